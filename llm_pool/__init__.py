@@ -1,0 +1,26 @@
+"""Pooled, monitored, back-pressured HTTP access to LLM APIs, for Django."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_pool.version import __version__
+
+__all__ = ["__version__", "pool", "pools"]
+
+if TYPE_CHECKING:
+    from llm_pool.pools import Pools
+    from llm_pool.service import LLMPool
+
+    pool: LLMPool
+    pools: Pools
+
+
+def __getattr__(name: str) -> Any:
+    # Django imports this package before its settings and apps are there: the pools come on first use.
+    if name in __all__:
+        from llm_pool import pools as module  # noqa: PLC0415
+
+        globals().update(pool=module.pool, pools=module.pools)
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,47 @@
+"""The Django app: what happens at start and at the end."""
+
+from __future__ import annotations
+
+import logging
+
+from django.apps import AppConfig
+
+from llm_pool.checks import register_checks
+from llm_pool.engine import portal
+from llm_pool.pools import pools
+
+__all__ = ["LLMPoolConfig"]
+
+logger = logging.getLogger("llm_pool")
+
+DRAIN_SECONDS = 10.0
+
+
+class LLMPoolConfig(AppConfig):
+    """Owns the process's pools. ``ready`` does no I/O, no ORM and no async."""
+
+    name = "llm_pool"
+    verbose_name = "LLM pool"
+
+    def ready(self) -> None:
+        """Register the checks, and what a fork makes necessary."""
+        register_checks()
+        portal.after_fork(pools.new_locks)
+
+    async def startup(self) -> None:
+        """On the server's event loop: make it a home of connections, create the clients, prewarm.
+
+        Raises ``ImproperlyConfigured`` for settings that cannot be; a dead provider is no obstacle.
+        """
+        portal.adopt_server_loop()
+        for pool in pools.all():
+            pool.aclient  # noqa: B018  made now, so that the first request does not pay for it
+            await pool.aprewarm()
+
+    async def shutdown(self, timeout: float = DRAIN_SECONDS) -> None:
+        """On the server's event loop, at its end: let calls finish for ``timeout`` seconds, then close."""
+        for pool in pools.made():
+            if not await pool.adrain(timeout):
+                logger.warning("pool %r: calls were still running after %s s", pool.alias, timeout)
+        await pools.aclose_all()
+        portal.release_server_loop()

@@ -1,0 +1,69 @@
+"""Django's ASGI application with the lifespan that Django does not handle.
+
+In ``asgi.py``: ``from llm_pool.asgi import get_asgi_application``. Nothing else changes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, cast
+
+from django.apps import apps
+from django.core.asgi import get_asgi_application as django_asgi_application
+
+from llm_pool.apps import LLMPoolConfig
+from llm_pool.engine import portal
+
+__all__ = ["LLMPoolASGI", "get_asgi_application"]
+
+logger = logging.getLogger("llm_pool.asgi")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def get_asgi_application() -> LLMPoolASGI:
+    """A drop-in for ``django.core.asgi.get_asgi_application``."""
+    return LLMPoolASGI(cast(Application, django_asgi_application()))
+
+
+class LLMPoolASGI:
+    """Wraps any ASGI application: answers the lifespan, and makes the server's loop a home of connections.
+
+    Servers without a lifespan (Daphne) do as well: the loop is known from the first request on.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        portal.adopt_server_loop()
+        await self.application(scope, receive, send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """https://asgi.readthedocs.io/en/latest/specs/lifespan.html"""
+    config = cast(LLMPoolConfig, apps.get_app_config("llm_pool"))
+    await receive()
+    try:
+        await config.startup()
+    except Exception as error:
+        logger.exception("llm_pool could not start")
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    try:
+        await config.shutdown()
+    except Exception as error:
+        logger.exception("llm_pool could not shut down")
+        await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+        return
+    await send({"type": "lifespan.shutdown.complete"})

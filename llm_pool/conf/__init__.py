@@ -1,0 +1,8 @@
+"""``settings.LLM_POOL`` as frozen values. Nothing else in this package reads Django's settings."""
+
+from __future__ import annotations
+
+from llm_pool.conf.settings import PoolSettings, Secret, is_loopback, load, problems, survey
+from llm_pool.conf.values import Problem
+
+__all__ = ["PoolSettings", "Problem", "Secret", "is_loopback", "load", "problems", "survey"]

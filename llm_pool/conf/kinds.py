@@ -1,0 +1,174 @@
+"""What each particular key of ``LLM_POOL`` takes: a provider, a URL, headers, a certificate."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from llm_pool.conf.values import TYPE, VALUE, Invalid
+from llm_pool.providers import PROVIDERS, Provider, get_provider
+
+__all__ = [
+    "api_key",
+    "base_url",
+    "client_cert",
+    "context",
+    "engine",
+    "headers",
+    "is_header_value",
+    "provider",
+    "proxy",
+]
+
+ENGINES = ("native",)
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_FRAMING = {"connection", "content-length", "host", "transfer-encoding"}
+
+
+def provider(value: Any) -> Provider | None:
+    """A provider's name, or the dotted path of its class."""
+    if value is None:
+        return None
+    names = ", ".join(repr(name) for name in PROVIDERS)
+    hint = f"Give {names}, or the dotted path of a Provider."
+    if not isinstance(value, str):
+        raise Invalid(TYPE, f"is a {type(value).__name__}, not a string", hint)
+    try:
+        return get_provider(value)
+    except ValueError:
+        raise Invalid(VALUE, "is no provider", _nearest(value, PROVIDERS) or hint) from None
+    except Exception as error:  # whatever the user's own module raises when it is imported
+        raise Invalid(VALUE, f"cannot be used: {error}", hint) from error
+
+
+def engine(value: Any) -> str:
+    """An engine's name."""
+    if value not in ENGINES:
+        names = ", ".join(repr(name) for name in ENGINES)
+        raise Invalid(
+            VALUE if isinstance(value, str) else TYPE, "is no engine", f"Give {names}, or leave it out."
+        )
+    return str(value)
+
+
+def base_url(value: Any) -> str | None:
+    """An absolute URL of scheme http or https, less the slash at its end."""
+    if value is None:
+        return None
+    url = _url(value, ("http", "https"), 'Give a URL such as "https://api.openai.com/v1".')
+    if url.userinfo:
+        raise Invalid(VALUE, "holds a user name or password", "Give the key as API_KEY.")
+    if url.query or url.fragment or "?" in value or "#" in value:
+        raise Invalid(VALUE, "holds a query or fragment", "Give the part before it.")
+    return str(url).rstrip("/")
+
+
+def proxy(value: Any) -> str | None:
+    """The URL of an HTTP proxy; "" for none at all."""
+    if value is None or value == "":
+        return None if value is None else ""
+    _url(value, ("http",), 'Give a URL such as "http://proxy.example:3128", or "" for no proxy.')
+    return str(value)
+
+
+def api_key(value: Any) -> Any:
+    """A string, or a callable that gives one."""
+    if value is None or callable(value):
+        return value
+    if not isinstance(value, str):
+        raise Invalid(
+            TYPE, f"is a {type(value).__name__}, not a string or callable", "Give a string, or a callable."
+        )
+    if not is_header_value(value.strip()):
+        raise Invalid(
+            VALUE, "holds a character that no HTTP header can carry", "Give it as its provider shows it."
+        )
+    return value.strip()
+
+
+def headers(value: Any) -> dict[str, str]:
+    """Names and values of headers that HTTP can carry, and that are the user's to set."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise Invalid(TYPE, f"is a {type(value).__name__}, not a dict", 'Give a dict: {"X-Name": "value"}.')
+    seen: set[str] = set()
+    for name, content in value.items():
+        if not isinstance(name, str) or not isinstance(content, str):
+            raise Invalid(
+                TYPE, f"has {name!r}, which is not a string or has a value that is none", "Give strings."
+            )
+        if not _TOKEN.fullmatch(name):
+            raise Invalid(
+                VALUE, f"has {name!r}, which is no name of a header", "Use letters, digits and hyphens."
+            )
+        if not is_header_value(content):
+            hint = "Use printable ASCII, without line breaks, and no space at either end."
+            raise Invalid(VALUE, f"has {name!r} with a value that no HTTP header can carry", hint)
+        if name.lower() in _FRAMING:
+            raise Invalid(VALUE, f"has {name!r}, which the pool itself sets", "Leave it out.")
+        if name.lower() in seen:
+            raise Invalid(VALUE, f"has {name!r} twice, in different case", "Leave one out.")
+        seen.add(name.lower())
+    return dict(value)
+
+
+def client_cert(value: Any) -> str | tuple[str, ...] | None:
+    """A PEM file, or (certificate, key), or (certificate, key, password)."""
+    if value is None:
+        return None
+    if isinstance(value, (str, os.PathLike)):
+        value = os.fspath(value)
+        if isinstance(value, str) and value:
+            return value
+    elif isinstance(value, (tuple, list)) and len(value) in (2, 3):
+        parts = tuple(os.fspath(part) if isinstance(part, os.PathLike) else part for part in value)
+        if all(isinstance(part, str) and part for part in parts):
+            return parts
+    hint = "Give a path, (certificate, key) or (certificate, key, password), all strings."
+    raise Invalid(TYPE, "is no client certificate", hint)
+
+
+def context(value: Any) -> ssl.SSLContext | None:
+    """A ready context."""
+    if value is not None and not isinstance(value, ssl.SSLContext):
+        raise Invalid(
+            TYPE, f"is a {type(value).__name__}, not an ssl.SSLContext", "Give ssl.create_default_context()."
+        )
+    return value
+
+
+def is_header_value(value: str) -> bool:
+    """Whether HTTP carries ``value`` unchanged: printable ASCII and tabs, no space at either end."""
+    return all(" " <= letter <= "~" or letter == "\t" for letter in value) and value == value.strip()
+
+
+def _url(value: Any, schemes: tuple[str, ...], hint: str) -> httpx.URL:
+    if not isinstance(value, str):
+        raise Invalid(TYPE, f"is a {type(value).__name__}, not a string", hint)
+    if re.search(r"[\x00-\x20\x7f\\]", value):
+        raise Invalid(VALUE, "holds a space, backslash or control character", hint)
+    try:
+        url = httpx.URL(value)
+        port = url.port
+    except (httpx.InvalidURL, ValueError):
+        raise Invalid(VALUE, "is no URL", hint) from None
+    if url.scheme not in schemes:
+        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise Invalid(VALUE, f"does not begin with {wanted}", hint)
+    if not url.host:
+        raise Invalid(VALUE, "names no host", hint)
+    if port is not None and not 0 < port < 65536:
+        raise Invalid(VALUE, f"has port {port}, and ports go from 1 to 65535", hint)
+    return url
+
+
+def _nearest(value: str, names: Mapping[str, Any]) -> str | None:
+    near = difflib.get_close_matches(value.lower(), names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else None

@@ -1,0 +1,284 @@
+"""From ``settings.LLM_POOL``, and the environment variables that stand in for it, to ``PoolSettings``."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+
+from llm_pool.conf import kinds
+from llm_pool.conf.values import (
+    HIDDEN,
+    SETTING,
+    VALUE,
+    Invalid,
+    Kind,
+    Problem,
+    Reader,
+    count,
+    seconds,
+    switch,
+    text,
+)
+from llm_pool.engine.config import DNS, TLS, Limits, PoolConfig, Timeouts
+from llm_pool.providers import Provider, get_provider
+
+__all__ = ["PoolSettings", "Secret", "load", "problems", "survey"]
+
+
+class Secret:
+    """An API key, or a callable that fetches one. No repr shows it."""
+
+    __slots__ = ("_place", "_value")
+
+    def __init__(self, value: str | Callable[[], str], place: str = "API_KEY") -> None:
+        self._value = value
+        self._place = place
+
+    def reveal(self) -> str:
+        """The key. A callable is asked each time, so that keys can be rotated; it may block.
+
+        Raises ``ImproperlyConfigured`` for a key that no header can carry, without showing it.
+        """
+        value = self._value() if callable(self._value) else self._value
+        if not isinstance(value, str):
+            raise ImproperlyConfigured(
+                f"{self._place} gave a {type(value).__name__}; let it return a string."
+            )
+        value = value.strip()  # keys are read from files that end in a newline
+        if not kinds.is_header_value(value) or not value:
+            what = "is empty" if not value else "holds a character that no HTTP header can carry"
+            raise ImproperlyConfigured(f"{self._place} {what}; give the key as its provider shows it.")
+        return value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """One alias of ``settings.LLM_POOL``, with all defaults filled in. ``base_url`` ends without a slash.
+
+    ``keyless`` is ``"API_KEY": ""``: the user says that the server wants no key.
+    """
+
+    alias: str
+    provider: Provider
+    base_url: str
+    api_key: Secret | None = None
+    keyless: bool = False
+    model: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    engine: str = "native"
+    pool: PoolConfig = field(default_factory=PoolConfig)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a call could only fail: there is no key, and the server will want one.
+
+        Servers on this machine want none, nor those whose key is in HEADERS, nor ``keyless`` ones;
+        the provider's own server always does.
+        """
+        if self.api_key is not None or self.pool.uds is not None or is_loopback(self.base_url):
+            return False
+        if any(name.lower() in self.provider.key_headers for name in self.headers):
+            return False
+        return not self.keyless or self.base_url == self.provider.base_url
+
+    @property
+    def missing_key(self) -> str:
+        """What is wrong where ``needs_key``."""
+        return f"LLM_POOL[{self.alias!r}] has no API_KEY, and {self.base_url} will want one."
+
+    @property
+    def how_to_give_key(self) -> str:
+        """What to type then."""
+        name = self.provider.api_key_env
+        return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
+
+    def key(self) -> str | None:
+        """The API key of one request, None where none is to be sent. Raises ``ImproperlyConfigured``."""
+        if self.api_key is not None:
+            return self.api_key.reveal()
+        if self.needs_key:
+            raise ImproperlyConfigured(f"{self.missing_key} {self.how_to_give_key}")
+        return None
+
+
+def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[str, PoolSettings]:
+    """Every pool of ``settings.LLM_POOL``, or of ``setting``.
+
+    Raises ``ImproperlyConfigured`` for the first problem, and says how many there are. A missing API key is
+    none of them: ``PoolSettings.key`` raises when it is wanted.
+    """
+    pools, found = survey(setting, environ)
+    if found:
+        more = f" ({len(found) - 1} more: run manage.py check.)" if len(found) > 1 else ""
+        raise ImproperlyConfigured(f"{found[0]}{more}")
+    return pools
+
+
+def problems(setting: Any = None, environ: Mapping[str, str] | None = None) -> list[Problem]:
+    """Everything that is wrong in ``settings.LLM_POOL``, or in ``setting``."""
+    return survey(setting, environ)[1]
+
+
+def survey(
+    setting: Any = None, environ: Mapping[str, str] | None = None
+) -> tuple[dict[str, PoolSettings], list[Problem]]:
+    """The pools, with a default in the place of whatever is wrong, and all that is wrong."""
+    if setting is None:
+        setting = getattr(django_settings, "LLM_POOL", None)
+    if environ is None:
+        environ = os.environ
+    if setting is None:
+        setting = {"default": {}}
+    found: list[Problem] = []
+    if not isinstance(setting, Mapping):
+        what = f"LLM_POOL is a {type(setting).__name__}, not a dict."
+        return {}, [Problem(SETTING, "", "", HIDDEN, what, 'Give a dict: LLM_POOL = {"default": {...}}.')]
+    pools = {}
+    for alias, given in setting.items():
+        if isinstance(alias, str) and alias:
+            pools[alias] = _read_pool(Reader(found, alias, given), environ)
+        else:
+            what = f"LLM_POOL has a pool named {alias!r}."
+            found.append(Problem(SETTING, str(alias), "", HIDDEN, what, "Name each pool with a string."))
+    return pools, found
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether a URL leads to this machine, as far as its text tells."""
+    host = httpx.URL(base_url).host
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_SECTIONS: dict[str, Kind] = {name: lambda value: value for name in ("LIMITS", "TIMEOUTS", "DNS", "TLS")}
+_KEYS: dict[str, Kind] = {
+    "PROVIDER": kinds.provider,
+    "BASE_URL": kinds.base_url,
+    "API_KEY": kinds.api_key,
+    "MODEL": text(),
+    "HEADERS": kinds.headers,
+    "ENGINE": kinds.engine,
+    **_SECTIONS,
+    "PROXY": kinds.proxy,
+    "UDS": text(path=True),
+}
+_LIMITS: dict[str, Kind] = {
+    "max_connections": count(1),
+    "max_keepalive_connections": count(),
+    "keepalive_expiry": seconds(zero=True),
+    "min_connections": count(),
+    "max_lifetime": seconds(),
+    "max_waiting": count(),
+    "max_connections_per_host": count(1, optional=True),
+}
+_TIMEOUTS: dict[str, Kind] = {
+    "connect": seconds(),
+    "read": seconds(),
+    "write": seconds(),
+    "pool": seconds(zero=True),
+    "total": seconds(),
+}
+_DNS: dict[str, Kind] = {
+    "ttl": seconds(optional=False, zero=True),
+    "negative_ttl": seconds(optional=False, zero=True),
+}
+_TLS: dict[str, Kind] = {
+    "verify": switch,
+    "ca_file": text(path=True),
+    "client_cert": kinds.client_cert,
+    "context": kinds.context,
+}
+
+
+def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
+    # A URL is shown unless it has a place for secrets.
+    url = {"BASE_URL"} if any(mark in str(reader.given.get("BASE_URL")) for mark in "@?#") else set()
+    good = reader.read(_KEYS, hide={"API_KEY", "HEADERS", "PROXY"} | url)
+    if good.get("UDS") and good.get("PROXY"):
+        reader.report("PROXY", Invalid(VALUE, "and UDS are both given", "Give one of them."))
+    provider: Provider = good.get("PROVIDER") or get_provider("openai")
+    base_url = good.get("BASE_URL") or _environ_url(reader, provider, environ) or provider.base_url
+    if base_url.endswith(provider.completion_path):
+        what = f"ends in {provider.completion_path}, which is added to it for each call"
+        reader.report(
+            "BASE_URL", Invalid(VALUE, what, f"Give {base_url.removesuffix(provider.completion_path)!r}.")
+        )
+    key = good.get("API_KEY")
+    place = f"LLM_POOL[{reader.alias!r}]['API_KEY']"
+    if key is None:
+        key, place = environ.get(provider.api_key_env, "").strip() or None, provider.api_key_env
+    return PoolSettings(
+        alias=reader.alias,
+        provider=provider,
+        base_url=base_url,
+        api_key=Secret(key, place) if key else None,
+        keyless=key == "",
+        model=good.get("MODEL"),
+        headers=good.get("HEADERS") or {},
+        engine=good.get("ENGINE", "native"),
+        pool=PoolConfig(
+            limits=_read_limits(reader.section("LIMITS")),
+            timeouts=Timeouts(**reader.section("TIMEOUTS").read(_TIMEOUTS)),
+            dns=DNS(**reader.section("DNS").read(_DNS)),
+            tls=_read_tls(reader.section("TLS")),
+            proxy=good.get("PROXY"),
+            uds=good.get("UDS"),
+        ),
+    )
+
+
+def _environ_url(reader: Reader, provider: Provider, environ: Mapping[str, str]) -> str | None:
+    name = provider.base_url_env
+    if not (given := environ.get(name, "").strip()):
+        return None
+    try:
+        return kinds.base_url(given)
+    except Invalid as invalid:
+        what = f"LLM_POOL[{reader.alias!r}] takes its BASE_URL from {name}, which {invalid.what}."
+        reader.problems.append(Problem(invalid.id, reader.alias, name, HIDDEN, what, invalid.hint))
+        return None
+
+
+def _read_limits(reader: Reader) -> Limits:
+    good = reader.read(_LIMITS)
+    limits = Limits(**good)
+    if "max_keepalive_connections" not in good:
+        # A default never contradicts what the user did say.
+        kept = min(max(limits.max_keepalive_connections, limits.min_connections), limits.max_connections)
+        limits = replace(limits, max_keepalive_connections=kept)
+    for less, more in (
+        ("max_keepalive_connections", "max_connections"),
+        ("min_connections", "max_keepalive_connections"),
+    ):
+        low, high = getattr(limits, less), getattr(limits, more)
+        if less in good and low > high:
+            given = "" if more in good else ", its default"
+            invalid = Invalid(
+                VALUE, f"is more than {more} ({high}{given})", f"Lower {less}, or raise {more}."
+            )
+            reader.report(less, invalid, str(low))
+    return limits
+
+
+def _read_tls(reader: Reader) -> TLS:
+    good = reader.read(_TLS, hide=("client_cert",))
+    if good.get("context") is not None and len(good) > 1:
+        others = ", ".join(name for name in good if name != "context")
+        reader.report(
+            "context", Invalid(VALUE, f"takes the place of {others}", "Set those on the context itself.")
+        )
+    return TLS(**good)

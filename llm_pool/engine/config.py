@@ -1,0 +1,91 @@
+"""What a pool is told: limits, timeouts, DNS, TLS, proxy. Plain values, checked where they are read."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts"]
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """Where a request goes: scheme, host, port (RFC 6454). Connections are shared within one origin."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.port == DEFAULT_PORTS.get(self.scheme):
+            return f"{self.scheme}://{host}"
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections a pool may hold, and for how long. Durations in seconds; None is unbounded."""
+
+    max_connections: int = 100
+    max_keepalive_connections: int = 20
+    keepalive_expiry: float | None = 30.0
+    min_connections: int = 0
+    max_lifetime: float | None = 600.0
+    max_waiting: int = 1000
+    max_connections_per_host: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long a call may take, in seconds, part by part; None waits for ever.
+
+    ``pool`` covers the whole wait for a connection: queue, DNS and dial. ``connect`` bounds one dial,
+    ``read`` the silence between two pieces of a response, ``write`` an upload that makes no progress,
+    ``total`` the call from its start to the last byte of its answer.
+    """
+
+    connect: float | None = 5.0
+    read: float | None = 60.0
+    write: float | None = 10.0
+    pool: float | None = 10.0
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DNS:
+    """How long the DNS cache keeps an answer (``ttl``) and a failure (``negative_ttl``), in seconds."""
+
+    ttl: float = 300.0
+    negative_ttl: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Whom to trust. ``ca_file`` and ``client_cert`` (certificate, key, password) are paths to PEM files.
+
+    A ready ``context`` takes the place of all the rest.
+    """
+
+    verify: bool = True
+    ca_file: str | None = None
+    client_cert: str | tuple[str, str] | tuple[str, str, str] | None = field(default=None, repr=False)
+    context: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """All that one pool is told.
+
+    ``proxy`` is the URL of an HTTP proxy; None reads the usual environment variables, and "" uses none.
+    ``uds`` is the path of a Unix domain socket that takes the place of name and port.
+    """
+
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    dns: DNS = DNS()
+    tls: TLS = TLS()
+    proxy: str | None = field(default=None, repr=False)
+    uds: str | None = None

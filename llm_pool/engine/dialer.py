@@ -1,0 +1,134 @@
+"""From an origin to a connection: name, address, TCP, proxy tunnel, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import weakref
+from concurrent.futures import Future
+
+import aiohappyeyeballs
+
+from .config import Origin, PoolConfig
+from .errors import ConnectFailed, ConnectTimeout, LLMPoolError, TLSFailed
+from .home import Home
+from .http11 import HTTP11Connection, Owner
+from .proxy import Proxy, open_tunnel, proxy_for
+from .resolver import AddrInfo, Resolver
+from .threads import in_thread
+from .tls import build_context, describe
+
+__all__ = ["Dialer"]
+
+HAPPY_EYEBALLS_DELAY = 0.25  # RFC 8305, section 5
+TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the peer's goodbye
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4
+
+
+class Dialer:
+    """Opens connections for one pool."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._resolver = Resolver(config.dns)
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # all that are alive, for a fork
+        self._context: Future[ssl.SSLContext] | None = None
+        self._context_lock = threading.Lock()
+
+    async def dial(self, origin: Origin, home: Home, owner: Owner, timeout: float | None) -> HTTP11Connection:
+        """A new connection to ``origin``; ``timeout`` in seconds. Raises ConnectFailed and its kin."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._dial(origin, home, owner)
+        except LLMPoolError:
+            raise
+        except TimeoutError as error:
+            raise ConnectTimeout(f"no connection to {origin} within {timeout} s") from error
+        except ssl.SSLError as error:
+            raise TLSFailed(f"no TLS connection to {origin}: {describe(error)}") from error
+        except OSError as error:
+            raise ConnectFailed(f"no connection to {origin}: {error.strerror or error}") from error
+
+    async def _dial(self, origin: Origin, home: Home, owner: Owner) -> HTTP11Connection:
+        secure = origin.scheme == "https"
+        context = await self._tls_context() if secure else None
+        proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
+        sock = await self._connect_socket(origin, proxy)
+        forward = proxy.headers if proxy is not None and not secure else None
+        connection = HTTP11Connection(home, owner, forward=forward)
+        try:
+            if proxy is not None and secure:
+                await open_tunnel(sock, proxy, origin)
+            await home.loop.create_connection(
+                lambda: connection,
+                sock=sock,
+                ssl=context,
+                server_hostname=origin.host if secure else None,
+                ssl_shutdown_timeout=TLS_CLOSE_SECONDS if secure else None,
+            )
+        except BaseException:
+            connection.abort()
+            sock.close()
+            raise
+        return connection
+
+    async def _connect_socket(self, origin: Origin, proxy: Proxy | None) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        if self._config.uds is not None:
+            return await self._connect_unix(self._config.uds)
+        host, port = (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
+        addresses = await self._resolver.resolve(host, port)
+        try:
+            sock = await aiohappyeyeballs.start_connection(
+                addresses,
+                happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
+                loop=loop,
+                socket_factory=self._make_socket,
+            )
+        except OSError:
+            self._resolver.forget(host, port)
+            raise
+        _tune(sock)
+        return sock
+
+    async def _connect_unix(self, path: str) -> socket.socket:
+        sock = self._make_socket((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", ("",)))
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _make_socket(self, info: AddrInfo) -> socket.socket:
+        family, kind, protocol, _, _ = info
+        sock = socket.socket(family, kind, protocol)
+        self.sockets.add(sock)
+        return sock
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        # Reading the trust store takes tens of milliseconds: not on an event loop.
+        with self._context_lock:
+            if self._context is None:
+                self._context = in_thread(build_context, self._config.tls)
+            context = self._context
+        try:
+            return await asyncio.shield(asyncio.wrap_future(context))
+        except LLMPoolError:
+            self._context = None
+            raise
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, name):  # macOS and Windows name fewer
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,223 @@
+"""One request and its response on a connection, as its caller holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections import deque
+from enum import Enum
+from typing import Protocol
+
+from .errors import LLMPoolError, PoolClosed
+from .home import Home
+from .request import Headers, Marks, Request, Whole
+
+__all__ = ["Carrier", "Exchange"]
+
+HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
+LOW_WATER = 64 * 1024
+
+
+class _Until(Enum):
+    HEAD = "head"
+    DATA = "data"
+    END = "end"
+    ROOM = "room"
+
+
+class Carrier(Protocol):
+    """What an exchange asks of the connection that carries it."""
+
+    @property
+    def has_room(self) -> bool: ...
+    def watch(self, exchange: Exchange, *, writing: bool) -> None: ...
+    def unwatch(self, exchange: Exchange) -> None: ...
+    def send_body(self, exchange: Exchange, data: bytes) -> None: ...
+    def end_body(self, exchange: Exchange) -> None: ...
+    def pause(self, exchange: Exchange) -> None: ...
+    def resume(self, exchange: Exchange) -> None: ...
+    def abandon(self, exchange: Exchange) -> None: ...
+
+
+class Exchange:
+    """The caller's end of a call. All but ``__del__`` happens on the home of the connection.
+
+    One task at a time reads. The connection feeds it through the methods that begin with ``on_``.
+    """
+
+    def __init__(self, home: Home, carrier: Carrier, request: Request, marks: Marks) -> None:
+        self.home = home
+        self.request = request
+        self.marks = marks
+        self.status = 0
+        self.reason = b""
+        self.http_version = b"HTTP/1.1"
+        self.headers: Headers = []
+        self.unsent = False  # the request did not reach the wire
+        self.answered = False  # something of a response came
+        self.error: LLMPoolError | None = None
+        self.complete = False
+        self.closed = False
+        self.total_at: float | None = None  # deadline of the whole call
+        self._carrier = carrier
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._paused = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._until = _Until.HEAD
+
+    # For the caller
+
+    async def head(self) -> None:
+        """Wait for the status line and headers."""
+        while not self.status:
+            self._raise_if_failed()
+            await self._wait(_Until.HEAD)
+
+    async def read(self) -> bytes:
+        """What has come of the body since the last read, waiting for some; ``b""`` at its end."""
+        while not self._chunks:
+            if self.complete:
+                return b""
+            self._raise_if_failed()
+            await self._wait(_Until.DATA)
+        return self._take()
+
+    async def whole(self) -> Whole:
+        """Read to the end."""
+        pieces = []
+        while not self.complete:
+            self._raise_if_failed()
+            pieces.append(self._take())  # or the reading would stop at the high-water mark
+            await self._wait(_Until.END)
+        pieces.append(self._take())
+        return Whole(self.status, self.headers, b"".join(pieces), self.marks)
+
+    async def write(self, data: bytes) -> bool:
+        """Send a piece of the body. False when the response has come already: the rest is not wanted."""
+        while not self.answered:
+            self._raise_if_failed()
+            if self._carrier.has_room:
+                self._carrier.send_body(self, data)
+                return True
+            await self._wait(_Until.ROOM)
+        return False
+
+    async def finish(self) -> None:
+        """The body has been sent whole."""
+        if not self.answered and self.error is None:
+            self._carrier.end_body(self)
+
+    def leave(self) -> None:
+        """``close`` from any thread, without waiting for it."""
+        if self.complete or self.closed:
+            return
+        try:
+            self.home.post(self.close)
+        except PoolClosed:
+            return  # its event loop has ended, and the connection with it
+
+    def close(self) -> None:
+        """Give up what has not been read. The connection is freed: drained within 100 ms, or closed."""
+        if self.closed:
+            return
+        self.closed = True
+        self._chunks.clear()
+        if not self.complete and self.error is None:
+            self._resume_reading()
+            self._carrier.abandon(self)
+        self._wake(None)
+
+    def __del__(self) -> None:
+        if self.closed or self.complete or self.error is not None or not self.answered:
+            return
+        warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        try:
+            self.home.post(self._carrier.abandon, self)
+        except PoolClosed:
+            return
+
+    def __repr__(self) -> str:
+        state = (
+            "complete" if self.complete else "failed" if self.error else "closed" if self.closed else "open"
+        )
+        return f"<Exchange {self.request.method.decode('ascii', 'replace')} {self.request.origin} {state}>"
+
+    # For the connection
+
+    def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
+        self.status, self.reason, self.http_version, self.headers = status, reason, version, headers
+        if not self.marks.first_byte:
+            self.marks.first_byte = time.monotonic()
+        self._wake(_Until.HEAD)
+
+    def on_data(self, data: bytes) -> None:
+        if self.closed:
+            return
+        self._chunks.append(data)
+        self._buffered += len(data)
+        if self._until is _Until.DATA:
+            self._wake(_Until.DATA)
+        elif self._waiting is not None:
+            self._carrier.watch(self, writing=False)  # it waits for the end: every piece is a sign of life
+        if self._buffered > HIGH_WATER:
+            if self._until is _Until.END and self._waiting is not None:
+                self._wake(_Until.END)
+            elif not self._paused:
+                self._paused = True
+                self._carrier.pause(self)
+
+    def on_end(self) -> None:
+        self.complete = True
+        self.marks.ended = time.monotonic()
+        self._wake(None)
+
+    def on_error(self, error: LLMPoolError) -> None:
+        if self.error is None and not self.complete:
+            self.error = error
+            self.marks.ended = time.monotonic()
+            self._wake(None)
+
+    def on_room(self) -> None:
+        self._wake(_Until.ROOM)
+
+    # Waiting
+
+    async def _wait(self, until: _Until) -> None:
+        self._until = until
+        self._waiting = self.home.loop.create_future()
+        self._carrier.watch(self, writing=until is _Until.ROOM)
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            self._carrier.unwatch(self)
+
+    def _wake(self, for_: _Until | None) -> None:
+        waiting = self._waiting
+        if (
+            waiting is not None
+            and not waiting.done()
+            and (for_ is None or for_ is self._until or for_ is _Until.HEAD)
+        ):
+            waiting.set_result(None)
+
+    def _take(self) -> bytes:
+        chunks = self._chunks
+        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._buffered = 0
+        self._resume_reading()
+        return data
+
+    def _resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._carrier.resume(self)
+
+    def _raise_if_failed(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.closed:
+            raise PoolClosed("the response was closed before it was read")

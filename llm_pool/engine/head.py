@@ -1,0 +1,85 @@
+"""A request's head in bytes, and how its body is framed (RFC 9112). What must not be sent is refused."""
+
+from __future__ import annotations
+
+import re
+
+from .config import DEFAULT_PORTS
+from .errors import InvalidRequest
+from .request import Headers, Request
+
+__all__ = ["Framing", "check", "encode_head"]
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+TARGET = re.compile(rb"[!-~]+")
+UNSAFE = re.compile(rb"[\r\n\0]")
+
+
+class Framing:
+    """How the body goes out: ``length`` bytes, or chunked where that is None."""
+
+    __slots__ = ("_left", "chunked", "complete")
+
+    def __init__(self, length: int | None, *, complete: bool = True) -> None:
+        self.chunked = length is None
+        self.complete = complete
+        self._left = length or 0
+
+    def frame(self, data: bytes) -> bytes:
+        """A piece of the body as it goes on the wire."""
+        if self.chunked:
+            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        self._left -= len(data)
+        if self._left < 0:
+            raise InvalidRequest("the body is longer than its Content-Length says")
+        return data
+
+    def end(self) -> bytes:
+        """What ends the body on the wire."""
+        if self._left:
+            raise InvalidRequest(f"the body is {self._left} bytes shorter than its Content-Length says")
+        self.complete = True
+        return b"0\r\n\r\n" if self.chunked else b""
+
+
+def check(request: Request) -> None:
+    """Refuse a request whose head would not be read as it was written (request smuggling, broken lines)."""
+    if not TOKEN.fullmatch(request.method):
+        raise InvalidRequest(f"{request.method!r} is not an HTTP method")
+    if not TARGET.fullmatch(request.target):
+        raise InvalidRequest(f"the path {request.target!r} has bytes that must be percent-encoded")
+    for name, value in request.headers:
+        if not TOKEN.fullmatch(name):
+            raise InvalidRequest(f"{name!r} is not a header name")
+        if UNSAFE.search(value):
+            raise InvalidRequest(f"the value of the header {name.decode()!r} has a line break or NUL in it")
+
+
+def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:
+    """The head in bytes. With ``forward``, for a proxy: absolute form (section 3.2.2) and its headers."""
+    headers, target = request.headers, request.target
+    if forward is not None:
+        target = _absolute(request)
+        headers = [*headers, *forward]
+    lines = [b"%b %b HTTP/1.1" % (request.method, target)]
+    lines += [b"%b: %b" % header for header in headers]
+    lines.append(b"\r\n")
+    framing = Framing(0) if request.body is not None else _framing(request)
+    return b"\r\n".join(lines), framing
+
+
+def _absolute(request: Request) -> bytes:
+    scheme, host, port = request.origin
+    host = f"[{host}]" if ":" in host else host
+    authority = host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"
+    return f"{scheme}://{authority}".encode("ascii") + request.target
+
+
+def _framing(request: Request) -> Framing:
+    for name, value in request.headers:
+        lowered = name.lower()
+        if lowered == b"transfer-encoding":
+            return Framing(None, complete=False)
+        if lowered == b"content-length":
+            return Framing(int(value), complete=False)
+    return Framing(0, complete=False)

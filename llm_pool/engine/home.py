@@ -1,0 +1,151 @@
+"""An event loop that connections live on, and the way there for callers from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, Generic, TypeVar
+
+from .errors import PoolClosed
+
+__all__ = ["Home"]
+
+T = TypeVar("T")
+
+
+class Home:
+    """One event loop. Connections, timers and dials of a home are touched on its loop only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs on this loop."""
+        return asyncio._get_running_loop() is self.loop
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Call ``function`` on the loop soon, from any thread. Raises PoolClosed when the loop has ended."""
+        try:
+            # An empty context: nothing of the caller's request lives on in what the pool does.
+            self.loop.call_soon_threadsafe(function, *args, context=Context())
+        except RuntimeError as error:
+            raise PoolClosed("the event loop of these connections has ended") from error
+
+    async def arun(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        undo: Callable[[T], object] | None = None,
+    ) -> T:
+        """Await ``function(*args)`` on this home, from any event loop.
+
+        ``undo`` takes back a result that came too late for a caller that was cancelled.
+        """
+        if self.is_here:
+            return await function(*args)
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[None] = loop.create_future()
+        errand = Errand(self, function, args, undo, lambda: loop.call_soon_threadsafe(_wake, arrived))
+        try:
+            self.post(errand.start)
+            await arrived
+            return errand.result()
+        finally:
+            errand.leave()
+
+    def run(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        undo: Callable[[T], object] | None = None,
+    ) -> T:
+        """Like ``arun``, from a plain thread, which it blocks."""
+        arrived = threading.Event()
+        errand = Errand(self, function, args, undo, arrived.set)
+        try:
+            self.post(errand.start)
+            arrived.wait()
+            return errand.result()
+        finally:
+            errand.leave()
+
+
+class Errand(Generic[T]):
+    """A coroutine run on a home for a caller elsewhere. Its result is taken or undone, never lost."""
+
+    def __init__(
+        self,
+        home: Home,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        args: tuple[Any, ...],
+        undo: Callable[[T], object] | None,
+        notify: Callable[[], object],
+    ) -> None:
+        self._home = home
+        self._function = function
+        self._args = args
+        self._undo = undo
+        self._notify = notify
+        self._lock = threading.Lock()
+        self._task: asyncio.Task[T] | None = None
+        self._over = False  # the task has ended
+        self._left = False  # the caller took the result, or will not
+
+    def start(self) -> None:
+        """On the home: begin, unless the caller has left already."""
+        with self._lock:
+            if self._left:
+                return
+            self._task = self._home.loop.create_task(self._function(*self._args))
+        self._task.add_done_callback(self._ended)
+
+    def result(self) -> T:
+        """In the caller: take what came of it."""
+        assert self._task is not None
+        with self._lock:
+            self._left = True
+        try:
+            return self._task.result()
+        except asyncio.CancelledError:
+            raise PoolClosed("the pool's event loop was stopped during the call") from None
+
+    def leave(self) -> None:
+        """In the caller, at the end or in a hurry: what was not taken is called off or undone."""
+        with self._lock:
+            if self._left:
+                return
+            self._left = True
+            task, over = self._task, self._over
+        if task is None:
+            return
+        try:
+            self._home.post(self._take_back if over else task.cancel)
+        except PoolClosed:
+            return  # the home has ended, and everything on it
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        with self._lock:
+            self._over = True
+            left = self._left
+        if left:
+            self._take_back()
+            return
+        try:
+            self._notify()
+        except RuntimeError:  # the caller's loop has ended without waiting
+            self._take_back()
+
+    def _take_back(self) -> None:
+        assert self._task is not None
+        if self._task.cancelled() or self._task.exception() is not None:
+            return
+        if self._undo is not None:
+            self._undo(self._task.result())
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,365 @@
+"""A connection that speaks HTTP/1.1 (RFC 9112), one exchange at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+import httptools
+
+from .errors import (
+    LLMPoolError,
+    PoolClosed,
+    ProtocolError,
+    ReadFailed,
+    ReadTimeout,
+    TotalTimeout,
+    WriteTimeout,
+)
+from .exchange import Exchange
+from .head import Framing, encode_head
+from .home import Home
+from .request import Headers, Marks, Request
+from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from .books import Entry
+
+__all__ = ["HTTP11Connection", "Owner"]
+
+MAX_HEAD = 64 * 1024  # bytes that may come without completing a head or bringing any body
+DRAIN_SECONDS = 0.1
+DRAIN_BYTES = 64 * 1024
+
+
+class Owner(Protocol):
+    """Who hears of a connection's fate."""
+
+    def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
+    def lost(self, entry: Entry) -> None: ...
+
+
+class HTTP11Connection(asyncio.Protocol):
+    """Speaks HTTP/1.1 on a transport. Lives on one home, and is touched there only.
+
+    ``forward`` is given where an HTTP proxy takes plain requests for us: the headers that go to the proxy.
+    """
+
+    capacity = 1
+
+    def __init__(self, home: Home, owner: Owner, *, forward: Headers | None = None) -> None:
+        self.home = home
+        self.entry: Entry | None = None
+        self.closed = False
+        self.dial_seconds = 0.0
+        self._owner = owner
+        self._forward = forward
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._framing = Framing(0)
+        self._parser = httptools.HttpResponseParser(self)
+        self._watchdog = Watchdog(home.loop, self._timed_out)
+        self._writing_paused = False
+        self._unwritten = 0
+        self._silent_bytes = 0
+        self._dirty = False
+        self._reset_response()
+
+    def _reset_response(self) -> None:
+        self._headers: Headers = []
+        self._reason = b""
+        self._status = 0
+        self._framed = False
+        self._hint: float | None = None
+        self._in_body = False
+        self._over = False
+        self._keep = False
+        self._to_drain = -1
+
+    # For the pool
+
+    def start(self, request: Request, marks: Marks) -> Exchange:
+        """Send the request, or its head where the body follows. ``unsent`` is set where nothing went out."""
+        exchange = Exchange(self.home, self, request, marks)
+        if self.closed or self._transport is None or self._transport.is_closing():
+            exchange.unsent = True
+            exchange.on_error(ReadFailed(f"the connection to {request.origin} was closed"))
+            return exchange
+        head, self._framing = encode_head(request, self._forward)
+        self._exchange = exchange
+        self._reset_response()
+        self._transport.write(head if request.body is None else head + request.body)
+        if self._transport.is_closing():  # the kernel refused the first byte
+            exchange.unsent = True
+        return exchange
+
+    def close(self) -> None:
+        """Close in good order; an exchange in progress fails."""
+        self._fail_exchange(PoolClosed("the pool was closed during the call"))
+        self._watchdog.stop()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._watchdog.stop()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "in use" if self._exchange else "idle"
+        return f"<HTTP11Connection {state}>"
+
+    # For the exchange
+
+    @property
+    def has_room(self) -> bool:
+        return not self._writing_paused
+
+    def watch(self, exchange: Exchange, *, writing: bool) -> None:
+        timeouts = exchange.request.timeouts
+        pace = timeouts.write if writing or self._writing_paused else timeouts.read
+        deadline = exchange.total_at
+        if pace is not None:
+            due = self.home.loop.time() + pace
+            deadline = due if deadline is None else min(due, deadline)
+        self._watchdog.watch(deadline)
+
+    def unwatch(self, exchange: Exchange) -> None:
+        if exchange is self._exchange:
+            self._watchdog.deadline = None
+
+    def send_body(self, exchange: Exchange, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(self._framing.frame(data))
+
+    def end_body(self, exchange: Exchange) -> None:
+        assert self._transport is not None
+        end = self._framing.end()
+        if end:
+            self._transport.write(end)
+
+    def pause(self, exchange: Exchange) -> None:
+        if self._transport is not None and exchange is self._exchange:
+            self._transport.pause_reading()
+
+    def resume(self, exchange: Exchange) -> None:
+        if self._transport is not None and exchange is self._exchange:
+            self._transport.resume_reading()
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The caller has left. What is almost over is read out; anything else ends the connection."""
+        if exchange is not self._exchange:
+            return
+        if self._in_body and self._sent_whole:
+            exchange.closed = True
+            self._to_drain = DRAIN_BYTES
+            self._watchdog.watch(self.home.loop.time() + DRAIN_SECONDS)
+        else:
+            exchange.closed = True
+            self._give_up()
+
+    # For the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self._dirty = True  # nobody asked: what came belongs to no call
+            self.abort()
+            return
+        exchange.answered = True
+        self._silent_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._over:
+                self._broken(ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {_cause(error)}"))
+                return
+            self._dirty = True
+        if self._over:
+            self._conclude()
+        elif self._silent_bytes > MAX_HEAD:
+            self._broken(
+                ProtocolError(f"{exchange.request.origin} sent a header block of over {MAX_HEAD} bytes")
+            )
+        elif self._to_drain >= 0:
+            self._to_drain -= len(data)
+            if self._to_drain < 0:
+                self._give_up()
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is not None and self._in_body and not self._framed:
+            self._over, self._keep = True, False  # RFC 9112, section 6.3: the close is the end
+            exchange.on_end()
+            self._conclude()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        self._watchdog.stop()
+        exchange = self._exchange
+        if exchange is not None:
+            self._fail_exchange(_broken_off(exchange, error))
+        if self.entry is not None:
+            self._owner.lost(self.entry)
+
+    def pause_writing(self) -> None:
+        assert self._transport is not None
+        self._writing_paused = True
+        self._unwritten = self._transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._exchange is not None:
+            if self._watchdog.deadline is not None:
+                self.watch(self._exchange, writing=False)
+            self._exchange.on_room()
+
+    # For the parser
+
+    def on_message_begin(self) -> None:
+        if self._over:
+            self._dirty = True
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return  # a trailer: nothing here asks for any
+        self._headers.append((name, value))
+        size = len(name)
+        if size in (14, 17):  # most names are not worth lowering
+            if name.lower() in (b"content-length", b"transfer-encoding"):
+                self._framed = True
+        elif size == 10 and name.lower() == b"keep-alive":
+            self._hint = _timeout_parameter(value)
+
+    def on_headers_complete(self) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        if self._over:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status == 101:
+                raise ProtocolError("the server switched protocols, which nobody had asked for")
+            return
+        self._status = status
+        self._in_body = True
+        version = b"HTTP/" + self._parser.get_http_version().encode()
+        exchange.on_head(status, self._reason, version, self._headers)
+        if exchange.request.method == b"HEAD" or status in (204, 304):
+            self._message_over()  # RFC 9112, section 6.3: no body, whatever the headers say
+
+    def on_body(self, data: bytes) -> None:
+        if self._over:
+            self._dirty = True
+            return
+        self._silent_bytes = 0
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.on_data(data)
+
+    def on_message_complete(self) -> None:
+        if self._over:
+            return
+        if not self._in_body:
+            self._reset_response()  # an interim response (RFC 9110, section 15.2): the real one follows
+            return
+        self._message_over()
+
+    def _message_over(self) -> None:
+        assert self._exchange is not None
+        self._over = True
+        self._keep = self._parser.should_keep_alive()
+        self._exchange.on_end()
+
+    # Endings
+
+    @property
+    def _sent_whole(self) -> bool:
+        return self._framing.complete and not self._writing_paused
+
+    def _conclude(self) -> None:
+        """The response has come whole: the connection is free, or done for."""
+        exchange = self._exchange
+        assert exchange is not None and self._transport is not None and self.entry is not None
+        self._exchange = None
+        self._watchdog.deadline = None
+        self._silent_bytes = 0
+        reusable = self._keep and not self._dirty and self._sent_whole and not self._transport.is_closing()
+        reusable = reusable and self._transport.get_write_buffer_size() == 0
+        if exchange.request.method == b"HEAD" or self._status in (204, 304):
+            self._parser = httptools.HttpResponseParser(self)
+        if reusable:
+            self._transport.resume_reading()
+        self._owner.released(self.entry, reusable=reusable, hint=self._hint)
+
+    def _broken(self, error: LLMPoolError) -> None:
+        self._fail_exchange(error)
+        self.abort()
+
+    def _give_up(self) -> None:
+        """End an exchange whose caller has left, and the connection with it."""
+        self._exchange = None
+        self._watchdog.deadline = None
+        if self.entry is not None:
+            self._owner.released(self.entry, reusable=False, hint=None)
+        self.abort()
+
+    def _fail_exchange(self, error: LLMPoolError) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        self._watchdog.deadline = None
+        exchange.on_error(error)
+        if self.entry is not None:
+            self._owner.released(self.entry, reusable=False, hint=None)
+
+    def _timed_out(self) -> None:
+        exchange, transport = self._exchange, self._transport
+        if exchange is None or transport is None:
+            return
+        if self._to_drain >= 0:
+            self._give_up()
+            return
+        timeouts, origin = exchange.request.timeouts, exchange.request.origin
+        if exchange.total_at is not None and self.home.loop.time() >= exchange.total_at:
+            self._broken(TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s"))
+        elif not self._writing_paused:
+            self._broken(ReadTimeout(f"{origin} sent nothing for {timeouts.read} s"))
+        elif (left := transport.get_write_buffer_size()) < self._unwritten:
+            self._unwritten = left
+            self.watch(exchange, writing=True)
+        else:
+            self._broken(WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s"))
+
+
+def _timeout_parameter(value: bytes) -> float | None:
+    """The seconds of ``Keep-Alive: timeout=5, max=100``."""
+    for part in value.split(b","):
+        name, _, number = part.strip().partition(b"=")
+        if name.lower() == b"timeout" and number.isdigit():
+            return float(number[:9])
+    return None
+
+
+def _broken_off(exchange: Exchange, error: Exception | None) -> LLMPoolError:
+    origin = exchange.request.origin
+    why = f" ({error.__class__.__name__}: {error})" if error is not None else ""
+    if not exchange.answered:
+        return ReadFailed(f"{origin} closed the connection without an answer{why}")
+    if not exchange.status:
+        return ProtocolError(f"{origin} closed the connection in the middle of a response head{why}")
+    return ProtocolError(f"{origin} closed the connection before the response was complete{why}")
+
+
+def _cause(error: Exception) -> str:
+    cause = error.__context__ if isinstance(error.__context__, LLMPoolError) else error
+    return str(cause) or error.__class__.__name__

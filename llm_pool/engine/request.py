@@ -1,0 +1,58 @@
+"""What goes out and what comes back, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .config import Origin, Timeouts
+
+__all__ = ["Headers", "Marks", "Request", "Whole"]
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request. ``body`` None means that it follows piece by piece, through ``Exchange.write``.
+
+    The headers go out as they are, ``Host`` and the framing (RFC 9112, section 6) among them.
+    """
+
+    origin: Origin
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes | None = b""
+    timeouts: Timeouts = Timeouts()
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it may be sent twice: only its caller can say so, with an idempotency key."""
+        return self.body is not None and any(name.lower() == b"idempotency-key" for name, _ in self.headers)
+
+
+@dataclass(slots=True)
+class Marks:
+    """When the parts of a call took place, in seconds of the monotonic clock; ``dialing`` is a duration."""
+
+    started: float
+    dialing: float = 0.0
+    acquired: float = 0.0
+    first_byte: float = 0.0
+    ended: float = 0.0
+    reused: bool = False
+    replays: int = 0
+
+    def restarted(self) -> Marks:
+        """The marks of the same call, sent again."""
+        return replace(self, replays=self.replays + 1)
+
+
+@dataclass(slots=True)
+class Whole:
+    """A response read to its end."""
+
+    status: int
+    headers: Headers
+    body: bytes = field(repr=False)
+    marks: Marks

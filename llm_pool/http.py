@@ -1,0 +1,123 @@
+"""Streams to the browser: ``text/event-stream``, in sync and async views, under WSGI and ASGI."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from django.http import StreamingHttpResponse
+
+from llm_pool.completions import Chunk, Completion
+from llm_pool.exceptions import LLMPoolError
+from llm_pool.streams import AsyncCompletionStream, CompletionStream, Stream
+
+__all__ = ["EventStreamResponse", "event_stream"]
+
+logger = logging.getLogger("llm_pool.http")
+
+HEADERS = {
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",  # nginx
+    "Content-Encoding": "identity",  # GZipMiddleware leaves alone what has an encoding; it would buffer
+}
+
+
+def event_stream(
+    stream: CompletionStream | AsyncCompletionStream, *, headers: Mapping[str, str] | None = None
+) -> EventStreamResponse:
+    """A response that sends ``stream`` on as server-sent events, and ends it when the browser goes away.
+
+    For each piece of text ``data: {"text": "..."}``; at the end ``event: done`` with the whole text, model,
+    finish_reason, tool_calls, usage and timing (seconds); for an error of ours ``event: error`` with its
+    class name and message.
+    """
+    return EventStreamResponse(stream, headers=headers)
+
+
+class EventStreamResponse(StreamingHttpResponse):
+    """Streams in the way that the server iterates, whatever the view was: a stream can be read both ways.
+
+    Django would collect a sync stream under ASGI, or an async one under WSGI, before it sent the first byte.
+    """
+
+    # Django's own, which its type stubs leave out.
+    _iterator: Any
+    _resource_closers: list[Callable[[], object]]
+
+    def __init__(self, stream: Stream, *, headers: Mapping[str, str] | None = None) -> None:
+        self._stream = stream
+        own = _aevents(stream) if isinstance(stream, AsyncCompletionStream) else _events(stream)
+        super().__init__(own, content_type="text/event-stream", headers=None)
+        self._own = self._iterator
+        for name, value in {**HEADERS, **(headers or {})}.items():
+            self[name] = value
+        self._resource_closers.append(stream.close)
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self.is_async and self._iterator is self._own:
+            return _events(self._stream)
+        return super().__iter__()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._iterator is self._own:
+            return _aevents(self._stream)
+        return super().__aiter__()
+
+
+def _events(stream: Stream) -> Iterator[bytes]:
+    try:
+        while chunks := stream.step():
+            yield _text_events(chunks)
+        yield _done_event(stream.completion)
+    except LLMPoolError as error:
+        yield _error_event(error)
+    finally:
+        stream.close()
+
+
+async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
+    try:
+        while chunks := await stream.astep():
+            yield _text_events(chunks)
+        yield _done_event(stream.completion)
+    except LLMPoolError as error:
+        yield _error_event(error)
+    finally:
+        stream.close()
+
+
+def _text_events(chunks: list[Chunk]) -> bytes:
+    return b"".join(_event({"text": chunk.text}) for chunk in chunks if chunk.text)
+
+
+def _done_event(completion: Completion | None) -> bytes:
+    if completion is None:  # closed from elsewhere before its end
+        return b""
+    return _event(
+        {
+            "text": completion.text,
+            "model": completion.model,
+            "finish_reason": completion.finish_reason,
+            "tool_calls": [asdict(call) for call in completion.tool_calls],
+            "usage": completion.usage
+            and {
+                "input_tokens": completion.usage.input_tokens,
+                "output_tokens": completion.usage.output_tokens,
+            },
+            "timing": completion.timing and asdict(completion.timing),
+        },
+        "done",
+    )
+
+
+def _error_event(error: LLMPoolError) -> bytes:
+    logger.warning("a stream to the browser ended with %s: %s", type(error).__name__, error)
+    return _event({"error": type(error).__name__, "message": str(error)}, "error")
+
+
+def _event(data: dict[str, Any], kind: str = "") -> bytes:
+    head = f"event: {kind}\n" if kind else ""
+    return f"{head}data: {json.dumps(data)}\n\n".encode()

@@ -1,0 +1,92 @@
+"""OpenAI's chat completions, and the many servers that speak the same: vLLM, llama.cpp, Ollama, Azure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llm_pool.completions import Completion, Timing
+from llm_pool.providers.answers import mend
+from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
+from llm_pool.providers.openai_shapes import MISFIT, text_of, tool_call_of, usage_of
+from llm_pool.providers.openai_stream import OpenAIStreamReader
+from llm_pool.providers.requests import as_messages, check_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OpenAI"]
+
+
+class OpenAI(Provider):
+    """``POST /chat/completions``."""
+
+    name = "openai"
+    base_url = "https://api.openai.com/v1"
+    base_url_env = "OPENAI_BASE_URL"
+    api_key_env = "OPENAI_API_KEY"
+    completion_path = "/chat/completions"
+
+    def headers(self, api_key: str | None) -> dict[str, str]:
+        """See ``Provider.headers``."""
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if api_key:
+            headers["authorization"] = f"Bearer {api_key}"
+        return headers
+
+    def completion_request(
+        self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
+    ) -> CompletionRequest:
+        """See ``Provider.completion_request``. A stream asks for its usage, unless it is told how."""
+        check_stream(params, stream)
+        body: dict[str, Any] = {"model": model} if model is not None else {}
+        body["messages"] = as_messages(messages)
+        body.update(params)
+        if stream:
+            body["stream"] = True
+            body.setdefault("stream_options", {"include_usage": True})
+            if body["stream_options"] is None:
+                del body["stream_options"]  # for servers that refuse a field that they do not know
+        return CompletionRequest(self.completion_path, body)
+
+    def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
+        """See ``Provider.parse_completion``."""
+        try:
+            raw = json.loads(body)
+        except (ValueError, RecursionError):
+            raise self.invalid_response(
+                head, "what is not JSON" if body.strip() else "an empty body", body
+            ) from None
+        if isinstance(raw, dict) and raw.get("error"):
+            raise self.error_from_object(head, raw)
+        try:
+            choice = raw["choices"][0]
+            message = choice["message"]
+            text = text_of(message.get("content"))
+            calls = message.get("tool_calls")
+            return Completion(
+                text if text.isascii() else mend(text),
+                raw.get("model"),
+                choice.get("finish_reason"),
+                tuple(tool_call_of(call) for call in calls) if calls else (),
+                usage_of(raw.get("usage")),
+                self.request_id(head),
+                timing,
+                raw,
+            )
+        except MISFIT:
+            raise self.invalid_response(head, f"{_lack(raw)} in its JSON", body) from None
+
+    def stream_reader(self, head: Head) -> OpenAIStreamReader:
+        """See ``Provider.stream_reader``."""
+        return OpenAIStreamReader(self, head)
+
+
+def _lack(raw: Any) -> str:
+    if not isinstance(raw, dict):
+        return f"a {type(raw).__name__} for an object"
+    if "choices" not in raw:
+        return "no choices"
+    if not raw["choices"]:
+        return "an empty list of choices"
+    return "choices of another shape"

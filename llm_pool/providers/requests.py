@@ -1,0 +1,130 @@
+"""Requests that are surely wrong are found before anything is sent; the rest is the provider's to judge."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest
+
+__all__ = ["as_messages", "check_stream", "encode"]
+
+_DEEPEST = 100  # levels that are searched for a fault: each path costs as much as it is long
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def as_messages(messages: Any) -> list[Mapping[str, Any]]:
+    """The messages as the API takes them; a plain string is one user message. Raises ``InvalidMessages``."""
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if isinstance(messages, Mapping):
+        raise InvalidMessages("messages is one dict; put it into a list: [message].")
+    if isinstance(messages, (bytes, bytearray)) or not isinstance(messages, Sequence):
+        raise InvalidMessages(f"messages is a {type(messages).__name__}; give a str, or a list of dicts.")
+    if not messages:
+        raise InvalidMessages("messages is empty; give at least one message.")
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            kind = type(message).__name__
+            raise InvalidMessages(
+                f'messages[{index}] is a {kind}; give a dict such as {{"role": "user", "content": "..."}}.'
+            )
+        role = message.get("role")
+        if not isinstance(role, str):
+            found = "is missing" if "role" not in message else f"is a {type(role).__name__}"
+            raise InvalidMessages(f'messages[{index}]["role"] {found}; give a str such as "user".')
+        content = message.get("content")
+        if not (content is None or isinstance(content, (str, list, tuple))):
+            kind = type(content).__name__
+            raise InvalidMessages(
+                f'messages[{index}]["content"] is a {kind}; give a str, or a list of parts.'
+            )
+    return list(messages)
+
+
+def check_stream(params: Mapping[str, Any], stream: bool) -> None:
+    """Raises ``InvalidParameter`` for parameters that the call itself decides."""
+    if "messages" in params:
+        raise InvalidParameter("messages is given twice; give it as the first argument only.")
+    if "stream" in params and params["stream"] is not stream:
+        other = "complete() or acomplete()" if stream else "stream() or astream()"
+        raise InvalidParameter(f"stream={params['stream']!r} contradicts the call; use {other} instead.")
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """``body`` as JSON in UTF-8. Raises ``InvalidMessages`` or ``InvalidParameter``, naming the culprit."""
+    try:
+        return _dumps(body).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        # UnicodeEncodeError is a ValueError too. What is at fault is looked for only now: it is slow.
+        raise _fault(body, error) from None
+
+
+def _fault(body: Mapping[str, Any], error: Exception) -> InvalidRequest:
+    for path, value in _walk(body):
+        for wrong in (_wrong_text, _wrong_number, _wrong_type):
+            if found := wrong(value):
+                return _kind(path)(f"{_spell(path)} {found}")
+    if isinstance(error, RecursionError):
+        return InvalidParameter(
+            "The request is nested too deep to be written as JSON; give something flatter."
+        )
+    return InvalidParameter(f"The request cannot be written as JSON: {error}.")
+
+
+def _wrong_text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return (
+            f"holds a lone surrogate (U+{ord(value[error.start]):04X} at index {error.start}), "
+            'which UTF-8 cannot carry; clean the text with text.encode("utf-8", "replace").decode().'
+        )
+    return None
+
+
+def _wrong_number(value: Any) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"is {value!r}, which JSON cannot carry; give a finite number."
+    return None
+
+
+def _wrong_type(value: Any) -> str | None:
+    if value is None or isinstance(value, (str, int, float, dict, list, tuple)):
+        return None
+    return f"is a {type(value).__name__}, which JSON cannot carry; give a str, number, bool, list or dict."
+
+
+def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value in ``body`` with the path that leads to it; a container within itself is entered once."""
+    seen: set[int] = set()
+    stack: list[tuple[tuple[str | int, ...], Any]] = [((), body)]
+    while stack:
+        path, value = stack.pop()
+        yield path, value
+        if not isinstance(value, (dict, list, tuple)) or id(value) in seen or len(path) > _DEEPEST:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            for key in value:
+                yield (*path, "a key of it"), key
+            inside = [((*path, key), item) for key, item in value.items()]
+        else:
+            inside = [((*path, index), item) for index, item in enumerate(value)]
+        stack.extend(reversed(inside))
+
+
+def _kind(path: Sequence[str | int]) -> Callable[[str], InvalidRequest]:
+    return InvalidMessages if path[:1] == ("messages",) else InvalidParameter
+
+
+def _spell(path: Sequence[str | int]) -> str:
+    """``messages[2]["content"]``, as the caller would write it."""
+    if not path:
+        return "The request"
+    return str(path[0]) + "".join(f"[{json.dumps(step)}]" for step in path[1:])

@@ -1,0 +1,151 @@
+"""Sends one prepared call: straight to the engine, or through httpx where somebody looks on there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import httpx
+
+from llm_pool.completions import Timing
+from llm_pool.conf import PoolSettings
+from llm_pool.engine import Headers, Pool, Request, Timeouts
+from llm_pool.engine.errors import LLMPoolError
+from llm_pool.providers.base import Head
+from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource, timing_of
+from llm_pool.transports import AsyncTransport, Transport
+from llm_pool.transports.auth import KeyAuth
+from llm_pool.transports.errors import public
+from llm_pool.transports.hooks import is_plain
+from llm_pool.transports.translation import origin_of
+from llm_pool.version import __version__
+
+__all__ = ["Answer", "Sender"]
+
+USER_AGENT = f"llm_pool/{__version__}"
+JSON = {"content-type": "application/json"}
+
+
+class Answer(NamedTuple):
+    """A response read to its end; ``body`` is decoded."""
+
+    head: Head
+    body: bytes
+    timing: Timing | None
+
+
+class Sender:
+    """Sends POSTs for one pool. Keeps the two httpx clients, whose hooks every call must honour."""
+
+    def __init__(self, settings: PoolSettings, engine: Pool) -> None:
+        self._settings = settings
+        self._engine = engine
+        url = httpx.URL(settings.base_url)
+        self.origin = origin_of(url.raw_scheme, url.raw_host, url.port)
+        self._prefix = url.raw_path.rstrip(b"/")
+        self._host = url.netloc.decode("ascii")
+        self._fixed: tuple[str | None, Headers] | None = None
+        self._aclient: httpx.AsyncClient | None = None
+        self._client: httpx.Client | None = None
+
+    @property
+    def aclient(self) -> httpx.AsyncClient:
+        """One for all; made anew when somebody has closed it."""
+        if self._aclient is None or self._aclient.is_closed:
+            self._aclient = httpx.AsyncClient(
+                transport=AsyncTransport(self._engine),
+                base_url=self._settings.base_url,
+                headers={"user-agent": USER_AGENT},
+                auth=self._auth(),
+                timeout=_httpx_timeout(self._settings.pool.timeouts),
+            )
+        return self._aclient
+
+    @property
+    def client(self) -> httpx.Client:
+        """One for all; made anew when somebody has closed it."""
+        if self._client is None or self._client.is_closed:
+            self._client = httpx.Client(
+                transport=Transport(self._engine),
+                base_url=self._settings.base_url,
+                headers={"user-agent": USER_AGENT},
+                auth=self._auth(),
+                timeout=_httpx_timeout(self._settings.pool.timeouts),
+            )
+        return self._client
+
+    async def afetch(self, path: str, body: bytes) -> Answer:
+        """POST ``body`` and read the whole answer."""
+        key = self._settings.key()
+        if not is_plain(self.aclient):
+            return _answer(await self.aclient.post(path, content=body, headers=JSON), key)
+        try:
+            whole = await self._engine.fetch(self._request(path, body, key))
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+        return Answer(Head(whole.status, HeaderView(whole.headers), key), whole.body, timing_of(whole.marks))
+
+    def fetch(self, path: str, body: bytes) -> Answer:
+        """``afetch`` for a plain thread."""
+        key = self._settings.key()
+        if not is_plain(self.client):
+            return _answer(self.client.post(path, content=body, headers=JSON), key)
+        try:
+            whole = self._engine.fetch_sync(self._request(path, body, key))
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+        return Answer(Head(whole.status, HeaderView(whole.headers), key), whole.body, timing_of(whole.marks))
+
+    async def aopen(self, path: str, body: bytes) -> Source:
+        """POST ``body`` and wait for the head of the answer."""
+        key = self._settings.key()
+        if not is_plain(self.aclient):
+            request = self.aclient.build_request("POST", path, content=body, headers=JSON)
+            return AsyncHTTPXSource(await self.aclient.send(request, stream=True), key)
+        try:
+            return StraightSource(await self._engine.open(self._request(path, body, key)), key)
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+
+    def open(self, path: str, body: bytes) -> Source:
+        """``aopen`` for a plain thread."""
+        key = self._settings.key()
+        if not is_plain(self.client):
+            request = self.client.build_request("POST", path, content=body, headers=JSON)
+            return HTTPXSource(self.client.send(request, stream=True), key)
+        try:
+            return StraightSource(self._engine.open_sync(self._request(path, body, key)), key)
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+
+    def _request(self, path: str, body: bytes, key: str | None) -> Request:
+        headers = [*self._fixed_headers(key), (b"Content-Length", b"%d" % len(body))]
+        target = self._prefix + path.encode("ascii")
+        return Request(self.origin, b"POST", target, headers, body, self._settings.pool.timeouts)
+
+    def _fixed_headers(self, key: str | None) -> Headers:
+        """What all requests with this key have in common."""
+        if self._fixed is None or self._fixed[0] != key:
+            headers = {"host": self._host, "user-agent": USER_AGENT, "accept-encoding": "identity"}
+            headers |= JSON | self._provider_headers(key)
+            encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+            self._fixed = (key, encoded)
+        return self._fixed[1]
+
+    def _provider_headers(self, key: str | None) -> dict[str, str]:
+        given = {name.lower(): value for name, value in self._settings.headers.items()}
+        return self._settings.provider.headers(key) | given
+
+    def _auth(self) -> KeyAuth:
+        return KeyAuth(self._settings.base_url, lambda: self._provider_headers(self._settings.key()))
+
+
+def _answer(response: httpx.Response, key: str | None) -> Answer:
+    marks = response.extensions.get("llm_pool_marks")
+    head = Head(response.status_code, response.headers, key)
+    return Answer(head, response.content, timing_of(marks) if marks else None)
+
+
+def _httpx_timeout(timeouts: Timeouts) -> httpx.Timeout:
+    return httpx.Timeout(
+        connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.pool
+    )

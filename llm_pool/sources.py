@@ -1,0 +1,138 @@
+"""Where the bytes of an answer come from: the engine, or an httpx response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Protocol
+
+import httpx
+
+from llm_pool.completions import Timing
+from llm_pool.engine import Exchange, Headers, Marks
+from llm_pool.engine.errors import LLMPoolError
+from llm_pool.providers.base import Head
+from llm_pool.transports.errors import public
+
+__all__ = ["AsyncHTTPXSource", "HTTPXSource", "HeaderView", "Source", "StraightSource", "timing_of"]
+
+
+class Source(Protocol):
+    """A response whose body is still coming. ``read`` and ``aread`` give ``b""`` at its end."""
+
+    head: Head
+
+    @property
+    def marks(self) -> Marks | None: ...
+    def read(self) -> bytes: ...
+    async def aread(self) -> bytes: ...
+    def leave(self) -> None: ...
+
+
+class StraightSource:
+    """An exchange of the engine, read from a thread or from any event loop."""
+
+    def __init__(self, exchange: Exchange, key: str | None) -> None:
+        self._exchange = exchange
+        self.head = Head(exchange.status, HeaderView(exchange.headers), key)
+        self.marks = exchange.marks
+
+    async def aread(self) -> bytes:
+        """What has come since the last read."""
+        try:
+            return await self._exchange.home.arun(self._exchange.read)
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+
+    def read(self) -> bytes:
+        """``aread`` for a plain thread."""
+        try:
+            return self._exchange.home.run(self._exchange.read)
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+
+    def leave(self) -> None:
+        """Free the connection. From any thread, any number of times."""
+        self._exchange.leave()
+
+
+class HTTPXSource:
+    """A streamed response of an ``httpx.Client``."""
+
+    def __init__(self, response: httpx.Response, key: str | None) -> None:
+        self._response = response
+        self._pieces: Iterator[bytes] = response.iter_bytes()
+        self.head = Head(response.status_code, response.headers, key)
+        self.marks: Marks | None = response.extensions.get("llm_pool_marks")
+
+    def read(self) -> bytes:
+        """See ``Source``."""
+        return next(self._pieces, b"")
+
+    async def aread(self) -> bytes:
+        """Read in a thread: whoever looks on at a sync client may block."""
+        return await asyncio.to_thread(self.read)
+
+    def leave(self) -> None:
+        """See ``Source``."""
+        self._response.close()
+
+
+class AsyncHTTPXSource:
+    """A streamed response of an ``httpx.AsyncClient``. Read by tasks only."""
+
+    def __init__(self, response: httpx.Response, key: str | None) -> None:
+        self._response = response
+        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+        self.head = Head(response.status_code, response.headers, key)
+        self.marks: Marks | None = response.extensions.get("llm_pool_marks")
+
+    async def aread(self) -> bytes:
+        """See ``Source``."""
+        return await anext(self._pieces, b"")
+
+    def read(self) -> bytes:
+        """An async response cannot be read by a thread."""
+        raise RuntimeError("this stream was begun by a task; read it with 'async for'")
+
+    def leave(self) -> None:
+        """See ``Source``. Our own transport's responses are freed at once, others when they are collected."""
+        exchange: Exchange | None = self._response.extensions.get("llm_pool_exchange")
+        if exchange is not None:
+            exchange.leave()
+
+
+class HeaderView(Mapping[str, str]):
+    """Raw headers looked up by lower-case name, without a copy: of most answers one or two are ever read."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Headers) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.encode("latin-1")
+        size = len(wanted)
+        for key, value in self._raw:
+            if len(key) == size and key.lower() == wanted:
+                return value.decode("latin-1")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.decode("latin-1").lower() for key, _ in self._raw))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
+    """Marks of the monotonic clock as durations; ``first_token`` is a mark too."""
+    began = marks.started
+    return Timing(
+        queued=max(0.0, marks.acquired - began - marks.dialing),
+        dialing=marks.dialing,
+        first_byte=marks.first_byte - began,
+        first_token=None if first_token is None else first_token - began,
+        total=marks.ended - began,
+        reused=marks.reused,
+    )

@@ -1,0 +1,230 @@
+"""A model's answer as it comes, chunk by chunk."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Self
+
+from llm_pool.completions import Chunk, Completion, Timing
+from llm_pool.exceptions import ProtocolError, ReadFailed
+from llm_pool.providers.base import Provider, StreamReader
+from llm_pool.sender import Sender
+from llm_pool.sources import Source, timing_of
+
+__all__ = ["AsyncCompletionStream", "CompletionStream"]
+
+MAX_ERROR_BODY = 64 * 1024
+BROKEN_OFF = (ProtocolError, ReadFailed)
+
+
+class Stream:
+    """One streamed call, begun at the first step. A task takes ``astep``, a thread ``step``; one at a time.
+
+    However it ends, its connection is freed: read out, closed, cancelled, failed or garbage-collected.
+    """
+
+    def __init__(self, sender: Sender, provider: Provider, path: str, body: bytes) -> None:
+        self.completion: Completion | None = None
+        self._sender = sender
+        self._provider = provider
+        self._path = path
+        self._body = body
+        self._opened_at = _caller()
+        self._source: Source | None = None
+        self._reader: StreamReader | None = None
+        self._began = 0.0
+        self._first_token: float | None = None
+        self._over = False
+        self._ready: deque[Chunk] = deque()
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._reader.partial if self._reader is not None else ""
+
+    @property
+    def request_id(self) -> str | None:
+        """By what name the provider knows this call, once it has answered."""
+        return self._provider.request_id(self._source.head) if self._source is not None else None
+
+    async def astep(self) -> list[Chunk]:
+        """The next chunks, one or more; none at the end."""
+        try:
+            source = self._source
+            if source is None and not self._over:
+                self._began = time.monotonic()
+                source = self._begin(await self._sender.aopen(self._path, self._body))
+                if self._reader is None:
+                    raise self._refused(source, [data async for data in _apieces(source)])
+            chunks: list[Chunk] = []
+            while source is not None and not chunks and not self._over:
+                chunks = self._fed(await source.aread())
+            return chunks
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def step(self) -> list[Chunk]:
+        """``astep`` for a plain thread."""
+        try:
+            source = self._source
+            if source is None and not self._over:
+                self._began = time.monotonic()
+                source = self._begin(self._sender.open(self._path, self._body))
+                if self._reader is None:
+                    raise self._refused(source, list(_pieces(source)))
+            chunks: list[Chunk] = []
+            while source is not None and not chunks and not self._over:
+                chunks = self._fed(source.read())
+            return chunks
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def close(self) -> None:
+        """Free the connection. From any thread, any number of times; a reader ends as at the stream's end."""
+        self._over = True
+        self._ready.clear()
+        if self._source is not None:
+            self._source.leave()
+
+    def __del__(self) -> None:
+        if getattr(self, "_over", True) or self._source is None:
+            return
+        message = f"a stream that was opened at {self._opened_at} was neither read to its end nor closed"
+        warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+        self._source.leave()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._over else "open" if self._source is not None else "not begun"
+        return f"<{type(self).__name__} {state}, opened at {self._opened_at}>"
+
+    def _begin(self, source: Source) -> Source:
+        self._source = source
+        if self._over:  # closed while the call was on its way
+            source.leave()
+        if 200 <= source.head.status_code < 300:
+            self._reader = self._provider.stream_reader(source.head)
+        return source
+
+    def _fed(self, data: bytes) -> list[Chunk]:
+        reader = self._reader
+        assert reader is not None
+        if self._over:
+            return []
+        if self._finished:
+            self._end()
+            return []
+        chunks = reader.feed(data) if data else reader.end()
+        if self._first_token is None and any(chunk.text for chunk in chunks):
+            self._first_token = time.monotonic()
+        if self._finished and not chunks:
+            self._end()
+        return chunks
+
+    @property
+    def _finished(self) -> bool:
+        return self._reader is not None and self._reader.finished
+
+    def _end(self) -> None:
+        assert self._reader is not None
+        self.completion = self._reader.completion(self._timing())
+        self.close()
+
+    def _timing(self) -> Timing:
+        assert self._source is not None
+        now, marks = time.monotonic(), self._source.marks
+        if marks is None:
+            first = None if self._first_token is None else self._first_token - self._began
+            return Timing(first_token=first, total=now - self._began)
+        marks.ended = now  # the caller's end: the last bytes may have waited for it
+        return timing_of(marks, self._first_token)
+
+    def _fail(self, error: BaseException) -> None:
+        self.close()
+        if self._reader is not None and isinstance(error, BROKEN_OFF):
+            raise self._reader.interruption(str(error)) from error
+
+    def _refused(self, source: Source, pieces: list[bytes]) -> Exception:
+        return self._provider.error_from_response(source.head, b"".join(pieces))
+
+
+class CompletionStream(Stream):
+    """``for chunk in stream``; ``stream.completion`` has the whole answer once it has ended, None before.
+
+    Iterating raises what ``LLMPool.complete`` raises, and ``StreamInterrupted`` with the partial text where
+    the stream ends before its provider said so.
+    """
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        if not self._ready:
+            self._ready.extend(self.step())
+        if not self._ready:
+            raise StopIteration
+        return self._ready.popleft()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncCompletionStream(Stream):
+    """``async for chunk in stream``; otherwise as ``CompletionStream``."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if not self._ready:
+            self._ready.extend(await self.astep())
+        if not self._ready:
+            raise StopAsyncIteration
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        """``close``, by the name that async code expects. Does not wait."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _caller() -> str:
+    """File and line in the user's code: the first frame outside this package."""
+    package = __name__.partition(".")[0]
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+async def _apieces(source: Source) -> AsyncIterator[bytes]:
+    """The body of an error, as much of it as anybody reads."""
+    size = 0
+    while size < MAX_ERROR_BODY and (data := await source.aread()):
+        size += len(data)
+        yield data
+
+
+def _pieces(source: Source) -> Iterator[bytes]:
+    size = 0
+    while size < MAX_ERROR_BODY and (data := source.read()):
+        size += len(data)
+        yield data

@@ -1,0 +1,128 @@
+"""The engine as an ``httpx.AsyncBaseTransport``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+
+import httpcore
+import httpx
+
+from llm_pool.engine import Exchange, Pool, Timeouts
+from llm_pool.engine.errors import LLMPoolError
+
+from .errors import public
+from .translation import to_engine, to_httpcore
+
+__all__ = ["AsyncTransport"]
+
+_stock_handler = httpcore.AsyncConnectionPool.handle_async_request
+
+
+class AsyncTransport(httpx.AsyncHTTPTransport):
+    """httpx's own transport with the engine in place of its pool, at the pool's interface.
+
+    ``handle_async_request`` is inherited, so whatever hooks into httpx or httpcore, by class, works here.
+    Closing the transport leaves the engine's pool as it is: it belongs to more than this client.
+    """
+
+    def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        self._pool = _Door(pool, timeouts or pool.config.timeouts)
+
+
+class _Door(httpcore.AsyncConnectionPool):
+    """httpcore's pool to those who look; what comes through it goes to the engine."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
+        super().__init__()
+        self._engine = pool
+        self._timeouts = timeouts
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        hooked = httpcore.AsyncConnectionPool.handle_async_request
+        if hooked is not _stock_handler:
+            return await hooked(self, request)  # a mock (respx) or instrumentation stands at httpcore's door
+        return await send(self._engine, request, self._timeouts)
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        """What httpcore's own handler gets, where a mock lets a request pass through to it."""
+        return _Passage(self._engine, self._timeouts, origin)
+
+
+class _Passage(httpcore.AsyncConnectionInterface):
+    """Any number of engine connections, as one connection of httpcore's."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
+        self._engine = pool
+        self._timeouts = timeouts
+        self._origin = origin
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        return await send(self._engine, request, self._timeouts)
+
+    async def aclose(self) -> None:
+        """Nothing is held here."""
+
+    def info(self) -> str:
+        return f"llm_pool, {self._origin}"
+
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return origin == self._origin
+
+    def is_available(self) -> bool:
+        return True
+
+    def has_expired(self) -> bool:
+        return False
+
+    def is_idle(self) -> bool:
+        return False
+
+    def is_closed(self) -> bool:
+        return False
+
+
+async def send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
+    """Send through the engine; the caller's own body is read here, in the caller's own context."""
+    outgoing = to_engine(request, timeouts)
+    try:
+        exchange = await pool.open(outgoing)
+        if outgoing.body is None:
+            assert isinstance(request.stream, AsyncIterable)
+            await _upload(exchange, request.stream)
+    except LLMPoolError as error:
+        raise public(error) from error.__cause__
+    return to_httpcore(exchange, Body(exchange))
+
+
+async def _upload(exchange: Exchange, stream: AsyncIterable[bytes]) -> None:
+    home = exchange.home
+    try:
+        async for data in stream:
+            if not await home.arun(exchange.write, data):
+                break
+        await home.arun(exchange.finish)
+        await home.arun(exchange.head)
+    except BaseException:
+        exchange.leave()
+        raise
+
+
+class Body:
+    """The rest of a response, read piece by piece from any event loop."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        exchange = self.exchange
+        read, arun = exchange.read, exchange.home.arun
+        try:
+            while data := await arun(read):
+                yield data
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+        finally:
+            exchange.leave()
+
+    async def aclose(self) -> None:
+        self.exchange.leave()

@@ -1,0 +1,119 @@
+"""The engine as an ``httpx.BaseTransport``, for threads. Its connections live on the portal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import httpcore
+import httpx
+
+from llm_pool.engine import Exchange, Pool, Timeouts
+from llm_pool.engine.errors import LLMPoolError
+
+from .errors import public
+from .translation import to_engine, to_httpcore
+
+__all__ = ["Transport"]
+
+_stock_handler = httpcore.ConnectionPool.handle_request
+
+
+class Transport(httpx.HTTPTransport):
+    """``AsyncTransport`` for ``httpx.Client``."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        self._pool = _Door(pool, timeouts or pool.config.timeouts)
+
+
+class _Door(httpcore.ConnectionPool):
+    def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
+        super().__init__()
+        self._engine = pool
+        self._timeouts = timeouts
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        hooked = httpcore.ConnectionPool.handle_request
+        if hooked is not _stock_handler:
+            return hooked(self, request)
+        return send(self._engine, request, self._timeouts)
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.ConnectionInterface:
+        return _Passage(self._engine, self._timeouts, origin)
+
+
+class _Passage(httpcore.ConnectionInterface):
+    def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
+        self._engine = pool
+        self._timeouts = timeouts
+        self._origin = origin
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        return send(self._engine, request, self._timeouts)
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+    def info(self) -> str:
+        return f"llm_pool, {self._origin}"
+
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return origin == self._origin
+
+    def is_available(self) -> bool:
+        return True
+
+    def has_expired(self) -> bool:
+        return False
+
+    def is_idle(self) -> bool:
+        return False
+
+    def is_closed(self) -> bool:
+        return False
+
+
+def send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
+    """Send through the engine; the caller's own body is read here, in the caller's own thread."""
+    outgoing = to_engine(request, timeouts)
+    try:
+        exchange = pool.open_sync(outgoing)
+        if outgoing.body is None:
+            assert isinstance(request.stream, Iterable)
+            _upload(exchange, request.stream)
+    except LLMPoolError as error:
+        raise public(error) from error.__cause__
+    return to_httpcore(exchange, Body(exchange))
+
+
+def _upload(exchange: Exchange, stream: Iterable[bytes]) -> None:
+    home = exchange.home
+    try:
+        for data in stream:
+            if not home.run(exchange.write, data):
+                break
+        home.run(exchange.finish)
+        home.run(exchange.head)
+    except BaseException:
+        exchange.leave()
+        raise
+
+
+class Body:
+    """The rest of a response, read piece by piece."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        exchange = self.exchange
+        read, run = exchange.read, exchange.home.run
+        try:
+            while data := run(read):
+                yield data
+        except LLMPoolError as error:
+            raise public(error) from error.__cause__
+        finally:
+            exchange.leave()
+
+    def close(self) -> None:
+        self.exchange.leave()

@@ -1,0 +1,193 @@
+"""Fixtures for all tests; and the proof, after each, that the books balance and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from tests.fixtures.books import Holdings, abalance, balance, live_pools
+from tests.servers import Script, ScriptedServer, programs
+from tests.servers.chat import chat_completion
+from tests.servers.dns import FakeDNS
+from tests.servers.proxy import Proxy
+from tests.servers.tls import Certificates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from llm_pool.engine import Pool
+
+T = TypeVar("T")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "forks: forks or execs; its sockets and threads are not compared")
+
+
+# The books.
+
+
+@pytest.fixture(autouse=True)
+def books_balance(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After the test and all its other fixtures: pools are closed, and no socket or thread is left."""
+    before = Holdings.now()
+    yield
+    for pool in live_pools():
+        pool.close()
+    if request.node.get_closest_marker("forks") is None:
+        before.assert_no_more_than_these()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """The books are read at the test's last line, while its servers still stand: their end hides leaks."""
+    if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio"):
+        plain = item.obj
+        if inspect.iscoroutinefunction(plain):
+            item.obj = _balanced(plain)
+        try:
+            yield
+        finally:
+            item.obj = plain
+    else:
+        yield
+    balance()
+
+
+def _balanced(test: Callable[..., Any]) -> Callable[..., Any]:
+    """The test, with its tasks and the books looked at on its own loop, and the pools closed there."""
+
+    @functools.wraps(test)
+    async def balanced(*args: Any, **kwargs: Any) -> None:
+        before = asyncio.all_tasks()
+        try:
+            await test(*args, **kwargs)
+            await abalance(before)
+        finally:
+            for pool in live_pools():
+                await pool.aclose()
+
+    return balanced
+
+
+# Servers.
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ScriptedServer]]:
+    """``serve(script, tls=..., host=...)``: a running ScriptedServer, stopped after the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(script: Script, **options: Any) -> ScriptedServer:
+            return running.enter_context(ScriptedServer(script, **options))
+
+        yield start
+
+
+@pytest.fixture
+def serve_proxy() -> Iterator[Callable[..., Proxy]]:
+    """``serve_proxy(credentials=..., refuse=..., stall=...)``: a running Proxy, stopped after the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(**options: Any) -> Proxy:
+            return running.enter_context(Proxy(**options))
+
+        yield start
+
+
+@pytest.fixture
+def chat_server(serve: Callable[..., ScriptedServer]) -> ScriptedServer:
+    """A server that answers every request with the chat completion "Hello!"."""
+    return serve(chat_completion("Hello!"))
+
+
+@pytest.fixture
+def fake_dns() -> Iterator[FakeDNS]:
+    """A name service in which nothing exists yet: ``fake_dns.names["llm.test"] = "127.0.0.1"``."""
+    with FakeDNS() as dns:
+        yield dns
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """The tests' authority, and certificates good and bad."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def ca_file(certificates: Certificates) -> str:
+    """PEM file of the tests' authority."""
+    return certificates.ca_file
+
+
+# Programs.
+
+
+@pytest.fixture
+def start_nginx(tmp_path: Path) -> Iterator[Callable[..., programs.Nginx]]:
+    """``start_nginx(size=..., certificate=...)``; skips where there is no nginx, but fails in CI."""
+    yield from _starter(programs.nginx, tmp_path / "nginx")
+
+
+@pytest.fixture
+def start_nghttpd(tmp_path: Path) -> Iterator[Callable[..., programs.Nghttpd]]:
+    """``start_nghttpd(certificate=...)``; skips where there is no nghttpd, but fails in CI."""
+    yield from _starter(programs.nghttpd, tmp_path / "nghttpd")
+
+
+@pytest.fixture
+def start_haproxy(tmp_path: Path) -> Iterator[Callable[..., programs.Haproxy]]:
+    """``start_haproxy(backend_port, certificate=...)``; skips where there is no haproxy, but fails in CI."""
+    yield from _starter(programs.haproxy, tmp_path / "haproxy")
+
+
+def _starter(
+    program: Callable[..., contextlib.AbstractContextManager[T]], directory: Path
+) -> Iterator[Callable[..., T]]:
+    with contextlib.ExitStack() as running:
+
+        def start(*args: Any, **options: Any) -> T:
+            try:
+                return running.enter_context(program(directory, *args, **options))
+            except programs.ProgramMissing as missing:
+                if os.environ.get("CI"):
+                    pytest.fail(f"{missing}, and CI must have it")
+                pytest.skip(str(missing))
+
+        yield start
+
+
+# The engine.
+
+
+@pytest.fixture
+def engine_pool() -> Iterator[Callable[..., Pool]]:
+    """``engine_pool(max_connections=2, read=0.5, tls=TLS(...))``: an engine Pool, closed after the test.
+
+    Every field of Limits, Timeouts, DNS and PoolConfig may be given by its name.
+    """
+    from llm_pool.engine import Pool, PoolConfig  # noqa: PLC0415 - not every test needs the engine
+    from llm_pool.engine.config import DNS, Limits, Timeouts  # noqa: PLC0415
+
+    made: list[Pool] = []
+
+    def make(name: str = "test", **options: Any) -> Pool:
+        config: dict[str, Any] = {"proxy": ""}  # whatever the environment says
+        for part, kind in {"limits": Limits, "timeouts": Timeouts, "dns": DNS}.items():
+            own = {field.name for field in fields(kind)} & options.keys()
+            if own:
+                config[part] = kind(**{key: options.pop(key) for key in own})
+        made.append(Pool(PoolConfig(**{**config, **options}), name=name))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.close()

@@ -1,0 +1,99 @@
+"""An authority for the tests, and the certificates of good and bad servers."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import trustme
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Certificates"]
+
+NAMES = ("localhost", "127.0.0.1", "127.0.0.2", "::1", "llm.test", "*.llm.test")
+
+
+class Certificates:
+    """Server contexts, good and bad, and PEM files for clients. All made on first use, in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = trustme.CA()
+        self._client_authority = trustme.CA()
+
+    @cached_property
+    def ca_file(self) -> str:
+        """PEM file of the authority that clients are to trust."""
+        return self._write("ca.pem", self.authority.cert_pem.bytes())
+
+    @cached_property
+    def good(self) -> ssl.SSLContext:
+        """A server whose certificate is in order, for the names in ``NAMES``."""
+        return server_context(self.authority.issue_cert(*NAMES))
+
+    @cached_property
+    def good_files(self) -> tuple[str, str]:
+        """PEM files (certificate, key) of such a server, for programs."""
+        leaf = self.authority.issue_cert(*NAMES)
+        chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+        return self._write("server.pem", chain), self._write("server.key", leaf.private_key_pem.bytes())
+
+    @cached_property
+    def wrong_name(self) -> ssl.SSLContext:
+        """A server whose certificate is for another host."""
+        return server_context(self.authority.issue_cert("other.test"))
+
+    @cached_property
+    def expired(self) -> ssl.SSLContext:
+        """A server whose certificate has run out."""
+        return server_context(self.authority.issue_cert(*NAMES, not_after=datetime(2020, 1, 1, tzinfo=UTC)))
+
+    @cached_property
+    def unknown_authority(self) -> ssl.SSLContext:
+        """A server whose certificate comes from an authority that nobody trusts."""
+        return server_context(trustme.CA().issue_cert(*NAMES))
+
+    @cached_property
+    def self_signed(self) -> ssl.SSLContext:
+        """A server that vouches for itself."""
+        stranger = trustme.CA()
+        pem = stranger.private_key_pem.bytes() + stranger.cert_pem.bytes()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._write("self-signed.pem", pem))
+        return context
+
+    @cached_property
+    def wants_client(self) -> ssl.SSLContext:
+        """A good server that lets in only clients with ``client_cert``."""
+        context = server_context(self.authority.issue_cert(*NAMES))
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._client_authority.configure_trust(context)
+        return context
+
+    @cached_property
+    def client_cert(self) -> tuple[str, str]:
+        """PEM files (certificate, key) of a client that ``wants_client`` lets in."""
+        leaf = self._client_authority.issue_cert("client@llm.test")
+        pem = leaf.cert_chain_pems[0].bytes()
+        return self._write("client.pem", pem), self._write("client.key", leaf.private_key_pem.bytes())
+
+    def client_context(self) -> ssl.SSLContext:
+        """A new client context that trusts the authority."""
+        return ssl.create_default_context(cafile=self.ca_file)
+
+    def _write(self, name: str, pem: bytes) -> str:
+        path = self.directory / name
+        path.write_bytes(pem)
+        return str(path)
+
+
+def server_context(leaf: trustme.LeafCert) -> ssl.SSLContext:
+    """A server's context with this certificate, offering HTTP/1.1 by ALPN."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf.configure_cert(context)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
