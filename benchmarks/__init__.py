@@ -1,0 +1,1 @@
+"""What a call costs. Run one with ``python -m benchmarks.NAME``."""
