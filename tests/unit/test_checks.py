@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core import checks
+
+from llm_pool.checks import check_deployment, check_settings, register_checks
+
+SECRET = "sk-do-not-show"
+
+
+@pytest.fixture(autouse=True)
+def _no_keys_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def ids(settings: Any, given: dict[str, Any], check: Any = check_settings) -> list[str]:
+    settings.LLM_POOL = {"default": given}
+    found = check(app_configs=None)
+    assert all(message.hint for message in found)
+    assert SECRET not in repr(found)
+    return [message.id for message in found]
+
+
+LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (LOCAL, []),
+        ({"API_KEY": "k"}, []),
+        (7, ["llm_pool.E001"]),
+        ({**LOCAL, "LIMIT": {}}, ["llm_pool.E002"]),
+        ({**LOCAL, "MODEL": 5}, ["llm_pool.E003"]),
+        ({**LOCAL, "LIMITS": {"max_connections": 0}}, ["llm_pool.E004"]),
+        ({"LIMIT": 1, "MODEL": 5}, ["llm_pool.E002", "llm_pool.E003"]),
+        ({**LOCAL, "TLS": {"verify": False}}, ["llm_pool.W001"]),
+        ({}, ["llm_pool.W002"]),
+        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": SECRET}, ["llm_pool.W003"]),
+        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": ""}, []),
+        ({**LOCAL, "API_KEY": SECRET}, []),
+        ({"BASE_URL": "http://x/v1", "API_KEY": SECRET, "UDS": "/run/x"}, []),
+        ({**LOCAL, "TLS": {"ca_file": "/no/such.pem"}}, ["llm_pool.E006"]),
+        ({**LOCAL, "TLS": {"client_cert": ("/no/a", "/no/b", SECRET)}}, ["llm_pool.E006", "llm_pool.E006"]),
+        ({**LOCAL, "TLS": {"client_cert": "/no/a"}}, ["llm_pool.E006"]),
+    ],
+)
+def test_each_fault_has_its_number(settings: Any, given: Any, expected: list[str]) -> None:
+    assert ids(settings, given) == expected
+
+
+def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_text("")
+    assert ids(settings, {**LOCAL, "TLS": {"ca_file": pem}}) == []
+
+
+def test_a_deployment_needs_its_key(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(settings, {}, check_deployment) == ["llm_pool.E005"]
+    assert ids(settings, LOCAL, check_deployment) == []
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    assert ids(settings, {}, check_deployment) == []
+    assert ids(settings, {}) == []
+
+
+def test_the_checks_of_the_tests_own_settings_find_nothing() -> None:
+    assert check_settings() == check_deployment() == []
+
+
+def test_registered_once_they_run_with_djangos() -> None:
+    register_checks()
+    register_checks()
+    found = [
+        check for check in checks.registry.registry.registered_checks if check.__module__ == "llm_pool.checks"
+    ]
+    assert found == [check_settings]
+    assert check_deployment in checks.registry.registry.deployment_checks

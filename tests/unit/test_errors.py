@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from itertools import pairwise
+
+import httpx
+import pytest
+
+from llm_pool import exceptions
+from llm_pool.engine import errors as engine
+from llm_pool.transports import errors as faces
+
+KINDS = [kind for _, kind in inspect.getmembers(engine, inspect.isclass) if kind is not engine.LLMPoolError]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_engine_error_has_a_face_of_its_own_name(kind: type[engine.LLMPoolError]) -> None:
+    cause = OSError("cable")
+    error = kind("what happened")
+    error.__cause__ = cause
+    face = faces.public(error)
+    assert type(face).__name__ == kind.__name__
+    assert type(face) is getattr(exceptions, kind.__name__)
+    assert isinstance(face, kind)
+    assert isinstance(face, httpx.TransportError)
+    assert str(face) == "what happened"
+    assert face.__cause__ is cause
+    assert faces.public(face) is face
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_faces_are_related_as_the_engines_errors_are(kind: type[engine.LLMPoolError]) -> None:
+    for other in KINDS:
+        face, its = getattr(faces, kind.__name__), getattr(faces, other.__name__)
+        assert issubclass(face, its) == issubclass(kind, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_httpx"),
+    [
+        ("PoolTimeout", httpx.PoolTimeout),
+        ("PoolFull", httpx.PoolTimeout),
+        ("ConnectFailed", httpx.ConnectError),
+        ("ConnectTimeout", httpx.ConnectTimeout),
+        ("DNSFailed", httpx.ConnectError),
+        ("TLSFailed", httpx.ConnectError),
+        ("ProxyFailed", httpx.ProxyError),
+        ("ReadTimeout", httpx.ReadTimeout),
+        ("TotalTimeout", httpx.ReadTimeout),
+        ("WriteTimeout", httpx.WriteTimeout),
+        ("ReadFailed", httpx.ReadError),
+        ("WriteFailed", httpx.WriteError),
+        ("ProtocolError", httpx.RemoteProtocolError),
+        ("InvalidRequest", httpx.LocalProtocolError),
+        ("StreamInterrupted", httpx.RemoteProtocolError),
+        ("InvalidResponse", httpx.RemoteProtocolError),
+        ("APIStatusError", httpx.HTTPStatusError),
+    ],
+)
+def test_code_written_for_httpx_catches_it(name: str, of_httpx: type[Exception]) -> None:
+    assert issubclass(getattr(exceptions, name), of_httpx)
+    assert issubclass(getattr(exceptions, name), exceptions.LLMPoolError)
+
+
+def test_a_kind_of_engine_error_that_is_not_known_yet_has_the_face_of_its_parent() -> None:
+    class Sunk(engine.DNSFailed):
+        pass
+
+    class Unheard(engine.LLMPoolError):
+        pass
+
+    assert type(faces.public(Sunk("x"))) is faces.DNSFailed
+    assert isinstance(faces.public(Unheard("x")), httpx.TransportError)
+
+
+def test_every_error_is_exported_and_of_the_family() -> None:
+    for name in exceptions.__all__:
+        value = getattr(exceptions, name)
+        if inspect.isclass(value):
+            assert issubclass(value, exceptions.LLMPoolError)
+            assert value.__doc__
+    assert set(exceptions.__all__) >= set(engine.__all__)
+
+
+EXAMPLES: list[exceptions.LLMPoolError] = [
+    *(getattr(exceptions, kind.__name__)("message") for kind in KINDS),
+    exceptions.InvalidMessages("message"),
+    exceptions.InvalidResponse(
+        "message", status_code=200, request_id="r", content_type="text/html", body="<p>"
+    ),
+    exceptions.StreamInterrupted("message", partial="Once upon", request_id="r"),
+    exceptions.APIError("message", status_code=200, code="c", kind="t", body={"a": 1}, partial="x"),
+    exceptions.RateLimited(
+        "message", status_code=429, headers={"retry-after": "2"}, content=b"slow", retry_after=2.0, code="c"
+    ),
+]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_errors_survive_copying_and_pickling(error: exceptions.LLMPoolError, duplicate) -> None:
+    error.request = httpx.Request("POST", "http://x/")
+    twin = duplicate(error)
+    assert type(twin) is type(error)
+    assert str(twin) == str(error) == "message"
+    assert twin.request.url == error.request.url
+    same = {key: value for key, value in vars(error).items() if key not in ("_request", "_response")}
+    assert {key: vars(twin)[key] for key in same} == same
+
+
+def test_a_status_error_has_a_response_as_httpx_gives_it() -> None:
+    headers = {
+        "Content-Encoding": "gzip",
+        "content-length": "9999",
+        "transfer-encoding": "chunked",
+        "x-a": "b",
+    }
+    error = exceptions.NotFound("m", status_code=404, headers=headers, content=b'{"a": 1}')
+    assert error.response is error.response
+    assert error.response.status_code == 404
+    assert error.response.json() == {"a": 1}
+    assert error.response.headers["x-a"] == "b"
+    with pytest.raises(RuntimeError):
+        _ = error.request
+    error.request = httpx.Request("GET", "http://x/")
+    assert error.request.method == "GET"
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (400, "BadRequest"),
+        (401, "AuthenticationFailed"),
+        (403, "PermissionDenied"),
+        (404, "NotFound"),
+        (409, "Conflict"),
+        (413, "RequestTooLarge"),
+        (418, "APIStatusError"),
+        (302, "APIStatusError"),
+        (422, "UnprocessableRequest"),
+        (429, "RateLimited"),
+        (500, "ServerFailed"),
+        (502, "ServerFailed"),
+        (503, "Overloaded"),
+        (529, "Overloaded"),
+    ],
+)
+def test_each_status_has_its_class(status: int, name: str) -> None:
+    assert exceptions.status_error(status) is getattr(exceptions, name)
+
+
+def test_an_overloaded_server_has_failed() -> None:
+    assert all(issubclass(a, b) for b, a in pairwise([exceptions.APIError, exceptions.APIStatusError]))
+    assert issubclass(exceptions.Overloaded, exceptions.ServerFailed)
