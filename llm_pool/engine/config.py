@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 __all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts"]
 
@@ -36,6 +36,7 @@ class Limits:
     max_lifetime: float | None = 600.0
     max_waiting: int = 1000
     max_connections_per_host: int | None = None
+    max_streams_per_connection: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class TLS:
 class PoolConfig:
     """All that one pool is told.
 
+    ``http2``: offer it by ALPN; "prior-knowledge" speaks it without asking, over cleartext too.
     ``proxy`` is the URL of an HTTP proxy; None reads the usual environment variables, and "" uses none.
     ``uds`` is the path of a Unix domain socket that takes the place of name and port.
     """
@@ -87,5 +89,6 @@ class PoolConfig:
     timeouts: Timeouts = Timeouts()
     dns: DNS = DNS()
     tls: TLS = TLS()
+    http2: bool | Literal["prior-knowledge"] = True
     proxy: str | None = field(default=None, repr=False)
     uds: str | None = None

@@ -12,9 +12,12 @@ from concurrent.futures import Future
 import aiohappyeyeballs
 
 from .config import Origin, PoolConfig
+from .connection import Connection, Owner
 from .errors import ConnectFailed, ConnectTimeout, LLMPoolError, TLSFailed
+from .greeter import Greeter
 from .home import Home
-from .http11 import HTTP11Connection, Owner
+from .http2 import HTTP2Connection
+from .http11 import HTTP11Connection
 from .proxy import Proxy, open_tunnel, proxy_for
 from .resolver import AddrInfo, Resolver
 from .threads import in_thread
@@ -37,7 +40,7 @@ class Dialer:
         self._context: Future[ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
 
-    async def dial(self, origin: Origin, home: Home, owner: Owner, timeout: float | None) -> HTTP11Connection:
+    async def dial(self, origin: Origin, home: Home, owner: Owner, timeout: float | None) -> Connection:
         """A new connection to ``origin``; ``timeout`` in seconds. Raises ConnectFailed and its kin."""
         try:
             async with asyncio.timeout(timeout):
@@ -51,28 +54,36 @@ class Dialer:
         except OSError as error:
             raise ConnectFailed(f"no connection to {origin}: {error.strerror or error}") from error
 
-    async def _dial(self, origin: Origin, home: Home, owner: Owner) -> HTTP11Connection:
+    async def _dial(self, origin: Origin, home: Home, owner: Owner) -> Connection:
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
         sock = await self._connect_socket(origin, proxy)
         forward = proxy.headers if proxy is not None and not secure else None
-        connection = HTTP11Connection(home, owner, forward=forward)
+
+        def choose(protocol: str | None) -> Connection:
+            if protocol == "h2" or (self._config.http2 == "prior-knowledge" and forward is None):
+                return HTTP2Connection(home, owner, self._config.limits.max_streams_per_connection)
+            return HTTP11Connection(home, owner, forward=forward)
+
+        greeter = Greeter(choose)
         try:
             if proxy is not None and secure:
                 await open_tunnel(sock, proxy, origin)
             await home.loop.create_connection(
-                lambda: connection,
+                lambda: greeter,
                 sock=sock,
                 ssl=context,
                 server_hostname=origin.host if secure else None,
                 ssl_shutdown_timeout=TLS_CLOSE_SECONDS if secure else None,
             )
         except BaseException:
-            connection.abort()
+            if greeter.connection is not None:
+                greeter.connection.abort()
             sock.close()
             raise
-        return connection
+        assert greeter.connection is not None
+        return greeter.connection
 
     async def _connect_socket(self, origin: Origin, proxy: Proxy | None) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -113,7 +124,7 @@ class Dialer:
         # Reading the trust store takes tens of milliseconds: not on an event loop.
         with self._context_lock:
             if self._context is None:
-                self._context = in_thread(build_context, self._config.tls)
+                self._context = in_thread(build_context, self._config.tls, http2=bool(self._config.http2))
             context = self._context
         try:
             return await asyncio.shield(asyncio.wrap_future(context))

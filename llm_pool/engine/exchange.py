@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import warnings
 from collections import deque
 from enum import Enum
 from typing import Protocol
@@ -41,9 +40,10 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """The caller's end of a call. All but ``__del__`` happens on the home of the connection.
+    """The caller's end of a call. All but ``leave`` happens on the home of the connection.
 
-    One task at a time reads. The connection feeds it through the methods that begin with ``on_``.
+    One task at a time reads. The connection feeds it through the methods that begin with ``on_``, and holds
+    it until it is over: whoever opens an exchange reads it to its end, or leaves it.
     """
 
     def __init__(self, home: Home, carrier: Carrier, request: Request, marks: Marks) -> None:
@@ -55,6 +55,7 @@ class Exchange:
         self.http_version = b"HTTP/1.1"
         self.headers: Headers = []
         self.unsent = False  # the request did not reach the wire
+        self.refused = False  # the server says that it did nothing about it
         self.answered = False  # something of a response came
         self.error: LLMPoolError | None = None
         self.complete = False
@@ -96,7 +97,7 @@ class Exchange:
 
     async def write(self, data: bytes) -> bool:
         """Send a piece of the body. False when the response has come already: the rest is not wanted."""
-        while not self.answered:
+        while not self.status:
             self._raise_if_failed()
             if self._carrier.has_room:
                 self._carrier.send_body(self, data)
@@ -106,7 +107,7 @@ class Exchange:
 
     async def finish(self) -> None:
         """The body has been sent whole."""
-        if not self.answered and self.error is None:
+        if not self.status and self.error is None:
             self._carrier.end_body(self)
 
     def leave(self) -> None:
@@ -128,15 +129,6 @@ class Exchange:
             self._resume_reading()
             self._carrier.abandon(self)
         self._wake(None)
-
-    def __del__(self) -> None:
-        if self.closed or self.complete or self.error is not None or not self.answered:
-            return
-        warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        try:
-            self.home.post(self._carrier.abandon, self)
-        except PoolClosed:
-            return
 
     def __repr__(self) -> str:
         state = (
@@ -180,7 +172,21 @@ class Exchange:
             self._wake(None)
 
     def on_room(self) -> None:
-        self._wake(_Until.ROOM)
+        if self._until is _Until.ROOM:
+            self._wake(_Until.ROOM)
+        elif self._waiting is not None:
+            self._carrier.watch(self, writing=False)  # from now on it is the server's turn
+
+    def deadline(self, now: float, *, writing: bool) -> float | None:
+        """When to give up, unless something moves: by the read or write timeout, and the total's."""
+        pace = self.request.timeouts.write if writing else self.request.timeouts.read
+        if pace is None:
+            return self.total_at
+        return now + pace if self.total_at is None else min(now + pace, self.total_at)
+
+    def is_past_total(self, now: float) -> bool:
+        """Whether the whole call has taken too long."""
+        return self.total_at is not None and now >= self.total_at
 
     # Waiting
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Protocol
-
 import httptools
 
+from .connection import Connection, Owner
 from .errors import (
     LLMPoolError,
     PoolClosed,
@@ -22,39 +20,22 @@ from .home import Home
 from .request import Headers, Marks, Request
 from .watchdog import Watchdog
 
-if TYPE_CHECKING:
-    from .books import Entry
-
-__all__ = ["HTTP11Connection", "Owner"]
+__all__ = ["HTTP11Connection"]
 
 MAX_HEAD = 64 * 1024  # bytes that may come without completing a head or bringing any body
 DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 64 * 1024
 
 
-class Owner(Protocol):
-    """Who hears of a connection's fate."""
-
-    def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
-    def lost(self, entry: Entry) -> None: ...
-
-
-class HTTP11Connection(asyncio.Protocol):
+class HTTP11Connection(Connection):
     """Speaks HTTP/1.1 on a transport. Lives on one home, and is touched there only.
 
     ``forward`` is given where an HTTP proxy takes plain requests for us: the headers that go to the proxy.
     """
 
-    capacity = 1
-
     def __init__(self, home: Home, owner: Owner, *, forward: Headers | None = None) -> None:
-        self.home = home
-        self.entry: Entry | None = None
-        self.closed = False
-        self.dial_seconds = 0.0
-        self._owner = owner
+        super().__init__(home, owner)
         self._forward = forward
-        self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._framing = Framing(0)
         self._parser = httptools.HttpResponseParser(self)
@@ -81,15 +62,15 @@ class HTTP11Connection(asyncio.Protocol):
     def start(self, request: Request, marks: Marks) -> Exchange:
         """Send the request, or its head where the body follows. ``unsent`` is set where nothing went out."""
         exchange = Exchange(self.home, self, request, marks)
-        if self.closed or self._transport is None or self._transport.is_closing():
+        if self.closed or self.transport is None or self.transport.is_closing():
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"the connection to {request.origin} was closed"))
             return exchange
         head, self._framing = encode_head(request, self._forward)
         self._exchange = exchange
         self._reset_response()
-        self._transport.write(head if request.body is None else head + request.body)
-        if self._transport.is_closing():  # the kernel refused the first byte
+        self.transport.write(head if request.body is None else head + request.body)
+        if self.transport.is_closing():  # the kernel refused the first byte
             exchange.unsent = True
         return exchange
 
@@ -97,14 +78,14 @@ class HTTP11Connection(asyncio.Protocol):
         """Close in good order; an exchange in progress fails."""
         self._fail_exchange(PoolClosed("the pool was closed during the call"))
         self._watchdog.stop()
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
 
     def abort(self) -> None:
         """Close at once."""
         self._watchdog.stop()
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "in use" if self._exchange else "idle"
@@ -117,35 +98,30 @@ class HTTP11Connection(asyncio.Protocol):
         return not self._writing_paused
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
-        timeouts = exchange.request.timeouts
-        pace = timeouts.write if writing or self._writing_paused else timeouts.read
-        deadline = exchange.total_at
-        if pace is not None:
-            due = self.home.loop.time() + pace
-            deadline = due if deadline is None else min(due, deadline)
-        self._watchdog.watch(deadline)
+        writing = writing or self._writing_paused
+        self._watchdog.watch(exchange.deadline(self.home.loop.time(), writing=writing))
 
     def unwatch(self, exchange: Exchange) -> None:
         if exchange is self._exchange:
             self._watchdog.deadline = None
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(self._framing.frame(data))
+        assert self.transport is not None
+        self.transport.write(self._framing.frame(data))
 
     def end_body(self, exchange: Exchange) -> None:
-        assert self._transport is not None
+        assert self.transport is not None
         end = self._framing.end()
         if end:
-            self._transport.write(end)
+            self.transport.write(end)
 
     def pause(self, exchange: Exchange) -> None:
-        if self._transport is not None and exchange is self._exchange:
-            self._transport.pause_reading()
+        if self.transport is not None and exchange is self._exchange:
+            self.transport.pause_reading()
 
     def resume(self, exchange: Exchange) -> None:
-        if self._transport is not None and exchange is self._exchange:
-            self._transport.resume_reading()
+        if self.transport is not None and exchange is self._exchange:
+            self.transport.resume_reading()
 
     def abandon(self, exchange: Exchange) -> None:
         """The caller has left. What is almost over is read out; anything else ends the connection."""
@@ -160,10 +136,6 @@ class HTTP11Connection(asyncio.Protocol):
             self._give_up()
 
     # For the event loop
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -205,13 +177,12 @@ class HTTP11Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None:
             self._fail_exchange(_broken_off(exchange, error))
-        if self.entry is not None:
-            self._owner.lost(self.entry)
+        super().connection_lost(error)
 
     def pause_writing(self) -> None:
-        assert self._transport is not None
+        assert self.transport is not None
         self._writing_paused = True
-        self._unwritten = self._transport.get_write_buffer_size()
+        self._unwritten = self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
@@ -289,17 +260,17 @@ class HTTP11Connection(asyncio.Protocol):
     def _conclude(self) -> None:
         """The response has come whole: the connection is free, or done for."""
         exchange = self._exchange
-        assert exchange is not None and self._transport is not None and self.entry is not None
+        assert exchange is not None and self.transport is not None and self.entry is not None
         self._exchange = None
         self._watchdog.deadline = None
         self._silent_bytes = 0
-        reusable = self._keep and not self._dirty and self._sent_whole and not self._transport.is_closing()
-        reusable = reusable and self._transport.get_write_buffer_size() == 0
+        reusable = self._keep and not self._dirty and self._sent_whole and not self.transport.is_closing()
+        reusable = reusable and self.transport.get_write_buffer_size() == 0
         if exchange.request.method == b"HEAD" or self._status in (204, 304):
             self._parser = httptools.HttpResponseParser(self)
         if reusable:
-            self._transport.resume_reading()
-        self._owner.released(self.entry, reusable=reusable, hint=self._hint)
+            self.transport.resume_reading()
+        self.owner.released(self.entry, reusable=reusable, hint=self._hint)
 
     def _broken(self, error: LLMPoolError) -> None:
         self._fail_exchange(error)
@@ -310,7 +281,7 @@ class HTTP11Connection(asyncio.Protocol):
         self._exchange = None
         self._watchdog.deadline = None
         if self.entry is not None:
-            self._owner.released(self.entry, reusable=False, hint=None)
+            self.owner.released(self.entry, reusable=False, hint=None)
         self.abort()
 
     def _fail_exchange(self, error: LLMPoolError) -> None:
@@ -320,17 +291,17 @@ class HTTP11Connection(asyncio.Protocol):
         self._watchdog.deadline = None
         exchange.on_error(error)
         if self.entry is not None:
-            self._owner.released(self.entry, reusable=False, hint=None)
+            self.owner.released(self.entry, reusable=False, hint=None)
 
     def _timed_out(self) -> None:
-        exchange, transport = self._exchange, self._transport
+        exchange, transport = self._exchange, self.transport
         if exchange is None or transport is None:
             return
         if self._to_drain >= 0:
             self._give_up()
             return
         timeouts, origin = exchange.request.timeouts, exchange.request.origin
-        if exchange.total_at is not None and self.home.loop.time() >= exchange.total_at:
+        if exchange.is_past_total(self.home.loop.time()):
             self._broken(TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s"))
         elif not self._writing_paused:
             self._broken(ReadTimeout(f"{origin} sent nothing for {timeouts.read} s"))

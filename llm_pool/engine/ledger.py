@@ -29,7 +29,13 @@ HINT_MARGIN = 1.0  # seconds; the server's clock started when it sent, ours when
 class Ledger:
     """The books of one pool, over all its homes. Times are seconds on any one monotonic clock."""
 
-    def __init__(self, limits: Limits, *, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        expects: Callable[[Origin], int] = lambda origin: 1,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self.limits = limits
         self.closed = False
         self.total = 0  # slots taken: open, dialing and closing connections
@@ -44,6 +50,7 @@ class Ledger:
         self.closed_by_reason: Counter[str] = Counter()
         self.last_failure: BaseException | None = None
         self.idle: dict[Entry, None] = {}  # over all lanes, longest idle first
+        self._expects = expects
         self._jitter = jitter
         self._generation = 0
         self._short = 0  # waiters for whom nothing is on its way, over all lanes
@@ -63,6 +70,7 @@ class Ledger:
         if lane is None:
             host = self._hosts.setdefault(origin, Host())
             lane = self._lanes[origin, home] = Lane(origin, home, host)
+            lane.capacity = self._expects(origin)
             host.lanes[lane] = None
         return lane
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 
 from .books import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
+from .capacity import Capacities
 from .config import Limits, Origin, PoolConfig
+from .connection import Connection
 from .dialer import Dialer
 from .errors import LLMPoolError, PoolClosed, PoolFull, PoolTimeout, ReadFailed
 from .exchange import Exchange
 from .head import check
 from .home import Home
-from .http11 import HTTP11Connection
 from .ledger import Ledger
 from .portal import after_fork, home_of_caller, portal
 from .request import Marks, Request, Whole
@@ -49,7 +50,8 @@ class Pool:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._ledger = Ledger(self.config.limits)
+        self._capacities = Capacities(self.config)
+        self._ledger = Ledger(self.config.limits, expects=self._capacities.expected)
         self._dialer = Dialer(self.config)
         self._dials: dict[asyncio.Task[None], Home] = {}
         self._alarm: float | None = None
@@ -112,7 +114,7 @@ class Pool:
 
     async def _checkout(
         self, home: Home, request: Request, marks: Marks, total_at: float | None
-    ) -> HTTP11Connection:
+    ) -> Connection:
         """A live connection to the request's origin, by the ledger's rules."""
         began = time.monotonic()
         waiter: Waiter | None = None
@@ -124,7 +126,7 @@ class Pool:
             if waiter.entry is None:
                 await self._wait(home, waiter, request, total_at)
             assert waiter.entry is not None
-            connection: HTTP11Connection | None = waiter.entry.connection
+            connection: Connection | None = waiter.entry.connection
             if connection is not None and not connection.closed:
                 break
         marks.acquired = time.monotonic()
@@ -175,6 +177,17 @@ class Pool:
         with self._lock:
             orders = self._ledger.released(entry, time.monotonic(), reusable=reusable, hint=hint)
         self._carry_out(orders)
+
+    def resized(self, entry: Entry, capacity: int) -> None:
+        """The server changed how many streams a connection may carry."""
+        with self._lock:
+            self._capacities.learn(entry.lane.origin, capacity)
+            orders = self._ledger.resized(entry, capacity, time.monotonic())
+        self._carry_out(orders)
+
+    def retired(self, entry: Entry, reason: str) -> None:
+        """A connection takes no new calls."""
+        self._tell(self._ledger.retire, entry, reason)
 
     def lost(self, entry: Entry) -> None:
         """A connection has ended."""
@@ -240,7 +253,8 @@ class Pool:
         now = time.monotonic()
         connection.dial_seconds = now - began
         with self._lock:
-            entry, orders = self._ledger.dialed(lane, connection, connection.capacity, now)
+            capacity = self._capacities.of_new(lane.origin, connection.capacity)
+            entry, orders = self._ledger.dialed(lane, connection, capacity, now)
             connection.entry = entry
         self._carry_out(orders)
         if connection.closed:
@@ -367,11 +381,16 @@ def _home_of(order: Order) -> Home:
 
 
 def _may_replay(exchange: Exchange) -> bool:
-    """On a connection that had served before, and either nothing was sent or the caller allows a second time.
+    """On a connection that had served before, and either nothing was sent or the caller allows a second time;
+    and once where the server says that it did nothing (RFC 9113, section 8.7).
 
     RFC 9110, section 9.2.2: a client must not repeat a request by itself unless it knows that it is harmless.
     """
-    if not exchange.marks.reused or exchange.answered or isinstance(exchange.error, PoolClosed):
+    if exchange.answered or isinstance(exchange.error, PoolClosed):
+        return False
+    if exchange.refused and not exchange.marks.replays:
+        return True
+    if not exchange.marks.reused:
         return False
     return exchange.unsent or (exchange.request.replayable and isinstance(exchange.error, ReadFailed))
 

@@ -10,7 +10,7 @@ from .errors import TLSFailed
 __all__ = ["build_context", "describe"]
 
 
-def build_context(config: TLS) -> ssl.SSLContext:
+def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
     """A client context. Reads files: not for an event loop's thread. Raises TLSFailed."""
     if config.context is not None:
         return config.context
@@ -26,7 +26,7 @@ def build_context(config: TLS) -> ssl.SSLContext:
         raise TLSFailed(
             f"the TLS settings cannot be used: {error.__class__.__name__}: {error.strerror}"
         ) from error
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
 
 

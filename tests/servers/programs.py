@@ -88,8 +88,12 @@ def nginx(
     size: int | None = None,
     certificate: CertificateFiles | None = None,
     keepalive_seconds: int = 75,
+    http2: bool = False,
 ) -> Iterator[Nginx]:
-    """One nginx worker; a completion of ``size`` bytes (or ``body``) over HTTP, a Unix socket and HTTPS."""
+    """One nginx worker; a completion of ``size`` bytes (or ``body``) over HTTP, a Unix socket and HTTPS.
+
+    With ``http2`` the HTTPS port offers that too.
+    """
     binary = program("nginx")
     directory.mkdir(parents=True, exist_ok=True)
     body = completion(size) if body is None else body
@@ -100,7 +104,7 @@ def nginx(
     tls = ""
     if certificate:
         tls = (
-            f"listen 127.0.0.1:{https_port} ssl; "
+            f"listen 127.0.0.1:{https_port} ssl{' http2' if http2 else ''}; "
             f"ssl_certificate {certificate[0]}; ssl_certificate_key {certificate[1]};"
         )
     config = directory / "nginx.conf"

@@ -1,0 +1,61 @@
+"""What the pool knows of a connection, whatever it speaks."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from .books import Entry
+    from .exchange import Exchange
+    from .home import Home
+    from .request import Marks, Request
+
+__all__ = ["Connection", "Owner"]
+
+
+class Owner(Protocol):
+    """Who hears of a connection's fate. ``hint``: seconds the server keeps it while it is idle."""
+
+    def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
+    def resized(self, entry: Entry, capacity: int) -> None: ...
+    def retired(self, entry: Entry, reason: str) -> None: ...
+    def lost(self, entry: Entry) -> None: ...
+
+
+class Connection(asyncio.Protocol, ABC):
+    """A connection of the pool. Lives on one home, and is touched there only.
+
+    ``entry`` is its line in the ledger, ``capacity`` how many exchanges it carries at a time.
+    """
+
+    capacity = 1
+
+    def __init__(self, home: Home, owner: Owner) -> None:
+        self.home = home
+        self.owner = owner
+        self.entry: Entry | None = None
+        self.dial_seconds = 0.0
+        self.closed = False
+        self.transport: asyncio.Transport | None = None
+
+    @abstractmethod
+    def start(self, request: Request, marks: Marks) -> Exchange:
+        """Send the request, or its head where the body follows. Raises nothing: the exchange tells."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close in good order; exchanges in progress fail."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        if self.entry is not None:
+            self.owner.lost(self.entry)
