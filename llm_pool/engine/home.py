@@ -20,19 +20,30 @@ class Home:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.ended = False
+        self._door = threading.RLock()  # re-entrant: the garbage collector may post in the middle of a post
 
     @property
     def is_here(self) -> bool:
-        """Whether the caller runs on this loop."""
-        return asyncio._get_running_loop() is self.loop
+        """Whether the caller runs on this loop, and the loop goes on."""
+        return asyncio._get_running_loop() is self.loop and not self.ended
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Call ``function`` on the loop soon, from any thread. Raises PoolClosed when the loop has ended."""
-        try:
-            # An empty context: nothing of the caller's request lives on in what the pool does.
-            self.loop.call_soon_threadsafe(function, *args, context=Context())
-        except RuntimeError as error:
-            raise PoolClosed("the event loop of these connections has ended") from error
+        with self._door:
+            if self.ended:
+                raise PoolClosed("the event loop of these connections has ended")
+            try:
+                # An empty context: nothing of the caller's request lives on in what the pool does.
+                self.loop.call_soon_threadsafe(function, *args, context=Context())
+            except RuntimeError as error:
+                self.ended = True
+                raise PoolClosed("the event loop of these connections has ended") from error
+
+    def end(self) -> None:
+        """Shut the door: what has been posted before is still called, and nothing after that is taken."""
+        with self._door:
+            self.ended = True
 
     async def arun(
         self,
@@ -53,8 +64,9 @@ class Home:
             self.post(errand.start)
             await arrived
             return errand.result()
-        finally:
+        except BaseException:
             errand.leave()
+            raise
 
     def run(
         self,
@@ -69,8 +81,9 @@ class Home:
             self.post(errand.start)
             arrived.wait()
             return errand.result()
-        finally:
+        except BaseException:
             errand.leave()
+            raise
 
 
 class Errand(Generic[T]):
@@ -105,21 +118,22 @@ class Errand(Generic[T]):
     def result(self) -> T:
         """In the caller: take what came of it."""
         assert self._task is not None
-        with self._lock:
-            self._left = True
         try:
-            return self._task.result()
+            result = self._task.result()
         except asyncio.CancelledError:
             raise PoolClosed("the pool's event loop was stopped during the call") from None
+        # The very last step: a KeyboardInterrupt before it leads to ``leave``, and none can come after it.
+        self._left = True
+        return result
 
     def leave(self) -> None:
-        """In the caller, at the end or in a hurry: what was not taken is called off or undone."""
+        """In the caller, who goes without the result: the task is called off, or its result undone."""
         with self._lock:
             if self._left:
                 return
             self._left = True
             task, over = self._task, self._over
-        if task is None:
+        if task is None or (over and self._undo is None):
             return
         try:
             self._home.post(self._take_back if over else task.cancel)
@@ -127,21 +141,22 @@ class Errand(Generic[T]):
             return  # the home has ended, and everything on it
 
     def _ended(self, task: asyncio.Task[T]) -> None:
+        failed = task.cancelled() or task.exception() is not None
         with self._lock:
             self._over = True
+            if failed:
+                self._undo = None  # there is nothing to undo
             left = self._left
-        if left:
-            self._take_back()
-            return
-        try:
-            self._notify()
-        except RuntimeError:  # the caller's loop has ended without waiting
-            self._take_back()
+        if not left:
+            try:
+                self._notify()
+                return
+            except RuntimeError:
+                self._left = True  # the caller's loop has closed without waiting
+        self._take_back()
 
     def _take_back(self) -> None:
         assert self._task is not None
-        if self._task.cancelled() or self._task.exception() is not None:
-            return
         if self._undo is not None:
             self._undo(self._task.result())
 

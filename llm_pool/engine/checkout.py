@@ -1,0 +1,73 @@
+"""How one caller comes by a connection: at once, or by waiting its turn."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+
+from .books import Waiter
+from .clerk import Clerk
+from .connection import Connection
+from .errors import PoolTimeout
+from .home import Home
+from .request import Marks, Request
+from .stats import describe
+
+__all__ = ["checkout"]
+
+
+async def checkout(
+    clerk: Clerk, home: Home, request: Request, marks: Marks, total_at: float | None
+) -> Connection:
+    """On ``home``: a live connection to the request's origin, by the ledger's rules.
+
+    Raises PoolTimeout and PoolFull, PoolClosed, or the failure of the dial that was to serve the caller.
+    """
+    began = time.monotonic()
+    patience = _patience(home, request, total_at)
+    deadline = home.loop.time() + patience
+    waiter = clerk.arrive(request.origin, home, request.timeouts.connect)
+    while True:
+        if waiter.entry is None:
+            await _wait(clerk, home, waiter, patience, deadline)
+        assert waiter.entry is not None
+        connection: Connection | None = waiter.entry.connection
+        if connection is not None and not connection.closed:
+            break
+        clerk.return_to_queue(waiter)
+    marks.acquired = time.monotonic()
+    marks.reused = waiter.reused
+    if not waiter.reused:
+        marks.dialing = min(connection.dial_seconds, marks.acquired - began)
+    return connection
+
+
+def _patience(home: Home, request: Request, total_at: float | None) -> float:
+    patience = inf if request.timeouts.pool is None else request.timeouts.pool
+    return patience if total_at is None else min(patience, total_at - home.loop.time())
+
+
+async def _wait(clerk: Clerk, home: Home, waiter: Waiter, patience: float, deadline: float) -> None:
+    if waiter.error is not None:
+        raise clerk.refusal(waiter.error)
+    waiter.future = home.loop.create_future()
+    timer = None if deadline == inf else home.loop.call_at(deadline, _time_out, clerk, waiter, patience)
+    try:
+        await waiter.future
+    except BaseException:
+        clerk.enter(clerk.ledger.left, waiter)
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _time_out(clerk: Clerk, waiter: Waiter, patience: float) -> None:
+    if waiter.future.done():
+        return
+    state = describe(clerk.stats())
+    waiter.future.set_exception(
+        PoolTimeout(
+            f"pool {clerk.name!r}: no connection to {waiter.lane.origin} within {patience:g} s ({state})"
+        )
+    )

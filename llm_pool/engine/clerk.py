@@ -1,0 +1,278 @@
+"""Keeps a pool's ledger: enters facts, from any thread, and carries out its orders on the homes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import Context
+
+from .alarm import Alarm
+from .books import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
+from .capacity import Capacities
+from .config import Origin, PoolConfig
+from .connection import Connection
+from .dialer import Dialer
+from .errors import ConnectFailed, LLMPoolError, PoolClosed, PoolFull
+from .home import Home
+from .ledger import Ledger
+from .stats import PoolStats, describe, take_stats
+
+__all__ = ["Clerk"]
+
+logger = logging.getLogger("llm_pool.engine")
+
+
+class Clerk:
+    """One for each pool. The ledger is touched under the lock only, and nothing else is done under it."""
+
+    def __init__(self, config: PoolConfig, name: str) -> None:
+        self.name = name
+        self._capacities = Capacities(config)
+        self.ledger = Ledger(config.limits, expects=self._capacities.expected)
+        self._connect_timeout = config.timeouts.connect
+        self._lock = threading.Lock()
+        self._dialer = Dialer(config)
+        self._dials: dict[asyncio.Task[Connection], Lane] = {}  # those that the ledger counts on
+        self._alarm = Alarm(lambda: self.enter(self.ledger.tick))
+        self._watchers: list[tuple[Callable[[], bool], Home, asyncio.Future[None]]] = []
+
+    # Facts
+
+    def enter(self, fact: Callable[..., list[Order]], *args: object) -> None:
+        """Enter a fact in the ledger (``fact`` is one of its methods) and carry out what it orders."""
+        with self._lock:
+            orders = fact(*args, time.monotonic())
+        self._carry_out(orders)
+
+    def arrive(self, origin: Origin, home: Home, connect_timeout: float | None) -> Waiter:
+        """A caller wants a connection. It has ``entry`` or ``error`` set, or is to wait on ``future``."""
+        with self._lock:
+            waiter = Waiter(self.ledger.lane(origin, home), connect_timeout)
+            orders = self.ledger.arrive(waiter, time.monotonic())
+        self._carry_out(orders)
+        return waiter
+
+    def return_to_queue(self, waiter: Waiter) -> None:
+        """The connection that a caller was given has died before it could be used."""
+        with self._lock:
+            waiter.entry = waiter.future = None
+            waiter.returning = True
+            orders = self.ledger.arrive(waiter, time.monotonic())
+        self._carry_out(orders)
+
+    def prewarm(self, origin: Origin, home: Home) -> None:
+        """Keep ``min_connections`` open to ``origin`` on ``home``."""
+        with self._lock:
+            orders = self.ledger.prewarm(self.ledger.lane(origin, home), time.monotonic())
+        self._carry_out(orders)
+
+    def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None:
+        """A connection's exchange is over."""
+        with self._lock:
+            orders = self.ledger.released(entry, time.monotonic(), reusable=reusable, hint=hint)
+        self._carry_out(orders)
+
+    def resized(self, entry: Entry, capacity: int) -> None:
+        """The server changed how many streams a connection may carry."""
+        with self._lock:
+            self._capacities.learn(entry.lane.origin, capacity)
+            orders = self.ledger.resized(entry, capacity, time.monotonic())
+        self._carry_out(orders)
+
+    def retired(self, entry: Entry, reason: str) -> None:
+        """A connection takes no new calls."""
+        self.enter(self.ledger.retire, entry, reason)
+
+    def lost(self, entry: Entry) -> None:
+        """A connection has ended."""
+        self.enter(self.ledger.died, entry)
+
+    def lose(self, home: Home) -> None:
+        """A home ends, on whose loop this is called; or it has ended."""
+        with self._lock:
+            dials = [task for task, lane in self._dials.items() if lane.home is home]
+            for task in dials:
+                del self._dials[task]
+            connections = [entry.connection for entry in self.ledger.entries() if entry.lane.home is home]
+            error = PoolClosed("the event loop of these connections has ended")
+            orders = self.ledger.lost_home(home, error, time.monotonic())
+        if home.is_here:
+            for task in dials:
+                task.cancel()
+            for connection in connections:
+                connection.abort()
+        self._carry_out(orders)
+
+    # Orders
+
+    def _carry_out(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            home = _home_of(order)
+            if home.is_here:
+                self._perform(order)
+                continue
+            try:
+                home.post(self._perform, order)
+            except PoolClosed:
+                self.lose(home)
+        when = self.ledger.next_alarm
+        if when is not None:
+            self._alarm.set(when)
+        if self._watchers:
+            self._look()
+
+    def _perform(self, order: Order) -> None:
+        match order:
+            case Serve(waiter):
+                # An order may be late: its waiter had seen the connection, found it dead and queued again.
+                if waiter.future is not None and not waiter.future.done() and waiter.entry is not None:
+                    waiter.future.set_result(None)
+            case Fail(waiter, error):
+                if waiter.future is not None and not waiter.future.done():
+                    waiter.future.set_exception(self.refusal(error))
+            case Dial(lane, timeout):
+                self._dial(lane, timeout)
+            case Close(entry, reason):
+                connection = entry.connection
+                if connection is not None:
+                    logger.debug(
+                        "pool %r closes a connection to %s: %s", self.name, entry.lane.origin, reason
+                    )
+                    connection.close()
+
+    def refusal(self, error: object) -> LLMPoolError:
+        """What the waiter is told, given what the ledger says. An exception of its own for each."""
+        if isinstance(error, LLMPoolError):
+            own = type(error)(str(error))
+            own.__cause__ = error.__cause__
+            return own
+        if error == "full":
+            return PoolFull(f"pool {self.name!r}: no room in the queue ({describe(self.stats())})")
+        return PoolClosed(f"pool {self.name!r} is closed")
+
+    # Dials
+
+    def _dial(self, lane: Lane, timeout: float | None) -> None:
+        home = _home(lane)
+        if home.ended:
+            return  # the ledger counts on nothing there any more
+        task = home.loop.create_task(self._connect(lane, home, timeout), context=Context())
+        task.add_done_callback(self._dial_ended, context=Context())
+        with self._lock:
+            self._dials[task] = lane
+            too_late = self.ledger.closed
+        if too_late:
+            task.cancel()
+
+    async def _connect(self, lane: Lane, home: Home, timeout: float | None) -> Connection:
+        began = time.monotonic()
+        if timeout is None:
+            timeout = self._connect_timeout
+        connection = await self._dialer.dial(lane.origin, home, self, timeout)
+        connection.dial_seconds = time.monotonic() - began
+        return connection
+
+    def _dial_ended(self, task: asyncio.Task[Connection]) -> None:
+        """Here and not in the task: one that is cancelled before its first step never runs."""
+        error = _error_of(task)
+        with self._lock:
+            lane = self._dials.pop(task, None)
+        if error is not None:
+            if lane is not None:
+                logger.debug("pool %r: %s", self.name, error)
+                self.enter(self.ledger.dial_failed, lane, error)
+            return
+        connection = task.result()
+        if lane is None:
+            connection.abort()
+            return
+        with self._lock:
+            capacity = self._capacities.of_new(lane.origin, connection.capacity)
+            entry, orders = self.ledger.dialed(lane, connection, capacity, time.monotonic())
+            connection.entry = entry
+        self._carry_out(orders)
+        if connection.closed:
+            self.lost(entry)
+
+    # The whole
+
+    def stats(self) -> PoolStats:
+        """What the pool looks like now."""
+        with self._lock:
+            return take_stats(self.ledger)
+
+    def close(self) -> None:
+        """Waiters and calls fail, dials are called off, connections begin to close: see ``until``."""
+        self.enter(self.ledger.close)
+        with self._lock:
+            dials = list(self._dials.items())
+        for task, lane in dials:
+            _post_if_alive(_home(lane), task.cancel)
+
+    def abort(self) -> None:
+        """Cut every connection."""
+        with self._lock:
+            connections = [entry.connection for entry in self.ledger.entries()]
+        for connection in connections:
+            _post_if_alive(connection.home, connection.abort)
+
+    async def until(self, condition: Callable[[], bool], home: Home, timeout: float | None) -> bool:
+        """On ``home``: whether the ledger fulfils ``condition`` now, or within ``timeout`` seconds."""
+        future = home.loop.create_future()
+        watcher = (condition, home, future)
+        self._watchers.append(watcher)
+        try:
+            self._look()
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            return condition()
+        finally:
+            self._watchers.remove(watcher)
+        return True
+
+    def _look(self) -> None:
+        for condition, home, future in list(self._watchers):
+            if condition():
+                _post_if_alive(home, _wake, future)
+
+    def disown(self) -> None:
+        """In the child of a fork: let go of the parent's sockets without a word on them."""
+        for sock in list(self._dialer.sockets):
+            sock.close()
+
+
+def _home_of(order: Order) -> Home:
+    return _home(order.lane if isinstance(order, Dial) else order[0].lane)
+
+
+def _home(lane: Lane) -> Home:
+    assert isinstance(lane.home, Home)
+    return lane.home
+
+
+def _error_of(task: asyncio.Task[Connection]) -> LLMPoolError | None:
+    if task.cancelled():
+        return PoolClosed("the dial was called off")
+    error = task.exception()
+    if error is None or isinstance(error, LLMPoolError):
+        return error
+    logger.error("a dial failed in a way that nobody thought of", exc_info=error)
+    unheard_of = ConnectFailed(f"no connection could be made: {error!r}")
+    unheard_of.__cause__ = error
+    return unheard_of
+
+
+def _post_if_alive(home: Home, function: Callable[..., object], *args: object) -> None:
+    try:
+        home.post(function, *args)
+    except PoolClosed:
+        logger.debug("a home has ended before its connections")
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
