@@ -9,7 +9,7 @@ from llm_pool.version import __version__
 __all__ = ["__version__", "pool", "pools"]
 
 if TYPE_CHECKING:
-    from llm_pool.pools import Pools
+    from llm_pool.registry import Pools
     from llm_pool.service import LLMPool
 
     pool: LLMPool
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     # Django imports this package before its settings and apps are there: the pools come on first use.
     if name in __all__:
-        from llm_pool import pools as module  # noqa: PLC0415
+        from llm_pool import registry  # noqa: PLC0415
 
-        globals().update(pool=module.pool, pools=module.pools)
+        globals().update(pool=registry.pool, pools=registry.pools)
         return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from django.apps import AppConfig
 
 from llm_pool.checks import register_checks
 from llm_pool.engine import portal
-from llm_pool.pools import pools
+from llm_pool.registry import pools
 
 __all__ = ["LLMPoolConfig"]
 

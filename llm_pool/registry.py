@@ -1,4 +1,7 @@
-"""``pools["alias"]`` and ``pool``: the process's pools, like ``django.core.cache``'s caches and cache."""
+"""``pools["alias"]`` and ``pool``: the process's pools, like ``django.core.cache``'s caches and cache.
+
+No module of this package may be called ``pools``: once imported it would take the place of the object.
+"""
 
 from __future__ import annotations
 
@@ -97,4 +100,4 @@ def _settings_changed(*, setting: str, **_: Any) -> None:
 
 pools = Pools()
 pool = DefaultPool()
-setting_changed.connect(_settings_changed, dispatch_uid="llm_pool.pools")
+setting_changed.connect(_settings_changed, dispatch_uid="llm_pool.registry")

@@ -1,0 +1,1 @@
+"""The pool within real servers, each a process of its own."""

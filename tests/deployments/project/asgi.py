@@ -1,0 +1,7 @@
+"""As a user writes it."""
+
+from __future__ import annotations
+
+from llm_pool.asgi import get_asgi_application
+
+application = get_asgi_application()

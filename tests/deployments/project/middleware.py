@@ -1,0 +1,50 @@
+"""Middlewares that put themselves around a response's stream, as those of many packages do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.utils.decorators import sync_and_async_middleware, sync_only_middleware
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from django.http import HttpRequest
+
+
+@sync_only_middleware
+def wrapping(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Puts a generator of the same kind around the stream, as Django's documentation shows it."""
+
+    def middleware(request: HttpRequest) -> Any:
+        response = get_response(request)
+        if response.streaming:
+            wrap = _awrapped if response.is_async else _wrapped
+            response.streaming_content = wrap(response.streaming_content)
+            response["X-Wrapped"] = "yes"
+        return response
+
+    return middleware
+
+
+@sync_and_async_middleware
+def untouching(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Runs in the loop where the view does."""
+    from asgiref.sync import iscoroutinefunction  # noqa: PLC0415
+
+    if iscoroutinefunction(get_response):
+
+        async def amiddleware(request: HttpRequest) -> Any:
+            return await get_response(request)
+
+        return amiddleware
+    return get_response
+
+
+def _wrapped(content: Iterator[bytes]) -> Iterator[bytes]:
+    yield from content
+
+
+async def _awrapped(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for piece in content:
+        yield piece

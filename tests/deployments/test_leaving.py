@@ -1,0 +1,135 @@
+"""A client that leaves ends the upstream call within a second, wherever its stream is suspended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deployments.browser import Browser
+from tests.deployments.upstream import model
+from tests.servers import Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.deployments.launcher import Deployment
+    from tests.servers import ReceivedRequest, ScriptedServer, ServerConnection
+    from tests.servers.tls import Certificates
+
+pytestmark = [pytest.mark.server, pytest.mark.parametrize("view", ["stream", "astream"])]
+
+A_SECOND = 1.0
+
+
+def test_before_the_head(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
+    """Scenario 24: the upstream has the request, and has not answered."""
+    server = deploy("uvicorn", upstream)
+    upstream.gate("head").shut()
+    with Browser(server.port, f"/{view}") as browser:
+        upstream.gate("head").wait_reached()
+        browser.leave()
+        assert_call_ends(upstream)
+    assert_in_order(server)
+
+
+def test_before_the_first_event(
+    view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 24: the upstream has sent its head, and the client has ours."""
+    server = deploy("uvicorn", upstream)
+    upstream.gate("token").shut()
+    with Browser(server.port, f"/{view}") as browser:
+        browser.read_through(b"\r\n\r\n")
+        upstream.gate("token").wait_reached()
+        browser.leave()
+        assert_call_ends(upstream)
+    assert_in_order(server)
+
+
+def test_between_two_events(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
+    """Scenario 24: the stream awaits its next token."""
+    server = deploy("uvicorn", upstream)
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    with Browser(server.port, f"/{view}") as browser:
+        browser.read_through(b'"one"')
+        upstream.gate("token").wait_reached(2)
+        browser.leave()
+        assert_call_ends(upstream)
+    assert_in_order(server)
+
+
+def test_while_the_client_does_not_read(
+    view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 24: Django awaits ``send()``, and the whole way back to the upstream is full."""
+    server = deploy("uvicorn", upstream)
+    with Browser(server.port, f"/{view}?prompt=flood", window=4096) as browser:
+        browser.read_through(b"data: ")
+        wait_until_full(upstream.connections[0])
+        browser.reset()
+        assert_call_ends(upstream)
+    assert_in_order(server)
+
+
+def test_while_queued(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
+    """Scenario 24: another stream has the only connection, and keeps it."""
+    server = deploy("uvicorn", upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1})
+    upstream.gate("token").shut()
+    with Browser(server.port, f"/{view}") as holder:
+        upstream.gate("token").wait_reached()
+        with Browser(server.port, f"/{view}?prompt=queued") as browser:
+            server.wait_stats(in_use=1, waiting=1)
+            browser.leave()
+            server.wait_stats(in_use=1, waiting=0)
+        upstream.gate("token").open()
+        holder.read_through(b"event: done")
+    assert_in_order(server)
+    assert [asked(request) for request in upstream.requests] == ["hello", "afterwards"]
+
+
+def test_while_dialing(
+    view: str,
+    deploy: Callable[..., Deployment],
+    serve: Callable[..., ScriptedServer],
+    certificates: Certificates,
+) -> None:
+    """Scenario 24: the TLS handshake is on its way. The connection feeds the pool, the call is never made."""
+    gate = Gate()
+    upstream = serve(model, tls=certificates.good, before_handshake=gate.passage)
+    server = deploy("uvicorn", upstream, TLS={"ca_file": certificates.ca_file})
+    with Browser(server.port, f"/{view}") as browser:
+        gate.wait_reached()
+        server.wait_stats(dialing=1, waiting=1)
+        browser.leave()
+        server.wait_stats(waiting=0)
+    gate.open()
+    assert_in_order(server)
+    assert [asked(request) for request in upstream.requests] == ["afterwards"]
+
+
+def assert_call_ends(upstream: ScriptedServer) -> None:
+    upstream.wait_until(lambda s: len(s.disconnects) == 1, patience=A_SECOND)
+
+
+def assert_in_order(server: Deployment) -> None:
+    """Nothing is held, the next call is served, and nobody has complained."""
+    server.wait_stats(in_use=0, waiting=0)
+    assert server.get("/acomplete?prompt=afterwards")["text"] == "You said afterwards."
+    assert "Traceback" not in server.output
+    assert "Warning" not in server.output
+
+
+def wait_until_full(connection: ServerConnection) -> None:
+    """Until nothing more has gone out for a while: nobody tells that they do not read."""
+    sent, deadline = -1, time.monotonic() + 10.0
+    while sent != connection.bytes_sent:
+        assert time.monotonic() < deadline, "the upstream is never held up"
+        sent = connection.bytes_sent
+        time.sleep(0.3)
+
+
+def asked(request: ReceivedRequest) -> str:
+    return str(request.json()["messages"][0]["content"])

@@ -1,0 +1,71 @@
+"""One process at work: everything at once, and a script without a server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deployments.browser import Browser
+from tests.deployments.launcher import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.deployments.launcher import Deployment
+    from tests.servers import ScriptedServer
+
+pytestmark = pytest.mark.server
+
+
+def test_streams_in_both_kinds_of_view_and_twenty_calls_at_once_give_every_connection_back(
+    deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 53: an ASGI server's loop and its threads share one pool."""
+    server = deploy("uvicorn", upstream)
+    gate = upstream.gate("token")
+    gate.shut()
+    with Browser(server.port, "/stream") as one, Browser(server.port, "/astream") as other:
+        gate.wait_reached(2)
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(server.get, ["/complete", "/acomplete"] * 10))
+        assert len(answers) == 20
+        assert server.get("/stats")["in_use"] == 2  # the streams were there all the time
+        gate.open()
+        for browser in (one, other):
+            browser.read_through(b"event: done")
+    stats = server.wait_stats(in_use=0, waiting=0, dialing=0)
+    assert stats["requests"] == 22
+    assert stats["opened"] == upstream.connections_accepted <= 2 + 2 * 4  # streams, and a caller's at a time
+    assert stats["reused"] >= 22 - stats["opened"]
+    assert stats["idle"] == stats["connections"] == upstream.connections_open
+
+
+SCRIPT = """
+import asyncio, django
+django.setup()
+from llm_pool import pools
+for _ in range(100):
+    assert asyncio.run(pools["default"].acomplete("hello")).text == "You said hello."
+"""
+
+
+def test_a_hundred_event_loops_in_a_script_use_a_handful_of_connections(upstream: ScriptedServer) -> None:
+    """Scenario 53: connections outlive ``asyncio.run``."""
+    pool = {"BASE_URL": f"{upstream.url}/v1", "API_KEY": "test-key", "MODEL": "m", "PROXY": ""}
+    env = {
+        "PYTHONPATH": str(ROOT),
+        "DJANGO_SETTINGS_MODULE": "tests.deployments.project.settings",
+        "LLM_POOL": json.dumps(pool),
+        "MIDDLEWARE": "[]",
+    }
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", SCRIPT], env=env, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+    assert len(upstream.requests) == 100
+    assert upstream.connections_accepted <= 2

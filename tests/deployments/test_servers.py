@@ -1,0 +1,83 @@
+"""Every server that Django is deployed on, as a user starts it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deployments.browser import Browser
+from tests.deployments.launcher import SERVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.deployments.launcher import Deployment
+    from tests.servers import ScriptedServer
+
+pytestmark = pytest.mark.server
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_answers_from_both_kinds_of_view_streams_and_ends_cleanly(
+    name: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 53: connections outlive the calls, and go when the server goes."""
+    server = deploy(name, upstream)
+    answers = [server.get(f"/{view}?prompt={view}") for view in ("complete", "acomplete") for _ in range(5)]
+    assert {answer["text"] for answer in answers} == {"You said complete.", "You said acomplete."}
+    homes = 1 if SERVERS[name].wsgi else 2  # a sync view's connections are on the portal
+    assert upstream.connections_accepted == homes
+
+    for view in ("stream", "astream"):
+        streams_as_it_comes(server, view, upstream)
+    assert upstream.connections_accepted == homes
+    stats = server.wait_stats(in_use=0, waiting=0)
+    assert stats["requests"] == 12
+    assert stats["reused"] == 12 - homes
+
+    assert server.terminate() == SERVERS[name].exit_code
+    upstream.wait_until(lambda s: s.connections_open == 0)
+    assert {left.reason for left in upstream.disconnects} == {"eof"}
+    assert "Traceback" not in server.output
+    assert "Warning" not in server.output
+    assert "Error" not in server.output
+
+
+def streams_as_it_comes(server: Deployment, view: str, upstream: ScriptedServer) -> None:
+    """Each token reaches the browser before the model may make the next."""
+    gate = upstream.gate("token")
+    gate.shut()
+    with Browser(server.port, f"/{view}") as browser:
+        for token in ("one", "two", "three"):
+            gate.admit()
+            browser.read_through(b'data: {"text": "%s"}\n\n' % token.encode())
+        said = browser.read_through(b"event: done\n")
+    head = said.partition(b"\r\n\r\n")[0].lower()
+    assert head.startswith(b"http/1.1 200")
+    assert b"content-type: text/event-stream" in head
+
+
+def test_preloaded_workers_share_no_connection_with_their_parent_or_each_other(
+    deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 52: gunicorn --preload forks a process whose pool has a connection and a portal."""
+    server = deploy("gunicorn-gthread", upstream, extra={"options": "--workers 2", "CALL_BEFORE_FORK": "yes"})
+    assert [request.json()["messages"][0]["content"] for request in upstream.requests] == ["before the fork"]
+    parents = upstream.requests[0].connection
+    used: dict[int, set[str]] = {}
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(50):  # until each worker has come to its turn
+            for answer in threads.map(server.get, ["/complete", "/acomplete"] * 4):
+                used.setdefault(answer["process"], set()).add(answer["connection"])
+            if len(used) == 2:
+                break
+    first, second = used.values()
+    assert not first & second
+    assert str(parents) not in first | second
+    assert not upstream.connections[parents].gone  # no worker has closed what is not its own
+
+    assert server.terminate() == 0
+    upstream.wait_until(lambda s: s.connections_open == 0)
+    assert "Traceback" not in server.output

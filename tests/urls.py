@@ -1,0 +1,16 @@
+"""Where the views of the tests are."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from tests import views
+
+urlpatterns = [
+    path("complete", views.complete),
+    path("acomplete", views.acomplete),
+    path("complete-on-the-loop", views.complete_on_the_loop),
+    path("stream", views.stream),
+    path("astream", views.astream),
+    path("stats", views.stats),
+]

@@ -1,0 +1,54 @@
+"""Views that use the pool in each of the ways it can be used in a view."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from django.http import JsonResponse
+
+from llm_pool import pool
+from llm_pool.http import event_stream
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from llm_pool.completions import Completion
+    from llm_pool.http import EventStreamResponse
+
+
+def complete(request: HttpRequest) -> JsonResponse:
+    return _answer(pool.complete(_prompt(request)))
+
+
+async def acomplete(request: HttpRequest) -> JsonResponse:
+    return _answer(await pool.acomplete(_prompt(request)))
+
+
+async def complete_on_the_loop(request: HttpRequest) -> JsonResponse:
+    """A blocking call where none should be: it holds up the loop, and works."""
+    return _answer(pool.complete(_prompt(request)))
+
+
+def stream(request: HttpRequest) -> EventStreamResponse:
+    return event_stream(pool.stream(_prompt(request)))
+
+
+async def astream(request: HttpRequest) -> EventStreamResponse:
+    return event_stream(pool.astream(_prompt(request)))
+
+
+def stats(request: HttpRequest) -> JsonResponse:
+    return JsonResponse(asdict(pool.stats()))
+
+
+def _prompt(request: HttpRequest) -> str:
+    return request.GET.get("prompt", "hello")
+
+
+def _answer(completion: Completion) -> JsonResponse:
+    """The upstream of these tests tells the number of its connection as the request's id."""
+    return JsonResponse(
+        {"text": completion.text, "connection": completion.request_id, "process": os.getpid()}
+    )
