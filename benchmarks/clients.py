@@ -26,8 +26,7 @@ async def acomplete(url: str) -> AsyncIterator[Call]:
     from llm_pool.engine import portal
     from llm_pool.service import LLMPool
 
-    settings = {"default": {"BASE_URL": url, "API_KEY": "key", "MODEL": "m", "PROXY": "", "LIMITS": _limits()}}
-    pool = LLMPool(load(settings)["default"])
+    pool = LLMPool(load(_settings(url))["default"])
     portal.adopt_server_loop()
     try:
         yield lambda: pool.acomplete(MESSAGES)
@@ -42,8 +41,7 @@ async def aclient(url: str) -> AsyncIterator[Call]:
     from llm_pool.engine import portal
     from llm_pool.service import LLMPool
 
-    settings = {"default": {"BASE_URL": url, "API_KEY": "key", "MODEL": "m", "PROXY": "", "LIMITS": _limits()}}
-    pool = LLMPool(load(settings)["default"])
+    pool = LLMPool(load(_settings(url))["default"])
     portal.adopt_server_loop()
 
     async def call() -> object:
@@ -58,9 +56,11 @@ async def aclient(url: str) -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def stock_httpx(url: str) -> AsyncIterator[Call]:
-    """One ``httpx.AsyncClient`` for all calls."""
+    """One ``httpx.AsyncClient`` for all calls; over HTTP/2 where the URL is https."""
     limits = httpx.Limits(max_connections=LIMIT, max_keepalive_connections=LIMIT)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=url, limits=limits, timeout=60, trust_env=False, verify=False, http2=url.startswith("https")
+    ) as client:
 
         async def call() -> object:
             response = await client.post(
@@ -91,8 +91,10 @@ async def aiohttp(url: str) -> AsyncIterator[Call]:
         yield call
 
 
-def _limits() -> dict[str, int]:
-    return {"max_connections": LIMIT, "max_keepalive_connections": LIMIT, "max_waiting": 100_000}
+def _settings(url: str) -> dict[str, dict[str, object]]:
+    limits = {"max_connections": LIMIT, "max_keepalive_connections": LIMIT, "max_waiting": 100_000}
+    common = {"BASE_URL": url, "API_KEY": "key", "MODEL": "m", "PROXY": "", "LIMITS": limits}
+    return {"default": {**common, "TLS": {"verify": False}}}
 
 
 CLIENTS = {"acomplete": acomplete, "aclient": aclient, "httpx": stock_httpx, "aiohttp": aiohttp}

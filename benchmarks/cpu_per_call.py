@@ -9,10 +9,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from benchmarks.clients import CLIENTS
-from tests.servers.programs import nginx
+from tests.servers.programs import Nginx, nginx
+from tests.servers.tls import Certificates
 
 
 def main() -> None:
@@ -21,14 +23,23 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", nargs="+", default=list(CLIENTS), choices=list(CLIENTS))
+    parser.add_argument("--http2", action="store_true", help="over TLS and HTTP/2; aiohttp has none and is left out")
     options = parser.parse_args()
+    if options.http2:
+        options.clients = [name for name in options.clients if name != "aiohttp"]
     results: dict[str, list[dict[str, float]]] = {name: [] for name in options.clients}
-    with tempfile.TemporaryDirectory() as directory, nginx(Path(directory) / "nginx", size=600) as upstream:
+    with tempfile.TemporaryDirectory() as directory, _upstream(Path(directory), options.http2) as upstream:
+        url = upstream.https_url if options.http2 else upstream.url
         os.sched_setaffinity(upstream.pid, {min(os.sched_getaffinity(0))})
         for _ in range(options.rounds):
             for name in options.clients:
-                results[name].append(_round(name, f"{upstream.url}/v1", options))
+                results[name].append(_round(name, f"{url}/v1", options))
     _report(results)
+
+
+def _upstream(directory: Path, http2: bool) -> AbstractContextManager[Nginx]:
+    certificate = Certificates(directory).good_files if http2 else None
+    return nginx(directory / "nginx", size=600, certificate=certificate, http2=http2)
 
 
 def _round(name: str, url: str, options: argparse.Namespace) -> dict[str, float]:

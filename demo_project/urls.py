@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from demo_project import views
+
+urlpatterns = [
+    path("", views.chat, name="chat"),
+    path("answer/", views.answer, name="answer"),
+    path("agent/", views.agent, name="agent"),
+    path("agent/run/", views.agent_run, name="agent-run"),
+    path("stats/", views.stats, name="stats"),
+]

@@ -1,0 +1,27 @@
+"""The tests on each Python and Django that the project supports. A Python that is absent is skipped."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
+PAIRS = [
+    ("3.11", "5.2"),
+    ("3.12", "5.2"),
+    ("3.12", "6.0"),
+    ("3.13", "6.0"),
+    ("3.13", "6.1"),
+]
+
+
+@nox.session(venv_backend="venv")
+@nox.parametrize(["python", "django"], PAIRS)
+def tests(session: nox.Session, django: str) -> None:
+    """Run pytest; what follows ``--`` goes to it."""
+    # Django is pinned only below Python 3.12, where 5.2 is the newest there is.
+    session.install(
+        "--constraint", "constraints.txt", "--editable", ".[demo,test]", f"Django~={django}.0", silent=True
+    )
+    session.run("pytest", *session.posargs)

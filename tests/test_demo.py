@@ -1,0 +1,306 @@
+"""The demo: its forms, its stand-in for a model, its relay, its views."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from django.test import AsyncClient
+
+from demo_project import agent, simulated
+from demo_project import settings as demo_settings
+from demo_project.forms import MAX_BYTES, BadInput, read_distance, read_messages
+from demo_project.listening import listening
+from demo_project.relay import relay
+from demo_project.simulated import simulated_upstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUND_TRIP = 0.05  # seconds
+QUESTION = {"role": "user", "content": "Why is the sky blue?"}
+
+
+# What the pages may send.
+
+
+def test_a_conversation_is_read_and_stripped_of_all_else() -> None:
+    body = json.dumps({"messages": [{**QUESTION, "name": "x"}], "model": "another"}).encode()
+    assert read_messages(body) == [QUESTION]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "must be a JSON object"),
+        (b"{}", '"messages" must be a list'),
+        (b'{"messages": []}', "at least one message"),
+        (b'{"messages": ["hello"]}', "Message 1 must be an object"),
+        (b'{"messages": [{"role": "tool", "content": "x"}]}', '"role" must be one of'),
+        (b'{"messages": [{"role": ["user"], "content": "x"}]}', '"role" must be one of'),
+        (b'{"messages": [{"role": "user", "content": "  "}]}', "not empty"),
+        (b'{"messages": [{"role": "user", "content": 5}]}', "must be a text"),
+        (b'{"messages": [{"role": "assistant", "content": "x"}]}', "must be the user's"),
+        (b" " * (MAX_BYTES + 1), "longer than"),
+    ],
+)
+def test_a_body_of_another_shape_is_refused_in_words(body: bytes, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        read_messages(body)
+
+
+def test_a_distance_names_a_pool() -> None:
+    assert read_distance(b"{}") == "default"
+    assert read_distance(b'{"distance": "far"}') == "far"
+    for unknown in (b'{"distance": "moon"}', b'{"distance": ["far"]}'):
+        with pytest.raises(BadInput, match="near, far"):
+            read_distance(unknown)
+
+
+# The stand-in for a model.
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    """The stand-in, on a loop of its own: a pool keeps its connections for longer than a test's loop."""
+
+    async def serve(started: Future[tuple[int, Callable[[], object]]]) -> None:
+        over = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with simulated_upstream() as port:
+            started.set_result((port, functools.partial(loop.call_soon_threadsafe, over.set)))
+            await over.wait()
+
+    started: Future[tuple[int, Callable[[], object]]] = Future()
+    thread = threading.Thread(target=asyncio.run, args=(serve(started),))
+    thread.start()
+    port, end = started.result(timeout=5)
+    yield f"http://127.0.0.1:{port}/v1"
+    end()
+    thread.join()
+
+
+@pytest.fixture
+async def client(upstream: str) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=1)
+    async with httpx.AsyncClient(base_url=upstream, limits=limits, trust_env=False) as client:
+        yield client
+
+
+async def test_the_stand_in_says_that_it_is_one(client: httpx.AsyncClient) -> None:
+    response = await client.post("/chat/completions", json={"messages": [QUESTION]})
+    completion = response.json()
+    assert completion["model"] == simulated.MODEL
+    assert completion["choices"][0]["finish_reason"] == "stop"
+    assert completion["choices"][0]["message"]["content"].startswith("This answer is simulated")
+    assert QUESTION["content"] in completion["choices"][0]["message"]["content"]
+
+
+async def test_the_stand_in_streams_what_it_says_whole(client: httpx.AsyncClient) -> None:
+    asked = {"messages": [QUESTION], "max_tokens": 5}
+    whole = (await client.post("/chat/completions", json=asked)).json()
+    asked |= {"stream": True, "stream_options": {"include_usage": True}}
+    async with client.stream("POST", "/chat/completions", json=asked) as response:
+        lines = [line.removeprefix("data: ") async for line in response.aiter_lines() if line]
+    assert lines.pop() == "[DONE]"
+    chunks = [json.loads(line) for line in lines]
+    assert chunks.pop()["usage"] == whole["usage"]
+    assert chunks.pop()["choices"][0]["finish_reason"] == "length"
+    text = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+    assert text == whole["choices"][0]["message"]["content"]
+    assert len(chunks) == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/models", b"", 200),
+        ("GET", "/elsewhere", b"", 404),
+        ("POST", "/chat/completions", b"not JSON", 400),
+        ("POST", "/chat/completions", b"[]", 400),
+        ("POST", "/chat/completions", b'{"messages": []}', 400),
+        ("POST", "/chat/completions", b'{"messages": [{"content": "x"}], "max_tokens": "many"}', 400),
+    ],
+)
+async def test_the_stand_in_answers_what_it_cannot_do(
+    client: httpx.AsyncClient, method: str, path: str, body: bytes, status: int
+) -> None:
+    response = await client.request(method, path, content=body)
+    assert response.status_code == status
+    assert ("error" in response.json()) is (status != 200)
+
+
+# The relay.
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+async def test_the_relay_charges_one_round_trip_to_connect_and_one_for_each_exchange() -> None:
+    clock = asyncio.get_running_loop().time
+    async with listening(echo) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+        times = [clock()]
+        reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
+        for _ in range(2):
+            writer.write(b"ping")
+            assert await reader.readexactly(4) == b"ping"
+            times.append(clock())
+        writer.close()
+        await writer.wait_closed()
+    first, second = times[1] - times[0], times[2] - times[1]
+    # A loop's clock may fire a timer early by its resolution.
+    assert first >= 2 * ROUND_TRIP - 0.005
+    assert ROUND_TRIP - 0.005 <= second < first
+
+
+async def test_pieces_on_the_way_do_not_wait_for_one_another() -> None:
+    sent = bytes(range(256)) * 4096 * 4  # 4 MB: at least 64 pieces
+    clock = asyncio.get_running_loop().time
+    async with listening(echo) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
+        start = clock()
+        writer.write(sent)
+        writer.write_eof()
+        assert await reader.read() == sent
+        assert clock() - start < 64 * ROUND_TRIP / 2
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_the_relay_passes_on_that_the_far_side_has_left() -> None:
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+
+    async with listening(leave) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
+        writer.write(b"x")
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_the_relay_closes_a_connection_whose_far_side_is_not_there() -> None:
+    async with listening(echo) as gone:
+        pass
+    async with relay("127.0.0.1", gone, ROUND_TRIP) as far_port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+# The views.
+
+
+@pytest.fixture
+def demo(settings: Any, upstream: str) -> None:
+    """The demo's settings, with the stand-in as upstream."""
+    for name in ("MIDDLEWARE", "ROOT_URLCONF", "STATIC_URL", "DEMO_UPSTREAM", "DEMO_ROUND_TRIP"):
+        setattr(settings, name, getattr(demo_settings, name))
+    # The templates are found by their place, so that the tests' own INSTALLED_APPS may stay.
+    [engine] = demo_settings.TEMPLATES
+    settings.TEMPLATES = [{**engine, "APP_DIRS": False, "DIRS": [ROOT / "demo_project" / "templates"]}]
+    pool = {"PROVIDER": "openai", "BASE_URL": upstream, "API_KEY": "key", "MODEL": simulated.MODEL}
+    settings.LLM_POOL = {"default": pool, "far": pool}
+
+
+def parse(content: bytes) -> list[tuple[str, Any]]:
+    """The server-sent events in ``content``: name and data."""
+    events = []
+    for block in content.decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+        events.append((fields.get("event", "message"), json.loads(fields["data"])))
+    return events
+
+
+async def read(response: Any) -> bytes:
+    return b"".join([piece async for piece in response.streaming_content])
+
+
+@pytest.mark.usefixtures("demo")
+@pytest.mark.parametrize("path", ["/", "/agent/"])
+async def test_a_page_names_its_upstream_and_carries_a_csrf_token(async_client: Any, path: str) -> None:
+    response = await async_client.get(path)
+    assert response.status_code == 200
+    assert b"simulated at 127.0.0.1" in response.content
+    assert b"csrfmiddlewaretoken" in response.content
+
+
+@pytest.mark.usefixtures("demo")
+async def test_an_answer_streams_and_ends_with_what_the_pool_did(async_client: Any) -> None:
+    response = await async_client.post(
+        "/answer/", json.dumps({"messages": [QUESTION]}), content_type="application/json"
+    )
+    assert response["Content-Type"].startswith("text/event-stream")
+    *chunks, (name, done) = parse(await read(response))
+    assert name == "done"
+    assert "".join(chunk["text"] for _, chunk in chunks) == done["text"]
+    assert done["text"].startswith("This answer is simulated")
+    assert done["usage"]["output_tokens"] == len(chunks)
+    timing = done["timing"]
+    assert 0 < timing["first_token"] <= timing["total"]
+    assert timing["reused"] is False
+
+
+@pytest.mark.usefixtures("demo")
+@pytest.mark.parametrize("path", ["/answer/", "/agent/run/"])
+async def test_a_body_that_is_not_json_is_a_400(async_client: Any, path: str) -> None:
+    response = await async_client.post(path, "x", content_type="application/json")
+    assert response.status_code == 400
+    assert response.json() == {"error": "The body is not JSON."}
+
+
+@pytest.mark.usefixtures("demo")
+@pytest.mark.parametrize("path", ["/answer/", "/agent/run/"])
+async def test_a_post_without_the_token_is_refused(path: str) -> None:
+    response = await AsyncClient(enforce_csrf_checks=True).post(path, "{}", content_type="application/json")
+    assert response.status_code == 403
+
+
+@pytest.mark.usefixtures("demo")
+async def test_the_agent_reports_every_call_and_both_totals(
+    async_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "CALLS", 3)
+    response = await async_client.post("/agent/run/", "{}", content_type="application/json")
+    *calls, (name, totals) = parse(await read(response))
+    assert name == "done"
+    assert [(call["way"], call["number"]) for _, call in calls] == [
+        (way, number) for number in (1, 2, 3) for way in ("client", "pool")
+    ]
+    assert [call["dialed"] for _, call in calls] == [True, True, True, False, True, False]
+    for way, total in totals.items():
+        assert total == pytest.approx(sum(call["seconds"] for _, call in calls if call["way"] == way))
+
+
+@pytest.mark.usefixtures("demo")
+async def test_an_agent_that_reaches_nobody_says_so(async_client: Any, settings: Any) -> None:
+    async with listening(echo) as gone:
+        pass
+    nobody = {**settings.LLM_POOL["default"], "BASE_URL": f"http://127.0.0.1:{gone}/v1"}
+    settings.LLM_POOL = {"default": nobody, "far": nobody}
+    response = await async_client.post("/agent/run/", "{}", content_type="application/json")
+    [(name, error)] = parse(await read(response))
+    assert name == "error"
+    assert error["error"] == "ConnectError"
+
+
+@pytest.mark.usefixtures("demo")
+async def test_the_pools_figures_can_be_asked_for(async_client: Any) -> None:
+    figures = (await async_client.get("/stats/")).json()
+    assert figures["in_use"] == 0
+    assert {"requests", "opened", "reused", "idle"} <= figures.keys()
