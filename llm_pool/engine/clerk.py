@@ -241,8 +241,7 @@ class Clerk:
 
     def disown(self) -> None:
         """In the child of a fork: let go of the parent's sockets without a word on them."""
-        for sock in list(self._dialer.sockets):
-            sock.close()
+        self._dialer.disown()
 
 
 def _home_of(order: Order) -> Home:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -13,15 +14,15 @@ import aiohappyeyeballs
 
 from .config import Origin, PoolConfig
 from .connection import Connection, Owner
-from .errors import ConnectFailed, ConnectTimeout, LLMPoolError, TLSFailed
+from .errors import ConnectFailed, ConnectTimeout, TLSFailed, reason
 from .greeter import Greeter
 from .home import Home
 from .http2 import HTTP2Connection
 from .http11 import HTTP11Connection
 from .proxy import Proxy, open_tunnel, proxy_for
-from .resolver import AddrInfo, Resolver
+from .resolver import AddrInfo, Resolver, check_host
 from .threads import in_thread
-from .tls import build_context, describe
+from .tls import build_context, describe, server_name
 
 __all__ = ["Dialer"]
 
@@ -36,7 +37,7 @@ class Dialer:
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
         self._resolver = Resolver(config.dns)
-        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # all that are alive, for a fork
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # all that are alive
         self._context: Future[ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
 
@@ -45,20 +46,21 @@ class Dialer:
         try:
             async with asyncio.timeout(timeout):
                 return await self._dial(origin, home, owner)
-        except LLMPoolError:
-            raise
         except TimeoutError as error:
-            raise ConnectTimeout(f"no connection to {origin} within {timeout} s") from error
-        except ssl.SSLError as error:
-            raise TLSFailed(f"no TLS connection to {origin}: {describe(error)}") from error
-        except OSError as error:
-            raise ConnectFailed(f"no connection to {origin}: {error.strerror or error}") from error
+            raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from error
+
+    def disown(self) -> None:
+        """In the child of a fork: close the parent's sockets here, without a word on them."""
+        for sock in list(self.sockets):
+            descriptor = sock.detach()  # a mere close would wait for the transport, under uvloop
+            if descriptor >= 0:
+                os.close(descriptor)
 
     async def _dial(self, origin: Origin, home: Home, owner: Owner) -> Connection:
+        check_host(origin.host, origin.port)
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
-        sock = await self._connect_socket(origin, proxy)
         forward = proxy.headers if proxy is not None and not secure else None
 
         def choose(protocol: str | None) -> Connection:
@@ -66,17 +68,24 @@ class Dialer:
                 return HTTP2Connection(home, owner, self._config.limits.max_streams_per_connection)
             return HTTP11Connection(home, owner, forward=forward)
 
-        greeter = Greeter(choose)
         try:
-            if proxy is not None and secure:
+            return await self._open(origin, proxy, context, Greeter(choose))
+        except BaseException:  # a timeout comes as a cancellation
+            host, port = _next_stop(origin, proxy)
+            self._resolver.forget(host, port)
+            raise
+
+    async def _open(
+        self, origin: Origin, proxy: Proxy | None, context: ssl.SSLContext | None, greeter: Greeter
+    ) -> Connection:
+        sock = await self._connect(origin, proxy)
+        try:
+            if proxy is not None and context is not None:
                 await open_tunnel(sock, proxy, origin)
-            await home.loop.create_connection(
-                lambda: greeter,
-                sock=sock,
-                ssl=context,
-                server_hostname=origin.host if secure else None,
-                ssl_shutdown_timeout=TLS_CLOSE_SECONDS if secure else None,
-            )
+            if context is None:
+                await asyncio.get_running_loop().create_connection(lambda: greeter, sock=sock)
+            else:
+                await _shake_hands(sock, origin, context, greeter)
         except BaseException:
             if greeter.connection is not None:
                 greeter.connection.abort()
@@ -85,27 +94,25 @@ class Dialer:
         assert greeter.connection is not None
         return greeter.connection
 
-    async def _connect_socket(self, origin: Origin, proxy: Proxy | None) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        if self._config.uds is not None:
-            return await self._connect_unix(self._config.uds)
-        host, port = (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
-        addresses = await self._resolver.resolve(host, port)
+    async def _connect(self, origin: Origin, proxy: Proxy | None) -> socket.socket:
         try:
-            sock = await aiohappyeyeballs.start_connection(
-                addresses,
-                happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
-                loop=loop,
-                socket_factory=self._make_socket,
-            )
-        except OSError:
-            self._resolver.forget(host, port)
-            raise
-        _tune(sock)
-        return sock
+            if self._config.uds is not None:
+                return await self._connect_unix(self._config.uds)
+            return await self._connect_tcp(*_next_stop(origin, proxy))
+        except (OSError, RuntimeError) as error:  # the latter is uvloop's
+            through = f" through the proxy {proxy}" if proxy is not None else ""
+            through = f" at {self._config.uds}" if self._config.uds is not None else through
+            raise ConnectFailed(f"no connection to {origin}{through}: {reason(error)}") from error
+
+    async def _connect_tcp(self, host: str, port: int) -> socket.socket:
+        return await aiohappyeyeballs.start_connection(
+            await self._resolver.resolve(host, port),
+            happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
+            socket_factory=self._make_socket,
+        )
 
     async def _connect_unix(self, path: str) -> socket.socket:
-        sock = self._make_socket((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", ("",)))
+        sock = self._make_socket((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", (path,)))
         sock.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(sock, path)
@@ -118,6 +125,8 @@ class Dialer:
         family, kind, protocol, _, _ = info
         sock = socket.socket(family, kind, protocol)
         self.sockets.add(sock)
+        if family != socket.AF_UNIX:
+            _tune(sock)
         return sock
 
     async def _tls_context(self) -> ssl.SSLContext:
@@ -127,10 +136,30 @@ class Dialer:
                 self._context = in_thread(build_context, self._config.tls, http2=bool(self._config.http2))
             context = self._context
         try:
-            return await asyncio.shield(asyncio.wrap_future(context))
-        except LLMPoolError:
-            self._context = None
+            return await asyncio.wrap_future(context)
+        except TLSFailed:
+            self._context = None  # the files may be there next time
             raise
+
+
+def _next_stop(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:
+    """Host and port that the socket connects to."""
+    return (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
+
+
+async def _shake_hands(
+    sock: socket.socket, origin: Origin, context: ssl.SSLContext, greeter: Greeter
+) -> None:
+    try:
+        await asyncio.get_running_loop().create_connection(
+            lambda: greeter,
+            sock=sock,
+            ssl=context,
+            server_hostname=server_name(origin.host),
+            ssl_shutdown_timeout=TLS_CLOSE_SECONDS,
+        )
+    except (OSError, ValueError) as error:  # the latter for a name that no certificate can hold
+        raise TLSFailed(f"no TLS connection to {origin}: {describe(error)}") from error
 
 
 def _tune(sock: socket.socket) -> None:

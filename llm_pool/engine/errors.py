@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 __all__ = [
     "ConnectFailed",
     "ConnectTimeout",
@@ -19,6 +21,7 @@ __all__ = [
     "TotalTimeout",
     "WriteFailed",
     "WriteTimeout",
+    "reason",
 ]
 
 
@@ -84,3 +87,10 @@ class ProtocolError(LLMPoolError):
 
 class InvalidRequest(LLMPoolError):
     """The request cannot be sent as it is: nothing of it was sent."""
+
+
+def reason(error: Exception) -> str:
+    """Why the system refused, in its own words and without addresses, for a message of ours."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

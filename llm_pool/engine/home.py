@@ -45,6 +45,11 @@ class Home:
         with self._door:
             self.ended = True
 
+    def disown(self) -> None:
+        """In the child of a fork: the loop is the parent's, as is whoever stood in the door."""
+        self._door = threading.RLock()
+        self.ended = True
+
     async def arun(
         self,
         function: Callable[..., Coroutine[Any, Any, T]],

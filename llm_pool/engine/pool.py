@@ -149,10 +149,12 @@ class Pool:
         self._clerk.lose(home)
 
     def _forget_parent(self) -> None:
-        """In the child of a fork: begin anew."""
-        _left_to_parent.append(self._clerk)
-        self._clerk.disown()
-        self._clerk = Clerk(self.config, self.name)
+        """In the child of a fork: begin anew, but for a pool that has ended."""
+        parents, self._clerk = self._clerk, Clerk(self.config, self.name)
+        _left_to_parent.append(parents)
+        parents.disown()
+        if parents.ledger.closed:
+            self._clerk.close()
 
 
 def _may_replay(exchange: Exchange) -> bool:

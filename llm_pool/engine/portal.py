@@ -194,6 +194,9 @@ def _end(home: Home) -> None:
 
 def _in_child() -> None:
     _left_to_parent.append(vars(_process).copy())
+    for home in (_process.portal, _process.server, *_process.watches):
+        if home is not None:
+            home.disown()
     _process.begin()
     for function in _after_fork:
         function()

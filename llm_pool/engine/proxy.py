@@ -1,21 +1,34 @@
-"""Which proxy, if any, leads to an origin; and the tunnel through it (RFC 9110, section 9.3.6)."""
+"""Which proxy, if any, leads to an origin; and the tunnel through it (RFC 9110, section 9.3.6).
+
+Without a proxy of its own a pool goes by ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY``, in lower case
+first. They are never used for ``localhost`` and loopback addresses, nor for what ``NO_PROXY`` exempts:
+names with all that is beneath them (``example.com``, ``.example.com``, ``*.example.com``), addresses and
+networks (``10.0.0.0/8``, ``fd00::/8``; names are not looked up for this), each with a ``:port`` if need be,
+or everything (``*``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
+import re
 import socket
 import urllib.request
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from .config import Origin
-from .errors import ProxyFailed
+from .errors import DNSFailed, ProxyFailed, reason
 from .request import Headers
+from .resolver import check_host
 
 __all__ = ["Proxy", "open_tunnel", "parse_proxy", "proxy_for"]
 
-MAX_ANSWER = 16 * 1024
+MAX_ANSWER = 16 * 1024  # bytes
+MAX_SHOWN = 200  # characters of a strange answer that a message repeats
+HEAD_END = b"\r\n\r\n"
+OPENED = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +45,7 @@ class Proxy:
         return [(b"Proxy-Authorization", self.credentials)] if self.credentials else []
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return _authority(self.host, self.port)
 
 
 def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
@@ -44,40 +57,103 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
 def parse_proxy(url: str) -> Proxy:
     """Raises ProxyFailed for a proxy of a kind not spoken here. The message does not show the password."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise ProxyFailed(f"the proxy {parts.scheme}://{parts.hostname} is not of the form http://host:port")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, port = parts.hostname or "", parts.port or 80
+        check_host(host, port)
+    except (ValueError, DNSFailed):  # whose message may show a piece of the password
+        raise ProxyFailed("the proxy's URL is not of the form http://host:port") from None
+    if parts.scheme != "http":
+        raise ProxyFailed(f"the proxy {parts.scheme}://{host} is not of the form http://host:port")
     credentials = None
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         credentials = b"Basic " + base64.b64encode(pair.encode())
-    return Proxy(parts.hostname, parts.port or 80, credentials)
+    return Proxy(host, port, credentials)
 
 
 def _from_environment(origin: Origin) -> str | None:
     proxies = urllib.request.getproxies_environment()
-    if urllib.request.proxy_bypass_environment(  # type: ignore[attr-defined]
-        f"{origin.host}:{origin.port}", proxies
-    ):
+    host = origin.host.lower().rstrip(".")
+    if _is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
         return None
     return proxies.get(origin.scheme) or proxies.get("all")
 
 
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return address.is_loopback if address is not None else host == "localhost"
+
+
+def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
+    address = _address(host)
+    for entry in re.split(r"[\s,]+", no_proxy.lower()):
+        target, only_port = _split_port(entry)
+        if only_port and only_port != str(port):
+            continue
+        if target == "*":
+            return True
+        if address is not None:
+            network = _network(target)
+            if network is not None and address in network:
+                return True
+        elif (name := target.removeprefix("*").strip(".")) and f".{host}".endswith(f".{name}"):
+            return True
+    return False
+
+
+def _split_port(entry: str) -> tuple[str, str]:
+    """``host:80``, ``[::1]:80`` and ``::1`` in two."""
+    if entry.startswith("["):
+        host, _, port = entry[1:].partition("]")
+        return host, port.removeprefix(":")
+    return (entry, "") if entry.count(":") > 1 else (entry.partition(":")[0], entry.partition(":")[2])
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None
+
+
 async def open_tunnel(sock: socket.socket, proxy: Proxy, origin: Origin) -> None:
     """Ask the proxy on ``sock`` for a tunnel to ``origin``. Raises ProxyFailed with the proxy's answer."""
-    loop = asyncio.get_running_loop()
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    lines = [f"CONNECT {host}:{origin.port} HTTP/1.1".encode(), f"Host: {host}:{origin.port}".encode()]
+    authority = _authority(origin.host, origin.port).encode("ascii")
+    lines = [b"CONNECT %b HTTP/1.1" % authority, b"Host: %b" % authority]
     lines += [b"%b: %b" % header for header in proxy.headers]
-    await loop.sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
+    try:
+        await asyncio.get_running_loop().sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
+        answer = await _read_head(sock)
+    except OSError as error:
+        raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {reason(error)}") from error
+    if not (OPENED.match(answer) and answer.endswith(HEAD_END)):
+        line = answer.split(b"\r\n", 1)[0].decode("latin-1")[:MAX_SHOWN]
+        said = f"it answered {line!r}" if line else "it closed the connection"
+        raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {said}")
+
+
+async def _read_head(sock: socket.socket) -> bytes:
+    """The head of an answer, or what there is of one when the proxy closes or speaks no HTTP.
+
+    Byte by byte: what follows the head belongs to the tunnel.
+    """
+    loop = asyncio.get_running_loop()
     answer = b""
-    while b"\r\n\r\n" not in answer:
-        # One byte past the head would belong to the tunnel, so the head is peeked at before it is taken.
+    while not answer.endswith(HEAD_END) and len(answer) < MAX_ANSWER:
         piece = await loop.sock_recv(sock, 1)
-        if not piece or len(answer) > MAX_ANSWER:
-            raise ProxyFailed(f"the proxy {proxy} closed the connection without opening a tunnel to {origin}")
         answer += piece
-    status = answer.split(b"\r\n", 1)[0].decode("latin-1")
-    code = status.split(" ")[1:2]
-    if not status.startswith("HTTP/1.") or code != ["200"]:
-        raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: it answered {status!r}")
+        if not piece or not answer.startswith(b"HTTP/"[: len(answer)]):
+            break
+    return answer
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

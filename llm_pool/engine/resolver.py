@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
+from math import inf
 from typing import Any
 
 from .config import DNS
-from .errors import DNSFailed
+from .errors import DNSFailed, reason
 from .threads import in_thread
 
-__all__ = ["AddrInfo", "Resolver"]
+__all__ = ["AddrInfo", "Resolver", "check_host"]
 
 AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
+Answer = list[AddrInfo] | DNSFailed
+
+MAX_NAMES = 1000  # names remembered; callers choose them
+HOST = re.compile(r"[!-~]+")  # the system's resolver cuts a name at a NUL
+
+
+def check_host(host: str, port: int) -> None:
+    """Refuse what is no host and port, before anything is made of it. Raises DNSFailed."""
+    if not HOST.fullmatch(host):
+        raise DNSFailed(f"{host!r} is no host name; names of other scripts are written as xn--...")
+    if not 0 < port < 65536:
+        raise DNSFailed(f"{port} is no port of {host!r}: ports are 1 to 65535")
 
 
 class Resolver:
@@ -26,97 +39,97 @@ class Resolver:
     Shared by all homes of a pool. Each lookup starts at the next address, so that connections spread.
     """
 
-    def __init__(self, config: DNS, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, config: DNS) -> None:
         self._config = config
-        self._clock = clock
         self._lock = threading.Lock()
-        self._answers: dict[tuple[str, int], tuple[float, list[AddrInfo] | DNSFailed]] = {}
-        self._queries: dict[tuple[str, int], Future[list[AddrInfo]]] = {}
-        self._turns: dict[tuple[str, int], int] = {}
-        self.queries = 0
+        self._names: dict[tuple[str, int], _Name] = {}
 
     async def resolve(self, host: str, port: int) -> list[AddrInfo]:
         """The addresses of ``host``, as ``getaddrinfo`` gives them. Raises DNSFailed."""
         literal = _literal(host, port)
         if literal is not None:
             return [literal]
-        key = (host, port)
         with self._lock:
-            answer = self._fresh(key)
-            query = None if answer is not None else self._query(key)
-        if query is not None:
-            # The shield: whoever is cancelled here leaves the others their answer.
-            try:
-                answer = await asyncio.shield(asyncio.wrap_future(query))
-            except DNSFailed as error:
-                answer = error
+            name = self._name(host, port)
+            answer = name.answer if time.monotonic() < name.expires_at else None
+            query = name.query
+            if answer is None and query is None:
+                query = name.query = in_thread(self._ask, host, port, name)
+        if answer is None:
+            assert query is not None
+            answer = await asyncio.wrap_future(query)
         if isinstance(answer, DNSFailed):
             raise DNSFailed(str(answer)) from answer.__cause__
-        assert answer is not None
-        return self._rotated(key, answer)
+        with self._lock:
+            name.turn += 1
+        return _rotated(answer, name.turn)
 
     def forget(self, host: str, port: int) -> None:
-        """Drop the answer for ``host``: a connection to it failed."""
+        """Drop the addresses of ``host``: no connection to them could be made."""
         with self._lock:
-            cached = self._answers.get((host, port))
-            if cached is not None and not isinstance(cached[1], DNSFailed):
-                del self._answers[host, port]
+            name = self._names.get((host, port))
+            if name is not None and not isinstance(name.answer, DNSFailed):
+                name.expires_at = -inf
 
-    def _fresh(self, key: tuple[str, int]) -> list[AddrInfo] | DNSFailed | None:
-        cached = self._answers.get(key)
-        if cached is None or cached[0] <= self._clock():
-            return None
-        return cached[1]
+    def _name(self, host: str, port: int) -> _Name:
+        name = self._names.get((host, port))
+        if name is None:
+            if len(self._names) >= MAX_NAMES:
+                del self._names[next(iter(self._names))]
+            name = self._names[host, port] = _Name()
+        return name
 
-    def _query(self, key: tuple[str, int]) -> Future[list[AddrInfo]]:
-        query = self._queries.get(key)
-        if query is None:
-            self.queries += 1
-            query = self._queries[key] = in_thread(self._ask, key)
-        return query
-
-    def _ask(self, key: tuple[str, int]) -> list[AddrInfo]:
-        host, port = key
-        answer: list[AddrInfo] | DNSFailed
-        try:
-            answer = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
-        except (OSError, UnicodeError) as error:
-            answer = DNSFailed(f"the name {host!r} has no address: {_reason(error)}")
-            answer.__cause__ = error
-        failed = isinstance(answer, DNSFailed)
-        ttl = self._config.negative_ttl if failed else self._config.ttl
+    def _ask(self, host: str, port: int, name: _Name) -> Answer:
+        answer = _look_up(host, port)
+        ttl = self._config.negative_ttl if isinstance(answer, DNSFailed) else self._config.ttl
         with self._lock:
-            del self._queries[key]
-            self._answers[key] = (self._clock() + ttl, answer)
-        if isinstance(answer, DNSFailed):
-            raise answer
+            name.query = None
+            name.answer = answer
+            name.expires_at = time.monotonic() + ttl
         return answer
 
-    def _rotated(self, key: tuple[str, int], answer: list[AddrInfo]) -> list[AddrInfo]:
-        """Within each family, begin one further than last time; the families keep their order."""
-        with self._lock:
-            turn = self._turns[key] = self._turns.get(key, -1) + 1
-        families: dict[int, list[AddrInfo]] = {}
-        for info in answer:
-            families.setdefault(info[0], []).append(info)
-        turned = {
-            family: infos[turn % len(infos) :] + infos[: turn % len(infos)]
-            for family, infos in families.items()
-        }
-        return [turned[info[0]].pop(0) for info in answer]
+
+class _Name:
+    """What is known of one name: the last answer, and the question on its way."""
+
+    __slots__ = ("answer", "expires_at", "query", "turn")
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self.expires_at = -inf
+        self.query: Future[Answer] | None = None
+        self.turn = -1  # lookups so far; outlives the answer, or a bad first address would always be first
+
+
+def _look_up(host: str, port: int) -> Answer:
+    try:
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
+    except (OSError, UnicodeError) as error:  # the latter for labels that are empty or too long
+        failure = DNSFailed(f"the name {host!r} has no address: {reason(error)}")
+        failure.__cause__ = error.with_traceback(None)
+        return failure
+
+
+def _rotated(answer: list[AddrInfo], turn: int) -> list[AddrInfo]:
+    """Within each family, begin ``turn`` addresses further; the families keep their order."""
+    families: dict[int, list[AddrInfo]] = {}
+    for info in answer:
+        families.setdefault(info[0], []).append(info)
+    turned = {
+        family: iter(infos[turn % len(infos) :] + infos[: turn % len(infos)])
+        for family, infos in families.items()
+    }
+    return [next(turned[info[0]]) for info in answer]
 
 
 def _literal(host: str, port: int) -> AddrInfo | None:
+    """An address that needs no look-up. One with a zone does: only the system knows its interfaces."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
-    if address.version == 6:
-        scope = host.partition("%")[2]
-        index = socket.if_nametoindex(scope) if scope and not scope.isdigit() else int(scope or 0)
-        return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (str(address), port, 0, index))
-    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    if isinstance(address, ipaddress.IPv4Address):
+        return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))
+    if address.scope_id is not None:
+        return None
+    return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))

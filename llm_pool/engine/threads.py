@@ -14,11 +14,12 @@ T = TypeVar("T")
 
 
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Call ``function`` on a thread of its own.
+    """Call ``function`` on a thread of its own. Whoever stops waiting for the future cancels nothing.
 
     Not on an executor: a call that hangs delays neither others nor the end of the process.
     """
     future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # many may wait for it, and what runs cannot be cancelled
 
     def run() -> None:
         try:

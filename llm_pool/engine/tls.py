@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .config import TLS
-from .errors import TLSFailed
+from .errors import TLSFailed, reason
 
-__all__ = ["build_context", "describe"]
+__all__ = ["build_context", "describe", "server_name"]
 
 
 def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
     """A client context. Reads files: not for an event loop's thread. Raises TLSFailed."""
     if config.context is not None:
         return config.context
-    try:
+    with _naming("ca_file", config.ca_file):
         context = ssl.create_default_context(cafile=config.ca_file)
-        if not config.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if config.client_cert is not None:
-            pair = (config.client_cert,) if isinstance(config.client_cert, str) else config.client_cert
-            context.load_cert_chain(*pair)
-    except (OSError, ssl.SSLError) as error:
-        raise TLSFailed(
-            f"the TLS settings cannot be used: {error.__class__.__name__}: {error.strerror}"
-        ) from error
+    if not config.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if config.client_cert is not None:
+        given = (config.client_cert,) if isinstance(config.client_cert, str) else config.client_cert
+        certificate, key, password = (*given, None, None)[:3]
+        with _naming("client_cert", certificate):
+            # The empty password: without any, OpenSSL would ask on the terminal.
+            context.load_cert_chain(certificate, key, password or "")
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
 
 
-def describe(error: ssl.SSLError) -> str:
+def server_name(host: str) -> str:
+    """The name that the server's certificate must hold: without the root's dot, without a zone."""
+    return host.partition("%")[0].rstrip(".")
+
+
+def describe(error: Exception) -> str:
     """The reason of a failed handshake, without the library's file names and line numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {error.verify_message}"
-    return (error.reason or str(error)).replace("_", " ").lower()
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    if isinstance(error, ConnectionError):
+        return "the connection was closed during the handshake"
+    return reason(error)
+
+
+@contextmanager
+def _naming(setting: str, path: str | None) -> Iterator[None]:
+    """Say which setting's file is at fault."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise TLSFailed(f"the TLS setting {setting} ({path}) cannot be used: {describe(error)}") from error

@@ -1,0 +1,269 @@
+"""From an address to a connection: TCP, its settings, its failures; and dials made before anybody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import time
+
+import pytest
+
+from llm_pool.engine.config import TLS
+from llm_pool.engine.errors import ConnectFailed, ConnectTimeout, PoolClosed, TLSFailed
+from llm_pool.engine.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.request import Whole
+from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.servers import Gate
+from tests.servers.behaviours import close, json_reply, steps
+from tests.servers.ports import refused_port, unanswering_port
+
+
+@pytest.fixture(params=["portal", "server loop"])
+async def home(request):
+    """Both homes, one after the other."""
+    if request.param == "server loop":
+        adopt_server_loop()
+    yield
+    release_server_loop()
+
+
+# Happy eyeballs.
+
+
+async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, home):
+    """Scenario 48: the IPv4 address is tried after 250 ms, while the first goes on hanging."""
+    fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
+    with unanswering_port("::1") as port:
+        server = serve(json_reply(), port=port)
+        began = time.monotonic()
+        whole = await engine_pool().fetch(request_to(server, host="llm.test"))
+        elapsed = time.monotonic() - began
+    assert whole.status == 200
+    assert 0.2 < whole.marks.dialing < 0.9
+    assert elapsed < 0.9
+
+
+async def test_an_ipv6_address_that_refuses_costs_nothing(serve, engine_pool, fake_dns):
+    """Scenario 48: the next address is tried at once."""
+    fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
+    with refused_port("::1") as port:
+        server = serve(json_reply(), port=port)
+        whole = await engine_pool().fetch(request_to(server, host="llm.test"))
+    assert whole.marks.dialing < 0.2
+
+
+async def test_the_addresses_that_lost_are_closed(serve, engine_pool, fake_dns):
+    """Scenario 48: the socket that still hangs when another has won is not left open."""
+    fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
+    with unanswering_port("::1") as port:
+        server = serve(json_reply(), port=port)
+        pool = engine_pool()
+        await pool.fetch(request_to(server, host="llm.test"))
+        assert [sock.getpeername() for sock in sockets_of(pool)] == [("127.0.0.1", port)]
+
+
+# What a socket is set to.
+
+
+async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, home):
+    """Scenario 48: TCP_NODELAY and TCP keep-alive are on, a minute before the first probe."""
+    pool = engine_pool()
+    await pool.fetch(request_to(serve(json_reply())))
+    (sock,) = sockets_of(pool)
+    options = {
+        name: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+        for name in ("TCP_NODELAY", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    }
+    assert options == {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+# Failures, in words.
+
+
+async def test_a_refused_connect_says_so(serve, engine_pool, home):
+    """Scenario 48: one sentence with the origin and the reason."""
+    server = serve(json_reply())
+    server.refuse()
+    with pytest.raises(ConnectFailed) as caught:
+        await engine_pool().fetch(request_to(server))
+    assert str(caught.value) == f"no connection to {server.url}: Connection refused"
+
+
+async def test_every_address_refused_is_one_sentence_too(serve, engine_pool, fake_dns):
+    """Scenario 48: two addresses that fail alike fail with one reason."""
+    fake_dns.names["llm.test"] = ["127.0.0.1", "127.0.0.2"]
+    server = serve(json_reply())
+    server.refuse()
+    with pytest.raises(ConnectFailed) as caught:
+        await engine_pool().fetch(request_to(server, host="llm.test"))
+    assert str(caught.value) == f"no connection to http://llm.test:{server.port}: Connection refused"
+
+
+async def test_an_unreachable_network_says_so(serve, engine_pool):
+    """Scenario 48: a TCP connect to a multicast address goes nowhere, on any machine."""
+    request = request_to(serve(json_reply()))
+    request.origin = request.origin._replace(host="224.0.0.1")
+    with pytest.raises(ConnectFailed) as caught:
+        await engine_pool().fetch(request)
+    assert str(caught.value) == (
+        f"no connection to http://224.0.0.1:{request.origin.port}: {os.strerror(errno.ENETUNREACH)}"
+    )
+
+
+async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engine_pool, home):
+    """Scenario 48: and leaves no socket."""
+    with unanswering_port() as port:
+        request = request_to(serve(json_reply()), connect=0.1)
+        request.origin = request.origin._replace(port=port)
+        pool = engine_pool()
+        with pytest.raises(ConnectTimeout, match=rf"^no connection to http://127.0.0.1:{port} within 0.1 s$"):
+            await pool.fetch(request)
+        assert sockets_of(pool) == []
+
+
+# Dials that are called off.
+
+
+async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_pool, home):
+    """Scenario 18: the dial is cancelled in TCP connect."""
+    with unanswering_port() as port:
+        request = request_to(serve(json_reply()))
+        request.origin = request.origin._replace(port=port)
+        pool = engine_pool()
+        call = asyncio.create_task(pool.fetch(request))
+        await until_pool(pool, lambda: sockets_of(pool))
+        await pool.aclose()
+        with pytest.raises(PoolClosed):
+            await call
+        assert sockets_of(pool) == []
+
+
+async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_pool, certificates, home):
+    """Scenario 19: the dial is cancelled in TLS, and the server sees the end of it."""
+    gate = Gate()
+    server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    call = asyncio.create_task(pool.fetch(request_to(server)))
+    await gate.await_reached()
+    await pool.aclose()
+    with pytest.raises(PoolClosed):
+        await call
+    assert sockets_of(pool) == []
+    gate.open()
+    await server.await_until(lambda s: s.connections_open == 0)
+    assert (server.handshakes, server.requests) == (0, [])
+
+
+async def test_a_dial_whose_caller_has_left_feeds_the_pool(serve, engine_pool, certificates, home):
+    """Scenario 19: the caller is cancelled in TLS; the connection is there for the next."""
+    gate = Gate()
+    server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    call = asyncio.create_task(pool.fetch(request_to(server)))
+    await gate.await_reached()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    gate.open()
+    await until_pool(pool, lambda: pool.stats().idle == 1)
+    assert (await pool.fetch(request_to(server))).status == 200
+    assert server.connections_accepted == 1
+
+
+@pytest.mark.parametrize("ticks", range(1, 25))
+async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certificates, fake_dns, ticks):
+    """Scenarios 17 to 19: the pool is closed after so many steps of its loop: no socket, no slot is left."""
+    adopt_server_loop()
+    try:
+        server = serve(json_reply(), tls=certificates.good)
+        fake_dns.names["llm.test"] = "127.0.0.1"
+        pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+        call = asyncio.create_task(pool.fetch(request_to(server, host="llm.test")))
+        for _ in range(ticks):
+            await asyncio.sleep(0.0005)
+        await pool.aclose()
+        (outcome,) = await asyncio.gather(call, return_exceptions=True)
+        assert isinstance(outcome, Whole | PoolClosed)
+        assert pool.stats().dialing == pool.stats().idle == 0
+        await server.await_until(lambda s: s.connections_open == 0)
+        assert sockets_of(pool) == []
+    finally:
+        release_server_loop()
+
+
+# Before anybody asks.
+
+
+async def test_after_prewarming_the_first_calls_dial_nothing(
+    serve, engine_pool, fake_dns, certificates, home
+):
+    """Scenario 13: the first requests pay no DNS, no TCP and no TLS."""
+    server = serve(json_reply(), tls=certificates.good)
+    fake_dns.names["llm.test"] = "127.0.0.1"
+    pool = engine_pool(min_connections=2, tls=TLS(ca_file=certificates.ca_file))
+    request = request_to(server, host="llm.test")
+    await pool.prewarm(request.origin)
+    await until_pool(pool, lambda: pool.stats().idle == 2)
+    wholes = await asyncio.gather(pool.fetch(request), pool.fetch(request))
+    assert [whole.status for whole in wholes] == [200, 200]
+    assert (server.connections_accepted, server.handshakes, fake_dns.queries) == (2, 2, ["llm.test"])
+
+
+async def test_prewarming_does_not_wait(engine_pool, serve, certificates, home):
+    """Scenario 13: a provider that hangs in its handshake does not hold up startup."""
+    gate = Gate()
+    server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
+    pool = engine_pool(min_connections=1, tls=TLS(ca_file=certificates.ca_file))
+    await pool.prewarm(request_to(server).origin)
+    assert gate.reached <= 1
+    assert server.handshakes == 0
+    gate.open()
+    await until_pool(pool, lambda: pool.stats().idle == 1)
+
+
+async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, home):
+    """Scenario 13: the connections come when the provider does, and no call is needed for it."""
+    server = serve(json_reply())
+    server.refuse()
+    pool = engine_pool(min_connections=2)
+    await pool.prewarm(request_to(server).origin)
+    await until_pool(pool, lambda: pool.stats().dial_failure)
+    server.listen_again()
+    await until_pool(pool, lambda: pool.stats().idle == 2)
+    assert server.requests == []
+
+
+async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, home):
+    """Scenario 13: new connections take the places of the drained without a call."""
+    server = serve(json_reply())
+    pool = engine_pool(min_connections=2)
+    await pool.prewarm(request_to(server).origin)
+    await until_pool(pool, lambda: pool.stats().idle == 2)
+    assert await pool.adrain(5)
+    await until_pool(pool, lambda: pool.stats().idle == 2)
+    assert server.connections_accepted == 4
+    await server.await_until(lambda s: s.connections_open == 2)
+
+
+async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, home):
+    """Scenario 13: ``min_connections`` holds for as long as the pool does."""
+    server = serve(steps(json_reply(), close))
+    pool = engine_pool(min_connections=1)
+    await pool.prewarm(request_to(server).origin)
+    await until_pool(pool, lambda: pool.stats().idle == 1)
+    await pool.fetch(request_to(server))
+    await server.await_until(lambda s: s.connections_accepted == 2)
+    await until_pool(pool, lambda: pool.stats().idle == 1)
+
+
+async def test_a_bad_setting_fails_every_call_and_no_slot_is_lost(serve, engine_pool, home):
+    """Scenario 49: what a dial cannot even begin with is an error like any other."""
+    pool = engine_pool(max_connections=1, tls=TLS(ca_file="/nowhere/ca.pem"))
+    request = request_to(serve(json_reply()))
+    request.origin = request.origin._replace(scheme="https")
+    for _ in range(3):
+        with pytest.raises(TLSFailed, match=r"ca_file \(/nowhere/ca.pem\) .*No such file"):
+            await pool.fetch(request)
