@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 
 from llm_pool.completions import Chunk, Completion
@@ -50,21 +52,42 @@ class EventStreamResponse(StreamingHttpResponse):
     def __init__(self, stream: Stream, *, headers: Mapping[str, str] | None = None) -> None:
         self._stream = stream
         own = _aevents(stream) if isinstance(stream, AsyncCompletionStream) else _events(stream)
-        super().__init__(own, content_type="text/event-stream", headers=None)
+        super().__init__(own, content_type="text/event-stream")
         self._own = self._iterator
         for name, value in {**HEADERS, **(headers or {})}.items():
             self[name] = value
         self._resource_closers.append(stream.close)
 
     def __iter__(self) -> Iterator[bytes]:
-        if self.is_async and self._iterator is self._own:
+        if self._iterator is self._own:
             return _events(self._stream)
-        return super().__iter__()
+        content: Any = self.streaming_content  # a middleware has put its own iterator around ours
+        return _on_a_loop(content) if self.is_async else iter(content)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if self._iterator is self._own:
             return _aevents(self._stream)
-        return super().__aiter__()
+        content: Any = self.streaming_content
+        return aiter(content) if self.is_async else self._in_threads(iter(content))
+
+    async def _in_threads(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        def step() -> bytes | None:
+            return next(pieces, None)
+
+        try:
+            while (piece := await sync_to_async(step)()) is not None:
+                yield piece
+        finally:
+            self._stream.close()  # or a thread that waits for a token would hold up the response's end
+
+
+def _on_a_loop(pieces: AsyncIterator[bytes]) -> Iterator[bytes]:
+    async def step() -> bytes | None:
+        return await anext(pieces, None)
+
+    with asyncio.Runner() as runner:
+        while (piece := runner.run(step())) is not None:
+            yield piece
 
 
 def _events(stream: Stream) -> Iterator[bytes]:

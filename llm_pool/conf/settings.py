@@ -32,6 +32,15 @@ from llm_pool.providers import Provider, get_provider
 __all__ = ["PoolSettings", "Secret", "load", "problems", "survey"]
 
 
+class _Key(str):
+    """A key as it is used. Reports of an error show the repr of local variables: this one tells nothing."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 class Secret:
     """An API key, or a callable that fetches one. No repr shows it."""
 
@@ -51,7 +60,7 @@ class Secret:
             raise ImproperlyConfigured(
                 f"{self._place} gave a {type(value).__name__}; let it return a string."
             )
-        value = value.strip()  # keys are read from files that end in a newline
+        value = _Key(value.strip())  # keys are read from files that end in a newline
         if not kinds.is_header_value(value) or not value:
             what = "is empty" if not value else "holds a character that no HTTP header can carry"
             raise ImproperlyConfigured(f"{self._place} {what}; give the key as its provider shows it.")

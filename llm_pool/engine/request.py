@@ -21,8 +21,8 @@ class Request:
     origin: Origin
     method: bytes
     target: bytes
-    headers: Headers
-    body: bytes | None = b""
+    headers: Headers = field(repr=False)  # they carry the key, and a repr is what tracebacks show
+    body: bytes | None = field(default=b"", repr=False)
     timeouts: Timeouts = Timeouts()
 
     @property

@@ -1,9 +1,12 @@
-"""Each engine error with its httpx face, so that code written for httpx goes on working.
+"""Each engine error with its httpx face, so that code written for httpx goes on working; and the way back.
 
 The family mirrors the engine's: the public ``PoolFull`` is a public ``PoolTimeout``, and so on.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 
@@ -27,6 +30,7 @@ __all__ = [
     "TotalTimeout",
     "WriteFailed",
     "WriteTimeout",
+    "adopted",
     "public",
 ]
 
@@ -92,7 +96,7 @@ class InvalidRequest(engine.InvalidRequest, httpx.LocalProtocolError):
 
 
 class TransportFailed(LLMPoolError, httpx.TransportError):
-    """The face of an engine error that has none of its own; a test holds that there is none today."""
+    """The face of an error that has none of its own: none of the engine's, as a test holds."""
 
 
 _FACES: dict[type[LLMPoolError], type[LLMPoolError]] = {
@@ -126,3 +130,37 @@ def public(error: LLMPoolError) -> LLMPoolError:
     face.__cause__ = error.__cause__
     face.__suppress_context__ = True
     return face
+
+
+_ADOPTED: dict[type[httpx.RequestError], type[LLMPoolError]] = {
+    httpx.PoolTimeout: PoolTimeout,
+    httpx.ConnectTimeout: ConnectTimeout,
+    httpx.ReadTimeout: ReadTimeout,
+    httpx.WriteTimeout: WriteTimeout,
+    httpx.ConnectError: ConnectFailed,
+    httpx.ReadError: ReadFailed,
+    httpx.WriteError: WriteFailed,
+    httpx.ProxyError: ProxyFailed,
+    httpx.RemoteProtocolError: ProtocolError,
+    httpx.DecodingError: ProtocolError,
+    httpx.LocalProtocolError: InvalidRequest,
+    httpx.UnsupportedProtocol: InvalidRequest,
+}
+
+
+@contextmanager
+def adopted() -> Iterator[None]:
+    """Within it httpx's own errors, as a mock or a user's own transport raises them, become ours.
+
+    Raises our error of the same kind, with the same message and request; its cause is httpx's error.
+    """
+    try:
+        yield
+    except LLMPoolError:
+        raise
+    except (httpx.TransportError, httpx.DecodingError) as error:
+        kind = next((_ADOPTED[kind] for kind in type(error).__mro__ if kind in _ADOPTED), TransportFailed)
+        ours = kind(str(error))
+        if isinstance(ours, httpx.RequestError):
+            ours._request = error._request
+        raise ours from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpcore
 import httpx
@@ -14,19 +14,33 @@ from .synchronous import Transport
 
 __all__ = ["is_plain"]
 
-# Where respx, pytest-httpx, OpenTelemetry and Sentry hook in.
-_ASYNC_DOORS: tuple[tuple[type, str], ...] = (
-    (httpx.AsyncClient, "send"),
-    (httpx.AsyncClient, "_transport_for_url"),
-    (httpx.AsyncHTTPTransport, "handle_async_request"),
-    (httpcore.AsyncConnectionPool, "handle_async_request"),
+
+class _Door(NamedTuple):
+    """A method through which every request goes, and the module in which it is written."""
+
+    place: type
+    name: str
+    module: str
+
+
+# Where respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others hook in.
+_ASYNC_DOORS = (
+    _Door(httpx.AsyncClient, "request", "httpx._client"),
+    _Door(httpx.AsyncClient, "send", "httpx._client"),
+    _Door(httpx.AsyncClient, "_send_single_request", "httpx._client"),
+    _Door(httpx.AsyncClient, "_transport_for_url", "httpx._client"),
+    _Door(httpx.AsyncHTTPTransport, "handle_async_request", "httpx._transports.default"),
+    _Door(httpcore.AsyncConnectionPool, "handle_async_request", "httpcore._async.connection_pool"),
 )
-_SYNC_DOORS: tuple[tuple[type, str], ...] = (
-    (httpx.Client, "send"),
-    (httpx.Client, "_transport_for_url"),
-    (httpx.HTTPTransport, "handle_request"),
-    (httpcore.ConnectionPool, "handle_request"),
+_SYNC_DOORS = (
+    _Door(httpx.Client, "request", "httpx._client"),
+    _Door(httpx.Client, "send", "httpx._client"),
+    _Door(httpx.Client, "_send_single_request", "httpx._client"),
+    _Door(httpx.Client, "_transport_for_url", "httpx._client"),
+    _Door(httpx.HTTPTransport, "handle_request", "httpx._transports.default"),
+    _Door(httpcore.ConnectionPool, "handle_request", "httpcore._sync.connection_pool"),
 )
+_NAMES = frozenset(door.name for door in _ASYNC_DOORS + _SYNC_DOORS)
 
 
 def is_plain(client: httpx.AsyncClient | httpx.Client) -> bool:
@@ -34,23 +48,19 @@ def is_plain(client: httpx.AsyncClient | httpx.Client) -> bool:
 
     Only then may a call take the short way to the engine, past httpx.
     """
-    doors = _ASYNC_DOORS if isinstance(client, httpx.AsyncClient) else _SYNC_DOORS
+    transport = client._transport
     return (
-        type(client._transport) in (AsyncTransport, Transport)
+        type(transport) in (AsyncTransport, Transport)
         and not client._mounts
-        and type(client._auth) in (type(None), KeyAuth)
-        and "send" not in client.__dict__
-        and "handle_async_request" not in client._transport.__dict__
-        and "handle_request" not in client._transport.__dict__
+        and type(client._auth) is KeyAuth
         and not any(client._event_hooks.values())
-        and all(_is_stock(door.__dict__[name], door) for door, name in doors)
+        and _NAMES.isdisjoint(client.__dict__)
+        and _NAMES.isdisjoint(transport.__dict__)
+        and all(map(_is_stock, _ASYNC_DOORS if isinstance(client, httpx.AsyncClient) else _SYNC_DOORS))
     )
 
 
-def _is_stock(function: Any, door: type) -> bool:
+def _is_stock(door: _Door) -> bool:
     # Wrappers copy names and modules, but not the namespace in which they were written.
-    return (
-        type(function) is FunctionType
-        and function.__globals__.get(door.__name__) is door
-        and not hasattr(function, "__wrapped__")
-    )
+    function: Any = door.place.__dict__[door.name]
+    return type(function) is FunctionType and function.__globals__["__name__"] == door.module

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.servers.programs import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["SERVERS", "Deployment", "Server", "deployed"]
 
@@ -45,7 +45,7 @@ SERVERS = {
     ),
     "gunicorn-gthread": Server(
         "gunicorn -k gthread --threads 8 --preload --no-control-socket -b 127.0.0.1:{port} "
-         f"{PROJECT}.wsgi:application",
+        f"{PROJECT}.wsgi:application",
         lifespan=False,
         wsgi=True,
     ),
@@ -101,7 +101,7 @@ def deployed(
     pool: Mapping[str, Any],
     *,
     options: str = "",
-    middleware: tuple[str, ...] = (),
+    middleware: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[Deployment]:
     """A server from when it listens until the end of the block; ``pool`` is its ``LLM_POOL["default"]``."""
@@ -115,7 +115,7 @@ def deployed(
         "PYTHONWARNINGS": "default::ResourceWarning",
         "DJANGO_SETTINGS_MODULE": f"{PROJECT}.settings",
         "LLM_POOL": json.dumps({"API_KEY": "test-key", "MODEL": "test-model", "PROXY": "", **pool}),
-        "MIDDLEWARE": json.dumps([f"{PROJECT}.{name}" if name[0] == "m" else name for name in middleware]),
+        "MIDDLEWARE": json.dumps(middleware),
         **environment,
     }
     command = [sys.executable, "-m", program, *options.split(), *arguments]

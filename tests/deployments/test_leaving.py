@@ -74,6 +74,22 @@ def test_while_the_client_does_not_read(
     assert_in_order(server)
 
 
+def test_while_a_middleware_has_put_itself_around_the_stream(
+    view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 24: the sync view's stream is read by a thread then, which must be woken."""
+    middleware = ["tests.deployments.project.middleware.wrapping"]
+    server = deploy("uvicorn", upstream, extra={"middleware": middleware})
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    with Browser(server.port, f"/{view}") as browser:
+        browser.read_through(b'"one"')
+        upstream.gate("token").wait_reached(2)
+        browser.leave()
+        assert_call_ends(upstream)
+    assert_in_order(server)
+
+
 def test_while_queued(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
     """Scenario 24: another stream has the only connection, and keeps it."""
     server = deploy("uvicorn", upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1})

@@ -45,6 +45,16 @@ def test_streams_in_both_kinds_of_view_and_twenty_calls_at_once_give_every_conne
     assert stats["idle"] == stats["connections"] == upstream.connections_open
 
 
+def test_a_blocking_call_in_an_async_view_holds_up_the_loop_and_is_answered(
+    deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 53: on the server's own loop, a blocking call is served by the portal's."""
+    server = deploy("uvicorn", upstream)
+    for _ in range(3):
+        assert server.get("/complete-on-the-loop?prompt=now")["text"] == "You said now."
+    assert upstream.connections_accepted == 1
+
+
 SCRIPT = """
 import asyncio, django
 django.setup()

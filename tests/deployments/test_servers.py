@@ -45,18 +45,42 @@ def test_a_server_answers_from_both_kinds_of_view_streams_and_ends_cleanly(
     assert "Error" not in server.output
 
 
-def streams_as_it_comes(server: Deployment, view: str, upstream: ScriptedServer) -> None:
-    """Each token reaches the browser before the model may make the next."""
+MIDDLEWARES = [
+    "django.middleware.gzip.GZipMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.http.ConditionalGetMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "tests.deployments.project.middleware.wrapping",
+    "tests.deployments.project.middleware.untouching",
+]
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
+def test_streams_flow_through_middlewares_that_put_themselves_around_them(
+    name: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    server = deploy(name, upstream, extra={"middleware": MIDDLEWARES})
+    for view in ("stream", "astream"):
+        head = streams_as_it_comes(server, view, upstream)
+        assert b"x-wrapped: yes" in head
+        assert b"content-encoding: gzip" not in head
+    server.wait_stats(in_use=0, waiting=0)
+    assert "Warning" not in server.output
+
+
+def streams_as_it_comes(server: Deployment, view: str, upstream: ScriptedServer) -> bytes:
+    """Each token reaches the browser before the model may make the next. Returns the head, in lower case."""
     gate = upstream.gate("token")
     gate.shut()
-    with Browser(server.port, f"/{view}") as browser:
+    with Browser(server.port, f"/{view}", headers="Accept-Encoding: gzip\r\n") as browser:
         for token in ("one", "two", "three"):
             gate.admit()
             browser.read_through(b'data: {"text": "%s"}\n\n' % token.encode())
-        said = browser.read_through(b"event: done\n")
-    head = said.partition(b"\r\n\r\n")[0].lower()
+        browser.read_through(b"event: done\n")
+    head = browser.received.partition(b"\r\n\r\n")[0].lower()
     assert head.startswith(b"http/1.1 200")
     assert b"content-type: text/event-stream" in head
+    return head
 
 
 def test_preloaded_workers_share_no_connection_with_their_parent_or_each_other(
