@@ -8,15 +8,16 @@ import httpx
 
 from llm_pool.completions import Timing
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Headers, Pool, Request, Timeouts
+from llm_pool.engine import Exchange, Headers, Pool, Request, Timeouts
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.exceptions import InvalidResponse
 from llm_pool.providers.base import Head
 from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource, timing_of
 from llm_pool.transports import AsyncTransport, Transport
-from llm_pool.transports.auth import KeyAuth
-from llm_pool.transports.errors import public
+from llm_pool.transports.auth import AsyncClient, Client, KeyAuth
+from llm_pool.transports.errors import adopted, public
 from llm_pool.transports.hooks import is_plain
-from llm_pool.transports.translation import origin_of
+from llm_pool.transports.translation import content_coding, origin_of
 from llm_pool.version import __version__
 
 __all__ = ["Answer", "Sender"]
@@ -51,10 +52,10 @@ class Sender:
     def aclient(self) -> httpx.AsyncClient:
         """One for all; made anew when somebody has closed it."""
         if self._aclient is None or self._aclient.is_closed:
-            self._aclient = httpx.AsyncClient(
+            self._aclient = AsyncClient(
                 transport=AsyncTransport(self._engine),
                 base_url=self._settings.base_url,
-                headers={"user-agent": USER_AGENT},
+                headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
                 auth=self._auth(),
                 timeout=_httpx_timeout(self._settings.pool.timeouts),
             )
@@ -64,10 +65,10 @@ class Sender:
     def client(self) -> httpx.Client:
         """One for all; made anew when somebody has closed it."""
         if self._client is None or self._client.is_closed:
-            self._client = httpx.Client(
+            self._client = Client(
                 transport=Transport(self._engine),
                 base_url=self._settings.base_url,
-                headers={"user-agent": USER_AGENT},
+                headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
                 auth=self._auth(),
                 timeout=_httpx_timeout(self._settings.pool.timeouts),
             )
@@ -77,45 +78,67 @@ class Sender:
         """POST ``body`` and read the whole answer."""
         key = self._settings.key()
         if not is_plain(self.aclient):
-            return _answer(await self.aclient.post(path, content=body, headers=JSON), key)
+            with adopted():
+                return _answer(await self.aclient.post(path, content=body, headers=JSON), key)
         try:
             whole = await self._engine.fetch(self._request(path, body, key))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
-        return Answer(Head(whole.status, HeaderView(whole.headers), key), whole.body, timing_of(whole.marks))
+        return Answer(self._head(whole.status, whole.headers, key), whole.body, timing_of(whole.marks))
 
     def fetch(self, path: str, body: bytes) -> Answer:
         """``afetch`` for a plain thread."""
         key = self._settings.key()
         if not is_plain(self.client):
-            return _answer(self.client.post(path, content=body, headers=JSON), key)
+            with adopted():
+                return _answer(self.client.post(path, content=body, headers=JSON), key)
         try:
             whole = self._engine.fetch_sync(self._request(path, body, key))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
-        return Answer(Head(whole.status, HeaderView(whole.headers), key), whole.body, timing_of(whole.marks))
+        return Answer(self._head(whole.status, whole.headers, key), whole.body, timing_of(whole.marks))
 
     async def aopen(self, path: str, body: bytes) -> Source:
         """POST ``body`` and wait for the head of the answer."""
         key = self._settings.key()
         if not is_plain(self.aclient):
             request = self.aclient.build_request("POST", path, content=body, headers=JSON)
-            return AsyncHTTPXSource(await self.aclient.send(request, stream=True), key)
+            with adopted():
+                return AsyncHTTPXSource(await self.aclient.send(request, stream=True), key)
         try:
-            return StraightSource(await self._engine.open(self._request(path, body, key)), key)
+            exchange = await self._engine.open(self._request(path, body, key))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
+        return self._source(exchange, key)
 
     def open(self, path: str, body: bytes) -> Source:
         """``aopen`` for a plain thread."""
         key = self._settings.key()
         if not is_plain(self.client):
             request = self.client.build_request("POST", path, content=body, headers=JSON)
-            return HTTPXSource(self.client.send(request, stream=True), key)
+            with adopted():
+                return HTTPXSource(self.client.send(request, stream=True), key)
         try:
-            return StraightSource(self._engine.open_sync(self._request(path, body, key)), key)
+            exchange = self._engine.open_sync(self._request(path, body, key))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
+        return self._source(exchange, key)
+
+    def _source(self, exchange: Exchange, key: str | None) -> Source:
+        try:
+            return StraightSource(exchange, self._head(exchange.status, exchange.headers, key))
+        except InvalidResponse:
+            exchange.leave()
+            raise
+
+    def _head(self, status: int, headers: Headers, key: str | None) -> Head:
+        """Raises InvalidResponse for a success that is compressed, though it was not to be."""
+        head = Head(status, HeaderView(headers), key)
+        coding = content_coding(headers)
+        if coding and 200 <= status < 300:
+            what = f"a body compressed by {coding!r}, which nobody had asked for"
+            raise self._settings.provider.invalid_response(head, what, b"")
+        return head
 
     def _request(self, path: str, body: bytes, key: str | None) -> Request:
         headers = [*self._fixed_headers(key), (b"Content-Length", b"%d" % len(body))]

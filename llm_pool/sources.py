@@ -12,7 +12,7 @@ from llm_pool.completions import Timing
 from llm_pool.engine import Exchange, Headers, Marks
 from llm_pool.engine.errors import LLMPoolError
 from llm_pool.providers.base import Head
-from llm_pool.transports.errors import public
+from llm_pool.transports.errors import adopted, public
 
 __all__ = ["AsyncHTTPXSource", "HTTPXSource", "HeaderView", "Source", "StraightSource", "timing_of"]
 
@@ -32,9 +32,9 @@ class Source(Protocol):
 class StraightSource:
     """An exchange of the engine, read from a thread or from any event loop."""
 
-    def __init__(self, exchange: Exchange, key: str | None) -> None:
+    def __init__(self, exchange: Exchange, head: Head) -> None:
         self._exchange = exchange
-        self.head = Head(exchange.status, HeaderView(exchange.headers), key)
+        self.head = head
         self.marks = exchange.marks
 
     async def aread(self) -> bytes:
@@ -67,7 +67,8 @@ class HTTPXSource:
 
     def read(self) -> bytes:
         """See ``Source``."""
-        return next(self._pieces, b"")
+        with adopted():
+            return next(self._pieces, b"")
 
     async def aread(self) -> bytes:
         """Read in a thread: whoever looks on at a sync client may block."""
@@ -89,7 +90,8 @@ class AsyncHTTPXSource:
 
     async def aread(self) -> bytes:
         """See ``Source``."""
-        return await anext(self._pieces, b"")
+        with adopted():
+            return await anext(self._pieces, b"")
 
     def read(self) -> bytes:
         """An async response cannot be read by a thread."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections import deque
@@ -11,10 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from llm_pool.completions import Chunk, Completion, Timing
-from llm_pool.exceptions import ProtocolError, ReadFailed
+from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed
 from llm_pool.providers.base import Provider, StreamReader
 from llm_pool.sender import Sender
 from llm_pool.sources import Source, timing_of
+from llm_pool.transports.place import place_of_call
 
 __all__ = ["AsyncCompletionStream", "CompletionStream"]
 
@@ -34,7 +34,7 @@ class Stream:
         self._provider = provider
         self._path = path
         self._body = body
-        self._opened_at = _caller()
+        self._opened_at = place_of_call()
         self._source: Source | None = None
         self._reader: StreamReader | None = None
         self._began = 0.0
@@ -62,12 +62,13 @@ class Stream:
                 if self._reader is None:
                     raise self._refused(source, [data async for data in _apieces(source)])
             chunks: list[Chunk] = []
-            while source is not None and not chunks and not self._over:
+            while source is not None and not chunks and self._goes_on():
                 chunks = self._fed(await source.aread())
             return chunks
         except BaseException as error:
-            self._fail(error)
-            raise
+            if self._fails(error):
+                raise
+            return []
 
     def step(self) -> list[Chunk]:
         """``astep`` for a plain thread."""
@@ -79,12 +80,13 @@ class Stream:
                 if self._reader is None:
                     raise self._refused(source, list(_pieces(source)))
             chunks: list[Chunk] = []
-            while source is not None and not chunks and not self._over:
+            while source is not None and not chunks and self._goes_on():
                 chunks = self._fed(source.read())
             return chunks
         except BaseException as error:
-            self._fail(error)
-            raise
+            if self._fails(error):
+                raise
+            return []
 
     def close(self) -> None:
         """Free the connection. From any thread, any number of times; a reader ends as at the stream's end."""
@@ -96,9 +98,9 @@ class Stream:
     def __del__(self) -> None:
         if getattr(self, "_over", True) or self._source is None:
             return
+        self._source.leave()  # first: where warnings are errors the next line raises
         message = f"a stream that was opened at {self._opened_at} was neither read to its end nor closed"
         warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
-        self._source.leave()
 
     def __repr__(self) -> str:
         state = "ended" if self._over else "open" if self._source is not None else "not begun"
@@ -112,29 +114,22 @@ class Stream:
             self._reader = self._provider.stream_reader(source.head)
         return source
 
+    def _goes_on(self) -> bool:
+        """Whether there is more to read. What follows the provider's last word is not waited for."""
+        reader = self._reader
+        if not self._over and reader is not None and reader.finished:
+            self.completion = reader.completion(self._timing())
+            self.close()
+        return not self._over
+
     def _fed(self, data: bytes) -> list[Chunk]:
         reader = self._reader
-        assert reader is not None
-        if self._over:
-            return []
-        if self._finished:
-            self._end()
+        if reader is None or self._over:  # closed by another thread
             return []
         chunks = reader.feed(data) if data else reader.end()
         if self._first_token is None and any(chunk.text for chunk in chunks):
             self._first_token = time.monotonic()
-        if self._finished and not chunks:
-            self._end()
         return chunks
-
-    @property
-    def _finished(self) -> bool:
-        return self._reader is not None and self._reader.finished
-
-    def _end(self) -> None:
-        assert self._reader is not None
-        self.completion = self._reader.completion(self._timing())
-        self.close()
 
     def _timing(self) -> Timing:
         assert self._source is not None
@@ -145,10 +140,16 @@ class Stream:
         marks.ended = now  # the caller's end: the last bytes may have waited for it
         return timing_of(marks, self._first_token)
 
-    def _fail(self, error: BaseException) -> None:
+    def _fails(self, error: BaseException) -> bool:
+        """Free the connection. Whether the caller is to see ``error``; raises what he is to see instead."""
+        was_closed = self._over
         self.close()
-        if self._reader is not None and isinstance(error, BROKEN_OFF):
+        if was_closed and isinstance(error, PoolClosed):
+            return False  # by another thread while this one was reading
+        broken_off = isinstance(error, BROKEN_OFF) and not isinstance(error, InvalidResponse)
+        if self._reader is not None and broken_off:
             raise self._reader.interruption(str(error)) from error
+        return True
 
     def _refused(self, source: Source, pieces: list[bytes]) -> Exception:
         return self._provider.error_from_response(source.head, b"".join(pieces))
@@ -204,15 +205,6 @@ class AsyncCompletionStream(Stream):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _caller() -> str:
-    """File and line in the user's code: the first frame outside this package."""
-    package = __name__.partition(".")[0]
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 async def _apieces(source: Source) -> AsyncIterator[bytes]:

@@ -8,11 +8,13 @@ from .config import DEFAULT_PORTS
 from .errors import InvalidRequest
 from .request import Headers, Request
 
-__all__ = ["Framing", "check", "encode_head"]
+__all__ = ["Framing", "asks_to_close", "check", "encode_head"]
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 TARGET = re.compile(rb"[!-~]+")
 UNSAFE = re.compile(rb"[\r\n\0]")
+LENGTH = re.compile(rb"[0-9]{1,18}")
+FRAMING = {b"content-length", b"transfer-encoding"}
 
 
 class Framing:
@@ -53,6 +55,36 @@ def check(request: Request) -> None:
             raise InvalidRequest(f"{name!r} is not a header name")
         if UNSAFE.search(value):
             raise InvalidRequest(f"the value of the header {name.decode()!r} has a line break or NUL in it")
+    _check_framing(request)
+
+
+def _check_framing(request: Request) -> None:
+    """Refuse a request whose end the server would see elsewhere than we do."""
+    framing = [pair for pair in request.headers if len(pair[0]) in (14, 17) and pair[0].lower() in FRAMING]
+    if not framing and not request.body:
+        return
+    if len(framing) != 1:
+        raise InvalidRequest("a body needs either one Content-Length or one Transfer-Encoding")
+    [(name, value)] = framing
+    if len(name) == len(b"Transfer-Encoding"):
+        if request.body is not None or value.lower() != b"chunked":
+            raise InvalidRequest(
+                "only a body that follows piece by piece is sent chunked, and in no other coding"
+            )
+    elif not LENGTH.fullmatch(value):
+        raise InvalidRequest(f"the Content-Length {value!r} is not a number")
+    elif request.body is not None and int(value) != len(request.body):
+        raise InvalidRequest(
+            f"the body is {len(request.body)} bytes long, and its Content-Length says {int(value)}"
+        )
+
+
+def asks_to_close(headers: Headers) -> bool:
+    """Whether the connection is to be closed after the response (RFC 9112, section 9.6)."""
+    return any(
+        len(name) == 10 and name.lower() == b"connection" and b"close" in value.lower()
+        for name, value in headers
+    )
 
 
 def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httptools
 
 from .connection import Connection, Owner
@@ -15,7 +17,7 @@ from .errors import (
     WriteTimeout,
 )
 from .exchange import Exchange
-from .head import Framing, encode_head
+from .head import Framing, asks_to_close, encode_head
 from .home import Home
 from .request import Headers, Marks, Request
 from .watchdog import Watchdog
@@ -23,6 +25,8 @@ from .watchdog import Watchdog
 __all__ = ["HTTP11Connection"]
 
 MAX_HEAD = 64 * 1024  # bytes that may come without completing a head or bringing any body
+SPOKEN = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
+TOO_LONG = f"a header block of over {MAX_HEAD} bytes"
 DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 64 * 1024
 
@@ -44,6 +48,7 @@ class HTTP11Connection(Connection):
         self._unwritten = 0
         self._silent_bytes = 0
         self._dirty = False
+        self._eof = False
         self._reset_response()
 
     def _reset_response(self) -> None:
@@ -62,7 +67,7 @@ class HTTP11Connection(Connection):
     def start(self, request: Request, marks: Marks) -> Exchange:
         """Send the request, or its head where the body follows. ``unsent`` is set where nothing went out."""
         exchange = Exchange(self.home, self, request, marks)
-        if self.closed or self.transport is None or self.transport.is_closing():
+        if self.closed or self._eof or self.transport is None or self.transport.is_closing():
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"the connection to {request.origin} was closed"))
             return exchange
@@ -78,7 +83,11 @@ class HTTP11Connection(Connection):
         """Close in good order; an exchange in progress fails."""
         self._fail_exchange(PoolClosed("the pool was closed during the call"))
         self._watchdog.stop()
-        if self.transport is not None:
+        if self.transport is None:
+            return
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # a close would wait until the server has taken the rest
+        else:
             self.transport.close()
 
     def abort(self) -> None:
@@ -103,7 +112,7 @@ class HTTP11Connection(Connection):
 
     def unwatch(self, exchange: Exchange) -> None:
         if exchange is self._exchange:
-            self._watchdog.deadline = None
+            self._watchdog.watch(exchange.total_at)
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
         assert self.transport is not None
@@ -128,11 +137,9 @@ class HTTP11Connection(Connection):
         if exchange is not self._exchange:
             return
         if self._in_body and self._sent_whole:
-            exchange.closed = True
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self.home.loop.time() + DRAIN_SECONDS)
         else:
-            exchange.closed = True
             self._give_up()
 
     # For the event loop
@@ -147,7 +154,9 @@ class HTTP11Connection(Connection):
         self._silent_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserError as error:
+            if _is_ours(error):
+                raise
             if not self._over:
                 self._broken(ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {_cause(error)}"))
                 return
@@ -155,17 +164,16 @@ class HTTP11Connection(Connection):
         if self._over:
             self._conclude()
         elif self._silent_bytes > MAX_HEAD:
-            self._broken(
-                ProtocolError(f"{exchange.request.origin} sent a header block of over {MAX_HEAD} bytes")
-            )
+            self._broken(ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {TOO_LONG}"))
         elif self._to_drain >= 0:
             self._to_drain -= len(data)
             if self._to_drain < 0:
                 self._give_up()
 
     def eof_received(self) -> bool:
+        self._eof = True
         exchange = self._exchange
-        if exchange is not None and self._in_body and not self._framed:
+        if exchange is not None and self._in_body and not self._framed and self._was_closed_properly():
             self._over, self._keep = True, False  # RFC 9112, section 6.3: the close is the end
             exchange.on_end()
             self._conclude()
@@ -187,8 +195,6 @@ class HTTP11Connection(Connection):
     def resume_writing(self) -> None:
         self._writing_paused = False
         if self._exchange is not None:
-            if self._watchdog.deadline is not None:
-                self.watch(self._exchange, writing=False)
             self._exchange.on_room()
 
     # For the parser
@@ -205,9 +211,12 @@ class HTTP11Connection(Connection):
             return  # a trailer: nothing here asks for any
         self._headers.append((name, value))
         size = len(name)
-        if size in (14, 17):  # most names are not worth lowering
-            if name.lower() in (b"content-length", b"transfer-encoding"):
-                self._framed = True
+        if size == 14 and name.lower() == b"content-length":  # most names are not worth lowering
+            self._framed = True
+        elif size == 17 and name.lower() == b"transfer-encoding":
+            self._framed = True
+            if value.lower() != b"chunked":
+                raise ProtocolError(f"its transfer coding {value!r} is not one that we can undo")
         elif size == 10 and name.lower() == b"keep-alive":
             self._hint = _timeout_parameter(value)
 
@@ -216,15 +225,19 @@ class HTTP11Connection(Connection):
         assert exchange is not None
         if self._over:
             return
-        status = self._parser.get_status_code()
+        status, version = self._parser.get_status_code(), self._parser.get_http_version()
+        if status < 100 or version not in SPOKEN:
+            raise ProtocolError(f"its status line says HTTP/{version} {status}")
+        if self._silent_bytes > MAX_HEAD and _size(self._headers) > MAX_HEAD:
+            raise ProtocolError(TOO_LONG)
         if status < 200:
             if status == 101:
                 raise ProtocolError("the server switched protocols, which nobody had asked for")
             return
         self._status = status
         self._in_body = True
-        version = b"HTTP/" + self._parser.get_http_version().encode()
-        exchange.on_head(status, self._reason, version, self._headers)
+        self._silent_bytes = 0
+        exchange.on_head(status, self._reason, SPOKEN[version], self._headers)
         if exchange.request.method == b"HEAD" or status in (204, 304):
             self._message_over()  # RFC 9112, section 6.3: no body, whatever the headers say
 
@@ -253,6 +266,15 @@ class HTTP11Connection(Connection):
 
     # Endings
 
+    def _was_closed_properly(self) -> bool:
+        """Under TLS anybody may cut a connection: only the server can end it (RFC 9112, section 9.8)."""
+        assert self.transport is not None
+        tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
+        try:
+            return tls is None or tls.read() == b""  # otherwise it waits for more
+        except ssl.SSLError:
+            return False
+
     @property
     def _sent_whole(self) -> bool:
         return self._framing.complete and not self._writing_paused
@@ -266,6 +288,7 @@ class HTTP11Connection(Connection):
         self._silent_bytes = 0
         reusable = self._keep and not self._dirty and self._sent_whole and not self.transport.is_closing()
         reusable = reusable and self.transport.get_write_buffer_size() == 0
+        reusable = reusable and not asks_to_close(exchange.request.headers)
         if exchange.request.method == b"HEAD" or self._status in (204, 304):
             self._parser = httptools.HttpResponseParser(self)
         if reusable:
@@ -331,6 +354,17 @@ def _broken_off(exchange: Exchange, error: Exception | None) -> LLMPoolError:
     return ProtocolError(f"{origin} closed the connection before the response was complete{why}")
 
 
+def _is_ours(error: Exception) -> bool:
+    """Whether a callback of the parser failed by a mistake in this file, and by no fault of the server's."""
+    return isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
+        error.__context__, ProtocolError
+    )
+
+
 def _cause(error: Exception) -> str:
-    cause = error.__context__ if isinstance(error.__context__, LLMPoolError) else error
+    cause = error.__context__ if isinstance(error.__context__, ProtocolError) else error
     return str(cause) or error.__class__.__name__
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 
 import httpcore
 import httpx
@@ -10,6 +10,7 @@ import httpx
 from llm_pool.engine import Exchange, Pool, Timeouts
 from llm_pool.engine.errors import LLMPoolError
 
+from .body import AsyncBody
 from .errors import public
 from .translation import to_engine, to_httpcore
 
@@ -91,7 +92,7 @@ async def send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> htt
             await _upload(exchange, request.stream)
     except LLMPoolError as error:
         raise public(error) from error.__cause__
-    return to_httpcore(exchange, Body(exchange))
+    return to_httpcore(exchange, AsyncBody)
 
 
 async def _upload(exchange: Exchange, stream: AsyncIterable[bytes]) -> None:
@@ -105,24 +106,3 @@ async def _upload(exchange: Exchange, stream: AsyncIterable[bytes]) -> None:
     except BaseException:
         exchange.leave()
         raise
-
-
-class Body:
-    """The rest of a response, read piece by piece from any event loop."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        exchange = self.exchange
-        read, arun = exchange.read, exchange.home.arun
-        try:
-            while data := await arun(read):
-                yield data
-        except LLMPoolError as error:
-            raise public(error) from error.__cause__
-        finally:
-            exchange.leave()
-
-    async def aclose(self) -> None:
-        self.exchange.leave()

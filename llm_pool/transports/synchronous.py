@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import httpcore
 import httpx
@@ -10,6 +10,7 @@ import httpx
 from llm_pool.engine import Exchange, Pool, Timeouts
 from llm_pool.engine.errors import LLMPoolError
 
+from .body import Body
 from .errors import public
 from .translation import to_engine, to_httpcore
 
@@ -82,7 +83,7 @@ def send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.
             _upload(exchange, request.stream)
     except LLMPoolError as error:
         raise public(error) from error.__cause__
-    return to_httpcore(exchange, Body(exchange))
+    return to_httpcore(exchange, Body)
 
 
 def _upload(exchange: Exchange, stream: Iterable[bytes]) -> None:
@@ -96,24 +97,3 @@ def _upload(exchange: Exchange, stream: Iterable[bytes]) -> None:
     except BaseException:
         exchange.leave()
         raise
-
-
-class Body:
-    """The rest of a response, read piece by piece."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-
-    def __iter__(self) -> Iterator[bytes]:
-        exchange = self.exchange
-        read, run = exchange.read, exchange.home.run
-        try:
-            while data := run(read):
-                yield data
-        except LLMPoolError as error:
-            raise public(error) from error.__cause__
-        finally:
-            exchange.leave()
-
-    def close(self) -> None:
-        self.exchange.leave()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import httpcore
 import httpx
 
-from llm_pool.engine import Exchange, Origin, Request, Timeouts
+from llm_pool.engine import Exchange, Headers, Origin, Request, Timeouts
 from llm_pool.engine.config import DEFAULT_PORTS
 
-__all__ = ["origin_of", "to_engine", "to_httpcore"]
+from .body import AsyncBody, Body
+from .errors import ProtocolError
+
+__all__ = ["content_coding", "origin_of", "to_engine", "to_httpcore"]
 
 
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
@@ -29,15 +31,45 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
     )
 
 
-def to_httpcore(exchange: Exchange, body: Any) -> httpcore.Response:
-    """The response whose head has come, with ``body`` to read on."""
+def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Response:
+    """The response whose head has come, with a ``body`` to read on.
+
+    Raises ProtocolError where it is compressed and the request had not offered to take that. httpx expands
+    as much as comes, a thousandfold and more, before anybody sees a byte of it: who has not asked for a
+    compressed body (the pool's own clients do not) need not reckon with one.
+    """
+    coding = content_coding(exchange.headers)
+    if coding and not _offers(exchange.request.headers, coding):
+        exchange.leave()
+        raise ProtocolError(
+            f"{exchange.request.origin} compressed its response by {coding!r}, which nobody had asked for"
+        )
     extensions = {
         "http_version": exchange.http_version,
         "reason_phrase": exchange.reason,
         "llm_pool_marks": exchange.marks,
         "llm_pool_exchange": exchange,
     }
-    return httpcore.Response(exchange.status, headers=exchange.headers, content=body, extensions=extensions)
+    return httpcore.Response(
+        exchange.status, headers=exchange.headers, content=body(exchange), extensions=extensions
+    )
+
+
+def content_coding(headers: Headers) -> str:
+    """How a response is compressed; "" where it is not."""
+    for name, value in headers:
+        if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
+            return value.decode("latin-1")
+    return ""
+
+
+def _offers(headers: Headers, codings: str) -> bool:
+    """Whether a request with these headers takes a response in these codings (RFC 9110, section 12.5.3)."""
+    accepted = b",".join(value for name, value in headers if name.lower() == b"accept-encoding").lower()
+    offered = {part.partition(b";")[0].strip() for part in accepted.split(b",")}
+    return b"*" in offered or all(
+        coding.strip() in offered for coding in codings.lower().encode().split(b",")
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -63,7 +63,8 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(0)  # so that sent means: the kernel has it
+        # So that sent means: the kernel has it. Under TLS asyncio takes 0 for always full.
+        transport.set_write_buffer_limits(1 if transport.get_extra_info("ssl_object") else 0)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,357 @@
+"""HTTP/1.1 as servers speak it, and as they should not; and what we refuse to say ourselves."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+
+import httpx
+import pytest
+
+from llm_pool.engine.config import TLS
+from llm_pool.engine.errors import InvalidRequest, ProtocolError, ReadFailed
+from llm_pool.exceptions import InvalidResponse
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.homes import home  # noqa: F401 - a fixture
+from tests.fixtures.service import pool_to
+from tests.servers.behaviours import (
+    chunked,
+    close,
+    echo,
+    endless,
+    expect_continue,
+    fin,
+    hold,
+    interim,
+    per_connection,
+    raw,
+    reply,
+    reset,
+    respond,
+    send,
+    steps,
+    until_close,
+)
+
+pytestmark = pytest.mark.usefixtures("home")
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+async def fetched(pool, server, **options):
+    """The response, and whether the connection could be used again."""
+    whole = await pool.fetch(request_to(server, **options))
+    await pool.fetch(request_to(server, **options))
+    return whole, server.connections_accepted == 1
+
+
+# The ways in which a body ends.
+
+
+@pytest.mark.parametrize(
+    ("script", "body", "reused"),
+    [
+        pytest.param(reply(body=b"hello"), b"hello", True, id="content-length"),
+        pytest.param(reply(body=b""), b"", True, id="content-length 0"),
+        pytest.param(chunked(b"hel", b"lo"), b"hello", True, id="chunked"),
+        pytest.param(chunked(), b"", True, id="chunked and empty"),
+        pytest.param(chunked(b"hello", trailers={"X-Digest": "1"}), b"hello", True, id="trailers"),
+        pytest.param(until_close(b"hello"), b"hello", False, id="until close, HTTP/1.0"),
+        pytest.param(until_close(b"hello", version="1.1"), b"hello", False, id="until close, HTTP/1.1"),
+        pytest.param(until_close(b""), b"", False, id="until close and empty"),
+        pytest.param(reply(204), b"", True, id="204"),
+        pytest.param(raw(b"HTTP/1.1 204 No Content\r\n\r\n"), b"", True, id="204 without length"),
+        pytest.param(
+            raw(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"), b"", True, id="204 with a length"
+        ),
+        pytest.param(
+            raw(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"), b"", True, id="304 with a length"
+        ),
+        pytest.param(
+            raw(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"), b"hello", False, id="HTTP/1.0"
+        ),
+        pytest.param(
+            raw(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"),
+            b"hello",
+            True,
+            id="HTTP/1.0, kept alive",
+        ),
+        pytest.param(raw(OK + b"Content-Length: 5\r\n\r\nhello"), b"hello", True, id="in one piece"),
+        pytest.param(
+            raw(
+                *[bytes([byte]) for byte in OK + b"Transfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+            ),
+            b"hello",
+            True,
+            id="byte by byte",
+        ),
+        pytest.param(
+            raw(OK + b'Transfer-Encoding: chunked\r\n\r\n5;a=b;c="d;e"\r\nhello\r\n0;last\r\n\r\n'),
+            b"hello",
+            True,
+            id="chunk extensions",
+        ),
+        pytest.param(
+            raw(
+                b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nConnection: upgrade\r\n"
+                b"Content-Length: 5\r\n\r\nhello"
+            ),
+            b"hello",
+            True,
+            id="an offered upgrade",
+        ),
+        pytest.param(raw(b"HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello"), b"hello", True, id="no reason"),
+        pytest.param(raw(b"HTTP/1.1 999 ?\r\nContent-Length: 5\r\n\r\nhello"), b"hello", True, id="999"),
+    ],
+)
+async def test_every_framing_is_read_to_its_end(serve, engine_pool, script, body, reused):
+    """Scenario 39: and the connection serves again where the server keeps it."""
+    server = serve(script)
+    whole, was_reused = await fetched(engine_pool(), server, read=2.0)
+    assert whole.body == body
+    assert was_reused is reused
+
+
+async def test_head_has_no_body_whatever_its_headers_say(serve, engine_pool):
+    """Scenario 39: HEAD with a Content-Length, and with chunked, and then a GET on the same connection."""
+    head = raw(OK + b"Content-Length: 5\r\n\r\n")
+    chunky = raw(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+    server, pool = serve(steps(head, chunky, reply(body=b"hello"))), engine_pool()
+    for _ in range(2):
+        whole = await pool.fetch(request_to(server, b"", method="HEAD", read=2.0))
+        assert (whole.status, whole.body) == (200, b"")
+    whole = await pool.fetch(request_to(server, b"", method="GET", read=2.0))
+    assert whole.body == b"hello"
+    assert server.connections_accepted == 1
+
+
+async def test_interim_responses_are_passed_over(serve, engine_pool):
+    """Scenario 39: 100, 102 and 103 come before the head, and neither they nor their headers are it."""
+    early = send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 7\r\n\r\n")
+    server = serve(interim(100, 102, then=steps(early, respond(200, b"hello", {"X-Own": "1"}))))
+    whole, reused = await fetched(engine_pool(), server, read=2.0)
+    assert (whole.status, whole.body) == (200, b"hello")
+    assert [name for name, _ in whole.headers] == [b"X-Own", b"Content-Length"]
+    assert reused
+
+
+async def test_an_interim_response_does_not_end_an_upload(serve, engine_pool):
+    """Scenario 39: what follows a 100 Continue is sent, and the request arrives whole."""
+    server, pool = serve(expect_continue(body=b"thanks")), engine_pool()
+    exchange = await pool.open(request_to(server, None, read=2.0))
+    arun = exchange.home.arun
+    assert await arun(exchange.write, b"one")
+    await until_pool(pool, lambda: exchange.answered)
+    assert await arun(exchange.write, b"two")
+    await arun(exchange.finish)
+    await arun(exchange.head)
+    assert (await arun(exchange.whole)).body == b"thanks"
+
+
+UNTIL_CLOSE = raw(b"HTTP/1.0 200 OK\r\n\r\nhello")
+
+
+async def test_under_tls_a_proper_close_ends_a_body_until_close(serve, engine_pool, certificates):
+    """Scenario 39: the close_notify is the end."""
+    server = serve(steps(UNTIL_CLOSE, close), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    assert (await pool.fetch(request_to(server, read=2.0))).body == b"hello"
+
+
+@pytest.mark.parametrize("cut", [fin, reset])
+async def test_under_tls_a_body_until_close_may_not_be_cut(serve, engine_pool, certificates, cut):
+    """Scenario 39: without the close_notify nobody knows whether more was to come (RFC 9112, section 9.8)."""
+    server = serve(steps(UNTIL_CLOSE, cut, hold), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    with pytest.raises((ProtocolError, ReadFailed), match="closed the connection"):
+        await pool.fetch(request_to(server, read=2.0))
+
+
+# What is no HTTP, or none that has one meaning.
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", id="another protocol"),
+        pytest.param(b"HTTP/1.1 OK 200\r\n\r\n", id="status line turned round"),
+        pytest.param(b"HTTP/1.1 99 ?\r\nContent-Length: 0\r\n\r\n", id="status of two digits"),
+        pytest.param(b"HTTP/1.1 000 ?\r\nContent-Length: 5\r\n\r\nhello", id="status 000"),
+        pytest.param(b"HTTP/1.1 1000 ?\r\nContent-Length: 0\r\n\r\n", id="status of four digits"),
+        pytest.param(b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", id="HTTP/2.0 in letters"),
+        pytest.param(b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n", id="HTTP/0.9"),
+        pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", id="101 unasked"),
+        pytest.param(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", id="bare LF"),
+        pytest.param(OK + b"A: b\r\n c\r\nContent-Length: 0\r\n\r\n", id="folded header"),
+        pytest.param(OK + b"A: b\rc\r\nContent-Length: 0\r\n\r\n", id="CR in a header"),
+        pytest.param(OK + b"A: b\0c\r\nContent-Length: 0\r\n\r\n", id="NUL in a header"),
+        pytest.param(OK + b"A\x01: b\r\nContent-Length: 0\r\n\r\n", id="odd header name"),
+        pytest.param(OK + b"Content-Length : 0\r\n\r\n", id="space before the colon"),
+        pytest.param(OK + b"no colon\r\n\r\n", id="header without colon"),
+        pytest.param(OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", id="two lengths"),
+        pytest.param(OK + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", id="the same length twice"),
+        pytest.param(OK + b"Content-Length: 5, 6\r\n\r\nhello!", id="a list of lengths"),
+        pytest.param(OK + b"Content-Length: -5\r\n\r\nhello", id="negative length"),
+        pytest.param(OK + b"Content-Length: +5\r\n\r\nhello", id="length with a sign"),
+        pytest.param(OK + b"Content-Length: 0x5\r\n\r\nhello", id="length in hex"),
+        pytest.param(OK + b"Content-Length: 99999999999999999999\r\n\r\nhello", id="length beyond 64 bits"),
+        pytest.param(
+            OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", id="length and chunked"
+        ),
+        pytest.param(OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", id="compressed in transfer"),
+        pytest.param(OK + b"Transfer-Encoding: chunked, gzip\r\n\r\nhello", id="chunked is not the last"),
+        pytest.param(OK + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", id="unknown transfer coding"),
+        pytest.param(
+            OK + b"Transfer-Encoding: chunked\r\n\r\nfive\r\nhello\r\n0\r\n\r\n", id="chunk size in words"
+        ),
+        pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", id="negative chunk"),
+        pytest.param(
+            OK + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n", id="huge chunk"
+        ),
+        pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n", id="chunk too long"),
+        pytest.param(
+            OK + b"Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", id="LF after a chunk size"
+        ),
+    ],
+)
+async def test_what_is_not_http_is_a_protocol_error(serve, engine_pool, answer):
+    """Scenario 40: at once, and the connection is not used again."""
+    server = serve(per_connection(steps(raw(answer), hold), reply(body=b"hello")))
+    pool = engine_pool()
+    with pytest.raises(ProtocolError, match="sent no valid HTTP: "):
+        await pool.fetch(request_to(server, read=5.0))
+    assert (await pool.fetch(request_to(server))).body == b"hello"
+    await server.await_until(lambda s: s.connections_open == 1)
+    assert server.connections_accepted == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        pytest.param(b"HTTP/1.1 200 ", b"x" * 1000, id="status line"),
+        pytest.param(OK + b"X: ", b"x" * 1000, id="one header"),
+        pytest.param(OK, b"X: y\r\n", id="many headers"),
+        pytest.param(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", id="interim responses"),
+        pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"x" * 1000, id="chunk extension"),
+        pytest.param(
+            OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", b"X: y\r\n", id="trailers"
+        ),
+    ],
+)
+async def test_what_does_not_end_is_given_up_at_64_kib(serve, engine_pool, head, piece):
+    """Scenario 40: the server could send megabytes of it, and never gets so far."""
+    server = serve(endless(piece, head=head or piece))
+    with pytest.raises(ProtocolError, match="a header block of over 65536 bytes"):
+        await engine_pool().fetch(request_to(server, read=5.0))
+    await server.await_until(lambda s: s.connections_open == 0)
+
+
+async def test_a_header_block_of_over_64_kib_is_refused_even_when_it_ends(serve, engine_pool):
+    """Scenario 40: however its bytes happened to be cut up on their way."""
+    lines = b"X-Filler: " + b"x" * 990 + b"\r\n"
+    large = OK + lines * 70 + b"Content-Length: 5\r\n\r\nhello"
+    small = OK + lines * 60 + b"Content-Length: 5\r\n\r\nhello"
+    server, pool = serve(per_connection(steps(raw(large), hold), raw(small))), engine_pool()
+    with pytest.raises(ProtocolError, match="a header block of over 65536 bytes"):
+        await pool.fetch(request_to(server, read=5.0))
+    assert (await pool.fetch(request_to(server, read=5.0))).body == b"hello"
+
+
+# A compressed body that expands.
+
+BOMB = gzip.compress(b"0" * 10_000_000)  # ten kilobytes
+GZIPPED = reply(body=BOMB, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+
+
+async def test_a_compressed_completion_is_refused(serve):
+    """Scenario 40: it was asked to come as it is, and is not expanded; the connection is freed."""
+    server = serve(GZIPPED)
+    pool = pool_to(server)
+    with pytest.raises(InvalidResponse, match="a body compressed by 'gzip', which nobody had asked for"):
+        await pool.acomplete("Hello?")
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+async def test_a_compressed_stream_is_refused(serve):
+    """Scenario 40: as a whole answer is, by a task and by a thread."""
+    pool = pool_to(serve(GZIPPED))
+    with pytest.raises(InvalidResponse, match="compressed by 'gzip'"):
+        await anext(pool.astream("Hello?"))
+    with pytest.raises(InvalidResponse, match="compressed by 'gzip'"):
+        await asyncio.to_thread(next, pool.stream("Hello?"))
+
+
+async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve):
+    """Scenario 40: httpx would expand whatever comes."""
+    server = serve(GZIPPED)
+    pool = pool_to(server)
+    with pytest.raises(httpx.RemoteProtocolError, match="compressed its response by 'gzip'"):
+        await pool.arequest("GET", "models")
+    with pytest.raises(httpx.RemoteProtocolError, match="compressed its response by 'gzip'"):
+        await asyncio.to_thread(pool.request, "GET", "models")
+    assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
+
+
+async def test_who_asks_for_compression_gets_it(serve):
+    """Scenario 40: the caller's own header is the caller's own choice."""
+    server = serve(GZIPPED)
+    response = await pool_to(server).arequest("GET", "models", headers={"Accept-Encoding": "br, gzip;q=0.5"})
+    assert response.content == b"0" * 10_000_000
+
+
+# What we send.
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"headers": {"X-Own": "a\r\nX-Smuggled: b"}}, id="CRLF in a value"),
+        pytest.param({"headers": {"X-Own": "a\nb"}}, id="LF in a value"),
+        pytest.param({"headers": {"X-Own": "a\rb"}}, id="CR in a value"),
+        pytest.param({"headers": {"X-Own": "a\0b"}}, id="NUL in a value"),
+        pytest.param({"headers": {"X-Own\r\nX": "a"}}, id="CRLF in a name"),
+        pytest.param({"headers": {"X Own": "a"}}, id="space in a name"),
+        pytest.param({"headers": {"X:Own": "a"}}, id="colon in a name"),
+        pytest.param({"headers": {"": "a"}}, id="no name"),
+        pytest.param({"target": "/v1 HTTP/1.1\r\nX: y\r\n"}, id="CRLF in the path"),
+        pytest.param({"target": "/v1/a b"}, id="space in the path"),
+        pytest.param({"target": "/v1/\0"}, id="NUL in the path"),
+        pytest.param({"target": "/v1/\xe9"}, id="Latin-1 in the path"),
+        pytest.param({"method": "GET /\r\n"}, id="CRLF in the method"),
+        pytest.param({"method": ""}, id="no method"),
+        pytest.param({"headers": {"Content-Length": "3"}}, id="length longer than the body"),
+        pytest.param({"headers": {"Content-Length": "1"}}, id="length shorter than the body"),
+        pytest.param({"headers": {"Content-Length": "two"}}, id="length in words"),
+        pytest.param({"headers": {"Content-Length": "-2"}}, id="negative length"),
+        pytest.param({"headers": {"content-length": "2"}}, id="two lengths"),
+        pytest.param({"headers": {"Transfer-Encoding": "chunked"}}, id="length and chunked"),
+        pytest.param({"body": None, "headers": {"Transfer-Encoding": "gzip"}}, id="another coding"),
+        pytest.param({"body": None, "headers": {"Transfer-Encoding": "x", "Content-Length": "9"}}, id="both"),
+    ],
+)
+async def test_what_would_be_read_otherwise_than_it_was_written_is_refused(serve, engine_pool, wrong):
+    """Scenario 40: before it is sent, and before a connection is opened for it."""
+    server, pool = serve(echo), engine_pool()
+    with pytest.raises(InvalidRequest):
+        await pool.fetch(request_to(server, **wrong))
+    assert pool.stats().connections == 0
+    assert server.connections_accepted == 0
+
+
+async def test_a_body_shorter_or_longer_than_its_length_ends_the_connection(serve, engine_pool):
+    """Scenario 40: the server must not take the next request for the rest of this one."""
+    server, pool = serve(echo), engine_pool()
+    request = request_to(server, None)
+    request.headers[1] = (b"Content-Length", b"2")
+    for body in (b"a", b"abc"):
+        exchange = await pool.open(request)
+        with pytest.raises(InvalidRequest, match="than its Content-Length says"):
+            await exchange.home.arun(send_whole, exchange, body)
+        exchange.leave()
+    await server.await_until(lambda s: s.connections_open == 0)
+    assert server.requests == []
+
+
+async def send_whole(exchange, body):
+    await exchange.write(body)
+    await exchange.finish()
