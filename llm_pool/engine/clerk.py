@@ -87,8 +87,12 @@ class Clerk:
         self.enter(self.ledger.retire, entry, reason)
 
     def lost(self, entry: Entry) -> None:
-        """A connection has ended."""
-        self.enter(self.ledger.died, entry)
+        """On its home: a connection has ended. Nobody gets it any more; its slot is free a moment later.
+
+        An event loop closes the socket right after it has said so, and the other home would not wait for that.
+        """
+        self.enter(self.ledger.retire, entry, "lost")
+        _home(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
     def lose(self, home: Home) -> None:
         """A home ends, on whose loop this is called; or it has ended."""

@@ -1,0 +1,376 @@
+"""Who is let in, in which order, and what those are told who are not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from llm_pool.engine.errors import ConnectFailed, PoolFull, PoolTimeout
+from tests.fixtures.engine import request_to
+from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
+from tests.servers import ScriptedServer
+from tests.servers.behaviours import json_reply
+
+# The bound.
+
+
+async def test_connections_of_both_homes_together_never_exceed_max_connections(
+    server_loop, serve, engine_pool
+):
+    """Scenario 1: what holds for one home holds for the server loop and the portal together."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=3)
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(8):
+            calls.create_task(pool.fetch(request_to(server)))
+            calls.create_task(in_thread(pool.fetch_sync, request_to(server)))
+        await server.await_requests(3)
+        await until(lambda: pool.stats().waiting == 13)
+        assert server.connections_open == 3
+        server.gate("go").open()
+    assert len(server.requests) == 16
+    assert server.peak_open == 3
+
+
+async def test_connections_that_are_being_dialed_count(server_loop, serve, engine_pool, certificates):
+    """Scenario 1: no more handshakes are under way than there may be connections."""
+    server: ScriptedServer
+    server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
+    pool = engine_pool(max_connections=3, tls=trusting(certificates), http2=False)
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(5):
+            calls.create_task(pool.fetch(request_to(server)))
+            calls.create_task(in_thread(pool.fetch_sync, request_to(server)))
+        await server.gate("tls").await_reached(3)
+        await until(lambda: pool.stats().waiting == 10)
+        assert pool.stats().dialing == 3
+        assert server.connections_accepted == 3
+        server.gate("tls").open()
+    assert server.peak_open == 3
+
+
+# The queue.
+
+
+async def test_one_more_than_max_waiting_fails_at_once(each_home, serve, engine_pool):
+    """Scenario 2: the queue has room for two; the third is refused while those two go on waiting."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1, max_waiting=2, pool=30.0)
+    in_use = await occupy(pool, server)
+    waiting = await queue_up(pool, *(pool.fetch(request_to(server)) for _ in range(2)))
+    began = time.monotonic()
+    with pytest.raises(PoolFull):
+        await pool.fetch(request_to(server))
+    assert time.monotonic() - began < AT_ONCE
+    assert pool.stats().waiting == 2
+    server.gate("go").open()
+    await asyncio.gather(*in_use, *waiting)
+    assert len(server.requests) == 3
+
+
+async def test_a_refused_caller_leaves_room_for_the_next(each_home, serve, engine_pool):
+    """Scenario 2: refusing is no one-way street: when the queue has shortened, callers are let in again."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1, max_waiting=1)
+    in_use = await occupy(pool, server)
+    waiting = await queue_up(pool, pool.fetch(request_to(server)))
+    for _ in range(3):
+        with pytest.raises(PoolFull):
+            await pool.fetch(request_to(server))
+    server.gate("go").admit(1)
+    await asyncio.gather(*in_use)
+    await server.await_requests(2)
+    waiting += await queue_up(pool, pool.fetch(request_to(server)))
+    server.gate("go").open()
+    await asyncio.gather(*waiting)
+
+
+def test_a_thread_is_refused_in_the_same_way(serve, engine_pool):
+    """Scenario 2: PoolFull for callers without a loop."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1, max_waiting=0)
+
+    async def main():
+        in_use = await occupy(pool, server)
+        with pytest.raises(PoolFull):
+            await in_thread(pool.fetch_sync, request_to(server))
+        server.gate("go").open()
+        await asyncio.gather(*in_use)
+
+    asyncio.run(main())
+
+
+async def test_waiters_are_served_in_the_order_they_came(each_home, serve, engine_pool):
+    """Scenario 3: first come, first served, however long the queue."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    in_use = await occupy(pool, server)
+    order = [b"%d" % number for number in range(10)]
+    waiting = await queue_up(pool, *(pool.fetch(request_to(server, body)) for body in order))
+    server.gate("go").open()
+    await asyncio.gather(*in_use, *waiting)
+    assert bodies(server)[1:] == order
+
+
+async def test_threads_and_tasks_share_one_queue(serve, engine_pool):
+    """Scenario 3: on the portal a thread stands in the same queue as a coroutine."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    in_use = await occupy(pool, server)
+    order = [b"%d" % number for number in range(6)]
+    waiting = await queue_up(
+        pool,
+        *(
+            pool.fetch(request_to(server, body))
+            if number % 2
+            else in_thread(pool.fetch_sync, request_to(server, body))
+            for number, body in enumerate(order)
+        ),
+    )
+    server.gate("go").open()
+    await asyncio.gather(*in_use, *waiting)
+    assert bodies(server)[1:] == order
+
+
+async def test_a_newcomer_cannot_overtake(each_home, serve, engine_pool):
+    """Scenario 3: one who asks in the moment a connection comes free stands behind those who waited."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    newcomers = []
+
+    async def call_and_call_again() -> None:
+        await pool.fetch(request_to(server, b"first"))
+        newcomers.append(asyncio.create_task(pool.fetch(request_to(server, b"newcomer"))))
+
+    in_use = asyncio.create_task(call_and_call_again())
+    await server.await_requests(1)
+    waiting = await queue_up(pool, *(pool.fetch(request_to(server, b"waiter")) for _ in range(3)))
+    server.gate("go").open()
+    await asyncio.gather(in_use, *waiting)
+    await asyncio.gather(*newcomers)
+    assert bodies(server) == [b"first", b"waiter", b"waiter", b"waiter", b"newcomer"]
+
+
+# The pool timeout.
+
+
+async def test_the_pool_timeout_covers_the_queue(each_home, serve, engine_pool):
+    """Scenario 4: the wait in the queue."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    in_use = await occupy(pool, server)
+    with pytest.raises(PoolTimeout, match=r"within 0\.05 s"):
+        await pool.fetch(request_to(server, pool=0.05))
+    server.gate("go").open()
+    await asyncio.gather(*in_use)
+
+
+async def test_the_pool_timeout_covers_the_lookup_of_the_name(each_home, serve, engine_pool, fake_dns):
+    """Scenario 4: the wait for DNS, though the connect timeout is long."""
+    server = serve(json_reply())
+    fake_dns.names["llm.test"] = server.host
+    fake_dns.gate = server.gate("dns")
+    pool = engine_pool()
+    request = request_to(server, host="llm.test", pool=0.05, connect=30.0)
+    with pytest.raises(PoolTimeout, match="dialing 1"):
+        await pool.fetch(request)
+    server.gate("dns").open()
+    assert (await pool.fetch(request_to(server, host="llm.test"))).status == 200
+
+
+async def test_the_pool_timeout_covers_the_dial(each_home, serve, engine_pool, certificates):
+    """Scenario 4: the wait for the handshake; the dial goes on and serves the next caller."""
+    server: ScriptedServer
+    server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
+    pool = engine_pool(tls=trusting(certificates), http2=False)
+    with pytest.raises(PoolTimeout, match="dialing 1"):
+        await pool.fetch(request_to(server, pool=0.05, connect=30.0))
+    server.gate("tls").open()
+    assert (await pool.fetch(request_to(server))).status == 200
+    assert server.connections_accepted == 1
+
+
+async def test_the_pool_timeout_is_one_for_queue_and_dial_together(
+    each_home, serve, engine_pool, certificates
+):
+    """Scenario 4: a wait that begins in the queue and goes on with a dial does not begin anew."""
+    busy = serve(gated())
+    other: ScriptedServer
+    other = serve(json_reply(), tls=certificates.good, before_handshake=lambda: other.gate("tls").passage())
+    pool = engine_pool(max_connections=1, tls=trusting(certificates), http2=False)
+    in_use = await occupy(pool, busy)
+    began = time.monotonic()
+    waiting = await queue_up(pool, pool.fetch(request_to(other, pool=0.5, connect=30.0)))
+    busy.gate("go").open()
+    await other.gate("tls").await_reached()
+    with pytest.raises(PoolTimeout, match="dialing 1"):
+        await waiting[0]
+    assert 0.45 < time.monotonic() - began < 0.5 + AT_ONCE
+    other.gate("tls").open()
+    await asyncio.gather(*in_use)
+
+
+def test_the_pool_timeout_of_a_thread(serve, engine_pool):
+    """Scenario 4: a thread waits no longer than a task."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+
+    async def main():
+        in_use = await occupy(pool, server)
+        with pytest.raises(PoolTimeout):
+            await in_thread(pool.fetch_sync, request_to(server, pool=0.05))
+        server.gate("go").open()
+        await asyncio.gather(*in_use)
+
+    asyncio.run(main())
+
+
+async def test_a_waiter_that_timed_out_takes_no_connection_with_it(each_home, serve, engine_pool):
+    """Scenario 5: twenty have given up; the connection goes to the one who still waits, and is then idle."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    in_use = await occupy(pool, server)
+    impatient = await queue_up(pool, *(pool.fetch(request_to(server, b"x", pool=0.2)) for _ in range(20)))
+    patient = await queue_up(pool, pool.fetch(request_to(server, b"patient")))
+    results = await asyncio.gather(*impatient, return_exceptions=True)
+    assert {type(result) for result in results} == {PoolTimeout}
+    assert pool.stats().waiting == 1
+    server.gate("go").open()
+    await asyncio.gather(*in_use, *patient)
+    assert bodies(server) == [b"{}", b"patient"]
+    assert (pool.stats().idle, pool.stats().in_use) == (1, 0)
+    assert server.connections_accepted == 1
+
+
+async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_home, serve, engine_pool):
+    """Scenario 5: pool timeouts about as long as the calls before them, so that the two often meet."""
+    server = serve(json_reply())
+    pool = engine_pool(max_connections=1)
+    for number in range(40):
+        calls = (pool.fetch(request_to(server, pool=0.0003 * (number % 10))) for _ in range(10))
+        await asyncio.gather(*calls, return_exceptions=True)
+    assert (await pool.fetch(request_to(server))).status == 200
+    assert server.peak_open == 1
+
+
+# Many origins.
+
+
+async def test_a_busy_origin_does_not_starve_another(each_home, serve, engine_pool):
+    """Scenario 6: a caller to a second origin is served in its turn, not when the first origin is quiet."""
+    busy, other = serve(gated()), serve(json_reply())
+    pool = engine_pool(max_connections=2)
+    calls = await occupy(pool, busy, busy)
+    calls += await queue_up(pool, *(pool.fetch(request_to(busy)) for _ in range(3)))
+    calls += await queue_up(pool, pool.fetch(request_to(other)))
+    calls += await queue_up(pool, *(pool.fetch(request_to(busy)) for _ in range(10)))
+    busy.gate("go").admit(4)  # three for those who came before, one makes room
+    await other.await_requests(1)
+    assert len(busy.requests) == 5
+    busy.gate("go").open()
+    await asyncio.gather(*calls)
+    assert busy.peak_open == 2
+
+
+async def test_the_other_home_is_not_starved_either(server_loop, serve, engine_pool):
+    """Scenario 6: a thread gets its turn while the server loop is busy with the same origin."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    calls = await occupy(pool, server)
+    thread = in_thread(pool.fetch_sync, request_to(server, b"thread"))
+    calls += await queue_up(pool, thread)
+    calls += await queue_up(pool, *(pool.fetch(request_to(server, b"loop")) for _ in range(5)))
+    server.gate("go").open()
+    await asyncio.gather(*calls)
+    assert bodies(server)[1] == b"thread"
+    assert server.peak_open == 1
+
+
+async def test_max_connections_per_host_holds_over_both_homes(server_loop, serve, engine_pool):
+    """Scenario 6: two to one host, in whichever home, and room left for another host."""
+    busy, other = serve(gated()), serve(json_reply())
+    pool = engine_pool(max_connections=4, max_connections_per_host=2)
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(4):
+            calls.create_task(pool.fetch(request_to(busy)))
+            calls.create_task(in_thread(pool.fetch_sync, request_to(busy)))
+        await busy.await_requests(2)
+        assert (await pool.fetch(request_to(other, pool=AT_ONCE))).status == 200
+        await until(lambda: pool.stats().waiting == 6)
+        busy.gate("go").open()
+    assert len(busy.requests) == 8
+    assert busy.peak_open == 2
+
+
+async def test_an_idle_connection_makes_way_for_another_origin(each_home, serve, engine_pool):
+    """Scenario 7: at the bound, the idle connection of A is closed before B is dialed."""
+    first, second = serve(json_reply()), serve(json_reply())
+    pool = engine_pool(max_connections=1)
+    for _ in range(3):
+        await pool.fetch(request_to(first))
+        await pool.fetch(request_to(second))
+    assert (first.connections_accepted, second.connections_accepted) == (3, 3)
+    assert first.peak_open == second.peak_open == 1
+    assert pool.stats().closed == {"evicted": 5}
+
+
+async def test_an_idle_connection_makes_way_for_the_other_home(server_loop, serve, engine_pool):
+    """Scenario 7: at the bound, a connection idle on the server loop is closed so that a thread may dial."""
+    server = serve(json_reply())
+    pool = engine_pool(max_connections=1)
+    for _ in range(3):
+        await pool.fetch(request_to(server))
+        await in_thread(pool.fetch_sync, request_to(server))
+    assert server.connections_accepted == 6
+    assert server.peak_open == 1
+
+
+async def test_an_origin_that_has_no_connection_gets_one_in_its_turn(each_home, serve, engine_pool):
+    """Scenario 7: five origins share two connections, all of them busy all the time."""
+    servers = [serve(json_reply()) for _ in range(5)]
+    pool = engine_pool(max_connections=2)
+
+    async def call_often(server: ScriptedServer) -> None:
+        for _ in range(10):
+            await pool.fetch(request_to(server))
+
+    await asyncio.gather(*(call_often(server) for server in servers for _ in range(2)))
+    assert [len(server.requests) for server in servers] == [20] * 5
+
+
+# What those are told who are not let in.
+
+
+async def test_refusals_say_what_the_pool_looks_like(each_home, serve, engine_pool):
+    """Scenario 8: in use, idle, dialing, waiting, max, and the last dial failure."""
+    server, dead = serve(gated()), serve(json_reply())
+    dead.refuse()
+    pool = engine_pool("gpt", max_connections=2, max_waiting=1)
+    with pytest.raises(ConnectFailed) as failure:
+        await pool.fetch(request_to(dead))
+    in_use = await occupy(pool, server, server)
+    state = "in use 2, idle 0, dialing 0, waiting 1, max 2"
+    with pytest.raises(PoolTimeout) as timeout:
+        await pool.fetch(request_to(server, pool=0.05))
+    assert "'gpt'" in str(timeout.value)
+    assert str(server.url) in str(timeout.value)
+    assert f"({state}; last dial failure: {failure.value})" in str(timeout.value)
+
+    waiting = await queue_up(pool, pool.fetch(request_to(server)))
+    with pytest.raises(PoolFull) as full:
+        await pool.fetch(request_to(server))
+    assert f"({state}; last dial failure: {failure.value})" in str(full.value)
+    server.gate("go").open()
+    await asyncio.gather(*in_use, *waiting)
+
+
+async def test_refusals_of_a_pool_that_dials_say_so(each_home, serve, engine_pool, certificates):
+    """Scenario 8: the figures are those of the moment."""
+    server: ScriptedServer
+    server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
+    pool = engine_pool(max_connections=5, tls=trusting(certificates), http2=False)
+    with pytest.raises(PoolTimeout, match="in use 0, idle 0, dialing 1, waiting 1, max 5"):
+        await pool.fetch(request_to(server, pool=0.05))
+    server.gate("tls").open()
