@@ -41,7 +41,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).replace("_", " ").lower()
+        return (error.reason or "no valid PEM").replace("_", " ").lower()
     if isinstance(error, ConnectionError):
         return "the connection was closed during the handshake"
     return reason(error)

@@ -1,0 +1,294 @@
+"""TLS: whom the pool trusts, what it says when it does not, and what it never sends then."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from llm_pool.engine.config import TLS
+from llm_pool.engine.errors import ConnectTimeout, LLMPoolError, TLSFailed
+from llm_pool.engine.portal import adopt_server_loop, release_server_loop
+from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.servers.behaviours import close, hold, json_reply, reset, send, steps
+
+REFUSED = {
+    "wrong_name": r"(Hostname|IP address) mismatch, certificate is not valid for '{host}'\.",
+    "expired": "certificate has expired",
+    "self_signed": "self.signed certificate",
+    "unknown_authority": "unable to get local issuer certificate",
+}
+
+
+@pytest.fixture(params=["portal", "server loop"])
+async def home(request):
+    """Both homes, one after the other."""
+    if request.param == "server loop":
+        adopt_server_loop()
+    yield
+    release_server_loop()
+
+
+def tls_of(server, connection=0):
+    """The server's end of the TLS of a connection."""
+    return server.connections[connection]._transport.get_extra_info("ssl_object")
+
+
+# Whom it trusts.
+
+
+@pytest.mark.parametrize("host", [None, "llm.test"], ids=["address", "name"])
+@pytest.mark.parametrize("fault", REFUSED)
+async def test_a_bad_certificate_is_named_and_nothing_is_sent(
+    serve, engine_pool, certificates, fake_dns, fault, host
+):
+    """Scenario 49: the error names host and reason; no byte of the request reaches the server."""
+    server = serve(json_reply(), tls=getattr(certificates, fault))
+    fake_dns.names["llm.test"] = "127.0.0.1"
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    request = request_to(server, host=host)
+    reason = REFUSED[fault].format(host=request.origin.host)
+    message = rf"^no TLS connection to {request.origin}: its certificate was refused: {reason}"
+    with pytest.raises(TLSFailed, match=message):
+        await pool.fetch(request)
+    await server.await_until(lambda s: s.handshake_failures and s.connections_open == 0)
+    assert (server.handshakes, server.requests) == (0, [])
+    assert server.connections[0].bytes_received == 0
+    assert sockets_of(pool) == []
+
+
+async def test_the_systems_authorities_do_not_know_the_tests(serve, engine_pool, certificates, home):
+    """Scenario 49: without a ``ca_file`` the trust store of the system counts."""
+    server = serve(json_reply(), tls=certificates.good)
+    with pytest.raises(TLSFailed, match=r"unable to get local issuer certificate$"):
+        await engine_pool().fetch(request_to(server))
+    assert server.handshakes == 0
+
+
+async def test_nothing_is_verified_where_that_is_asked_for(serve, engine_pool, certificates, home):
+    """Scenario 49: ``verify: False`` takes any certificate."""
+    server = serve(json_reply(), tls=certificates.self_signed)
+    assert (await engine_pool(tls=TLS(verify=False)).fetch(request_to(server))).status == 200
+
+
+@pytest.mark.parametrize("host", ["llm.test", "llm.test.", "LLM.TEST", "a.llm.test"])
+async def test_a_good_certificate_is_taken_for_all_its_names(
+    serve, engine_pool, certificates, fake_dns, host
+):
+    """Scenario 49: the root's dot is no part of the name; SNI says which host is meant."""
+    names = []
+    context = certificates.authority.issue_cert("llm.test", "*.llm.test")
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.configure_cert(server_side)
+    server_side.sni_callback = lambda _, name, __: names.append(name)
+    server = serve(json_reply(), tls=server_side)
+    fake_dns.names[host] = "127.0.0.1"
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    assert (await pool.fetch(request_to(server, host=host))).status == 200
+    assert [name.lower() for name in names] == [host.lower().rstrip(".")]
+
+
+async def test_an_ipv6_address_has_a_certificate_too(serve, engine_pool, certificates):
+    """Scenario 49: the address in the certificate, and no SNI."""
+    server = serve(json_reply(), tls=certificates.good, host="::1")
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    assert (await pool.fetch(request_to(server))).status == 200
+
+
+async def test_a_client_certificate_opens_the_door(serve, engine_pool, certificates, home):
+    """Scenario 49: with ``client_cert`` the server answers; without it no request is read."""
+    server = serve(json_reply(), tls=certificates.wants_client)
+    trust = {"ca_file": certificates.ca_file}
+    known = engine_pool(tls=TLS(**trust, client_cert=certificates.client_cert))
+    assert (await known.fetch(request_to(server))).status == 200
+    unknown = engine_pool(tls=TLS(**trust))
+    with pytest.raises(LLMPoolError):
+        await unknown.fetch(request_to(server))
+    assert len(server.requests) == 1
+
+
+async def test_a_context_of_the_users_own_takes_the_place_of_the_settings(serve, engine_pool, certificates):
+    """Scenario 49: as it is, and for all connections."""
+    server = serve(json_reply(), tls=certificates.good)
+    pool = engine_pool(tls=TLS(context=certificates.client_context(), ca_file="/nowhere/ca.pem"))
+    assert (await pool.fetch(request_to(server))).status == 200
+
+
+# Files.
+
+
+@pytest.fixture
+def locked_key(certificates, tmp_path):
+    """The client's key under the password "open sesame"."""
+    certificate, key = certificates.client_cert
+    plain = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        plain.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"open sesame"),
+        )
+    )
+    return certificate, str(locked)
+
+
+async def test_a_key_may_have_a_password(serve, engine_pool, certificates, locked_key):
+    """Scenario 49: (certificate, key, password)."""
+    server = serve(json_reply(), tls=certificates.wants_client)
+    tls = TLS(ca_file=certificates.ca_file, client_cert=(*locked_key, "open sesame"))
+    assert (await engine_pool(tls=tls).fetch(request_to(server))).status == 200
+
+
+@pytest.mark.parametrize("password", [(), ("close sesame",)], ids=["none", "wrong"])
+async def test_a_key_without_its_password_is_an_error_and_asks_nobody(
+    serve, engine_pool, certificates, locked_key, password
+):
+    """Scenario 49: OpenSSL does not ask at the terminal, and the password is not told."""
+    server = serve(json_reply(), tls=certificates.good)
+    tls = TLS(ca_file=certificates.ca_file, client_cert=(*locked_key, *password))
+    with pytest.raises(TLSFailed, match=r"^the TLS setting client_cert \(.*\) cannot be used: ") as caught:
+        await engine_pool(tls=tls).fetch(request_to(server))
+    assert "sesame" not in f"{caught.value!r} {tls!r}"
+    assert server.connections_accepted == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file or directory"), (b"", ""), (b"rubbish", ""), (b"\0", "")]
+)
+@pytest.mark.parametrize("setting", ["ca_file", "client_cert"])
+async def test_a_file_that_is_of_no_use_is_named(
+    serve, engine_pool, certificates, tmp_path, setting, content, reason
+):
+    """Scenario 49: which setting, which file, and what is wrong with it."""
+    path = tmp_path / "file.pem"
+    if content is not None:
+        path.write_bytes(content)
+    server = serve(json_reply(), tls=certificates.good)
+    tls = TLS(**{"ca_file": certificates.ca_file, setting: str(path)})
+    with pytest.raises(
+        TLSFailed, match=rf"^the TLS setting {setting} \({path}\) cannot be used: {reason}"
+    ) as caught:
+        await engine_pool(tls=tls).fetch(request_to(server))
+    assert not str(caught.value).endswith(": ")
+    assert ".c:" not in str(caught.value)
+
+
+async def test_a_file_that_appears_is_read_at_the_next_dial(serve, engine_pool, certificates, tmp_path):
+    """Scenario 49: a bad setting is not for ever: a mounted secret may come late."""
+    late = tmp_path / "late.pem"
+    server = serve(json_reply(), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=str(late)))
+    with pytest.raises(TLSFailed):
+        await pool.fetch(request_to(server))
+    late.write_bytes(certificates.authority.cert_pem.bytes())
+    assert (await pool.fetch(request_to(server))).status == 200
+
+
+async def test_contexts_are_built_once_and_on_no_event_loop(serve, engine_pool, certificates, monkeypatch):
+    """Scenario 49: one context for all connections of a pool, over both homes, built off the loops."""
+    built = []
+    build = ssl.create_default_context
+
+    def watched(*args, **kwargs):
+        built.append(threading.current_thread().name)
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(ssl, "create_default_context", watched)
+    server = serve(json_reply(), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    request = request_to(server)
+    adopt_server_loop()
+    try:
+        calls = [pool.fetch(request) for _ in range(4)]
+        await asyncio.gather(*calls, asyncio.to_thread(pool.fetch_sync, request))
+    finally:
+        release_server_loop()
+    assert server.handshakes > 1
+    assert len(built) == 1
+    assert built[0] not in {threading.current_thread().name, "llm_pool-portal"}
+
+
+# The handshake.
+
+
+async def hello(conn):
+    """The client has begun its handshake."""
+    await conn.read_some()
+
+
+@pytest.mark.parametrize("http2", [True, False])
+async def test_alpn_says_what_is_spoken(serve, engine_pool, certificates, http2):
+    """Scenario 49: a server that speaks HTTP/1.1 only is told so in the handshake."""
+    server = serve(json_reply(), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file), http2=http2)
+    await pool.fetch(request_to(server))
+    assert tls_of(server).selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (steps(hello, close), "the connection was closed during the handshake|.*eof"),
+        (steps(hello, reset), "the connection was closed during the handshake"),
+        (steps(send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), hold), "wrong version number|record layer failure"),
+        (steps(send(b"\0" * 64), hold), "."),
+    ],
+    ids=["FIN", "RST", "plain HTTP", "rubbish"],
+)
+async def test_a_server_that_speaks_no_tls_is_a_clear_error(
+    serve, engine_pool, certificates, script, reason, home
+):
+    """Scenario 49: one sentence with host and reason."""
+    server = serve(script)
+    request = request_to(server)
+    request.origin = request.origin._replace(scheme="https")
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    with pytest.raises(TLSFailed, match=rf"^no TLS connection to {request.origin}: ({reason})") as caught:
+        await pool.fetch(request)
+    assert ".c:" not in str(caught.value)
+    assert sockets_of(pool) == []
+
+
+async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(serve, engine_pool, certificates, home):
+    """Scenario 49: and leaves no socket."""
+    server = serve(hold)
+    request = request_to(server, connect=0.1)
+    request.origin = request.origin._replace(scheme="https")
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    with pytest.raises(ConnectTimeout, match=rf"^no connection to {request.origin} within 0.1 s$"):
+        await pool.fetch(request)
+    assert sockets_of(pool) == []
+    await server.await_until(lambda s: s.connections_open == 0)
+
+
+async def test_a_connection_is_closed_with_a_tls_goodbye(serve, engine_pool, certificates, home):
+    """Scenario 49: the server sees an end in good order, not a truncation."""
+    server = serve(json_reply(), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    await pool.fetch(request_to(server))
+    await pool.aclose()
+    await server.await_until(lambda s: s.disconnects)
+    assert server.disconnects[0].reason == "eof"
+
+
+async def test_a_server_that_does_not_answer_the_goodbye_holds_up_a_close_for_a_second(
+    serve, engine_pool, certificates, home
+):
+    """Scenario 49: the socket is gone after ``TLS_CLOSE_SECONDS``."""
+
+    async def deaf(conn):
+        conn.pause_reading()
+        conn.server.mark("deaf")
+        await conn.hold()
+
+    server = serve(steps(json_reply(), deaf), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    await pool.fetch(request_to(server))
+    await server.await_mark("deaf")
+    await pool.aclose()
+    await until_pool(pool, lambda: sockets_of(pool) == [])
