@@ -109,7 +109,7 @@ async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
     except LLMPoolError as error:
         yield _error_event(error)
     finally:
-        stream.close()
+        await stream.aclose()
 
 
 def _text_events(chunks: list[Chunk]) -> bytes:

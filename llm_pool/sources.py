@@ -12,6 +12,7 @@ from llm_pool.completions import Timing
 from llm_pool.engine import Exchange, Headers, Marks
 from llm_pool.engine.errors import LLMPoolError
 from llm_pool.providers.base import Head
+from llm_pool.transports.body import AsyncBody
 from llm_pool.transports.errors import adopted, public
 
 __all__ = ["AsyncHTTPXSource", "HTTPXSource", "HeaderView", "Source", "StraightSource", "timing_of"]
@@ -27,6 +28,7 @@ class Source(Protocol):
     def read(self) -> bytes: ...
     async def aread(self) -> bytes: ...
     def leave(self) -> None: ...
+    async def aleave(self) -> None: ...
 
 
 class StraightSource:
@@ -55,6 +57,10 @@ class StraightSource:
         """Free the connection. From any thread, any number of times."""
         self._exchange.leave()
 
+    async def aleave(self) -> None:
+        """``leave``. Does not wait."""
+        self._exchange.leave()
+
 
 class HTTPXSource:
     """A streamed response of an ``httpx.Client``."""
@@ -78,6 +84,10 @@ class HTTPXSource:
         """See ``Source``."""
         self._response.close()
 
+    async def aleave(self) -> None:
+        """See ``Source``."""
+        await asyncio.to_thread(self.leave)
+
 
 class AsyncHTTPXSource:
     """A streamed response of an ``httpx.AsyncClient``. Read by tasks only."""
@@ -99,9 +109,13 @@ class AsyncHTTPXSource:
 
     def leave(self) -> None:
         """See ``Source``. Our own transport's responses are freed at once, others when they are collected."""
-        exchange: Exchange | None = self._response.extensions.get("llm_pool_exchange")
-        if exchange is not None:
-            exchange.leave()
+        body: AsyncBody | None = self._response.extensions.get("llm_pool_body")
+        if body is not None:
+            body.leave()
+
+    async def aleave(self) -> None:
+        """Close the response, whosesoever it is."""
+        await self._response.aclose()
 
 
 class HeaderView(Mapping[str, str]):

@@ -69,6 +69,9 @@ class Stream:
             if self._fails(error):
                 raise
             return []
+        finally:
+            if self._over:
+                await self.aclose()
 
     def step(self) -> list[Chunk]:
         """``astep`` for a plain thread."""
@@ -94,6 +97,12 @@ class Stream:
         self._ready.clear()
         if self._source is not None:
             self._source.leave()
+
+    async def aclose(self) -> None:
+        """``close``, in a task of its own event loop."""
+        self.close()
+        if self._source is not None:
+            await self._source.aleave()
 
     def __del__(self) -> None:
         if getattr(self, "_over", True) or self._source is None:
@@ -194,17 +203,13 @@ class AsyncCompletionStream(Stream):
             raise StopAsyncIteration
         return self._ready.popleft()
 
-    async def aclose(self) -> None:
-        """``close``, by the name that async code expects. Does not wait."""
-        self.close()
-
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        await self.aclose()
 
 
 async def _apieces(source: Source) -> AsyncIterator[bytes]:

@@ -72,7 +72,7 @@ class Provider(ABC):
         """By what name the provider knows this exchange."""
         for name in self.request_id_headers:
             if value := head.headers.get(name):
-                return value
+                return str(answers.redact(value, head.secret))
         return None
 
     def error_from_response(self, head: Head, body: bytes) -> APIStatusError:

@@ -22,7 +22,8 @@ class _Held:
         self._opened_at = place_of_call()
         self._left = False
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Free the connection, without waiting for it. From any thread, any number of times."""
         self._left = True
         self._exchange.leave()
 
@@ -48,15 +49,15 @@ class Body(_Held):
         except LLMPoolError as error:
             raise public(error) from error.__cause__
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         if not data:
             raise StopIteration
         return data
 
     def close(self) -> None:
-        """Free the connection. Any number of times."""
-        self._leave()
+        """``leave``, as httpx calls it."""
+        self.leave()
 
 
 class AsyncBody(_Held):
@@ -72,12 +73,12 @@ class AsyncBody(_Held):
         except LLMPoolError as error:
             raise public(error) from error.__cause__
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         if not data:
             raise StopAsyncIteration
         return data
 
     async def aclose(self) -> None:
-        """Free the connection, without waiting for it. Any number of times."""
-        self._leave()
+        """``leave``, as httpx calls it."""
+        self.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -56,11 +57,14 @@ def is_plain(client: httpx.AsyncClient | httpx.Client) -> bool:
         and not any(client._event_hooks.values())
         and _NAMES.isdisjoint(client.__dict__)
         and _NAMES.isdisjoint(transport.__dict__)
-        and all(map(_is_stock, _ASYNC_DOORS if isinstance(client, httpx.AsyncClient) else _SYNC_DOORS))
+        and _are_stock(_ASYNC_DOORS if isinstance(client, httpx.AsyncClient) else _SYNC_DOORS)
     )
 
 
-def _is_stock(door: _Door) -> bool:
+def _are_stock(doors: Iterable[_Door]) -> bool:
     # Wrappers copy names and modules, but not the namespace in which they were written.
-    function: Any = door.place.__dict__[door.name]
-    return type(function) is FunctionType and function.__globals__["__name__"] == door.module
+    for place, name, module in doors:
+        function: Any = place.__dict__[name]
+        if type(function) is not FunctionType or function.__globals__["__name__"] != module:
+            return False
+    return True

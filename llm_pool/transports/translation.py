@@ -44,14 +44,15 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
         raise ProtocolError(
             f"{exchange.request.origin} compressed its response by {coding!r}, which nobody had asked for"
         )
+    content = body(exchange)
     extensions = {
         "http_version": exchange.http_version,
         "reason_phrase": exchange.reason,
         "llm_pool_marks": exchange.marks,
-        "llm_pool_exchange": exchange,
+        "llm_pool_body": content,
     }
     return httpcore.Response(
-        exchange.status, headers=exchange.headers, content=body(exchange), extensions=extensions
+        exchange.status, headers=exchange.headers, content=content, extensions=extensions
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.deployments.launcher import SERVERS, Deployment, deployed
-from tests.deployments.upstream import model
+from tests.fixtures.model import model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

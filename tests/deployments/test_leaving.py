@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deployments.browser import Browser
-from tests.deployments.upstream import model
+from tests.fixtures.model import model
 from tests.servers import Gate
 
 if TYPE_CHECKING:

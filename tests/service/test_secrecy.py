@@ -1,0 +1,195 @@
+"""The API key is seen by the provider and by nobody else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from django.conf import settings
+from django.test import RequestFactory
+from django.views.debug import ExceptionReporter
+
+from llm_pool import exceptions, pools
+from llm_pool.engine import Request
+from tests.servers.behaviours import echo, json_reply, reply, steps
+from tests.servers.ports import refused_port
+from tests.service.calls import CALLS, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_pool.service import LLMPool
+    from tests.servers import Script, ScriptedServer
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_key_that_the_provider_repeats_is_shown_as_stars(
+    call: str, secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    says = {"error": {"message": f"Incorrect API key: {secret}.", "code": secret}}
+    pool = configure(serve(json_reply(says, status=401, headers={"X-Request-Id": secret})))
+    with pytest.raises(exceptions.AuthenticationFailed) as caught:
+        ask(call, pool)
+    error = caught.value
+    assert "***" in str(error)
+    seen = [str(error), repr(error), str(error.body), error.response.text, str(error.code), str(vars(error))]
+    assert [text for text in seen if secret in text] == []
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_reply({"error": {"message": "no"}}, status=401),
+        reply(200, b"<html>"),
+        steps(reply(200, b"", {"Content-Length": "9"})),
+    ],
+)
+def test_no_log_and_no_report_of_an_error_shows_the_key(
+    answer: Script,
+    hooked: bool,
+    call: str,
+    secret: str,
+    configure: Callable[..., LLMPool],
+    serve: Callable[..., ScriptedServer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Django's page of an error, and the likes of Sentry, show the local variables of every frame."""
+    caplog.set_level(logging.DEBUG)
+    pool = configure(serve(answer), TIMEOUTS={"read": 0.3})
+    if hooked:
+        pool.client.event_hooks = {"request": [lambda request: None]}
+
+        async def look_on(request: httpx.Request) -> None: ...
+
+        pool.aclient.event_hooks = {"request": [look_on]}
+    with pytest.raises(exceptions.LLMPoolError):
+        ask(call, pool)
+    assert_hidden(secret, pool, sys.exc_info() if sys.exc_info()[0] else capture(call, pool), caplog)
+
+
+def test_a_dead_provider_shows_no_key_either(
+    secret: str,
+    configure: Callable[..., LLMPool],
+    upstream: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with refused_port() as port:
+        pool = configure(upstream, BASE_URL=f"http://127.0.0.1:{port}/v1")
+        for call in CALLS:
+            assert_hidden(secret, pool, capture(call, pool), caplog)
+
+
+def test_no_repr_shows_the_key(
+    secret: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    pool = configure(upstream, HEADERS={"X-Token": secret})
+    ask("complete", pool)
+    request = pool.aclient.build_request("GET", "models")
+    values = [pool, pools, pool.settings, pool.settings.key(), pool.engine, pool.engine.config, pool.stats()]
+    values += [
+        pool.client,
+        pool.aclient,
+        request,
+        pool.client.auth,
+        pool.stream("hi"),
+        pool.client._transport,
+    ]
+    values += [Request(pool._sender.origin, b"GET", b"/", pool._sender._fixed_headers(pool.settings.key()))]
+    values += [vars(pool), vars(pool.settings.provider)]
+    assert [value for value in values if secret in repr(value)] == []
+    assert upstream.requests[0].headers["authorization"] == f"Bearer {secret}"  # it is the one in use
+
+
+def test_the_key_goes_to_its_own_origin_only(
+    secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    """By an absolute URL or by a redirect: neither the key nor what is in HEADERS."""
+    elsewhere = serve(echo)
+
+    async def redirect(conn: Any) -> None:
+        request = await conn.read_request()
+        target = request.target.removeprefix("/v1")
+        to = f"{elsewhere.url}{target}" if target == "/away" else "/v1/away"
+        await conn.respond(307, {"Location": to})
+
+    home = serve(redirect)
+    pool = configure(home, HEADERS={"X-Token": "own"})
+    pool.request("GET", f"{elsewhere.url}/absolute")
+    pool.request("GET", "here", follow_redirects=True)
+    pool.request("GET", "here", follow_redirects=True, headers={"Authorization": "Bearer mine"})
+    assert [request.target for request in home.requests[:2]] == ["/v1/here", "/v1/away"]
+    assert {request.headers.get("x-token") for request in home.requests} == {"own"}
+    assert [request.headers["authorization"] for request in home.requests[::2]] == [
+        f"Bearer {secret}",
+        "Bearer mine",
+    ]
+    assert [request.target for request in elsewhere.requests] == ["/absolute", "/away", "/away"]
+    for request in elsewhere.requests:
+        assert "authorization" not in request.headers
+        assert "x-token" not in request.headers
+
+
+async def test_the_async_client_keeps_the_key_at_home_too(
+    secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    elsewhere = serve(echo)
+    home = serve(reply(307, headers={"Location": f"{elsewhere.url}/away"}))
+    pool = configure(home, HEADERS={"X-Token": "own"})
+    await pool.arequest("GET", f"{elsewhere.url}/absolute")
+    await pool.arequest("POST", "here", json={}, follow_redirects=True)
+    assert home.requests[0].headers["authorization"] == f"Bearer {secret}"
+    assert [request.target for request in elsewhere.requests] == ["/absolute", "/away"]
+    assert not any({"authorization", "x-token"} & set(request.headers) for request in elsewhere.requests)
+
+
+def test_a_requests_own_authorization_wins(
+    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    pool = configure(serve(echo))
+    answer = pool.request("GET", "models", headers={"Authorization": "Bearer mine"})
+    assert answer.json()["headers"]["authorization"] == "Bearer mine"
+
+
+def test_a_rotated_key_is_taken_up(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+    keys = iter(["first", "second", "third"])
+    pool = configure(upstream, API_KEY=lambda: next(keys))
+    ask("complete", pool)
+    ask("stream", pool)
+    pool.request("POST", "chat/completions", json={"messages": [{"content": "hi"}]})
+    assert [request.headers["authorization"] for request in upstream.requests] == [
+        "Bearer first",
+        "Bearer second",
+        "Bearer third",
+    ]
+
+
+def capture(call: str, pool: LLMPool) -> Any:
+    try:
+        ask(call, pool)
+    except exceptions.LLMPoolError:
+        return sys.exc_info()
+    raise AssertionError("nothing was raised")
+
+
+def assert_hidden(secret: str, pool: LLMPool, caught: Any, caplog: pytest.LogCaptureFixture) -> None:
+    request = RequestFactory().get("/")
+    settings_before = settings.DEBUG
+    settings.DEBUG = True
+    try:
+        page = ExceptionReporter(request, *caught).get_traceback_html()
+    finally:
+        settings.DEBUG = settings_before
+    assert "pool" in page
+    assert secret not in page
+    frames = traceback.TracebackException(*caught, capture_locals=True)
+    own = [frame for frame in frames.stack if "llm_pool" in frame.filename or "httpx" in frame.filename]
+    assert own
+    assert [frame for frame in own if secret in str(frame.locals)] == []
+    assert secret not in caplog.text
