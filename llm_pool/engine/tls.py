@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from .config import TLS
 from .errors import TLSFailed, reason
 
 __all__ = ["build_context", "describe", "server_name"]
+
+MAX_SESSIONS = 100  # servers remembered; callers choose them
 
 
 def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
@@ -27,6 +30,7 @@ def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
         with _naming("client_cert", certificate):
             # The empty password: without any, OpenSSL would ask on the terminal.
             context.load_cert_chain(certificate, key, password or "")
+    context.sslobject_class = _resuming()
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
 
@@ -45,6 +49,31 @@ def describe(error: Exception) -> str:
     if isinstance(error, ConnectionError):
         return "the connection was closed during the handshake"
     return reason(error)
+
+
+def _resuming() -> type[ssl.SSLObject]:
+    """TLS connections that offer the server the session of the last one to it (RFC 8446, section 2.2).
+
+    asyncio has no argument for a session; the class of a context's connections is the way in. One thread's
+    connections do not read another's session, which OpenSSL replaces whenever the server sends a new ticket.
+    """
+    latest: dict[tuple[int, str | None], ssl.SSLObject] = {}
+
+    class Resuming(ssl.SSLObject):
+        begun = False
+
+        def do_handshake(self) -> None:
+            key = (threading.get_ident(), self.server_hostname)
+            last = latest.get(key)
+            if not self.begun and last is not None and last.session is not None:
+                self.session = last.session
+            self.begun = True
+            super().do_handshake()
+            if len(latest) >= MAX_SESSIONS:
+                latest.clear()
+            latest[key] = self
+
+    return Resuming
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from llm_pool.engine.errors import ConnectTimeout, LLMPoolError, TLSFailed
 from llm_pool.engine.portal import adopt_server_loop, release_server_loop
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.servers.behaviours import close, hold, json_reply, reset, send, steps
+from tests.servers.tls import server_context
 
 REFUSED = {
     "wrong_name": r"(Hostname|IP address) mismatch, certificate is not valid for '{host}'\.",
@@ -228,6 +229,62 @@ async def test_alpn_says_what_is_spoken(serve, engine_pool, certificates, http2)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file), http2=http2)
     await pool.fetch(request_to(server))
     assert tls_of(server).selected_alpn_protocol() == "http/1.1"
+
+
+one_answer = steps(json_reply(headers={"Connection": "close"}), close)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_the_next_connection_resumes_the_session_of_the_last(
+    serve, engine_pool, certificates, version, home
+):
+    """Scenario 49: the server sees a short handshake, also when the last connection has ended."""
+    context = server_context(certificates.authority.issue_cert("127.0.0.1"))
+    context.minimum_version = context.maximum_version = version
+    server = serve(one_answer, tls=context)
+    reused = []
+    server.script = steps(lambda conn: _note(conn, reused), server.script)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    for _ in range(3):
+        assert (await pool.fetch(request_to(server))).status == 200
+    assert server.handshakes == 3
+    assert reused == [False, True, True]
+
+
+async def _note(conn, reused):
+    reused.append(conn._transport.get_extra_info("ssl_object").session_reused)
+
+
+@pytest.mark.parametrize("fault", ["self_signed", "unknown_authority", "expired"])
+async def test_a_session_opens_no_other_servers_door(serve, engine_pool, certificates, fake_dns, fault):
+    """Scenario 49: a server of the same name that cannot resume must show its certificate."""
+    server, other = (
+        serve(json_reply(), tls=certificates.good),
+        serve(json_reply(), tls=getattr(certificates, fault)),
+    )
+    fake_dns.names["llm.test"] = "127.0.0.1"
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    assert (await pool.fetch(request_to(server, host="llm.test"))).status == 200
+    for _ in range(2):
+        with pytest.raises(TLSFailed):
+            await pool.fetch(request_to(other, host="llm.test"))
+    assert other.requests == []
+
+
+async def test_both_homes_resume_at_the_same_time(serve, engine_pool, certificates):
+    """Scenario 49: sessions stay on their thread."""
+    server = serve(one_answer, tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    adopt_server_loop()
+    try:
+        for _ in range(10):
+            here, there = (
+                pool.fetch(request_to(server)),
+                asyncio.to_thread(pool.fetch_sync, request_to(server)),
+            )
+            assert [whole.status for whole in await asyncio.gather(here, there)] == [200, 200]
+    finally:
+        release_server_loop()
 
 
 @pytest.mark.parametrize(
