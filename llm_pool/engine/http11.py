@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import httptools
@@ -27,6 +28,7 @@ __all__ = ["HTTP11Connection"]
 MAX_HEAD = 64 * 1024  # bytes that may come without completing a head or bringing any body
 SPOKEN = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 TOO_LONG = f"a header block of over {MAX_HEAD} bytes"
+SLICE = 64 * 1024  # bytes of a body that go out at a time
 DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 64 * 1024
 
@@ -45,6 +47,7 @@ class HTTP11Connection(Connection):
         self._parser = httptools.HttpResponseParser(self)
         self._watchdog = Watchdog(home.loop, self._timed_out)
         self._writing_paused = False
+        self._rest = memoryview(b"")  # of a body that the transport had no room for
         self._unwritten = 0
         self._silent_bytes = 0
         self._dirty = False
@@ -74,9 +77,13 @@ class HTTP11Connection(Connection):
         head, self._framing = encode_head(request, self._forward)
         self._exchange = exchange
         self._reset_response()
-        self.transport.write(head if request.body is None else head + request.body)
+        body = request.body or b""
+        self._rest = memoryview(body)[SLICE:]
+        self.transport.write(head + body[:SLICE])
         if self.transport.is_closing():  # the kernel refused the first byte
             exchange.unsent = True
+        else:
+            self._send_rest()
         return exchange
 
     def close(self) -> None:
@@ -114,6 +121,13 @@ class HTTP11Connection(Connection):
         if exchange is self._exchange:
             self._watchdog.watch(exchange.total_at)
 
+    def _send_rest(self) -> None:
+        """Send of a body as much as there is room for: the rest must not look as if it were on the wire."""
+        assert self.transport is not None
+        while self._rest and not self._writing_paused:
+            self.transport.write(self._rest[:SLICE])
+            self._rest = self._rest[SLICE:]
+
     def send_body(self, exchange: Exchange, data: bytes) -> None:
         assert self.transport is not None
         self.transport.write(self._framing.frame(data))
@@ -143,6 +157,13 @@ class HTTP11Connection(Connection):
             self._give_up()
 
     # For the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.transport is not None and transport.get_extra_info("ssl_object") is not None:
+            self.transport.set_write_buffer_limits(
+                1
+            )  # what lies beneath TLS has a buffer too, and shows it not
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -195,6 +216,7 @@ class HTTP11Connection(Connection):
     def resume_writing(self) -> None:
         self._writing_paused = False
         if self._exchange is not None:
+            self._send_rest()
             self._exchange.on_room()
 
     # For the parser
@@ -277,7 +299,7 @@ class HTTP11Connection(Connection):
 
     @property
     def _sent_whole(self) -> bool:
-        return self._framing.complete and not self._writing_paused
+        return self._framing.complete and not self._rest and not self._writing_paused
 
     def _conclude(self) -> None:
         """The response has come whole: the connection is free, or done for."""

@@ -12,7 +12,6 @@ from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import InvalidRequest, ProtocolError, ReadFailed
 from llm_pool.exceptions import InvalidResponse
 from tests.fixtures.engine import request_to, until_pool
-from tests.fixtures.homes import home  # noqa: F401 - a fixture
 from tests.fixtures.service import pool_to
 from tests.servers.behaviours import (
     chunked,
@@ -33,7 +32,7 @@ from tests.servers.behaviours import (
     until_close,
 )
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = pytest.mark.usefixtures("each_home")
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
