@@ -1,0 +1,331 @@
+"""After a fork parent and child share no socket, and both go on working."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import threading
+import time
+
+import pytest
+
+from llm_pool.engine import portal
+from llm_pool.engine.config import TLS
+from llm_pool.engine.errors import PoolClosed
+from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.forks import child, inodes
+from tests.servers import Gate
+from tests.servers.behaviours import JSON, json_reply
+from tests.servers.ports import unanswering_port
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are the point here
+
+
+@pytest.fixture(params=["http", "https"])
+def server(request, serve, certificates):
+    return serve(json_reply(), tls=certificates.good if request.param == "https" else None)
+
+
+@pytest.fixture
+def pool(engine_pool, certificates):
+    return engine_pool(tls=TLS(ca_file=certificates.ca_file))
+
+
+def begin_anew(pool, request, parents):
+    """In the child: nothing of the parent's is there, and a call works. What it has to say about it."""
+
+    def work():
+        before = {
+            "total": pool.stats().connections + pool.stats().waiting,
+            "opened": pool.stats().opened,
+            "portal": portal._process.portal is not None,
+            "threads": len(threading.enumerate()),
+            "shared": len(inodes() & parents),
+        }
+        return before | {"status": pool.fetch_sync(request).status, "now": pool.stats().connections}
+
+    return work
+
+
+ANEW = {"total": 0, "opened": 0, "portal": False, "threads": 1, "shared": 0, "status": 200, "now": 1}
+
+
+def test_an_idle_connection_stays_the_parents(server, pool):
+    """Scenario 52: the child dials its own; not a byte and no end comes on the parent's, which works on."""
+    request = request_to(server)
+    pool.fetch_sync(request)
+    received = server.connections[0].bytes_received
+    parents = inodes(sockets_of(pool))
+    assert len(parents) == 1
+    with child(begin_anew(pool, request, parents)) as forked:
+        assert forked.says() == ANEW
+        assert server.connections_accepted == 2
+        assert (server.connections[0].bytes_received, server.connections[0].gone) == (received, False)
+        assert pool.fetch_sync(request).marks.reused
+    server.wait_until(lambda s: s.connections_open == 1)
+    assert pool.fetch_sync(request).marks.reused
+    assert server.connections_accepted == 2
+    assert [request.connection for request in server.requests] == [0, 1, 0, 0]
+
+
+def test_what_the_parent_closes_is_closed_though_the_child_lives(server, pool):
+    """Scenario 52: a copy left open in the child would keep the connection from its end."""
+    pool.fetch_sync(request_to(server))
+    with child(lambda: None) as forked:
+        forked.says()
+        pool.close()
+        server.wait_until(lambda s: s.connections_open == 0)
+
+
+def test_a_response_in_progress_stays_the_parents(serve, pool, certificates):
+    """Scenario 52: the parent reads on; in the child the response says that it cannot be read there."""
+
+    async def halves(conn):
+        request = await conn.read_request()
+        if request.target == "/whole":
+            await conn.respond(200, JSON, b"{}")
+            return
+        await conn.send_head(200, {"Content-Length": "8"})
+        await conn.send(b"half")
+        await conn.wait_for("go")
+        await conn.send(b"half")
+
+    server = serve(halves, tls=certificates.good)
+    exchange = pool.open_sync(request_to(server))
+    assert exchange.home.run(exchange.read) == b"half"
+    parents = inodes(sockets_of(pool))
+
+    def work():
+        with pytest.raises(PoolClosed, match="event loop of these connections has ended"):
+            exchange.home.run(exchange.read)
+        exchange.leave()
+        return begin_anew(pool, request_to(server, target="/whole"), parents)()
+
+    with child(work) as forked:
+        assert forked.says() == ANEW
+        assert not server.connections[0].gone
+        server.gate("go").open()
+        assert exchange.home.run(exchange.read) == b"half"
+        assert exchange.home.run(exchange.read) == b""
+    assert pool.fetch_sync(request_to(server, target="/whole")).marks.reused
+
+
+def test_a_dial_in_progress_stays_the_parents(serve, pool, certificates):
+    """Scenario 52: in the middle of a TLS handshake."""
+    gate = Gate()
+    server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
+    other = serve(json_reply())
+    with _calling(pool, request_to(server)) as outcome:
+        gate.wait_reached()
+        parents = inodes(sockets_of(pool))
+        assert len(parents) == 1
+        with child(begin_anew(pool, request_to(other), parents)) as forked:
+            assert forked.says() == ANEW
+            gate.open()
+            server.wait_requests()
+    assert outcome[0].status == 200
+    assert server.connections_accepted == server.handshakes == 1
+
+
+def test_a_connect_in_progress_stays_the_parents(serve, pool):
+    """Scenario 52: in the middle of TCP connect."""
+    other = serve(json_reply())
+    with unanswering_port() as port:
+        request = request_to(other, connect=1.0)
+        request.origin = request.origin._replace(port=port)
+        with _calling(pool, request) as outcome:
+            _wait_until(lambda: sockets_of(pool))
+            parents = inodes(sockets_of(pool))
+            with child(begin_anew(pool, request_to(other), parents)) as forked:
+                assert forked.says() == ANEW
+    assert "within 1 s" in str(outcome[0])
+
+
+def test_a_lookup_in_progress_stays_the_parents(serve, pool, fake_dns):
+    """Scenario 52: its thread is not in the child, which asks for itself."""
+    server = serve(json_reply())
+    fake_dns.names["llm.test"] = "127.0.0.1"
+    fake_dns.gate = gate = Gate()
+    request = request_to(server, host="llm.test")
+
+    def work():
+        fake_dns.gate = None
+        return begin_anew(pool, request, set())()
+
+    with _calling(pool, request) as outcome:
+        gate.wait_reached()
+        with child(work) as forked:
+            assert forked.says() == ANEW
+            gate.open()
+    assert outcome[0].status == 200
+    assert server.connections_accepted == 2
+
+
+@contextlib.contextmanager
+def _calling(pool, request):
+    """A call in a thread while the block runs; its result, or error, is in the list at the end."""
+    outcome = []
+
+    def call():
+        try:
+            outcome.append(pool.fetch_sync(request))
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            outcome.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        yield outcome
+    finally:
+        thread.join()
+
+
+def _wait_until(predicate):
+    deadline = time.monotonic() + 5
+    while not predicate():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_locks_that_others_held_are_open_in_the_child(server, pool):
+    """Scenario 52: another thread is in the middle of everything when the process forks."""
+    request = request_to(server)
+    pool.fetch_sync(request)
+    parents = inodes(sockets_of(pool))
+    dialer = pool._clerk._dialer
+    held, over = threading.Event(), threading.Event()
+
+    def hold():
+        with (
+            pool._clerk._lock,
+            dialer._context_lock,
+            dialer._resolver._lock,
+            portal._process.lock,
+            portal._process.portal._door,
+        ):
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        with child(begin_anew(pool, request, parents)) as forked:
+            assert forked.says() == ANEW
+    finally:
+        over.set()
+        thread.join()
+    assert pool.fetch_sync(request).marks.reused
+
+
+def test_a_child_of_a_child_begins_anew_too(server, pool):
+    """Scenario 52: as under a server that loads the application, forks, and forks again."""
+    request = request_to(server)
+    pool.fetch_sync(request)
+    parents = inodes(sockets_of(pool))
+
+    def work():
+        own = begin_anew(pool, request, parents)()
+        with child(begin_anew(pool, request, parents | inodes(sockets_of(pool)))) as grandchild:
+            return [own, grandchild.says(), pool.fetch_sync(request).marks.reused]
+
+    with child(work) as forked:
+        assert forked.says() == [ANEW, ANEW, True]
+    assert pool.fetch_sync(request).marks.reused
+
+
+def test_a_pool_that_was_closed_is_closed_in_the_child(server, pool):
+    """Scenario 52: a fork opens nothing again."""
+    pool.fetch_sync(request_to(server))
+    pool.close()
+
+    def work():
+        with pytest.raises(PoolClosed):
+            pool.fetch_sync(request_to(server))
+        return pool.closed
+
+    with child(work) as forked:
+        assert forked.says() is True
+    assert server.connections_accepted == 1
+
+
+def test_children_of_multiprocessing_call_for_themselves(server, pool):
+    """Scenario 52: with the start method "fork", in every child of an executor's."""
+    request = request_to(server)
+    pool.fetch_sync(request)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    def work():
+        whole = pool.fetch_sync(request)
+        queue.put((whole.status, whole.marks.reused, os.getpid()))
+
+    children = [context.Process(target=work) for _ in range(2)]
+    for each in children:
+        each.start()
+    said = [queue.get() for _ in children]
+    for each in children:
+        each.join()
+        assert each.exitcode == 0
+        each.close()
+    queue.close()
+    assert [(status, reused) for status, reused, _ in said] == [(200, False)] * 2
+    assert pool.fetch_sync(request).marks.reused
+    assert server.connections_accepted == 3
+
+
+@pytest.mark.parametrize("fork_on", ["the loop", "another thread"])
+async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_on):
+    """Scenario 52: the home is the server loop; the child has a portal, and loops of its own."""
+    portal.adopt_server_loop()
+    try:
+        request = request_to(server)
+        await pool.fetch(request)
+        parents = inodes(sockets_of(pool))
+        assert len(parents) == 1
+
+        def work():
+            said = begin_anew(pool, request, parents)()
+            return said, asyncio.run(pool.fetch(request)).marks.reused
+
+        async with _child(work, fork_on) as forked:
+            assert await asyncio.to_thread(forked.says) == [ANEW, True]
+            assert not server.connections[0].gone
+            assert (await pool.fetch(request)).marks.reused
+        assert (await pool.fetch(request)).marks.reused
+        assert server.connections_accepted == 2
+    finally:
+        portal.release_server_loop()
+
+
+@contextlib.asynccontextmanager
+async def _child(work, fork_on):
+    """As ``child``, forked here or on a thread of its own."""
+    context = child(work)
+    forked = context.__enter__() if fork_on == "the loop" else await asyncio.to_thread(context.__enter__)
+    try:
+        yield forked
+    finally:
+        context.__exit__(None, None, None)
+
+
+async def test_both_homes_are_forgotten_in_the_child(server, pool):
+    """Scenario 52: one connection on the server loop and one on the portal."""
+    portal.adopt_server_loop()
+    try:
+        request = request_to(server)
+        await pool.fetch(request)
+        await asyncio.to_thread(pool.fetch_sync, request)
+        await until_pool(pool, lambda: pool.stats().idle == 2)
+        parents = inodes(sockets_of(pool))
+        assert len(parents) == 2
+        with child(begin_anew(pool, request, parents)) as forked:
+            assert await asyncio.to_thread(forked.says) == ANEW
+            assert [connection.gone for connection in server.connections[:2]] == [False, False]
+        assert (await pool.fetch(request)).marks.reused
+        assert (await asyncio.to_thread(pool.fetch_sync, request)).marks.reused
+        assert server.connections_accepted == 3
+    finally:
+        portal.release_server_loop()
