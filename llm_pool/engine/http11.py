@@ -72,7 +72,7 @@ class HTTP11Connection(Connection):
         exchange = Exchange(self.home, self, request, marks)
         if self.closed or self._eof or self.transport is None or self.transport.is_closing():
             exchange.unsent = True
-            exchange.on_error(ReadFailed(f"the connection to {request.origin} was closed"))
+            exchange.on_error(ReadFailed(f"{request.origin} has closed the connection"))
             return exchange
         head, self._framing = encode_head(request, self._forward)
         self._exchange = exchange
@@ -82,6 +82,7 @@ class HTTP11Connection(Connection):
         self.transport.write(head + body[:SLICE])
         if self.transport.is_closing():  # the kernel refused the first byte
             exchange.unsent = True
+            self._fail_exchange(ReadFailed(f"{request.origin} has closed the connection"))
         else:
             self._send_rest()
         return exchange

@@ -1,0 +1,196 @@
+"""What is sent again, and what never is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from llm_pool.engine.errors import LLMPoolError, ProtocolError, ReadFailed
+from llm_pool.transports import AsyncTransport
+from tests.fixtures.engine import request_to
+from tests.servers.behaviours import (
+    close,
+    fin,
+    hold,
+    per_connection,
+    raw,
+    reply,
+    reset,
+    stall,
+    steps,
+    until,
+)
+
+KEY = {"Idempotency-Key": "1"}
+
+
+def answer_then(*scripts):
+    """The first connection answers once and goes on as told; all others answer "hello" for ever."""
+    return per_connection(steps(reply(body=b"hello"), *scripts), reply(body=b"hello"))
+
+
+def sent_by(server):
+    """Over which connection each request came."""
+    return [request.connection for request in server.requests]
+
+
+# Written, and nothing answered.
+
+
+@pytest.mark.parametrize("end", [close, fin, reset])
+async def test_a_request_that_was_written_is_not_sent_again(serve, engine_pool, each_home, end):
+    """Scenario 30: nobody knows what the server has done about it."""
+    server, pool = serve(answer_then(raw(), end, hold)), engine_pool()
+    await pool.fetch(request_to(server))
+    with pytest.raises(ReadFailed, match="closed the connection without an answer"):
+        await pool.fetch(request_to(server))
+    assert sent_by(server) == [0, 0]
+
+
+@pytest.mark.parametrize("end", [close, fin, reset])
+async def test_with_an_idempotency_key_it_is_sent_again(serve, engine_pool, each_home, end):
+    """Scenario 30: the caller says that the server knows one call from two."""
+    server, pool = serve(answer_then(raw(), end, hold)), engine_pool()
+    await pool.fetch(request_to(server))
+    whole = await pool.fetch(request_to(server, b'{"n": 1}', headers=KEY))
+    assert (whole.body, whole.marks.replays) == (b"hello", 1)
+    assert sent_by(server) == [0, 0, 1]
+    assert [request.body for request in server.requests[1:]] == [b'{"n": 1}'] * 2
+
+
+async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine_pool, each_home):
+    """Scenario 30: as often as there are old connections, and once more."""
+    server = serve(per_connection(*[steps(until("all"), reply(), raw(), close)] * 3, steps(raw(), close)))
+    pool = engine_pool()
+    calls = [pool.fetch(request_to(server)) for _ in range(3)]
+    await all_at_once(server, calls)
+    with pytest.raises(ReadFailed):
+        await pool.fetch(request_to(server, headers=KEY))
+    assert sorted(sent_by(server)) == [0, 0, 1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("headers", [{}, KEY], ids=["no key", "key"])
+@pytest.mark.parametrize("end", [close, fin, reset])
+async def test_a_fresh_connection_that_fails_is_not_tried_again(serve, engine_pool, each_home, end, headers):
+    """Scenario 30: what ended it would end the next one too."""
+    server, pool = serve(steps(raw(), end, hold)), engine_pool()
+    with pytest.raises(ReadFailed):
+        await pool.fetch(request_to(server, headers=headers))
+    assert (server.connections_accepted, len(server.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"H",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe",
+    ],
+    ids=["one byte", "half a head", "an interim response", "half a body"],
+)
+async def test_what_was_answered_in_part_is_not_sent_again(serve, engine_pool, each_home, answer):
+    """Scenario 30: with a key neither."""
+    server, pool = serve(answer_then(raw(answer), close)), engine_pool()
+    await pool.fetch(request_to(server))
+    with pytest.raises(ProtocolError, match="closed the connection"):
+        await pool.fetch(request_to(server, headers=KEY))
+    assert sent_by(server) == [0, 0]
+
+
+async def test_what_timed_out_is_not_sent_again(serve, engine_pool, each_home):
+    """Scenario 30: a replay would double the timeout; with a key neither."""
+    server, pool = serve(answer_then(stall)), engine_pool()
+    await pool.fetch(request_to(server))
+    with pytest.raises(LLMPoolError, match="sent nothing"):
+        await pool.fetch(request_to(server, headers=KEY, read=0.2))
+    assert sent_by(server) == [0, 0]
+
+
+# The server closes just as we write: here our loop stands still while it does.
+
+
+async def test_a_request_that_went_into_a_closed_connection_is_not_sent_again(
+    serve, engine_pool, server_loop
+):
+    """Scenario 30: the kernel took it, and may have delivered it before the server closed."""
+    server, pool = serve(answer_then(until("end"), close)), engine_pool()
+    await pool.fetch(request_to(server))
+    end_unseen(server)
+    with pytest.raises(ReadFailed):
+        await pool.fetch(request_to(server))
+    assert sent_by(server) == [0]
+
+
+async def test_with_a_key_it_is(serve, engine_pool, server_loop):
+    """Scenario 30: unseen by the caller."""
+    server, pool = serve(answer_then(until("end"), close)), engine_pool()
+    await pool.fetch(request_to(server))
+    end_unseen(server)
+    whole = await pool.fetch(request_to(server, headers=KEY))
+    assert (whole.body, whole.marks.replays) == (b"hello", 1)
+    assert sent_by(server) == [0, 1]
+
+
+async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, engine_pool, server_loop):
+    """Scenario 30: without a key, unseen by the caller, and over several dead connections if need be."""
+    dying = steps(until("all"), reply(), until("end"), reset)
+    server = serve(per_connection(*[dying] * 3, reply(body=b"hello")))
+    pool = engine_pool()
+    await all_at_once(server, [pool.fetch(request_to(server)) for _ in range(3)])
+    server.gate("end").open()
+    server.wait_until(lambda s: all(connection.gone for connection in s.connections))
+    whole = await pool.fetch(request_to(server))
+    assert (whole.body, whole.marks.replays) == (b"hello", 3)
+    assert len(server.requests) == 4
+
+
+# Bodies that cannot be rewound.
+
+
+async def test_a_body_that_cannot_be_rewound_is_not_sent_again(serve, engine_pool, each_home):
+    """Scenario 31: its pieces are gone, key or no key."""
+    server, pool = serve(answer_then(raw(), close)), engine_pool()
+    taken = []
+
+    async def pieces():
+        for piece in (b"one", b"two"):
+            taken.append(piece)
+            yield piece
+
+    async with httpx.AsyncClient(transport=AsyncTransport(pool)) as client:
+        await client.post(server.url)
+        with pytest.raises(httpx.ReadError):
+            await client.post(server.url, content=pieces(), headers=KEY)
+    assert sent_by(server) == [0, 0]
+    assert server.requests[1].body == b"onetwo"
+    assert taken == [b"one", b"two"]
+
+
+async def test_as_long_as_nothing_was_taken_of_it_the_call_may_move(serve, engine_pool, server_loop):
+    """Scenario 31: the dead connection took not even the head, so the body is all there."""
+    server, pool = serve(answer_then(until("end"), reset)), engine_pool()
+    await pool.fetch(request_to(server))
+    end_unseen(server)
+    exchange = await pool.open(request_to(server, None))
+    assert await exchange.write(b"one")
+    await exchange.finish()
+    await exchange.head()
+    assert (await exchange.whole()).body == b"hello"
+    assert [request.body for request in server.requests] == [b"{}", b"one"]
+
+
+def end_unseen(server):
+    """The server ends its connection, and our own loop stands still until it has."""
+    server.gate("end").open()
+    server.wait_until(lambda s: s.connections[0].gone)
+
+
+async def all_at_once(server, calls):
+    """All have a connection of their own, and come back together."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await server.await_until(lambda s: s.gate("all").reached == len(tasks))
+    server.gate("all").open()
+    await asyncio.gather(*tasks)
