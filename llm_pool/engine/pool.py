@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
 
+from .books import Waiter
 from .checkout import checkout
 from .clerk import Clerk
 from .config import Limits, Origin, PoolConfig
+from .dialer import Dialer
 from .errors import LLMPoolError, PoolClosed, ReadFailed
 from .exchange import Exchange
 from .head import check
@@ -30,12 +33,21 @@ def live_pools() -> list[Pool]:
 
 
 class Pool:
-    """Connections to any number of origins, shared by every thread and event loop of the process."""
+    """Connections to any number of origins, shared by every thread and event loop of the process.
 
-    def __init__(self, config: PoolConfig, name: str = "default") -> None:
+    ``dialer`` makes what opens the connections, and so decides of what kind they are.
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        name: str = "default",
+        dialer: Callable[[PoolConfig], Dialer] = Dialer,
+    ) -> None:
         self.config = config
         self.name = name
-        self._clerk = Clerk(config, name)
+        self._make_dialer = dialer
+        self._clerk = Clerk(config, name, dialer(config))
         _pools[id(self)] = self
 
     # Calls
@@ -73,11 +85,14 @@ class Pool:
         marks = Marks(time.monotonic())
         total = request.timeouts.total
         total_at = None if total is None else home.loop.time() + total
+        waiter: Waiter | None = None
         while True:
-            connection = await checkout(self._clerk, home, request, marks, total_at)
+            connection, waiter = await checkout(
+                self._clerk, home, request, marks, total_at=total_at, returning=waiter
+            )
             exchange = connection.start(request, marks)
             exchange.total_at = total_at
-            if request.body is None:
+            if request.body is None and exchange.error is None:
                 return exchange
             try:
                 await exchange.head()
@@ -112,13 +127,15 @@ class Pool:
 
     async def adrain(self, timeout: float | None = None) -> bool:
         """Replace every connection as it comes back. True when all had, False after ``timeout`` seconds."""
+        self._clerk.enter(self._clerk.ledger.drain)
         home = home_of_caller()
-        return await home.arun(self._drain, home, timeout)
+        return await home.arun(self._see_drained, home, timeout)
 
     def drain(self, timeout: float | None = None) -> bool:
         """``adrain`` for a plain thread."""
+        self._clerk.enter(self._clerk.ledger.drain)
         home = portal()
-        return home.run(self._drain, home, timeout)
+        return home.run(self._see_drained, home, timeout)
 
     async def aclose(self) -> None:
         """End the pool: waiters and calls fail with PoolClosed, connections close. May be called twice."""
@@ -133,9 +150,8 @@ class Pool:
         if self._clerk.ledger.total and not home.is_here:
             home.run(self._see_closed, home)
 
-    async def _drain(self, home: Home, timeout: float | None) -> bool:
+    async def _see_drained(self, home: Home, timeout: float | None) -> bool:
         ledger = self._clerk.ledger
-        self._clerk.enter(ledger.drain)
         return await self._clerk.until(lambda: ledger.outgoing == 0, home, timeout)
 
     async def _see_closed(self, home: Home) -> None:
@@ -150,7 +166,7 @@ class Pool:
 
     def _forget_parent(self) -> None:
         """In the child of a fork: begin anew, but for a pool that has ended."""
-        parents, self._clerk = self._clerk, Clerk(self.config, self.name)
+        parents, self._clerk = self._clerk, Clerk(self.config, self.name, self._make_dialer(self.config))
         _left_to_parent.append(parents)
         parents.disown()
         if parents.ledger.closed:

@@ -1,0 +1,84 @@
+"""Cancels and interrupts a call at one chosen step of it, so that a test can go through them all."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from llm_pool.engine.home import Home
+
+__all__ = ["MOMENTS", "after_turns", "cancelled_at", "interrupted_at"]
+
+MOMENTS = ("while it waits", "in the tick of delivery")
+"""When an await is cut short: before what it waits for has come, or when that is there but not yet taken."""
+
+
+@types.coroutine
+def cancelled_at(
+    step: int, moment: str, coroutine: Coroutine[Any, Any, Any]
+) -> Generator[Any, Any, tuple[bool, Any]]:
+    """Awaits ``coroutine``, and cancels its task at await number ``step``: (whether it got there, result).
+
+    Raises CancelledError where the coroutine does, as it should.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    resume: Callable[[], Any] = lambda: coroutine.send(None)  # noqa: E731
+    number = 0
+    while True:
+        try:
+            future = resume()
+        except StopIteration as end:
+            return number > step, end.value
+        if number == step:
+            if moment == MOMENTS[0] or future is None:
+                asyncio.get_running_loop().call_soon(task.cancel)
+            else:
+                future.add_done_callback(lambda _: task.cancel())  # comes before the task's own callback
+        number += 1
+        try:
+            yield future
+        except BaseException as error:  # noqa: BLE001 - the coroutine's to handle
+            resume = lambda error=error: coroutine.throw(error)  # noqa: E731
+        else:
+            resume = lambda: coroutine.send(None)  # noqa: E731
+
+
+def after_turns(home: Home, turns: int, function: Callable[[], object]) -> None:
+    """Calls ``function`` on ``home`` when its loop has turned ``turns`` times."""
+
+    def turn(left: int) -> None:
+        if left:
+            home.loop.call_soon(turn, left - 1)
+        else:
+            function()
+
+    home.post(turn, turns)
+
+
+def interrupted_at(step: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+    """Calls ``function``, with a KeyboardInterrupt at step number ``step``: (whether it got there, result).
+
+    A step is a place where CPython looks for signals: the entry of a function, the return from a built-in.
+    """
+    steps = 0
+
+    def profile(frame: types.FrameType, event: str, arg: object) -> None:
+        nonlocal steps
+        if event not in ("call", "c_return") or "/llm_pool/engine/" not in frame.f_code.co_filename:
+            return
+        steps += 1
+        if steps - 1 == step:
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        result = function(*args)
+    finally:
+        sys.setprofile(None)
+    return steps > step, result
