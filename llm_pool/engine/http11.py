@@ -20,6 +20,7 @@ from .errors import (
 from .exchange import Exchange
 from .head import Framing, asks_to_close, encode_head
 from .home import Home
+from .parting import cut, holds_back
 from .request import Headers, Marks, Request
 from .watchdog import Watchdog
 
@@ -93,8 +94,8 @@ class HTTP11Connection(Connection):
         self._watchdog.stop()
         if self.transport is None:
             return
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()  # a close would wait until the server has taken the rest
+        if holds_back(self.transport):
+            cut(self.transport)  # a close would wait until the server has taken the rest
         else:
             self.transport.close()
 
@@ -102,7 +103,7 @@ class HTTP11Connection(Connection):
         """Close at once."""
         self._watchdog.stop()
         if self.transport is not None:
-            self.transport.abort()
+            cut(self.transport)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "in use" if self._exchange else "idle"
@@ -119,7 +120,7 @@ class HTTP11Connection(Connection):
         self._watchdog.watch(exchange.deadline(self.home.loop.time(), writing=writing))
 
     def unwatch(self, exchange: Exchange) -> None:
-        if exchange is self._exchange:
+        if exchange is self._exchange and self._to_drain < 0:
             self._watchdog.watch(exchange.total_at)
 
     def _send_rest(self) -> None:
