@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from django.apps import AppConfig
@@ -29,19 +30,20 @@ class LLMPoolConfig(AppConfig):
         portal.after_fork(pools.new_locks)
 
     async def startup(self) -> None:
-        """On the server's event loop: make it a home of connections, create the clients, prewarm.
+        """On the server's event loop: make it a home of connections, and prewarm the pools.
 
         Raises ``ImproperlyConfigured`` for settings that cannot be; a dead provider is no obstacle.
         """
         portal.adopt_server_loop()
         for pool in pools.all():
-            pool.aclient  # noqa: B018  made now, so that the first request does not pay for it
             await pool.aprewarm()
 
     async def shutdown(self, timeout: float = DRAIN_SECONDS) -> None:
         """On the server's event loop, at its end: let calls finish for ``timeout`` seconds, then close."""
-        for pool in pools.made():
-            if not await pool.adrain(timeout):
+        made = pools.made()
+        drained = await asyncio.gather(*(pool.adrain(timeout) for pool in made))
+        for pool, in_time in zip(made, drained, strict=True):
+            if not in_time:
                 logger.warning("pool %r: calls were still running after %s s", pool.alias, timeout)
         await pools.aclose_all()
         portal.release_server_loop()

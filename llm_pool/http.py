@@ -93,8 +93,10 @@ def _on_a_loop(pieces: AsyncIterator[bytes]) -> Iterator[bytes]:
 def _events(stream: Stream) -> Iterator[bytes]:
     try:
         while chunks := stream.step():
-            yield _text_events(chunks)
-        yield _done_event(stream.completion)
+            if text := _text_events(chunks):
+                yield text
+        if stream.completion is not None:  # it was not closed from elsewhere
+            yield _done_event(stream.completion)
     except LLMPoolError as error:
         yield _error_event(error)
     finally:
@@ -104,8 +106,10 @@ def _events(stream: Stream) -> Iterator[bytes]:
 async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
     try:
         while chunks := await stream.astep():
-            yield _text_events(chunks)
-        yield _done_event(stream.completion)
+            if text := _text_events(chunks):
+                yield text
+        if stream.completion is not None:  # it was not closed from elsewhere
+            yield _done_event(stream.completion)
     except LLMPoolError as error:
         yield _error_event(error)
     finally:
@@ -116,9 +120,7 @@ def _text_events(chunks: list[Chunk]) -> bytes:
     return b"".join(_event({"text": chunk.text}) for chunk in chunks if chunk.text)
 
 
-def _done_event(completion: Completion | None) -> bytes:
-    if completion is None:  # closed from elsewhere before its end
-        return b""
+def _done_event(completion: Completion) -> bytes:
     return _event(
         {
             "text": completion.text,

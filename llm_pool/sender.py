@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -14,7 +14,8 @@ from llm_pool.exceptions import InvalidResponse
 from llm_pool.providers.base import Head
 from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource, timing_of
 from llm_pool.transports import AsyncTransport, Transport
-from llm_pool.transports.auth import AsyncClient, Client, KeyAuth
+from llm_pool.transports.auth import KeyAuth
+from llm_pool.transports.clients import AsyncClient, Client
 from llm_pool.transports.errors import adopted, public
 from llm_pool.transports.hooks import is_plain
 from llm_pool.transports.translation import content_coding, origin_of
@@ -24,6 +25,7 @@ __all__ = ["Answer", "Sender"]
 
 USER_AGENT = f"llm_pool/{__version__}"
 JSON = {"content-type": "application/json"}
+CLIENT_HEADERS = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
 
 
 class Answer(NamedTuple):
@@ -45,38 +47,18 @@ class Sender:
         self._prefix = url.raw_path.rstrip(b"/")
         self._host = url.netloc.decode("ascii")
         self._fixed: tuple[str | None, Headers] | None = None
-        self._aclient: httpx.AsyncClient | None = None
-        self._client: httpx.Client | None = None
-
-    @property
-    def aclient(self) -> httpx.AsyncClient:
-        """One for all; made anew when somebody has closed it."""
-        if self._aclient is None or self._aclient.is_closed:
-            self._aclient = AsyncClient(
-                transport=AsyncTransport(self._engine),
-                base_url=self._settings.base_url,
-                headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-                auth=self._auth(),
-                timeout=_httpx_timeout(self._settings.pool.timeouts),
-            )
-        return self._aclient
-
-    @property
-    def client(self) -> httpx.Client:
-        """One for all; made anew when somebody has closed it."""
-        if self._client is None or self._client.is_closed:
-            self._client = Client(
-                transport=Transport(self._engine),
-                base_url=self._settings.base_url,
-                headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-                auth=self._auth(),
-                timeout=_httpx_timeout(self._settings.pool.timeouts),
-            )
-        return self._client
+        options: dict[str, Any] = {
+            "base_url": settings.base_url,
+            "headers": CLIENT_HEADERS,
+            "auth": KeyAuth(settings.base_url, self._key_headers, self._akey_headers),
+            "timeout": _httpx_timeout(settings.pool.timeouts),
+        }
+        self.aclient = AsyncClient(transport=AsyncTransport(engine), **options)
+        self.client = Client(transport=Transport(engine), **options)
 
     async def afetch(self, path: str, body: bytes) -> Answer:
         """POST ``body`` and read the whole answer."""
-        key = self._settings.key()
+        key = await self._settings.akey()
         if not is_plain(self.aclient):
             with adopted():
                 return _answer(await self.aclient.post(path, content=body, headers=JSON), key)
@@ -100,7 +82,7 @@ class Sender:
 
     async def aopen(self, path: str, body: bytes) -> Source:
         """POST ``body`` and wait for the head of the answer."""
-        key = self._settings.key()
+        key = await self._settings.akey()
         if not is_plain(self.aclient):
             request = self.aclient.build_request("POST", path, content=body, headers=JSON)
             with adopted():
@@ -158,8 +140,11 @@ class Sender:
         given = {name.lower(): value for name, value in self._settings.headers.items()}
         return self._settings.provider.headers(key) | given
 
-    def _auth(self) -> KeyAuth:
-        return KeyAuth(self._settings.base_url, lambda: self._provider_headers(self._settings.key()))
+    def _key_headers(self) -> dict[str, str]:
+        return self._provider_headers(self._settings.key())
+
+    async def _akey_headers(self) -> dict[str, str]:
+        return self._provider_headers(await self._settings.akey())
 
 
 def _answer(response: httpx.Response, key: str | None) -> Answer:

@@ -8,10 +8,11 @@ import httpx
 
 from llm_pool.completions import Completion
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Pool, PoolStats
+from llm_pool.engine import PoolStats
 from llm_pool.providers.base import Messages
 from llm_pool.sender import Answer, Sender
 from llm_pool.streams import AsyncCompletionStream, CompletionStream
+from llm_pool.transports.foreign import make_pool
 
 __all__ = ["LLMPool"]
 
@@ -30,14 +31,17 @@ class LLMPool:
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
         self.alias = settings.alias
-        self.engine = Pool(settings.pool, settings.alias)
+        self.engine = make_pool(settings.engine, settings.pool, settings.alias)
         self._provider = settings.provider
         self._sender = Sender(settings, self.engine)
 
     # Calls to a model
 
     def complete(self, messages: Messages, **params: Any) -> Completion:
-        """The model's whole answer. For sync views, tasks and the shell; blocks the thread."""
+        """The model's whole answer. For sync views, tasks and the shell.
+
+        Blocks the thread. It works in an async view too, but holds up all others there: use ``acomplete``.
+        """
         return self._completion(self._sender.fetch(*self._prepared(messages, params, stream=False)))
 
     async def acomplete(self, messages: Messages, **params: Any) -> Completion:
@@ -66,12 +70,15 @@ class LLMPool:
 
     @property
     def client(self) -> httpx.Client:
-        """An ``httpx.Client`` on the pool, with the provider's headers for its own origin."""
+        """An ``httpx.Client`` on the pool, with the provider's headers for its own origin.
+
+        There is one for all, and closing it does nothing: the pool is what is closed.
+        """
         return self._sender.client
 
     @property
     def aclient(self) -> httpx.AsyncClient:
-        """An ``httpx.AsyncClient`` on the pool, good for any event loop."""
+        """``client`` for async code, good for any event loop."""
         return self._sender.aclient
 
     # The pool itself

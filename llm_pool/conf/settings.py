@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -50,6 +51,11 @@ class Secret:
         self._value = value
         self._place = place
 
+    @property
+    def is_fetched(self) -> bool:
+        """Whether a callable is asked for it."""
+        return callable(self._value)
+
     def reveal(self) -> str:
         """The key. A callable is asked each time, so that keys can be rotated; it may block.
 
@@ -74,7 +80,8 @@ class Secret:
 class PoolSettings:
     """One alias of ``settings.LLM_POOL``, with all defaults filled in. ``base_url`` ends without a slash.
 
-    ``keyless`` is ``"API_KEY": ""``: the user says that the server wants no key.
+    ``keyless`` is ``"API_KEY": ""``: the user says that the server wants no key. ``given`` has the keys that
+    the user did type: ``LIMITS``, ``LIMITS.max_connections``.
     """
 
     alias: str
@@ -86,6 +93,7 @@ class PoolSettings:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     engine: str = "native"
     pool: PoolConfig = field(default_factory=PoolConfig)
+    given: frozenset[str] = frozenset()
 
     @property
     def needs_key(self) -> bool:
@@ -118,6 +126,12 @@ class PoolSettings:
         if self.needs_key:
             raise ImproperlyConfigured(f"{self.missing_key} {self.how_to_give_key}")
         return None
+
+    async def akey(self) -> str | None:
+        """``key`` for async code: one that is fetched may block, and does so in a thread."""
+        if self.api_key is not None and self.api_key.is_fetched:
+            return await sync_to_async(self.key)()
+        return self.key()
 
 
 def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[str, PoolSettings]:
@@ -181,6 +195,7 @@ _KEYS: dict[str, Kind] = {
     "MODEL": text(),
     "HEADERS": kinds.headers,
     "ENGINE": kinds.engine,
+    "HTTP2": kinds.http2,
     **_SECTIONS,
     "PROXY": kinds.proxy,
     "UDS": text(path=True),
@@ -193,6 +208,7 @@ _LIMITS: dict[str, Kind] = {
     "max_lifetime": seconds(),
     "max_waiting": count(),
     "max_connections_per_host": count(1, optional=True),
+    "max_streams_per_connection": count(1),
 }
 _TIMEOUTS: dict[str, Kind] = {
     "connect": seconds(),
@@ -244,10 +260,18 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
             timeouts=Timeouts(**reader.section("TIMEOUTS").read(_TIMEOUTS)),
             dns=DNS(**reader.section("DNS").read(_DNS)),
             tls=_read_tls(reader.section("TLS")),
+            http2=good.get("HTTP2", True),
             proxy=good.get("PROXY"),
             uds=good.get("UDS"),
         ),
+        given=_given(reader.given),
     )
+
+
+def _given(setting: Mapping[str, Any]) -> frozenset[str]:
+    sections = {name: value for name, value in setting.items() if isinstance(value, Mapping)}
+    inside = {f"{name}.{key}" for name, section in sections.items() for key in section}
+    return frozenset(map(str, setting)) | inside
 
 
 def _environ_url(reader: Reader, provider: Provider, environ: Mapping[str, str]) -> str | None:

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 
 import httpx
 
-__all__ = ["AsyncClient", "Client", "KeyAuth"]
+__all__ = ["KeyAuth", "Redirects"]
 
 
 class KeyAuth(httpx.Auth):
     """Adds the provider's headers where the request does not bring its own.
 
-    ``headers`` is asked for each request, so that a rotated key is taken up. A request to another origin,
-    by an absolute URL, never sees them; nor does one by redirect, in the clients below.
+    ``headers`` or ``aheaders`` is asked for each request, so that a rotated key is taken up. A request to
+    another origin, by an absolute URL, never sees them; nor does one by redirect, where the client is one of
+    ``Redirects``.
     """
 
-    def __init__(self, base_url: str, headers: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        headers: Callable[[], Mapping[str, str]],
+        aheaders: Callable[[], Awaitable[Mapping[str, str]]],
+    ) -> None:
         self._origin = _origin(httpx.URL(base_url))
         self._headers = headers
+        self._aheaders = aheaders
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """See ``httpx.Auth``."""
         if _origin(request.url) == self._origin:
-            added = {name: value for name, value in self._headers().items() if name not in request.headers}
-            request.headers.update(added)
-            request.extensions = {**request.extensions, "llm_pool_added": tuple(added)}
+            _add(request, self._headers())
+        yield request
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """See ``httpx.Auth``."""
+        if _origin(request.url) == self._origin:
+            _add(request, await self._aheaders())
         yield request
 
 
-class _Redirects:
+def _add(request: httpx.Request, headers: Mapping[str, str]) -> None:
+    added = {name: value for name, value in headers.items() if name not in request.headers}
+    request.headers.update(added)
+    request.extensions = {**request.extensions, "llm_pool_added": tuple(added)}
+
+
+class Redirects:
     """httpx carries a request's headers over to where it is redirected, all but ``Authorization``."""
 
     def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
@@ -38,14 +55,6 @@ class _Redirects:
             for name in request.extensions.get("llm_pool_added", ()):
                 headers.pop(name, None)
         return headers
-
-
-class AsyncClient(_Redirects, httpx.AsyncClient):
-    """An ``httpx.AsyncClient`` that leaves behind what ``KeyAuth`` added when it is sent elsewhere."""
-
-
-class Client(_Redirects, httpx.Client):
-    """``AsyncClient``, for threads."""
 
 
 def _origin(url: httpx.URL) -> tuple[bytes, bytes, int | None]:

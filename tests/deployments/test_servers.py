@@ -45,6 +45,29 @@ def test_a_server_answers_from_both_kinds_of_view_streams_and_ends_cleanly(
     assert "Error" not in server.output
 
 
+def test_a_server_with_a_lifespan_has_its_connections_before_the_first_call(
+    deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 13."""
+    server = deploy("uvicorn", upstream, LIMITS={"min_connections": 2})
+    upstream.wait_until(lambda s: s.connections_accepted == 2)
+    server.wait_stats(idle=2)
+    assert server.get("/acomplete")["text"] == "You said hello."
+    assert upstream.connections_accepted == 2
+
+
+def test_a_dead_provider_does_not_fail_the_start(
+    deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 13."""
+    upstream.refuse()
+    server = deploy("uvicorn", upstream, LIMITS={"min_connections": 2})
+    upstream.listen_again()
+    assert server.get("/acomplete")["text"] == "You said hello."
+    assert server.terminate() == SERVERS["uvicorn"].exit_code
+    assert "Traceback" not in server.output
+
+
 MIDDLEWARES = [
     "django.middleware.gzip.GZipMiddleware",
     "django.middleware.security.SecurityMiddleware",

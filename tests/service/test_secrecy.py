@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -193,3 +195,22 @@ def assert_hidden(secret: str, pool: LLMPool, caught: Any, caplog: pytest.LogCap
     assert own
     assert [frame for frame in own if secret in str(frame.locals)] == []
     assert secret not in caplog.text
+
+
+@pytest.mark.parametrize("way", ["acomplete", "arequest"])
+async def test_a_key_that_has_to_be_fetched_blocks_no_event_loop(
+    way: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    may_come = threading.Event()
+
+    def fetch() -> str:
+        assert may_come.wait(5), "the event loop stood still"
+        return "fetched"
+
+    pool = configure(upstream, API_KEY=fetch)
+    asyncio.get_running_loop().call_soon(may_come.set)
+    if way == "acomplete":
+        await pool.acomplete("hello")
+    else:
+        await pool.arequest("POST", "chat/completions", json={"messages": [{"content": "hello"}]})
+    assert upstream.requests[0].headers["authorization"] == "Bearer fetched"

@@ -1,0 +1,165 @@
+"""``override_settings(LLM_POOL=...)`` takes effect at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+import llm_pool
+from llm_pool import exceptions, pool, pools
+from tests.service.calls import CALLS, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_pool.service import LLMPool
+    from tests.servers import ScriptedServer
+
+
+def test_pools_are_what_they_are_called_whatever_was_imported_before() -> None:
+    assert llm_pool.pools is pools
+    assert pools["default"].alias == pool.alias == "default"
+    assert list(pools) == ["default"]
+    assert "default" in pools
+    assert "other" not in pools
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_new_settings_hold_and_old_connections_are_gone(
+    call: str,
+    configure: Callable[..., LLMPool],
+    serve: Callable[..., ScriptedServer],
+    upstream: ScriptedServer,
+) -> None:
+    """Scenario 54: for whoever looks the pool up anew, and for the default pool in any case."""
+    other = serve(upstream.script)
+    other.gate("head").open()
+    other.gate("token").open()
+    first = configure(upstream, MODEL="one")
+    assert ask(call, first).text
+    second = configure(other, MODEL="two")
+    upstream.wait_until(lambda s: s.connections_open == 0)
+    assert second is pools["default"] is not first
+    assert ask(call, pool).text  # type: ignore[arg-type]
+    assert [request.json()["model"] for request in other.requests] == ["two"]
+    with pytest.raises(exceptions.PoolClosed):
+        ask(call, first)
+    assert len(upstream.requests) == 1
+
+
+def test_calls_in_flight_fail_with_a_clear_error_when_the_settings_change(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 54."""
+    upstream.gate("token").shut()
+    first = configure(upstream)
+    failed: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            ask("stream", first)
+        except exceptions.LLMPoolError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    upstream.gate("token").wait_reached()
+    configure(upstream)
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [type(error) for error in failed] == [exceptions.PoolClosed]
+
+
+def test_settings_may_change_while_others_call(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 54: each call is answered, or says that its pool was closed."""
+    configure(upstream)
+    over = threading.Event()
+    answered: list[str] = []
+    wrong: list[BaseException] = []
+
+    def caller(call: str) -> None:
+        while not over.is_set():
+            try:
+                answered.append(ask(call, pools["default"]).text)
+            except exceptions.PoolClosed:
+                pass
+            except BaseException as error:
+                wrong.append(error)
+                raise
+
+    threads = [threading.Thread(target=caller, args=(call,)) for call in CALLS]
+    for thread in threads:
+        thread.start()
+    for count in range(1, 11):
+        upstream.wait_requests(len(upstream.requests) + 1)
+        configure(upstream, LIMITS={"max_connections": count, "max_keepalive_connections": 1})
+    over.set()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert wrong == []
+    assert answered
+    assert pools["default"].stats().max_connections == 10
+
+
+def test_an_unknown_alias_names_the_nearest() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"no pool 'defualt'. Did you mean 'default'\?"):
+        pools["defualt"]
+
+
+def test_settings_that_cannot_be_are_told_at_the_next_use() -> None:
+    with (
+        override_settings(LLM_POOL={"default": {"LIMITS": {"max_connections": 0}}}),
+        pytest.raises(ImproperlyConfigured, match="max_connections"),
+    ):
+        pools["default"]
+
+
+def test_a_closed_pool_is_made_anew(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+    """Scenario 51: by its alias; whoever holds the old one is told."""
+    first = configure(upstream)
+    first.close()
+    first.close()
+    with pytest.raises(exceptions.PoolClosed):
+        first.complete("hello")
+    assert pools["default"].complete("hello").text
+
+
+async def test_draining_replaces_connections(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 51."""
+    mine = configure(upstream)
+    await mine.acomplete("hello")
+    assert await mine.adrain(1.0)
+    await mine.acomplete("hello")
+    assert [request.connection for request in upstream.requests] == [0, 1]
+    assert await asyncio.to_thread(mine.drain, 1.0)
+    await mine.aclose()
+    upstream.wait_until(lambda s: s.connections_open == 0)
+
+
+def test_new_threads_see_one_pool(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+    """Scenario 53."""
+    configure(upstream)
+    pools.close_all()
+    found: list[Any] = []
+    start = threading.Barrier(20)
+
+    def look() -> None:
+        start.wait()
+        found.append(pools["default"])
+
+    threads = [threading.Thread(target=look) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
