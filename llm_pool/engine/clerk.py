@@ -28,13 +28,13 @@ logger = logging.getLogger("llm_pool.engine")
 class Clerk:
     """One for each pool. The ledger is touched under the lock only, and nothing else is done under it."""
 
-    def __init__(self, config: PoolConfig, name: str) -> None:
+    def __init__(self, config: PoolConfig, name: str, dialer: Dialer) -> None:
         self.name = name
         self._capacities = Capacities(config)
         self.ledger = Ledger(config.limits, expects=self._capacities.expected)
         self._connect_timeout = config.timeouts.connect
         self._lock = threading.Lock()
-        self._dialer = Dialer(config)
+        self._dialer = dialer
         self._dials: dict[asyncio.Task[Connection], Lane] = {}  # those that the ledger counts on
         self._alarm = Alarm(lambda: self.enter(self.ledger.tick))
         self._watchers: list[tuple[Callable[[], bool], Home, asyncio.Future[None]]] = []
