@@ -7,10 +7,12 @@ llm_pool.E003   a value of the wrong type
 llm_pool.E004   a value that cannot be
 llm_pool.E005   no API key where the server will want one (only with ``check --deploy``)
 llm_pool.E006   a file of TLS certificates that is not there
+llm_pool.E007   HTTP2 is "prior-knowledge", and the ENGINE speaks no HTTP/2
 llm_pool.W001   certificates are not verified
 llm_pool.W002   no API key where the server will want one, so that calls will fail
                 (no error by itself: builds and CI runs often have none)
 llm_pool.W003   the API key travels unencrypted to another machine
+llm_pool.W004   a setting that the ENGINE cannot heed
 ==============  ==============================================================
 """
 
@@ -27,6 +29,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["check_deployment", "check_settings", "register_checks"]
+
+NO_PREWARM = "it opens a connection when a call needs one, and none before"
+ONLY_HTTP11 = "it speaks HTTP/1.1 only, one call on a connection at a time"
+OWN_LOOKUPS = "it asks the system for each connection, and keeps no answer"
+BEYOND: dict[str, dict[str, str]] = {
+    "native": {},
+    "httpcore": {
+        "LIMITS.min_connections": NO_PREWARM,
+        "DNS.ttl": OWN_LOOKUPS,
+        "DNS.negative_ttl": OWN_LOOKUPS,
+    },
+    "aiohttp": {
+        "LIMITS.min_connections": NO_PREWARM,
+        "LIMITS.max_streams_per_connection": ONLY_HTTP11,
+        "HTTP2": ONLY_HTTP11,
+    },
+}
+"""What each engine cannot do: the setting, and what the engine does instead."""
 
 
 def register_checks() -> None:
@@ -77,6 +97,7 @@ def _doubts(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
             hint='Give a BASE_URL that begins with https://, or "API_KEY": "" where the server wants none.',
             id="llm_pool.W003",
         )
+    yield from _beyond_engine(pool, place)
     certificate = tls.client_cert if isinstance(tls.client_cert, tuple) else (tls.client_cert,)
     for path in (tls.ca_file, *certificate[:2]):
         if path is not None and not Path(path).is_file():
@@ -85,3 +106,20 @@ def _doubts(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
                 hint="Give the path of a PEM file that this process can read.",
                 id="llm_pool.E006",
             )
+
+
+def _beyond_engine(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
+    """What the user has asked for and the engine cannot do. A default asks for nothing."""
+    for key, instead in BEYOND[pool.engine].items():
+        if key not in pool.given or (key, pool.pool.http2) == ("HTTP2", False):
+            continue
+        if key == "LIMITS.min_connections" and not pool.pool.limits.min_connections:
+            continue
+        name = "".join(f"[{step!r}]" for step in key.split("."))
+        fatal = key == "HTTP2" and pool.pool.http2 == "prior-knowledge"
+        kind, number = (checks.Error, "E007") if fatal else (checks.Warning, "W004")
+        yield kind(
+            f"{place}{name} is not for the engine {pool.engine!r}: {instead}.",
+            hint='Leave it out, or let ENGINE be "native".',
+            id=f"llm_pool.{number}",
+        )

@@ -13,6 +13,7 @@ import httpx
 
 from llm_pool.conf.values import TYPE, VALUE, Invalid
 from llm_pool.providers import PROVIDERS, Provider, get_provider
+from llm_pool.transports.foreign import ENGINES, missing_extra
 
 __all__ = [
     "api_key",
@@ -21,12 +22,12 @@ __all__ = [
     "context",
     "engine",
     "headers",
+    "http2",
     "is_header_value",
     "provider",
     "proxy",
 ]
 
-ENGINES = ("native",)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _FRAMING = {"connection", "content-length", "host", "transfer-encoding"}
 
@@ -48,13 +49,25 @@ def provider(value: Any) -> Provider | None:
 
 
 def engine(value: Any) -> str:
-    """An engine's name."""
+    """The name of an engine that is installed."""
+    names = ", ".join(repr(name) for name in ENGINES)
+    hint = f"Give {names}, or leave it out."
+    if not isinstance(value, str):
+        raise Invalid(TYPE, f"is a {type(value).__name__}, not a string", hint)
     if value not in ENGINES:
-        names = ", ".join(repr(name) for name in ENGINES)
-        raise Invalid(
-            VALUE if isinstance(value, str) else TYPE, "is no engine", f"Give {names}, or leave it out."
-        )
-    return str(value)
+        raise Invalid(VALUE, "is no engine", _nearest(value, dict.fromkeys(ENGINES)) or hint)
+    if (extra := missing_extra(value)) is not None:
+        what = f"needs the package {extra}, which is not installed"
+        raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')
+    return value
+
+
+def http2(value: Any) -> bool | str:
+    """Whether to offer HTTP/2, or to speak it without asking."""
+    if value is True or value is False or value == "prior-knowledge":
+        return bool(value) if isinstance(value, bool) else str(value)
+    invalid = TYPE if not isinstance(value, str) else VALUE
+    raise Invalid(invalid, "says nothing about HTTP/2", 'Give True, False or "prior-knowledge".')
 
 
 def base_url(value: Any) -> str | None:

@@ -14,6 +14,8 @@ __all__ = ["Home"]
 
 T = TypeVar("T")
 
+GOODBYE_SECONDS = 1.0
+
 
 class Home:
     """One event loop. Connections, timers and dials of a home are touched on its loop only."""
@@ -21,6 +23,7 @@ class Home:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.ended = False
+        self._goodbyes: set[asyncio.Task[None]] = set()
         self._door = threading.RLock()  # re-entrant: the garbage collector may post in the middle of a post
 
     @property
@@ -39,6 +42,17 @@ class Home:
             except RuntimeError as error:
                 self.ended = True
                 raise PoolClosed("the event loop of these connections has ended") from error
+
+    def begin_goodbye(self, goodbye: Coroutine[Any, Any, None]) -> None:
+        """On the loop: run what a connection needs time for to close. The loop ends no sooner than it has."""
+        task = self.loop.create_task(goodbye, context=Context())
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
+
+    async def see_off(self) -> None:
+        """On the loop, at its end: wait for the goodbyes."""
+        if self._goodbyes:
+            await asyncio.wait(self._goodbyes, timeout=GOODBYE_SECONDS)
 
     def end(self) -> None:
         """Shut the door: what has been posted before is still called, and nothing after that is taken."""

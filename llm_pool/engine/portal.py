@@ -20,14 +20,16 @@ from .home import Home
 __all__ = [
     "adopt_server_loop",
     "after_fork",
+    "after_home_ended",
+    "before_home_ends",
     "home_of_caller",
     "portal",
     "release_server_loop",
     "stop",
-    "when_home_ends",
 ]
 
 THREAD_NAME = "llm_pool-portal"
+LAST_TURNS = 5  # of an event loop: a TLS connection that is cut takes four to close its socket and say so
 
 
 class _Process:
@@ -41,14 +43,13 @@ class _Process:
         self.portal: Home | None = None
         self.thread: threading.Thread | None = None
         self.server: Home | None = None
-        self.watches: dict[
-            Home, AsyncGenerator[None]
-        ] = {}  # one for each loop that was ever adopted and lives
+        self.watches: dict[Home, AsyncGenerator[None]] = {}  # of each loop that was adopted
 
 
 _process = _Process()
 _after_fork: list[Callable[[], None]] = []
-_when_home_ends: list[Callable[[Home], None]] = []
+_before_home_ends: list[Callable[[Home], None]] = []
+_after_home_ended: list[Callable[[Home], None]] = []
 _left_to_parent: list[object] = []  # kept from the garbage collector: their finalizers are the parent's
 
 
@@ -68,7 +69,7 @@ def home_of_caller() -> Home:
         if server.is_here:
             return server
         if server.loop.is_closed():
-            release_server_loop()
+            _forget(server)
     return portal() if home is None or home.ended else home
 
 
@@ -78,27 +79,20 @@ def adopt_server_loop() -> Home:
     server = process.server
     if server is not None and server.is_here:
         return server
-    home = Home(asyncio.get_running_loop())
     with process.lock:
-        server, process.server = process.server, home
-        process.watches[home] = _watch(home)
+        home = next((home for home in process.watches if home.is_here), None)
+        if home is None:
+            home = Home(asyncio.get_running_loop())
+            process.watches[home] = _watch(home)
+        process.server = home
     if server is not None and server.loop.is_closed():
-        _stop_watching(server)
+        _forget(server)
     return home
 
 
 def release_server_loop() -> None:
-    """Forget the server loop, at its end, and all that lives on it. From any thread."""
-    process = _process
-    with process.lock:
-        home, process.server = process.server, None
-    if home is None:
-        return
-    if home.loop.is_closed() or home.is_here:
-        _stop_watching(home)
-    else:
-        with contextlib.suppress(PoolClosed):
-            home.post(_stop_watching, home)
+    """Have no server loop. What lives on it stays there, until that loop ends."""
+    _process.server = None
 
 
 def stop() -> None:
@@ -119,9 +113,15 @@ def after_fork(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
-def when_home_ends(function: Callable[[Home], None]) -> Callable[[Home], None]:
-    """Have ``function`` called with a home that ends: on its loop for the last time, or when that is gone."""
-    _when_home_ends.append(function)
+def before_home_ends(function: Callable[[Home], None]) -> Callable[[Home], None]:
+    """Have ``function`` called with a home that ends, on its loop, which turns a few times more."""
+    _before_home_ends.append(function)
+    return function
+
+
+def after_home_ended(function: Callable[[Home], None]) -> Callable[[Home], None]:
+    """Have ``function`` called with a home that is no more. It may be called again."""
+    _after_home_ended.append(function)
     return function
 
 
@@ -140,16 +140,18 @@ def _run(home: Home) -> None:
     try:
         home.loop.run_forever()
     finally:
-        home.loop.run_until_complete(_wind_up(home))
+        home.loop.run_until_complete(_close_down(home))
         home.loop.close()
 
 
-async def _wind_up(home: Home) -> None:
-    _end(home)
+async def _close_down(home: Home) -> None:
+    home.end()
+    await asyncio.sleep(0)  # what was posted before that begins, and ends with all the rest
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await _wind_up(home)
 
 
 # The end of a home
@@ -165,7 +167,7 @@ def _watch(home: Home) -> AsyncGenerator[None]:
         try:
             yield
         finally:
-            _end(home)
+            await _wind_up(home)
 
     watch = until_the_end()
     with contextlib.suppress(StopIteration):
@@ -173,17 +175,20 @@ def _watch(home: Home) -> AsyncGenerator[None]:
     return watch
 
 
-def _stop_watching(home: Home) -> None:
-    watch = _process.watches.get(home)
-    if watch is not None:
-        with contextlib.suppress(StopIteration):
-            watch.aclose().send(None)
-
-
-def _end(home: Home) -> None:
-    for tell in _when_home_ends:
-        tell(home)
+async def _wind_up(home: Home) -> None:
+    """On its loop, for the last time."""
     home.end()
+    for tell in _before_home_ends:
+        tell(home)
+    for _ in range(LAST_TURNS):
+        await asyncio.sleep(0)
+    _forget(home)
+
+
+def _forget(home: Home) -> None:
+    home.end()
+    for tell in _after_home_ended:
+        tell(home)
     _process.watches.pop(home, None)
     if _process.server is home:
         _process.server = None

@@ -47,10 +47,51 @@ LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
         ({**LOCAL, "TLS": {"ca_file": "/no/such.pem"}}, ["llm_pool.E006"]),
         ({**LOCAL, "TLS": {"client_cert": ("/no/a", "/no/b", SECRET)}}, ["llm_pool.E006", "llm_pool.E006"]),
         ({**LOCAL, "TLS": {"client_cert": "/no/a"}}, ["llm_pool.E006"]),
+        ({**LOCAL, "ENGINE": "aiohttp", "HTTP2": "prior-knowledge"}, ["llm_pool.E007"]),
     ],
 )
 def test_each_fault_has_its_number(settings: Any, given: Any, expected: list[str]) -> None:
     assert ids(settings, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "warned_of"),
+    [
+        ("native", {"HTTP2": True, "DNS": {"ttl": 1}, "LIMITS": {"min_connections": 1}}, []),
+        ("httpcore", {}, []),
+        ("httpcore", {"HTTP2": True, "LIMITS": {"max_streams_per_connection": 5}}, []),
+        ("httpcore", {"DNS": {"ttl": 60, "negative_ttl": 1}}, ["['DNS']['ttl']", "['DNS']['negative_ttl']"]),
+        ("httpcore", {"LIMITS": {"min_connections": 1}}, ["['LIMITS']['min_connections']"]),
+        ("httpcore", {"LIMITS": {"min_connections": 0}}, []),
+        ("aiohttp", {}, []),
+        ("aiohttp", {"HTTP2": True}, ["['HTTP2']"]),
+        ("aiohttp", {"HTTP2": False, "DNS": {"ttl": 0}}, []),
+        (
+            "aiohttp",
+            {"LIMITS": {"min_connections": 1, "max_streams_per_connection": 5}},
+            ["['LIMITS']['min_connections']", "['LIMITS']['max_streams_per_connection']"],
+        ),
+    ],
+)
+def test_what_the_engine_cannot_do_is_told_where_it_was_asked_for(
+    settings: Any, engine: str, given: Any, warned_of: list[str]
+) -> None:
+    settings.LLM_POOL = {"default": {**LOCAL, "ENGINE": engine, **given}}
+    found = check_settings(app_configs=None)
+    assert [message.id for message in found] == ["llm_pool.W004"] * len(warned_of)
+    for message, key in zip(found, warned_of, strict=True):
+        assert message.msg.startswith(f"LLM_POOL['default']{key} is not for the engine {engine!r}: ")
+
+
+def test_an_engine_that_is_not_installed_is_told_with_what_to_type(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_pool.transports.foreign.find_spec", lambda name: None)
+    settings.LLM_POOL = {"default": {**LOCAL, "ENGINE": "aiohttp"}}
+    [message] = check_settings(app_configs=None)
+    assert message.id == "llm_pool.E004"
+    assert "needs the package aiohttp, which is not installed" in message.msg
+    assert message.hint == 'Type: python -m pip install "django-llm-pool[aiohttp]"'
 
 
 def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> None:

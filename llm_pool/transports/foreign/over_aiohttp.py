@@ -1,0 +1,223 @@
+"""aiohttp: a ``ClientSession`` and its ``TCPConnector`` for each connection."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import NEEDS_CLEANUP_CLOSED
+from multidict import CIMultiDict
+from yarl import URL
+
+from llm_pool.engine.config import Origin
+from llm_pool.engine.errors import InvalidRequest, LLMPoolError, ProxyFailed
+from llm_pool.engine.proxy import Proxy
+from llm_pool.engine.resolver import Resolver
+from llm_pool.engine.tls import server_name
+
+from .call import Call
+from .connection import Client
+from .dialer import Descriptor, ForeignDialer
+from .failures import broken_off, connect_failure, invalid_response
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from aiohttp.client_proto import ResponseHandler
+
+__all__ = ["AiohttpDialer"]
+
+MAX_LINE = 64 * 1024  # bytes of a status line or header
+NEVER = 10 * 365 * 86400.0  # seconds: it is the ledger that ends idle connections
+ADDED_BY_ITSELF = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+
+
+class AiohttpDialer(ForeignDialer):
+    """Gives connections that are sessions of aiohttp's. Their names are looked up in one DNS cache."""
+
+    def _client(self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None) -> Client:
+        return _Client(self, origin, context, proxy)
+
+    def connector(self, opened: Callable[[ResponseHandler], None]) -> aiohttp.BaseConnector:
+        """A connector for one connection; ``opened`` hears of each that it makes."""
+        shared: dict[str, Any] = {
+            "limit": 1,
+            "keepalive_timeout": NEVER,
+            "enable_cleanup_closed": NEEDS_CLEANUP_CLOSED,
+        }
+        if self._config.uds is not None:
+            return _UnixConnector(opened, path=self._config.uds, **shared)
+        names = _Names(self._resolver)
+        return _TCPConnector(opened, resolver=names, use_dns_cache=False, **shared)
+
+    def forget(self, host: str, port: int) -> None:
+        """No connection could be made to the addresses of ``host``."""
+        self._resolver.forget(host, port)
+
+    @property
+    def uds(self) -> str | None:
+        """The path of the Unix domain socket in the place of every origin, if any."""
+        return self._config.uds
+
+
+class _Client:
+    def __init__(
+        self, dialer: AiohttpDialer, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
+    ) -> None:
+        self._dialer = dialer
+        self._origin = origin
+        self._proxy = proxy
+        self._descriptor: Descriptor | None = None
+        self._session = aiohttp.ClientSession(
+            connector=dialer.connector(self._opened),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=ADDED_BY_ITSELF,
+            timeout=NO_TIMEOUTS,
+            trace_configs=[_trace()],
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+        )
+        # aiohttp sends a GET or PUT again when a reused connection breaks; here the pool decides that.
+        self._session._retry_connection = False
+        self._options: dict[str, Any] = {"allow_redirects": False, "ssl": context or True}
+        if context is not None:
+            self._options["server_hostname"] = server_name(origin.host)
+        if proxy is not None:
+            self._options["proxy"] = f"http://{proxy}"
+            self._options["proxy_headers"] = _decoded(proxy.headers)
+
+    def __repr__(self) -> str:
+        return "aiohttp"
+
+    async def send(self, call: Call) -> None:
+        """See ``Client.send``."""
+        try:
+            response = await self._request(call)
+            try:
+                version = response.version or aiohttp.HttpVersion11
+                call.on_head(
+                    response.status,
+                    (response.reason or "").encode("utf-8", "surrogateescape"),
+                    b"HTTP/%d.%d" % (version.major, version.minor),
+                    list(response.raw_headers),
+                )
+                async for data in response.content.iter_any():
+                    await call.on_data(data)
+                if call.upload.whole:
+                    response.release()
+            finally:
+                response.close()
+        except Exception as error:
+            raise self._explain(error, call) from error
+
+    async def aclose(self) -> None:
+        """See ``Client.aclose``."""
+        await self._session.close()
+
+    async def _request(self, call: Call) -> aiohttp.ClientResponse:
+        request = call.request
+        return await self._session.request(
+            request.method.decode("ascii"),
+            URL(f"{self._origin}{request.target.decode('ascii')}", encoded=True),
+            headers=_decoded(request.headers),
+            data=call.upload.pieces() if call.upload.exists else None,
+            trace_request_ctx=call,
+            **self._options,
+        )
+
+    def _opened(self, protocol: ResponseHandler) -> None:
+        assert protocol.transport is not None
+        self._descriptor = self._dialer.opened(protocol.transport.get_extra_info("socket"))
+
+    def _explain(self, error: Exception, call: Call) -> LLMPoolError:
+        match error:
+            case LLMPoolError():
+                return error
+            case aiohttp.ClientHttpProxyError():
+                answer = f"{error.status} {error.message}"
+                return ProxyFailed(
+                    f"the proxy {self._proxy} opened no tunnel to {self._origin}: it answered '{answer}'"
+                )
+            case aiohttp.ClientConnectorError():
+                stop = self._proxy or self._origin
+                self._dialer.forget(stop.host, stop.port)
+                return connect_failure(error, self._origin, self._proxy, self._dialer.uds)
+            case aiohttp.ClientResponseError():
+                return invalid_response(call.exchange, Exception(error.message))
+            case aiohttp.InvalidURL() | UnicodeError() | ValueError():
+                return InvalidRequest(f"the request cannot be sent as it is: {error}")
+        return broken_off(call.exchange, error)
+
+
+class _Names(AbstractResolver):
+    """The engine's DNS cache for a connector of aiohttp's; each connector's own would know one name."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """See aiohttp. Raises DNSFailed, which goes through to the call."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address[0],
+                port=port,
+                family=found,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, protocol, _, address in await self._resolver.resolve(host, port)
+        ]
+
+    async def close(self) -> None:
+        """The cache belongs to the pool."""
+
+
+class _Announcing(aiohttp.BaseConnector):
+    """Tells of each connection that it makes."""
+
+    def __init__(self, opened: Callable[[ResponseHandler], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._opened = opened
+
+    async def _create_connection(self, *args: Any) -> ResponseHandler:
+        protocol = await super()._create_connection(*args)
+        self._opened(protocol)
+        return protocol
+
+
+class _TCPConnector(_Announcing, aiohttp.TCPConnector):
+    pass
+
+
+class _UnixConnector(_Announcing, aiohttp.UnixConnector):
+    pass
+
+
+def _trace() -> aiohttp.TraceConfig:
+    """Tells a call when it waits for a connection, and when it has one."""
+
+    async def dials(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+        context.trace_request_ctx.dials()
+
+    async def is_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+        context.trace_request_ctx.is_sent(http2=False)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(dials)
+    trace.on_connection_create_end.append(is_sent)
+    trace.on_connection_reuseconn.append(is_sent)
+    return trace
+
+
+def _decoded(headers: list[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+    """Raises UnicodeError for what aiohttp, which writes UTF-8, cannot send as it is."""
+    return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)
