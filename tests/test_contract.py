@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "llm_pool"
-PURE = ["engine/ledger.py", "engine/books.py"]
+PURE = [f"engine/{room}.py" for room in ("ledger", "growth", "stock", "alarms", "books", "trouble")]
 IMPURE = {"asyncio", "concurrent", "select", "selectors", "socket", "ssl", "subprocess", "threading", "time"}
 SETTINGS_READERS = PACKAGE / "conf"
 

@@ -1,76 +1,155 @@
-"""What the ledger writes in: lanes, entries and waiters; and the orders that it gives."""
+"""What the ledger writes in: bounds, lanes, entries and waiters; and the orders that it gives."""
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from math import inf
 from typing import Any, NamedTuple
 
 from .config import Origin
+from .trouble import Trouble
 
-__all__ = ["Close", "Dial", "Entry", "Fail", "Host", "Lane", "Order", "Serve", "Waiter"]
+__all__ = [
+    "BARE",
+    "COLD",
+    "SHORT",
+    "Bound",
+    "Close",
+    "Dial",
+    "Entry",
+    "Fail",
+    "Lane",
+    "Order",
+    "Serve",
+    "Waiter",
+]
+
+# How badly a lane wants to dial, worst first: the place of its line in ``Bound.lines``.
+BARE = 0  # callers wait, and there is no connection
+SHORT = 1  # callers wait, and there are connections, but too few
+COLD = 2  # nobody waits: it is below its minimum
 
 
-class Host:
-    """An origin's connections over all homes, for ``max_connections_per_host``."""
+class Bound:
+    """So many connections and no more: the pool has such a bound, and each origin one over all its homes.
 
-    __slots__ = ("blocked", "held", "lanes")
+    Where an order counts it is an OrderedDict: to find the first key of a dict costs as many steps as
+    keys were deleted before it.
+    """
 
-    def __init__(self) -> None:
-        self.held = 0
+    __slots__ = ("closing", "held", "idle", "lanes", "limit", "lines", "reserved")
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.held = 0  # slots taken: dialing, open and closing connections
+        self.closing = 0
+        self.reserved = 0  # slots that come from under other bounds, when connections there have closed
+        self.idle: OrderedDict[Entry, None] = OrderedDict()  # longest idle first
         self.lanes: dict[Lane, None] = {}
-        self.blocked: dict[Lane, None] = {}
+        self.lines: tuple[OrderedDict[Lane, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody may dial."""
+        return self.held + self.reserved >= self.limit
+
+    @property
+    def over(self) -> bool:
+        """Whether there are more connections than there may be: the limit was lowered."""
+        return self.held - self.closing > self.limit
+
+    def first(self) -> Lane | None:
+        """The lane whose turn it is."""
+        for line in self.lines:
+            if line:
+                return next(iter(line))
+        return None
 
 
 class Lane:
     """One origin in one home: only here can a connection meet a waiter.
 
-    ``available`` has spare streams, the newest last; ``waiting`` is first come, first served.
-    ``dialing`` counts dials on their way, ``claims`` the slots that connections being closed will leave here.
+    ``available`` has spare streams, the newest last. ``dialing`` counts dials on their way, ``claims`` the
+    slots that connections being closed will leave here, ``promises`` those that connections in use will.
     """
 
     __slots__ = (
+        "alarm",
         "available",
         "capacity",
         "claims",
+        "closing",
         "dialing",
-        "failed_at",
-        "failures",
         "home",
         "host",
-        "minimum",
+        "line",
         "open",
         "origin",
-        "retry_at",
+        "pool",
+        "prewarmed",
+        "promises",
+        "rank",
         "shortage",
+        "shut",
+        "trouble",
         "waiting",
     )
 
-    def __init__(self, origin: Origin, home: Hashable, host: Host) -> None:
+    def __init__(self, origin: Origin, home: Hashable, host: Bound, pool: Bound, capacity: int) -> None:
         self.origin = origin
         self.home = home
         self.host = host
-        self.available: dict[Entry, None] = {}
-        self.waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self.pool = pool
+        self.capacity = capacity  # streams that the next connection is expected to carry
+        self.available: OrderedDict[Entry, None] = OrderedDict()
+        self.waiting = Queue()
         self.open = 0
+        self.closing = 0
+        self.shut = 0  # open connections that take no streams at all for now
         self.dialing = 0
         self.claims = 0
-        self.minimum = 0
-        self.capacity = 1  # streams that the next connection is expected to carry
+        self.promises = 0
+        self.prewarmed = False
         self.shortage = 0  # waiters for whom nothing is on its way
-        self.failures = 0  # rounds of failed dials since the last that succeeded
-        self.failed_at = 0.0
-        self.retry_at = 0.0
+        self.trouble: Trouble | None = None
+        self.alarm: float | None = None
+        self.rank = COLD
+        self.line: OrderedDict[Lane, None] | None = None  # where it stands in line
 
     @property
-    def held(self) -> int:
-        """The slots this lane holds or will hold."""
+    def bounds(self) -> tuple[Bound, Bound]:
+        """All bounds that hold here."""
+        return self.host, self.pool
+
+    @property
+    def full(self) -> bool:
+        """Whether a bound forbids to dial."""
+        return self.host.full or self.pool.full
+
+    @property
+    def standing(self) -> int:
+        """The connections that it has and will have."""
         return self.open + self.dialing + self.claims
 
     @property
     def incoming(self) -> int:
         """The waiters that connections on their way will serve."""
-        return (self.dialing + self.claims) * self.capacity
+        return (self.dialing + self.claims + self.shut) * self.capacity
+
+    def join(self, bound: Bound, rank: int) -> None:
+        """Stand at the end of a line."""
+        self.leave()
+        self.rank = rank
+        self.line = bound.lines[rank]
+        self.line[self] = None
+
+    def leave(self) -> None:
+        """Stand in no line."""
+        if self.line is not None:
+            del self.line[self]
+            self.line = None
 
 
 class Entry:
@@ -79,18 +158,20 @@ class Entry:
     __slots__ = (
         "alarm",
         "capacity",
+        "claimed",
         "closing",
         "connection",
         "expires_at",
         "generation",
         "gone",
+        "heir",
         "hint",
+        "idle_since",
         "lane",
         "opened_at",
         "retire_at",
         "retired",
         "streams",
-        "successor",
         "used",
     )
 
@@ -100,16 +181,18 @@ class Entry:
         self.capacity = capacity
         self.streams = 0
         self.opened_at = now
+        self.idle_since = now  # when it last carried anything
+        self.expires_at = inf  # when it has been idle too long
+        self.retire_at = inf  # when it has reached its lifetime
         self.generation = generation
-        self.expires_at = now
-        self.retire_at: float | None = None  # when it has reached its lifetime
         self.retired: str | None = None  # why it takes no new streams
         self.hint: float | None = None  # seconds the server said it keeps an idle connection
         self.alarm: float | None = None
-        self.used = False
+        self.used = False  # it has served, or has been idle
         self.closing = False
         self.gone = False
-        self.successor: Lane | None = None
+        self.heir: Lane | None = None  # who gets its slot
+        self.claimed = False  # and counts on it already
 
 
 class Waiter:
@@ -125,10 +208,59 @@ class Waiter:
         self.connect_timeout = connect_timeout
         self.entry: Entry | None = None
         self.error: Any = None
-        self.reused = False  # the connection had served before
+        self.reused = False  # the connection was there before the caller
         self.future: Any = None
         self.number = 0  # in order of arrival
         self.returning = False  # the connection it was given had died: it keeps its place in the queue
+
+
+class Queue:
+    """Waiters of one lane, first come, first served. Who returns goes before all who were never served."""
+
+    __slots__ = ("_newcomers", "_order", "_returned")
+
+    def __init__(self) -> None:
+        self._newcomers: OrderedDict[Waiter, None] = OrderedDict()
+        self._returned: dict[int, Waiter] = {}
+        self._order: list[int] = []  # a heap of numbers; some have left
+
+    def __len__(self) -> int:
+        return len(self._newcomers) + len(self._returned)
+
+    def __contains__(self, waiter: Waiter) -> bool:
+        return waiter in self._newcomers or self._returned.get(waiter.number) is waiter
+
+    def __iter__(self) -> Iterator[Waiter]:
+        yield from (self._returned[number] for number in sorted(self._returned))
+        yield from self._newcomers
+
+    def add(self, waiter: Waiter) -> None:
+        """At the end; who returns, at the old place."""
+        if waiter.returning:
+            self._returned[waiter.number] = waiter
+            heapq.heappush(self._order, waiter.number)
+        else:
+            self._newcomers[waiter] = None
+
+    def remove(self, waiter: Waiter) -> None:
+        """From any place."""
+        if waiter in self._newcomers:
+            del self._newcomers[waiter]
+        else:
+            del self._returned[waiter.number]
+
+    def first(self) -> Waiter:
+        """Whose turn it is. Raises StopIteration when nobody waits."""
+        while self._order:
+            waiter = self._returned.get(self._order[0])
+            if waiter is not None:
+                return waiter
+            heapq.heappop(self._order)
+        return next(iter(self._newcomers))
+
+    def newest(self) -> Waiter | None:
+        """Who came last."""
+        return next(reversed(self._newcomers), None) or next(iter(self._returned.values()), None)
 
 
 class Serve(NamedTuple):

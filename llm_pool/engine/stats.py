@@ -30,7 +30,8 @@ class PoolStats:
 
 def take_stats(ledger: Ledger) -> PoolStats:
     """Read the ledger, under its lock."""
-    in_use, idle, dialing = ledger.in_use, len(ledger.idle), ledger.dialing
+    stock = ledger.stock
+    in_use, idle, dialing = stock.in_use, len(stock.bound.idle), ledger.growth.dialing
     most = ledger.limits.max_connections
     failure = ledger.last_failure
     return PoolStats(
@@ -42,9 +43,9 @@ def take_stats(ledger: Ledger) -> PoolStats:
         waiting=ledger.waiting,
         utilization=in_use / most,
         requests=ledger.requests,
-        reused=ledger.reused,
-        opened=ledger.opened,
-        closed=dict(ledger.closed_by_reason),
+        reused=stock.reused,
+        opened=stock.opened,
+        closed=dict(stock.closed_by_reason),
         dial_failure=str(failure) if failure is not None else None,
     )
 

@@ -1,0 +1,199 @@
+"""Who may dial, and when: as many connections as the need, a slot to each origin in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from math import inf
+
+from .books import BARE, COLD, SHORT, Bound, Dial, Entry, Lane, Order
+from .config import Limits, Origin
+from .stock import Stock
+
+__all__ = ["Growth"]
+
+
+class Growth:
+    """The lanes, what each lacks, and the lines in which they wait for a slot."""
+
+    def __init__(self, stock: Stock, expects: Callable[[Origin], int]) -> None:
+        self.dialing = 0
+        self.short = 0  # waiters for whom nothing is on its way
+        self._stock = stock
+        self._pool = stock.bound
+        self._expects = expects
+        self._lanes: dict[tuple[Origin, Hashable], Lane] = {}
+        self._hosts: dict[Origin, Bound] = {}
+
+    def lane(self, origin: Origin, home: Hashable) -> Lane:
+        """The lane of an origin in a home, made on first use."""
+        lane = self._lanes.get((origin, home))
+        if lane is None:
+            host = self._hosts.get(origin)
+            if host is None:
+                host = self._hosts[origin] = Bound(_per_host(self._stock.limits))
+            lane = Lane(origin, home, host, self._pool, max(1, self._expects(origin)))
+            self._lanes[origin, home] = lane
+            for bound in lane.bounds:
+                bound.lanes[lane] = None
+        return lane
+
+    def lanes(self) -> list[Lane]:
+        """All there are now."""
+        return list(self._lanes.values())
+
+    def limit(self, limits: Limits) -> None:
+        """Other limits hold."""
+        self._stock.limit(limits)
+        for host in self._hosts.values():
+            host.limit = _per_host(limits)
+
+    def trim(self, lane: Lane, now: float, orders: list[Order]) -> None:
+        """No more connections idle than may, under the bounds of this lane."""
+        for bound in lane.bounds:
+            while (entry := self._stock.surplus(bound)) is not None:
+                self._stock.close(entry, "excess", orders)
+                self.settle(entry.lane, now)
+
+    def settle(self, lane: Lane, now: float) -> None:
+        """Bring what the lane lacks up to date, and with it its place in line."""
+        shortage = max(0, len(lane.waiting) - lane.incoming)
+        self.short += shortage - lane.shortage
+        lane.shortage = shortage
+        rank = self._rank(lane, now)
+        if rank is None:
+            lane.leave()
+            self._forget_if_empty(lane, now)
+        elif lane.line is None or rank != lane.rank:
+            lane.join(self._pool, rank)
+        if lane.host.idle or not lane.host.full:
+            self._call_back(lane.host)
+
+    def grow(self, now: float, orders: list[Order]) -> None:
+        """Give slots to the lanes that lack them, each in its turn."""
+        while (lane := self._pool.first()) is not None:
+            bound = lane.host if lane.host.full else self._pool
+            if not bound.full and (lane.shortage or self._may_idle_more):
+                self._dial(lane, now, orders)
+            elif lane.shortage and bound.full and (oldest := _idle_elsewhere(bound, lane)):
+                self.pass_on(oldest, lane, now, orders)
+            elif bound is lane.host:
+                lane.join(bound, lane.rank)  # another's turn does not depend on it
+            else:
+                break
+
+    def dial_over(self, lane: Lane) -> None:
+        """A dial has ended; the slot is its connection's, or free."""
+        self.dialing -= 1
+        lane.dialing -= 1
+
+    # Fairness
+
+    def heir(self, lane: Lane, number: int) -> Lane | None:
+        """The lane with a better right to what comes free in ``lane`` than the caller of that number there.
+
+        It is one that has none, or less than its share where ``lane`` has more. Only a caller who came
+        earlier has the right, so that two busy lanes do not take connections from each other for ever.
+        """
+        for bound in lane.bounds:
+            heir = _neediest(bound, lane) if bound.full else None
+            if heir is not None and heir.waiting.first().number < number:
+                return heir
+        return None
+
+    def pass_on(self, entry: Entry, heir: Lane, now: float, orders: list[Order]) -> None:
+        """Close a connection, now or after its last stream, so that ``heir`` may dial in its place."""
+        entry.heir = heir
+        entry.claimed = not entry.streams
+        if entry.claimed:
+            heir.claims += 1
+            heir.host.reserved += heir.host is not entry.lane.host
+        else:
+            heir.promises += 1
+        self._stock.retire(entry, "evicted", orders)
+        heir.leave()
+        self.settle(heir, now)
+        self.settle(entry.lane, now)
+
+    def inherit(self, entry: Entry, now: float, orders: list[Order]) -> None:
+        """A connection has died: its heir, if still in need, dials in its place."""
+        heir, entry.heir = entry.heir, None
+        if heir is None:
+            return
+        if entry.claimed:
+            heir.claims -= 1
+            heir.host.reserved -= heir.host is not entry.lane.host
+        else:
+            heir.promises -= 1
+        self.settle(heir, now)
+        if heir.line is not None and heir.shortage and not heir.full:
+            self._dial(heir, now, orders)
+
+    def _rank(self, lane: Lane, now: float) -> int | None:
+        """How badly the lane wants to dial; None where it does not, or may not now."""
+        if self._stock.closed:
+            return None
+        trouble = lane.trouble
+        if trouble is not None and (now < trouble.retry_at or lane.dialing or lane.claims):
+            return None  # one dial at a time until one succeeds
+        if lane.shortage:
+            return SHORT if lane.standing else BARE
+        return COLD if lane.prewarmed and lane.standing < self._stock.minimum else None
+
+    @property
+    def _may_idle_more(self) -> bool:
+        """What is dialed for nobody must not drive out another that idles."""
+        return len(self._pool.idle) + self.dialing < self._stock.limits.max_keepalive_connections
+
+    def _dial(self, lane: Lane, now: float, orders: list[Order]) -> None:
+        self.dialing += 1
+        lane.dialing += 1
+        for bound in lane.bounds:
+            bound.held += 1
+        newest = lane.waiting.newest()
+        orders.append(Dial(lane, newest.connect_timeout if newest else None))
+        lane.leave()
+        self.settle(lane, now)
+
+    def _call_back(self, host: Bound) -> None:
+        """Those whom the host's bound had held back stand in the pool's line again."""
+        for rank, line in enumerate(host.lines):
+            while line:
+                next(iter(line)).join(self._pool, rank)
+
+    def _forget_if_empty(self, lane: Lane, now: float) -> None:
+        if lane.standing or lane.closing or lane.promises or lane.waiting or lane.prewarmed:
+            return
+        if lane.trouble is not None and now < lane.trouble.retry_at:
+            return
+        if self._lanes.get((lane.origin, lane.home)) is not lane:
+            return
+        del self._lanes[lane.origin, lane.home]
+        for bound in lane.bounds:
+            del bound.lanes[lane]
+        if not lane.host.lanes:
+            del self._hosts[lane.origin]
+
+
+def _per_host(limits: Limits) -> float:
+    return inf if limits.max_connections_per_host is None else limits.max_connections_per_host
+
+
+def _idle_elsewhere(bound: Bound, lane: Lane) -> Entry | None:
+    """The longest idle; but one that takes no streams of its own lane's waiters would only be replaced."""
+    entry = next(iter(bound.idle), None)
+    return None if entry is None or entry.lane is lane else entry
+
+
+def _neediest(bound: Bound, lane: Lane) -> Lane | None:
+    """Who is next in line under a bound that is reached, and entitled to a connection of ``lane``."""
+    other = next(iter(bound.lines[BARE] or bound.lines[SHORT]), None)
+    if other is None:
+        return None
+    share = max(1, bound.limit // len(bound.lanes))
+    if other.host.full and other.host is not lane.host:
+        other.join(other.host, other.rank)  # a slot would not help it
+        return None
+    if other is lane or other.standing >= share or other.shortage <= other.promises * other.capacity:
+        other.join(bound, other.rank)  # to the end: it has what it is due
+        return None
+    return other if other.standing == 0 or lane.standing > share else None

@@ -1,0 +1,114 @@
+"""What must hold in the ledger after every fact, by the world's own counts (DESIGN, section 5)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llm_pool.engine.books import Lane
+    from tests.engine.ledger_world import World
+
+__all__ = ["after_time", "all_is_gone", "books_are_right"]
+
+
+def books_are_right(world: World) -> None:
+    gauges_are_the_worlds(world)
+    for lane in world.ledger.growth.lanes():
+        lane_is_the_worlds(world, lane)
+        if lane.waiting:
+            nothing_at_hand(lane)
+            something_is_coming(world, lane)
+    claims_are_backed(world)
+    idle_will_be_looked_at(world)
+
+
+def gauges_are_the_worlds(world: World) -> None:
+    ledger, stock = world.ledger, world.ledger.stock
+    live = world.connections
+    assert ledger.total == len(live) + len(world.dials)
+    assert ledger.growth.dialing == len(world.dials)
+    assert ledger.waiting == sum(caller.state == "waiting" for caller in world.callers)
+    assert stock.in_use == sum(bool(connection.callers) for connection in live)
+    assert {entry.connection for entry in stock.bound.idle} == set(world.idle())
+    assert len(stock.bound.idle) <= ledger.limits.max_keepalive_connections
+    assert stock.bound.closing == sum(connection.state == "closing" for connection in live)
+    assert ledger.outgoing == sum(connection.old for connection in live)
+    assert 0 <= stock.reused <= ledger.requests
+    assert stock.opened == len(live) + sum(stock.closed_by_reason.values()) - stock.bound.closing
+    assert ledger.growth.short == sum(lane.shortage for lane in ledger.growth.lanes())
+
+
+def lane_is_the_worlds(world: World, lane: Lane) -> None:
+    key = (lane.origin, lane.home)
+    states = Counter(connection.state for connection in world.connections if connection.key == key)
+    assert (lane.open, lane.closing) == (states["open"], states["closing"])
+    assert lane.dialing == world.dials.count(lane)
+    assert [w.number for w in lane.waiting] == [caller.waiter.number for caller in world.waiting(key)]
+    assert min(lane.claims, lane.promises, lane.shut, lane.host.reserved) >= 0
+    assert lane.host.held == world.held(lane.origin)
+    assert {entry.connection for entry in lane.host.idle} == set(world.idle(host=lane.origin))
+
+
+def nothing_at_hand(lane: Lane) -> None:
+    """Rule 5.2: while a connection that could serve a waiter is idle, no such waiter waits."""
+    assert not lane.available
+
+
+def something_is_coming(world: World, lane: Lane) -> None:
+    """No lost wake-up: for each waiter a connection is on its way, or there is a reason why not."""
+    ledger, limits = world.ledger, world.ledger.limits
+    if len(lane.waiting) <= lane.incoming:
+        return
+    if lane.trouble is not None and (lane.dialing or lane.claims):
+        return
+    if lane.trouble is not None and (world.now < lane.trouble.retry_at or lane.line is None):
+        latest = max(world.now, lane.trouble.retry_at)
+        assert ledger.next_alarm is not None and ledger.next_alarm <= latest, "suspended for ever"
+        return
+    per_host = limits.max_connections_per_host
+    others_idle = [c for c in world.idle() if c.key != (lane.origin, lane.home)]
+    if per_host is not None and lane.host.held + lane.host.reserved >= per_host:
+        assert not [c for c in others_idle if c.key[0] == lane.origin], "an idle connection is not closed"
+        return
+    assert world.held() >= limits.max_connections, "there is room, and nobody dials"
+    own_shut = any(c.key == (lane.origin, lane.home) for c in world.idle())
+    assert own_shut or not others_idle, "an idle connection of another lane is not closed"
+
+
+def claims_are_backed(world: World) -> None:
+    lanes = world.ledger.growth.lanes()
+    heirs = [c.entry for c in world.connections if c.entry.heir is not None]
+    assert sum(lane.claims for lane in lanes) == sum(entry.claimed for entry in heirs)
+    assert sum(lane.promises for lane in lanes) == sum(not entry.claimed for entry in heirs)
+    hosts = {id(lane.host): lane.host for lane in lanes}.values()
+    strangers = [e for e in heirs if e.claimed and e.heir is not None and e.heir.host is not e.lane.host]
+    assert sum(host.reserved for host in hosts) == len(strangers)
+
+
+def idle_will_be_looked_at(world: World) -> None:
+    times = [min(c.entry.expires_at, c.entry.retire_at) for c in world.idle()]
+    if times and min(times) < float("inf"):
+        alarm = world.ledger.next_alarm
+        assert alarm is not None and alarm <= max(min(times), world.now)
+
+
+def after_time(world: World) -> None:
+    """After a tick no connection idles beyond its time."""
+    limits = world.ledger.limits
+    for connection in world.idle():
+        assert not connection.tainted, "it should have been closed"
+        if limits.max_lifetime is not None:
+            assert world.now < connection.opened_at + limits.max_lifetime
+        lane = connection.entry.lane
+        if limits.keepalive_expiry is not None and not (lane.prewarmed and limits.min_connections):
+            assert world.now < connection.quiet_since + limits.keepalive_expiry
+
+
+def all_is_gone(world: World) -> None:
+    ledger = world.ledger
+    assert (ledger.total, ledger.waiting, ledger.stock.in_use, ledger.growth.dialing) == (0, 0, 0, 0)
+    assert (ledger.growth.short, ledger.outgoing, ledger.stock.bound.closing) == (0, 0, 0)
+    assert not ledger.stock.entries and not ledger.stock.bound.idle
+    assert not any(ledger.stock.bound.lines) and not ledger.stock.bound.lanes
+    assert not ledger.growth.lanes() and not ledger.growth._hosts, "a lane is leaked"

@@ -1,0 +1,158 @@
+"""Rule 5.6: a fact costs the same with 10 connections and with 10,000. Operations count, not seconds."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm_pool.engine import ledger as ledger_module
+from llm_pool.engine.books import Close, Dial, Entry, Lane, Waiter
+from llm_pool.engine.config import Limits
+from llm_pool.engine.ledger import Ledger
+from tests.engine.ledger_world import origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+ENGINE = ledger_module.__file__.rpartition("/")[0]
+FEW, MANY = 10, 10_000
+REPEATS = 5  # the least counts: now and then a table grows
+SMALL = 8192  # bytes: a list of MANY things is ten times that
+
+
+class Pool:
+    """So many idle connections, half of them of another origin, at the bound; and one more in use."""
+
+    def __init__(self, connections: int) -> None:
+        self.ledger = Ledger(
+            Limits(
+                max_connections=connections + 1, max_keepalive_connections=connections + 1, max_waiting=10**6
+            ),
+            jitter=lambda: 0.5,
+        )
+        self.lanes = [self.ledger.lane(origin(name), "portal") for name in "ab"]
+        self.busy = self._dial(self.lanes[0], 0.0)
+        entries = [self._dial(self.lanes[number % 2], 0.0) for number in range(connections)]
+        for entry in entries:
+            self.ledger.released(entry, 1.0)
+
+    def _dial(self, lane: Lane, now: float) -> Entry:
+        orders = self.ledger.arrive(Waiter(lane), now)
+        assert [type(order) for order in orders] == [Dial]
+        return self.ledger.dialed(lane, object(), 1, now)[0]
+
+    def checkout(self) -> Waiter:
+        waiter = Waiter(self.lanes[0])
+        self.ledger.arrive(waiter, 2.0)
+        return waiter
+
+    def checkout_and_release(self) -> None:
+        entry = self.checkout().entry
+        assert entry is not None
+        self.ledger.released(entry, 2.0)
+
+    def checkout_and_leave(self) -> None:
+        self.ledger.left(self.checkout(), 2.0)
+
+    def idle_death(self) -> None:
+        self.ledger.died(next(iter(self.lanes[1].available)), 2.0)
+
+    def death_in_use(self) -> None:
+        entry = self.checkout().entry
+        assert entry is not None
+        self.ledger.died(entry, 2.0)
+
+    def eviction(self) -> None:
+        lane = self.ledger.lane(origin("c"), "portal")
+        waiter = Waiter(lane)
+        (close,) = self.ledger.arrive(waiter, 2.0)
+        assert isinstance(close, Close)
+        self.ledger.died(close.entry, 2.0)
+        self.ledger.dialed(lane, object(), 1, 2.0)
+
+    def quiet_tick(self) -> None:
+        self.ledger.tick(2.0)
+
+
+FACTS = [
+    Pool.checkout_and_release,
+    Pool.checkout_and_leave,
+    Pool.idle_death,
+    Pool.death_in_use,
+    Pool.eviction,
+    Pool.quiet_tick,
+]
+
+
+def operations(act: Callable[[], Any]) -> int:
+    """The bytecode instructions that the engine executes for it."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(ENGINE):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def bytes_at_most(act: Callable[[], Any]) -> int:
+    """The memory that it takes meanwhile: what loops in C unseen mostly makes a list."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.__name__)
+def test_a_fact_costs_the_same_with_few_connections_and_with_many(fact: Callable[[Pool], None]) -> None:
+    few, many = Pool(FEW), Pool(MANY)
+    assert min(operations(lambda: fact(many)) for _ in range(REPEATS)) <= min(
+        operations(lambda: fact(few)) for _ in range(REPEATS)
+    )
+    assert min(bytes_at_most(lambda: fact(many)) for _ in range(REPEATS)) < SMALL
+
+
+def test_a_fact_costs_the_same_with_few_waiters_and_with_many() -> None:
+    few, many = Pool(0), Pool(0)
+    for pool, waiters in ((few, FEW), (many, MANY)):
+        for _ in range(waiters):
+            pool.checkout()
+
+    def serve_one_and_let_another_go(pool: Pool) -> None:
+        waiter = pool.checkout()
+        pool.ledger.left(waiter, 2.0)
+        orders = pool.ledger.released(pool.busy, 2.0)
+        assert len(orders) == 1
+
+    costs = [
+        min(operations(lambda pool=pool: serve_one_and_let_another_go(pool)) for _ in range(REPEATS))
+        for pool in (few, many)
+    ]
+    assert costs[0] == costs[1]
+    assert min(bytes_at_most(lambda: serve_one_and_let_another_go(many)) for _ in range(REPEATS)) < SMALL
+
+
+def test_the_first_and_the_last_of_every_place_are_found_without_a_search() -> None:
+    """A dict steps over each deleted key to find the first one left; no count of instructions shows it."""
+    pool = Pool(FEW)
+    lane, bound = pool.lanes[0], pool.ledger.stock.bound
+    for place in (lane.available, lane.waiting._newcomers, lane.host.idle, bound.idle, *bound.lines):
+        assert isinstance(place, OrderedDict)

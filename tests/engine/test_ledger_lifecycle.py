@@ -1,0 +1,220 @@
+"""Origins in trouble, and a pool that is drained, resized and closed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from llm_pool.engine.books import Queue, Waiter
+from tests.engine.ledger_checks import all_is_gone
+from tests.engine.ledger_steps import idle, make, reasons, serve, states
+from tests.engine.ledger_world import origin
+
+
+def test_when_all_dials_fail_every_waiter_gets_the_cause() -> None:
+    """Scenario 11: also those for whom there was no room."""
+    world = make(max_connections=2)
+    callers = [world.arrive() for _ in range(4)]
+    cause = OSError("refused")
+    world.fail_dial(error=cause)
+    assert states(callers).count("failed") == 1, "another dial is on its way"
+    world.fail_dial(error=cause)
+    assert [caller.error for caller in callers] == [cause] * 4
+    assert world.ledger.last_failure is cause
+
+
+def test_waiters_with_a_connection_left_to_serve_them_go_on_waiting() -> None:
+    """Scenario 11: a failed dial is not their error."""
+    world = make()
+    (first,) = serve(world)
+    second = world.arrive()
+    world.fail_dial()
+    world.release(first)
+    assert second.state == "served"
+
+
+def test_after_a_failure_one_dial_at_a_time_and_not_before_a_pause() -> None:
+    """Scenario 11: no storm; and all goes on when the server is back."""
+    world = make()
+    world.arrive()
+    world.fail_dial()
+    callers = [world.arrive() for _ in range(5)]
+    assert not world.dials
+    world.tick(0.1)
+    assert len(world.dials) == 1
+    world.connect()
+    assert len(world.dials) == 4
+    while world.dials:
+        world.connect()
+    assert states(callers) == ["served"] * 5
+
+
+def test_pauses_grow_but_not_beyond_two_seconds_while_somebody_waits() -> None:
+    """Scenario 11: half a minute while nobody does."""
+    world = make()
+    pauses = []
+    for _ in range(8):
+        world.arrive()
+        if not world.dials:
+            pauses.append(world.ledger.next_alarm - world.now)
+            world.tick(pauses[-1])
+        world.fail_dial()
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
+
+
+def test_unattended_retries_are_rare_until_somebody_comes() -> None:
+    """Scenario 13: a dead provider costs two dials a minute, but no caller half a minute."""
+    world = make(min_connections=1)
+    world.do("prewarm", world.ledger.lane(origin("a"), "portal"))
+    for _ in range(12):
+        world.fail_dial()
+        pause = world.ledger.next_alarm - world.now
+        world.tick(pause)
+    assert pause == pytest.approx(30.0)
+    world.fail_dial()
+    world.tick(1.0)
+    world.arrive()
+    assert not world.dials
+    world.tick(1.0)
+    assert len(world.dials) == 1
+
+
+def test_a_round_of_dials_that_failed_together_counts_once() -> None:
+    """Scenario 11: fifty callers at once make no longer pause than one."""
+    world = make()
+    for _ in range(50):
+        world.arrive()
+    while world.dials:
+        world.fail_dial()
+    assert world.ledger.next_alarm == pytest.approx(world.now + 0.1)
+
+
+def test_trouble_of_one_origin_delays_no_other() -> None:
+    """Scenario 10: its slot is free for them."""
+    world = make(max_connections=1)
+    world.arrive("a")
+    other = world.arrive("b")
+    world.fail_dial()
+    world.connect()
+    assert other.state == "served"
+
+
+def test_drain_closes_the_idle_and_the_others_as_they_come_back() -> None:
+    """Scenario 51: no call is cut, and new connections take their place."""
+    world = make()
+    busy, spare = serve(world, times=2)
+    world.release(spare)
+    world.drain()
+    assert world.ledger.outgoing == 2
+    caller = world.arrive()
+    world.connect()
+    world.release(busy)
+    world.close_out()
+    assert world.ledger.outgoing == 0
+    assert [c for c in world.connections if c.old] == []
+    assert caller.state == "served"
+
+
+def test_drain_prewarms_again() -> None:
+    """Scenario 13: the minimum is kept, of new connections."""
+    world = make(min_connections=2)
+    world.do("prewarm", world.ledger.lane(origin("a"), "portal"))
+    while world.dials:
+        world.connect()
+    world.drain()
+    world.close_out()
+    assert len(world.dials) == 2
+
+
+def test_lower_limits_cut_no_call() -> None:
+    """Scenario 54: what is over them goes as it comes back."""
+    world = make(max_connections=3)
+    callers = serve(world, times=3)
+    world.do("resize", replace(world.ledger.limits, max_connections=1))
+    assert not reasons(world)
+    for caller in callers:
+        world.release(caller)
+    assert reasons(world) == ["excess", "excess"]
+    assert len(world.idle()) == 1
+
+
+@pytest.mark.parametrize("bound", ["max_connections", "max_connections_per_host"])
+def test_higher_limits_serve_those_who_wait_at_once(bound: str) -> None:
+    """Scenario 54: the pool's and the host's."""
+    world = make(**{bound: 1})
+    callers = [world.arrive() for _ in range(3)]
+    world.do("resize", replace(world.ledger.limits, **{bound: 3}))
+    while world.dials:
+        world.connect()
+    assert states(callers) == ["served"] * 3
+
+
+def test_a_shorter_expiry_holds_for_those_that_idle_already() -> None:
+    """Scenario 54: and so does a shorter lifetime."""
+    world = make(keepalive_expiry=None)
+    idle(world, times=2)
+    world.do("resize", replace(world.ledger.limits, keepalive_expiry=5.0))
+    world.tick(5.0)
+    assert not world.idle()
+
+
+def test_a_lost_home_frees_all_that_lived_there() -> None:
+    """Scenario 53: its loop has ended; the callers of the other home get the slots."""
+    world = make(max_connections=2)
+    serve(world, "a", "server")
+    gone = [world.arrive(name, "server") for name in ("a", "a", "b")]
+    other = [world.arrive("a", "portal") for _ in range(2)]
+    world.lose_home("server")
+    assert [type(caller.error) for caller in gone] == [RuntimeError] * 3
+    while world.dials:
+        world.connect()
+    assert states(other) == ["served", "served"]
+
+
+def test_close_fails_all_who_wait_and_ends_all_there_is() -> None:
+    """Scenario 51: a dial that succeeds too late is closed, a newcomer refused, and nothing is left."""
+    world = make(max_connections=2)
+    (busy,) = serve(world)
+    waiting = [world.arrive() for _ in range(2)]
+    world.do("close")
+    world.connect()
+    assert [caller.error for caller in [*waiting, world.arrive()]] == ["closed"] * 3
+    world.release(busy)
+    world.close_out()
+    all_is_gone(world)
+    assert world.ledger.next_alarm is None
+
+
+def test_an_origin_that_is_done_with_is_forgotten() -> None:
+    """Scenario 25: a million hosts, one after the other, fill no memory."""
+    world = make(keepalive_expiry=1.0)
+    for number in range(20):
+        idle(world, f"host-{number}")
+        world.tick(60.0)
+        world.close_out()
+    all_is_gone(world)
+
+
+def test_an_origin_that_could_not_be_reached_is_forgotten_after_its_pause() -> None:
+    """Scenario 11: not before, or each caller would begin a storm of its own."""
+    world = make()
+    world.arrive()
+    world.fail_dial()
+    assert len(world.ledger.growth.lanes()) == 1
+    world.tick(60.0)
+    all_is_gone(world)
+
+
+def test_the_queue_forgets_those_who_returned_and_left() -> None:
+    """Scenario 14: their old places are skipped."""
+    lane = make().ledger.lane(origin("a"), "portal")
+    waiters = [Waiter(lane) for _ in range(4)]
+    queue = Queue()
+    for number, waiter in enumerate(waiters):
+        waiter.number, waiter.returning = number, number < 3
+    for waiter in reversed(waiters):
+        queue.add(waiter)
+    queue.remove(waiters[0])
+    queue.remove(waiters[2])
+    assert (list(queue), queue.first(), len(queue)) == ([waiters[1], waiters[3]], waiters[1], 2)
