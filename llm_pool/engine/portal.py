@@ -180,6 +180,7 @@ async def _wind_up(home: Home) -> None:
     home.end()
     for tell in _before_home_ends:
         tell(home)
+    await home.see_off()
     for _ in range(LAST_TURNS):
         await asyncio.sleep(0)
     _forget(home)
