@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-import httptools
-
 from .connection import Connection, Owner
 from .errors import (
     LLMPoolError,
@@ -22,13 +20,11 @@ from .head import Framing, asks_to_close, encode_head
 from .home import Home
 from .parting import cut, holds_back
 from .request import Headers, Marks, Request
+from .response import ResponseParser
 from .watchdog import Watchdog
 
 __all__ = ["HTTP11Connection"]
 
-MAX_HEAD = 64 * 1024  # bytes that may come without completing a head or bringing any body
-SPOKEN = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
-TOO_LONG = f"a header block of over {MAX_HEAD} bytes"
 SLICE = 64 * 1024  # bytes of a body that go out at a time
 DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 64 * 1024
@@ -45,26 +41,13 @@ class HTTP11Connection(Connection):
         self._forward = forward
         self._exchange: Exchange | None = None
         self._framing = Framing(0)
-        self._parser = httptools.HttpResponseParser(self)
+        self._response = ResponseParser()
         self._watchdog = Watchdog(home.loop, self._timed_out)
         self._writing_paused = False
         self._rest = memoryview(b"")  # of a body that the transport had no room for
         self._unwritten = 0
-        self._silent_bytes = 0
-        self._dirty = False
         self._eof = False
-        self._reset_response()
-
-    def _reset_response(self) -> None:
-        self._headers: Headers = []
-        self._reason = b""
-        self._status = 0
-        self._framed = False
-        self._hint: float | None = None
-        self._in_body = False
-        self._over = False
-        self._keep = False
-        self._to_drain = -1
+        self._to_drain = -1  # bytes that a response left by its caller may still bring
 
     # For the pool
 
@@ -77,7 +60,7 @@ class HTTP11Connection(Connection):
             return exchange
         head, self._framing = encode_head(request, self._forward)
         self._exchange = exchange
-        self._reset_response()
+        self._response.expect(exchange)
         body = request.body or b""
         self._rest = memoryview(body)[SLICE:]
         self.transport.write(head + body[:SLICE])
@@ -152,7 +135,7 @@ class HTTP11Connection(Connection):
         """The caller has left. What is almost over is read out; anything else ends the connection."""
         if exchange is not self._exchange:
             return
-        if self._in_body and self._sent_whole:
+        if self._response.in_body and self._sent_whole:
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self.home.loop.time() + DRAIN_SECONDS)
         else:
@@ -163,31 +146,19 @@ class HTTP11Connection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if self.transport is not None and transport.get_extra_info("ssl_object") is not None:
-            self.transport.set_write_buffer_limits(
-                1
-            )  # what lies beneath TLS has a buffer too, and shows it not
+            self.transport.set_write_buffer_limits(1)  # beneath TLS there is another buffer, out of sight
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self._dirty = True  # nobody asked: what came belongs to no call
-            self.abort()
+            self.abort()  # nobody asked: what came belongs to no call
             return
         exchange.answered = True
-        self._silent_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            if _is_ours(error):
-                raise
-            if not self._over:
-                self._broken(ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {_cause(error)}"))
-                return
-            self._dirty = True
-        if self._over:
+        error = self._response.feed(data)
+        if error is not None:
+            self._broken(error)
+        elif self._response.over:
             self._conclude()
-        elif self._silent_bytes > MAX_HEAD:
-            self._broken(ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {TOO_LONG}"))
         elif self._to_drain >= 0:
             self._to_drain -= len(data)
             if self._to_drain < 0:
@@ -195,10 +166,7 @@ class HTTP11Connection(Connection):
 
     def eof_received(self) -> bool:
         self._eof = True
-        exchange = self._exchange
-        if exchange is not None and self._in_body and not self._framed and self._was_closed_properly():
-            self._over, self._keep = True, False  # RFC 9112, section 6.3: the close is the end
-            exchange.on_end()
+        if self._exchange is not None and self._was_closed_properly() and self._response.end():
             self._conclude()
         return False
 
@@ -221,73 +189,6 @@ class HTTP11Connection(Connection):
             self._send_rest()
             self._exchange.on_room()
 
-    # For the parser
-
-    def on_message_begin(self) -> None:
-        if self._over:
-            self._dirty = True
-
-    def on_status(self, reason: bytes) -> None:
-        self._reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_body:
-            return  # a trailer: nothing here asks for any
-        self._headers.append((name, value))
-        size = len(name)
-        if size == 14 and name.lower() == b"content-length":  # most names are not worth lowering
-            self._framed = True
-        elif size == 17 and name.lower() == b"transfer-encoding":
-            self._framed = True
-            if value.lower() != b"chunked":
-                raise ProtocolError(f"its transfer coding {value!r} is not one that we can undo")
-        elif size == 10 and name.lower() == b"keep-alive":
-            self._hint = _timeout_parameter(value)
-
-    def on_headers_complete(self) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        if self._over:
-            return
-        status, version = self._parser.get_status_code(), self._parser.get_http_version()
-        if status < 100 or version not in SPOKEN:
-            raise ProtocolError(f"its status line says HTTP/{version} {status}")
-        if self._silent_bytes > MAX_HEAD and _size(self._headers) > MAX_HEAD:
-            raise ProtocolError(TOO_LONG)
-        if status < 200:
-            if status == 101:
-                raise ProtocolError("the server switched protocols, which nobody had asked for")
-            return
-        self._status = status
-        self._in_body = True
-        self._silent_bytes = 0
-        exchange.on_head(status, self._reason, SPOKEN[version], self._headers)
-        if exchange.request.method == b"HEAD" or status in (204, 304):
-            self._message_over()  # RFC 9112, section 6.3: no body, whatever the headers say
-
-    def on_body(self, data: bytes) -> None:
-        if self._over:
-            self._dirty = True
-            return
-        self._silent_bytes = 0
-        exchange = self._exchange
-        assert exchange is not None
-        exchange.on_data(data)
-
-    def on_message_complete(self) -> None:
-        if self._over:
-            return
-        if not self._in_body:
-            self._reset_response()  # an interim response (RFC 9110, section 15.2): the real one follows
-            return
-        self._message_over()
-
-    def _message_over(self) -> None:
-        assert self._exchange is not None
-        self._over = True
-        self._keep = self._parser.should_keep_alive()
-        self._exchange.on_end()
-
     # Endings
 
     def _was_closed_properly(self) -> bool:
@@ -301,7 +202,10 @@ class HTTP11Connection(Connection):
 
     @property
     def _sent_whole(self) -> bool:
-        return self._framing.complete and not self._rest and not self._writing_paused
+        """Whether all of the request has left our buffers, as far as they can be seen."""
+        if self._rest or self._writing_paused or not self._framing.complete:
+            return False
+        return self.transport is not None and self.transport.get_write_buffer_size() == 0
 
     def _conclude(self) -> None:
         """The response has come whole: the connection is free, or done for."""
@@ -309,15 +213,13 @@ class HTTP11Connection(Connection):
         assert exchange is not None and self.transport is not None and self.entry is not None
         self._exchange = None
         self._watchdog.deadline = None
-        self._silent_bytes = 0
-        reusable = self._keep and not self._dirty and self._sent_whole and not self.transport.is_closing()
-        reusable = reusable and self.transport.get_write_buffer_size() == 0
-        reusable = reusable and not asks_to_close(exchange.request.headers)
-        if exchange.request.method == b"HEAD" or self._status in (204, 304):
-            self._parser = httptools.HttpResponseParser(self)
+        self._to_drain = -1
+        response = self._response
+        clean = response.keeps_alive and not response.surplus and self._sent_whole
+        reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
         if reusable:
             self.transport.resume_reading()
-        self.owner.released(self.entry, reusable=reusable, hint=self._hint)
+        self.owner.released(self.entry, reusable=reusable, hint=response.hint)
 
     def _broken(self, error: LLMPoolError) -> None:
         self._fail_exchange(error)
@@ -359,15 +261,6 @@ class HTTP11Connection(Connection):
             self._broken(WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s"))
 
 
-def _timeout_parameter(value: bytes) -> float | None:
-    """The seconds of ``Keep-Alive: timeout=5, max=100``."""
-    for part in value.split(b","):
-        name, _, number = part.strip().partition(b"=")
-        if name.lower() == b"timeout" and number.isdigit():
-            return float(number[:9])
-    return None
-
-
 def _broken_off(exchange: Exchange, error: Exception | None) -> LLMPoolError:
     origin = exchange.request.origin
     why = f" ({error.__class__.__name__}: {error})" if error is not None else ""
@@ -376,19 +269,3 @@ def _broken_off(exchange: Exchange, error: Exception | None) -> LLMPoolError:
     if not exchange.status:
         return ProtocolError(f"{origin} closed the connection in the middle of a response head{why}")
     return ProtocolError(f"{origin} closed the connection before the response was complete{why}")
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether a callback of the parser failed by a mistake in this file, and by no fault of the server's."""
-    return isinstance(error, httptools.HttpParserCallbackError) and not isinstance(
-        error.__context__, ProtocolError
-    )
-
-
-def _cause(error: Exception) -> str:
-    cause = error.__context__ if isinstance(error.__context__, ProtocolError) else error
-    return str(cause) or error.__class__.__name__
-
-
-def _size(headers: Headers) -> int:
-    return sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)

@@ -1,0 +1,312 @@
+"""Whatever bytes a server sends, its caller gets a response or one of our errors, and gets it soon.
+
+``LLM_POOL_EXAMPLES`` sets how many examples are tried (default: 200).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llm_pool.engine import Exchange, Marks, Origin, Request, Timeouts, Whole
+from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.home import Home
+from llm_pool.engine.http11 import HTTP11Connection
+from llm_pool.exceptions import APIError
+from llm_pool.providers import get_provider
+from llm_pool.providers.base import Head
+from llm_pool.sources import HeaderView
+
+EXAMPLES = int(os.environ.get("LLM_POOL_EXAMPLES", "200"))
+fuzzed = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+EVENT = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"gpt-4o-2024-08-06","choices":'
+COMPLETION = (
+    b'{"id": "chatcmpl-1", "object": "chat.completion", "created": 1700000000, "model": "gpt-4o-2024-08-06", '
+    b'"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello!", "refusal": null}, '
+    b'"logprobs": null, "finish_reason": "stop"}], "usage": {"prompt_tokens": 9, "completion_tokens": 2, '
+    b'"total_tokens": 11}}'
+)
+COMMON = (
+    b"Date: Sun, 22 Nov 2026 10:00:00 GMT\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n"
+    b"x-request-id: req_0123456789abcdef\r\nx-ratelimit-remaining-requests: 9999\r\nServer: cloudflare\r\n"
+    b'CF-RAY: 8f0123456789abcd-FRA\r\nalt-svc: h3=":443"; ma=86400\r\n'
+)
+
+
+def with_length(status: bytes, body: bytes, *headers: bytes) -> bytes:
+    head = b"HTTP/1.1 " + status + b"\r\n" + COMMON + b"".join(line + b"\r\n" for line in headers)
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def in_chunks(status: bytes, *pieces: bytes, trailer: bytes = b"") -> bytes:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+    head = b"HTTP/1.1 " + status + b"\r\n" + COMMON + b"Transfer-Encoding: chunked\r\n\r\n"
+    return head + chunks[:-2] + trailer + b"\r\n"
+
+
+RECORDED = {
+    "a completion": with_length(b"200 OK", COMPLETION),
+    "a completion in chunks": in_chunks(b"200 OK", COMPLETION[:100], COMPLETION[100:], trailer=b"X-T: 1\r\n"),
+    "a stream": in_chunks(
+        b"200 OK",
+        EVENT + b'[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n',
+        EVENT + b'[{"index":0,"delta":{"content":"Hel"},"finish_reason":null}]}\n\n',
+        EVENT + b'[{"index":0,"delta":{"content":"lo!"},"finish_reason":null}]}\n\n',
+        EVENT + b'[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n',
+    ),
+    "an error": with_length(
+        b"429 Too Many Requests",
+        b'{"error": {"message": "Rate limit reached", "type": "tokens", "param": null, '
+        b'"code": "rate_limit_exceeded"}}',
+        b"retry-after: 20",
+    ),
+    "an error of a proxy": with_length(b"502 Bad Gateway", b"<html><h1>502 Bad Gateway</h1></html>"),
+    "interim responses": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    + with_length(b"200 OK", COMPLETION),
+    "until close": b"HTTP/1.0 200 OK\r\n" + COMMON + b"\r\n" + COMPLETION,
+    "no content": b"HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=5, max=100\r\n\r\n",
+}
+ODD = [
+    b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b":", b";", b",", b"-", b"\xff", b"\xc3\x28", b"HTTP/1.1 ",
+    b"0\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
+    b"99999999999999999999", b"FFFFFFFFFFFFFFFF\r\n", b"x" * 70_000, b"X: y\r\n" * 12_000,
+]  # fmt: skip
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    """A recorded response, hurt in up to six places."""
+    data = bytearray(draw(st.sampled_from(list(RECORDED.values()))))
+    for _ in range(draw(st.integers(0, 6))):
+        at = draw(st.integers(0, len(data)))
+        end = draw(st.integers(at, min(len(data), at + 64)))
+        match draw(st.sampled_from(["flip", "cut", "drop", "insert", "repeat", "move"])):
+            case "flip" if at < len(data):
+                data[at] ^= 1 << draw(st.integers(0, 7))
+            case "cut":
+                del data[at:]
+            case "drop":
+                del data[at:end]
+            case "insert":
+                data[at:at] = draw(st.sampled_from(ODD) | st.binary(max_size=8))
+            case "repeat":
+                data[at:at] = data[at:end] * draw(st.integers(1, 3))
+            case "move":
+                piece = bytes(data[at:end])
+                del data[at:end]
+                to = draw(st.integers(0, len(data)))
+                data[to:to] = piece
+    return bytes(data)
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> list[bytes]:
+    """Such a response in pieces, as a network may deliver it."""
+    data = draw(mutations())
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    return [piece for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if (piece := data[a:b])]
+
+
+METHODS = st.sampled_from([b"POST", b"POST", b"GET", b"HEAD"])
+
+
+class Owner:
+    """Hears what a connection says of itself: True or False for a release, None for its end."""
+
+    def __init__(self) -> None:
+        self.heard: list[bool | None] = []
+
+    def released(self, entry: Any, *, reusable: bool, hint: float | None) -> None:
+        assert hint is None or hint >= 0
+        self.heard.append(reusable)
+
+    def lost(self, entry: Any) -> None:
+        self.heard.append(None)
+
+    def resized(self, entry: Any, capacity: int) -> None:
+        raise AssertionError("not in HTTP/1.1")
+
+    def retired(self, entry: Any, reason: str) -> None:
+        raise AssertionError("not in HTTP/1.1")
+
+
+class Wire:
+    """A connection of the engine on one end of a socket pair, and the test on the other."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.owner = Owner()
+        self.connection = HTTP11Connection(Home(loop), self.owner)
+        self.connection.entry = object()  # type: ignore[assignment]
+        self._loop = loop
+        self._ours, self._theirs = socket.socketpair()
+
+    async def __aenter__(self) -> Wire:
+        self._ours.setblocking(False)
+        self._theirs.setblocking(False)
+        await self._loop.create_connection(lambda: self.connection, sock=self._ours)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.connection.abort()
+        self._theirs.close()
+        await until(lambda: self.connection.closed)
+
+    def start(self, method: bytes) -> Exchange:
+        request = Request(ORIGIN, method, b"/", [(b"Host", b"llm.test")], timeouts=TIMEOUTS)
+        return self.connection.start(request, Marks(0.0))
+
+    async def send(self, pieces: list[bytes]) -> None:
+        """Each as a segment of its own, as far as the client takes them."""
+        for piece in pieces:
+            try:
+                await self._loop.sock_sendall(self._theirs, piece)
+            except OSError:
+                return  # it has seen enough
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def end(self) -> None:
+        self._theirs.close()
+
+
+ORIGIN = Origin("http", "llm.test", 80)
+TIMEOUTS = Timeouts(read=0.02)
+PATIENCE = 5.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - a connection tells its owner, and here that is a list
+            await asyncio.sleep(0.001)
+
+
+async def read_whole(exchange: Exchange) -> Whole:
+    await exchange.head()
+    return await exchange.whole()
+
+
+async def read_in_pieces(exchange: Exchange) -> Whole:
+    await exchange.head()
+    pieces = []
+    while data := await exchange.read():
+        pieces.append(data)
+    return Whole(exchange.status, exchange.headers, b"".join(pieces), exchange.marks)
+
+
+async def leave_it(exchange: Exchange) -> Whole:
+    await exchange.head()
+    exchange.close()
+    return Whole(exchange.status, exchange.headers, b"", exchange.marks)
+
+
+READERS = st.sampled_from([read_whole, read_in_pieces, leave_it])
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Runs a coroutine; what escapes from a callback of its loop fails the test."""
+    escaped: list[dict[str, Any]] = []
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: escaped.append(context))
+
+        def run(coroutine: Coroutine[Any, Any, None]) -> None:
+            runner.run(coroutine)
+            assert not escaped, escaped.pop()
+
+        yield run
+
+
+@fuzzed
+@given(pieces=segments(), method=METHODS, read=READERS, ends=st.booleans())
+def test_any_bytes_are_a_response_or_an_error_of_ours(
+    run: Any, pieces: list[bytes], method: bytes, read: Any, ends: bool
+) -> None:
+    """Scenario 40: never another exception, never a hang; and the connection is released exactly once."""
+
+    async def example() -> None:
+        async with Wire(asyncio.get_running_loop()) as wire:
+            exchange = wire.start(method)
+            reading = asyncio.ensure_future(read(exchange))
+            await wire.send(pieces)
+            if ends:
+                wire.end()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    whole = await reading
+            except LLMPoolError:
+                exchange.close()
+            else:
+                assert 200 <= whole.status <= 999
+                understand(whole)
+            await until(lambda: wire.owner.heard)
+        assert wire.owner.heard in ([True, None], [False, None])
+
+    run(example())
+
+
+@fuzzed
+@given(pieces=segments(), method=METHODS, read=READERS)
+def test_a_connection_that_serves_again_has_nothing_left_of_the_last_response(
+    run: Any, pieces: list[bytes], method: bytes, read: Any
+) -> None:
+    """Scenario 29: the next caller gets the next response, all of it and nothing else."""
+
+    async def example() -> None:
+        async with Wire(asyncio.get_running_loop()) as wire:
+            exchange = wire.start(method)
+            reading = asyncio.ensure_future(read(exchange))
+            await wire.send(pieces)
+            with contextlib.suppress(LLMPoolError):
+                await reading
+            exchange.close()
+            await until(lambda: wire.owner.heard)
+            if wire.owner.heard != [True]:
+                return
+            reading = asyncio.ensure_future(read_whole(wire.start(b"POST")))
+            await wire.send([with_length(b"201 Created", b"the next response")])
+            whole = await reading
+            assert (whole.status, whole.body) == (201, b"the next response")
+
+    run(example())
+
+
+@fuzzed
+@given(
+    body=mutations(), sizes=st.lists(st.integers(1, 200), max_size=8), status=st.sampled_from([200, 401, 529])
+)
+def test_any_body_is_an_answer_or_an_error_of_ours(body: bytes, sizes: list[int], status: int) -> None:
+    """Scenario 40: where HTTP is content, the provider still has to make sense of it."""
+    body = body.partition(b"\r\n\r\n")[2] or body
+    understand(Whole(status, [(b"content-type", b"application/json")], body, Marks(0.0)), sizes)
+
+
+def understand(whole: Whole, sizes: Sequence[int] = ()) -> None:
+    """Read a response as a provider does: as an answer in one piece, as a stream, as an error."""
+    provider = get_provider("openai")
+    head = Head(whole.status, HeaderView(whole.headers))
+    if not 200 <= whole.status < 300:
+        assert isinstance(provider.error_from_response(head, whole.body), APIError)
+        return
+    with contextlib.suppress(LLMPoolError):
+        provider.parse_completion(head, whole.body)
+    with contextlib.suppress(LLMPoolError):
+        reader = provider.stream_reader(head)
+        rest = whole.body
+        for size in sizes:
+            reader.feed(rest[:size])
+            rest = rest[size:]
+        reader.feed(rest)
+        reader.end()
+        reader.completion()
