@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from llm_pool.providers.anthropic import Anthropic
 from llm_pool.providers.base import Provider
 from llm_pool.providers.openai import OpenAI
 
 __all__ = ["PROVIDERS", "Provider", "get_provider"]
 
-PROVIDERS: dict[str, type[Provider]] = {"openai": OpenAI}
+PROVIDERS: dict[str, type[Provider]] = {"openai": OpenAI, "anthropic": Anthropic}
 
 
 def get_provider(name: str) -> Provider:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llm_pool.completions import Completion, Timing
 from llm_pool.providers.answers import mend
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
-from llm_pool.providers.openai_shapes import MISFIT, text_of, tool_call_of, usage_of
+from llm_pool.providers.event_stream import MISFIT
+from llm_pool.providers.openai_shapes import text_of, tool_call_of, usage_of
 from llm_pool.providers.openai_stream import OpenAIStreamReader
 from llm_pool.providers.requests import as_messages, check_stream
 

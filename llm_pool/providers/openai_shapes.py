@@ -8,14 +8,11 @@ from typing import Any
 from llm_pool.completions import ToolCall, Usage
 from llm_pool.providers.answers import mend
 
-__all__ = ["MISFIT", "arguments_of", "text_of", "tool_call_of", "usage_of"]
-
-MISFIT = (AttributeError, IndexError, KeyError, TypeError)
-"""What reading raises where an answer has another shape: looking before each step would cost more."""
+__all__ = ["arguments_of", "text_of", "tool_call_of", "usage_of"]
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content: a string, nothing, or a list of parts. Raises one of ``MISFIT``."""
+    """The text of a message's content: a string, nothing, or a list of parts."""
     if content is None:
         return ""
     if isinstance(content, str):

@@ -250,7 +250,7 @@ def test_no_repr_shows_a_secret() -> None:
         ({"TLS": {"client_cert": ("c", 5)}}, "is no client certificate", "Give a path"),
         ({"TLS": {"context": "x"}}, "= 'x' is a str, not an ssl.SSLContext", "create_default_context"),
         ({"PROVIDER": "opnai"}, "= 'opnai' is no provider", "Did you mean 'openai'?"),
-        ({"PROVIDER": "zzz"}, "= 'zzz' is no provider", "Give 'openai', or the dotted path"),
+        ({"PROVIDER": "zzz"}, "= 'zzz' is no provider", "Give 'openai', 'anthropic', or the dotted path"),
         ({"PROVIDER": OpenAI}, "is a ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
         ({"PROVIDER": "json.dumps"}, "cannot be used: json.dumps is no subclass", "Give 'openai'"),

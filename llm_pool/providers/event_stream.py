@@ -1,0 +1,153 @@
+"""Reads an event stream of JSON objects: what all providers' streams have in common."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from typing import Any
+
+from llm_pool.completions import Chunk
+from llm_pool.exceptions import LLMPoolError, StreamInterrupted
+from llm_pool.providers.answers import mend
+from llm_pool.providers.base import Head, Provider, StreamReader
+from llm_pool.sse import Event, EventParser
+
+__all__ = ["MISFIT", "EventStreamReader"]
+
+MISFIT = (AttributeError, IndexError, KeyError, TypeError)
+"""What reading raises where an answer has another shape: looking before each step would cost more."""
+
+_loads = json.loads
+_HEAD_KEPT = 4096  # bytes kept of a body that may turn out to be no event stream
+_EVENT_STREAM_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:")
+
+
+class EventStreamReader(StreamReader):
+    """Turns events into chunks and keeps their text. A provider's own says what an event means."""
+
+    def __init__(self, provider: Provider, head: Head) -> None:
+        self.finished = False
+        self._failure: LLMPoolError | None = None
+        self._provider = provider
+        self._head = head
+        self._parser = EventParser()
+        self._beginning = b""
+        self._any_event = False
+        self._texts: list[str] = []
+        self._half = ""  # a high surrogate whose other half is still to come
+
+    @abstractmethod
+    def _is_last(self, event: Event) -> bool:
+        """Whether the provider says with this event that the answer is complete, or raises if it is not."""
+
+    @abstractmethod
+    def _chunk(self, raw: dict[str, Any], data: str) -> Chunk:
+        """One event's chunk. Raises one of ``MISFIT`` where the event has another shape."""
+
+    @abstractmethod
+    def _is_complete(self) -> bool:
+        """Whether a body that ended without the last event had all that matters."""
+
+    @property
+    def partial(self) -> str:
+        """The text so far."""
+        return "".join(self._texts)
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """See ``StreamReader.feed``."""
+        if not self._any_event and len(self._beginning) < _HEAD_KEPT:
+            self._beginning += data[:_HEAD_KEPT]
+        if self._failure is not None:
+            raise self._failure
+        return self._chunks(self._parser.feed(data))
+
+    def end(self) -> list[Chunk]:
+        """See ``StreamReader.end``."""
+        chunks: list[Chunk] = []
+        for event in self._parser.end(lenient=True):
+            if event.data == "[DONE]" or _is_json(event.data):
+                chunks += self._chunks([event])
+        if not self.finished:
+            if not self._is_complete():
+                raise self._unfinished()
+            self.finished = True
+        if self._failure is not None and not chunks:
+            raise self._failure
+        return chunks
+
+    def interruption(self, reason: str) -> StreamInterrupted:
+        """See ``StreamReader.interruption``."""
+        request_id = self._provider.request_id(self._head)
+        mark = f" (request {request_id})" if request_id else ""
+        return StreamInterrupted(
+            f"{self._provider.name}'s stream{mark} was cut short: {reason}. "
+            "What had come is in this error's partial; ask again for the rest.",
+            partial=self.partial,
+            request_id=request_id,
+        )
+
+    def _chunks(self, events: list[Event]) -> list[Chunk]:
+        """The chunks of ``events``. What came before an error is returned first; the error is raised next."""
+        chunks: list[Chunk] = []
+        try:
+            for event in events:
+                if self.finished:
+                    break
+                self._any_event = True
+                if self._is_last(event):
+                    self.finished = True
+                else:
+                    chunks.append(self._read(event))
+        except LLMPoolError as error:
+            self.finished = True
+            self._failure = error
+            if not chunks:
+                raise
+        return chunks
+
+    def _read(self, event: Event) -> Chunk:
+        data = event.data
+        try:
+            raw = _loads(data)
+            if event.event == "error" or raw.get("error"):
+                raise self._provider.error_from_object(self._head, raw, self.partial)
+            return self._chunk(raw, data)
+        except (ValueError, RecursionError):
+            what = "an event that is not JSON"
+        except MISFIT:
+            what = "an event of another shape"
+        raise self._provider.invalid_response(self._head, what, data, self.partial)
+
+    def _keep(self, text: str, data: str) -> str:
+        """Add ``text``, which came in ``data``, to the whole; what of it is whole characters."""
+        if self._half or "\\u" in data:
+            text = self._half + text
+            self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+            text = mend(text.removesuffix(self._half))
+        if text:
+            self._texts.append(text)
+        return text
+
+    def _unfinished(self) -> Exception:
+        seen = self._beginning.lstrip(b"\xef\xbb\xbf\r\n ")
+        if not self._any_event and not seen.startswith(_EVENT_STREAM_BEGINNINGS):
+            return self._no_event_stream()
+        return self.interruption("its body ended before the provider said that the answer was complete")
+
+    def _no_event_stream(self) -> Exception:
+        try:
+            raw = _loads(self._beginning)
+            if raw.get("error"):
+                return self._provider.error_from_object(self._head, raw)
+        except (ValueError, AttributeError, RecursionError):
+            pass
+        what = "what is not an event stream" if self._beginning.strip() else "an empty body"
+        return self._provider.invalid_response(self._head, what, self._beginning)
+
+
+def _is_json(data: str) -> bool:
+    try:
+        _loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
