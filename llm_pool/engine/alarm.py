@@ -26,7 +26,7 @@ class Alarm:
     def set(self, when: float) -> None:
         """Ring at ``when`` or before. From any thread, again and again: it costs nothing if it will ring."""
         # Without a lock: threads that set it in the same moment make it ring once too often, at worst.
-        if self._home is not None and self._home.ended:
+        if self._home is not None and self._home.shut:
             self._when = inf
         if when >= self._when:
             return

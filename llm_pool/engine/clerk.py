@@ -89,25 +89,28 @@ class Clerk:
     def lost(self, entry: Entry) -> None:
         """On its home: a connection has ended. Nobody gets it any more; its slot is free a moment later.
 
-        An event loop closes the socket right after it has said so, and the other home would not wait for that.
+        A loop closes the socket right after it has said so, and the other home would not wait for that.
         """
         self.enter(self.ledger.retire, entry, "lost")
         _home(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
-    def lose(self, home: Home) -> None:
-        """A home ends, on whose loop this is called; or it has ended."""
+    def cut(self, home: Home) -> None:
+        """On a home that ends: close all that lives there, at once."""
         with self._lock:
             dials = [task for task, lane in self._dials.items() if lane.home is home]
-            for task in dials:
-                del self._dials[task]
             connections = [entry.connection for entry in self.ledger.entries() if entry.lane.home is home]
+        for task in dials:
+            task.cancel()
+        for connection in connections:
+            connection.abort()
+
+    def lose(self, home: Home) -> None:
+        """A home has ended: forget what lived there."""
+        with self._lock:
+            for task in [task for task, lane in self._dials.items() if lane.home is home]:
+                del self._dials[task]
             error = PoolClosed("the event loop of these connections has ended")
             orders = self.ledger.lost_home(home, error, time.monotonic())
-        if home.is_here:
-            for task in dials:
-                task.cancel()
-            for connection in connections:
-                connection.abort()
         self._carry_out(orders)
 
     # Orders
@@ -161,8 +164,8 @@ class Clerk:
 
     def _dial(self, lane: Lane, timeout: float | None) -> None:
         home = _home(lane)
-        if home.ended:
-            return  # the ledger counts on nothing there any more
+        if home.shut:
+            return  # the ledger learns of it when the home has ended
         task = home.loop.create_task(self._connect(lane, home, timeout), context=Context())
         task.add_done_callback(self._dial_ended, context=Context())
         with self._lock:

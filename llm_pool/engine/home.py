@@ -14,55 +14,71 @@ __all__ = ["Home"]
 
 T = TypeVar("T")
 
-GOODBYE_SECONDS = 1.0
+ENDED = "the event loop of these connections has ended"
+GOODBYE_SECONDS = 1.0  # how long a loop that ends waits for its connections
 
 
 class Home:
-    """One event loop. Connections, timers and dials of a home are touched on its loop only."""
+    """One event loop. Connections, timers and dials of a home are touched on its loop only.
+
+    ``shut``: it takes no new callers, for its loop is about to end. ``ended``: nobody finds the way any more.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.shut = False
         self.ended = False
-        self._goodbyes: set[asyncio.Task[None]] = set()
+        self.goodbyes: set[asyncio.Task[Any]] = set()
         self._door = threading.RLock()  # re-entrant: the garbage collector may post in the middle of a post
 
     @property
     def is_here(self) -> bool:
-        """Whether the caller runs on this loop, and the loop goes on."""
-        return asyncio._get_running_loop() is self.loop and not self.ended
+        """Whether the caller runs on this loop."""
+        return asyncio._get_running_loop() is self.loop
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Call ``function`` on the loop soon, from any thread. Raises PoolClosed when the loop has ended."""
         with self._door:
             if self.ended:
-                raise PoolClosed("the event loop of these connections has ended")
+                raise PoolClosed(ENDED)
             try:
                 # An empty context: nothing of the caller's request lives on in what the pool does.
                 self.loop.call_soon_threadsafe(function, *args, context=Context())
             except RuntimeError as error:
-                self.ended = True
-                raise PoolClosed("the event loop of these connections has ended") from error
+                self.shut = self.ended = True
+                raise PoolClosed(ENDED) from error
+
+    def _receive(self, errand: Errand[Any]) -> None:
+        with self._door:
+            if self.shut:
+                raise PoolClosed(ENDED)
+            self.post(errand.start)
 
     def begin_goodbye(self, goodbye: Coroutine[Any, Any, None]) -> None:
         """On the loop: run what a connection needs time for to close. The loop ends no sooner than it has."""
         task = self.loop.create_task(goodbye, context=Context())
-        self._goodbyes.add(task)
-        task.add_done_callback(self._goodbyes.discard)
+        self.goodbyes.add(task)
+        task.add_done_callback(self.goodbyes.discard)
 
     async def see_off(self) -> None:
         """On the loop, at its end: wait for the goodbyes."""
-        if self._goodbyes:
-            await asyncio.wait(self._goodbyes, timeout=GOODBYE_SECONDS)
+        if self.goodbyes:
+            await asyncio.wait(self.goodbyes, timeout=GOODBYE_SECONDS)
+
+    def shut_door(self) -> None:
+        """Take no new callers. Those who came before get a turn of the loop yet."""
+        with self._door:
+            self.shut = True
 
     def end(self) -> None:
-        """Shut the door: what has been posted before is still called, and nothing after that is taken."""
+        """Let nothing be posted any more."""
         with self._door:
-            self.ended = True
+            self.shut = self.ended = True
 
     def disown(self) -> None:
         """In the child of a fork: the loop is the parent's, as is whoever stood in the door."""
         self._door = threading.RLock()
-        self.ended = True
+        self.shut = self.ended = True
 
     async def arun(
         self,
@@ -80,7 +96,7 @@ class Home:
         arrived: asyncio.Future[None] = loop.create_future()
         errand = Errand(self, function, args, undo, lambda: loop.call_soon_threadsafe(_wake, arrived))
         try:
-            self.post(errand.start)
+            self._receive(errand)
             await arrived
             return errand.result()
         except BaseException:
@@ -97,7 +113,7 @@ class Home:
         arrived = threading.Event()
         errand = Errand(self, function, args, undo, arrived.set)
         try:
-            self.post(errand.start)
+            self._receive(errand)
             arrived.wait()
             return errand.result()
         except BaseException:

@@ -15,7 +15,7 @@ from .errors import LLMPoolError, PoolClosed, ReadFailed
 from .exchange import Exchange
 from .head import check
 from .home import Home
-from .portal import after_fork, home_of_caller, portal, when_home_ends
+from .portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
 from .request import Marks, Request, Whole
 from .stats import PoolStats
 
@@ -161,9 +161,6 @@ class Pool:
         self._clerk.abort()
         await self._clerk.until(lambda: ledger.total == 0, home, CLOSE_SECONDS)
 
-    def _lose(self, home: Home) -> None:
-        self._clerk.lose(home)
-
     def _forget_parent(self) -> None:
         """In the child of a fork: begin anew, but for a pool that has ended."""
         parents, self._clerk = self._clerk, Clerk(self.config, self.name, self._make_dialer(self.config))
@@ -193,10 +190,16 @@ def _all_pools() -> list[Pool]:
     return [pool for ref in _pools.valuerefs() if (pool := ref()) is not None]
 
 
-@when_home_ends
+@before_home_ends
+def _cut_home(home: Home) -> None:
+    for pool in _all_pools():
+        pool._clerk.cut(home)
+
+
+@after_home_ended
 def _lose_home(home: Home) -> None:
     for pool in _all_pools():
-        pool._lose(home)
+        pool._clerk.lose(home)
 
 
 @after_fork

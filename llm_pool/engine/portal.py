@@ -57,7 +57,7 @@ def portal() -> Home:
     """The portal's home, its thread started if need be."""
     process = _process
     with process.lock:
-        if process.portal is None or process.portal.ended:
+        if process.portal is None or process.portal.shut:
             process.portal, process.thread = _start()
         return process.portal
 
@@ -66,21 +66,21 @@ def home_of_caller() -> Home:
     """Where the connections of a caller on this event loop live: the server loop, or the portal."""
     server, home = _process.server, _process.portal
     if server is not None:
-        if server.is_here:
+        if server.is_here and not server.shut:
             return server
         if server.loop.is_closed():
             _forget(server)
-    return portal() if home is None or home.ended else home
+    return portal() if home is None or home.shut else home
 
 
 def adopt_server_loop() -> Home:
     """Make the running loop the server loop: it outlives every request. At its end it is forgotten."""
     process = _process
     server = process.server
-    if server is not None and server.is_here:
+    if server is not None and server.is_here and not server.shut:
         return server
     with process.lock:
-        home = next((home for home in process.watches if home.is_here), None)
+        home = next((home for home in process.watches if home.is_here and not home.shut), None)
         if home is None:
             home = Home(asyncio.get_running_loop())
             process.watches[home] = _watch(home)
@@ -145,9 +145,9 @@ def _run(home: Home) -> None:
 
 
 async def _close_down(home: Home) -> None:
-    home.end()
+    home.shut_door()
     await asyncio.sleep(0)  # what was posted before that begins, and ends with all the rest
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    tasks = asyncio.all_tasks() - {asyncio.current_task()} - home.goodbyes
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -177,7 +177,7 @@ def _watch(home: Home) -> AsyncGenerator[None]:
 
 async def _wind_up(home: Home) -> None:
     """On its loop, for the last time."""
-    home.end()
+    home.shut_door()
     for tell in _before_home_ends:
         tell(home)
     await home.see_off()
@@ -188,11 +188,11 @@ async def _wind_up(home: Home) -> None:
 
 def _forget(home: Home) -> None:
     home.end()
-    for tell in _after_home_ended:
-        tell(home)
     _process.watches.pop(home, None)
     if _process.server is home:
         _process.server = None
+    for tell in _after_home_ended:
+        tell(home)
 
 
 # Forks
