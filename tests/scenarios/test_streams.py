@@ -36,6 +36,20 @@ DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
 MEGABYTE = 1_000_000
 
 
+# As it should be.
+
+
+async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, each_home):
+    """Scenario 38: over a socket, byte by byte, in all the ways in which it may be written."""
+    stream = (
+        '\ufeff: hello\r\ndata: {"choices": [{"index": 0, "delta": {"content": "é\u2028"}}]}\r\r'
+        "id: 7\r\n\r\nretry: 10\n\n"
+        'data: {"choices": [\r\ndata: {"index": 0, "delta": {"content": "😀"}}]}\r\n\r\ndata: [DONE]'
+    ).encode()
+    pool = pool_to(serve(events(*[bytes([byte]) for byte in stream])))
+    assert await read_out(pool.astream("Hello?")) == "é\u2028😀"
+
+
 # Left before its end.
 
 

@@ -1,3 +1,5 @@
+"""Scenario 38: the event-stream format of the WHATWG in full, however its bytes are cut up."""
+
 from __future__ import annotations
 
 import time
