@@ -143,12 +143,11 @@ async def open_tunnel(sock: socket.socket, proxy: Proxy, origin: Origin) -> None
 async def _read_head(sock: socket.socket) -> bytes:
     """The head of an answer, or what there is of one when the proxy closes or speaks no HTTP.
 
-    Byte by byte: what follows the head belongs to the tunnel.
+    Nothing may follow it: in TLS the client speaks first.
     """
-    loop = asyncio.get_running_loop()
     answer = b""
-    while not answer.endswith(HEAD_END) and len(answer) < MAX_ANSWER:
-        piece = await loop.sock_recv(sock, 1)
+    while HEAD_END not in answer and len(answer) < MAX_ANSWER:
+        piece = await asyncio.get_running_loop().sock_recv(sock, 4096)
         answer += piece
         if not piece or not answer.startswith(b"HTTP/"[: len(answer)]):
             break

@@ -27,18 +27,15 @@ async def server_loop():
     release_server_loop()
 
 
-async def test_a_hundred_calls_at_once_ask_once(serve, engine_pool, fake_dns):
+async def test_a_hundred_lookups_at_once_ask_once(fake_dns):
     """Scenario 47: 100 lookups at once are one query."""
-    server = serve(json_reply())
     fake_dns.names["llm.test"] = "127.0.0.1"
     fake_dns.gate = Gate()
-    pool = engine_pool(max_connections=100)
-    request = request_to(server, host="llm.test")
-    calls = [asyncio.create_task(pool.fetch(request)) for _ in range(100)]
-    await until_pool(pool, lambda: pool.stats().dialing == 100)
-    assert fake_dns.queries == ["llm.test"]
+    resolver = Resolver(DNS())
+    askers = [asyncio.create_task(resolver.resolve("llm.test", 80)) for _ in range(100)]
+    await fake_dns.gate.await_reached()
     fake_dns.gate.open()
-    assert [(await call).status for call in calls] == [200] * 100
+    assert {rows[0][4] for rows in await asyncio.gather(*askers)} == {("127.0.0.1", 80)}
     assert fake_dns.queries == ["llm.test"]
 
 

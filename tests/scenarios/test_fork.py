@@ -329,3 +329,23 @@ async def test_both_homes_are_forgotten_in_the_child(server, pool):
         assert server.connections_accepted == 3
     finally:
         portal.release_server_loop()
+
+
+def test_uvloops_sockets_stay_the_parents(server, pool):
+    """Scenario 52: its transports hold their sockets open against a mere close."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main():
+        portal.adopt_server_loop()
+        request = request_to(server)
+        await pool.fetch(request)
+        parents = inodes(sockets_of(pool))
+        assert len(parents) == 1
+        with child(begin_anew(pool, request, parents)) as forked:
+            assert await asyncio.to_thread(forked.says) == ANEW
+            assert (await pool.fetch(request)).marks.reused
+        assert (await pool.fetch(request)).marks.reused
+        await pool.aclose()
+
+    uvloop.run(main())
+    assert server.connections_accepted == 2

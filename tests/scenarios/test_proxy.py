@@ -168,14 +168,15 @@ async def endless_head(conn):
         (garbage, r"it answered '\\x16"),
         (answer_and_hold, r"it answered '\\x16"),
         (steps(raw(b"HTTP/1.1 200 OK\r\nServer: x\r\n"), close), "it answered 'HTTP/1.1 200 OK'"),
+        (steps(raw(b"HTTP/1.1 200 OK\r\n\r\nHello"), hold), "it answered 'HTTP/1.1 200 OK'"),
         (steps(raw(b"HTTP/1.1 2000 OK\r\n\r\n"), hold), "it answered 'HTTP/1.1 2000 OK'"),
         (steps(raw(b"HTTP/2 200\r\n\r\n"), hold), "it answered 'HTTP/2 200'"),
         (steps(raw(b"HTTP/1.1 " + b"5" * 1000 + b"\r\n\r\n"), hold), "it answered 'HTTP/1.1 5{191}'$"),
         (endless_head, "it answered 'HTTP/1.1 200 OK'"),
     ],
     ids=[
-        "closes", "resets", "garbage", "garbage, then silence", "cut in the head", "no status",
-        "another version", "a long line", "a head without end",
+        "closes", "resets", "garbage", "garbage, then silence", "cut in the head",
+        "speaks out of turn", "no status", "another version", "a long line", "a head without end",
     ],
 )  # fmt: skip
 async def test_a_proxy_that_misbehaves_is_a_clear_error(serve, secure, engine_pool, trust, script, reason):
