@@ -3,6 +3,9 @@
 PYTHON ?= python3
 PORT ?= 8000
 PYTEST_ARGS ?=
+SECONDS ?= 600
+SEED ?=
+EXAMPLES ?= 100000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,12 +17,14 @@ MODEL := $(if $(OPENAI_API_KEY)$(OPENAI_BASE_URL),,$(READY)/model)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types contract check nox clean
+.PHONY: help demo test soak lint format types contract check nox clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
 	@echo "make demo      open the demo at http://127.0.0.1:$(PORT)/ (PORT=8001 for another port)"
 	@echo "make test      run the tests (PYTEST_ARGS=\"-k name\" for some of them)"
+	@echo "make soak      let callers of every kind and broken servers loose on each other for SECONDS=$(SECONDS),"
+	@echo "               then play EXAMPLES=$(EXAMPLES) random histories of the ledger (hours; SEED=n draws again)"
 	@echo "make lint      look for mistakes and bad form (ruff)"
 	@echo "make format    put the code into form (ruff)"
 	@echo "make types     check the types (mypy)"
@@ -35,6 +40,10 @@ demo: $(READY)/demo $(MODEL)
 
 test: $(READY)/test
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: $(READY)/test
+	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	@LLM_POOL_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/engine/test_ledger_machine.py
 
 lint: $(READY)/lint
 	@$(BIN)/ruff check .

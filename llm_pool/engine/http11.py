@@ -75,7 +75,7 @@ class HTTP11Connection(Connection):
         """Close in good order; an exchange in progress fails."""
         self._fail_exchange(PoolClosed("the pool was closed during the call"))
         self._watchdog.stop()
-        if self.transport is None:
+        if self.transport is None or self.closed:
             return
         if holds_back(self.transport):
             cut(self.transport)  # a close would wait until the server has taken the rest
@@ -85,7 +85,7 @@ class HTTP11Connection(Connection):
     def abort(self) -> None:
         """Close at once."""
         self._watchdog.stop()
-        if self.transport is not None:
+        if self.transport is not None and not self.closed:
             cut(self.transport)
 
     def __repr__(self) -> str:

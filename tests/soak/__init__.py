@@ -1,0 +1,1 @@
+"""Callers of every kind against servers that misbehave at random: ``python -m tests.soak``."""

@@ -1,0 +1,215 @@
+"""One soak: callers in bad weather for a while, and then the audit of what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from llm_pool.engine import Exchange, portal
+from llm_pool.engine.books import Entry, Waiter
+from llm_pool.engine.connection import Connection
+from llm_pool.engine.home import Errand
+from llm_pool.streams import Stream
+from tests.fixtures.books import Holdings
+from tests.soak.callers import Callers
+from tests.soak.record import ErrorLog, Record
+from tests.soak.world import World
+
+__all__ = ["Soak"]
+
+SETTLING = 10.0
+"""Seconds that the books may take to come to rest when all callers have gone."""
+GLANCE = 0.02
+GROWTH = 1.3
+SPARE = 32 * 1024 * 1024
+"""Memory at the end: at most ``GROWTH`` times what it was after a third of the time, and these bytes more."""
+TRANSIENT = (Connection, Exchange, Entry, Waiter, Errand, Stream)
+
+
+class Soak:
+    """``run`` it once; then ``record`` holds what happened, and its violations what must not have."""
+
+    def __init__(self, seconds: float, seed: str, *, tell_every: float = 10.0) -> None:
+        self.seconds, self.seed = seconds, seed
+        self.record = Record()
+        self.leaked: Counter[str] = Counter()
+        self.memory: list[int] = []
+        """Bytes after a third of the time, and at the end."""
+        self.opened = self.reused = 0
+        self._there_before = _transient()
+        self._tell_every = tell_every
+
+    def run(self) -> None:
+        """Takes ``seconds``, and some more to come to rest."""
+        portal.portal()  # it stays; the rest has to go
+        log = ErrorLog(self.record)
+        logging.getLogger().addHandler(log)
+        hooks = sys.unraisablehook, threading.excepthook
+        sys.unraisablehook = self._unraisable
+        threading.excepthook = self._died
+        before, descriptors = Holdings.now(), _descriptors()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # abandoned streams: they are the point
+                self._play()
+                self._audit_process(before, descriptors)
+        finally:
+            sys.unraisablehook, threading.excepthook = hooks
+            logging.getLogger().removeHandler(log)
+
+    def _play(self) -> None:
+        with World(self.record, self.seed) as world:
+            callers = Callers(world.places, self.record, self.seed)
+            callers.start()
+            self._wait(world)
+            callers.stop()
+            world.clear_up()
+            self.memory.append(_resident())
+            self._audit_books(world)
+            for pool in world.pools:
+                pool.close()
+            self._audit_closed(world)
+
+    def _wait(self, world: World) -> None:
+        began = time.monotonic()
+        told = began
+        while (gone := time.monotonic() - began) < self.seconds:
+            time.sleep(min(1.0, self.seconds - gone))
+            self.record.look_for_hangs()
+            if not self.memory and gone >= self.seconds / 3:
+                self.memory.append(_resident())
+            if time.monotonic() - told >= self._tell_every:
+                told = time.monotonic()
+                self._tell(world, told - began)
+
+    def _tell(self, world: World, gone: float) -> None:
+        pools = "; ".join(_brief(pool.name, pool.stats()) for pool in world.pools)
+        print(
+            f"{gone:5.0f} s  {self.record.calls.total()} calls, {_resident() >> 20} MiB, "
+            f"{len(self.record.violations)} violations  [{pools}]",
+            flush=True,
+        )
+
+    # The audit.
+
+    def _audit_books(self, world: World) -> None:
+        """Nobody calls any more: nothing is in use, and what is there is idle."""
+        for pool in world.pools:
+            if not _comes(lambda pool=pool: _at_rest(pool.stats())):
+                self.record.violation(f"the books of {pool.name!r} do not balance: {pool.stats()}")
+            stats = pool.stats()
+            self.leaked["slots"] += stats.connections - stats.idle
+            self.opened += stats.opened
+            self.reused += stats.reused
+
+    def _audit_closed(self, world: World) -> None:
+        """The pools are closed: no connection at the servers, no task on the portal, nothing in memory."""
+        for pool in world.pools:
+            stats = pool.stats()
+            if stats.connections or pool._clerk.ledger.total:
+                self.leaked["connections"] += pool._clerk.ledger.total
+                self.record.violation(f"after its close {pool.name!r} has {stats}")
+        if not _comes(lambda: world.held() == 0):
+            self.leaked["connections at the servers"] = world.held()
+            self.record.violation(f"{world.held()} connections are left at the servers")
+        home = portal.portal()
+        if not _comes(lambda: home.run(_other_tasks) == 0):
+            self.leaked["tasks"] = home.run(_other_tasks)
+            self.record.violation(f"{self.leaked['tasks']} tasks are left on the portal")
+        if not _comes(lambda: not _transient() - self._there_before):
+            left = _transient() - self._there_before
+            self.leaked.update(left)
+            self.record.violation(f"objects are left in memory: {dict(left)}")
+
+    def _audit_process(self, before: Holdings, descriptors: int) -> None:
+        try:
+            before.assert_no_more_than_these()
+        except AssertionError as left:
+            self.leaked["threads and sockets"] = str(left).count(";") + 1
+            self.record.violation(str(left))
+        if not _comes(lambda: _descriptors() <= descriptors):
+            self.leaked["file descriptors"] = _descriptors() - descriptors
+            self.record.violation(f"{self.leaked['file descriptors']} file descriptors are left")
+        if len(self.memory) == 2 and self.memory[1] > self.memory[0] * GROWTH + SPARE:
+            self.record.violation(f"memory grew from {self.memory[0]} to {self.memory[1]} bytes")
+
+    def _unraisable(self, what: Any) -> None:
+        self.record.violation(f"raised where nobody can catch it: {what.object!r}", what.exc_value)
+
+    def _died(self, what: Any) -> None:
+        self.record.violation(f"a thread died: {what.thread}", what.exc_value)
+
+    # The figures.
+
+    def table(self) -> str:
+        """What happened, in figures."""
+        record = self.record
+        lines = [f"seed {self.seed}, {self.seconds:g} s"]
+        for title, counts in (
+            ("calls", record.calls),
+            ("outcomes", record.outcomes),
+            ("what the servers did", record.faults),
+            ("besides", record.events),
+        ):
+            lines.append(f"{title}: {counts.total()}")
+            lines += [f"  {count:>8}  {name}" for name, count in counts.most_common()]
+        lines.append(f"connections: {self.opened} opened, {self.reused} calls on one that was there")
+        lines += [f"  {peak:>8}  peak at the servers of {name!r}" for name, peak in record.peaks.items()]
+        lines.append(f"longest call: {record.longest:.2f} s")
+        lines.append("memory: " + " -> ".join(f"{size >> 20} MiB" for size in self.memory))
+        lines.append(f"leaked: {'; '.join(f'{n} {what}' for what, n in (+self.leaked).items()) or 'nothing'}")
+        lines.append(f"violations: {len(record.violations)}")
+        return "\n".join(lines)
+
+
+def _brief(name: str, stats: Any) -> str:
+    return (
+        f"{name}: {stats.in_use} in use, {stats.idle} idle, {stats.dialing} dialing, {stats.waiting} waiting"
+    )
+
+
+def _at_rest(stats: Any) -> bool:
+    return stats.connections == stats.idle and not (stats.in_use or stats.dialing or stats.waiting)
+
+
+def _comes(predicate: Any) -> bool:
+    """Whether it becomes true soon. Neither the kernel nor the garbage collector tells anyone."""
+    deadline = time.monotonic() + SETTLING
+    while not predicate():
+        if time.monotonic() > deadline:
+            return False
+        gc.collect()
+        time.sleep(GLANCE)
+    return True
+
+
+async def _other_tasks() -> int:
+    return len(asyncio.all_tasks()) - 1
+
+
+def _transient() -> Counter[str]:
+    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, TRANSIENT))
+
+
+def _resident() -> int:
+    """Bytes of memory that the process holds; 0 where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except FileNotFoundError:
+        return 0
+
+
+def _descriptors() -> int:
+    try:
+        return len(list(Path("/proc/self/fd").iterdir()))
+    except FileNotFoundError:
+        return 0
