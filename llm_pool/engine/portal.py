@@ -85,8 +85,9 @@ def adopt_server_loop() -> Home:
             home = Home(asyncio.get_running_loop())
             process.watches[home] = _watch(home)
         process.server = home
-    if server is not None and server.loop.is_closed():
-        _forget(server)
+        dead = [home for home in process.watches if home.loop.is_closed()]
+    for each in dead:
+        _forget(each)
     return home
 
 
