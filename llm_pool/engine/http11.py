@@ -215,11 +215,17 @@ class HTTP11Connection(Connection):
         self._watchdog.deadline = None
         self._to_drain = -1
         response = self._response
-        clean = response.keeps_alive and not response.surplus and self._sent_whole
+        clean = response.keeps_alive and not response.surplus and self._taken_whole(exchange.request)
         reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
         if reusable:
             self.transport.resume_reading()
         self.owner.released(self.entry, reusable=reusable, hint=response.hint)
+
+    def _taken_whole(self, request: Request) -> bool:
+        """Whether the server has the request. What is no longer than a slice finds room with its kernel."""
+        assert self.transport is not None
+        long = request.body is None or len(request.body) > SLICE
+        return self._sent_whole and not (long and holds_back(self.transport))
 
     def _broken(self, error: LLMPoolError) -> None:
         self._fail_exchange(error)

@@ -71,7 +71,6 @@ class ScriptedServer(Board):
         self._plays: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._listener: socket.socket
-        self._accepting: asyncio.Task[None] | None = None
         self._thread = threading.Thread(
             target=self._run, name=f"scripted-server-{next(_numbers)}", daemon=True
         )
@@ -193,22 +192,26 @@ class ScriptedServer(Board):
         asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _accept_from_now_on(self) -> None:
-        self._accepting = asyncio.create_task(self._accept())
+        # Not a task in sock_accept: one that is cancelled as a client comes loses the connection.
+        self._loop.add_reader(self._listener, self._accept)
 
-    async def _accept(self) -> None:
-        while True:
-            sock, _ = await self._loop.sock_accept(self._listener)
-            if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = ServerConnection(self, sock, len(self.connections))
-            with self.change():
-                self.connections_accepted += 1
-                self.connections.append(connection)
-                self._open.add(connection)
-                self.peak_open = max(self.peak_open, sum(each.still_held for each in self._open))
-            play = asyncio.create_task(self._play(connection, sock))
-            self._plays.add(play)
-            play.add_done_callback(self._plays.discard)
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:  # the client has thought better of it
+            return
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = ServerConnection(self, sock, len(self.connections))
+        with self.change():
+            self.connections_accepted += 1
+            self.connections.append(connection)
+            self._open.add(connection)
+            self.peak_open = max(self.peak_open, sum(each.still_held for each in self._open))
+        play = self._loop.create_task(self._play(connection, sock))
+        self._plays.add(play)
+        play.add_done_callback(self._plays.discard)
 
     async def _play(self, connection: ServerConnection, sock: socket.socket) -> None:
         if not await self._take_up(connection, sock):
@@ -250,18 +253,12 @@ class ScriptedServer(Board):
             self.handshake_failures.extend(errors)
 
     async def _refuse(self) -> None:
-        await self._stop_accepting()
+        self._loop.remove_reader(self._listener)
         self._listener.close()
         self._listener = self._bind()  # bound and not listening: the kernel refuses
 
-    async def _stop_accepting(self) -> None:
-        if self._accepting:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
-            self._accepting = None
-
     async def _end(self) -> None:
-        await self._stop_accepting()
+        self._loop.remove_reader(self._listener)
         plays = set(self._plays)
         for play in plays:
             play.cancel()
