@@ -140,9 +140,16 @@ class Call:
     # For the connection
 
     def fail(self, error: LLMPoolError, *, reusable: bool = False) -> None:
-        """The call has ended badly."""
-        self._finish(reusable=reusable)
-        self.exchange.on_error(error)
+        """The call has ended badly, if it has not ended yet."""
+        if not self._over:
+            self._finish(reusable=reusable)
+            self.exchange.on_error(error)
+
+    def stop(self, error: LLMPoolError) -> None:
+        """End the call badly, and what its task does."""
+        if not self._over:
+            self._give_up()
+            self.exchange.on_error(error)
 
     def refuse(self) -> None:
         """What the ledger could not know when it chose this connection: it carries one call at a time."""
@@ -157,12 +164,11 @@ class Call:
         except LLMPoolError as error:
             self.fail(error)
         else:
-            self._conclude()
+            if not self._over:
+                self._conclude()
 
     def _conclude(self) -> None:
         exchange = self.exchange
-        if self._over:
-            return
         asked_to_close = asks_to_close(self.request.headers) or asks_to_close(exchange.headers)
         self._finish(
             reusable=self.upload.whole and not asked_to_close and exchange.http_version != b"HTTP/1.0"
@@ -176,7 +182,7 @@ class Call:
         if error is not None:
             logger.error("a call failed in a way that nobody thought of", exc_info=error)
             self.fail(ReadFailed(f"the call to {self.request.origin} failed: {error!r}"))
-        elif not self._over:
+        else:
             self.fail(PoolClosed("the pool's event loop was stopped during the call"))
 
     def _finish(self, *, reusable: bool) -> None:
@@ -207,5 +213,4 @@ class Call:
             return
         else:
             error = WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
-        self._give_up()
-        exchange.on_error(error)
+        self.stop(error)

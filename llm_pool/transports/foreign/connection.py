@@ -64,10 +64,9 @@ class ForeignConnection(Connection):
     def close(self) -> None:
         """See ``Connection.close``. It has ended when the client has closed."""
         if not self._closing:
-            for call in list(self._calls):
-                call.fail(PoolClosed("the pool was closed during the call"))
-                call.task.cancel()
             self._closing = True
+            for call in list(self._calls):
+                call.stop(PoolClosed("the pool was closed during the call"))
             self.home.begin_goodbye(self._close())
 
     def abort(self) -> None:

@@ -20,7 +20,7 @@ from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.proxy import Proxy
 from llm_pool.engine.tls import describe
 
-__all__ = ["broken_off", "connect_failure", "invalid_response"]
+__all__ = ["broken_off", "connect_failure", "invalid_response", "tls_failure"]
 
 
 def connect_failure(error: Exception, origin: Origin, proxy: Proxy | None, uds: str | None) -> ConnectFailed:
@@ -30,17 +30,24 @@ def connect_failure(error: Exception, origin: Origin, proxy: Proxy | None, uds: 
         if isinstance(cause, ConnectFailed):
             return cause
         if isinstance(cause, ssl.SSLError):
-            return TLSFailed(f"no TLS connection to {origin}: {describe(cause)}")
+            return tls_failure(cause, origin)
         if isinstance(cause, socket.gaierror):
             host = origin.host if proxy is None else proxy.host
             return DNSFailed(f"the name {host!r} has no address: {reason(cause)}")
     systems = [cause for cause in causes if isinstance(cause, OSError) and cause.errno]
     first = systems[-1] if systems else causes[-1]
     if origin.scheme == "https" and isinstance(first, (ConnectionResetError, ConnectionAbortedError)):
-        return TLSFailed(f"no TLS connection to {origin}: {describe(first)}")
+        return tls_failure(first, origin)
     through = f" through the proxy {proxy}" if proxy is not None else ""
     through = f" at {uds}" if uds is not None else through
     return ConnectFailed(f"no connection to {origin}{through}: {reason(first)}")
+
+
+def tls_failure(error: Exception, origin: Origin) -> TLSFailed:
+    """Why the handshake failed. An end in the middle of it has many names."""
+    if isinstance(error, ssl.SSLError) and not (error.reason or "").startswith("UNEXPECTED_EOF"):
+        return TLSFailed(f"no TLS connection to {origin}: {describe(error)}")
+    return TLSFailed(f"no TLS connection to {origin}: {describe(ConnectionError())}")
 
 
 def broken_off(exchange: Exchange, error: Exception) -> LLMPoolError:
@@ -64,5 +71,4 @@ def _chain(error: BaseException | None) -> Iterator[Exception]:
     while isinstance(error, Exception) and id(error) not in seen:
         seen.add(id(error))
         yield error
-        os_error = getattr(error, "os_error", None)  # aiohttp's
-        error = os_error or error.__cause__ or error.__context__
+        error = error.__cause__ or error.__context__

@@ -34,6 +34,7 @@ __all__ = ["AiohttpDialer"]
 MAX_LINE = 64 * 1024  # bytes of a status line or header
 NEVER = 10 * 365 * 86400.0  # seconds: it is the ledger that ends idle connections
 ADDED_BY_ITSELF = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+ADDED_ANYWAY = b"transfer-encoding"  # where no length is given
 NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 
@@ -125,7 +126,7 @@ class _Client:
         return await self._session.request(
             request.method.decode("ascii"),
             URL(f"{self._origin}{request.target.decode('ascii')}", encoded=True),
-            headers=_decoded(request.headers),
+            headers=_decoded([pair for pair in request.headers if pair[0].lower() != ADDED_ANYWAY]),
             data=call.upload.pieces() if call.upload.exists else None,
             trace_request_ctx=call,
             **self._options,
@@ -147,7 +148,8 @@ class _Client:
             case aiohttp.ClientConnectorError():
                 stop = self._proxy or self._origin
                 self._dialer.forget(stop.host, stop.port)
-                return connect_failure(error, self._origin, self._proxy, self._dialer.uds)
+                cause = getattr(error, "certificate_error", error.os_error)
+                return connect_failure(cause, self._origin, self._proxy, self._dialer.uds)
             case aiohttp.ClientResponseError():
                 return invalid_response(call.exchange, Exception(error.message))
             case aiohttp.InvalidURL() | UnicodeError() | ValueError():

@@ -18,7 +18,7 @@ from llm_pool.engine.proxy import Proxy
 from .call import Call
 from .connection import Client
 from .dialer import Descriptor, ForeignDialer
-from .failures import broken_off, connect_failure, invalid_response
+from .failures import broken_off, connect_failure, invalid_response, tls_failure
 
 __all__ = ["HTTPCoreDialer"]
 
@@ -112,8 +112,7 @@ class _Client:
             return self._no_tunnel("it closed the connection")
         failure = connect_failure(error, self._origin, self._proxy, self._uds)
         if stage == STARTS_TLS and not isinstance(failure, TLSFailed):
-            closed = "the connection was closed during the handshake"
-            return TLSFailed(f"no TLS connection to {self._origin}: {closed}")
+            return tls_failure(error, self._origin)
         return failure
 
     def _no_tunnel(self, why: str) -> ProxyFailed:
