@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from .config import Origin, PoolConfig
+from .connection import Connection
 
 __all__ = ["Capacities"]
 
@@ -30,18 +31,17 @@ class Capacities:
 
     def learn(self, origin: Origin, capacity: int) -> None:
         """A connection to ``origin`` carries ``capacity`` streams."""
-        self._learned[origin] = capacity
+        self._learned[origin] = max(1, capacity)  # none is for a while only
         self._learned.move_to_end(origin)
         if len(self._learned) > MOST_ORIGINS:
             self._learned.popitem(last=False)
 
-    def of_new(self, origin: Origin, capacity: int) -> int:
-        """The streams to begin with on a connection that could carry ``capacity``.
+    def of_new(self, origin: Origin, connection: Connection) -> int:
+        """The streams to begin with on a new connection.
 
         An HTTP/2 server's limit is the same on each of its connections, and known before it repeats it.
         """
-        learned = self._learned.get(origin, capacity)
-        if capacity == 1 or learned == 1:  # it speaks HTTP/1.1, or did when it was last seen
-            self.learn(origin, capacity)
-            return capacity
-        return min(learned, capacity)
+        if connection.announced:
+            self.learn(origin, connection.capacity)
+            return connection.capacity
+        return min(self._learned.get(origin, connection.capacity), connection.capacity)

@@ -17,16 +17,27 @@ __all__ = ["checkout"]
 
 
 async def checkout(
-    clerk: Clerk, home: Home, request: Request, marks: Marks, total_at: float | None
-) -> Connection:
+    clerk: Clerk,
+    home: Home,
+    request: Request,
+    marks: Marks,
+    *,
+    total_at: float | None,
+    returning: Waiter | None = None,
+) -> tuple[Connection, Waiter]:
     """On ``home``: a live connection to the request's origin, by the ledger's rules.
 
+    A call that is sent again comes as the ``returning`` waiter, and has its old place in the queue.
     Raises PoolTimeout and PoolFull, PoolClosed, or the failure of the dial that was to serve the caller.
     """
     began = time.monotonic()
     patience = _patience(home, request, total_at)
     deadline = home.loop.time() + patience
-    waiter = clerk.arrive(request.origin, home, request.timeouts.connect)
+    if returning is None:
+        waiter = clerk.arrive(request.origin, home, request.timeouts.connect)
+    else:
+        waiter = returning
+        clerk.return_to_queue(waiter)
     while True:
         if waiter.entry is None:
             await _wait(clerk, home, waiter, patience, deadline)
@@ -39,7 +50,7 @@ async def checkout(
     marks.reused = waiter.reused
     if not waiter.reused:
         marks.dialing = min(connection.dial_seconds, marks.acquired - began)
-    return connection
+    return connection, waiter
 
 
 def _patience(home: Home, request: Request, total_at: float | None) -> float:

@@ -197,7 +197,7 @@ class Clerk:
             connection.abort()
             return
         with self._lock:
-            capacity = self._capacities.of_new(lane.origin, connection.capacity)
+            capacity = self._capacities.of_new(lane.origin, connection)
             entry, orders = self.ledger.dialed(lane, connection, capacity, time.monotonic())
             connection.entry = entry
         self._carry_out(orders)

@@ -27,10 +27,12 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol, ABC):
     """A connection of the pool. Lives on one home, and is touched there only.
 
-    ``entry`` is its line in the ledger, ``capacity`` how many exchanges it carries at a time.
+    ``entry`` is its line in the ledger, ``capacity`` how many exchanges it carries at a time, and
+    ``announced`` whether that is the server's word.
     """
 
     capacity = 1
+    announced = True
 
     def __init__(self, home: Home, owner: Owner) -> None:
         self.home = home

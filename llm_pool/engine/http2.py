@@ -3,57 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import h2.config
-import h2.connection
-import h2.errors
-import h2.events
-import h2.exceptions
-import h2.settings
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
+from h2.exceptions import ProtocolError as RulesBroken
 
 from .connection import Connection, Owner
 from .errors import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
 from .exchange import Exchange
+from .heartbeat import Heartbeat
 from .home import Home
+from .http2_head import encode_fields
 from .http2_stream import HTTP2Stream
+from .http2_wire import CONNECTION_WINDOW, Wire
+from .parting import cut, holds_back
 from .request import Marks, Request
-from .watchdog import Watchdog
 
 __all__ = ["HTTP2Connection"]
 
-STREAM_WINDOW = 512 * 1024  # bytes the server may send ahead of a slow reader
-CONNECTION_WINDOW = 16 * 1024 * 1024  # of all streams together: a slow reader must not stop the others
-MAX_HEADER_LIST = 64 * 1024
-PING_AFTER = 15.0  # seconds of silence, while calls wait, before the server is asked for a sign of life
-PING_SECONDS = 5.0  # and how long it has to give one
-
-CONFIG = h2.config.H2Configuration(
-    client_side=True,
-    header_encoding=None,
-    validate_outbound_headers=False,  # ``head.check`` has seen to it
-    normalize_outbound_headers=False,
-)
-NOT_DONE = (h2.errors.ErrorCodes.REFUSED_STREAM,)
+SEND_AT_ONCE = 128 * 1024  # bytes of uploads that may stand before a call that begins meanwhile
 
 
 class HTTP2Connection(Connection):
     """Speaks HTTP/2 on a transport. ``most_streams`` bounds the streams, whatever more the server allows."""
 
+    announced = False
+
     def __init__(self, home: Home, owner: Owner, most_streams: int) -> None:
         super().__init__(home, owner)
         self.capacity = self._most_streams = most_streams
-        self.writing_paused = False
-        self.h2 = _Protocol(CONFIG)
+        self.wire = Wire()
         self._streams: dict[int, HTTP2Stream] = {}
-        self._heartbeat = Watchdog(home.loop, self._no_sign_of_life)
-        self._heard_at = 0.0
-        self._pinged = False
-        self._unread = 0  # bytes received that the connection's window has not been given back for
+        self._uploads: deque[HTTP2Stream] = deque()  # those that have something to send, each in its turn
+        self._heartbeat = Heartbeat(home.loop, lambda: self._streams, self._ping, self._found_dead)
+        self._consumed = 0  # bytes received that the connection's window has not been given back for
         self._flushing = False
-        self._goes_away = False
+        self._writing_paused = False
+        self._leaving: str | None = None  # why it takes no more calls
+        self._ended = False  # nothing is sent or heard any more
+        self._farewell = ""  # what the server said at its end
 
     # For the pool
 
@@ -61,44 +61,43 @@ class HTTP2Connection(Connection):
         """See ``Connection.start``."""
         stream = HTTP2Stream(self)
         exchange = stream.exchange = Exchange(self.home, stream, request, marks)
-        if self.closed or self._goes_away:
-            return self._refused(exchange)
-        try:
-            stream.number = self.h2.get_next_available_stream_id()
-            self.h2.send_headers(stream.number, _headers(request), end_stream=request.body == b"")
-        except (h2.exceptions.TooManyStreamsError, h2.exceptions.NoAvailableStreamIDError):
-            return self._refused(exchange)
-        if not self._streams:
-            self._heard_at = self.home.loop.time()
-            self._heartbeat.watch(self._heard_at + PING_AFTER)
+        if self._ended or self._leaving or not self._open(stream, request):
+            return self._turned_away(exchange)
         self._streams[stream.number] = stream
-        if request.body:
-            stream.send_body(exchange, request.body)
+        self._heartbeat.ask()
         if request.body is not None:
-            stream.end_body(exchange)
+            stream.send_whole(request.body)
         self.flush()
         return exchange
 
     def close(self) -> None:
         """See ``Connection.close``."""
         self._fail_all(PoolClosed("the pool was closed during the call"))
-        self._heartbeat.stop()
-        if self.transport is not None and not self.closed:
-            self.h2.close_connection()
-            self._write()
-            self.transport.close()
+        if self.transport is None or self._ended:
+            return
+        if holds_back(self.transport):
+            self.abort()  # a close would wait until the server has taken the rest
+            return
+        self.wire.close_connection()
+        self._write()
+        self._end()
+        self.transport.close()
 
     def abort(self) -> None:
         """See ``Connection.abort``."""
-        self._heartbeat.stop()
-        if self.transport is not None:
-            self.transport.abort()
+        self._end()
+        if self.transport is not None and not self.closed:
+            cut(self.transport)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._ended else f"{len(self._streams)} streams"
+        return f"<HTTP2Connection {state}>"
 
     # For the streams
 
     def carries(self, stream: HTTP2Stream) -> bool:
         """Whether the stream has not ended."""
-        return not self.closed and stream.number in self._streams
+        return stream.number in self._streams and not self._ended
 
     def flush(self) -> None:
         """Write what has come up in this turn of the loop, all at once."""
@@ -106,55 +105,50 @@ class HTTP2Connection(Connection):
             self._flushing = True
             self.home.loop.call_soon(self._write)
 
+    def upload(self, stream: HTTP2Stream) -> None:
+        """A stream has something to send: it joins the line."""
+        self._uploads.append(stream)
+        self._fill()
+
     def over(self, stream: HTTP2Stream) -> None:
         """A stream has ended, well or badly; the connection lives on."""
         if self._streams.pop(stream.number, None) is None:
             return
         stream.watchdog.stop()
-        if not self._streams:
-            self._heartbeat.deadline = None
-        if self.entry is not None:
-            self.owner.released(self.entry, reusable=True, hint=None)
+        self.wire.forget(stream.number)
+        if stream.exchange.refused:
+            self.home.loop.call_soon(self._release)  # its caller, who comes again, is the first in the queue
+        else:
+            self._release()
 
-    def reset(self, stream: HTTP2Stream, code: h2.errors.ErrorCodes = h2.errors.ErrorCodes.CANCEL) -> None:
+    def reset(self, stream: HTTP2Stream, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """End a stream from our side, and say so to the server."""
         if self.carries(stream):
-            with contextlib.suppress(h2.exceptions.StreamClosedError):
-                self.h2.reset_stream(stream.number, code)
+            self.wire.cut(stream.number, code)
             self.flush()
         self.over(stream)
+
+    def doubt(self, silent_since: float) -> None:
+        """A stream has timed out. Where the server has said nothing at all meanwhile, trust it no further."""
+        if self._heartbeat.heard_at <= silent_since:
+            self._leave("unclean")
 
     # For the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        codes = h2.settings.SettingCodes
-        self.h2.local_settings = h2.settings.Settings(
-            client=True,
-            initial_values={
-                codes.ENABLE_PUSH: 0,
-                codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                codes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
-            },
-        )
-        self.h2.initiate_connection()
-        self.h2.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
         self._write()
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self.home.loop.time()
-        self._pinged = False
+        self._heartbeat.hear()
         try:
-            events = self.h2.receive_data(data)
-        except h2.exceptions.ProtocolError as error:
+            self._take(data)
+        except RulesBroken as error:
+            self.wire.close_connection(error.error_code)
             self._write()
-            self._fail_all(ProtocolError(f"the server broke the rules of HTTP/2: {error}"))
-            self.abort()
+            kind = type(error).__name__
+            self._break(ProtocolError(f"the server broke the rules of HTTP/2: {kind}: {error}"))
             return
-        for event in events:
-            handler = self._HANDLERS.get(type(event))
-            if handler is not None:
-                handler(self, event)
         if not self._flushing:
             self._write()
 
@@ -162,155 +156,178 @@ class HTTP2Connection(Connection):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
-        self._heartbeat.stop()
-        why = f" ({type(error).__name__}: {error})" if error is not None else ""
+        self._end()
+        super().connection_lost(error)  # first, so that no stream that ends now is offered to others
+        why = f" ({type(error).__name__}: {error})" if error is not None else self._farewell
         for stream in list(self._streams.values()):
             origin = stream.exchange.request.origin
             kind = ProtocolError if stream.exchange.status else ReadFailed
             stream.fail(kind(f"{origin} closed the connection before the response was complete{why}"))
-        super().connection_lost(error)
 
     def pause_writing(self) -> None:
-        self.writing_paused = True
+        self._writing_paused = True
 
     def resume_writing(self) -> None:
-        self.writing_paused = False
-        self._pump()
+        self._writing_paused = False
+        self._fill()
+        self.flush()
 
-    # Frames
+    # Events
 
-    def _responded(self, event: h2.events.ResponseReceived) -> None:
+    def _take(self, data: bytes) -> None:
+        events = self.wire.receive(data)
+        while not self._ended and (event := next(events, None)):  # an event may bring the end
+            handler = self._HANDLERS.get(type(event))
+            if handler is not None:
+                handler(self, event)
+
+    def _on_head(self, event: ResponseReceived) -> None:
         if stream := self._streams.get(event.stream_id):
             stream.on_head(event.headers)
 
-    def _received(self, event: h2.events.DataReceived) -> None:
-        self._unread += event.flow_controlled_length
-        if self._unread >= CONNECTION_WINDOW // 2:
-            self.h2.increment_flow_control_window(self._unread)
-            self._unread = 0
+    def _on_data(self, event: DataReceived) -> None:
+        self._consumed += event.flow_controlled_length
+        if self._consumed >= CONNECTION_WINDOW // 4:
+            self.wire.increment_flow_control_window(self._consumed)
+            self._consumed = 0
         if stream := self._streams.get(event.stream_id):
             stream.on_data(event.data, event.flow_controlled_length, ended=event.stream_ended is not None)
 
-    def _ended(self, event: h2.events.StreamEnded) -> None:
+    def _on_end(self, event: StreamEnded) -> None:
         if stream := self._streams.get(event.stream_id):
             stream.on_end()
 
-    def _was_reset(self, event: h2.events.StreamReset) -> None:
+    def _on_reset(self, event: StreamReset) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
-        origin = stream.exchange.request.origin
-        stream.exchange.refused = event.error_code in NOT_DONE
-        stream.fail(ProtocolError(f"{origin} reset the call: {_name(event.error_code)}"))
+        origin, code = stream.exchange.request.origin, _name(event.error_code)
+        stream.exchange.refused = event.error_code == ErrorCodes.REFUSED_STREAM
+        if event.remote_reset:
+            stream.fail(ProtocolError(f"{origin} reset the call: {code}"))
+        else:
+            stream.fail(ProtocolError(f"{origin} broke the rules of HTTP/2 in its response: {code}"))
 
-    def _settled(self, event: h2.events.RemoteSettingsChanged) -> None:
-        allowed = event.changed_settings.get(h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS)
-        if allowed is not None:
-            self.capacity = min(allowed.new_value, self._most_streams)
+    def _on_settings(self, event: RemoteSettingsChanged) -> None:
+        allowed = min(self.wire.remote_settings.max_concurrent_streams, self._most_streams)
+        if allowed != self.capacity or not self.announced:
+            self.announced = True
+            self.capacity = allowed
             if self.entry is not None:
-                self.owner.resized(self.entry, self.capacity)
+                self.owner.resized(self.entry, allowed)
         self._pump()
 
-    def _window_opened(self, event: h2.events.WindowUpdated) -> None:
-        if event.stream_id == 0:
-            self._pump()
+    def _on_window(self, event: WindowUpdated) -> None:
+        if not event.stream_id:
+            self._fill()
         elif stream := self._streams.get(event.stream_id):
             stream.pump()
 
-    def _going_away(self, event: h2.events.ConnectionTerminated) -> None:
-        """RFC 9113, section 6.8: streams above the last one named were not, and will not be, worked on."""
-        self._goes_away = True
+    def _on_goaway(self, event: ConnectionTerminated) -> None:
+        """Section 6.8: streams above the last one named were not, and will not be, worked on."""
         last = event.last_stream_id or 0
-        if self.entry is not None:
-            self.owner.retired(self.entry, "goaway")
+        if event.error_code:
+            self._farewell = f" ({_name(event.error_code)})"
+        self._leave("goaway")
         for number, stream in list(self._streams.items()):
             if number > last:
                 stream.exchange.refused = True
-                stream.fail(ReadFailed(f"{stream.exchange.request.origin} is closing the connection"))
+                origin = stream.exchange.request.origin
+                stream.fail(ReadFailed(f"{origin} is closing the connection{self._farewell}"))
 
     _HANDLERS: ClassVar[dict[type, Callable[[HTTP2Connection, Any], None]]] = {
-        h2.events.ResponseReceived: _responded,
-        h2.events.DataReceived: _received,
-        h2.events.StreamEnded: _ended,
-        h2.events.StreamReset: _was_reset,
-        h2.events.RemoteSettingsChanged: _settled,
-        h2.events.WindowUpdated: _window_opened,
-        h2.events.ConnectionTerminated: _going_away,
+        ResponseReceived: _on_head,
+        DataReceived: _on_data,
+        StreamEnded: _on_end,
+        StreamReset: _on_reset,
+        RemoteSettingsChanged: _on_settings,
+        WindowUpdated: _on_window,
+        ConnectionTerminated: _on_goaway,
     }
 
-    # Inside
+    # Sending
+
+    def _open(self, stream: HTTP2Stream, request: Request) -> bool:
+        try:
+            stream.number = self.wire.get_next_available_stream_id()
+            fields = encode_fields(request)
+            self.wire.send_headers(stream.number, fields, end_stream=request.body == b"")
+        except TooManyStreamsError:
+            return False  # the server has lowered its limit since the ledger chose this connection
+        except NoAvailableStreamIDError:
+            self._leave("lifetime")
+            return False
+        return True
 
     def _write(self) -> None:
         self._flushing = False
-        if self.transport is not None and (data := self.h2.data_to_send()):
+        if self.transport is None or self.transport.is_closing():
+            return
+        if data := self.wire.data_to_send():
             self.transport.write(data)
+            self._fill()
+            if self.wire.unsent:
+                self.flush()
+
+    def _fill(self) -> None:
+        """Uploads take turns, a frame each: a small one does not wait for a large one."""
+        uploads, wire = self._uploads, self.wire
+        while uploads and not self._writing_paused and wire.unsent < SEND_AT_ONCE:
+            if wire.outbound_flow_control_window <= 0:
+                break
+            stream = uploads.popleft()
+            if stream.send_piece():
+                uploads.append(stream)
 
     def _pump(self) -> None:
         for stream in list(self._streams.values()):
             stream.pump()
 
-    def _refused(self, exchange: Exchange) -> Exchange:
-        """What the ledger could not know when it chose this connection."""
+    def _ping(self) -> None:
+        self.wire.ping(b"llm_pool")
+        self._write()
+
+    # Endings
+
+    def _turned_away(self, exchange: Exchange) -> Exchange:
+        """What the ledger did not know when it chose this connection."""
         exchange.unsent = exchange.refused = True
         exchange.on_error(ReadFailed(f"the connection to {exchange.request.origin} takes no more calls"))
+        if self._leaving:
+            self._leave(self._leaving)
+        self.home.loop.call_soon(self._release)
+        return exchange
+
+    def _release(self) -> None:
         if self.entry is not None:
             self.owner.released(self.entry, reusable=True, hint=None)
-        return exchange
+
+    def _leave(self, reason: str) -> None:
+        """Take no more calls; those that are open go on."""
+        self._leaving = reason
+        if self.entry is not None:
+            self.owner.retired(self.entry, reason)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._heartbeat.stop()
+
+    def _break(self, error: LLMPoolError) -> None:
+        """The connection is of no use any more."""
+        self._leave("unclean")
+        self._fail_all(error)
+        self.abort()
 
     def _fail_all(self, error: LLMPoolError) -> None:
         for stream in list(self._streams.values()):
             stream.fail(type(error)(str(error)))
 
-    def _no_sign_of_life(self) -> None:
-        now = self.home.loop.time()
-        if not self._streams or self.closed:
-            return
-        if self._pinged:
-            self._fail_all(ReadFailed(f"the connection is dead: no answer to a PING for {PING_SECONDS:g} s"))
-            self.abort()
-        elif now < self._heard_at + PING_AFTER:
-            self._heartbeat.watch(self._heard_at + PING_AFTER)
-        else:
-            self._pinged = True
-            self.h2.ping(b"llm_pool")
-            self._write()
-            self._heartbeat.watch(now + PING_SECONDS)
-
-
-class _Protocol(h2.connection.H2Connection):
-    """h2 takes a GOAWAY for the end; by RFC 9113, section 6.8, the streams below its mark go on."""
-
-    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
-        event = h2.events.ConnectionTerminated()
-        event.error_code = frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        return [], [event]
-
-
-def _headers(request: Request) -> list[tuple[bytes, bytes]]:
-    """RFC 9113, section 8.3.1, and without what section 8.2.2 forbids."""
-    authority = b""
-    regular = []
-    for name, value in request.headers:
-        lowered = name.lower()
-        if lowered == b"host":
-            authority = value
-        elif lowered not in FORBIDDEN:
-            regular.append((lowered, value))
-    return [
-        (b":method", request.method),
-        (b":scheme", request.origin.scheme.encode()),
-        (b":authority", authority),
-        (b":path", request.target),
-        *regular,
-    ]
-
-
-FORBIDDEN = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te"}
-)
+    def _found_dead(self) -> None:
+        self._break(ReadFailed("the connection is dead: no answer to a PING"))
 
 
 def _name(code: Any) -> str:
-    return getattr(code, "name", None) or f"error {code}"
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return f"error {code}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections import deque
 from typing import TYPE_CHECKING
 
-from h2.exceptions import StreamClosedError
+from h2.errors import ErrorCodes
 
-from .errors import LLMPoolError, ReadTimeout, TotalTimeout, WriteTimeout
+from .errors import LLMPoolError, ProtocolError, ReadTimeout, TotalTimeout, WriteTimeout
+from .http2_head import promised_length, read_fields
 from .request import Headers
 from .watchdog import Watchdog
 
@@ -29,14 +30,18 @@ class HTTP2Stream:
     def __init__(self, connection: HTTP2Connection) -> None:
         self.connection = connection
         self.number = 0
-        self.unread = 0
         self.watchdog = Watchdog(connection.home.loop, self._timed_out)
-        self._outgoing: list[memoryview] = []
-        self._queued = 0
+        self._watched_since = 0.0
+        self._outgoing: deque[memoryview] = deque()
+        self._queued = 0  # bytes in ``_outgoing``
         self._sent = 0  # bytes, to tell progress from a standstill
         self._sent_then = 0
+        self._in_line = False  # to send a piece
         self._body_ended = False
         self._end_sent = False
+        self._promised: int | None = None  # bytes of body that the head promises
+        self._received = 0
+        self._unread = 0  # bytes received that the stream's window has not been given back for
         self._paused = False
 
     # For the exchange
@@ -47,23 +52,23 @@ class HTTP2Stream:
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
         self._sent_then = self._sent
-        self.watchdog.watch(
-            exchange.deadline(self.connection.home.loop.time(), writing=writing or self._queued > 0)
-        )
+        self._watched_since = self.connection.home.loop.time()
+        self.watchdog.watch(exchange.deadline(self._watched_since, writing=writing or self._queued > 0))
 
     def unwatch(self, exchange: Exchange) -> None:
-        self.watchdog.deadline = None
+        if self.connection.carries(self):
+            self.watchdog.watch(exchange.total_at)
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
-        self._outgoing.append(memoryview(data))
-        self._queued += len(data)
-        self.pump()
+        if data:
+            self._queue(data)
 
     def end_body(self, exchange: Exchange) -> None:
         self._body_ended = True
-        if exchange.request.body == b"":
-            self._end_sent = True  # the head said so
-        self.pump()
+        if not self._outgoing and not self._end_sent and self.connection.carries(self):
+            self._end_sent = True
+            self.connection.wire.end_stream(self.number)
+            self.connection.flush()
 
     def pause(self, exchange: Exchange) -> None:
         self._paused = True
@@ -77,19 +82,38 @@ class HTTP2Stream:
 
     # For the connection
 
-    def on_head(self, headers: Headers) -> None:
+    def send_whole(self, body: bytes) -> None:
+        """The body of a request that is all there."""
+        self._body_ended = True
+        if body:
+            self._queue(body)
+        else:
+            self._end_sent = True  # the head says so
+
+    def on_head(self, fields: Headers) -> None:
         exchange = self.exchange
         exchange.answered = True
-        status = next((int(value) for name, value in headers if name == b":status"), 0)
-        exchange.on_head(status, b"", b"HTTP/2", [pair for pair in headers if pair[0][:1] != b":"])
+        try:
+            status, headers = read_fields(fields)
+        except ProtocolError as error:
+            self._refuse(str(error))
+            return
+        self._promised = promised_length(exchange.request, status, headers)
+        exchange.on_head(status, b"", b"HTTP/2", headers)
 
     def on_data(self, data: bytes, size: int, *, ended: bool) -> None:
-        self.unread += size
-        self.exchange.on_data(data)
-        if not ended and not self._paused and self.unread >= GIVE_BACK:
+        """``size`` counts the padding too."""
+        self._received += len(data)
+        self._unread += size
+        if data:
+            self.exchange.on_data(data)
+        if not ended and not self._paused and self._unread >= GIVE_BACK:
             self._give_back()
 
     def on_end(self) -> None:
+        if self._promised is not None and self._received != self._promised:
+            self._refuse(f"a body of {self._received} bytes, where {self._promised} were promised")
+            return
         if self._end_sent:
             self.connection.over(self)
         else:
@@ -98,49 +122,56 @@ class HTTP2Stream:
 
     def fail(self, error: LLMPoolError) -> None:
         """The stream has ended badly, and the server knows."""
-        self.connection.over(self)
         self.exchange.on_error(error)
+        self.connection.over(self)
 
     def pump(self) -> None:
-        """Send as much of the body as the server's windows and the transport take."""
-        connection, protocol = self.connection, self.connection.h2
-        if self._end_sent or not connection.carries(self):
-            return
-        had_room = self.has_room
-        with contextlib.suppress(StreamClosedError):  # reset by the server: the news stands behind
-            while self._outgoing and not connection.writing_paused:
-                window = min(
-                    protocol.local_flow_control_window(self.number), protocol.max_outbound_frame_size
-                )
-                if window <= 0:
-                    break
-                self._send(window)
-            if self._body_ended and not self._outgoing and not self._end_sent:
-                protocol.end_stream(self.number)
-                self._end_sent = True
-        connection.flush()
-        if not had_room and self.has_room:
-            self.exchange.on_room()
+        """Get in line where there is something to send."""
+        if self._outgoing and not self._in_line:
+            self._in_line = True
+            self.connection.upload(self)
 
-    def _send(self, window: int) -> None:
-        piece = self._outgoing[0][:window]
-        rest = self._outgoing[0][window:]
-        if rest:
-            self._outgoing[0] = rest
-        else:
-            self._outgoing.pop(0)
-        self._end_sent = self._body_ended and not self._outgoing
+    def send_piece(self) -> bool:
+        """Send what goes into one frame. Whether the stream is to stay in line: it has more, and may."""
+        connection, wire = self.connection, self.connection.wire
+        window = 0
+        if connection.carries(self):
+            window = min(wire.local_flow_control_window(self.number), wire.max_outbound_frame_size)
+        self._in_line = window > 0 and self._send(window)
+        return self._in_line
+
+    def _send(self, window: int) -> bool:
+        had_room = self.has_room
+        piece = self._outgoing.popleft()
+        if len(piece) > window:
+            self._outgoing.appendleft(piece[window:])
+            piece = piece[:window]
         self._queued -= len(piece)
         self._sent += len(piece)
-        self.connection.h2.send_data(self.number, piece, end_stream=self._end_sent)
+        self._end_sent = self._body_ended and not self._outgoing
+        self.connection.wire.send_data(self.number, piece, end_stream=self._end_sent)
+        self.connection.flush()
+        if not self._queued or (not had_room and self.has_room):
+            self.exchange.on_room()
+        return bool(self._outgoing)
+
+    # Inside
+
+    def _queue(self, data: bytes) -> None:
+        self._outgoing.append(memoryview(data))
+        self._queued += len(data)
+        self.pump()
 
     def _give_back(self) -> None:
-        if not self.unread or not self.connection.carries(self):
-            return
-        with contextlib.suppress(StreamClosedError):  # its end stands behind in the same bytes
-            self.connection.h2.increment_flow_control_window(self.unread, self.number)
-        self.unread = 0
-        self.connection.flush()
+        if self._unread and self.connection.carries(self):
+            self.connection.wire.increment_flow_control_window(self._unread, self.number)
+            self._unread = 0
+            self.connection.flush()
+
+    def _refuse(self, why: str) -> None:
+        """A response that cannot be made sense of (RFC 9113, section 8.1.1)."""
+        self.connection.reset(self, ErrorCodes.PROTOCOL_ERROR)
+        self.exchange.on_error(ProtocolError(f"{self.exchange.request.origin} sent no valid HTTP/2: {why}"))
 
     def _timed_out(self) -> None:
         exchange = self.exchange
@@ -155,5 +186,6 @@ class HTTP2Stream:
             return
         else:
             error = WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
+        self.connection.doubt(self._watched_since)
         self.connection.reset(self)
         exchange.on_error(error)

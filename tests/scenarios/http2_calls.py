@@ -1,0 +1,63 @@
+"""Pools and calls for the scenarios of HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fixtures.engine import request_to
+from tests.servers.http2 import Stream
+
+if TYPE_CHECKING:
+    from llm_pool.engine import Pool
+    from llm_pool.engine.request import Whole
+    from tests.servers import ScriptedServer
+    from tests.servers.http2 import Answer, Peer
+
+__all__ = ["calls", "gated", "noise", "peer", "start_call"]
+
+
+def gated(gate: str, body: bytes = b"ok") -> Answer:
+    """Reads the request, stands at the gate, and answers."""
+
+    async def answer(stream: Stream) -> None:
+        await stream.body()
+        await stream.wait_for(gate)
+        await stream.respond(body=body)
+
+    return answer
+
+
+def peer(server: ScriptedServer, number: int = 0) -> Peer:
+    """The server's end of its connection of this number."""
+    found: Peer = server.connections[number].peer  # type: ignore[attr-defined]
+    return found
+
+
+def start_call(pool: Pool, server: ScriptedServer, **options: Any) -> asyncio.Task[Whole]:
+    """A call on its way."""
+    return asyncio.create_task(pool.fetch(request_to(server, **options)))
+
+
+def calls(pool: Pool, server: ScriptedServer, count: int, first: int = 0) -> list[asyncio.Task[Whole]]:
+    """So many calls, to /0, /1, ..."""
+    return [start_call(pool, server, target=f"/{first + number}") for number in range(count)]
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes of which no two stretches are alike."""
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.fixture
+def h2_pool(engine_pool: Any) -> Any:
+    """``engine_pool`` for servers that are known to speak HTTP/2, over cleartext."""
+
+    def make(**options: Any) -> Pool:
+        pool: Pool = engine_pool(http2="prior-knowledge", **options)
+        return pool
+
+    return make

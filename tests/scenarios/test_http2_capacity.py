@@ -1,0 +1,216 @@
+"""HTTP/2: how many streams a connection carries, and when another is dialed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from h2.settings import SettingCodes
+
+from llm_pool.engine.config import TLS
+from llm_pool.engine.errors import PoolTimeout
+from tests.fixtures.engine import request_to
+from tests.scenarios.callers import until
+from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, start_call
+from tests.servers.behaviours import respond, steps
+from tests.servers.http2 import http2, offering_http2, reply
+
+__all__ = ["h2_pool"]
+
+MOST = SettingCodes.MAX_CONCURRENT_STREAMS
+
+
+async def test_more_calls_than_streams_take_another_connection_and_then_queue_in_order(serve, h2_pool):
+    """Scenario 41: two streams on each of two connections; the other calls wait their turn."""
+    server = serve(http2(gated("go"), settings={MOST: 2}))
+    pool = h2_pool(max_connections=2)
+    server.gate("go").admit()
+    await pool.fetch(request_to(server))
+    running = calls(pool, server, 8)
+    await server.await_requests(5)
+    await until(lambda: pool.stats().waiting == 4)
+    assert server.connections_accepted == 2
+    for number in range(4):
+        server.gate("go").admit()
+        await server.await_requests(6 + number)
+    server.gate("go").open()
+    assert {answer.status for answer in await asyncio.gather(*running)} == {200}
+    assert [request.target for request in server.requests[5:]] == ["/4", "/5", "/6", "/7"]
+    assert [peer(server, number).peak for number in (0, 1)] == [2, 2]
+    assert (server.peak_open, server.marks("excess")) == (2, 0)
+
+
+async def test_a_cold_burst_that_is_more_than_the_server_takes_keeps_its_order(serve, h2_pool):
+    """Scenario 41: sent before the server's limit was known, they are refused and go again, in place."""
+    server = serve(http2(gated("go"), settings={MOST: 2}, late_settings=True))
+    pool = h2_pool(max_connections=1)
+    running = calls(pool, server, 8)
+    await server.await_requests(2)
+    await until(lambda: pool.stats().waiting == 6)
+    for number in range(6):
+        server.gate("go").admit()
+        await server.await_requests(3 + number)
+    server.gate("go").open()
+    assert {answer.status for answer in await asyncio.gather(*running)} == {200}
+    assert [request.target for request in server.requests] == [f"/{number}" for number in range(8)]
+    assert server.marks("excess") == 6
+    assert pool.stats().requests == 8
+    assert peer(server).peak == 2
+
+
+async def test_a_lowered_limit_is_obeyed(serve, h2_pool):
+    """Scenario 41: what runs goes on, and nothing starts until there are fewer than the new limit."""
+    server = serve(http2(gated("go"), settings={MOST: 10}))
+    pool = h2_pool(max_connections=1)
+    running = calls(pool, server, 4)
+    await server.await_requests(4)
+    await _settle(server, {MOST: 2})
+    later = calls(pool, server, 2, first=4)
+    await until(lambda: pool.stats().waiting == 2)
+    server.gate("go").admit(2)
+    await until(lambda: sum(call.done() for call in running) == 2)
+    assert len(server.requests) == 4
+    assert pool.stats().waiting == 2
+    server.gate("go").admit(1)
+    await server.await_requests(5)
+    server.gate("go").open()
+    await asyncio.gather(*running, *later)
+    assert server.marks("excess") == 0
+    assert server.connections_accepted == 1
+
+
+async def test_a_raised_limit_serves_those_who_wait_at_once(serve, h2_pool):
+    """Scenario 41: nobody has to come back first."""
+    server = serve(http2(gated("go"), settings={MOST: 1}))
+    pool = h2_pool(max_connections=1)
+    running = calls(pool, server, 4)
+    await server.await_requests(1)
+    await until(lambda: pool.stats().waiting == 3)
+    await _settle(server, {MOST: 3})
+    await server.await_requests(3)
+    await until(lambda: pool.stats().waiting == 1)
+    server.gate("go").open()
+    await asyncio.gather(*running)
+    assert peer(server).peak == 3
+
+
+async def test_a_limit_of_none_is_waited_out(serve, h2_pool):
+    """Scenario 41: a server may take no streams for a while; that is no reason to dial for ever."""
+    server = serve(http2(reply(), settings={MOST: 1}))
+    pool = h2_pool(max_connections=2)
+    await pool.fetch(request_to(server))
+    await _settle(server, {MOST: 0})
+    waiting = start_call(pool, server)
+    await until(lambda: pool.stats().waiting == 1 or waiting.done())
+    assert server.connections_accepted <= 2
+    await _settle(server, {MOST: 1})
+    assert (await waiting).status == 200
+
+
+async def test_a_limit_that_is_named_no_more_is_forgotten(serve, engine_pool, certificates, ca_file):
+    """Scenario 41: what was learned of a server's connections gives way to what a new one says."""
+    scripts = iter([{MOST: 1}, {}])
+
+    async def script(conn):
+        await http2(gated("go"), settings=next(scripts))(conn)
+
+    server = serve(script, tls=offering_http2(certificates))
+    pool = engine_pool(tls=TLS(ca_file=ca_file), max_connections=1)
+    server.gate("go").admit()
+    await pool.fetch(request_to(server))
+    await pool.adrain()
+    running = calls(pool, server, 5)
+    await server.await_requests(6)
+    server.gate("go").open()
+    await asyncio.gather(*running)
+    assert peer(server, 1).peak == 5
+
+
+async def test_a_cold_burst_shares_the_connection_that_is_being_dialed(
+    serve, engine_pool, certificates, ca_file
+):
+    """Scenario 41: twenty callers, one handshake."""
+    server = serve(
+        http2(reply()),
+        tls=offering_http2(certificates),
+        before_handshake=lambda: server.gate("tls").passage(),
+    )
+    pool = engine_pool(tls=TLS(ca_file=ca_file), max_connections=20)
+    running = calls(pool, server, 20)
+    await server.gate("tls").await_reached()
+    await until(lambda: pool.stats().waiting == 20)
+    assert pool.stats().dialing == 1
+    server.gate("tls").open()
+    await asyncio.gather(*running)
+    assert server.connections_accepted == 1
+
+
+@pytest.mark.parametrize("streams", [100, 32])
+async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
+    serve, engine_pool, certificates, ca_file, streams
+):
+    """Scenario 41: counted at the server; all answered, first come first served."""
+    server = serve(http2(reply(body=b"{}"), settings={MOST: 100}), tls=offering_http2(certificates))
+    pool = engine_pool(
+        tls=TLS(ca_file=ca_file), max_connections=4, max_streams_per_connection=streams, pool=30.0
+    )
+    answers = await asyncio.gather(*calls(pool, server, 500))
+    assert {answer.status for answer in answers} == {200}
+    assert sorted(int(request.target[1:]) for request in server.requests) == list(range(500))
+    assert server.connections_accepted <= 4
+    assert all(peer(server, number).peak <= streams for number in range(server.connections_accepted))
+    acquired = [answer.marks.acquired for answer in answers]
+    assert acquired == sorted(acquired)
+    assert server.marks("excess") == 0
+
+
+async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_needs(
+    serve, engine_pool, certificates, ca_file
+):
+    """Scenario 41: callers who were to share one connection learn that it carries one call at a time."""
+
+    async def hold(conn):
+        await conn.read_request()
+        await conn.wait_for("go")
+
+    server = serve(steps(hold, respond()), tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=ca_file), max_connections=10)
+    running = calls(pool, server, 12)
+    await asyncio.to_thread(server.gate("go").wait_reached, 10)
+    await until(lambda: pool.stats().waiting == 2)
+    server.gate("go").open()
+    await asyncio.gather(*running)
+    assert server.connections_accepted == 10
+
+
+async def test_who_waits_for_a_stream_waits_no_longer_than_the_pool_timeout(serve, h2_pool):
+    """Scenario 41: the one queue, under the pool timeout."""
+    server = serve(http2(gated("go"), settings={MOST: 1}))
+    pool = h2_pool(max_connections=1)
+    running = start_call(pool, server)
+    await server.await_requests(1)
+    began = time.monotonic()
+    with pytest.raises(PoolTimeout, match="in use 1"):
+        await pool.fetch(request_to(server, pool=0.1))
+    assert time.monotonic() - began < 2
+    server.gate("go").open()
+    await running
+
+
+async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, monkeypatch):
+    """Scenario 41: unseen by the caller."""
+    monkeypatch.setattr("llm_pool.engine.http2_wire.Wire.HIGHEST_ALLOWED_STREAM_ID", 5)
+    server = serve(http2(reply()))
+    pool = h2_pool(max_connections=1)
+    for _ in range(5):
+        assert (await pool.fetch(request_to(server))).status == 200
+    assert server.connections_accepted == 2
+    assert [request.connection for request in server.requests] == [0, 0, 0, 1, 1]
+    assert pool.stats().requests == 5
+
+
+async def _settle(server, settings):
+    """Changes the settings of the server's first connection, on its loop."""
+    change = asyncio.run_coroutine_threadsafe(peer(server).change_settings(settings), server._loop)
+    await asyncio.wrap_future(change)

@@ -1,0 +1,426 @@
+"""HTTP/2: frames as they come, honest and not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError as RulesBroken
+from h2.settings import SettingCodes
+from hyperframe import frame as frames
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_pool.engine.errors import ProtocolError, ReadFailed
+from llm_pool.engine.http2_wire import Wire
+from tests.fixtures.engine import request_to
+from tests.scenarios.http2_calls import calls, h2_pool, noise, peer, start_call
+from tests.servers.behaviours import hold, per_connection, raw, steps
+from tests.servers.http2 import http2, reply
+
+__all__ = ["h2_pool"]
+
+BODY = noise(50_000)
+
+
+# Honest.
+
+
+async def padded(stream):
+    await stream.head(200)
+    await stream.data(BODY, pad=200)
+    await stream.data(b"", pad=10)
+    await stream.data(BODY, pad=0, end=True)
+
+
+async def with_empty_frames(stream):
+    await stream.head(200)
+    for piece in (b"", BODY, b"", b"", BODY, b""):
+        await stream.data(piece)
+    await stream.data(b"", end=True)
+
+
+async def with_trailers(stream):
+    await stream.head(200, {"trailer": "x-checksum"})
+    await stream.data(BODY + BODY)
+    await stream.trailers({"x-checksum": "abc"})
+
+
+async def after_interim_answers(stream):
+    await stream.head(100)
+    await stream.head(103, {"link": "</style.css>; rel=preload"})
+    await stream.head(103)
+    await stream.respond(body=BODY + BODY)
+
+
+async def in_continuations(stream):
+    """The head in as many frames as there are bytes in it."""
+    block = stream.peer.h2.encoder.encode([(":status", "200"), ("x-long", "y" * 20)])
+    pieces = [block[start : start + 1] for start in range(len(block))]
+    first = frames.HeadersFrame(stream.number, data=pieces[0])
+    rest = [frames.ContinuationFrame(stream.number, data=piece) for piece in pieces[1:]]
+    rest[-1].flags.add("END_HEADERS")
+    await stream.peer.send_frames(first, *rest)
+    for start in range(0, 100_000, 10_000):
+        data = frames.DataFrame(stream.number, data=(BODY + BODY)[start : start + 10_000])
+        await stream.peer.send_frames(data)
+    last = frames.DataFrame(stream.number)
+    last.flags.add("END_STREAM")
+    await stream.peer.send_frames(last)
+
+
+async def among_frames_unknown(stream):
+    await stream.head(200)
+    strange = b"\x00\x00\x08\xee\x00" + stream.number.to_bytes(4, "big") + b"whatever"
+    await stream.peer.send_frames(strange, frames.PriorityFrame(stream.number, stream_weight=3))
+    await stream.data(BODY + BODY, end=True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        padded,
+        with_empty_frames,
+        with_trailers,
+        after_interim_answers,
+        in_continuations,
+        among_frames_unknown,
+    ],
+)
+async def test_an_answer_comes_through(serve, h2_pool, answer):
+    """Scenario 46: padding, empty frames, trailers, 1xx, CONTINUATION, unknown frames; read in pieces too."""
+    server = serve(http2(answer))
+    pool = h2_pool()
+    assert (await pool.fetch(request_to(server))).body == BODY + BODY
+    exchange = await pool.open(request_to(server))
+    pieces = []
+    while piece := await exchange.home.arun(exchange.read):
+        pieces.append(piece)
+    assert b"".join(pieces) == BODY + BODY
+    assert server.connections_accepted == 1
+
+
+async def test_padding_counts_against_the_windows_and_is_given_back(serve, h2_pool):
+    """Scenario 46: 1 MB of padding around a little body."""
+
+    async def answer(stream):
+        await stream.head(200)
+        for _ in range(4_000):
+            await stream.data(b"x" * 13, pad=240)
+        await stream.data(b"", end=True)
+
+    server = serve(http2(answer))
+    assert (await h2_pool().fetch(request_to(server, read=20.0))).body == b"x" * 13 * 4_000
+
+
+async def test_interleaved_answers_are_kept_apart(serve, h2_pool):
+    """Scenario 46: twelve answers, a piece of each in turn."""
+    bodies = {f"/{number}": noise(60_000, number) for number in range(12)}
+
+    async def answer(stream):
+        await stream.head(200)
+        await stream.peer.until(lambda: len(stream.peer.streams) == 12)
+        body = bodies[stream.request.target]
+        for start in range(0, len(body), 1000):
+            await stream.data(body[start : start + 1000])
+            await asyncio.sleep(0)
+        await stream.data(b"", end=True)
+
+    server = serve(http2(answer))
+    answers = await asyncio.gather(*calls(h2_pool(), server, 12))
+    assert [answer.body for answer in answers] == list(bodies.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "headers"),
+    [
+        ("HEAD", 200, {"content-length": "1000"}),
+        ("GET", 204, {}),
+        ("GET", 304, {"content-length": "1000"}),
+        ("GET", 200, {}),
+        ("GET", 200, {"content-length": "0"}),
+    ],
+)
+async def test_an_answer_without_body_ends_with_its_head(serve, h2_pool, method, status, headers):
+    """Scenario 46: END_STREAM on HEADERS."""
+
+    async def answer(stream):
+        await stream.head(status, headers, end=True)
+
+    server = serve(http2(answer))
+    pool = h2_pool()
+    for _ in range(2):
+        whole = await pool.fetch(request_to(server, b"", method=method))
+        assert (whole.status, whole.body) == (status, b"")
+        assert whole.headers == [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert server.connections_accepted == 1
+
+
+async def test_what_is_sent_is_a_request_of_http2(serve, h2_pool):
+    """Scenario 46: names in lower case, Host as :authority, nothing that belongs to one connection."""
+    server = serve(http2(reply()))
+    extra = {
+        "Connection": "keep-alive, x",
+        "TE": "gzip",
+        "Upgrade": "h2c",
+        "Keep-Alive": "5",
+        "X-Mine": " v\t",
+    }
+    await h2_pool().fetch(request_to(server, target="/path?q=1", headers=extra))
+    fields = peer(server).streams[1].fields
+    assert fields == {
+        ":method": "POST",
+        ":scheme": "http",
+        ":authority": server.authority,
+        ":path": "/path?q=1",
+        "content-length": "2",
+        "x-mine": "v",
+    }
+
+
+# Malformed: an error of the one stream.
+
+
+def fields(*pairs, end=True, body=b""):
+    """A head of these very fields."""
+
+    async def answer(stream):
+        if stream.request.target == "/good":
+            await stream.wait_for("good")
+            await stream.respond()
+            return
+        head = frames.HeadersFrame(stream.number, data=stream.peer.h2.encoder.encode(pairs))
+        head.flags |= {"END_HEADERS"} | ({"END_STREAM"} if end and not body else set())
+        data = frames.DataFrame(stream.number, data=body)
+        if end:
+            data.flags.add("END_STREAM")
+        await stream.peer.send_frames(head, *([data] if body else []))
+
+    return answer
+
+
+async def cut_by_trailers(stream):
+    if stream.request.target == "/good":
+        await stream.wait_for("good")
+        await stream.respond()
+        return
+    await stream.head(200, {"content-length": "100"})
+    await stream.data(b"short")
+    await stream.trailers({"x": "y"})
+
+
+OK = (":status", "200")
+MALFORMED = {
+    "no status": fields(("x", "y")),
+    "status in words": fields((":status", "okay")),
+    "status of underscores": fields((":status", "2_0")),
+    "status zero": fields((":status", "000")),
+    "two statuses": fields(OK, OK),
+    "a request's field": fields(OK, (":path", "/")),
+    "status after headers": fields(("x", "y"), OK),
+    "upper case": fields(OK, ("X-Upper", "y")),
+    "a blank in a name": fields(OK, ("x y", "z")),
+    "an empty name": fields(OK, ("", "z")),
+    "a line break": fields(OK, ("x", "a\r\nset-cookie: b")),
+    "NUL": fields(OK, ("x", "a\0b")),
+    "connection": fields(OK, ("connection", "close")),
+    "chunked": fields(OK, ("transfer-encoding", "chunked"), body=b"5\r\nhello\r\n0\r\n\r\n"),
+    "too short": fields(OK, ("content-length", "9"), body=b"short"),
+    "too long": fields(OK, ("content-length", "2"), body=b"long"),
+    "too long, unended": fields(OK, ("content-length", "2"), body=b"long", end=False),
+    "no body at all": fields(OK, ("content-length", "9")),
+    "cut by trailers": cut_by_trailers,
+}
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_answer_is_an_error_of_its_stream(serve, h2_pool, answer):
+    """Scenario 46: RFC 9113, section 8.1.1; the neighbour and the connection live on."""
+    server = serve(http2(answer))
+    pool = h2_pool()
+    good = start_call(pool, server, target="/good")
+    await server.await_requests(1)
+    with pytest.raises(ProtocolError):
+        await pool.fetch(request_to(server))
+    server.gate("good").open()
+    assert (await good).status == 200
+    assert (await pool.fetch(request_to(server, target="/good"))).status == 200
+    assert server.connections_accepted == 1
+
+
+# Against the rules: the end of the connection.
+
+
+def sends(*pieces):
+    """Answers with these very frames or bytes, after the answer to "/first" in the same write."""
+
+    async def answer(stream):
+        if stream.request.target == "/first":
+            await stream.peer.until(lambda: len(stream.peer.streams) == 2)
+            stream.peer.h2.send_headers(stream.number, [(":status", "200")])
+            stream.peer.h2.send_data(stream.number, b"first", end_stream=True)
+            last = stream.peer.streams[3]
+            own = [piece(last) if callable(piece) else piece for piece in pieces]
+            await stream.peer.send_frames(*own)
+        await stream.until(lambda: False)
+
+    return answer
+
+
+def pushed(stream):
+    block = stream.peer.h2.encoder.encode(
+        [(":method", "GET"), (":scheme", "http"), (":authority", "x"), (":path", "/pushed")]
+    )
+    return frames.PushPromiseFrame(stream.number, promised_stream_id=2, data=block, flags=["END_HEADERS"])
+
+
+def half_padded(stream):
+    return b"\x00\x00\x02\x00\x08" + stream.number.to_bytes(4, "big") + b"\xff\x00"
+
+
+RULES = {
+    "garbage": sends(b"\x00\xff this is no HTTP/2 at all" * 10),
+    "HTTP/1.1": sends(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "a push": sends(pushed),
+    "a frame too large": sends(b"\xff\xff\xff\x00\x00\x00\x00\x00\x03"),
+    "bad padding": sends(half_padded),
+    "a head that is no HPACK": sends(
+        lambda stream: frames.HeadersFrame(stream.number, data=b"\xff" * 20, flags=["END_HEADERS"])
+    ),
+    "a head too long": sends(
+        lambda stream: frames.HeadersFrame(
+            stream.number,
+            data=stream.peer.h2.encoder.encode(
+                [(":status", "200"), *((f"x{n}", "y" * 2000) for n in range(40))]
+            ),
+            flags=["END_HEADERS"],
+        )
+    ),
+    "headers without end": sends(
+        lambda stream: frames.HeadersFrame(stream.number, data=b""),
+        *[lambda stream: frames.ContinuationFrame(stream.number, data=b"")] * 100,
+    ),
+    "data on a stream that never was": sends(frames.DataFrame(99, data=b"x")),
+    "a head on a stream that never was": sends(
+        lambda stream: frames.HeadersFrame(2, data=stream.peer.h2.encoder.encode([OK]), flags=["END_HEADERS"])
+    ),
+    "data before the head": sends(lambda stream: frames.DataFrame(stream.number, data=b"x")),
+    "a window of no bytes": sends(b"\x00\x00\x04\x08\x00\x00\x00\x00\x00" + b"\x00" * 4),
+    "a window too large": sends(frames.WindowUpdateFrame(0, window_increment=2**31 - 1)),
+    "settings that cannot be": sends(frames.SettingsFrame(0, settings={SettingCodes.MAX_FRAME_SIZE: 1})),
+    "settings of half a length": sends(b"\x00\x00\x03\x04\x00\x00\x00\x00\x00" + b"\x00" * 3),
+    "continuation of nothing": sends(lambda stream: frames.ContinuationFrame(stream.number, data=b"x")),
+    "a length in words": sends(
+        lambda stream: frames.HeadersFrame(
+            stream.number,
+            data=stream.peer.h2.encoder.encode([OK, ("content-length", "many")]),
+            flags=["END_HEADERS"],
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", RULES.values(), ids=RULES)
+async def test_broken_rules_end_the_connection_and_not_what_came_before(serve, h2_pool, answer):
+    """Scenario 46: the answer that came whole in the same bytes is delivered; the next call has a new one."""
+    server = serve(per_connection(http2(answer), http2(reply())))
+    pool = h2_pool()
+    first = start_call(pool, server, target="/first")
+    await server.await_requests(1)
+    with pytest.raises((ProtocolError, ReadFailed), match=r"broke the rules of HTTP/2|has closed"):
+        await pool.fetch(request_to(server, target="/second", read=5.0))
+    assert (await first).body == b"first"
+    assert (await pool.fetch(request_to(server))).status == 200
+    assert server.connections_accepted == 2
+    await server.await_until(lambda s: s.connections_open == 1)
+
+
+async def test_a_server_that_speaks_http11_to_prior_knowledge(serve, h2_pool):
+    """Scenario 46: a clear error and no waiting."""
+    server = serve(steps(raw(b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Length: 0\r\n\r\n"), hold))
+    with pytest.raises(ProtocolError, match="broke the rules of HTTP/2"):
+        await h2_pool().fetch(request_to(server, read=5.0))
+
+
+async def test_frames_for_a_stream_that_was_reset_are_let_pass(serve, h2_pool):
+    """Scenario 46: they were on their way (section 5.1)."""
+
+    async def answer(stream):
+        if stream.request.target == "/left":
+            await stream.head(200)
+            await stream.peer.until(lambda: stream.reset_by_client is not None)
+            late = [frames.DataFrame(stream.number, data=b"late"), frames.RstStreamFrame(stream.number)]
+            trailers = frames.HeadersFrame(
+                stream.number,
+                data=stream.peer.h2.encoder.encode([("a", "b")]),
+                flags=["END_HEADERS", "END_STREAM"],
+            )
+            await stream.peer.send_frames(
+                *late, trailers, frames.WindowUpdateFrame(stream.number, window_increment=5)
+            )
+            return
+        await stream.respond(body=b"ok", headers={"x-index": "me"})
+
+    server = serve(http2(answer))
+    pool = h2_pool()
+    for _ in range(3):
+        (await pool.open(request_to(server, target="/left"))).leave()
+        await server.await_until(
+            lambda s: list(peer(s).streams.values())[-1].reset_by_client == ErrorCodes.CANCEL
+        )
+        assert (await pool.fetch(request_to(server))).body == b"ok"
+    assert server.connections_accepted == 1
+
+
+async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, monkeypatch):
+    """Scenario 46: a connection of a hundred thousand calls is no larger than one of a hundred."""
+    monkeypatch.setattr(Wire, "MAX_CLOSED_STREAMS", 20)
+    server = serve(http2(reply()))
+    pool = h2_pool()
+    for _ in range(10):
+        await asyncio.gather(*calls(pool, server, 20))
+    [entry] = pool._clerk.ledger.entries()
+    wire = entry.connection.wire
+    assert wire.get_next_available_stream_id() == 401
+    assert not wire.streams
+    assert len(wire._closed_streams) == 20
+
+
+# Frames at random.
+
+NUMBERS = st.sampled_from([0, 1, 2, 3, 5, 7])
+BLOCKS = st.sampled_from([b"\x88", b"\x88\x40\x01x\x01y", b"\x89", b"\x82", b"\xff\xff", b""])
+FLAGS = st.sets(st.sampled_from(["END_STREAM", "END_HEADERS", "ACK", "PADDED", "PRIORITY"]))
+HEADERS = {b":method": b"GET", b":scheme": b"http", b":authority": b"x", b":path": b"/"}
+
+
+@st.composite
+def any_frame(draw):
+    """A frame of any kind, its content within what fits the frame at all or not."""
+    kind = draw(st.integers(0, 11))
+    flags = draw(st.integers(0, 255))
+    body = draw(
+        st.one_of(
+            BLOCKS, st.binary(max_size=24), st.integers(0, 2**32 - 1).map(lambda n: n.to_bytes(4, "big"))
+        )
+    )
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + draw(NUMBERS).to_bytes(4, "big") + body
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(any_frame(), st.binary(max_size=20)), max_size=12), st.booleans())
+def test_whatever_comes_is_an_event_or_an_error_of_the_rules(pieces, ended):
+    """Scenario 46: nothing else comes out of h2, whatever goes in."""
+    wire = Wire()
+    for number in (1, 3, 5):
+        wire.send_headers(number, list(HEADERS.items()), end_stream=ended)
+    wire.reset_stream(3, ErrorCodes.CANCEL)
+    wire.forget(3)
+    try:
+        for piece in pieces:
+            for event in wire.receive(piece):
+                assert event is not None
+    except RulesBroken as error:
+        wire.close_connection(error.error_code)
+    assert isinstance(wire.data_to_send(), bytes)

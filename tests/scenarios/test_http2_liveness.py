@@ -1,0 +1,327 @@
+"""HTTP/2: dead connections, calls that are given up, and the ends of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from h2.errors import ErrorCodes
+
+from llm_pool.engine import heartbeat
+from llm_pool.engine.errors import PoolClosed, ReadFailed, ReadTimeout, TotalTimeout
+from tests.fixtures.engine import request_to
+from tests.scenarios.callers import until
+from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, start_call
+from tests.servers.behaviours import per_connection
+from tests.servers.http2 import http2, reply
+
+__all__ = ["h2_pool"]
+
+BOUND = 4.0
+"""Seconds in which a dead connection is found at the latest, where 0.4 are meant."""
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch):
+    monkeypatch.setattr(heartbeat, "PING_AFTER", 0.2)
+    monkeypatch.setattr(heartbeat, "PING_SECONDS", 0.2)
+
+
+async def play_dead(peer):
+    """From the first request on: reads and says nothing."""
+    peer.h2.deaf = True
+
+
+async def silence(stream):
+    await stream.until(lambda: False)
+
+
+dead = http2(silence, begin=play_dead)
+
+
+async def test_a_dead_connection_is_found_by_ping(serve, h2_pool, quick_heartbeat):
+    """Scenario 45: long before the read timeout, for all its calls, and it is not used again."""
+    server = serve(per_connection(dead, http2(reply())))
+    pool = h2_pool(read=60.0)
+    began = time.monotonic()
+    failed = await asyncio.gather(*calls(pool, server, 3), return_exceptions=True)
+    assert time.monotonic() - began < BOUND
+    assert all(isinstance(error, ReadFailed) and "PING" in str(error) for error in failed)
+    assert peer(server).pings == 1
+    assert (await pool.fetch(request_to(server))).status == 200
+    assert server.connections_accepted == 2
+    await server.await_until(lambda s: s.connections_open == 1)
+    assert pool.stats().closed == {"unclean": 1}
+
+
+async def test_a_connection_found_dead_is_given_to_none_who_wait(serve, h2_pool, quick_heartbeat):
+    """Scenario 45: they get a new one, and hear nothing of it."""
+    server = serve(per_connection(dead, http2(reply())))
+    pool = h2_pool(max_connections=1, max_streams_per_connection=2)
+    running = calls(pool, server, 5)
+    results = await asyncio.gather(*running, return_exceptions=True)
+    assert [isinstance(result, ReadFailed) for result in results] == [True, True, False, False, False]
+    assert server.peak_open == 1
+
+
+async def test_a_server_that_takes_its_time_is_not_dead(serve, h2_pool, quick_heartbeat):
+    """Scenario 45: it answers PINGs, and in the end the call."""
+
+    async def answer(stream):
+        await stream.until(lambda: stream.peer.pings >= 3)
+        await stream.respond()
+
+    server = serve(http2(answer))
+    assert (await h2_pool().fetch(request_to(server))).status == 200
+    assert server.connections_accepted == 1
+
+
+async def test_an_idle_connection_is_not_pinged(serve, h2_pool, quick_heartbeat):
+    """Scenario 45: whoever waits for nothing asks for nothing."""
+    server = serve(http2(reply()))
+    pool = h2_pool()
+    await pool.fetch(request_to(server))
+    await asyncio.sleep(3 * heartbeat.PING_AFTER)  # nothing tells that nothing happens
+    assert peer(server).pings == 0
+    assert (await pool.fetch(request_to(server))).status == 200
+
+
+async def test_those_who_give_up_one_after_another_find_the_dead_connection_too(
+    serve, h2_pool, quick_heartbeat
+):
+    """Scenario 45: none of them waits as long as it takes; together they do."""
+    server = serve(per_connection(dead, http2(reply())))
+    pool = h2_pool()
+    began = time.monotonic()
+    answer = None
+    while answer is None and time.monotonic() - began < BOUND:
+        try:
+            async with asyncio.timeout(0.1):
+                answer = await pool.fetch(request_to(server))
+        except (TimeoutError, ReadFailed):
+            continue
+    assert answer is not None and answer.status == 200
+    assert server.connections_accepted == 2
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "error"), [({"read": 0.2}, ReadTimeout), ({"total": 0.2}, TotalTimeout)]
+)
+async def test_a_connection_silent_through_a_whole_timeout_is_not_used_again(serve, h2_pool, timeouts, error):
+    """Scenario 45: it may be dead; a new one costs less than a second call lost. Others on it go on."""
+
+    async def answer(stream):
+        if stream.request.target == "/patient":
+            await stream.wait_for("go")
+            await stream.respond()
+        await stream.until(lambda: False)
+
+    server = serve(per_connection(http2(answer), http2(reply())))
+    pool = h2_pool()
+    patient = start_call(pool, server, target="/patient")
+    await server.await_requests(1)
+    with pytest.raises(error):
+        await pool.fetch(request_to(server, **timeouts))
+    await server.await_until(lambda s: peer(s).streams[3].reset_by_client == ErrorCodes.CANCEL)
+    assert (await pool.fetch(request_to(server))).status == 200
+    assert server.connections_accepted == 2
+    server.gate("go").open()
+    assert (await patient).status == 200
+    await server.await_until(lambda s: s.connections_open == 1)
+
+
+async def test_a_read_timeout_on_a_connection_that_talks_ends_that_stream_only(serve, h2_pool):
+    """Scenario 45: the server is alive, the one call was too slow."""
+
+    async def answer(stream):
+        if stream.request.target == "/silent":
+            await stream.until(lambda: False)
+        await stream.head(200)
+        while stream.peer.streams[1].reset_by_client is None:
+            await stream.data(b"x")
+            await asyncio.sleep(0.02)
+        await stream.data(b"", end=True)
+
+    server = serve(http2(answer))
+    pool = h2_pool()
+    silent = start_call(pool, server, target="/silent", read=0.5)
+    await server.await_requests(1)
+    talking = start_call(pool, server)
+    with pytest.raises(ReadTimeout):
+        await silent
+    assert (await talking).status == 200
+    assert server.connections_accepted == 1
+
+
+async def test_a_lost_connection_fails_its_calls_and_no_others(serve, h2_pool):
+    """Scenario 45: by RST; what waits is served on another."""
+
+    async def answer(stream):
+        await stream.wait_for("go")
+        if stream.request.connection == 0:
+            await stream.peer.conn.reset()
+        await stream.respond()
+
+    server = serve(http2(answer))
+    pool = h2_pool(max_connections=2, max_streams_per_connection=2)
+    running = calls(pool, server, 6)
+    await server.await_requests(4)
+    server.gate("go").open()
+    results = await asyncio.gather(*running, return_exceptions=True)
+    assert sum(isinstance(result, ReadFailed) for result in results) == 2
+    assert sum(getattr(result, "status", 0) == 200 for result in results) == 4
+
+
+# Cancellation.
+
+
+async def _whole(pool, server, target):
+    return await pool.fetch(request_to(server, target=target, body=noise(300_000)))
+
+
+STEPS = {
+    "before the settings": "settings",
+    "while uploading": "upload",
+    "before the head": "head",
+    "in the body": "body",
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+async def test_a_cancelled_call_resets_its_stream_and_the_connection_lives_on(serve, h2_pool, step):
+    """Scenario 45: cancelled at each step; the neighbour on the connection does not notice."""
+
+    async def begin(peer):
+        if step == "settings":
+            peer.server.mark("settings")
+            await peer.conn.wait_for("settings")
+
+    async def answer(stream):
+        if stream.request.target == "/other":
+            await stream.wait_for("other")
+        elif step == "upload":
+            await stream.until(lambda: stream.received)
+            stream.server.mark(step)
+            await stream.until(lambda: False)
+        elif step == "head":
+            await stream.body()
+            stream.server.mark(step)
+            await stream.until(lambda: False)
+        elif step == "body":
+            await stream.head(200)
+            while True:
+                await stream.data(b"x" * 1000)
+                stream.server.mark(step)
+        await stream.respond()
+
+    windows = step == "upload"
+    server = serve(http2(answer, begin=begin, take_windows=windows))
+    pool = h2_pool()
+    other = start_call(pool, server, target="/other", body=b"")
+    victim = asyncio.create_task(_whole(pool, server, "/victim"))
+    await server.await_mark(step)
+    victim.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await victim
+    server.gate("settings").open()
+    await server.await_until(
+        lambda s: (
+            any(stream.reset_by_client == ErrorCodes.CANCEL for stream in peer(s).streams.values())
+            or (step == "settings" and s.requests)
+        )
+    )
+    await until(lambda: not server.requests or pool.stats().in_use == 1)
+    server.gate("other").open()
+    assert (await other).status == 200
+    assert (await pool.fetch(request_to(server, target="/other", body=b""))).status == 200
+    assert server.connections_accepted == 1
+
+
+async def test_a_call_cancelled_in_the_queue_leaves_no_trace(serve, h2_pool):
+    """Scenario 45: the server never hears of it, and the next in the queue is served."""
+    server = serve(http2(gated("go")))
+    pool = h2_pool(max_connections=1, max_streams_per_connection=1)
+    running = calls(pool, server, 3)
+    await server.await_requests(1)
+    await until(lambda: pool.stats().waiting == 2)
+    running[1].cancel()
+    await until(lambda: pool.stats().waiting == 1)
+    server.gate("go").open()
+    await asyncio.gather(running[0], running[2])
+    assert [request.target for request in server.requests] == ["/0", "/2"]
+
+
+async def test_a_stream_that_is_not_read_to_its_end_is_reset(serve, h2_pool):
+    """Scenario 45: and its connection serves on."""
+
+    async def answer(stream):
+        await stream.head(200)
+        while True:
+            await stream.data(b"x" * 10_000)
+
+    server = serve(per_connection(http2(answer)))
+    pool = h2_pool()
+    for _ in range(3):
+        exchange = await pool.open(request_to(server))
+        await exchange.home.arun(exchange.read)
+        exchange.leave()
+    await server.await_until(
+        lambda s: [stream.reset_by_client for stream in peer(s).streams.values()] == [ErrorCodes.CANCEL] * 3
+    )
+    await until(lambda: pool.stats().idle == 1)
+    assert server.connections_accepted == 1
+
+
+# Ends.
+
+
+async def test_close_says_goodbye_and_fails_what_runs(serve, h2_pool):
+    """Scenario 51: GOAWAY, and a clear error for each call."""
+    server = serve(http2(gated("go")))
+    pool = h2_pool()
+    running = calls(pool, server, 3)
+    await server.await_requests(3)
+    await pool.aclose()
+    errors = await asyncio.gather(*running, return_exceptions=True)
+    assert all(isinstance(error, PoolClosed) for error in errors)
+    await server.await_until(lambda s: s.connections_open == 0)
+    assert len(peer(server).goaways) == 1
+
+
+async def test_close_does_not_wait_for_a_server_that_takes_nothing(serve, h2_pool):
+    """Scenario 51: with an upload stuck in the socket it ends at once."""
+
+    async def answer(stream):
+        stream.peer.conn.pause_reading()
+        stream.server.mark("stuck")
+        await stream.until(lambda: False)
+
+    async def begin(peer):
+        peer.h2.increment_flow_control_window(100_000_000)
+
+    server = serve(http2(answer, begin=begin, settings={4: 100_000_000}))
+    pool = h2_pool()
+    upload = start_call(pool, server, body=bytes(30_000_000))
+    await server.await_mark("stuck")
+    began = time.monotonic()
+    await pool.aclose()
+    assert time.monotonic() - began < 1.5  # a close that waits is given 2 s
+    with pytest.raises(PoolClosed):
+        await upload
+
+
+async def test_drain_moves_new_calls_to_a_new_connection(serve, h2_pool):
+    """Scenario 51: the calls that run finish on the old one, which then goes."""
+    server = serve(http2(gated("go")))
+    pool = h2_pool()
+    running = calls(pool, server, 2)
+    await server.await_requests(2)
+    drained = asyncio.create_task(pool.adrain(5.0))
+    await until(lambda: pool._clerk.ledger.outgoing == 1)
+    later = start_call(pool, server)
+    await server.await_requests(3)
+    server.gate("go").open()
+    await asyncio.gather(*running, later)
+    assert await drained
+    assert [request.connection for request in server.requests] == [0, 0, 1]
