@@ -41,11 +41,19 @@ async def test_more_calls_than_streams_take_another_connection_and_then_queue_in
     assert (server.peak_open, server.marks("excess")) == (2, 0)
 
 
-async def test_a_cold_burst_that_is_more_than_the_server_takes_keeps_its_order(serve, h2_pool):
+async def test_a_cold_burst_that_is_more_than_the_server_takes_keeps_its_order(
+    serve, engine_pool, certificates, ca_file
+):
     """Scenario 41: sent before the server's limit was known, they are refused and go again, in place."""
-    server = serve(http2(gated("go"), settings={MOST: 2}, late_settings=True))
-    pool = h2_pool(max_connections=1)
+    server = serve(
+        http2(gated("go"), settings={MOST: 2}, late_settings=True),
+        tls=offering_http2(certificates),
+        before_handshake=lambda: server.gate("tls").passage(),
+    )
+    pool = engine_pool(tls=TLS(ca_file=ca_file), max_connections=1)
     running = calls(pool, server, 8)
+    await until(lambda: pool.stats().waiting == 8)
+    server.gate("tls").open()
     await server.await_requests(2)
     await until(lambda: pool.stats().waiting == 6)
     for number in range(6):

@@ -120,7 +120,7 @@ async def test_an_idle_connection_that_is_told_to_go_is_gone(serve, h2_pool):
 
 
 async def test_goaway_in_one_flight_with_the_settings(serve, h2_pool):
-    """Scenario 42: nobody knows the connection yet, and nobody may be given it."""
+    """Scenario 42: it may come before anybody knows the connection; those who are given it still go on."""
 
     async def begin(peer):
         if peer.conn.number == 0:
@@ -130,7 +130,8 @@ async def test_goaway_in_one_flight_with_the_settings(serve, h2_pool):
     pool = h2_pool(max_connections=1)
     answers = await asyncio.gather(*calls(pool, server, 5))
     assert {answer.status for answer in answers} == {200}
-    assert {request.connection for request in server.requests} == {1}
+    assert server.connections_accepted == 2
+    assert {request.connection for request in server.requests[-5:]} == {1}
 
 
 async def test_a_call_whose_answer_had_begun_is_not_sent_again(serve, h2_pool):
