@@ -194,7 +194,7 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     request = request_to(server)
     pool.fetch_sync(request)
     parents = inodes(sockets_of(pool))
-    dialer = pool._clerk._dialer
+    dialer, home = pool._clerk._dialer, portal.portal()
     held, over = threading.Event(), threading.Event()
 
     def hold():
@@ -203,16 +203,21 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
             dialer._context_lock,
             dialer._resolver._lock,
             portal._process.lock,
-            portal._process.portal._door,
+            home._door,
         ):
             held.set()
             over.wait()
+
+    def work():
+        with pytest.raises(PoolClosed):
+            home.post(print)
+        return begin_anew(pool, request, parents)()
 
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
     try:
-        with child(begin_anew(pool, request, parents)) as forked:
+        with child(work) as forked:
             assert forked.says() == ANEW
     finally:
         over.set()
