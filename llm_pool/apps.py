@@ -34,8 +34,9 @@ class LLMPoolConfig(AppConfig):
 
         Raises ``ImproperlyConfigured`` for settings that cannot be; a dead provider is no obstacle.
         """
+        configured = pools.all()
         portal.adopt_server_loop()
-        for pool in pools.all():
+        for pool in configured:
             await pool.aprewarm()
 
     async def shutdown(self, timeout: float = DRAIN_SECONDS) -> None:

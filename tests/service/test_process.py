@@ -1,0 +1,113 @@
+"""What the app does when its process starts, ends and forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import override_settings
+
+from llm_pool import pools
+from llm_pool.asgi import get_asgi_application
+from llm_pool.engine import portal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from llm_pool.service import LLMPool
+    from tests.servers import ScriptedServer
+
+
+class Lifespan:
+    """A server's side of the lifespan (https://asgi.readthedocs.io/en/latest/specs/lifespan.html)."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self._told: asyncio.Queue[Any] = asyncio.Queue()
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}}  # no state: not all servers have one
+        application = get_asgi_application()
+        self.task = asyncio.create_task(application(scope, self._told.get, self.sent.put))  # type: ignore[arg-type]
+
+    async def tell(self, what: str) -> Any:
+        await self._told.put({"type": f"lifespan.{what}"})
+        async with asyncio.timeout(5):
+            return await self.sent.get()
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Lifespan]:
+    lifespan = Lifespan()
+    assert await lifespan.tell("startup") == {"type": "lifespan.startup.complete"}
+    try:
+        yield lifespan
+    finally:
+        if not lifespan.task.done():
+            assert await lifespan.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+        await lifespan.task
+
+
+async def test_the_lifespan_makes_the_servers_loop_a_home_and_ends_all_its_connections(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 51."""
+    configure(upstream, LIMITS={"min_connections": 1})
+    async with running():
+        await upstream.await_until(lambda s: s.connections_accepted == 1)
+        assert portal.home_of_caller().is_here
+        await pools["default"].acomplete("hello")
+        await asyncio.to_thread(pools["default"].complete, "hello")
+        assert upstream.connections_open == 2
+    await upstream.await_until(lambda s: s.connections_open == 0)
+    assert not portal.home_of_caller().is_here
+
+
+async def test_a_shutdown_lets_calls_finish(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 51."""
+    upstream.gate("token").shut()
+    pool = configure(upstream)
+    async with running() as lifespan:
+        stream = pool.astream("hello")
+        first = asyncio.create_task(stream.astep())
+        await upstream.gate("token").await_reached()
+        await pool.acomplete("hello")
+        ended = asyncio.create_task(lifespan.tell("shutdown"))
+        await upstream.await_until(lambda s: s.connections_open == 1)  # the idle one has gone
+        upstream.gate("token").open()
+        text = "".join(chunk.text for chunk in await first)
+        assert text + "".join([chunk.text async for chunk in stream]) == "onetwothree"
+        assert (await ended)["type"] == "lifespan.shutdown.complete"
+
+
+async def test_a_start_with_settings_that_cannot_be_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with override_settings(LLM_POOL={"default": {"LIMITS": {"max_connections": 0}}}):
+        lifespan = Lifespan()
+        said = await lifespan.tell("startup")
+        await lifespan.task
+    assert not portal.home_of_caller().is_here
+    assert said["type"] == "lifespan.startup.failed"
+    assert "max_connections" in said["message"]
+    assert "llm_pool could not start" in caplog.text
+
+
+@pytest.mark.forks
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_is_not_held_up_by_what_its_parent_was_about_to_make(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 52: the parent forks while another of its threads makes a pool."""
+    configure(upstream)
+    pools.close_all()
+    with pools._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            answered = pools["default"].complete("hello").text
+            os._exit(0 if answered == "You said hello." else 1)
+    assert os.waitpid(child, 0) == (child, 0)
+    upstream.wait_until(lambda s: s.connections_open == 0)
