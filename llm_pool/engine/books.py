@@ -78,6 +78,7 @@ class Lane:
     __slots__ = (
         "alarm",
         "available",
+        "bounds",
         "capacity",
         "claims",
         "closing",
@@ -102,6 +103,7 @@ class Lane:
         self.home = home
         self.host = host
         self.pool = pool
+        self.bounds = (host, pool)  # all that hold here
         self.capacity = capacity  # streams that the next connection is expected to carry
         self.available: OrderedDict[Entry, None] = OrderedDict()
         self.waiting = Queue()
@@ -117,11 +119,6 @@ class Lane:
         self.alarm: float | None = None
         self.rank = COLD
         self.line: OrderedDict[Lane, None] | None = None  # where it stands in line
-
-    @property
-    def bounds(self) -> tuple[Bound, Bound]:
-        """All bounds that hold here."""
-        return self.host, self.pool
 
     @property
     def full(self) -> bool:

@@ -56,7 +56,7 @@ class Growth:
 
     def settle(self, lane: Lane, now: float) -> None:
         """Bring what the lane lacks up to date, and with it its place in line."""
-        shortage = max(0, len(lane.waiting) - lane.incoming)
+        shortage = max(0, len(lane.waiting) - lane.incoming) if lane.waiting else 0
         self.short += shortage - lane.shortage
         lane.shortage = shortage
         rank = self._rank(lane, now)
@@ -65,7 +65,7 @@ class Growth:
             self._forget_if_empty(lane, now)
         elif lane.line is None or rank != lane.rank:
             lane.join(self._pool, rank)
-        if lane.host.idle or not lane.host.full:
+        if lane.host.first() is not None and (lane.host.idle or not lane.host.full):
             self._call_back(lane.host)
 
     def grow(self, now: float, orders: list[Order]) -> None:

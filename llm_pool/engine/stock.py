@@ -90,7 +90,7 @@ class Stock:
         entry.connection = None  # an alarm may keep the entry a while
 
     def start_over(self) -> list[Entry]:
-        """Connections of today are unfit from now on; those that are open."""
+        """Connections of today are outgoing. Those among them that are open."""
         self._generation += 1
         self.outgoing = len(self.entries)
         return [entry for entry in self.entries if not entry.closing]
@@ -146,11 +146,9 @@ class Stock:
         """Why a connection may take no more streams, if so."""
         if entry.retired is not None:
             return entry.retired
-        if entry.generation < self._generation:
-            return "drained"
         if now >= entry.retire_at:
             return "lifetime"
-        if any(bound.over for bound in entry.lane.bounds):
+        if entry.lane.host.over or self.bound.over:
             return "excess"
         return None
 
