@@ -7,7 +7,7 @@ llm_pool.E003   a value of the wrong type
 llm_pool.E004   a value that cannot be
 llm_pool.E005   no API key where the server will want one (only with ``check --deploy``)
 llm_pool.E006   a file of TLS certificates that is not there
-llm_pool.E007   HTTP2 is "prior-knowledge", and the ENGINE speaks no HTTP/2
+llm_pool.E007   a setting that the ENGINE cannot heed, so that calls would fail
 llm_pool.W001   certificates are not verified
 llm_pool.W002   no API key where the server will want one, so that calls will fail
                 (no error by itself: builds and CI runs often have none)
@@ -44,6 +44,7 @@ BEYOND: dict[str, dict[str, str]] = {
         "LIMITS.min_connections": NO_PREWARM,
         "LIMITS.max_streams_per_connection": ONLY_HTTP11,
         "HTTP2": ONLY_HTTP11,
+        "UDS": "it speaks no TLS over a Unix domain socket",
     },
 }
 """What each engine cannot do: the setting, and what the engine does instead."""
@@ -111,15 +112,25 @@ def _doubts(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
 def _beyond_engine(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
     """What the user has asked for and the engine cannot do. A default asks for nothing."""
     for key, instead in BEYOND[pool.engine].items():
-        if key not in pool.given or (key, pool.pool.http2) == ("HTTP2", False):
-            continue
-        if key == "LIMITS.min_connections" and not pool.pool.limits.min_connections:
+        if key not in pool.given or _asks_for_nothing(pool, key):
             continue
         name = "".join(f"[{step!r}]" for step in key.split("."))
-        fatal = key == "HTTP2" and pool.pool.http2 == "prior-knowledge"
+        fatal = key == "UDS" or (key, pool.pool.http2) == ("HTTP2", "prior-knowledge")
         kind, number = (checks.Error, "E007") if fatal else (checks.Warning, "W004")
         yield kind(
             f"{place}{name} is not for the engine {pool.engine!r}: {instead}.",
             hint='Leave it out, or let ENGINE be "native".',
             id=f"llm_pool.{number}",
         )
+
+
+def _asks_for_nothing(pool: PoolSettings, key: str) -> bool:
+    """Whether the value is one that every engine heeds."""
+    match key:
+        case "HTTP2":
+            return pool.pool.http2 is False
+        case "LIMITS.min_connections":
+            return pool.pool.limits.min_connections == 0
+        case "UDS":
+            return pool.pool.uds is None or pool.base_url.startswith("http://")
+    return False

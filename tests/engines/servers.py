@@ -6,6 +6,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from h2.settings import SettingCodes
+
 from tests.servers.behaviours import EVENTS, JSON
 from tests.servers.chat import chat_event, usage
 from tests.servers.http2 import http2
@@ -94,13 +96,13 @@ def over_http1(behaviour: Behaviour) -> Script:
 
 
 def over_http2(behaviour: Behaviour) -> Script:
-    """The same, on each stream."""
+    """The same, on each stream. (Until a server says how many it takes, httpcore sends one at a time.)"""
 
     async def reply(stream: Stream) -> None:
         await stream.body()
         await behaviour(_OverHTTP2(stream))
 
-    return http2(reply)
+    return http2(reply, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 100})
 
 
 async def answer(exchange: Exchange) -> None:

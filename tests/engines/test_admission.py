@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import httpx
 import pytest
@@ -135,6 +136,28 @@ async def test_a_cancelled_call_frees_its_connection(serve, play, configure, mom
         await task
     assert (await pool.arequest("GET", "/x")).status_code == 200
     assert server.peak_open == 1
+
+
+@pytest.mark.kinds(["httpcore-http1", "httpcore-http2", "aiohttp"])
+async def test_a_call_cancelled_in_the_handshake_leaves_no_socket(serve, play, configure, certificates):
+    """Scenario 19: at once, and not when the garbage is collected. (A native dial feeds the pool.)"""
+    server = serve(
+        play(answer),
+        tls=certificates.good,
+        before_handshake=lambda: server.gate("tls").passage(),
+    )
+    pool = configure(server, TLS={"ca_file": certificates.ca_file}, LIMITS={"max_connections": 1})
+    task = asyncio.create_task(pool.arequest("GET", "/x"))
+    await server.gate("tls").await_reached(1)
+    gc.disable()
+    try:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        server.gate("tls").open()
+        await server.await_until(lambda s: s.connections_open == 0)
+    finally:
+        gc.enable()
+    assert (await pool.arequest("GET", "/x")).status_code == 200
 
 
 async def test_many_cancelled_calls_leave_the_books_balanced(serve, play, configure):

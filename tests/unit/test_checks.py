@@ -48,6 +48,9 @@ LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
         ({**LOCAL, "TLS": {"client_cert": ("/no/a", "/no/b", SECRET)}}, ["llm_pool.E006", "llm_pool.E006"]),
         ({**LOCAL, "TLS": {"client_cert": "/no/a"}}, ["llm_pool.E006"]),
         ({**LOCAL, "ENGINE": "aiohttp", "HTTP2": "prior-knowledge"}, ["llm_pool.E007"]),
+        ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, ["llm_pool.E007"]),
+        ({"BASE_URL": "http://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, []),
+        ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "httpcore", "UDS": "/x"}, []),
     ],
 )
 def test_each_fault_has_its_number(settings: Any, given: Any, expected: list[str]) -> None:

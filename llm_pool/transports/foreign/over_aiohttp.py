@@ -14,8 +14,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from llm_pool.engine.config import Origin
-from llm_pool.engine.errors import InvalidRequest, LLMPoolError, ProxyFailed
+from llm_pool.engine.errors import InvalidRequest, LLMPoolError, ProxyFailed, TLSFailed
 from llm_pool.engine.proxy import Proxy
+from llm_pool.engine.request import Headers
 from llm_pool.engine.resolver import Resolver
 from llm_pool.engine.tls import server_name
 
@@ -42,19 +43,22 @@ class AiohttpDialer(ForeignDialer):
     """Gives connections that are sessions of aiohttp's. Their names are looked up in one DNS cache."""
 
     def _client(self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None) -> Client:
+        if self._config.uds is not None and context is not None:
+            raise TLSFailed(f"no TLS connection to {origin}: aiohttp speaks none over a Unix domain socket")
         return _Client(self, origin, context, proxy)
 
     def connector(self, opened: Callable[[ResponseHandler], None]) -> aiohttp.BaseConnector:
         """A connector for one connection; ``opened`` hears of each that it makes."""
-        shared: dict[str, Any] = {
-            "limit": 1,
-            "keepalive_timeout": NEVER,
-            "enable_cleanup_closed": NEEDS_CLEANUP_CLOSED,
-        }
         if self._config.uds is not None:
-            return _UnixConnector(opened, path=self._config.uds, **shared)
-        names = _Names(self._resolver)
-        return _TCPConnector(opened, resolver=names, use_dns_cache=False, **shared)
+            return _UnixConnector(opened, path=self._config.uds, limit=1, keepalive_timeout=NEVER)
+        return _TCPConnector(
+            opened,
+            limit=1,
+            keepalive_timeout=NEVER,
+            enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
+            resolver=_Names(self._resolver),
+            use_dns_cache=False,
+        )
 
     def forget(self, host: str, port: int) -> None:
         """No connection could be made to the addresses of ``host``."""
@@ -87,11 +91,15 @@ class _Client:
         # aiohttp sends a GET or PUT again when a reused connection breaks; here the pool decides that.
         self._session._retry_connection = False
         self._options: dict[str, Any] = {"allow_redirects": False, "ssl": context or True}
+        self._to_proxy: Headers = []
         if context is not None:
             self._options["server_hostname"] = server_name(origin.host)
         if proxy is not None:
             self._options["proxy"] = f"http://{proxy}"
-            self._options["proxy_headers"] = _decoded(proxy.headers)
+            if context is not None:
+                self._options["proxy_headers"] = _decoded(proxy.headers)
+            else:
+                self._to_proxy = proxy.headers
 
     def __repr__(self) -> str:
         return "aiohttp"
@@ -123,10 +131,11 @@ class _Client:
 
     async def _request(self, call: Call) -> aiohttp.ClientResponse:
         request = call.request
+        headers = [pair for pair in request.headers if pair[0].lower() != ADDED_ANYWAY]
         return await self._session.request(
             request.method.decode("ascii"),
             URL(f"{self._origin}{request.target.decode('ascii')}", encoded=True),
-            headers=_decoded([pair for pair in request.headers if pair[0].lower() != ADDED_ANYWAY]),
+            headers=_decoded(headers + self._to_proxy),
             data=call.upload.pieces() if call.upload.exists else None,
             trace_request_ctx=call,
             **self._options,
@@ -220,6 +229,6 @@ def _trace() -> aiohttp.TraceConfig:
     return trace
 
 
-def _decoded(headers: list[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+def _decoded(headers: Headers) -> CIMultiDict[str]:
     """Raises UnicodeError for what aiohttp, which writes UTF-8, cannot send as it is."""
     return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)

@@ -86,6 +86,10 @@ class _Client:
                 await response.aclose()
         except Exception as error:
             raise self._explain(error, call, stages.last) from error
+        finally:
+            # httpcore lets go of a connection whose caller leaves in the middle of the TLS handshake.
+            if stages.last == STARTS_TLS and stages.stream is not None:
+                await stages.stream.aclose()
 
     async def aclose(self) -> None:
         """See ``Client.aclose``."""
@@ -124,6 +128,7 @@ class _Stages:
 
     def __init__(self, client: _Client, call: Call) -> None:
         self.last = ""
+        self.stream: httpcore.AsyncNetworkStream | None = None
         self._client = client
         self._call = call
 
@@ -132,6 +137,7 @@ class _Stages:
         if moment == "started":
             self._started(layer, stage, info)
         elif moment == "complete" and stage in CONNECTS:
+            self.stream = info["return_value"]
             self._client.opened(info["return_value"])
 
     def _started(self, layer: str, stage: str, info: Mapping[str, Any]) -> None:
