@@ -187,15 +187,13 @@ class Clerk:
         error = _error_of(task)
         with self._lock:
             lane = self._dials.pop(task, None)
+        if lane is None:
+            return  # cut off with its home, and accounted for
         if error is not None:
-            if lane is not None:
-                logger.debug("pool %r: %s", self.name, error)
-                self.enter(self.ledger.dial_failed, lane, error)
+            logger.debug("pool %r: %s", self.name, error)
+            self.enter(self.ledger.dial_failed, lane, error)
             return
         connection = task.result()
-        if lane is None:
-            connection.abort()
-            return
         with self._lock:
             capacity = self._capacities.of_new(lane.origin, connection)
             entry, orders = self.ledger.dialed(lane, connection, capacity, time.monotonic())

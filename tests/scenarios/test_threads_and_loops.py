@@ -163,20 +163,31 @@ async def test_a_closed_pool_refuses(each_home, serve, engine_pool):
     assert server.connections_accepted == 1
 
 
-async def test_a_dial_ordered_in_the_moment_of_the_close_is_called_off(server_loop, serve, engine_pool):
-    """Scenario 51: the order is on its way from one home to the other when the pool is closed."""
-    server: ScriptedServer
-    server = serve(json_reply())
-    for _ in range(50):
-        pool = engine_pool(max_connections=4)
-        calls = [asyncio.create_task(in_thread(pool.fetch_sync, request_to(server))) for _ in range(2)]
-        calls += [asyncio.create_task(pool.fetch(request_to(server))) for _ in range(2)]
-        await asyncio.sleep(0)
-        await pool.aclose()
-        for result in await asyncio.gather(*calls, return_exceptions=True):
-            assert isinstance(result, PoolClosed) or result.status == 200
-        assert (pool.stats().connections, pool.stats().waiting) == (0, 0)
-    await server.await_until(lambda s: s.connections_open == 0)
+async def test_a_dial_ordered_in_the_moment_of_the_close_is_called_off(
+    server_loop, serve, engine_pool, certificates
+):
+    """Scenario 51: the order is on its way to the portal, which is busy, when the pool is closed."""
+    busy = serve(gated())
+    slow: ScriptedServer
+    slow = serve(json_reply(), tls=certificates.good, before_handshake=lambda: slow.gate("tls").passage())
+    pool = engine_pool(max_connections=1, tls=trusting(certificates), http2=False)
+    in_use = await occupy(pool, busy)
+    thread = await queue_up(pool, in_thread(pool.fetch_sync, request_to(slow, connect=30.0)))
+    portal.portal().post(busy.gate("portal").block)
+    await busy.gate("portal").await_reached()
+    busy.gate("go").open()
+    await asyncio.gather(*in_use)
+    await until(lambda: pool.stats().dialing == 1)
+    began = time.monotonic()
+    closing = asyncio.create_task(pool.aclose())
+    await until(lambda: pool.closed)
+    busy.gate("portal").open()
+    await closing
+    assert time.monotonic() - began < 1.5  # a dial that goes on would be waited for, twice two seconds
+    assert pool.stats().connections == 0
+    with pytest.raises(PoolClosed):
+        await thread[0]
+    slow.gate("tls").open()
 
 
 async def test_a_peer_that_says_no_goodbye_holds_no_close_up(each_home, serve, engine_pool, certificates):
@@ -340,6 +351,24 @@ def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_
     loop.close()
     assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
     assert (pool.stats().in_use, pool.stats().waiting, pool.stats().idle) == (0, 0, 1)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_connection_on_a_closed_loop_that_is_no_longer_the_server_loop_holds_no_slot(serve, engine_pool):
+    """Scenario 53: it was released before; that it is gone comes out when the slot is needed."""
+    server = serve(json_reply())
+    pool = engine_pool(max_connections=1)
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        portal.adopt_server_loop()
+        await pool.fetch(request_to(server))
+        portal.release_server_loop()
+
+    loop.run_until_complete(main())
+    loop.close()
+    assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
+    assert pool.stats().connections == 1
 
 
 def test_expiry_goes_on_when_the_loop_that_kept_the_time_has_ended(serve, engine_pool):
