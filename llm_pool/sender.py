@@ -56,6 +56,11 @@ class Sender:
         self.aclient = AsyncClient(transport=AsyncTransport(engine), **options)
         self.client = Client(transport=Transport(engine), **options)
 
+    def probe(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
+        """A GET with the headers of every call, to be sent by whoever looks at the pool itself."""
+        target = self._prefix + path.encode("ascii")
+        return Request(self.origin, b"GET", target, self._fixed_headers(key), b"", timeouts)
+
     async def afetch(self, path: str, body: bytes) -> Answer:
         """POST ``body`` and read the whole answer."""
         key = await self._settings.akey()

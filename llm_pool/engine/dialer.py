@@ -21,6 +21,7 @@ from .http2 import HTTP2Connection
 from .http11 import HTTP11Connection
 from .proxy import Proxy, open_tunnel, proxy_for
 from .resolver import AddrInfo, Resolver, check_host
+from .steps import DialSteps
 from .threads import in_thread
 from .tls import build_context, describe, server_name
 
@@ -41,11 +42,21 @@ class Dialer:
         self._context: Future[ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
 
-    async def dial(self, origin: Origin, home: Home, owner: Owner, timeout: float | None) -> Connection:
-        """A new connection to ``origin``; ``timeout`` in seconds. Raises ConnectFailed and its kin."""
+    async def dial(
+        self,
+        origin: Origin,
+        home: Home,
+        owner: Owner,
+        timeout: float | None,
+        steps: DialSteps | None = None,
+    ) -> Connection:
+        """A new connection to ``origin``; ``timeout`` in seconds. Raises ConnectFailed and its kin.
+
+        ``steps`` takes down how long each part of the dial took, and which one failed.
+        """
         try:
             async with asyncio.timeout(timeout):
-                return await self._dial(origin, home, owner)
+                return await self._dial(origin, home, owner, steps or DialSteps())
         except TimeoutError as error:
             raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from error
 
@@ -56,7 +67,7 @@ class Dialer:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    async def _dial(self, origin: Origin, home: Home, owner: Owner) -> Connection:
+    async def _dial(self, origin: Origin, home: Home, owner: Owner, steps: DialSteps) -> Connection:
         check_host(origin.host, origin.port)
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
@@ -69,23 +80,30 @@ class Dialer:
             return HTTP11Connection(home, owner, forward=forward)
 
         try:
-            return await self._open(origin, proxy, context, Greeter(choose))
+            return await self._open(origin, proxy, context, Greeter(choose), steps)
         except BaseException:  # a timeout comes as a cancellation
             host, port = _next_stop(origin, proxy)
             self._resolver.forget(host, port)
             raise
 
     async def _open(
-        self, origin: Origin, proxy: Proxy | None, context: ssl.SSLContext | None, greeter: Greeter
+        self,
+        origin: Origin,
+        proxy: Proxy | None,
+        context: ssl.SSLContext | None,
+        greeter: Greeter,
+        steps: DialSteps,
     ) -> Connection:
-        sock = await self._connect(origin, proxy)
+        sock = await self._connect(origin, proxy, steps)
         try:
             if proxy is not None and context is not None:
-                await open_tunnel(sock, proxy, origin)
+                with steps.step("tunnel"):
+                    await open_tunnel(sock, proxy, origin)
             if context is None:
                 await asyncio.get_running_loop().create_connection(lambda: greeter, sock=sock)
             else:
-                await _shake_hands(sock, origin, context, greeter)
+                with steps.step("tls"):
+                    await _shake_hands(sock, origin, context, greeter)
         except BaseException:
             if greeter.connection is not None:
                 greeter.connection.abort()
@@ -94,22 +112,26 @@ class Dialer:
         assert greeter.connection is not None
         return greeter.connection
 
-    async def _connect(self, origin: Origin, proxy: Proxy | None) -> socket.socket:
+    async def _connect(self, origin: Origin, proxy: Proxy | None, steps: DialSteps) -> socket.socket:
         try:
             if self._config.uds is not None:
-                return await self._connect_unix(self._config.uds)
-            return await self._connect_tcp(*_next_stop(origin, proxy))
+                with steps.step("tcp"):
+                    return await self._connect_unix(self._config.uds)
+            return await self._connect_tcp(*_next_stop(origin, proxy), steps)
         except (OSError, RuntimeError) as error:  # the latter is uvloop's
             through = f" through the proxy {proxy}" if proxy is not None else ""
             through = f" at {self._config.uds}" if self._config.uds is not None else through
             raise ConnectFailed(f"no connection to {origin}{through}: {reason(error)}") from error
 
-    async def _connect_tcp(self, host: str, port: int) -> socket.socket:
-        return await aiohappyeyeballs.start_connection(
-            await self._resolver.resolve(host, port),
-            happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
-            socket_factory=self._make_socket,
-        )
+    async def _connect_tcp(self, host: str, port: int, steps: DialSteps) -> socket.socket:
+        with steps.step("dns"):
+            addresses = await self._resolver.resolve(host, port)
+        with steps.step("tcp"):
+            return await aiohappyeyeballs.start_connection(
+                addresses,
+                happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
+                socket_factory=self._make_socket,
+            )
 
     async def _connect_unix(self, path: str) -> socket.socket:
         sock = self._make_socket((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", (path,)))

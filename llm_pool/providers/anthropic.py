@@ -27,6 +27,7 @@ class Anthropic(Provider):
     base_url_env = "ANTHROPIC_BASE_URL"
     api_key_env = "ANTHROPIC_API_KEY"
     completion_path = "/v1/messages"
+    models_path = "/v1/models"
     key_headers = frozenset({"x-api-key", "authorization"})
     request_id_headers = ("request-id", "x-request-id")
 

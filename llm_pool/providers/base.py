@@ -43,6 +43,7 @@ class Provider(ABC):
     base_url_env: ClassVar[str]
     api_key_env: ClassVar[str]
     completion_path: ClassVar[str]
+    models_path: ClassVar[str] = "/models"
     key_headers: ClassVar[frozenset[str]] = frozenset({"authorization"})
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "request-id")
 

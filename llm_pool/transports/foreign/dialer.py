@@ -15,6 +15,7 @@ from llm_pool.engine.dialer import Dialer
 from llm_pool.engine.home import Home
 from llm_pool.engine.proxy import Proxy, proxy_for
 from llm_pool.engine.resolver import check_host
+from llm_pool.engine.steps import DialSteps
 
 from .connection import Client, ForeignConnection
 
@@ -39,7 +40,7 @@ class ForeignDialer(Dialer):
         self._descriptors.add(descriptor)
         return descriptor
 
-    async def _dial(self, origin: Origin, home: Home, owner: Owner) -> ForeignConnection:
+    async def _dial(self, origin: Origin, home: Home, owner: Owner, steps: DialSteps) -> ForeignConnection:
         check_host(origin.host, origin.port)
         config = self._config
         secure = origin.scheme == "https"
