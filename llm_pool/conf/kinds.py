@@ -21,6 +21,7 @@ __all__ = [
     "client_cert",
     "context",
     "engine",
+    "fraction",
     "headers",
     "http2",
     "is_header_value",
@@ -68,6 +69,18 @@ def http2(value: Any) -> bool | str:
         return bool(value) if isinstance(value, bool) else str(value)
     invalid = TYPE if not isinstance(value, str) else VALUE
     raise Invalid(invalid, "says nothing about HTTP/2", 'Give True, False or "prior-knowledge".')
+
+
+def fraction(value: Any) -> float | None:
+    """A part of the whole: more than 0, 1 at most; None for never."""
+    hint = "Give a number such as 0.8, or None for never."
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Invalid(TYPE, f"is a {type(value).__name__}, not a number", hint)
+    if not 0 < value <= 1:
+        raise Invalid(VALUE, "is not between 0 and 1", hint)
+    return float(value)
 
 
 def base_url(value: Any) -> str | None:

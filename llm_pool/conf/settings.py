@@ -199,6 +199,8 @@ _KEYS: dict[str, Kind] = {
     **_SECTIONS,
     "PROXY": kinds.proxy,
     "UDS": text(path=True),
+    "WARN_UTILIZATION": kinds.fraction,
+    "LEAK_THRESHOLD": seconds(),
 }
 _LIMITS: dict[str, Kind] = {
     "max_connections": count(1),
@@ -263,6 +265,8 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
             http2=good.get("HTTP2", True),
             proxy=good.get("PROXY"),
             uds=good.get("UDS"),
+            warn_utilization=good.get("WARN_UTILIZATION", PoolConfig().warn_utilization),
+            leak_threshold=good.get("LEAK_THRESHOLD"),
         ),
         given=_given(reader.given),
     )

@@ -83,6 +83,8 @@ class PoolConfig:
     ``http2``: offer it by ALPN; "prior-knowledge" speaks it without asking, over cleartext too.
     ``proxy`` is the URL of an HTTP proxy; None reads the usual environment variables, and "" uses none.
     ``uds`` is the path of a Unix domain socket that takes the place of name and port.
+    ``warn_utilization`` (0.0 to 1.0) is where a warning is logged, ``leak_threshold`` after how many seconds
+    a response that is held is; None for never.
     """
 
     limits: Limits = Limits()
@@ -92,3 +94,5 @@ class PoolConfig:
     http2: bool | Literal["prior-knowledge"] = True
     proxy: str | None = field(default=None, repr=False)
     uds: str | None = None
+    warn_utilization: float | None = 0.8
+    leak_threshold: float | None = None

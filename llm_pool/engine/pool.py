@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
+from traceback import StackSummary
 
 from .books import Waiter
 from .checkout import checkout
@@ -15,6 +16,7 @@ from .errors import LLMPoolError, PoolClosed, ReadFailed
 from .exchange import Exchange
 from .head import check
 from .home import Home
+from .leaks import LeakDetector
 from .portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
 from .request import Marks, Request, Whole
 from .stats import PoolStats
@@ -48,6 +50,7 @@ class Pool:
         self.name = name
         self._make_dialer = dialer
         self._clerk = Clerk(config, name, dialer(config))
+        self._leaks = LeakDetector(name, config.leak_threshold)
         _pools[id(self)] = self
 
     # Calls
@@ -55,7 +58,7 @@ class Pool:
     async def open(self, request: Request) -> Exchange:
         """Send a request and wait for the head of its response. From any event loop."""
         home = home_of_caller()
-        return await home.arun(self._open, home, request, undo=Exchange.close)
+        return await home.arun(self._open_watched, home, request, self._leaks.stack(), undo=Exchange.close)
 
     async def fetch(self, request: Request) -> Whole:
         """Send a request and read its response to the end. From any event loop."""
@@ -65,7 +68,7 @@ class Pool:
     def open_sync(self, request: Request) -> Exchange:
         """``open`` for a plain thread."""
         home = portal()
-        return home.run(self._open, home, request, undo=Exchange.close)
+        return home.run(self._open_watched, home, request, self._leaks.stack(), undo=Exchange.close)
 
     def fetch_sync(self, request: Request) -> Whole:
         """``fetch`` for a plain thread."""
@@ -79,10 +82,15 @@ class Pool:
         finally:
             exchange.close()
 
+    async def _open_watched(self, home: Home, request: Request, stack: StackSummary | None) -> Exchange:
+        exchange = await self._open(home, request)
+        self._leaks.watch(exchange, stack)
+        return exchange
+
     async def _open(self, home: Home, request: Request) -> Exchange:
         """Send, again if need be, and wait for the head; where the body follows, only send the head."""
         check(request)
-        marks = Marks(time.monotonic())
+        marks = Marks(time.monotonic(), sent=len(request.body or b""))
         total = request.timeouts.total
         total_at = None if total is None else home.loop.time() + total
         waiter: Waiter | None = None
@@ -93,17 +101,22 @@ class Pool:
             exchange = connection.start(request, marks)
             exchange.total_at = total_at
             if request.body is None and exchange.error is None:
+                exchange.report_to(self._clerk.call_over)
                 return exchange
             try:
                 await exchange.head()
             except LLMPoolError:
                 if not _may_replay(exchange):
+                    exchange.report_to(self._clerk.call_over)
                     raise
+                self._clerk.tally.count("replays")
                 marks = marks.restarted()
             except BaseException:
+                exchange.report_to(self._clerk.call_over)
                 exchange.close()
                 raise
             else:
+                exchange.report_to(self._clerk.call_over)
                 return exchange
 
     # Life
@@ -116,6 +129,12 @@ class Pool:
     def stats(self) -> PoolStats:
         """What the pool looks like now. From any thread."""
         return self._clerk.stats()
+
+    def count_answer(
+        self, input_tokens: int = 0, output_tokens: int = 0, first_token: float | None = None
+    ) -> None:
+        """For ``stats``: what the reader of an answer found in it; ``first_token`` in seconds. Any thread."""
+        self._clerk.tally.answer_read(input_tokens, output_tokens, first_token)
 
     async def prewarm(self, origin: Origin) -> None:
         """Keep ``min_connections`` to ``origin`` open from now on; does not wait for them."""

@@ -1,0 +1,51 @@
+"""Says when a pool is about to run out of connections: once, and not with every call."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from .stats import PoolStats, describe
+from .threads import in_thread
+
+__all__ = ["Crowding", "warn_of_crowding"]
+
+RELIEF = 0.9  # of the mark: utilization that trembles around it is one crossing
+
+logger = logging.getLogger("llm_pool.engine")
+
+
+class Crowding:
+    """Watches utilization (in use / max) cross a mark from below; ``mark`` is 0.0 to 1.0, None for never."""
+
+    def __init__(self, mark: float | None) -> None:
+        self._mark = mark
+        self._over = False
+        self._lock = threading.Lock()
+
+    def has_begun(self, in_use: int, most: int) -> bool:
+        """Whether this is the moment. It is over when utilization has fallen well below the mark."""
+        if self._mark is None:
+            return False
+        mark = self._mark * most
+        over = in_use >= (mark * RELIEF if self._over else mark)
+        if over == self._over:
+            return False
+        with self._lock:
+            if over == self._over:
+                return False  # another thread saw it first
+            self._over = over
+            return over
+
+
+def warn_of_crowding(name: str, stats: PoolStats) -> None:
+    """On a thread of its own: a log handler may block, and this is the path of a call."""
+    in_thread(
+        logger.warning,
+        "pool %r is %.0f %% in use (%s); callers will wait when it is full. "
+        "Raise LIMITS max_connections, or make fewer calls at once.",
+        name,
+        100 * stats.utilization,
+        describe(stats),
+        extra={"pool": name, "utilization": stats.utilization, "in_use": stats.in_use},
+    )
