@@ -198,7 +198,17 @@ class Waiter:
     ``future`` and ``connect_timeout`` are the pool's.
     """
 
-    __slots__ = ("connect_timeout", "entry", "error", "future", "lane", "number", "returning", "reused")
+    __slots__ = (
+        "arrived_at",
+        "connect_timeout",
+        "entry",
+        "error",
+        "future",
+        "lane",
+        "number",
+        "returning",
+        "reused",
+    )
 
     def __init__(self, lane: Lane, connect_timeout: float | None = None) -> None:
         self.lane = lane
@@ -208,6 +218,7 @@ class Waiter:
         self.reused = False  # the connection was there before the caller
         self.future: Any = None
         self.number = 0  # in order of arrival
+        self.arrived_at = 0.0
         self.returning = False  # the connection it was given had died: it keeps its place in the queue
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from math import inf
 
@@ -48,6 +49,7 @@ async def checkout(
         clerk.return_to_queue(waiter)
     marks.acquired = time.monotonic()
     marks.reused = waiter.reused
+    clerk.tally.waited(marks.acquired - began)
     if not waiter.reused:
         marks.dialing = min(connection.dial_seconds, marks.acquired - began)
     return connection, waiter
@@ -61,12 +63,15 @@ def _patience(home: Home, request: Request, total_at: float | None) -> float:
 async def _wait(clerk: Clerk, home: Home, waiter: Waiter, patience: float, deadline: float) -> None:
     if waiter.error is not None:
         raise clerk.refusal(waiter.error)
+    clerk.tally.count("queued")
     waiter.future = home.loop.create_future()
     timer = None if deadline == inf else home.loop.call_at(deadline, _time_out, clerk, waiter, patience)
     try:
         await waiter.future
-    except BaseException:
+    except BaseException as error:
         clerk.enter(clerk.ledger.left, waiter)
+        if isinstance(error, asyncio.CancelledError):
+            clerk.tally.count("cancelled")
         raise
     finally:
         if timer is not None:
@@ -76,6 +81,7 @@ async def _wait(clerk: Clerk, home: Home, waiter: Waiter, patience: float, deadl
 def _time_out(clerk: Clerk, waiter: Waiter, patience: float) -> None:
     if waiter.future.done():
         return
+    clerk.tally.count("pool_timeouts")
     state = describe(clerk.stats())
     waiter.future.set_exception(
         PoolTimeout(

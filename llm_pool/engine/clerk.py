@@ -14,11 +14,13 @@ from .books import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
 from .capacity import Capacities
 from .config import Origin, PoolConfig
 from .connection import Connection
+from .crowding import Crowding, warn_of_crowding
 from .dialer import Dialer
 from .errors import ConnectFailed, LLMPoolError, PoolClosed, PoolFull
+from .exchange import Exchange
 from .home import Home
 from .ledger import Ledger
-from .stats import PoolStats, describe, take_stats
+from .stats import PoolStats, Tally, describe, take_stats
 
 __all__ = ["Clerk"]
 
@@ -33,7 +35,9 @@ class Clerk:
         self._capacities = Capacities(config)
         self.ledger = Ledger(config.limits, expects=self._capacities.expected)
         self._connect_timeout = config.timeouts.connect
+        self._crowding = Crowding(config.warn_utilization)
         self._lock = threading.Lock()
+        self.tally = Tally(self._lock)
         self._dialer = dialer
         self._dials: dict[asyncio.Task[Connection], Lane] = {}  # those that the ledger counts on
         self._alarm = Alarm(lambda: self.enter(self.ledger.tick))
@@ -125,6 +129,8 @@ class Clerk:
                 home.post(self._perform, order)
             except PoolClosed:
                 self.lose(home)
+        if self._crowding.has_begun(self.ledger.stock.in_use, self.ledger.limits.max_connections):
+            warn_of_crowding(self.name, self.stats())
         when = self.ledger.next_alarm
         if when is not None:
             self._alarm.set(when)
@@ -157,6 +163,7 @@ class Clerk:
             own.__cause__ = error.__cause__
             return own
         if error == "full":
+            self.tally.count("refused")
             return PoolFull(f"pool {self.name!r}: no room in the queue ({describe(self.stats())})")
         return PoolClosed(f"pool {self.name!r} is closed")
 
@@ -191,9 +198,12 @@ class Clerk:
             return  # cut off with its home, and accounted for
         if error is not None:
             logger.debug("pool %r: %s", self.name, error)
+            if not task.cancelled():
+                self.tally.dial_failed(error)
             self.enter(self.ledger.dial_failed, lane, error)
             return
         connection = task.result()
+        self.tally.dialed(connection.dial_seconds)
         with self._lock:
             capacity = self._capacities.of_new(lane.origin, connection)
             entry, orders = self.ledger.dialed(lane, connection, capacity, time.monotonic())
@@ -202,12 +212,18 @@ class Clerk:
         if connection.closed:
             self.lost(entry)
 
+    def call_over(self, exchange: Exchange) -> None:
+        """A call that had a connection has ended: it is complete, has failed, or was left."""
+        self.tally.call_over(exchange.marks, whole=exchange.complete)
+        if not exchange.complete and exchange.error is None:
+            self.tally.count("cancelled")
+
     # The whole
 
     def stats(self) -> PoolStats:
         """What the pool looks like now."""
         with self._lock:
-            return take_stats(self.ledger)
+            return take_stats(self.ledger, self.tally, time.monotonic())
 
     def close(self) -> None:
         """Waiters and calls fail, dials are called off, connections begin to close: see ``until``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -61,6 +62,7 @@ class Exchange:
         self.complete = False
         self.closed = False
         self.total_at: float | None = None  # deadline of the whole call
+        self._tell: Callable[[Exchange], None] | None = None
         self._carrier = carrier
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
@@ -100,6 +102,7 @@ class Exchange:
         while not self.status:
             self._raise_if_failed()
             if self._carrier.has_room:
+                self.marks.sent += len(data)
                 self._carrier.send_body(self, data)
                 return True
             await self._wait(_Until.ROOM)
@@ -128,6 +131,7 @@ class Exchange:
         if not self.complete and self.error is None:
             self._resume_reading()
             self._carrier.abandon(self)
+            self._over()
         self._wake(None)
 
     def __repr__(self) -> str:
@@ -149,6 +153,7 @@ class Exchange:
             return
         self._chunks.append(data)
         self._buffered += len(data)
+        self.marks.received += len(data)
         if self._until is _Until.DATA:
             self._wake(_Until.DATA)
         elif self._waiting is not None:
@@ -163,12 +168,14 @@ class Exchange:
     def on_end(self) -> None:
         self.complete = True
         self.marks.ended = time.monotonic()
+        self._over()
         self._wake(None)
 
     def on_error(self, error: LLMPoolError) -> None:
         if self.error is None and not self.complete:
             self.error = error
             self.marks.ended = time.monotonic()
+            self._over()
             self._wake(None)
 
     def on_room(self) -> None:
@@ -176,6 +183,12 @@ class Exchange:
             self._wake(_Until.ROOM)
         elif self._waiting is not None:
             self._carrier.watch(self, writing=False)  # from now on it is the server's turn
+
+    def report_to(self, tell: Callable[[Exchange], None]) -> None:
+        """Have ``tell`` called once, when it is complete, has failed or was closed: now, if it is so."""
+        self._tell = tell
+        if self.complete or self.error is not None:
+            self._over()
 
     def deadline(self, now: float, *, writing: bool) -> float | None:
         """When to give up, unless something moves: by the read or write timeout, and the total's."""
@@ -187,6 +200,11 @@ class Exchange:
     def is_past_total(self, now: float) -> bool:
         """Whether the whole call has taken too long."""
         return self.total_at is not None and now >= self.total_at
+
+    def _over(self) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(self)
 
     # Waiting
 

@@ -75,12 +75,16 @@ class Ledger:
         """Every connection that is open or closing."""
         return iter(self.stock.entries)
 
+    def first_in_line(self) -> Iterator[Waiter]:
+        """Of each lane that has a queue, who has waited longest."""
+        return (lane.waiting.first() for lane in self.growth.lanes() if lane.waiting)
+
     # Facts about callers
 
     def arrive(self, waiter: Waiter, now: float) -> list[Order]:
         """A caller wants a connection. Where one is at hand ``waiter.entry`` is set on return."""
         orders = list[Order]()
-        self._register(waiter)
+        self._register(waiter, now)
         lane = waiter.lane
         if self.closed:
             self._fail(waiter, "closed", orders)
@@ -253,13 +257,14 @@ class Ledger:
 
     # Callers
 
-    def _register(self, waiter: Waiter) -> None:
+    def _register(self, waiter: Waiter, now: float) -> None:
         if waiter.returning:
             waiter.lane = self.lane(waiter.lane.origin, waiter.lane.home)  # it may have been forgotten
             self.stock.reused -= waiter.reused
             waiter.reused = False
         else:
             waiter.number = next(self._numbers)
+            waiter.arrived_at = now
             self.requests += 1
 
     def _at_hand(self, lane: Lane, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:

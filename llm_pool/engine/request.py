@@ -33,7 +33,10 @@ class Request:
 
 @dataclass(slots=True)
 class Marks:
-    """When the parts of a call took place, in seconds of the monotonic clock; ``dialing`` is a duration."""
+    """When the parts of a call took place, in seconds of the monotonic clock; ``dialing`` is a duration.
+
+    ``sent`` and ``received`` are bytes of the bodies, ``replays`` how often the call was sent again.
+    """
 
     started: float
     dialing: float = 0.0
@@ -42,6 +45,8 @@ class Marks:
     ended: float = 0.0
     reused: bool = False
     replays: int = 0
+    sent: int = 0
+    received: int = 0
 
     def restarted(self) -> Marks:
         """The marks of the same call, sent again."""

@@ -1,18 +1,38 @@
-"""What a pool looks like at one moment."""
+"""What a pool looks like at one moment, and what it has done so far."""
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .histogram import Histogram, Spread
 from .ledger import Ledger
+from .request import Marks
 
-__all__ = ["PoolStats", "describe", "take_stats"]
+__all__ = ["PoolStats", "Tally", "describe", "take_stats"]
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """Gauges of now and counters since the pool was made. Counts, but ``utilization``: 0.0 to 1.0."""
+    """Gauges of now, and counters since the pool was made, in this process.
+
+    Gauges: ``connections`` are in use, idle or dialing; ``streams`` the calls that connections carry (over
+    HTTP/2 one connection carries many); ``waiting`` the callers in the queue, ``longest_wait`` the seconds
+    the first of them has waited; ``utilization`` is in use / max, 0.0 to 1.0; ``oldest_connection`` is an
+    age in seconds. Both ages are 0.0 where there is none.
+
+    Counters: ``requests`` asked for a connection, ``queued`` of them had to wait, ``reused`` got one that
+    was there before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in
+    vain, ``refused`` found the queue full, ``cancelled`` were given up by their caller, ``replays`` is how
+    often a request was sent again. ``dial_failures`` by the class of the error; ``dial_failure`` is the last
+    one's message. Bytes are of bodies, as they came over the wire. Tokens are what the providers told.
+
+    Durations in seconds: ``wait`` for a connection, ``dial`` of a connection that came about, and from the
+    start of a call ``first_byte`` of its answer, ``first_token`` of a stream, and ``total`` of an answer that
+    was whole.
+    """
 
     max_connections: int
     connections: int
@@ -20,20 +40,118 @@ class PoolStats:
     idle: int
     dialing: int
     waiting: int
+    streams: int
     utilization: float
+    oldest_connection: float
+    longest_wait: float
     requests: int
+    queued: int
     reused: int
     opened: int
     closed: Mapping[str, int]
+    pool_timeouts: int
+    refused: int
+    cancelled: int
+    replays: int
+    dial_failures: Mapping[str, int]
     dial_failure: str | None
+    bytes_sent: int
+    bytes_received: int
+    input_tokens: int
+    output_tokens: int
+    wait: Spread
+    dial: Spread
+    first_byte: Spread
+    first_token: Spread
+    total: Spread
 
 
-def take_stats(ledger: Ledger) -> PoolStats:
-    """Read the ledger, under its lock."""
+class Tally:
+    """Counts what the ledger's rules do not need to know, under the ledger's lock. From any thread."""
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "cancelled",
+        "dial",
+        "dial_failures",
+        "first_byte",
+        "first_token",
+        "input_tokens",
+        "lock",
+        "output_tokens",
+        "pool_timeouts",
+        "queued",
+        "refused",
+        "replays",
+        "total",
+        "wait",
+    )
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
+        self.queued = 0
+        self.pool_timeouts = 0
+        self.refused = 0
+        self.cancelled = 0
+        self.replays = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.dial_failures: Counter[str] = Counter()
+        self.wait = Histogram()
+        self.dial = Histogram()
+        self.first_byte = Histogram()
+        self.first_token = Histogram()
+        self.total = Histogram()
+
+    def count(self, name: str) -> None:
+        """One more of what is counted under that name."""
+        with self.lock:
+            setattr(self, name, getattr(self, name) + 1)
+
+    def waited(self, seconds: float) -> None:
+        """A caller has a connection, after so long."""
+        with self.lock:
+            self.wait.record(seconds)
+
+    def dialed(self, seconds: float) -> None:
+        """A dial has succeeded, after so long."""
+        with self.lock:
+            self.dial.record(seconds)
+
+    def dial_failed(self, error: BaseException) -> None:
+        """A dial has failed."""
+        with self.lock:
+            self.dial_failures[type(error).__name__] += 1
+
+    def call_over(self, marks: Marks, *, whole: bool) -> None:
+        """A call that had got a connection has ended; ``whole``: its answer was complete."""
+        with self.lock:
+            self.bytes_sent += marks.sent
+            self.bytes_received += marks.received
+            if marks.first_byte:
+                self.first_byte.record(marks.first_byte - marks.started)
+            if whole:
+                self.total.record(marks.ended - marks.started)
+
+    def answer_read(self, input_tokens: int, output_tokens: int, first_token: float | None) -> None:
+        """What only a reader of the answers can tell; ``first_token`` in seconds from the call's start."""
+        with self.lock:
+            self.input_tokens += input_tokens
+            self.output_tokens += output_tokens
+            if first_token is not None:
+                self.first_token.record(first_token)
+
+
+def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
+    """Read the books, under their lock."""
     stock = ledger.stock
     in_use, idle, dialing = stock.in_use, len(stock.bound.idle), ledger.growth.dialing
     most = ledger.limits.max_connections
     failure = ledger.last_failure
+    oldest = next(ledger.entries(), None)
     return PoolStats(
         max_connections=most,
         connections=in_use + idle + dialing,
@@ -41,12 +159,30 @@ def take_stats(ledger: Ledger) -> PoolStats:
         idle=idle,
         dialing=dialing,
         waiting=ledger.waiting,
+        streams=stock.streams,
         utilization=in_use / most,
+        oldest_connection=now - oldest.opened_at if oldest is not None else 0.0,
+        longest_wait=max((now - first.arrived_at for first in ledger.first_in_line()), default=0.0),
         requests=ledger.requests,
+        queued=tally.queued,
         reused=stock.reused,
         opened=stock.opened,
         closed=dict(stock.closed_by_reason),
+        pool_timeouts=tally.pool_timeouts,
+        refused=tally.refused,
+        cancelled=tally.cancelled,
+        replays=tally.replays,
+        dial_failures=dict(tally.dial_failures),
         dial_failure=str(failure) if failure is not None else None,
+        bytes_sent=tally.bytes_sent,
+        bytes_received=tally.bytes_received,
+        input_tokens=tally.input_tokens,
+        output_tokens=tally.output_tokens,
+        wait=tally.wait.spread(),
+        dial=tally.dial.spread(),
+        first_byte=tally.first_byte.spread(),
+        first_token=tally.first_token.spread(),
+        total=tally.total.spread(),
     )
 
 

@@ -27,6 +27,7 @@ class Stock:
         self.closed = False
         self.entries: dict[Entry, None] = {}  # open and closing
         self.in_use = 0
+        self.streams = 0  # that all connections carry
         self.outgoing = 0  # connections from before the last drain
         self.opened = 0
         self.reused = 0
@@ -85,6 +86,7 @@ class Stock:
             bound.closing -= entry.closing
         if entry.streams:
             self.in_use -= 1
+            self.streams -= entry.streams
         if entry.generation < self._generation:
             self.outgoing -= 1
         entry.connection = None  # an alarm may keep the entry a while
@@ -106,12 +108,14 @@ class Stock:
             self.in_use += 1
             self._wake(entry)
         entry.streams += 1
+        self.streams += 1
         if entry.streams >= entry.capacity:
             entry.lane.available.pop(entry, None)
 
     def take_back(self, entry: Entry) -> None:
         """A stream has ended."""
         entry.streams -= 1
+        self.streams -= 1
         if not entry.streams:
             self.in_use -= 1
 
