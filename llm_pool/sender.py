@@ -8,7 +8,7 @@ import httpx
 
 from llm_pool.completions import Timing
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Exchange, Headers, Pool, Request, Timeouts
+from llm_pool.engine import Exchange, Headers, Pool, Request, Timeouts, Whole
 from llm_pool.engine.errors import LLMPoolError
 from llm_pool.exceptions import InvalidResponse
 from llm_pool.providers.base import Head
@@ -34,6 +34,7 @@ class Answer(NamedTuple):
     head: Head
     body: bytes
     timing: Timing | None
+    replays: int = 0
 
 
 class Sender:
@@ -71,7 +72,7 @@ class Sender:
             whole = await self._engine.fetch(self._request(path, body, key))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
-        return Answer(self._head(whole.status, whole.headers, key), whole.body, timing_of(whole.marks))
+        return self._answer(whole, key)
 
     def fetch(self, path: str, body: bytes) -> Answer:
         """``afetch`` for a plain thread."""
@@ -83,7 +84,7 @@ class Sender:
             whole = self._engine.fetch_sync(self._request(path, body, key))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
-        return Answer(self._head(whole.status, whole.headers, key), whole.body, timing_of(whole.marks))
+        return self._answer(whole, key)
 
     async def aopen(self, path: str, body: bytes) -> Source:
         """POST ``body`` and wait for the head of the answer."""
@@ -110,6 +111,10 @@ class Sender:
         except LLMPoolError as error:
             raise public(error) from error.__cause__
         return self._source(exchange, key)
+
+    def _answer(self, whole: Whole, key: str | None) -> Answer:
+        head = self._head(whole.status, whole.headers, key)
+        return Answer(head, whole.body, timing_of(whole.marks), whole.marks.replays)
 
     def _source(self, exchange: Exchange, key: str | None) -> Source:
         try:
@@ -155,7 +160,9 @@ class Sender:
 def _answer(response: httpx.Response, key: str | None) -> Answer:
     marks = response.extensions.get("llm_pool_marks")
     head = Head(response.status_code, response.headers, key)
-    return Answer(head, response.content, timing_of(marks) if marks else None)
+    if marks is None:
+        return Answer(head, response.content, None)
+    return Answer(head, response.content, timing_of(marks), marks.replays)
 
 
 def _httpx_timeout(timeouts: Timeouts) -> httpx.Timeout:

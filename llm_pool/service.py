@@ -6,11 +6,13 @@ from typing import Any
 
 import httpx
 
+from llm_pool.calls import Call, Caller
 from llm_pool.completions import Completion
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import PoolStats
+from llm_pool.engine import Marks, PoolStats
 from llm_pool.providers.base import Messages
 from llm_pool.sender import Answer, Sender
+from llm_pool.sources import timing_of
 from llm_pool.streams import AsyncCompletionStream, CompletionStream
 from llm_pool.transports.foreign import make_pool
 
@@ -34,6 +36,7 @@ class LLMPool:
         self.engine = make_pool(settings.engine, settings.pool, settings.alias)
         self._provider = settings.provider
         self._sender = Sender(settings, self.engine)
+        self._caller = Caller(self.alias, self._provider.name, self.engine)
 
     # Calls to a model
 
@@ -42,31 +45,37 @@ class LLMPool:
 
         Blocks the thread. It works in an async view too, but holds up all others there: use ``acomplete``.
         """
-        return self._completion(self._sender.fetch(*self._prepared(messages, params, stream=False)))
+        path, body = self._prepared(messages, params, stream=False)
+        with self._call("complete", params) as call:
+            return self._completion(self._sender.fetch(path, body), call)
 
     async def acomplete(self, messages: Messages, **params: Any) -> Completion:
         """The model's whole answer. For async views."""
-        return self._completion(await self._sender.afetch(*self._prepared(messages, params, stream=False)))
+        path, body = self._prepared(messages, params, stream=False)
+        with self._call("complete", params) as call:
+            return self._completion(await self._sender.afetch(path, body), call)
 
     def stream(self, messages: Messages, **params: Any) -> CompletionStream:
         """The model's answer as it comes. The call begins at the first step of the iteration."""
-        return CompletionStream(self._sender, self._provider, *self._prepared(messages, params, stream=True))
+        path, body = self._prepared(messages, params, stream=True)
+        return CompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
 
     def astream(self, messages: Messages, **params: Any) -> AsyncCompletionStream:
         """The model's answer as it comes. The call begins at the first step of the iteration."""
-        return AsyncCompletionStream(
-            self._sender, self._provider, *self._prepared(messages, params, stream=True)
-        )
+        path, body = self._prepared(messages, params, stream=True)
+        return AsyncCompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
 
     # Calls to anything else
 
     def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """Any endpoint, ``path`` relative to BASE_URL; ``kwargs`` as for ``httpx.Client.request``."""
-        return self.client.request(method, path, **kwargs)
+        with Call(self._caller, "request", None) as call:
+            return _noted(self.client.request(method, path, **kwargs), call)
 
     async def arequest(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """Any endpoint, ``path`` relative to BASE_URL; ``kwargs`` as for ``httpx.AsyncClient.request``."""
-        return await self.aclient.request(method, path, **kwargs)
+        with Call(self._caller, "request", None) as call:
+            return _noted(await self.aclient.request(method, path, **kwargs), call)
 
     @property
     def client(self) -> httpx.Client:
@@ -115,7 +124,21 @@ class LLMPool:
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
         return request.path, provider.encode(request.body)
 
-    def _completion(self, answer: Answer) -> Completion:
+    def _call(self, operation: str, params: dict[str, Any]) -> Call:
+        return Call(self._caller, operation, params.get("model") or self.settings.model)
+
+    def _completion(self, answer: Answer, call: Call) -> Completion:
+        call.status_code, call.timing, call.replays = answer.head.status_code, answer.timing, answer.replays
         if not 200 <= answer.head.status_code < 300:
             raise self._provider.error_from_response(answer.head, answer.body)
-        return self._provider.parse_completion(answer.head, answer.body, answer.timing)
+        completion = self._provider.parse_completion(answer.head, answer.body, answer.timing)
+        call.usage = completion.usage
+        return completion
+
+
+def _noted(response: httpx.Response, call: Call) -> httpx.Response:
+    marks: Marks | None = response.extensions.get("llm_pool_marks")
+    call.status_code = response.status_code
+    if marks is not None:
+        call.timing, call.replays = timing_of(marks), marks.replays
+    return response

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Protocol
 
 import httpx
 
 from llm_pool.completions import Timing
 from llm_pool.engine import Exchange, Headers, Marks
-from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.errors import LLMPoolError, PoolClosed
+from llm_pool.engine.home import Home
 from llm_pool.providers.base import Head
-from llm_pool.transports.body import AsyncBody
+from llm_pool.transports.body import AsyncBody, Body
 from llm_pool.transports.errors import adopted, public
 
 __all__ = ["AsyncHTTPXSource", "HTTPXSource", "HeaderView", "Source", "StraightSource", "timing_of"]
@@ -28,6 +30,7 @@ class Source(Protocol):
     def read(self) -> bytes: ...
     async def aread(self) -> bytes: ...
     def leave(self) -> None: ...
+    def soon(self, function: Callable[[], None]) -> None: ...
     async def aleave(self) -> None: ...
 
 
@@ -61,6 +64,10 @@ class StraightSource:
         """``leave``. Does not wait."""
         self._exchange.leave()
 
+    def soon(self, function: Callable[[], None]) -> None:
+        """For finalizers: call ``function``, but not in the middle of whatever was interrupted."""
+        _post(self._exchange.home, function)
+
 
 class HTTPXSource:
     """A streamed response of an ``httpx.Client``."""
@@ -87,6 +94,10 @@ class HTTPXSource:
     async def aleave(self) -> None:
         """See ``Source``."""
         await asyncio.to_thread(self.leave)
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """See ``StraightSource``."""
+        _soon(self._response, function)
 
 
 class AsyncHTTPXSource:
@@ -117,6 +128,10 @@ class AsyncHTTPXSource:
         """Close the response, whosesoever it is."""
         await self._response.aclose()
 
+    def soon(self, function: Callable[[], None]) -> None:
+        """See ``StraightSource``."""
+        _soon(self._response, function)
+
 
 class HeaderView(Mapping[str, str]):
     """Raw headers looked up by lower-case name, without a copy: of most answers one or two are ever read."""
@@ -139,6 +154,20 @@ class HeaderView(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+def _post(home: Home, function: Callable[[], None]) -> None:
+    with contextlib.suppress(PoolClosed):  # the process is about to end
+        home.post(function)
+
+
+def _soon(response: httpx.Response, function: Callable[[], None]) -> None:
+    """A response that is not our own transport's, but a mock's, has no home to go to."""
+    body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
+    if body is None:
+        function()
+    else:
+        _post(body.home, function)
 
 
 def timing_of(marks: Marks, first_token: float | None = None) -> Timing:

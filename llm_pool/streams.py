@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import warnings
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
+from llm_pool.calls import Call
 from llm_pool.completions import Chunk, Completion, Timing
 from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed
 from llm_pool.providers.base import Provider, StreamReader
@@ -28,12 +30,13 @@ class Stream:
     However it ends, its connection is freed: read out, closed, cancelled, failed or garbage-collected.
     """
 
-    def __init__(self, sender: Sender, provider: Provider, path: str, body: bytes) -> None:
+    def __init__(self, sender: Sender, provider: Provider, path: str, body: bytes, call: Call) -> None:
         self.completion: Completion | None = None
         self._sender = sender
         self._provider = provider
         self._path = path
         self._body = body
+        self._call = call
         self._opened_at = place_of_call()
         self._source: Source | None = None
         self._reader: StreamReader | None = None
@@ -57,7 +60,7 @@ class Stream:
         try:
             source = self._source
             if source is None and not self._over:
-                self._began = time.monotonic()
+                self._began = self._call.begin()
                 source = self._begin(await self._sender.aopen(self._path, self._body))
                 if self._reader is None:
                     raise self._refused(source, [data async for data in _apieces(source)])
@@ -78,7 +81,7 @@ class Stream:
         try:
             source = self._source
             if source is None and not self._over:
-                self._began = time.monotonic()
+                self._began = self._call.begin()
                 source = self._begin(self._sender.open(self._path, self._body))
                 if self._reader is None:
                     raise self._refused(source, list(_pieces(source)))
@@ -97,6 +100,8 @@ class Stream:
         self._ready.clear()
         if self._source is not None:
             self._source.leave()
+        if self._began:
+            self._tell_end(asyncio.CancelledError())
 
     async def aclose(self) -> None:
         """``close``, in a task of its own event loop."""
@@ -107,7 +112,8 @@ class Stream:
     def __del__(self) -> None:
         if getattr(self, "_over", True) or self._source is None:
             return
-        self._source.leave()  # first: where warnings are errors the next line raises
+        self._source.leave()  # first: where warnings are errors the last line raises
+        self._source.soon(self._call.give_up)
         message = f"a stream that was opened at {self._opened_at} was neither read to its end nor closed"
         warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
@@ -117,6 +123,8 @@ class Stream:
 
     def _begin(self, source: Source) -> Source:
         self._source = source
+        self._call.status_code = source.head.status_code
+        self._call.replays = source.marks.replays if source.marks is not None else 0
         if self._over:  # closed while the call was on its way
             source.leave()
         if 200 <= source.head.status_code < 300:
@@ -128,6 +136,8 @@ class Stream:
         reader = self._reader
         if not self._over and reader is not None and reader.finished:
             self.completion = reader.completion(self._timing())
+            self._call.usage = self.completion.usage
+            self._tell_end(None)
             self.close()
         return not self._over
 
@@ -152,13 +162,20 @@ class Stream:
     def _fails(self, error: BaseException) -> bool:
         """Free the connection. Whether the caller is to see ``error``; raises what he is to see instead."""
         was_closed = self._over
+        broken_off = isinstance(error, BROKEN_OFF) and not isinstance(error, InvalidResponse)
+        interruption = self._reader.interruption(str(error)) if self._reader and broken_off else None
+        self._tell_end(interruption or error)
         self.close()
         if was_closed and isinstance(error, PoolClosed):
             return False  # by another thread while this one was reading
-        broken_off = isinstance(error, BROKEN_OFF) and not isinstance(error, InvalidResponse)
-        if self._reader is not None and broken_off:
-            raise self._reader.interruption(str(error)) from error
+        if interruption is not None:
+            raise interruption from error
         return True
+
+    def _tell_end(self, error: BaseException | None) -> None:
+        if self._source is not None:
+            self._call.timing = self._timing()
+        self._call.end(error)
 
     def _refused(self, source: Source, pieces: list[bytes]) -> Exception:
         return self._provider.error_from_response(source.head, b"".join(pieces))

@@ -7,6 +7,7 @@ from typing import Self
 
 from llm_pool.engine import Exchange
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.home import Home
 
 from .errors import public
 from .place import place_of_call
@@ -21,6 +22,11 @@ class _Held:
         self._exchange = exchange
         self._opened_at = place_of_call()
         self._left = False
+
+    @property
+    def home(self) -> Home:
+        """Where its connection lives."""
+        return self._exchange.home
 
     def leave(self) -> None:
         """Free the connection, without waiting for it. From any thread, any number of times."""

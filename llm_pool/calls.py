@@ -1,0 +1,184 @@
+"""Each call that has ended, told to whoever wants to know, and counted to the Django request that made it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from llm_pool.completions import Timing, Usage
+from llm_pool.engine.errors import PoolTimeout
+
+if TYPE_CHECKING:
+    from llm_pool.engine import Pool
+
+__all__ = ["Call", "CallRecord", "Caller", "RequestCalls", "current_request", "observe", "unobserve"]
+
+logger = logging.getLogger("llm_pool.calls")
+
+
+class CallRecord(NamedTuple):
+    """One call, once it has ended, however it did. It holds nothing of what was said, and no key.
+
+    ``operation`` is "complete", "stream" or "request" (any endpoint). ``model`` is the one asked for.
+    ``error`` is the name of the class of what the caller got instead of an answer; "CancelledError" where he
+    gave up: cancelled the call, or closed or dropped a stream before its end. ``status_code`` is None where
+    no answer came. ``replays`` is how often the request was sent again.
+    """
+
+    alias: str
+    provider: str
+    model: str | None
+    operation: str
+    status_code: int | None
+    error: str | None
+    timing: Timing
+    usage: Usage | None
+    replays: int
+
+
+class RequestCalls:
+    """The calls that one Django request has made, as they end: ``request.llm_pool``. Durations in seconds.
+
+    Safe to read at any time and from any thread: a call is added in one step.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+
+    @property
+    def calls(self) -> int:
+        """How many have ended."""
+        return len(self.records)
+
+    @property
+    def errors(self) -> int:
+        """How many of them failed, or were given up."""
+        return sum(record.error is not None for record in self.records)
+
+    @property
+    def queued(self) -> float:
+        """Seconds that they waited for a connection, those of dialing included."""
+        return sum(record.timing.queued + record.timing.dialing for record in self.records)
+
+    @property
+    def provider_seconds(self) -> float:
+        """Seconds that they took beyond that. Calls made at the same time count each."""
+        return sum(record.timing.total for record in self.records) - self.queued
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens that the models read."""
+        return sum(record.usage.input_tokens for record in self.records if record.usage is not None)
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens that the models wrote."""
+        return sum(record.usage.output_tokens for record in self.records if record.usage is not None)
+
+    def __repr__(self) -> str:
+        return f"<RequestCalls {self.calls} calls, {self.errors} errors, queued {self.queued:.3f} s>"
+
+
+Observer = Callable[[CallRecord], None]
+
+current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
+"""What the calls of this context are counted to. Set by the middleware."""
+
+_observers: list[Observer] = []
+
+
+def observe(observer: Observer) -> None:
+    """Have ``observer`` told of each call when it has ended: where its caller is, who waits for it meanwhile.
+
+    It must neither block nor raise. A stream that nobody closed is told of on one of the pool's event loops.
+    """
+    _observers.append(observer)
+
+
+def unobserve(observer: Observer) -> None:
+    """Tell it no more. Raises ValueError where it was not told."""
+    _observers.remove(observer)
+
+
+class Caller(NamedTuple):
+    """On whose behalf calls are made."""
+
+    alias: str
+    provider: str
+    engine: Pool
+
+
+class Call:
+    """A call on its way, from when it is made. What is known of it is set as it becomes known."""
+
+    __slots__ = ("_began", "_caller", "_model", "_once", "_operation", "_request", "replays", "status_code",
+                 "timing", "usage")  # fmt: skip
+
+    def __init__(self, caller: Caller, operation: str, model: str | None) -> None:
+        self._caller = caller
+        self._operation = operation
+        self._model = model
+        self._request = current_request.get()
+        self._once = threading.Lock()  # taken, and never given back, by who ends it
+        self._began = time.monotonic()
+        self.status_code: int | None = None
+        self.timing: Timing | None = None
+        self.usage: Usage | None = None
+        self.replays = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(error)
+
+    def begin(self) -> float:
+        """It is made only now, in seconds of the monotonic clock."""
+        self._began = time.monotonic()
+        return self._began
+
+    def give_up(self) -> None:
+        """``end``, for a caller that wants no more of it."""
+        self.end(asyncio.CancelledError())
+
+    def end(self, error: BaseException | None = None) -> None:
+        """It is over. Only the first time counts. From any thread, but for the garbage collector's."""
+        if not self._once.acquire(blocking=False):
+            return
+        timing, usage = self.timing or self._timing(error), self.usage
+        if usage is not None or timing.first_token is not None:
+            tokens = (usage.input_tokens, usage.output_tokens) if usage is not None else (0, 0)
+            self._caller.engine.count_answer(*tokens, timing.first_token)
+        if self._request is None and not _observers:
+            return
+        record = CallRecord(
+            self._caller.alias,
+            self._caller.provider,
+            self._model,
+            self._operation,
+            self.status_code if error is None else getattr(error, "status_code", self.status_code),
+            type(error).__name__ if error is not None else None,
+            timing,
+            usage,
+            self.replays,
+        )
+        if self._request is not None:
+            self._request.records.append(record)
+        for observer in _observers:
+            try:
+                observer(record)
+            except Exception:
+                logger.exception("an observer of calls has failed")
+
+    def _timing(self, error: BaseException | None) -> Timing:
+        """All that is known of a call without an answer."""
+        total = time.monotonic() - self._began
+        return Timing(queued=total if isinstance(error, PoolTimeout) else 0.0, total=total)
