@@ -12,6 +12,7 @@ from llm_pool.engine.errors import LLMPoolError
 
 from .body import AsyncBody
 from .errors import public
+from .passage import Passage
 from .translation import to_engine, to_httpcore
 
 __all__ = ["AsyncTransport"]
@@ -45,41 +46,16 @@ class _Door(httpcore.AsyncConnectionPool):
         return await send(self._engine, request, self._timeouts)
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        """What httpcore's own handler gets, where a mock lets a request pass through to it."""
+        """See ``Passage``."""
         return _Passage(self._engine, self._timeouts, origin)
 
 
-class _Passage(httpcore.AsyncConnectionInterface):
-    """Any number of engine connections, as one connection of httpcore's."""
-
-    def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
-        self._engine = pool
-        self._timeouts = timeouts
-        self._origin = origin
-
+class _Passage(Passage, httpcore.AsyncConnectionInterface):
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         return await send(self._engine, request, self._timeouts)
 
     async def aclose(self) -> None:
         """Nothing is held here."""
-
-    def info(self) -> str:
-        return f"llm_pool, {self._origin}"
-
-    def can_handle_request(self, origin: httpcore.Origin) -> bool:
-        return origin == self._origin
-
-    def is_available(self) -> bool:
-        return True
-
-    def has_expired(self) -> bool:
-        return False
-
-    def is_idle(self) -> bool:
-        return False
-
-    def is_closed(self) -> bool:
-        return False
 
 
 async def send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:

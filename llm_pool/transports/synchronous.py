@@ -12,6 +12,7 @@ from llm_pool.engine.errors import LLMPoolError
 
 from .body import Body
 from .errors import public
+from .passage import Passage
 from .translation import to_engine, to_httpcore
 
 __all__ = ["Transport"]
@@ -42,35 +43,12 @@ class _Door(httpcore.ConnectionPool):
         return _Passage(self._engine, self._timeouts, origin)
 
 
-class _Passage(httpcore.ConnectionInterface):
-    def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
-        self._engine = pool
-        self._timeouts = timeouts
-        self._origin = origin
-
+class _Passage(Passage, httpcore.ConnectionInterface):
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         return send(self._engine, request, self._timeouts)
 
     def close(self) -> None:
         """Nothing is held here."""
-
-    def info(self) -> str:
-        return f"llm_pool, {self._origin}"
-
-    def can_handle_request(self, origin: httpcore.Origin) -> bool:
-        return origin == self._origin
-
-    def is_available(self) -> bool:
-        return True
-
-    def has_expired(self) -> bool:
-        return False
-
-    def is_idle(self) -> bool:
-        return False
-
-    def is_closed(self) -> bool:
-        return False
 
 
 def send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
