@@ -101,6 +101,26 @@ async def test_an_answer_comes_through(serve, h2_pool, answer):
     assert server.connections_accepted == 1
 
 
+async def test_an_empty_frame_is_not_the_end(serve, h2_pool):
+    """Scenario 46: who reads piece by piece waits for the next one."""
+
+    async def answer(stream):
+        head = stream.peer.h2.encoder.encode([(":status", "200")])
+        await stream.peer.send_frames(
+            frames.HeadersFrame(stream.number, data=head, flags=["END_HEADERS"]),
+            frames.DataFrame(stream.number),
+        )
+        await stream.wait_for("go")
+        await stream.peer.send_frames(frames.DataFrame(stream.number, data=b"x", flags=["END_STREAM"]))
+
+    server = serve(http2(answer))
+    exchange = await h2_pool().open(request_to(server))
+    reading = asyncio.create_task(exchange.home.arun(exchange.read))
+    server.gate("go").open()
+    assert await reading == b"x"
+    assert await exchange.home.arun(exchange.read) == b""
+
+
 async def test_padding_counts_against_the_windows_and_is_given_back(serve, h2_pool):
     """Scenario 46: 1 MB of padding around a little body."""
 
