@@ -18,13 +18,13 @@ RESET = struct.pack("ii", 1, 0)
 
 
 def cut(transport: asyncio.Transport) -> None:
-    """End a connection that has not been lost yet at once, by RST.
+    """End a connection that has not been lost yet at once: by RST where the server has not taken all.
 
     A FIN would stand behind what the server has not taken of a request: for as long as it takes nothing,
     the connection would be open there, though here nobody counts it any more.
     """
     sock = _socket_of(transport)
-    if sock is not None:
+    if sock is not None and holds_back(transport):
         with contextlib.suppress(OSError):  # it has ended already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     transport.abort()
