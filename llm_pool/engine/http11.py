@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 
 from .connection import Connection, Owner
@@ -143,11 +142,6 @@ class HTTP11Connection(Connection):
 
     # For the event loop
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        if self.transport is not None and transport.get_extra_info("ssl_object") is not None:
-            self.transport.set_write_buffer_limits(1)  # beneath TLS there is another buffer, out of sight
-
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
@@ -203,9 +197,8 @@ class HTTP11Connection(Connection):
     @property
     def _sent_whole(self) -> bool:
         """Whether all of the request has left our buffers, as far as they can be seen."""
-        if self._rest or self._writing_paused or not self._framing.complete:
-            return False
-        return self.transport is not None and self.transport.get_write_buffer_size() == 0
+        assert self.transport is not None
+        return self._framing.complete and not self._rest and not self.transport.get_write_buffer_size()
 
     def _conclude(self) -> None:
         """The response has come whole: the connection is free, or done for."""

@@ -241,7 +241,7 @@ async def test_an_early_response_is_delivered(serve, engine_pool, each_home, sta
     pool = engine_pool()
     whole = await pool.fetch(request_to(server, UPLOAD))
     assert (whole.status, whole.body) == (status, b"no")
-    await until_pool(pool, lambda: pool.stats().connections == 0)
+    await until_pool(pool, lambda: not server.connections[0].still_held)
     assert (await pool.fetch(request_to(server))).body == b"hello"
     assert server.connections_accepted == 2
 
@@ -253,7 +253,7 @@ async def test_an_early_response_is_delivered_under_tls(serve, engine_pool, cert
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     whole = await pool.fetch(request_to(server, UPLOAD))
     assert (whole.status, whole.body) == (413, b"no")
-    await until_pool(pool, lambda: pool.stats().connections == 0)
+    await until_pool(pool, lambda: not server.connections[0].still_held)
     assert (await pool.fetch(request_to(server))).body == b"hello"
 
 
