@@ -56,21 +56,23 @@ _left_to_parent: list[object] = []  # kept from the garbage collector: their fin
 def portal() -> Home:
     """The portal's home, its thread started if need be."""
     process = _process
-    with process.lock:
-        if process.portal is None or process.portal.shut:
-            process.portal, process.thread = _start()
-        return process.portal
+    server, home = process.server, process.portal
+    if server is not None and server.loop.is_closed():
+        _forget(server)
+    if home is None or home.shut:
+        with process.lock:
+            if process.portal is None or process.portal.shut:
+                process.portal, process.thread = _start()
+            home = process.portal
+    return home
 
 
 def home_of_caller() -> Home:
     """Where the connections of a caller on this event loop live: the server loop, or the portal."""
-    server, home = _process.server, _process.portal
-    if server is not None:
-        if server.is_here and not server.shut:
-            return server
-        if server.loop.is_closed():
-            _forget(server)
-    return portal() if home is None or home.shut else home
+    server = _process.server
+    if server is not None and server.is_here and not server.shut:
+        return server
+    return portal()
 
 
 def adopt_server_loop() -> Home:

@@ -98,6 +98,15 @@ async def in_pieces(conn) -> None:
     await conn.end_chunks()
 
 
+async def unending(conn) -> None:
+    """The first half of a response, and never the other."""
+    await conn.read_request()
+    await conn.send_head(200, {"Content-Length": "8"})
+    await conn.send(b"half")
+    conn.server.mark("half")
+    await conn.hold()
+
+
 async def go_through(run, pool: Pool, server: ScriptedServer, *, enough: int) -> None:
     """``run(step)`` for each step until the call has no such step; the pool is whole after each."""
     step = 0
@@ -221,13 +230,10 @@ async def test_a_connection_delivered_to_one_who_has_just_left_goes_to_the_next(
 
 async def test_a_response_delivered_to_one_who_has_just_left_is_given_up(serve, engine_pool):
     """Scenario 15: the errand has ended, its result is on the way to another loop, and its caller goes."""
-    server = serve(gated())
+    server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
-    task = asyncio.create_task(cancelled_at(0, MOMENTS[1], pool.open(request_to(server))))
-    await server.await_requests()
-    server.gate("go").open()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await asyncio.create_task(cancelled_at(0, MOMENTS[1], pool.open(request_to(server))))
     await assert_whole(pool, server)
 
 
@@ -381,28 +387,48 @@ async def test_cancelled_before_the_head_has_come(each_home, serve, engine_pool)
 
 
 async def test_cancelled_in_the_middle_of_a_body(each_home, serve, engine_pool):
-    """Scenario 22: part of the body is there, the rest will never come."""
-
-    async def half(conn) -> None:
-        await conn.read_request()
-        await conn.send_head(200, {"Content-Length": "10"})
-        await conn.send(b"half")
-        await conn.hold()
-
-    server = serve(per_connection(half, half, json_reply()))
+    """Scenario 22: part of the body is there, the rest will never come; by a reader, piece by piece."""
+    server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
-    task = asyncio.create_task(pool.fetch(request_to(server)))
-    await server.await_requests()
-    await cancel(task)
-
     exchange = await pool.open(request_to(server))
     assert await exchange.home.arun(exchange.read) == b"half"
     task = asyncio.create_task(exchange.home.arun(exchange.read))
     await asyncio.sleep(0)
     await cancel(task)
     exchange.leave()
-    await server.await_until(lambda s: len(s.disconnects) == 2)
+    await server.await_until(lambda s: s.disconnects)
     await assert_whole(pool, server)
+
+
+@pytest.mark.parametrize("waits_for", ["connection", "head", "rest of the body"])
+async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
+    each_home, serve, engine_pool, waits_for
+):
+    """Scenarios 14, 21, 22: the server's end of the connection is what tells that the call was given up."""
+    server = serve(per_connection(unending, json_reply()))
+    pool = engine_pool(max_connections=1)
+    home = portal.home_of_caller()
+    step = ["connection", "head", "rest of the body"].index(waits_for)
+
+    async def errand() -> None:
+        await cancelled_at(step, MOMENTS[0], pool.fetch(request_to(server)))
+
+    async with asyncio.timeout(AT_ONCE):
+        with pytest.raises((asyncio.CancelledError, PoolClosed)):  # the latter tells of an errand's end
+            await asyncio.create_task(home.arun(errand))
+    if waits_for == "connection":
+        await assert_served_by(pool, server, connections=1)
+    else:
+        await server.await_until(lambda s: s.disconnects)
+        await assert_whole(pool, server)
+
+
+async def assert_served_by(pool: Pool, server: ScriptedServer, *, connections: int) -> None:
+    """The dial that had begun was not for nothing: the next call is on that connection."""
+    exchange = await pool.open(request_to(server))
+    assert server.connections_accepted == connections
+    exchange.leave()
+    await until(lambda: pool.stats().in_use == 0)
 
 
 async def test_a_read_that_was_cancelled_can_be_made_again(each_home, serve, engine_pool):
@@ -515,11 +541,16 @@ def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, adopted):
 
 def test_a_callers_loop_that_closes_without_a_word_loses_nothing(serve, engine_pool):
     """Scenario 24: no task is cancelled, the loop is just closed; the response has nobody to go to."""
-    server = serve(per_connection(gated(), json_reply()))
+
+    async def held_back(conn) -> None:
+        await conn.wait_for("go")
+        await unending(conn)
+
+    server = serve(per_connection(held_back, json_reply()))
     pool = engine_pool(max_connections=1)
     loop = asyncio.new_event_loop()
     task = loop.create_task(pool.open(request_to(server)))
-    loop.run_until_complete(server.await_requests())
+    loop.run_until_complete(server.await_until(lambda s: s.connections_open == 1))
     loop.close()
     server.gate("go").open()
     assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
@@ -647,10 +678,36 @@ def test_interrupted_at_every_step_of_a_sync_call(serve, engine_pool, way):
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
     pool.fetch_sync(request_to(server))
+    go_through_interrupts(lambda step: interrupted_at(step, way, pool, request_to(server)), pool, server)
+
+
+def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, engine_pool):
+    """Scenario 26: until the very moment in which the caller has it in hand, and can leave it."""
+
+    async def script(conn) -> None:
+        request = await conn.read_request()
+        if request.target == "/unending":
+            await conn.send_head(200, {"Content-Length": "8"})
+            await conn.hold()
+        await conn.respond(200)
+
+    server = serve(script)
+    pool = engine_pool(max_connections=1)
+
+    def run(step: int) -> tuple[bool, None]:
+        got_there, exchange = interrupted_at(step, pool.open_sync, request_to(server, target="/unending"))
+        exchange.leave()
+        return got_there, None
+
+    go_through_interrupts(run, pool, server)
+
+
+def go_through_interrupts(run, pool: Pool, server: ScriptedServer) -> None:
+    """``run(step)`` for each step until the call has no such step; the pool is whole after each."""
     step, got_there = 0, True
     while got_there:
         with contextlib.suppress(KeyboardInterrupt):
-            got_there, _ = interrupted_at(step, way, pool, request_to(server))
+            got_there, _ = run(step)
         assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200, step
         assert (pool.stats().in_use, pool.stats().waiting) == (0, 0), step
         step += 1

@@ -333,17 +333,16 @@ def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_p
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_pool):
     """Scenario 53: no task cancelled, no generator closed; the next caller finds the loop dead."""
-    server = serve(per_connection(json_reply(), stall, json_reply()))
+    server = serve(per_connection(stall, stall, json_reply()))
     pool = engine_pool(max_connections=2)
     loop = asyncio.new_event_loop()
     tasks = []
 
     async def main() -> None:
         portal.adopt_server_loop()
-        await pool.fetch(request_to(server))
         tasks.extend(asyncio.create_task(pool.fetch(request_to(server))) for _ in range(3))
-        await server.await_requests(3)
-        await until(lambda: pool.stats().waiting == 0 or pool.stats().in_use == 2)
+        await server.await_requests(2)
+        await until(lambda: pool.stats().waiting == 1)
 
     loop.run_until_complete(main())
     for task in tasks:
@@ -454,6 +453,64 @@ def test_when_the_portal_is_stopped_its_callers_are_told_and_the_next_starts_ano
     assert (pool.stats().connections, pool.stats().waiting) == (0, 0)
     server.wait_until(lambda s: s.connections_open == 0)
     assert pool.fetch_sync(request_to(server)).status == 200
+
+
+def test_a_caller_who_comes_as_the_portals_loop_stops_is_told(serve, engine_pool):
+    """Scenario 53: the loop has turned its last, its closing down has not begun: the errand is in between."""
+    server = serve(json_reply())
+    pool = engine_pool()
+    home = portal.portal()
+    board, loop = server.gate("stopping"), home.loop
+    errors = []
+
+    def call() -> None:
+        board.block()
+        with pytest.raises(PoolClosed) as error:
+            pool.fetch_sync(request_to(server))
+        errors.append(error.value)
+
+    def let_the_caller_in() -> None:
+        posted = len(loop._ready)
+        board.open()
+        wait_for(lambda: len(loop._ready) > posted)
+
+    def stop() -> None:
+        loop.stop()
+        loop.call_soon(let_the_caller_in)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    board.wait_reached()
+    home.post(stop)
+    caller.join(AT_ONCE)
+    assert len(errors) == 1
+    assert pool.fetch_sync(request_to(server)).status == 200  # on another portal
+
+
+def test_a_caller_who_comes_when_the_portal_is_closing_down_is_told(serve, engine_pool, monkeypatch):
+    """Scenario 53: its connections are being cut and its tasks are cancelled: a new one would never end."""
+    server = serve(stall)
+    pool = engine_pool()
+    errors = []
+
+    def call_late(home) -> None:
+        async def errand() -> None:
+            await pool.fetch(request_to(server))
+
+        def call() -> None:
+            with pytest.raises(PoolClosed) as error:
+                home.run(errand)
+            errors.append(error.value)
+
+        caller = threading.Thread(target=call, daemon=True)
+        caller.start()
+        caller.join(0.2)
+
+    portal.portal()
+    monkeypatch.setattr(portal, "_before_home_ends", [*portal._before_home_ends, call_late])
+    portal.stop()
+    assert len(errors) == 1
+    assert server.requests == []
 
 
 def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):
