@@ -1,0 +1,133 @@
+"""What each request did with the pools: on ``request.llm_pool``, in a header, in a line of the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponse, HttpResponseBase
+from django.utils.functional import LazyObject, empty
+
+from llm_pool.calls import RequestCalls, current_request
+from llm_pool.conf.observability import shows_timing_to_all
+from llm_pool.exceptions import PoolFull, PoolTimeout
+
+__all__ = ["PoolMiddleware"]
+
+logger = logging.getLogger("llm_pool.requests")
+
+RETRY_AFTER = 5  # seconds
+BUSY = "Too many requests are waiting for the model. Please try again in a few seconds."
+PAGE = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Busy</title></head><body><h1>Busy</h1><p>{BUSY}</p></body></html>
+"""
+
+
+class PoolMiddleware:
+    """Counts each request's calls. In sync and async views alike, without a thread, a lock or any I/O.
+
+    Put it near the top of ``MIDDLEWARE``: calls that others make beneath it are counted too.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self._get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self._is_async:
+            return self._acall(request)
+        calls, token = _begin(request)
+        try:
+            return _finish(request, self._get_response(request), calls)
+        finally:
+            current_request.reset(token)
+
+    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+        calls, token = _begin(request)
+        try:
+            return _finish(request, await self._get_response(request), calls)
+        finally:
+            current_request.reset(token)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """An exhausted pool is no fault of the view: 503, with ``Retry-After``."""
+        if not isinstance(exception, PoolTimeout):
+            return None
+        response: HttpResponse
+        if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
+            response = HttpResponse(PAGE, status=503)
+        else:
+            error = "pool_full" if isinstance(exception, PoolFull) else "pool_timeout"
+            response = JsonResponse({"error": error, "message": BUSY}, status=503)
+        response["Retry-After"] = str(RETRY_AFTER)
+        response["Cache-Control"] = "no-store"
+        logger.warning("%s %s is answered by 503: %s", request.method, request.path, exception)
+        return response
+
+
+def _begin(request: HttpRequest) -> tuple[RequestCalls, Any]:
+    calls = RequestCalls()
+    request.llm_pool = calls  # type: ignore[attr-defined]
+    return calls, current_request.set(calls)
+
+
+def _finish(request: HttpRequest, response: HttpResponseBase, calls: RequestCalls) -> HttpResponseBase:
+    if calls.records and (shows_timing_to_all() or _is_staff(request)):
+        _add_timing(response, calls)
+    if response.streaming:
+        closers: list[Callable[[], object]] = vars(response)["_resource_closers"]  # the type stubs have none
+        closers.append(lambda: _log(request, response, calls))  # its calls go on until then
+    else:
+        _log(request, response, calls)
+    return response
+
+
+def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
+    """https://www.w3.org/TR/server-timing/: milliseconds. Others may have written theirs already."""
+    timing = (
+        f'llm_queue;dur={calls.queued * 1e3:.1f};desc="wait for a connection", '
+        f'llm;dur={calls.provider_seconds * 1e3:.1f};desc="{calls.calls} LLM calls"'
+    )
+    others = response.get("Server-Timing")
+    response["Server-Timing"] = f"{others}, {timing}" if others else timing
+
+
+def _is_staff(request: HttpRequest) -> bool:
+    """As far as is known: a user whom nobody has asked for is not fetched for this."""
+    for name in ("_acached_user", "_cached_user", "user"):
+        user = request.__dict__.get(name)
+        if user is not None and not (isinstance(user, LazyObject) and user._wrapped is empty):
+            return bool(getattr(user, "is_staff", False))
+    return False
+
+
+def _log(request: HttpRequest, response: HttpResponseBase, calls: RequestCalls) -> None:
+    if not calls.records or not logger.isEnabledFor(logging.INFO):
+        return
+    facts = {
+        "method": request.method,
+        "path": request.path,
+        "status_code": response.status_code,
+        "llm_calls": calls.calls,
+        "llm_errors": calls.errors,
+        "llm_queued": round(calls.queued, 6),
+        "llm_provider_seconds": round(calls.provider_seconds, 6),
+        "llm_input_tokens": calls.input_tokens,
+        "llm_output_tokens": calls.output_tokens,
+    }
+    logger.info(
+        "%(method)s %(path)s %(status_code)s: %(llm_calls)d LLM calls, %(llm_errors)d failed, "
+        "queued %(llm_queued).3f s, provider %(llm_provider_seconds).3f s, "
+        "tokens %(llm_input_tokens)d in, %(llm_output_tokens)d out",
+        facts,
+        extra=facts,
+    )

@@ -1,0 +1,24 @@
+"""Fixtures of the tests of what operators see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_pool.calls import CallRecord, observe, unobserve
+from tests.service.conftest import configure, secret, serve_first, upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["configure", "records", "secret", "serve_first", "upstream"]
+
+
+@pytest.fixture
+def records() -> Iterator[list[CallRecord]]:
+    """Every call that has ended since the test began."""
+    told: list[CallRecord] = []
+    observe(told.append)
+    yield told
+    unobserve(told.append)

@@ -1,0 +1,185 @@
+"""Each call is told of once, when it has ended, however it did."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_pool.calls import observe, unobserve
+from llm_pool.exceptions import AuthenticationFailed, InvalidMessages, PoolTimeout, StreamInterrupted
+from tests.scenarios.callers import until
+from tests.servers.behaviours import close, json_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_pool.calls import CallRecord
+    from llm_pool.service import LLMPool
+    from tests.servers import Script, ScriptedServer
+
+
+async def test_a_completion_is_told_of_with_its_times_and_tokens(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream)
+    completion = await pool.acomplete("hello", model="another-model")
+    await asyncio.to_thread(pool.complete, "hello")
+    first, second = records
+    assert (first.alias, first.provider, first.model) == ("default", "openai", "another-model")
+    assert second.model == "test-model"
+    assert (first.operation, first.status_code, first.error, first.replays) == ("complete", 200, None, 0)
+    assert first.timing == completion.timing
+    assert first.usage == completion.usage
+    assert (first.timing.reused, second.timing.reused) == (False, True)
+
+
+async def test_any_other_endpoint_is_told_of_too(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream)
+    body = {"messages": [{"content": "hello"}]}
+    await pool.arequest("POST", "/embeddings", json=body)
+    await asyncio.to_thread(pool.request, "POST", "/embeddings", json=body)
+    assert [(r.operation, r.model, r.status_code, r.error) for r in records] == [
+        ("request", None, 200, None)
+    ] * 2
+    assert records[1].timing.reused
+
+
+async def test_a_refusal_is_told_of_with_its_status(
+    configure: Callable[..., LLMPool],
+    serve_first: Callable[[Script], ScriptedServer],
+    records: list[CallRecord],
+) -> None:
+    pool = configure(serve_first(json_reply({"error": {"message": "no"}}, status=401)))
+    with pytest.raises(AuthenticationFailed):
+        await pool.acomplete("hello")
+    (record,) = records
+    assert (record.status_code, record.error, record.usage) == (401, "AuthenticationFailed", None)
+    assert record.timing.first_byte is not None
+
+
+async def test_a_wait_in_vain_is_told_of_as_time_queued(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(
+        upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1}, TIMEOUTS={"pool": 0.05}
+    )
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    async with pool.astream("hello") as holder:
+        await anext(holder)
+        with pytest.raises(PoolTimeout):
+            await pool.acomplete("hello")
+    timed_out, _ = records
+    assert (timed_out.error, timed_out.status_code) == ("PoolTimeout", None)
+    assert timed_out.timing.queued == timed_out.timing.total >= 0.05
+    assert pool.stats().pool_timeouts == 1
+
+
+async def test_what_is_never_sent_is_no_call(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream)
+    with pytest.raises(InvalidMessages):
+        await pool.acomplete([{"content": object()}])
+    pool.stream("hello").close()
+    assert records == []
+
+
+async def test_a_cancelled_call_is_told_of(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    upstream.gate("head").shut()
+    pool = configure(upstream)
+    stream = pool.astream("hello")
+    task = asyncio.create_task(anext(stream))
+    await upstream.await_until(lambda s: len(s.requests) == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [(r.operation, r.error) for r in records] == [("stream", "CancelledError")]
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+async def test_a_stream_is_told_of_once_when_it_has_ended(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream)
+    stream = getattr(pool, kind)("hello")
+    while await stream.astep() if kind == "astream" else await asyncio.to_thread(stream.step):
+        assert records == []
+    await stream.aclose()
+    stream.close()
+    (record,) = records
+    assert (record.operation, record.error, record.status_code) == ("stream", None, 200)
+    assert record.timing.first_token is not None
+    assert pool.stats().first_token.count == 1
+
+
+async def test_a_stream_closed_before_its_end_was_given_up(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream)
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    async with pool.astream("hello") as stream:
+        await anext(stream)
+        assert records == []
+    assert [(r.error, r.status_code) for r in records] == [("CancelledError", 200)]
+    await until(lambda: pool.stats().cancelled == 1)
+
+
+async def test_an_abandoned_stream_is_told_of(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream)
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    stream = pool.astream("hello")
+    await anext(stream)
+    with pytest.warns(ResourceWarning, match="neither read to its end nor closed"):  # noqa: PT031
+        del stream  # and nothing else holds it
+        gc.collect()
+    await until(lambda: len(records) == 1)
+    assert records[0].error == "CancelledError"
+
+
+async def test_a_stream_that_breaks_off_is_told_of_by_the_error_that_its_reader_sees(
+    configure: Callable[..., LLMPool],
+    serve_first: Callable[[Script], ScriptedServer],
+    records: list[CallRecord],
+) -> None:
+    async def cut(conn: object) -> None:
+        await conn.read_request()  # type: ignore[attr-defined]
+        await conn.send_head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})  # type: ignore[attr-defined]
+        await close(conn)  # type: ignore[arg-type]
+
+    pool = configure(serve_first(cut))
+    with pytest.raises(StreamInterrupted):
+        async for _ in pool.astream("hello"):
+            pass
+    assert [r.error for r in records] == ["StreamInterrupted"]
+
+
+def test_an_observer_that_fails_harms_nobody(
+    configure: Callable[..., LLMPool],
+    upstream: ScriptedServer,
+    records: list[CallRecord],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(record: CallRecord) -> None:
+        raise RuntimeError("broken")
+
+    observe(broken)
+    try:
+        with caplog.at_level(logging.ERROR, "llm_pool.calls"):
+            assert str(configure(upstream).complete("hello")) == "You said hello."
+    finally:
+        unobserve(broken)
+    assert len(records) == 1
+    assert "an observer of calls has failed" in caplog.text
