@@ -134,7 +134,7 @@ class HTTP11Connection(Connection):
         """The caller has left. What is almost over is read out; anything else ends the connection."""
         if exchange is not self._exchange:
             return
-        if self._response.in_body and self._sent_whole:
+        if self._response.in_body and self._taken_whole(exchange.request):
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self.home.loop.time() + DRAIN_SECONDS)
         else:
@@ -194,12 +194,6 @@ class HTTP11Connection(Connection):
         except ssl.SSLError:
             return False
 
-    @property
-    def _sent_whole(self) -> bool:
-        """Whether all of the request has left our buffers, as far as they can be seen."""
-        assert self.transport is not None
-        return self._framing.complete and not self._rest and not self.transport.get_write_buffer_size()
-
     def _conclude(self) -> None:
         """The response has come whole: the connection is free, or done for."""
         exchange = self._exchange
@@ -218,7 +212,7 @@ class HTTP11Connection(Connection):
         """Whether the server has the request. What is no longer than a slice finds room with its kernel."""
         assert self.transport is not None
         long = request.body is None or len(request.body) > SLICE
-        return self._sent_whole and not (long and holds_back(self.transport))
+        return self._framing.complete and not (long and holds_back(self.transport))
 
     def _broken(self, error: LLMPoolError) -> None:
         self._fail_exchange(error)
