@@ -21,7 +21,18 @@ LIMIT = 2000
 
 @asynccontextmanager
 async def acomplete(url: str) -> AsyncIterator[Call]:
-    """``pools["default"].acomplete`` on the server's loop, as in an async view."""
+    """``pools["default"].acomplete`` on the server's loop, as in an async view; nobody looks on."""
+    from llm_pool import calls
+    from llm_pool.engine import news
+
+    calls._observers.clear()
+    news.listeners.clear()
+    async with _acomplete(url) as call:
+        yield call
+
+
+@asynccontextmanager
+async def _acomplete(url: str) -> AsyncIterator[Call]:
     from llm_pool.conf import load
     from llm_pool.engine import portal
     from llm_pool.service import LLMPool
@@ -32,6 +43,28 @@ async def acomplete(url: str) -> AsyncIterator[Call]:
         yield lambda: pool.acomplete(MESSAGES)
     finally:
         await pool.aclose()
+
+
+@asynccontextmanager
+async def acomplete_observed(url: str) -> AsyncIterator[Call]:
+    """``acomplete`` with metrics, from a request with the middleware: the call is all that the view does."""
+    from django.http import HttpRequest, HttpResponse
+
+    from llm_pool.middleware import PoolMiddleware
+
+    async with _acomplete(url) as complete:
+
+        async def view(request: HttpRequest) -> HttpResponse:
+            await complete()
+            return response
+
+        middleware = PoolMiddleware(view)
+        request, response = HttpRequest(), HttpResponse()
+
+        async def call() -> object:
+            return await middleware(request)
+
+        yield call
 
 
 @asynccontextmanager
@@ -97,4 +130,10 @@ def _settings(url: str) -> dict[str, dict[str, object]]:
     return {"default": {**common, "TLS": {"verify": False}}}
 
 
-CLIENTS = {"acomplete": acomplete, "aclient": aclient, "httpx": stock_httpx, "aiohttp": aiohttp}
+CLIENTS = {
+    "acomplete": acomplete,
+    "acomplete+metrics": acomplete_observed,
+    "aclient": aclient,
+    "httpx": stock_httpx,
+    "aiohttp": aiohttp,
+}

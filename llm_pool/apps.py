@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from importlib.util import find_spec
 
 from django.apps import AppConfig
 
@@ -28,6 +29,10 @@ class LLMPoolConfig(AppConfig):
         """Register the checks, and what a fork makes necessary."""
         register_checks()
         portal.after_fork(pools.new_locks)
+        if find_spec("prometheus_client") is not None:
+            from llm_pool import metrics  # noqa: PLC0415  it may not be installed
+
+            metrics.install()
 
     async def startup(self) -> None:
         """On the server's event loop: make it a home of connections, and prewarm the pools.

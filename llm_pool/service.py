@@ -125,7 +125,8 @@ class LLMPool:
         return request.path, provider.encode(request.body)
 
     def _call(self, operation: str, params: dict[str, Any]) -> Call:
-        return Call(self._caller, operation, params.get("model") or self.settings.model)
+        model = params.get("model") or self.settings.model
+        return Call(self._caller, operation, model if isinstance(model, str) else None)
 
     def _completion(self, answer: Answer, call: Call) -> Completion:
         call.status_code, call.timing, call.replays = answer.head.status_code, answer.timing, answer.replays

@@ -20,6 +20,7 @@ from .errors import ConnectFailed, LLMPoolError, PoolClosed, PoolFull
 from .exchange import Exchange
 from .home import Home
 from .ledger import Ledger
+from .news import NEWS_SECONDS, listeners
 from .stats import PoolStats, Tally, describe, take_stats
 
 __all__ = ["Clerk"]
@@ -41,6 +42,8 @@ class Clerk:
         self._dialer = dialer
         self._dials: dict[asyncio.Task[Connection], Lane] = {}  # those that the ledger counts on
         self._alarm = Alarm(lambda: self.enter(self.ledger.tick))
+        self._news = Alarm(self._tell)
+        self._told: PoolStats | None = None
         self._watchers: list[tuple[Callable[[], bool], Home, asyncio.Future[None]]] = []
 
     # Facts
@@ -136,6 +139,8 @@ class Clerk:
             self._alarm.set(when)
         if self._watchers:
             self._look()
+        if listeners:
+            self._news.set(time.monotonic() + NEWS_SECONDS)
 
     def _perform(self, order: Order) -> None:
         match order:
@@ -224,6 +229,13 @@ class Clerk:
         """What the pool looks like now."""
         with self._lock:
             return take_stats(self.ledger, self.tally, time.monotonic())
+
+    def _tell(self) -> None:
+        with self._lock:
+            before, self._told = self._told, take_stats(self.ledger, self.tally, time.monotonic())
+            now = self._told
+        for listener in listeners:
+            listener(self.name, now, before)
 
     def close(self) -> None:
         """Waiters and calls fail, dials are called off, connections begin to close: see ``until``."""

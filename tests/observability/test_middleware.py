@@ -58,12 +58,20 @@ async def astream(request: HttpRequest) -> HttpResponse:
     return event_stream(pool.astream("hello"))
 
 
-async def full(request: HttpRequest) -> HttpResponse:
+def full(request: HttpRequest) -> HttpResponse:
     raise PoolFull("no room")
 
 
 def timeout(request: HttpRequest) -> HttpResponse:
     raise PoolTimeout("no time")
+
+
+async def afull(request: HttpRequest) -> HttpResponse:
+    return full(request)
+
+
+async def atimeout(request: HttpRequest) -> HttpResponse:
+    return timeout(request)
 
 
 def broken(request: HttpRequest) -> HttpResponse:
@@ -86,7 +94,7 @@ def _seen(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path(view.__name__, view)
-    for view in (twice, atwice, stream, astream, full, timeout, broken, where, staff)
+    for view in (twice, atwice, stream, astream, full, afull, timeout, atimeout, broken, where, staff)
 ]
 
 
@@ -222,7 +230,7 @@ def test_an_exhausted_pool_is_a_503(view: str, error: str, accept: str, kind: st
 
 @BUSY
 async def test_an_exhausted_pool_is_a_503_under_asgi(view: str, error: str, accept: str, kind: str) -> None:
-    _assert_busy(await AsyncClient().get(f"/{view}", headers={"Accept": accept}), error, kind)
+    _assert_busy(await AsyncClient().get(f"/a{view}", headers={"Accept": accept}), error, kind)
 
 
 def _assert_busy(response: Any, error: str, kind: str) -> None:
