@@ -12,6 +12,7 @@ __all__ = ["ResponseParser"]
 
 MAX_HEAD = 64 * 1024  # bytes that may come without completing a head or bringing any body
 TOO_LONG = f"a header block of over {MAX_HEAD} bytes"
+FAULTS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 SPOKEN = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 
 
@@ -54,7 +55,7 @@ class ResponseParser:
         self._silent_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except FAULTS as error:
             if _is_ours(error):
                 raise
             if not self.over:

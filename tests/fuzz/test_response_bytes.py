@@ -80,7 +80,8 @@ RECORDED = {
 ODD = [
     b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b":", b";", b",", b"-", b"\xff", b"\xc3\x28", b"HTTP/",
     b"0\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     b"99999999999999999999", b"FFFFFFFFFFFFFFFF\r\n", b"x" * 70_000, b"X: y\r\n" * 12_000,
 ]  # fmt: skip
 

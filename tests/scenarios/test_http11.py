@@ -16,6 +16,8 @@ from tests.fixtures.service import pool_to
 from tests.servers.behaviours import (
     chunked,
     close,
+    cut,
+    cut_chunked,
     echo,
     endless,
     expect_continue,
@@ -147,6 +149,16 @@ async def test_an_interim_response_does_not_end_an_upload(serve, engine_pool):
     assert (await arun(exchange.whole)).body == b"thanks"
 
 
+@pytest.mark.parametrize("end", [close, fin, reset])
+@pytest.mark.parametrize("script", [cut, cut_chunked], ids=["content-length", "chunked"])
+async def test_a_body_that_is_cut_short_is_an_error(serve, engine_pool, script, end):
+    """Scenario 39: a close ends no body that says itself where it ends."""
+    then = steps(end, hold)
+    server = serve(cut(b"hello", 3, then) if script is cut else cut_chunked(b"hel", b"lo", then=then))
+    with pytest.raises(ProtocolError, match="closed the connection before the response was complete"):
+        await engine_pool().fetch(request_to(server, read=5.0))
+
+
 UNTIL_CLOSE = raw(b"HTTP/1.0 200 OK\r\n\r\nhello")
 
 
@@ -157,10 +169,10 @@ async def test_under_tls_a_proper_close_ends_a_body_until_close(serve, engine_po
     assert (await pool.fetch(request_to(server, read=2.0))).body == b"hello"
 
 
-@pytest.mark.parametrize("cut", [fin, reset])
-async def test_under_tls_a_body_until_close_may_not_be_cut(serve, engine_pool, certificates, cut):
+@pytest.mark.parametrize("end", [fin, reset])
+async def test_under_tls_a_body_until_close_may_not_be_cut(serve, engine_pool, certificates, end):
     """Scenario 39: without the close_notify nobody knows whether more was to come (RFC 9112, section 9.8)."""
-    server = serve(steps(UNTIL_CLOSE, cut, hold), tls=certificates.good)
+    server = serve(steps(UNTIL_CLOSE, end, hold), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     with pytest.raises((ProtocolError, ReadFailed), match="closed the connection"):
         await pool.fetch(request_to(server, read=2.0))
@@ -222,6 +234,13 @@ async def test_what_is_not_http_is_a_protocol_error(serve, engine_pool, answer):
     assert (await pool.fetch(request_to(server))).body == b"hello"
     await server.await_until(lambda s: s.connections_open == 1)
     assert server.connections_accepted == 2
+
+
+async def test_a_switch_of_protocols_is_called_by_its_name(serve, engine_pool):
+    """Scenario 40: nobody here ever asks for one."""
+    server = serve(raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"))
+    with pytest.raises(ProtocolError, match="switched protocols"):
+        await engine_pool().fetch(request_to(server, read=5.0))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tests.servers.behaviours import (
     until,
 )
 
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
 STOLEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
 
 
@@ -128,9 +129,9 @@ async def test_bytes_that_nobody_asked_for_end_an_idle_connection(serve, engine_
         pytest.param("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n", b"", id="HEAD"),
     ],
 )
-@pytest.mark.parametrize("unasked", [STOLEN, STOLEN[:1], b"stolen"])
+@pytest.mark.parametrize("unasked", [STOLEN, STOLEN[:1], b"stolen", SWITCH])
 @pytest.mark.usefixtures("each_home")
-async def test_bytes_behind_a_response_are_nobodys(serve, engine_pool, method, answer, body, unasked):
+async def test_bytes_behind_a_response_are_nobodys(serve, engine_pool, caplog, method, answer, body, unasked):
     """Scenario 29: they came in one segment with its end, before the connection was idle at all."""
     server = serve(per_connection(steps(raw(answer + unasked), hold), reply(body=b"hello")))
     pool = engine_pool()
@@ -138,6 +139,7 @@ async def test_bytes_behind_a_response_are_nobodys(serve, engine_pool, method, a
     assert (whole.status, whole.body) == (int(answer[9:12]), body)
     assert (await pool.fetch(request_to(server))).body == b"hello"
     assert [request.connection for request in server.requests] == [0, 1]
+    assert "asyncio" not in {record.name for record in caplog.records}  # it logs what escapes us
 
 
 # How long it is kept.
