@@ -190,9 +190,6 @@ def _neediest(bound: Bound, lane: Lane) -> Lane | None:
     if other is None:
         return None
     share = max(1, bound.limit // len(bound.lanes))
-    if other.host.full and other.host is not lane.host:
-        other.join(other.host, other.rank)  # a slot would not help it
-        return None
     if other is lane or other.standing >= share or other.shortage <= other.promises * other.capacity:
         other.join(bound, other.rank)  # to the end: it has what it is due
         return None

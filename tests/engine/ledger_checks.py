@@ -45,6 +45,7 @@ def lane_is_the_worlds(world: World, lane: Lane) -> None:
     assert (lane.open, lane.closing) == (states["open"], states["closing"])
     assert lane.dialing == world.dials.count(lane)
     assert [w.number for w in lane.waiting] == [caller.waiter.number for caller in world.waiting(key)]
+    assert lane.shortage == max(0, len(lane.waiting) - lane.incoming)
     assert min(lane.claims, lane.promises, lane.shut, lane.host.reserved) >= 0
     assert lane.host.held == world.held(lane.origin)
     assert {entry.connection for entry in lane.host.idle} == set(world.idle(host=lane.origin))

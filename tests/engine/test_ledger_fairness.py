@@ -35,6 +35,18 @@ def test_a_connection_moves_to_an_origin_below_its_share_from_one_above() -> Non
     assert second_of_b.state == "served"
 
 
+def test_nothing_is_taken_from_an_origin_at_its_share_while_a_slot_comes_free() -> None:
+    """Scenario 6: what is closing already is enough for the one below its share."""
+    world = make(max_connections=4)
+    busy = serve(world, "a", times=3)
+    serve(world, "b")
+    world.arrive("b")
+    newcomer = world.arrive("a")
+    world.release(busy[0], reusable=False)
+    world.release(busy[1])
+    assert newcomer.state == "served"
+
+
 def test_origins_at_their_share_do_not_take_connections_from_each_other() -> None:
     """Scenario 6: no redialing for ever where each has its half."""
     world = make(max_connections=2)
@@ -105,6 +117,15 @@ def test_an_idle_connection_in_one_home_makes_room_in_the_other() -> None:
     world.close_out()
     world.connect()
     assert caller.state == "served"
+
+
+def test_room_made_for_one_who_left_meanwhile_is_left_free() -> None:
+    """Scenario 16: nothing is dialed for nobody."""
+    world = make(max_connections=1)
+    idle(world, "a")
+    world.leave(world.arrive("b"))
+    world.close_out()
+    assert world.held() == 0
 
 
 def test_the_bound_of_a_host_holds_over_both_homes() -> None:

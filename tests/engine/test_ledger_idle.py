@@ -127,6 +127,13 @@ def test_after_a_burst_the_minimum_stays() -> None:
     assert len(world.dials) == 1
 
 
+def test_where_nothing_may_idle_nothing_is_prewarmed() -> None:
+    """Scenario 13: it would be looked at again and again, for ever."""
+    world = make(min_connections=1, keepalive_expiry=0.0)
+    world.do("prewarm", world.ledger.lane(origin("a"), "portal"))
+    assert not world.dials
+
+
 def test_two_lanes_that_prewarm_more_than_may_idle_do_not_drive_each_other_out() -> None:
     """Scenario 13: dial, close, dial, close ... for ever."""
     world = make(min_connections=3, max_keepalive_connections=4)

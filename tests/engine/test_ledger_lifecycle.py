@@ -63,6 +63,21 @@ def test_pauses_grow_but_not_beyond_two_seconds_while_somebody_waits() -> None:
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
 
 
+def test_a_pause_is_kept_though_the_alarm_of_an_earlier_one_rings_late() -> None:
+    """Scenario 11: the next probe has an alarm all the same."""
+    world = make()
+    world.arrive()
+    world.fail_dial()
+    world.wait(0.1)
+    world.arrive()
+    world.fail_dial()
+    world.arrive()
+    world.tick()
+    assert not world.dials
+    world.tick(0.2)
+    assert len(world.dials) == 1
+
+
 def test_unattended_retries_are_rare_until_somebody_comes() -> None:
     """Scenario 13: a dead provider costs two dials a minute, but no caller half a minute."""
     world = make(min_connections=1)
@@ -141,6 +156,17 @@ def test_lower_limits_cut_no_call() -> None:
     assert len(world.idle()) == 1
 
 
+def test_a_slot_that_was_promised_is_not_used_against_a_lower_limit() -> None:
+    """Scenario 54: the limit fell while the connection that made room was closing."""
+    world = make(max_connections=2)
+    serve(world, "a")
+    idle(world, "b")
+    world.arrive("c")
+    world.do("resize", replace(world.ledger.limits, max_connections=1))
+    world.close_out()
+    assert not world.dials
+
+
 @pytest.mark.parametrize("bound", ["max_connections", "max_connections_per_host"])
 def test_higher_limits_serve_those_who_wait_at_once(bound: str) -> None:
     """Scenario 54: the pool's and the host's."""
@@ -155,10 +181,11 @@ def test_higher_limits_serve_those_who_wait_at_once(bound: str) -> None:
 def test_a_shorter_expiry_holds_for_those_that_idle_already() -> None:
     """Scenario 54: and so does a shorter lifetime."""
     world = make(keepalive_expiry=None)
-    idle(world, times=2)
-    world.do("resize", replace(world.ledger.limits, keepalive_expiry=5.0))
-    world.tick(5.0)
-    assert not world.idle()
+    for shorter in ({"keepalive_expiry": 5.0}, {"keepalive_expiry": None, "max_lifetime": 5.0}):
+        idle(world, times=2)
+        world.do("resize", replace(world.ledger.limits, **shorter))
+        world.tick(5.0)
+        assert not world.idle()
 
 
 def test_a_lost_home_frees_all_that_lived_there() -> None:
@@ -176,10 +203,13 @@ def test_a_lost_home_frees_all_that_lived_there() -> None:
 
 def test_close_fails_all_who_wait_and_ends_all_there_is() -> None:
     """Scenario 51: a dial that succeeds too late is closed, a newcomer refused, and nothing is left."""
-    world = make(max_connections=2)
+    world = make(max_connections=3)
+    idle(world, "b")
+    world.do("prewarm", world.ledger.lane(origin("b"), "portal"))
     (busy,) = serve(world)
     waiting = [world.arrive() for _ in range(2)]
     world.do("close")
+    world.do("prewarm", world.ledger.lane(origin("a"), "portal"))
     world.connect()
     assert [caller.error for caller in [*waiting, world.arrive()]] == ["closed"] * 3
     world.release(busy)

@@ -94,6 +94,14 @@ def test_a_call_is_counted_once_however_often_it_returns() -> None:
     assert (world.ledger.requests, world.ledger.stock.reused) == (4, 0)
 
 
+def test_a_connection_that_was_not_used_was_not_reused() -> None:
+    """Scenario 15: the caller left before it took what it was given."""
+    world = make()
+    idle(world)
+    world.leave(world.arrive())
+    assert world.ledger.stock.reused == 0
+
+
 def test_a_waiter_that_left_takes_no_connection_with_it() -> None:
     """Scenario 5: its dial goes on and feeds the pool, or serves another."""
     world = make()
@@ -177,8 +185,21 @@ def test_a_server_that_takes_no_streams_for_now_is_not_dialed_again_and_again() 
     caller = world.arrive()
     connection = world.connect(capacity=0)
     assert not world.dials
-    world.do("resized", connection.entry, 1)
+    world.do("resized", connection.entry, 2)
     assert caller.state == "served"
+    world.release(caller)
+    world.do("resized", connection.entry, 0)
+    assert states([world.arrive(), world.arrive()]) == ["waiting", "waiting"]
+    assert not world.dials, "it is expected to carry two again"
+
+
+def test_a_connection_without_streams_is_not_replaced_by_another_like_it() -> None:
+    """Scenario 46: at the bound, with more callers than it will carry."""
+    world = make(max_connections=1)
+    for _ in range(3):
+        world.arrive()
+    world.connect(capacity=0)
+    assert not reasons(world)
 
 
 def test_the_dial_has_the_connect_timeout_of_the_caller_it_is_for() -> None:
