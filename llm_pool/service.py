@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
+from asgiref.sync import async_to_sync
 
 from llm_pool.calls import Call, Caller
+from llm_pool.checkup import CheckReport, Sizing, checkup
 from llm_pool.completions import Completion
 from llm_pool.conf import PoolSettings
 from llm_pool.engine import Marks, PoolStats
@@ -34,6 +37,7 @@ class LLMPool:
         self.settings = settings
         self.alias = settings.alias
         self.engine = make_pool(settings.engine, settings.pool, settings.alias)
+        self._made_at = time.monotonic()
         self._provider = settings.provider
         self._sender = Sender(settings, self.engine)
         self._caller = Caller(self.alias, self._provider.name, self.engine)
@@ -95,6 +99,21 @@ class LLMPool:
     def stats(self) -> PoolStats:
         """What the pool looks like now."""
         return self.engine.stats()
+
+    async def acheck(self, *, timeout: float = 10.0, live: int = 0) -> CheckReport:
+        """Try everything between this process and the provider, step by step; the report says what to do.
+
+        No step takes longer than ``timeout`` seconds; ``live`` cheap calls are made at once. The check opens
+        connections of its own, beside the pool's: it sees what a new process would see. The pool's size is
+        held against the calls that it has carried so far. Raises nothing.
+        """
+        stats = self.stats()
+        load = Sizing.from_stats(stats, time.monotonic() - self._made_at)
+        return await checkup(self.settings, timeout=timeout, live=live, load=load)
+
+    def check(self, *, timeout: float = 10.0, live: int = 0) -> CheckReport:
+        """``acheck`` for sync code."""
+        return async_to_sync(self.acheck)(timeout=timeout, live=live)
 
     async def aprewarm(self) -> None:
         """Open ``min_connections`` to the provider in the background, and keep them open."""

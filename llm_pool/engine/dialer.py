@@ -126,6 +126,7 @@ class Dialer:
     async def _connect_tcp(self, host: str, port: int, steps: DialSteps) -> socket.socket:
         with steps.step("dns"):
             addresses = await self._resolver.resolve(host, port)
+        steps.addresses = [info[4][0] for info in addresses]
         with steps.step("tcp"):
             return await aiohappyeyeballs.start_connection(
                 addresses,

@@ -13,10 +13,11 @@ class DialSteps:
     """The parts of one dial: "dns", "tcp", "tunnel", "tls".
 
     ``seconds`` has how long each took that was begun, and ``current`` the one that is under way, or that
-    the dial failed in.
+    the dial failed in. ``addresses`` are those that the name stood for.
     """
 
     def __init__(self) -> None:
+        self.addresses: list[str] = []
         self.seconds: dict[str, float] = {}
         self.current: str | None = None
 

@@ -15,7 +15,16 @@ from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, statu
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Source", "api_error", "invalid_response", "mend", "redact", "retry_after", "status_error_from"]
+__all__ = [
+    "Source",
+    "api_error",
+    "invalid_response",
+    "mend",
+    "redact",
+    "retry_after",
+    "snippet",
+    "status_error_from",
+]
 
 MAX_BODY = 64 * 1024  # bytes of an error's body that are kept
 _SHOWN = 300  # characters of it that a message shows
@@ -39,7 +48,7 @@ def status_error_from(source: Source, content: bytes) -> APIStatusError:
     body = redact(_parsed(content), source.secret)
     says, code, kind = _told(body)
     if not says:
-        says = _snippet(content, headers.get("content-type")) or "no reason given"
+        says = snippet(content, headers.get("content-type")) or "no reason given"
     wait = retry_after(headers)
     error = status_error(source.status_code)
     sentence = (
@@ -81,7 +90,7 @@ def invalid_response(source: Source, what: str, body: bytes | str, partial: str 
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     text = redact(text, source.secret)[:MAX_BODY]
     content_type = source.headers.get("content-type")
-    shown = _snippet(text, content_type)
+    shown = snippet(text, content_type)
     sentence = f"{source.name} answered {source.status_code}{_marks(None, source.request_id)} with {what}"
     return InvalidResponse(
         f"{_closed(f'{sentence}: {shown}' if shown else sentence)} "
@@ -175,7 +184,7 @@ def _told(body: Any) -> tuple[str, str | int | None, str | None]:
     )
 
 
-def _snippet(body: bytes | str, content_type: str | None) -> str:
+def snippet(body: bytes | str, content_type: str | None) -> str:
     """The beginning of a body, fit for a message: of HTML only its words."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     text = text[: 16 * _SHOWN]

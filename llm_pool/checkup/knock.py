@@ -1,0 +1,106 @@
+"""One dial to a pool's provider, watched: through the pool's own resolver, dialer, proxy and TLS settings."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_pool.engine import Origin, PoolConfig
+from llm_pool.engine.books import Entry
+from llm_pool.engine.connection import Connection
+from llm_pool.engine.dialer import Dialer
+from llm_pool.engine.errors import DNSFailed, LLMPoolError, ProxyFailed, TLSFailed
+from llm_pool.engine.home import Home
+from llm_pool.engine.portal import home_of_caller
+from llm_pool.engine.steps import DialSteps
+
+__all__ = ["Knock", "Session", "knock"]
+
+DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What TLS agreed on, and who vouches for the server; unverified, nobody: None."""
+
+    version: str | None
+    alpn: str | None
+    issuer: str | None
+    days_left: int | None
+
+
+@dataclass(slots=True)
+class Knock:
+    """How the dial went. ``failed_in`` is the step that ``error`` is of; ``peer`` is where the socket led."""
+
+    steps: DialSteps = field(default_factory=DialSteps)
+    failed_in: str | None = None
+    error: LLMPoolError | None = None
+    peer: str | None = None
+    session: Session | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the dial took."""
+        return sum(self.steps.seconds.values())
+
+
+async def knock(config: PoolConfig, origin: Origin) -> Knock:
+    """Dial, look, and close. Raises nothing that has to do with the network: the knock tells."""
+    home = home_of_caller()
+    return await home.arun(_knock, home, config, origin)
+
+
+async def _knock(home: Home, config: PoolConfig, origin: Origin) -> Knock:
+    tried = Knock()
+    try:
+        connection = await Dialer(config).dial(origin, home, _Nobody(), config.timeouts.connect, tried.steps)
+    except LLMPoolError as error:
+        tried.error = error
+        tried.failed_in = tried.steps.current or _step_of(error)
+        return tried
+    try:
+        _look(tried, connection)
+    finally:
+        connection.close()
+    return tried
+
+
+def _step_of(error: LLMPoolError) -> str:
+    """Where a dial failed that did not come to its first step: settings that cannot be used."""
+    kinds = {DNSFailed: "dns", TLSFailed: "tls", ProxyFailed: "tunnel"}
+    return next((step for kind, step in kinds.items() if isinstance(error, kind)), "tcp")
+
+
+def _look(tried: Knock, connection: Connection) -> None:
+    assert connection.transport is not None
+    peer = connection.transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
+        tried.peer = f"{host}:{peer[1]}"
+    tls: ssl.SSLObject | None = connection.transport.get_extra_info("ssl_object")
+    if tls is not None:
+        tried.session = _session(tls)
+
+
+def _session(tls: ssl.SSLObject) -> Session:
+    certificate: dict[str, Any] = tls.getpeercert() or {}
+    issuer = {name: value for part in certificate.get("issuer", ()) for name, value in part}
+    ends = certificate.get("notAfter")
+    return Session(
+        version=tls.version(),
+        alpn=tls.selected_alpn_protocol(),
+        issuer=issuer.get("organizationName") or issuer.get("commonName"),
+        days_left=None if ends is None else int((ssl.cert_time_to_seconds(ends) - time.time()) // DAY),
+    )
+
+
+class _Nobody:
+    """The owner of a connection that is in no ledger."""
+
+    def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
+    def resized(self, entry: Entry, capacity: int) -> None: ...
+    def retired(self, entry: Entry, reason: str) -> None: ...
+    def lost(self, entry: Entry) -> None: ...
