@@ -7,13 +7,19 @@ brings when it ends.
 
 from __future__ import annotations
 
+import atexit
+import threading
+import time
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from llm_pool.calls import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
-from llm_pool.engine.news import listeners
+from llm_pool.engine import portal
+from llm_pool.engine.alarm import Alarm
+from llm_pool.engine.news import NEWS_SECONDS, listeners
 from llm_pool.engine.stats import PoolStats
 
 __all__ = ["MOST_MODELS", "Metrics", "install"]
@@ -44,14 +50,44 @@ COUNTERS = {
 }
 
 
+class _Heap:
+    """Values on their way into a histogram, many at once: one by one they cost ten times as much.
+
+    It reaches into prometheus_client's own histogram, which takes no more than one value at a time.
+    """
+
+    __slots__ = ("_bounds", "_child", "_counts", "_total")
+
+    def __init__(self, child: Any) -> None:
+        self._child = child
+        self._bounds: list[float] = child._upper_bounds
+        self._counts = [0] * len(self._bounds)
+        self._total = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def empty(self) -> None:
+        """Into the histogram with them."""
+        if not any(self._counts):
+            return
+        for bucket, count in zip(self._child._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._child._sum.inc(self._total)
+        self._counts = [0] * len(self._bounds)
+        self._total = 0.0
+
+
 class _Series(NamedTuple):
     """What a call of one kind goes into. Finding a series by its labels costs more than adding to it."""
 
-    duration: Histogram
-    first_chunk: Histogram
-    wait: Histogram
-    input_tokens: Histogram
-    output_tokens: Histogram
+    duration: _Heap
+    first_chunk: _Heap
+    wait: _Heap
+    input_tokens: _Heap
+    output_tokens: _Heap
 
 
 class Metrics:
@@ -96,6 +132,9 @@ class Metrics:
             "gen_ai_client_token_usage", "Tokens that calls used, as the provider counts them.",
             [*CALL, "gen_ai_token_type"], buckets=TOKEN_BUCKETS, **common,
         )  # fmt: skip
+        self._lock = threading.Lock()
+        self._soon = Alarm(self.flush)
+        self._heaps: dict[int, _Heap] = {}  # by the histogram's identity
         self._models: set[str] = set()
         self._series: dict[tuple[str, str, str | None, str, str], _Series] = {}
 
@@ -109,13 +148,28 @@ class Metrics:
         if series is None:
             series = self._find_series(*key)
         timing, usage = record.timing, record.usage
-        series.duration.observe(timing.total)
-        series.wait.observe(timing.queued + timing.dialing)
-        if timing.first_token is not None:
-            series.first_chunk.observe(timing.first_token)
-        if usage is not None:
-            series.input_tokens.observe(usage.input_tokens)
-            series.output_tokens.observe(usage.output_tokens)
+        with self._lock:
+            series.duration.add(timing.total)
+            series.wait.add(timing.queued + timing.dialing)
+            if timing.first_token is not None:
+                series.first_chunk.add(timing.first_token)
+            if usage is not None:
+                series.input_tokens.add(usage.input_tokens)
+                series.output_tokens.add(usage.output_tokens)
+        self._soon.set(time.monotonic() + NEWS_SECONDS)
+
+    def flush(self) -> None:
+        """Into the registry with what calls have brought since the last time."""
+        with self._lock:
+            for heap in self._heaps.values():
+                heap.empty()
+
+    def begin_anew(self) -> None:
+        """In the child of a fork: what the parent had not flushed is the parent's, as was its lock."""
+        self._lock = threading.Lock()
+        self._soon = Alarm(self.flush)
+        self._heaps.clear()
+        self._series.clear()
 
     def pool_changed(self, name: str, now: PoolStats, before: PoolStats | None) -> None:
         """A listener to the engine's news. By difference: pools of the same name add up."""
@@ -138,15 +192,20 @@ class Metrics:
     ) -> _Series:
         labels = (alias, provider, self._known(model, error), OPERATIONS.get(operation, operation))
         series = _Series(
-            self._duration.labels(*labels, error),
-            self._first_chunk.labels(*labels),
-            self._wait.labels(alias),
-            self._tokens.labels(*labels, "input"),
-            self._tokens.labels(*labels, "output"),
+            self._heap(self._duration, *labels, error),
+            self._heap(self._first_chunk, *labels),
+            self._heap(self._wait, alias),
+            self._heap(self._tokens, *labels, "input"),
+            self._heap(self._tokens, *labels, "output"),
         )
         if labels[2] == (model or ""):  # or anybody's typing errors would fill the memory
             self._series[alias, provider, model, operation, error] = series
         return series
+
+    def _heap(self, histogram: Histogram, *labels: str) -> _Heap:
+        child = histogram.labels(*labels)
+        with self._lock:
+            return self._heaps.setdefault(id(child), _Heap(child))
 
     def _known(self, model: str | None, error: str) -> str:
         """The model, if it is among the first that have ever answered: there is no end of names."""
@@ -168,3 +227,5 @@ def install() -> None:
     metrics = Metrics(REGISTRY, metric_namespace(), tuple(latency_buckets()))
     observe(metrics.call_ended)
     listeners.append(metrics.pool_changed)
+    portal.after_fork(metrics.begin_anew)
+    atexit.register(metrics.flush)

@@ -13,4 +13,5 @@ urlpatterns = [
     path("stream", views.stream),
     path("astream", views.astream),
     path("stats", views.stats),
+    path("metrics", views.metrics),
 ]

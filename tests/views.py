@@ -6,7 +6,9 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from django.http import JsonResponse
+from django.http import HttpResponse, JsonResponse
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from llm_pool import pool
 from llm_pool.http import event_stream
@@ -41,6 +43,15 @@ async def astream(request: HttpRequest) -> EventStreamResponse:
 
 def stats(request: HttpRequest) -> JsonResponse:
     return JsonResponse(asdict(pool.stats()))
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """As prometheus_client's documentation has it, with several processes and with one."""
+    registry: CollectorRegistry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
 def _prompt(request: HttpRequest) -> str:
