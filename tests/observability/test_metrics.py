@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ __all__ = ["deploy"]
 
 DOCS = Path(__file__).parents[2] / "docs"
 PATIENCE = 20.0
+METRIC = re.compile(r"\b(?:http_client|llm_pool|gen_ai_client)_\w+(?=[{\[ )])")
 
 
 class Scrape:
@@ -305,3 +307,24 @@ def query(port: int, expression: str) -> Any:
             return json.load(response)["data"]["result"]
     except OSError:
         return []
+
+
+def test_the_dashboard_and_the_alerts_use_metrics_that_exist() -> None:
+    """Every name, in whichever of its shapes Prometheus has it."""
+    exposed = {
+        f"{family.name}{ending}"
+        for family in Installed().registry.collect()
+        for ending in ("", "_total", "_count", "_sum", "_bucket")
+    }
+    dashboard = json.loads((DOCS / "grafana-dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    used = set(METRIC.findall(" ".join([*expressions, (DOCS / "alerts.yml").read_text()])))
+    assert len(used) >= 15
+    assert {f"shop_{name}" for name in used} <= exposed
+
+
+def test_every_metric_is_in_the_docs() -> None:
+    text = (DOCS / "metrics.md").read_text()
+    for family in Installed().registry.collect():
+        name = family.name.removeprefix("shop_") + ("_total" if family.type == "counter" else "")
+        assert f"`{name}`" in text
