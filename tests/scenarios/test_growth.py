@@ -16,7 +16,8 @@ from llm_pool.engine.errors import ConnectFailed
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
-from tests.servers.behaviours import json_reply
+from tests.servers.behaviours import close, hold, json_reply, per_connection, steps
+from tests.servers.behaviours import until as until_open
 
 SLOW_DIAL = 0.15
 
@@ -249,12 +250,12 @@ async def test_a_prewarmed_pool_pays_for_nothing_at_the_first_request(
 
 async def test_a_prewarmed_connection_that_dies_is_replaced(each_home, serve, engine_pool):
     """Scenario 13: the minimum is kept up, not only reached once."""
-    server = serve(gated("end"))
+    server = serve(per_connection(steps(until_open("end"), close), hold))
     pool = engine_pool(min_connections=1)
     await pool.prewarm(Origin(*server.origin))
     await server.await_until(lambda s: s.connections_open == 1)
     await until(lambda: pool.stats().idle == 1)
-    server._loop.call_soon_threadsafe(server.connections[0]._transport.close)
+    server.gate("end").open()
     await server.await_until(lambda s: s.connections_accepted == 2)
     await until(lambda: pool.stats().idle == 1)
 
