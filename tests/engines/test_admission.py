@@ -139,25 +139,26 @@ async def test_a_cancelled_call_frees_its_connection(serve, play, configure, mom
 
 
 @pytest.mark.kinds(["httpcore-http1", "httpcore-http2", "aiohttp"])
-async def test_a_call_cancelled_in_the_handshake_leaves_no_socket(serve, play, configure, certificates):
+async def test_a_call_cancelled_in_the_handshake_leaves_no_socket(serve, configure, certificates):
     """Scenario 19: at once, and not when the garbage is collected. (A native dial feeds the pool.)"""
-    server = serve(
-        play(answer),
-        tls=certificates.good,
-        before_handshake=lambda: server.gate("tls").passage(),
-    )
-    pool = configure(server, TLS={"ca_file": certificates.ca_file}, LIMITS={"max_connections": 1})
+
+    async def listen(conn):
+        await conn.read_some()
+        server.mark("the client has begun")
+        await conn.hold()
+
+    server = serve(listen)
+    pool = configure(server.url.replace("http:", "https:"), TLS={"ca_file": certificates.ca_file})
     task = asyncio.create_task(pool.arequest("GET", "/x"))
-    await server.gate("tls").await_reached(1)
+    await server.await_mark("the client has begun")
     gc.disable()
     try:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        server.gate("tls").open()
         await server.await_until(lambda s: s.connections_open == 0)
     finally:
         gc.enable()
-    assert (await pool.arequest("GET", "/x")).status_code == 200
+    assert pool.stats().connections == 0
 
 
 async def test_many_cancelled_calls_leave_the_books_balanced(serve, play, configure):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llm_pool.exceptions import ReadTimeout
+from llm_pool.exceptions import ReadTimeout, TLSFailed
 from tests.engines.conftest import HTTP2, KINDS
 from tests.engines.servers import answer, gated, over_http1, over_http2, told
 from tests.scenarios.callers import until
@@ -69,6 +69,23 @@ async def test_calls_at_once_on_a_cold_pool_share_a_connection(secure):
 
 
 @pytest.mark.kinds(HTTP2)
+async def test_calls_at_once_share_a_tunnel(serve, serve_proxy, certificates, configure):
+    """What the proxy speaks says nothing of the server behind it."""
+    server = serve(over_http2(gated()), tls=offering_http2(certificates))
+    proxy = serve_proxy(names={"llm.test:443": ("127.0.0.1", server.port)})
+    pool = configure(
+        "https://llm.test", PROXY=proxy.url, TLS={"ca_file": certificates.ca_file}, streams=32, **BY_ALPN
+    )
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(10):
+            calls.create_task(pool.arequest("GET", "/x"))
+        await server.await_requests(10)
+        server.gate("go").open()
+    assert proxy.tunnels == ["llm.test:443"]
+    assert server.connections_accepted == 1
+
+
+@pytest.mark.kinds(HTTP2)
 async def test_streams_are_spread_over_connections(secure):
     """LIMITS.max_streams_per_connection: ten calls at three to a connection."""
     server, pool = secure(gated(), streams=3)
@@ -128,6 +145,28 @@ async def test_the_caller_that_dials_may_leave(serve, certificates, configure):
     await asyncio.gather(calls[0], return_exceptions=True)
     server.gate("tls").open()
     assert [(await call).status_code for call in calls[1:]] == [200, 200]
+
+
+@pytest.mark.kinds(HTTP2)
+async def test_those_who_share_a_dial_share_its_failure(serve, certificates, configure):
+    """Scenario 11: four callers, one handshake that fails, and no storm of others."""
+
+    async def leave(conn):
+        await conn.read_some()
+        await conn.wait_for("leave")
+        await conn.close()
+
+    server = serve(leave)
+    url = server.url.replace("http:", "https:")
+    pool = configure(url, TLS={"ca_file": certificates.ca_file}, streams=32, **BY_ALPN)
+    calls = [asyncio.create_task(pool.arequest("GET", "/x")) for _ in range(4)]
+    await server.gate("leave").await_reached(1)
+    await until(lambda: pool.stats().in_use + pool.stats().waiting > 0)
+    server.gate("leave").open()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {TLSFailed}
+    assert len(set(map(id, outcomes))) == 4
+    assert server.connections_accepted == 1
 
 
 @pytest.mark.kinds(HTTP2)

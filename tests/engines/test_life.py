@@ -17,7 +17,7 @@ from llm_pool.exceptions import PoolClosed
 from tests.engines.conftest import KINDS
 from tests.engines.servers import answer, gated, told
 from tests.fixtures.forks import child, inodes
-from tests.scenarios.callers import in_thread, queue_up, until
+from tests.scenarios.callers import queue_up
 from tests.servers.behaviours import json_reply
 
 
@@ -90,23 +90,34 @@ def test_the_end_of_the_portal_ends_its_connections(server, configure):
         server.wait_until(lambda s: s.connections_open == 0)
 
 
-async def test_a_loop_that_ends_in_the_middle_of_a_call_frees_it(serve, play, configure):
-    """Scenario 24: the server sees the connection go."""
-    server = serve(play(gated()))
-    pool = configure(server)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("moment", ["handshake", "answer"])
+def test_a_loop_that_ends_in_the_middle_of_calls_frees_them(
+    serve, play, configure, certificates, scheme, moment
+):
+    """Scenario 24: the server sees the connections go, and nothing of them is left for the garbage."""
+    server = serve(
+        play(gated()),
+        tls=certificates.good if scheme == "https" else None,
+        before_handshake=lambda: server.gate("handshake").passage(),
+    )
+    if moment == "answer":
+        server.gate("handshake").open()
+    pool = configure(server, TLS={"ca_file": certificates.ca_file})
 
-    def run():
-        async def begin():
-            portal.adopt_server_loop()
-            task = asyncio.create_task(pool.arequest("GET", "/x"))
-            await server.await_requests(1)
-            return task
+    async def begin():
+        portal.adopt_server_loop()
+        tasks = [asyncio.create_task(pool.arequest("GET", "/x")) for _ in range(3)]
+        if moment == "answer":
+            await server.await_requests(3)
+        else:
+            await server.gate("handshake").await_reached(3)
+        return tasks
 
-        asyncio.run(begin())
-
-    await in_thread(run)
-    await server.await_until(lambda s: s.connections_open == 0)
-    await until(lambda: pool.stats().connections == 0)
+    asyncio.run(begin())
+    assert pool.stats().connections == 0
+    server.gate("handshake").open()
+    server.wait_until(lambda s: s.connections_open == 0)
 
 
 def client_sockets(server):

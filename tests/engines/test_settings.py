@@ -9,7 +9,7 @@ import pytest
 
 from llm_pool.checks import BEYOND, check_settings
 from llm_pool.engine import portal
-from llm_pool.exceptions import InvalidResponse, ProxyFailed, TLSFailed
+from llm_pool.exceptions import ConnectTimeout, InvalidResponse, ProxyFailed, TLSFailed
 from tests.engines.conftest import HTTP1, KINDS
 from tests.engines.servers import answer, gated
 from tests.scenarios.callers import in_thread, until
@@ -253,6 +253,15 @@ async def test_a_tunnel_that_is_not_opened_says_why(serve_proxy, configure, cert
     with pytest.raises(ProxyFailed, match=rf"opened no tunnel to https://llm.test: .*{status}") as caught:
         await pool.arequest("GET", "/x")
     assert "secret" not in str(caught.value)
+
+
+async def test_a_proxy_that_never_answers_ends_at_the_connect_timeout(serve_proxy, configure):
+    """TIMEOUTS.connect: the tunnel is a part of the dial."""
+    proxy = serve_proxy(stall=True)
+    pool = configure("https://llm.test", PROXY=proxy.url, TIMEOUTS={"connect": 0.2, "total": 10.0})
+    with pytest.raises(ConnectTimeout, match=r"no connection to https://llm.test within 0\.2 s"):
+        await pool.arequest("GET", "/x")
+    assert proxy.connections_accepted == 1
 
 
 # UDS

@@ -53,7 +53,6 @@ class Call:
         self._flowing.set()
         self._dialing_since: float | None = None
         self._writing: bool | None = None  # what the caller waits for; None while it waits for nothing
-        self._taken_then = 0  # bytes, to tell progress from a standstill
         self._to_drain = -1
         self._over = False
         # An empty context: nothing of the caller's request lives on in what the pool does.
@@ -68,7 +67,6 @@ class Call:
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
         self._writing = writing
-        self._taken_then = self.upload.taken
         if self._dialing_since is None:
             writing = writing or self.upload.pending
             self._watchdog.watch(exchange.deadline(self._loop.time(), writing=writing))
@@ -206,11 +204,8 @@ class Call:
             error = TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s")
         elif self._dialing_since is not None:
             error = ConnectTimeout(f"no connection to {origin} within {timeouts.connect} s")
-        elif not self.upload.pending:
-            error = ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
-        elif self.upload.taken > self._taken_then:
-            self.watch(exchange, writing=True)
-            return
-        else:
+        elif self.upload.pending:
             error = WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
+        else:
+            error = ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
         self.stop(error)

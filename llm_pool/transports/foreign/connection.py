@@ -65,9 +65,9 @@ class ForeignConnection(Connection):
         """See ``Connection.close``. It has ended when the client has closed."""
         if not self._closing:
             self._closing = True
+            self.home.begin_goodbye(self._close())
             for call in list(self._calls):
                 call.stop(PoolClosed("the pool was closed during the call"))
-            self.home.begin_goodbye(self._close())
 
     def abort(self) -> None:
         """See ``Connection.abort``: these clients do not wait for the peer when they close."""
@@ -76,7 +76,9 @@ class ForeignConnection(Connection):
     async def _close(self) -> None:
         try:
             if tasks := [call.task for call in self._calls]:
-                await asyncio.wait(tasks)
+                await asyncio.wait(
+                    tasks
+                )  # one of them may be dialing, and the client knows nothing of it yet
             await self._client.aclose()
         except Exception as error:  # noqa: BLE001  it is closed all the same
             logger.debug("a client failed to close: %r", error)

@@ -11,17 +11,16 @@ from llm_pool.engine.request import Request
 
 __all__ = ["Upload"]
 
-PIECE = 64 * 1024  # bytes that a client writes at a time: what has been taken is progress
+PIECE = 64 * 1024  # bytes that a client writes at a time
 HIGH_WATER = 256 * 1024  # bytes that wait for the client before the caller waits
 
 
 class Upload:
-    """``moved`` is called whenever the client has written a piece, and at the end."""
+    """``moved`` is called whenever the client has written a piece, and at the end: a sign of life."""
 
     def __init__(self, request: Request, moved: Callable[[], object]) -> None:
         self.exists = request.body != b""
         self.whole = not self.exists  # written to its end
-        self.taken = 0  # bytes
         self._moved = moved
         self._pieces: deque[bytes] = deque()
         self._queued = 0
@@ -61,7 +60,6 @@ class Upload:
                 piece = self._pieces.popleft()
                 yield piece
                 self._queued -= len(piece)
-                self.taken += len(piece)
                 self._moved()
             if self._ended:
                 break
