@@ -308,11 +308,14 @@ class Ledger:
         self._balance(entry.lane, now, orders)
 
     def _offer(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Its spare streams are for those in the queue; what is left over, for those who come."""
+        """Its spare streams are for those in the queue; what is left over, for those who come.
+
+        A new one is for those it was dialed for: two lanes must not close each other's unused.
+        """
         waiting = entry.lane.waiting
         while waiting and entry.streams < entry.capacity:
             waiter = waiting.first()
-            heir = self.growth.heir(entry.lane, waiter.number)
+            heir = self.growth.heir(entry.lane, waiter.number) if entry.used else None
             if heir is not None:
                 self.growth.pass_on(entry, heir, now, orders)
                 return

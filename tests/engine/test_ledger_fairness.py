@@ -74,6 +74,20 @@ def test_the_origin_with_none_is_found_behind_those_with_their_share() -> None:
     assert [lane.origin for lane in world.dials] == [origin("c")]
 
 
+def test_one_below_its_share_is_found_behind_one_that_has_its_share() -> None:
+    """Scenario 6: who has what it is due stands back, however long it has waited."""
+    world = make(max_connections=6)
+    busy = serve(world, "a", times=3)
+    serve(world, "b", times=2)
+    serve(world, "c")
+    for name in ("b", "c", "a", "a"):
+        world.arrive(name)
+    world.release(busy[0])
+    world.release(busy[1])
+    world.close_out()
+    assert [lane.origin for lane in world.dials] == [origin("c")]
+
+
 def test_a_multiplexed_connection_that_is_never_idle_starves_nobody() -> None:
     """Scenario 7: it takes no newcomers, and when its last call ends the other origin dials."""
     world = make(max_connections=1)

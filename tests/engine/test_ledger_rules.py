@@ -193,6 +193,30 @@ def test_a_server_that_takes_no_streams_for_now_is_not_dialed_again_and_again() 
     assert not world.dials, "it is expected to carry two again"
 
 
+def test_who_counted_on_a_connection_that_made_room_for_another_is_dialed_for_again() -> None:
+    """Scenario 46: it took no streams for now, and had idled longest."""
+    world = make(max_connections=1)
+    first = world.arrive("a")
+    world.connect(capacity=0)
+    second = world.arrive("b")
+    world.close_out()
+    world.connect()
+    world.release(second)
+    world.close_out()
+    world.connect()
+    assert first.state == "served"
+
+
+def test_who_counted_on_a_connection_that_was_one_too_many_is_dialed_for_again() -> None:
+    """Scenario 46: more idled than may."""
+    world = make(max_keepalive_connections=1)
+    caller = world.arrive("a")
+    world.connect(capacity=0)
+    idle(world, "b")
+    world.connect()
+    assert caller.state == "served"
+
+
 def test_a_connection_without_streams_is_not_replaced_by_another_like_it() -> None:
     """Scenario 46: at the bound, with more callers than it will carry."""
     world = make(max_connections=1)
