@@ -42,7 +42,7 @@ class Prober:
         steps = [self._authentication(first)]
         self._announce("reuse")
         steps += [await self._reuse(first, dial_seconds), rate_limits(first)]
-        if live:
+        if live and steps[0].level is not Level.ERROR:
             self._announce("live")
             trial = await try_live(self._get, live, lambda: self._pool.stats().opened)
             steps.append(live_step(trial, self._settings.pool.limits.max_connections * streams))

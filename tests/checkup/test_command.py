@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -125,6 +126,14 @@ def test_live_calls_that_fail(run_json: RunJSON, provider: Provider, serve: Serv
     live = next(step for step in document["pools"][0]["steps"] if step["name"] == "live")
     assert (status, codes(document)) == (2, ["live.failed"])
     assert live["facts"]["failures"] == {"status 401": 3}
+
+
+def test_no_live_calls_are_made_with_a_wrong_key(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
+    server = serve(forbidden)
+    provider(server.url)
+    status, document = run_json("--live", "20")
+    live = next(step for step in document["pools"][0]["steps"] if step["name"] == "live")
+    assert (status, live["level"], len(server.requests)) == (2, "skipped", 2)
 
 
 # The key.
@@ -297,6 +306,16 @@ def in_terminal(arguments: list[str], environ: dict[str, str]) -> tuple[int, str
     finally:
         os.close(ours)
     return process.wait(60), shown.getvalue().decode()
+
+
+def test_every_finding_is_in_the_operators_guide() -> None:
+    root = Path(__file__).parents[2]
+    source = "".join(path.read_text(encoding="utf-8") for path in (root / "llm_pool/checkup").glob("*.py"))
+    steps = "dns|tcp|tunnel|tls|auth|reuse|http2|rate_limits|live|settings"
+    known = set(re.findall(rf'"((?:{steps})\.[a-z0-9_]+)"', source))
+    guide = (root / "docs/operations.md").read_text(encoding="utf-8")
+    told = set(re.findall(rf"`((?:{steps})\.[a-z0-9_]+)`", guide))
+    assert known | {f"{step}.slow" for step in ("dns", "tcp", "tunnel", "tls")} == told
 
 
 def test_json_is_all_that_is_on_stdout(run: Run, provider: Provider, serve: Serve) -> None:
