@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import include, path
 
 from demo_project import views
 
@@ -10,4 +10,5 @@ urlpatterns = [
     path("agent/", views.agent, name="agent"),
     path("agent/run/", views.agent_run, name="agent-run"),
     path("stats/", views.stats, name="stats"),
+    path("llm-pool/", include("llm_pool.urls")),  # open to this machine: the demo has DEBUG on, and no users
 ]

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 from django.conf import settings
 
-__all__ = ["latency_buckets", "metric_namespace", "shows_timing_to_all"]
+__all__ = ["debugging", "latency_buckets", "metric_namespace", "shows_timing_to_all"]
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """Seconds. Models take longer than web pages, for which django-prometheus's own default is made."""
+
+
+def debugging() -> bool:
+    """``DEBUG``."""
+    return bool(settings.DEBUG)
 
 
 def shows_timing_to_all() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .config import DNS, TLS, Limits, Origin, PoolConfig, Timeouts
 from .exchange import Exchange
+from .inventory import ConnectionInfo
 from .pool import Pool
 from .request import Headers, Marks, Request, Whole
 from .stats import PoolStats
@@ -11,6 +12,7 @@ from .stats import PoolStats
 __all__ = [
     "DNS",
     "TLS",
+    "ConnectionInfo",
     "Exchange",
     "Headers",
     "Limits",

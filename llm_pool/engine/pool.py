@@ -16,6 +16,7 @@ from .errors import LLMPoolError, PoolClosed, ReadFailed
 from .exchange import Exchange
 from .head import check
 from .home import Home
+from .inventory import ConnectionInfo, list_connections
 from .leaks import LeakDetector
 from .portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
 from .request import Marks, Request, Whole
@@ -129,6 +130,11 @@ class Pool:
     def stats(self) -> PoolStats:
         """What the pool looks like now. From any thread."""
         return self._clerk.stats()
+
+    def connections(self) -> list[ConnectionInfo]:
+        """Each connection as it is now, the oldest first. From any thread; costs what there is."""
+        with self._clerk.tally.lock:  # the books'
+            return list_connections(self._clerk.ledger, time.monotonic())
 
     def count_answer(
         self, input_tokens: int = 0, output_tokens: int = 0, first_token: float | None = None

@@ -23,6 +23,7 @@ __all__ = [
     "after_home_ended",
     "before_home_ends",
     "home_of_caller",
+    "is_portal",
     "portal",
     "release_server_loop",
     "stop",
@@ -65,6 +66,11 @@ def portal() -> Home:
                 process.portal, process.thread = _start()
             home = process.portal
     return home
+
+
+def is_portal(home: object) -> bool:
+    """Whether that is the portal's home, and not a server loop's."""
+    return home is _process.portal
 
 
 def home_of_caller() -> Home:

@@ -1,0 +1,144 @@
+"""What the page shows: the snapshots of all workers, taken together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+from llm_pool.engine.histogram import BOUNDS
+from llm_pool.status.recorder import recorder
+from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, Tick, tick_number
+from llm_pool.status.workers import others, shared_cache
+
+__all__ = ["merge", "overview", "quantile"]
+
+logger = logging.getLogger("llm_pool.status")
+
+WINDOW = 5  # ticks that a percentile is of: in a single one there are too few calls
+SETTLING = 0.5  # seconds that all workers may take to write down a tick
+EDGES = (0.0, *BOUNDS)
+LARGEST = ("longest_wait", "oldest_connection")  # of all workers the largest value counts, not the sum
+
+
+def overview() -> dict[str, Any]:
+    """The page's content, as JSON has it. Reads the cache, and may block for that long.
+
+    ``scope`` is "machine", or "process" where no cache is shared, or "unreachable" where it is, but fails.
+    """
+    recorder.attend()
+    own = recorder.snapshot()
+    snapshots, scope = [own], "process"
+    try:
+        cache = shared_cache()
+        if cache is not None:
+            snapshots += others(cache, own["worker"])
+            scope = "machine"
+    except Exception:
+        logger.exception("the cache cannot be read: the page shows one process only")
+        scope = "unreachable"
+    return {"scope": scope, **merge(snapshots, time.monotonic())}
+
+
+def merge(snapshots: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:
+    """Of all workers together: numbers are sums, percentiles those of all calls."""
+    last = tick_number(now - SETTLING)
+    aliases = sorted({alias for snapshot in snapshots for alias in snapshot["pools"]})
+    workers = [{"worker": each["worker"], "up": each["up"], **_use(each)} for each in snapshots]
+    return {
+        "tick": TICK_SECONDS,
+        "workers": sorted(workers, key=lambda each: int(each["worker"])),
+        "pools": [_pool(alias, snapshots, last) for alias in aliases],
+    }
+
+
+def _use(snapshot: dict[str, Any]) -> dict[str, int]:
+    return {
+        name: sum(pool["now"][name] for pool in snapshot["pools"].values())
+        for name in ("in_use", "connections", "waiting", "requests")
+    }
+
+
+def _pool(alias: str, snapshots: Sequence[dict[str, Any]], last: int) -> dict[str, Any]:
+    parts = [(each["worker"], each["pools"][alias]) for each in snapshots if alias in each["pools"]]
+    listed = [{"worker": worker, **each} for worker, part in parts for each in part["connections"]]
+    return {
+        "alias": alias,
+        "now": _sum([part["now"] for _, part in parts]),
+        "connections": sorted(listed, key=lambda each: (each["state"] != "in use", -each["age"])),
+        "series": _series([_read(tick) for _, part in parts for tick in part["ticks"]], last),
+    }
+
+
+def _sum(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    whole: dict[str, Any] = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if name in LARGEST:
+            whole[name] = max(values)
+        elif isinstance(first, dict):
+            whole[name] = dict(sum((Counter(value) for value in values), Counter[str]()))
+        elif name == "dial_failure":
+            whole[name] = next((value for value in values if value), None)
+        else:
+            whole[name] = sum(values)
+    whole["utilization"] = whole["in_use"] / whole["max_connections"]
+    return whole
+
+
+def _read(values: Sequence[Any]) -> Tick:
+    """A tick that has been JSON, whose keys are strings."""
+    *numbers, wait, first_byte, total = values
+    spreads = ({int(bucket): count for bucket, count in each.items()} for each in (wait, first_byte, total))
+    return Tick(*numbers, *spreads)
+
+
+def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
+    """One value for each tick of the history, the newest last; None where nothing is known."""
+    by_number: dict[int, list[Tick]] = {}
+    for tick in ticks:
+        by_number.setdefault(tick.number, []).append(tick)
+    numbers = range(last - HISTORY + 1, last + 1)
+    groups = [by_number.get(number, []) for number in numbers]
+
+    def of_all(name: str, scale: float = 1.0) -> list[float | None]:
+        return [sum(getattr(tick, name) for tick in group) * scale if group else None for group in groups]
+
+    def percentile(name: str, fraction: float) -> list[float | None]:
+        found: list[float | None] = []
+        for end in range(1, len(groups) + 1):
+            counts: Counter[int] = Counter()
+            for tick in (tick for group in groups[max(0, end - WINDOW) : end] for tick in group):
+                counts.update(getattr(tick, name))
+            found.append(quantile(counts, fraction))
+        return found
+
+    in_use, most = of_all("in_use"), of_all("max_connections")
+    rates = {name: of_all(name, 1 / TICK_SECONDS) for name in ("requests", "reused", "queued", "failed")}
+    percentiles = {
+        f"{name}_p{percent}": percentile(name, percent / 100)
+        for name in ("wait", "first_byte", "total")
+        for percent in (50, 95)
+    }
+    used = [a / b if a is not None and b else None for a, b in zip(in_use, most, strict=True)]
+    return {"utilization": used, "waiting": of_all("waiting"), **rates, **percentiles}
+
+
+def quantile(counts: Counter[int], fraction: float) -> float | None:
+    """Seconds that this fraction of the durations did not exceed, supposing that they are spread evenly
+    within a bucket; None where there is none. What is longer than all bounds counts as the last of them.
+    """
+    wanted = fraction * counts.total()
+    if not wanted:
+        return None
+    seen = list(accumulate((counts[bucket] for bucket in range(len(EDGES))), initial=0))
+    for bucket, (before, after) in enumerate(pairwise(seen)):
+        if after >= wanted and counts[bucket]:
+            if bucket + 1 == len(EDGES):
+                break
+            low, high = EDGES[bucket], EDGES[bucket + 1]
+            return low + (high - low) * (wanted - before) / (after - before)
+    return EDGES[-1]

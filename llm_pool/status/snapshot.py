@@ -1,0 +1,131 @@
+"""What one process shows of its pools: each as it is now, and its last minutes tick by tick."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from llm_pool.engine import Pool, PoolStats
+from llm_pool.engine.histogram import Spread
+from llm_pool.registry import pools
+
+__all__ = ["HISTORY", "TICK_SECONDS", "History", "Tick", "tick_number"]
+
+TICK_SECONDS = 2.0
+HISTORY = 150  # ticks that are kept: five minutes
+MOST_CONNECTIONS = 100  # of each pool and process that are shown one by one
+
+Counts = dict[int, int]  # number of a bucket -> durations in it; those with none are left out
+
+
+class Tick(NamedTuple):
+    """One pool's last two seconds: gauges at their end, and how much counters grew in them.
+
+    ``number`` counts ticks of the machine's monotonic clock, so that those of all its processes fit together.
+    """
+
+    number: int
+    in_use: int
+    max_connections: int
+    waiting: int
+    requests: int
+    reused: int
+    queued: int
+    failed: int
+    wait: Counts
+    first_byte: Counts
+    total: Counts
+
+
+def tick_number(now: float) -> int:
+    """Of the last tick that had ended at ``now``, in seconds of the monotonic clock."""
+    return int(now // TICK_SECONDS)
+
+
+class History:
+    """The last minutes of all pools of this process, in bounded space. Not safe to record in two threads."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._ticks: dict[str, deque[Tick]] = {}
+        self._last: dict[str, tuple[Pool, PoolStats]] = {}
+
+    def record(self, now: float) -> None:
+        """End a tick."""
+        for pool in pools.made():
+            engine, stats = pool.engine, pool.engine.stats()
+            known = self._last.get(pool.alias)
+            # New settings make a new pool, whose counters begin anew.
+            before = known[1] if known is not None and known[0] is engine else None
+            ticks = self._ticks.setdefault(pool.alias, deque(maxlen=HISTORY))
+            ticks.append(_tick(tick_number(now), stats, before))
+            self._last[pool.alias] = (engine, stats)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that this process shows, as JSON has it. From any thread."""
+        now = time.monotonic()
+        shown = {
+            pool.alias: {
+                "now": _plain(pool.engine.stats()),
+                "connections": _connections(pool.engine),
+                "ticks": [list(tick) for tick in list(self._ticks.get(pool.alias, ()))],
+            }
+            for pool in pools.made()
+            if not pool.engine.closed
+        }
+        return {"worker": os.getpid(), "up": now - self._began, "pools": shown}
+
+
+def _tick(number: int, stats: PoolStats, before: PoolStats | None) -> Tick:
+    def grown(name: str) -> int:
+        return int(getattr(stats, name) - (getattr(before, name) if before is not None else 0))
+
+    def spread(name: str) -> Counts:
+        earlier: Spread | None = getattr(before, name) if before is not None else None
+        return _grown(getattr(stats, name).counts, earlier.counts if earlier is not None else None)
+
+    failed_dials = sum(stats.dial_failures.values())
+    if before is not None:
+        failed_dials -= sum(before.dial_failures.values())
+    return Tick(
+        number=number,
+        in_use=stats.in_use,
+        max_connections=stats.max_connections,
+        waiting=stats.waiting,
+        requests=grown("requests"),
+        reused=max(0, grown("reused")),  # a connection that its caller gives back unused is taken off again
+        queued=grown("queued"),
+        failed=grown("pool_timeouts") + grown("refused") + failed_dials,
+        wait=spread("wait"),
+        first_byte=spread("first_byte"),
+        total=spread("total"),
+    )
+
+
+def _grown(counts: Sequence[int], before: Sequence[int] | None) -> Counts:
+    earlier = before or [0] * len(counts)
+    grown = (now - then for now, then in zip(counts, earlier, strict=True))
+    return {bucket: more for bucket, more in enumerate(grown) if more}
+
+
+def _plain(stats: PoolStats) -> dict[str, Any]:
+    """Gauges and counters, without the histograms."""
+    values = {field.name: getattr(stats, field.name) for field in fields(stats)}
+    return {name: value for name, value in values.items() if not isinstance(value, Spread)}
+
+
+def _connections(pool: Pool) -> list[dict[str, Any]]:
+    return [
+        {
+            "origin": str(each.origin),
+            "state": each.state,
+            "age": each.age,
+            "streams": each.streams,
+            "home": each.home,
+        }
+        for each in pool.connections()[:MOST_CONNECTIONS]
+    ]

@@ -1,0 +1,91 @@
+"""The status page, its data, and the health checks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import wraps
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_safe
+
+from llm_pool.http import HEADERS
+from llm_pool.status.access import may_look
+from llm_pool.status.health import readiness
+from llm_pool.status.overview import SETTLING, overview
+from llm_pool.status.snapshot import TICK_SECONDS
+
+__all__ = ["data", "events", "live", "page", "ready"]
+
+REFUSAL = "This page is for staff. Log in as a user whose is_staff is set.\n"
+STREAM_SECONDS = 30.0  # then the browser asks again: a server that ends waits no longer, and staff may change
+
+
+def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    @wraps(view)
+    def guarded(request: HttpRequest) -> HttpResponse:
+        response = view(request) if may_look(request) else _refusal()
+        response["Cache-Control"] = "no-store"
+        return response
+
+    return guarded
+
+
+def _refusal() -> HttpResponse:
+    return HttpResponse(REFUSAL, status=403, content_type="text/plain; charset=utf-8")
+
+
+@require_GET
+@_staff_only
+def page(request: HttpRequest) -> HttpResponse:
+    """The page. Under WSGI it asks again and again, where a stream would hold a worker's thread."""
+    feed = "events" if isinstance(request, ASGIRequest) else "data"
+    return render(request, "llm_pool/status.html", {"feed": feed, "overview": overview()})
+
+
+@require_GET
+@_staff_only
+def data(_request: HttpRequest) -> HttpResponse:
+    """What the page shows, once."""
+    return JsonResponse(overview())
+
+
+@require_GET
+async def events(request: HttpRequest) -> HttpResponseBase:
+    """What the page shows, after each tick, as server-sent events. For ASGI only."""
+    if not await sync_to_async(may_look)(request):
+        return _refusal()
+    if not isinstance(request, ASGIRequest):
+        return HttpResponse("Events need ASGI.\n", status=501, content_type="text/plain; charset=utf-8")
+    return StreamingHttpResponse(_events(), content_type="text/event-stream", headers=HEADERS)
+
+
+async def _events() -> AsyncIterator[bytes]:
+    yield b"retry: 1000\n\n"
+    ends_at = time.monotonic() + STREAM_SECONDS
+    while (now := time.monotonic()) < ends_at:
+        # A thread of its own: the cache may be slow, and the sync views' one thread is theirs.
+        shown = await sync_to_async(overview, thread_sensitive=False)()
+        yield f"data: {json.dumps(shown)}\n\n".encode()
+        await asyncio.sleep(TICK_SECONDS - (now - 2 * SETTLING) % TICK_SECONDS)
+
+
+@require_safe
+async def live(_request: HttpRequest) -> HttpResponse:
+    """Whether the process answers at all."""
+    return _health(200, {"status": "alive"})
+
+
+@require_safe
+async def ready(_request: HttpRequest) -> HttpResponse:
+    """Whether it is to be sent requests."""
+    return _health(*readiness())
+
+
+def _health(status: int, body: dict[str, object]) -> HttpResponse:
+    return JsonResponse(body, status=status, headers={"Cache-Control": "no-store"})

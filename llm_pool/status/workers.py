@@ -1,0 +1,73 @@
+"""All workers of the machine, through Django's default cache where the processes share it.
+
+Each worker holds a slot of the cache, writes there what it shows, and loses it when it writes no more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from typing import Any
+
+from django.core.cache import BaseCache, caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+
+from llm_pool.status.snapshot import TICK_SECONDS
+
+__all__ = ["Slot", "others", "shared_cache"]
+
+logger = logging.getLogger("llm_pool.status")
+
+SLOTS = 64  # workers of one machine that can be shown
+KEPT_SECONDS = 3 * TICK_SECONDS  # so long a worker is shown that says nothing any more
+
+
+def shared_cache() -> BaseCache | None:
+    """The default cache, unless each process has its own."""
+    cache = caches["default"]
+    return None if isinstance(cache, LocMemCache | DummyCache) else cache
+
+
+def others(cache: BaseCache, worker: int) -> list[dict[str, Any]]:
+    """What the other workers of this machine show. Raises what the cache raises."""
+    found = cache.get_many([_key(number) for number in range(SLOTS)])
+    snapshots: list[dict[str, Any]] = [json.loads(each) for each in found.values()]
+    return [snapshot for snapshot in snapshots if snapshot["worker"] != worker]
+
+
+class Slot:
+    """Where one worker writes. To be used in one thread."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._failing = False
+
+    def publish(self, snapshot: dict[str, Any]) -> None:
+        """Show it to the others, where there is a shared cache. One that fails is told of once."""
+        try:
+            cache = shared_cache()
+            if cache is not None:
+                self._write(cache, snapshot)
+        except Exception:
+            if not self._failing:
+                logger.exception("the cache cannot be written: other workers do not see this one")
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _write(self, cache: BaseCache, snapshot: dict[str, Any]) -> None:
+        text = json.dumps(snapshot)
+        if self._number is not None:
+            held = cache.get(_key(self._number))
+            if held is not None and json.loads(held)["worker"] == snapshot["worker"]:
+                cache.set(_key(self._number), text, KEPT_SECONDS)
+                return
+        # ``add`` writes only where there is nothing: of two workers one gets the slot.
+        free = (number for number in range(SLOTS) if cache.add(_key(number), text, KEPT_SECONDS))
+        self._number = next(free, None)
+
+
+def _key(number: int) -> str:
+    return f"llm_pool-status-{socket.gethostname().encode().hex()[:64]}-{number}"

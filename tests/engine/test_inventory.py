@@ -1,0 +1,38 @@
+"""The list of a pool's connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.fixtures.engine import request_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_pool.engine import Pool
+    from tests.servers import ScriptedServer, ServerConnection
+
+
+async def answers_when_told(conn: ServerConnection) -> None:
+    """Answers one request, but for its end, which waits at the gate "end"."""
+    await conn.read_request()
+    await conn.send_head(200, {"Transfer-Encoding": "chunked"})
+    await conn.wait_for("end")
+    await conn.end_chunks()
+
+
+def test_a_connection_is_listed_with_its_origin_state_age_streams_and_home(
+    serve: Callable[..., ScriptedServer], engine_pool: Callable[..., Pool]
+) -> None:
+    server, pool = serve(answers_when_told), engine_pool()
+    server.gate("end")
+    assert pool.connections() == []
+    exchange = pool.open_sync(request_to(server))
+    (busy,) = pool.connections()
+    assert str(busy.origin) == server.url
+    assert (busy.state, busy.streams, busy.home) == ("in use", 1, "portal")
+    server.gate("end").open()
+    exchange.home.run(exchange.whole)
+    (idle,) = pool.connections()
+    assert (idle.state, idle.streams) == ("idle", 0)
+    assert idle.age >= busy.age >= 0

@@ -1,0 +1,79 @@
+"""The health checks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_pool import pools
+from llm_pool.status.health import Readiness
+from tests.fixtures.model import model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.test import Client
+    from pytest_django.fixtures import SettingsWrapper
+
+    from tests.servers import ScriptedServer
+    from tests.status.conftest import LogIn
+
+PATIENCE = 5.0  # seconds
+
+
+@pytest.mark.parametrize("name", ["live", "ready"])
+def test_everybody_may_ask_and_learns_no_secret(client: Client, project: type[LogIn], name: str) -> None:
+    response = client.get(f"/llm-pool/health/{name}/")
+    assert response.status_code == 200
+    assert response.json()["status"] in {"alive", "ready"}
+    assert b"127.0.0.1" not in response.content
+    assert b"test-key" not in response.content
+
+
+def test_impossible_settings_are_alive_but_not_ready(
+    client: Client, project: type[LogIn], settings: SettingsWrapper
+) -> None:
+    settings.LLM_POOL = {"default": {"BASE_URL": "http://secret.example/v1", "TIMEOUTS": {"pol": 1}}}
+    response = client.get("/llm-pool/health/ready/")
+    assert response.status_code == 503
+    assert response.json() == {"status": "unready", "reason": "settings"}
+    assert client.get("/llm-pool/health/live/").status_code == 200
+
+
+def test_a_pool_found_exhausted_for_longer_than_its_timeout_is_not_ready(
+    serve: Callable[..., ScriptedServer], settings: SettingsWrapper
+) -> None:
+    server = serve(model)
+    server.gate("token").open()
+    head = server.gate("head")
+    settings.LLM_POOL = {
+        "default": {
+            "BASE_URL": f"{server.url}/v1",
+            "API_KEY": "",
+            "MODEL": "m",
+            "PROXY": "",
+            "LIMITS": {"max_connections": 1, "max_keepalive_connections": 1},
+            "TIMEOUTS": {"pool": 30.0},
+        }
+    }
+    pool = pools["default"]
+    callers = [threading.Thread(target=lambda: list(pool.stream("hi"))) for _ in range(2)]
+    readiness = Readiness()
+    for caller in callers:
+        caller.start()
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not (pool.stats().waiting and pool.stats().in_use):  # nobody tells a thread when another waits
+            assert time.monotonic() < deadline, pool.stats()
+            time.sleep(0.005)
+        assert readiness.look(100.0) == {"default": "ready"}
+        assert readiness.look(130.0) == {"default": "ready"}
+        assert readiness.look(130.1) == {"default": "exhausted"}
+    finally:
+        head.open()
+        for caller in callers:
+            caller.join()
+    assert readiness.look(131.0) == {"default": "ready"}

@@ -1,0 +1,197 @@
+"""What the page shows: this process's history, and that of all workers together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.cache import caches
+
+from llm_pool import pools
+from llm_pool.status.overview import merge, overview, quantile
+from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History
+from llm_pool.status.workers import KEPT_SECONDS, Slot, others, shared_cache
+from tests.servers.chat import chat_completion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytest_django.fixtures import SettingsWrapper
+
+    from tests.servers import ScriptedServer
+
+NOW = 1000 * TICK_SECONDS + 1.0  # seconds of a monotonic clock, in the middle of a tick
+
+
+@pytest.fixture
+def server(serve: Callable[..., ScriptedServer], settings: SettingsWrapper) -> ScriptedServer:
+    """Where the default pool goes."""
+    server = serve(chat_completion("Hello!"))
+    pool = {"BASE_URL": f"{server.url}/v1", "API_KEY": "secret", "MODEL": "m", "PROXY": ""}
+    settings.LLM_POOL = {"default": pool}
+    return server
+
+
+@pytest.fixture
+def shared(settings: SettingsWrapper, tmp_path: Path) -> Any:
+    """A cache that processes share."""
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
+    return caches["default"]
+
+
+def test_each_tick_tells_what_was_done_in_it(server: ScriptedServer) -> None:
+    history = History()
+    pools["default"].complete("one")
+    history.record(NOW)
+    pools["default"].complete("two")
+    pools["default"].complete("three")
+    history.record(NOW + TICK_SECONDS)
+    (shown,) = merge([history.snapshot()], NOW + TICK_SECONDS)["pools"]
+    series = shown["series"]
+    assert series["requests"][-2:] == [1 / TICK_SECONDS, 2 / TICK_SECONDS]
+    assert series["reused"][-2:] == [0, 2 / TICK_SECONDS]
+    assert series["requests"][:-2] == [None] * (HISTORY - 2)
+    assert series["total_p50"][-1] > 0
+    assert shown["now"]["requests"] == len(server.requests) == 3
+
+
+def test_new_settings_make_a_pool_that_counts_anew(server: ScriptedServer, settings: SettingsWrapper) -> None:
+    history = History()
+    pools["default"].complete("one")
+    history.record(NOW)
+    settings.LLM_POOL = {"default": dict(settings.LLM_POOL["default"])}
+    pools["default"].complete("two")
+    history.record(NOW + TICK_SECONDS)
+    (shown,) = merge([history.snapshot()], NOW + TICK_SECONDS)["pools"]
+    assert shown["series"]["requests"][-2:] == [1 / TICK_SECONDS, 1 / TICK_SECONDS]
+
+
+def test_the_history_is_bounded(server: ScriptedServer) -> None:
+    history = History()
+    pools["default"].complete("one")
+    for number in range(HISTORY + 10):
+        history.record(NOW + number * TICK_SECONDS)
+    assert len(history.snapshot()["pools"]["default"]["ticks"]) == HISTORY
+
+
+def test_a_snapshot_is_json_and_knows_no_key(server: ScriptedServer) -> None:
+    history = History()
+    pools["default"].complete("a question")
+    history.record(NOW)
+    text = json.dumps(history.snapshot())
+    assert server.url in text
+    assert "secret" not in text
+    assert "a question" not in text
+
+
+def test_of_two_workers_numbers_are_summed_and_ages_are_not(server: ScriptedServer) -> None:
+    history = History()
+    pools["default"].complete("one")
+    history.record(NOW)
+    one = json.loads(json.dumps(history.snapshot()))
+    one["pools"]["default"]["now"].update(longest_wait=1.0, closed={"expired": 1, "lost": 2})
+    two = json.loads(json.dumps({**one, "worker": 7}))
+    two["pools"]["default"]["now"].update(longest_wait=2.0, closed={"lost": 3}, in_use=50)
+    whole = merge([one, two], NOW)
+    (shown,) = whole["pools"]
+    assert shown["now"]["max_connections"] == 200
+    assert shown["now"]["utilization"] == 0.25
+    assert shown["now"]["longest_wait"] == 2.0
+    assert shown["now"]["closed"] == {"expired": 1, "lost": 5}
+    assert shown["series"]["requests"][-1] == 2 / TICK_SECONDS
+    assert {each["worker"] for each in shown["connections"]} == {7, one["worker"]}
+    assert len(whole["workers"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "seconds"),
+    [
+        ({}, 0.5, None),
+        ({0: 10}, 0.5, 0.0005),  # half of up to 1 ms
+        ({6: 4}, 1.0, 0.1),  # from 50 to 100 ms
+        ({6: 4}, 0.25, 0.0625),
+        ({0: 50, 9: 50}, 0.5, 0.001),
+        ({0: 50, 9: 50}, 0.75, 0.75),  # half of from 0.5 to 1 s
+        ({17: 3}, 0.5, 250.0),  # longer than all bounds
+    ],
+)
+def test_a_percentile_lies_within_its_bucket(
+    counts: dict[int, int], fraction: float, seconds: float | None
+) -> None:
+    assert quantile(Counter(counts), fraction) == pytest.approx(seconds)
+
+
+def test_without_a_shared_cache_the_page_shows_one_process_and_says_so(server: ScriptedServer) -> None:
+    pools["default"].complete("one")
+    shown = overview()
+    assert shown["scope"] == "process"
+    assert [each["worker"] for each in shown["workers"]] == [os.getpid()]
+
+
+def test_workers_find_each_other_through_a_shared_cache(server: ScriptedServer, shared: Any) -> None:
+    pools["default"].complete("one")
+    other = {**History().snapshot(), "worker": 7}
+    Slot().publish(other)
+    Slot().publish({**other, "worker": 8})
+    shown = overview()
+    assert shown["scope"] == "machine"
+    assert {each["worker"] for each in shown["workers"]} == {7, 8, os.getpid()}
+
+
+def test_a_worker_that_writes_again_keeps_its_slot_and_is_shown_once(shared: Any) -> None:
+    slot = Slot()
+    slot.publish({"worker": 7, "beat": 1})
+    slot.publish({"worker": 7, "beat": 2})
+    assert others(shared, 0) == [{"worker": 7, "beat": 2}]
+
+
+def test_a_worker_whose_slot_another_has_taken_finds_itself_a_new_one(shared: Any) -> None:
+    slot = Slot()
+    slot.publish({"worker": 7})
+    shared.clear()
+    Slot().publish({"worker": 8})
+    slot.publish({"worker": 7})
+    assert {each["worker"] for each in others(shared, 0)} == {7, 8}
+
+
+def test_a_worker_that_was_killed_vanishes(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    Slot().publish({"worker": 7})
+    later = time.time() + KEPT_SECONDS + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert others(shared, 0) == []
+
+
+class BrokenCache:
+    """A cache whose server is gone."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: object, **__: object) -> None:
+            raise ConnectionError("no cache here")
+
+        return fail
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_cache_that_fails_is_told_of_once_and_the_page_shows_one_process(
+    settings: SettingsWrapper, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.CACHES = {"default": {"BACKEND": "tests.status.test_overview.BrokenCache"}}
+    assert shared_cache() is not None
+    slot = Slot()
+    with caplog.at_level(logging.ERROR, "llm_pool.status"):
+        slot.publish({"worker": 7})
+        slot.publish({"worker": 7})
+    assert len(caplog.records) == 1
+    assert overview()["scope"] == "unreachable"

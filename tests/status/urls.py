@@ -1,0 +1,7 @@
+"""Where a project has put the page."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+urlpatterns = [path("llm-pool/", include("llm_pool.urls"))]
