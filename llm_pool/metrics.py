@@ -179,7 +179,7 @@ class Metrics:
             self._open.labels(name, state).inc(_grown(field, now, before))
         self._utilization.labels(name).set(now.utilization)
         for field, counter in self._counters.items():
-            counter.labels(name).inc(_grown(field, now, before))
+            counter.labels(name).inc(max(0.0, _grown(field, now, before)))  # a reuse may be taken back
         for reason, count in now.closed.items():
             known = before.closed.get(reason, 0) if before is not None else 0
             self._closed.labels(name, reason).inc(count - known)
