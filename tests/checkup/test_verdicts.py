@@ -63,6 +63,16 @@ def test_a_healthy_provider(
     assert all(request.headers["authorization"].startswith("Bearer sk-") for request in server.requests)
 
 
+def test_a_check_leaves_no_connection_behind(
+    run: Run, provider: Provider, serve: Serve, certificates: Certificates
+) -> None:
+    server = serve(models, tls=certificates.good)
+    provider(named(server), TLS={"ca_file": certificates.ca_file})
+    run("--live", "3")
+    server.wait_until(lambda s: s.connections_open == 0)
+    assert server.connections_accepted >= 2
+
+
 def test_a_provider_with_http2(
     check: Check, provider: Provider, serve: Serve, certificates: Certificates
 ) -> None:
