@@ -1,0 +1,96 @@
+"""The demo's chat and the status page, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+SIMULATED = "come back one by one as they are sent."
+
+
+def ask(page: Page, question: str) -> None:
+    page.get_by_label("Your question").fill(question)
+    page.get_by_role("button", name="Send").click()
+
+
+def test_an_answer_streams_into_the_chat(page: Page, demo_url: str) -> None:
+    page.goto(demo_url)
+    ask(page, "Is the water warm?")
+    answer = page.locator(".turn.answer")
+    answer.and_(page.locator(".streaming")).wait_for()
+    early = answer.locator(".text").inner_text()
+    answer.get_by_text("first token after").wait_for()
+    whole = answer.locator(".text").inner_text()
+    assert whole.startswith(early)
+    assert len(early) < len(whole)
+    assert "Is the water warm?" in whole
+    assert whole.endswith(SIMULATED)
+    assert answer.locator(".trouble").is_hidden()
+
+
+def test_stop_ends_the_answer_and_the_call_to_the_model(page: Page, demo_url: str) -> None:
+    page.goto(demo_url)
+    ask(page, "Tell me everything.")
+    page.locator(".turn.answer.streaming").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped. The call to the model was cancelled.").wait_for()
+    assert SIMULATED not in page.locator(".turn.answer .text").inner_text()
+    page.wait_for_function(
+        "fetch('/stats/').then((r) => r.json()).then((s) => s.cancelled === 1 && s.in_use === 0)"
+    )
+    ask(page, "And now?")
+    page.get_by_text("first token after").wait_for()
+
+
+def test_the_status_page_shows_calls_as_they_come_without_being_loaded_again(
+    browser: Browser, page: Page, demo_url: str
+) -> None:
+    page.goto(f"{demo_url}llm-pool/")
+    chat = browser.new_page()
+    chat.goto(demo_url)
+    ask(chat, "Is the water warm?")
+    card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
+    card.get_by_text("1 of 100 connections in use").wait_for()
+    card.get_by_role("cell", name="in use").wait_for()
+    card.get_by_role("cell", name="server loop").wait_for()
+    chat.get_by_text("first token after").wait_for()
+    card.get_by_text("0 of 100 connections in use").wait_for()
+    card.get_by_role("cell", name="idle").wait_for()
+    card.locator("svg[aria-label='Whole answer'] path").first.wait_for(state="attached")
+    assert page.locator("#feed").inner_text() == "live"
+    assert "not shared between processes" in page.locator("#scope").inner_text()
+    chat.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("path", ["", "llm-pool/"])
+def test_a_page_fits_its_screen_and_its_text_can_be_read(
+    browser: Browser, demo_url: str, path: str, width: int, scheme: str
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(demo_url + path)
+    page.locator("h1").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ground = luminance(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
+    ink = luminance(page.evaluate("getComputedStyle(document.querySelector('h1')).color"))
+    assert (ground > ink) == (scheme == "light")
+    lighter, darker = max(ground, ink), min(ground, ink)
+    assert (lighter + 0.05) / (darker + 0.05) > 7  # WCAG 2.2, 1.4.6
+    page.close()
+
+
+def luminance(color: str) -> float:
+    """Of "rgb(1, 2, 3)", as WCAG has it."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

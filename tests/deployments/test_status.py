@@ -1,0 +1,57 @@
+"""The status page of a server with several workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.deployments.launcher import Deployment
+    from tests.servers import ScriptedServer
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+PATIENCE = 30.0  # seconds
+
+
+def wait_shown(server: Deployment, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """What the page shows, once it is as wanted; its workers write every two seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        shown: dict[str, Any] = server.get("/llm-pool/data/")
+        if wanted(shown):
+            return shown
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.1)
+
+
+def test_the_page_shows_all_workers_and_forgets_one_that_was_killed(
+    deploy: Callable[..., Deployment], upstream: ScriptedServer, tmp_path: Path
+) -> None:
+    extra = {
+        "options": "",
+        "DJANGO_SETTINGS_MODULE": "tests.deployments.project.watched_settings",
+        "CACHE_DIRECTORY": str(tmp_path / "cache"),
+        "GUNICORN_CMD_ARGS": "--workers 2",
+    }
+    server = deploy("gunicorn-gthread", upstream, extra=extra)
+    calls = 0
+    deadline = time.monotonic() + PATIENCE
+    while len((shown := server.get("/llm-pool/data/"))["workers"]) < 2:
+        server.get("/complete")
+        calls += 1
+        assert time.monotonic() < deadline, shown
+    assert shown["scope"] == "machine"
+    (pool,) = wait_shown(server, lambda now: now["pools"][0]["now"]["requests"] == calls)["pools"]
+    assert pool["now"]["max_connections"] == 200
+    assert calls == len(upstream.requests)
+    killed = shown["workers"][0]["worker"]
+    os.kill(killed, signal.SIGKILL)
+    wait_shown(server, lambda now: killed not in {each["worker"] for each in now["workers"]})
