@@ -75,13 +75,14 @@ class HTTP2Connection(Connection):
         self._fail_all(PoolClosed("the pool was closed during the call"))
         if self.transport is None or self._ended:
             return
-        if holds_back(self.transport):
-            self.abort()  # a close would wait until the server has taken the rest
-            return
+        stuck = holds_back(self.transport)
         self.wire.close_connection()
         self._write()
         self._end()
-        self.transport.close()
+        if stuck:
+            cut(self.transport)  # a close would wait until the server has taken the rest
+        else:
+            self.transport.close()
 
     def abort(self) -> None:
         """See ``Connection.abort``."""

@@ -105,6 +105,25 @@ async def test_those_who_give_up_one_after_another_find_the_dead_connection_too(
     assert server.connections_accepted == 2
 
 
+async def test_a_dead_connection_that_nobody_waits_on_any_more_is_found_too(serve, h2_pool, quick_heartbeat):
+    """Scenario 45: the one call that was on it has been cancelled; the next must not get it."""
+
+    async def answer(stream):
+        if stream.number > 1:
+            await stream.until(lambda: False)
+        await stream.respond()
+
+    server = serve(per_connection(http2(answer, begin=play_dead), http2(reply())))
+    pool = h2_pool()
+    await pool.fetch(request_to(server))
+    call = start_call(pool, server)
+    await server.await_requests(2)
+    call.cancel()
+    await server.await_until(lambda s: s.disconnects)
+    assert peer(server).pings == 1
+    assert (await pool.fetch(request_to(server))).status == 200
+
+
 @pytest.mark.parametrize(
     ("timeouts", "error"), [({"read": 0.5}, ReadTimeout), ({"total": 1.0}, TotalTimeout)]
 )
@@ -112,19 +131,21 @@ async def test_a_connection_silent_through_a_whole_timeout_is_not_used_again(ser
     """Scenario 45: it may be dead; a new one costs less than a second call lost. Others on it go on."""
 
     async def answer(stream):
+        if stream.request.target == "/silent":
+            await stream.until(lambda: False)
         if stream.request.target == "/patient":
             await stream.wait_for("go")
-            await stream.respond()
-        await stream.until(lambda: False)
+        await stream.respond()
 
     server = serve(per_connection(http2(answer), http2(reply())))
     pool = h2_pool()
+    await pool.fetch(request_to(server))  # the settings of both sides are acknowledged
     patient = start_call(pool, server, target="/patient")
-    await server.await_requests(1)
+    await server.await_requests(2)
     with pytest.raises(error):
-        await pool.fetch(request_to(server, **timeouts))
-    await server.await_until(lambda s: peer(s).streams[3].reset_by_client == ErrorCodes.CANCEL)
-    assert (await pool.fetch(request_to(server))).status == 200
+        await pool.fetch(request_to(server, target="/silent", **timeouts))
+    await server.await_until(lambda s: peer(s).streams[5].reset_by_client == ErrorCodes.CANCEL)
+    assert (await pool.fetch(request_to(server, read=2.0))).status == 200
     assert server.connections_accepted == 2
     server.gate("go").open()
     assert (await patient).status == 200
@@ -151,7 +172,7 @@ async def test_a_read_timeout_on_a_connection_that_talks_ends_that_stream_only(s
     with pytest.raises(ReadTimeout):
         await silent
     assert (await talking).status == 200
-    assert (await pool.fetch(request_to(server))).status == 200
+    assert (await pool.fetch(request_to(server, read=2.0))).status == 200
     assert server.connections_accepted == 1
 
 
