@@ -30,15 +30,15 @@ class Alarm:
             self._when = inf
         if when >= self._when:
             return
-        home = home_of_caller()
-        self._when, self._home = when, home
-        if home.is_here:
-            self._arm(when)
-            return
         try:
-            home.post(self._arm, when)
+            self._home = home_of_caller()
+            self._when = when
+            if self._home.is_here:
+                self._arm(when)
+            else:
+                self._home.post(self._arm, when)
         except PoolClosed:
-            self._when = inf  # that home has just ended
+            self._when = inf  # that home has just ended, or the process has
 
     def _arm(self, when: float) -> None:
         delay = max(0.0, when - time.monotonic())

@@ -114,6 +114,8 @@ class Clerk:
     def lose(self, home: Home) -> None:
         """A home has ended: forget what lived there."""
         with self._lock:
+            if not any(lane.home is home for lane in self.ledger.growth.lanes()):
+                return
             for task in [task for task, lane in self._dials.items() if lane.home is home]:
                 del self._dials[task]
             error = PoolClosed("the event loop of these connections has ended")

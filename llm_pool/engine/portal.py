@@ -41,6 +41,7 @@ class _Process:
 
     def begin(self) -> None:
         self.lock = threading.Lock()
+        self.ending = False
         self.portal: Home | None = None
         self.thread: threading.Thread | None = None
         self.server: Home | None = None
@@ -55,13 +56,15 @@ _left_to_parent: list[object] = []  # kept from the garbage collector: their fin
 
 
 def portal() -> Home:
-    """The portal's home, its thread started if need be."""
+    """The portal's home, its thread started if need be. Raises PoolClosed when the process is ending."""
     process = _process
     server, home = process.server, process.portal
     if server is not None and server.loop.is_closed():
         _forget(server)
     if home is None or home.shut:
         with process.lock:
+            if process.ending:
+                raise PoolClosed("the process is ending")
             if process.portal is None or process.portal.shut:
                 process.portal, process.thread = _start()
             home = process.portal
@@ -204,6 +207,12 @@ def _forget(home: Home) -> None:
         tell(home)
 
 
+def _stop_for_good() -> None:
+    """At the exit of the interpreter, which lets no thread start any more."""
+    _process.ending = True
+    stop()
+
+
 # Forks
 
 
@@ -217,5 +226,5 @@ def _in_child() -> None:
         function()
 
 
-atexit.register(stop)
+atexit.register(_stop_for_good)
 os.register_at_fork(after_in_child=_in_child)

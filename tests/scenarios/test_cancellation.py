@@ -132,7 +132,7 @@ async def test_cancelled_at_every_await_on_the_server_loop(
         lambda step: cancelled_at(step, moment, way(pool, server)),
         pool,
         server,
-        enough=3 if fresh else 2,
+        enough=2 if fresh else 1,
     )
 
 
@@ -161,7 +161,7 @@ async def test_cancelled_at_every_await_inside_the_portal(serve, engine_pool, wa
         except PoolClosed:  # so an errand's end is told that the caller did not bring about
             return True, None
 
-    await go_through(run, pool, server, enough=3)
+    await go_through(run, pool, server, enough=2)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -483,7 +483,7 @@ async def test_a_cancelled_drain_waits_for_nobody(each_home, serve, engine_pool,
     with contextlib.suppress(asyncio.CancelledError):
         await task
     await server.await_until(lambda s: s.connections_open == 0)
-    assert pool._clerk._watchers == []
+    await until(lambda: not pool._clerk._watchers)
 
 
 # By whom.
@@ -515,7 +515,7 @@ async def test_cancelled_by_a_task_group(each_home, serve, engine_pool):
                 tasks.create_task(pool.fetch(request_to(server)))
             tasks.create_task(fail_when_they_run())
     assert [type(error) for error in group.value.exceptions] == [KeyError]
-    await server.await_until(lambda s: len(s.disconnects) == 2)
+    await server.await_until(lambda s: len(s.disconnects) >= 2)
     await assert_whole(pool, server)
 
 
@@ -534,7 +534,7 @@ def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, adopted):
         await until(lambda: pool.stats().waiting == 3)
 
     asyncio.run(main())
-    server.wait_until(lambda s: len(s.disconnects) == 2)
+    server.wait_until(lambda s: len(s.disconnects) >= 2)
     assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
     assert (pool.stats().in_use, pool.stats().waiting) == (0, 0)
 

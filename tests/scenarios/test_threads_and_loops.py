@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -541,6 +543,35 @@ def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):
     assert 200 in outcomes
     assert pool.fetch_sync(request_to(server)).status == 200
     assert server.peak_open <= 4
+
+
+@pytest.mark.forks
+@pytest.mark.parametrize("kind", ["threads", "server loop"])
+def test_a_process_ends_in_silence_with_a_pool_in_use(serve, kind):
+    """Scenario 53: nobody closes the pool; at exit no portal is started anew, and no warning is printed."""
+    server = serve(json_reply())
+    program = f"""
+import asyncio, atexit, threading
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))  # the last to be called
+from llm_pool.engine import Origin, Pool, PoolConfig, Request, portal
+
+pool = Pool(PoolConfig(proxy=""))
+request = Request(Origin(*{server.origin!r}), b"GET", b"/", [(b"Host", b"test")])
+
+async def main():
+    portal.adopt_server_loop()
+    await pool.fetch(request)
+
+print(pool.fetch_sync(request).status)
+if {kind!r} == "server loop":
+    asyncio.run(main())
+    pool.fetch_sync(request)
+exchange = pool.open_sync(request)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "200\n", "")
 
 
 def wait_for(condition) -> None:
