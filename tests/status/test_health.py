@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from llm_pool.status.health import Readiness
 from tests.fixtures.model import model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from django.test import Client
     from pytest_django.fixtures import SettingsWrapper
@@ -48,20 +49,25 @@ def test_a_pool_found_exhausted_for_longer_than_its_timeout_is_not_ready(
 ) -> None:
     server = serve(model)
     server.gate("token").open()
-    head = server.gate("head")
-    settings.LLM_POOL = {
-        "default": {
-            "BASE_URL": f"{server.url}/v1",
-            "API_KEY": "",
-            "MODEL": "m",
-            "PROXY": "",
-            "LIMITS": {"max_connections": 1, "max_keepalive_connections": 1},
-            "TIMEOUTS": {"pool": 30.0},
-        }
-    }
-    pool = pools["default"]
-    callers = [threading.Thread(target=lambda: list(pool.stream("hi"))) for _ in range(2)]
+    pool = {"BASE_URL": f"{server.url}/v1", "API_KEY": "", "MODEL": "m", "PROXY": ""}
+    limits = {"max_connections": 1, "max_keepalive_connections": 1}
+    settings.LLM_POOL = {"default": {**pool, "LIMITS": limits, "TIMEOUTS": {"pool": 30.0}}}
     readiness = Readiness()
+    with exhausted(server):
+        assert readiness.look(100.0) == {"default": "ready"}
+        assert readiness.look(130.0) == {"default": "ready"}
+        assert readiness.look(130.1) == {"default": "exhausted"}
+    assert readiness.look(131.0) == {"default": "ready"}
+    with exhausted(server):
+        assert readiness.look(132.0) == {"default": "ready"}
+
+
+@contextlib.contextmanager
+def exhausted(server: ScriptedServer) -> Iterator[None]:
+    """One caller has the only connection of the default pool, and another waits for it."""
+    pool = pools["default"]
+    server.gate("head").shut()
+    callers = [threading.Thread(target=lambda: list(pool.stream("hi"))) for _ in range(2)]
     for caller in callers:
         caller.start()
     try:
@@ -69,11 +75,8 @@ def test_a_pool_found_exhausted_for_longer_than_its_timeout_is_not_ready(
         while not (pool.stats().waiting and pool.stats().in_use):  # nobody tells a thread when another waits
             assert time.monotonic() < deadline, pool.stats()
             time.sleep(0.005)
-        assert readiness.look(100.0) == {"default": "ready"}
-        assert readiness.look(130.0) == {"default": "ready"}
-        assert readiness.look(130.1) == {"default": "exhausted"}
+        yield
     finally:
-        head.open()
+        server.gate("head").open()
         for caller in callers:
             caller.join()
-    assert readiness.look(131.0) == {"default": "ready"}

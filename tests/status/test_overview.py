@@ -162,7 +162,9 @@ def test_a_worker_whose_slot_another_has_taken_finds_itself_a_new_one(shared: An
 
 
 def test_a_worker_that_was_killed_vanishes(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    Slot().publish({"worker": 7})
+    slot = Slot()
+    slot.publish({"worker": 7})
+    slot.publish({"worker": 7})
     later = time.time() + KEPT_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
     assert others(shared, 0) == []
