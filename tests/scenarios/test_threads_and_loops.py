@@ -571,7 +571,7 @@ exchange = pool.open_sync(request)
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "200\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "200\n['MainThread']\n", "")
 
 
 def wait_for(condition) -> None:
