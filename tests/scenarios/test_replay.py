@@ -18,6 +18,7 @@ from tests.servers.behaviours import (
     raw,
     reply,
     reset,
+    respond,
     stall,
     steps,
     until,
@@ -62,7 +63,9 @@ async def test_with_an_idempotency_key_it_is_sent_again(serve, engine_pool, each
 
 async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine_pool, each_home):
     """Scenario 30: as often as there are old connections, and once more."""
-    server = serve(per_connection(*[steps(until("all"), reply(), raw(), close)] * 3, steps(raw(), close)))
+    server = serve(
+        per_connection(*[steps(raw(), until("all"), respond(), raw(), close)] * 3, steps(raw(), close))
+    )
     pool = engine_pool()
     calls = [pool.fetch(request_to(server)) for _ in range(3)]
     await all_at_once(server, calls)
@@ -136,7 +139,7 @@ async def test_with_a_key_it_is(serve, engine_pool, server_loop):
 
 async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, engine_pool, server_loop):
     """Scenario 30: without a key, unseen by the caller, and over several dead connections if need be."""
-    dying = steps(until("all"), reply(), until("end"), reset)
+    dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 3, reply(body=b"hello")))
     pool = engine_pool()
     await all_at_once(server, [pool.fetch(request_to(server)) for _ in range(3)])

@@ -19,6 +19,7 @@ from tests.servers.behaviours import (
     raw,
     reply,
     reset,
+    respond,
     send,
     stall,
     steps,
@@ -77,7 +78,7 @@ async def test_a_reset_that_nobody_has_noticed_yet_is_not_noticed_by_the_caller(
 
 async def test_many_connections_that_ended_at_once_cost_nobody_a_call(serve, engine_pool, each_home):
     """Scenarios 27 and 28: each of the calls that follow gets a connection that lives."""
-    dying = steps(until("all"), reply(), until("end"), reset)
+    dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 8, reply(body=b"hello")))
     pool = engine_pool(max_keepalive_connections=8)
     calls = [asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(8)]
