@@ -147,8 +147,7 @@ class Clerk:
     def _perform(self, order: Order) -> None:
         match order:
             case Serve(waiter):
-                # An order may be late: its waiter had seen the connection, found it dead and queued again.
-                if waiter.future is not None and not waiter.future.done() and waiter.entry is not None:
+                if waiter.future is not None and not waiter.future.done():
                     waiter.future.set_result(None)
             case Fail(waiter, error):
                 if waiter.future is not None and not waiter.future.done():

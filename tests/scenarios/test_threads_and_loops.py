@@ -332,8 +332,9 @@ def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_p
     assert server.peak_open == 1
 
 
+@pytest.mark.parametrize("next_caller", ["thread", "server loop"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_pool):
+def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_pool, next_caller):
     """Scenario 53: no task cancelled, no generator closed; the next caller finds the loop dead."""
     server = serve(per_connection(stall, stall, json_reply()))
     pool = engine_pool(max_connections=2)
@@ -350,8 +351,17 @@ def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_
     for task in tasks:
         task._log_destroy_pending = False
     loop.close()
-    assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
-    assert (pool.stats().in_use, pool.stats().waiting, pool.stats().idle) == (0, 0, 1)
+
+    async def call_on_another() -> None:
+        portal.adopt_server_loop()
+        await pool.fetch(request_to(server, pool=AT_ONCE))
+
+    if next_caller == "thread":
+        pool.fetch_sync(request_to(server, pool=AT_ONCE))
+    else:
+        asyncio.run(call_on_another())
+    assert len(server.requests) == 3
+    assert (pool.stats().in_use, pool.stats().waiting) == (0, 0)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
