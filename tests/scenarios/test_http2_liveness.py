@@ -326,6 +326,8 @@ async def test_close_does_not_wait_for_a_server_that_takes_nothing(serve, h2_poo
     pool = h2_pool()
     upload = start_call(pool, server, body=bytes(30_000_000))
     await server.await_mark("stuck")
+    [entry] = pool._clerk.ledger.entries()
+    await until(lambda: entry.connection._writing_paused)
     began = time.monotonic()
     await pool.aclose()
     assert time.monotonic() - began < 1.5  # a close that waits is given 2 s
