@@ -1,4 +1,4 @@
-"""CPU per call of each client against one nginx, rounds interleaved: ``python -m benchmarks.cpu_per_call``."""
+"""CPU per call of each client against one nginx, interleaved: ``python -m benchmarks.cpu_per_call``."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class FakeDNS(Board):
         """As ``wait_queries``, on the running loop."""
         await self.await_(lambda: len(self.queries) >= count, f"{count} look-ups have begun")
 
-    def _getaddrinfo(  # noqa: PLR0917 - its signature is the library's
+    def _getaddrinfo(
         self,
         host: Host,
         port: Any,
