@@ -192,7 +192,7 @@ class Pool:
         _left_to_parent.append(parents)
         parents.disown()
         if parents.ledger.closed:
-            self._clerk.close()
+            self._clerk.ledger.close(time.monotonic())  # by itself: here no thread is to start
 
 
 def _may_replay(exchange: Exchange) -> bool:
