@@ -6,7 +6,8 @@ What h2 will not do because no honest server does it goes out as raw frames: ``p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from h2.config import H2Configuration
@@ -21,7 +22,7 @@ from h2.events import (
     StreamEnded,
     StreamReset,
 )
-from h2.exceptions import StreamClosedError
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, SettingsFrame
 
@@ -321,21 +322,27 @@ class Stream:
         return min(self.peer.h2.local_flow_control_window(self.number), self.peer.h2.max_outbound_frame_size)
 
     def _send_data(self, piece: bytes, last: bool, pad: int | None) -> None:
-        try:
+        with self._gone_if_over():
             self.peer.h2.send_data(self.number, piece, end_stream=last, pad_length=pad)
-        except (StreamClosedError, KeyError):
-            raise StreamGone from None
         if last:
             self._over()
 
     async def _send(self, send: Callable[[], None], *, end: bool) -> None:
-        try:
+        with self._gone_if_over():
             send()
-        except StreamClosedError:
-            raise StreamGone from None
         if end:
             self._over()
         await self.peer.flush()
+
+    @contextlib.contextmanager
+    def _gone_if_over(self) -> Iterator[None]:
+        """The client has ended the stream or the connection, and h2 knows."""
+        try:
+            yield
+        except (ProtocolError, KeyError):
+            if self.reset_by_client is None and not self.peer.goaways:
+                raise
+            raise StreamGone from None
 
     def _over(self) -> None:
         with self.server.change():
