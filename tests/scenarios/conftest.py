@@ -1,4 +1,4 @@
-"""The homes of connections, for tests that must hold on each."""
+"""The homes of connections, for tests that must hold on each; and pools as views see them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_pool.engine import portal
+from tests.fixtures.service import pool_to
+
+__all__ = ["each_home", "pool_to", "server_loop"]
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,6 @@ from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import InvalidRequest, ProtocolError, ReadFailed
 from llm_pool.exceptions import InvalidResponse
 from tests.fixtures.engine import request_to, until_pool
-from tests.fixtures.service import pool_to
 from tests.servers.behaviours import (
     chunked,
     close,
@@ -281,7 +280,7 @@ BOMB = gzip.compress(b"0" * 10_000_000)  # ten kilobytes
 GZIPPED = reply(body=BOMB, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
 
 
-async def test_a_compressed_completion_is_refused(serve):
+async def test_a_compressed_completion_is_refused(serve, pool_to):
     """Scenario 40: it was asked to come as it is, and is not expanded; the connection is freed."""
     server = serve(GZIPPED)
     pool = pool_to(server)
@@ -290,7 +289,7 @@ async def test_a_compressed_completion_is_refused(serve):
     assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
-async def test_a_compressed_stream_is_refused(serve):
+async def test_a_compressed_stream_is_refused(serve, pool_to):
     """Scenario 40: as a whole answer is, by a task and by a thread."""
     pool = pool_to(serve(GZIPPED))
     with pytest.raises(InvalidResponse, match="compressed by 'gzip'"):
@@ -299,7 +298,7 @@ async def test_a_compressed_stream_is_refused(serve):
         await asyncio.to_thread(next, pool.stream("Hello?"))
 
 
-async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve):
+async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve, pool_to):
     """Scenario 40: httpx would expand whatever comes."""
     server = serve(GZIPPED)
     pool = pool_to(server)
@@ -310,7 +309,7 @@ async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve):
     assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
 
 
-async def test_who_asks_for_compression_gets_it(serve):
+async def test_who_asks_for_compression_gets_it(serve, pool_to):
     """Scenario 40: the caller's own header is the caller's own choice."""
     server = serve(GZIPPED)
     response = await pool_to(server).arequest("GET", "models", headers={"Accept-Encoding": "br, gzip;q=0.5"})

@@ -12,7 +12,6 @@ import pytest
 from llm_pool.engine.errors import ReadTimeout, TotalTimeout, WriteTimeout
 from llm_pool.exceptions import APIError, InvalidResponse, RateLimited, StreamInterrupted
 from tests.fixtures.engine import request_to, until_pool
-from tests.fixtures.service import pool_to
 from tests.servers.behaviours import (
     EVENTS,
     close,
@@ -40,7 +39,7 @@ MEGABYTE = 1_000_000
 # As it should be.
 
 
-async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, each_home):
+async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, pool_to, each_home):
     """Scenario 38: over a socket, byte by byte, in all the ways in which it may be written."""
     stream = (
         '\ufeff: hello\r\ndata: {"choices": [{"index": 0, "delta": {"content": "é\u2028"}}]}\r\r'
@@ -54,7 +53,7 @@ async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, each_ho
 # Left before its end.
 
 
-async def test_a_stream_that_is_left_near_its_end_is_drained(serve, server_loop):
+async def test_a_stream_that_is_left_near_its_end_is_drained(serve, pool_to, server_loop):
     """Scenario 35: the connection is clean again, and serves the next call."""
     server = serve(steps(chat_stream(["a", "b"], pace="token"), mark("sent")))
     pool = pool_to(server)
@@ -69,7 +68,7 @@ async def test_a_stream_that_is_left_near_its_end_is_drained(serve, server_loop)
     assert server.connections_accepted == 1
 
 
-async def test_a_stream_that_is_left_long_before_its_end_is_closed(serve, each_home):
+async def test_a_stream_that_is_left_long_before_its_end_is_closed(serve, pool_to, each_home):
     """Scenario 35: after 100 ms at the latest."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -101,7 +100,7 @@ async def test_a_response_that_is_left_before_its_head_is_closed_at_once(serve, 
     await server.await_until(lambda s: s.disconnects)
 
 
-async def test_an_error_status_on_a_stream_frees_the_connection(serve, each_home):
+async def test_an_error_status_on_a_stream_frees_the_connection(serve, pool_to, each_home):
     """Scenario 35: it is read out, and serves the next call."""
     server = serve(
         per_connection(steps(json_reply({"error": {"message": "slower"}}, 429), chat_stream(["a"])))
@@ -113,7 +112,7 @@ async def test_an_error_status_on_a_stream_frees_the_connection(serve, each_home
     assert server.connections_accepted == 1
 
 
-async def test_an_error_status_with_a_body_without_end_frees_the_connection(serve, each_home):
+async def test_an_error_status_with_a_body_without_end_frees_the_connection(serve, pool_to, each_home):
     """Scenario 35: nobody reads more of it than an error can hold."""
     head = b"HTTP/1.1 500 Internal Server Error\r\n\r\n"
     server = serve(endless(head=head))
@@ -124,7 +123,7 @@ async def test_an_error_status_with_a_body_without_end_frees_the_connection(serv
 
 
 @pytest.mark.parametrize("ending", ["closed", "cancelled", "failed"])
-async def test_however_a_stream_ends_its_connection_is_freed(serve, each_home, ending):
+async def test_however_a_stream_ends_its_connection_is_freed(serve, pool_to, each_home, ending):
     """Scenario 35: in the middle of a read."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -153,7 +152,7 @@ async def test_however_a_stream_ends_its_connection_is_freed(serve, each_home, e
 # Abandoned.
 
 
-async def test_an_abandoned_stream_is_freed_and_named(serve, each_home):
+async def test_an_abandoned_stream_is_freed_and_named(serve, pool_to, each_home):
     """Scenario 35: the warning says where it was opened."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -165,7 +164,7 @@ async def test_an_abandoned_stream_is_freed_and_named(serve, each_home):
     await server.await_until(lambda s: s.disconnects)
 
 
-def test_an_abandoned_stream_of_a_thread_is_freed_and_named(serve):
+def test_an_abandoned_stream_of_a_thread_is_freed_and_named(serve, pool_to):
     """Scenario 35: collected by another thread, too, than the one that read it."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -178,7 +177,7 @@ def test_an_abandoned_stream_of_a_thread_is_freed_and_named(serve):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_abandoned_stream_is_freed_where_warnings_are_errors(serve):
+def test_an_abandoned_stream_is_freed_where_warnings_are_errors(serve, pool_to):
     """Scenario 35: the connection goes first."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     server.gate("token").admit(1)
@@ -189,7 +188,7 @@ def test_an_abandoned_stream_is_freed_where_warnings_are_errors(serve):
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["unread", "half read"])
-async def test_an_abandoned_response_of_the_async_client_is_freed_and_named(serve, each_home, begun):
+async def test_an_abandoned_response_of_the_async_client_is_freed_and_named(serve, pool_to, each_home, begun):
     """Scenario 35: httpx itself would keep it for ever."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -205,7 +204,7 @@ async def test_an_abandoned_response_of_the_async_client_is_freed_and_named(serv
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["unread", "half read"])
-def test_an_abandoned_response_of_the_sync_client_is_freed_and_named(serve, begun):
+def test_an_abandoned_response_of_the_sync_client_is_freed_and_named(serve, pool_to, begun):
     """Scenario 35: as of the async client."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -221,7 +220,7 @@ def test_an_abandoned_response_of_the_sync_client_is_freed_and_named(serve, begu
     server.wait_until(lambda s: s.disconnects)
 
 
-async def test_what_was_read_or_closed_is_not_warned_of(serve, each_home, recwarn):
+async def test_what_was_read_or_closed_is_not_warned_of(serve, pool_to, each_home, recwarn):
     """Scenario 35: nor what failed."""
     server = serve(
         per_connection(steps(chat_completion(), chat_stream(["a"]), chat_completion(), raw(), close))
@@ -241,7 +240,7 @@ async def test_what_was_read_or_closed_is_not_warned_of(serve, each_home, recwar
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_a_stream_that_stalls_ends_at_the_read_timeout(serve, kind):
+async def test_a_stream_that_stalls_ends_at_the_read_timeout(serve, pool_to, kind):
     """Scenario 36: what had come is still there."""
     server = serve(chat_stream(["a", "b"], then=hold))
     pool = pool_to(server, read=1.0)
@@ -257,7 +256,7 @@ async def test_a_stream_that_stalls_ends_at_the_read_timeout(serve, kind):
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
 @pytest.mark.parametrize("cut", [close, fin, reset])
-async def test_a_stream_that_is_cut_is_interrupted(serve, cut, kind):
+async def test_a_stream_that_is_cut_is_interrupted(serve, pool_to, cut, kind):
     """Scenario 36: the error has the text that had come."""
     pool = pool_to(serve(chat_stream(["a", "b"], then=steps(cut, hold))))
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
@@ -267,7 +266,7 @@ async def test_a_stream_that_is_cut_is_interrupted(serve, cut, kind):
     assert stream.completion is None
 
 
-async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, each_home):
+async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, pool_to, each_home):
     """Scenario 36: HTTP is content, and the provider had not said that it was done."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), chat_event({"content": "b"}))))
     with pytest.raises(StreamInterrupted, match="its body ended") as caught:
@@ -275,7 +274,7 @@ async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, e
     assert caught.value.partial == "ab"
 
 
-async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, each_home):
+async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, pool_to, each_home):
     """Scenario 36: bytes that are no chunk, in the middle of one."""
     pool = pool_to(serve(chat_stream(["a"], then=steps(send(b"no chunk\r\n"), hold))))
     with pytest.raises(StreamInterrupted) as caught:
@@ -283,7 +282,7 @@ async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, each_home)
     assert caught.value.partial == "a"
 
 
-async def test_what_is_no_answer_is_not_called_an_interruption(serve, each_home):
+async def test_what_is_no_answer_is_not_called_an_interruption(serve, pool_to, each_home):
     """Scenario 36: asking again for the rest would not help."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), b"data: <html>\n\n")))
     with pytest.raises(InvalidResponse) as caught:
@@ -293,7 +292,7 @@ async def test_what_is_no_answer_is_not_called_an_interruption(serve, each_home)
 
 @pytest.mark.parametrize("then", [hold, close, reset], ids=["stalls", "closes", "resets"])
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_after_its_last_word_nothing_can_spoil_a_stream(serve, kind, then):
+async def test_after_its_last_word_nothing_can_spoil_a_stream(serve, pool_to, kind, then):
     """Scenario 36: it is over when the provider says so, and does not wait for the body's end."""
 
     async def script(conn):
@@ -311,7 +310,7 @@ async def test_after_its_last_word_nothing_can_spoil_a_stream(serve, kind, then)
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, kind):
+async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, pool_to, kind):
     """Scenario 35: quietly, as at its end; and closing is never one time too many."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server, read=30.0)
@@ -382,7 +381,7 @@ async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, ea
     assert server.connections_accepted == 1
 
 
-async def test_nobody_reading_is_no_read_timeout(serve, each_home):
+async def test_nobody_reading_is_no_read_timeout(serve, pool_to, each_home):
     """Scenario 37: the consumer takes its time, and then the server its own."""
     server = serve(chat_stream(["a", "b", "c"], pace="token"))
     pool = pool_to(server, read=1.0)
