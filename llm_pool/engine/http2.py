@@ -28,7 +28,7 @@ from .home import Home
 from .http2_head import encode_fields
 from .http2_stream import HTTP2Stream
 from .http2_wire import CONNECTION_WINDOW, Wire
-from .parting import cut, holds_back
+from .parting import cut
 from .request import Marks, Request
 
 __all__ = ["HTTP2Connection"]
@@ -75,7 +75,7 @@ class HTTP2Connection(Connection):
         self._fail_all(PoolClosed("the pool was closed during the call"))
         if self.transport is None or self._ended:
             return
-        stuck = holds_back(self.transport)
+        stuck = self.transport.get_write_buffer_size() > 0
         self.wire.close_connection()
         self._write()
         self._end()
