@@ -42,9 +42,10 @@ async def checkout(
     while True:
         if waiter.entry is None:
             await _wait(clerk, home, waiter, patience, deadline)
-        assert waiter.entry is not None
-        connection: Connection | None = waiter.entry.connection
-        if connection is not None and not connection.closed:
+        entry = waiter.entry
+        assert entry is not None
+        connection: Connection | None = entry.connection
+        if connection is not None and not connection.closed and not entry.closing:
             break
         clerk.return_to_queue(waiter)
     marks.acquired = time.monotonic()

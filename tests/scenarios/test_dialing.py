@@ -244,7 +244,7 @@ async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, home):
     await until_pool(pool, lambda: pool.stats().idle == 2)
     assert await pool.adrain(5)
     await until_pool(pool, lambda: pool.stats().idle == 2)
-    assert server.connections_accepted == 4
+    await server.await_until(lambda s: s.connections_accepted == 4)
     await server.await_until(lambda s: s.connections_open == 2)
 
 

@@ -192,6 +192,19 @@ async def test_a_dial_ordered_in_the_moment_of_the_close_is_called_off(
     slow.gate("tls").open()
 
 
+async def test_a_caller_served_in_the_very_tick_of_the_close_is_told(server_loop, serve, engine_pool):
+    """Scenario 51: its connection is new, closing, and not a byte was sent: the pool is closed, it hears."""
+    server = serve(json_reply())
+    pool = engine_pool()
+    call = asyncio.create_task(pool.fetch(request_to(server)))
+    await asyncio.sleep(0)  # it has ordered its dial
+    (dial,) = pool._clerk._dials
+    dial.add_done_callback(lambda _: pool.close())  # comes after the pool's own, which serves the caller
+    with pytest.raises(PoolClosed):
+        await call
+    assert server.requests == []
+
+
 async def test_a_peer_that_says_no_goodbye_holds_no_close_up(each_home, serve, engine_pool, certificates):
     """Scenario 51: the server has stopped reading: the TLS close that it does not answer is cut short."""
 
