@@ -197,7 +197,7 @@ async def _other_tasks() -> int:
 
 
 def _transient() -> Counter[str]:
-    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, TRANSIENT))
+    return Counter(kind.__name__ for kind in map(type, gc.get_objects()) if issubclass(kind, TRANSIENT))
 
 
 def _resident() -> int:
