@@ -109,8 +109,6 @@ class Pool:
             except LLMPoolError:
                 if not _may_replay(exchange):
                     exchange.report_to(self._clerk.call_over)
-                    if exchange.unsent and self.closed:  # the connection was closed with the pool
-                        raise PoolClosed(f"pool {self.name!r} is closed") from None
                     raise
                 self._clerk.tally.count("replays")
                 marks = marks.restarted()
