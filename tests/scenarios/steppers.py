@@ -18,14 +18,18 @@ MOMENTS = ("while it waits", "in the tick of delivery")
 """When an await is cut short: before what it waits for has come, or when that is there but not yet taken."""
 
 
-@types.coroutine
-def cancelled_at(
-    step: int, moment: str, coroutine: Coroutine[Any, Any, Any]
-) -> Generator[Any, Any, tuple[bool, Any]]:
+async def cancelled_at(step: int, moment: str, coroutine: Coroutine[Any, Any, Any]) -> tuple[bool, Any]:
     """Awaits ``coroutine``, and cancels its task at await number ``step``: (whether it got there, result).
 
     Raises CancelledError where the coroutine does, as it should.
     """
+    return await _step(step, moment, coroutine)
+
+
+@types.coroutine
+def _step(
+    step: int, moment: str, coroutine: Coroutine[Any, Any, Any]
+) -> Generator[Any, Any, tuple[bool, Any]]:
     task = asyncio.current_task()
     assert task is not None
     resume: Callable[[], Any] = lambda: coroutine.send(None)  # noqa: E731
