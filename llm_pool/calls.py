@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,14 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from llm_pool.completions import Timing, Usage
+from llm_pool.engine.audience import Audience
 from llm_pool.engine.errors import PoolTimeout
 
 if TYPE_CHECKING:
     from llm_pool.engine import Pool
 
 __all__ = ["Call", "CallRecord", "Caller", "RequestCalls", "current_request", "observe", "unobserve"]
-
-logger = logging.getLogger("llm_pool.calls")
 
 
 class CallRecord(NamedTuple):
@@ -85,23 +83,22 @@ class RequestCalls:
         return f"<RequestCalls {self.calls} calls, {self.errors} errors, queued {self.queued:.3f} s>"
 
 
-Observer = Callable[[CallRecord], None]
-
 current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
 """What the calls of this context are counted to. Set by the middleware."""
 
-_observers: list[Observer] = []
+_observers: Audience[CallRecord] = Audience()
 
 
-def observe(observer: Observer) -> None:
+def observe(observer: Callable[[CallRecord], None]) -> None:
     """Have ``observer`` told of each call when it has ended: where its caller is, who waits for it meanwhile.
 
-    It must neither block nor raise. A stream that nobody closed is told of on one of the pool's event loops.
+    It must not block. Its errors change nothing; the first is logged. A stream that nobody closed is told of
+    on one of the pool's event loops.
     """
     _observers.append(observer)
 
 
-def unobserve(observer: Observer) -> None:
+def unobserve(observer: Callable[[CallRecord], None]) -> None:
     """Tell it no more. Raises ValueError where it was not told."""
     _observers.remove(observer)
 
@@ -172,11 +169,7 @@ class Call:
         )
         if self._request is not None:
             self._request.records.append(record)
-        for observer in _observers:
-            try:
-                observer(record)
-            except Exception:
-                logger.exception("an observer of calls has failed")
+        _observers.tell(record)
 
     def _timing(self, error: BaseException | None) -> Timing:
         """All that is known of a call without an answer."""

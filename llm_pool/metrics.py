@@ -45,6 +45,7 @@ COUNTERS = {
     "refused": ("llm_pool_refused", "Calls that found the queue full."),
     "cancelled": ("llm_pool_cancelled", "Calls that their caller gave up."),
     "replays": ("llm_pool_replays", "Requests that were sent again."),
+    "leaks_suspected": ("llm_pool_leaks_suspected", "Responses that were held for too long."),
     "bytes_sent": ("llm_pool_sent_bytes", "Bytes of request bodies."),
     "bytes_received": ("llm_pool_received_bytes", "Bytes of response bodies."),
 }

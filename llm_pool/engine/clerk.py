@@ -141,8 +141,7 @@ class Clerk:
             self._alarm.set(when)
         if self._watchers:
             self._look()
-        if listeners:
-            self._news.set(time.monotonic() + NEWS_SECONDS)
+        self._spread_news()
 
     def _perform(self, order: Order) -> None:
         match order:
@@ -224,6 +223,11 @@ class Clerk:
         if not exchange.complete and exchange.error is None:
             self.tally.count("cancelled")
 
+    def leak_suspected(self) -> None:
+        """A response has been held for too long."""
+        self.tally.count("leaks_suspected")
+        self._spread_news()
+
     # The whole
 
     def stats(self) -> PoolStats:
@@ -231,12 +235,15 @@ class Clerk:
         with self._lock:
             return take_stats(self.ledger, self.tally, time.monotonic())
 
+    def _spread_news(self) -> None:
+        if listeners:
+            self._news.set(time.monotonic() + NEWS_SECONDS)
+
     def _tell(self) -> None:
         with self._lock:
             before, self._told = self._told, take_stats(self.ledger, self.tally, time.monotonic())
             now = self._told
-        for listener in listeners:
-            listener(self.name, now, before)
+        listeners.tell(self.name, now, before)
 
     def close(self) -> None:
         """Waiters and calls fail, dials are called off, connections begin to close: see ``until``."""

@@ -7,6 +7,7 @@ import sys
 import traceback
 import weakref
 
+from .clerk import Clerk
 from .exchange import Exchange
 from .threads import in_thread
 
@@ -18,12 +19,14 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class LeakDetector:
-    """Logs a response held longer than ``threshold`` seconds, once. Where that is None it costs nothing."""
+    """Logs and counts a response held longer than ``threshold`` seconds, once.
 
-    def __init__(self, name: str, threshold: float | None) -> None:
-        self._name = name
+    Where that is None it costs nothing.
+    """
+
+    def __init__(self, clerk: Clerk, threshold: float | None) -> None:
+        self._clerk = clerk
         self._threshold = threshold
-        self.suspected = 0
 
     def stack(self) -> traceback.StackSummary | None:
         """Where the caller stands, if that is wanted: called in his own thread."""
@@ -42,8 +45,8 @@ class LeakDetector:
         exchange = held()
         if exchange is None or exchange.complete or exchange.closed or exchange.error is not None:
             return
-        self.suspected += 1
-        in_thread(_warn, self._name, str(exchange.request.origin), self._threshold, stack)
+        self._clerk.leak_suspected()
+        in_thread(_warn, self._clerk.name, str(exchange.request.origin), self._threshold, stack)
 
 
 def _warn(name: str, origin: str, threshold: float | None, stack: traceback.StackSummary) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from .audience import Audience
 from .stats import PoolStats
 
-__all__ = ["NEWS_SECONDS", "Listener", "listeners"]
+__all__ = ["NEWS_SECONDS", "listeners"]
 
 NEWS_SECONDS = 0.25
 
-Listener = Callable[[str, PoolStats, PoolStats | None], None]
-"""Takes the pool's name, its stats, and those it was told last. On an event loop: it must not block."""
-
-listeners: list[Listener] = []
+listeners: Audience[str, PoolStats, PoolStats | None] = Audience()
+"""Take the pool's name, its stats, and those told last. On an event loop: they must not block."""

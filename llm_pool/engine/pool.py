@@ -50,9 +50,12 @@ class Pool:
         self.config = config
         self.name = name
         self._make_dialer = dialer
-        self._clerk = Clerk(config, name, dialer(config))
-        self._leaks = LeakDetector(name, config.leak_threshold)
+        self._begin()
         _pools[id(self)] = self
+
+    def _begin(self) -> None:
+        self._clerk = Clerk(self.config, self.name, self._make_dialer(self.config))
+        self._leaks = LeakDetector(self._clerk, self.config.leak_threshold)
 
     # Calls
 
@@ -188,7 +191,8 @@ class Pool:
 
     def _forget_parent(self) -> None:
         """In the child of a fork: begin anew, but for a pool that has ended."""
-        parents, self._clerk = self._clerk, Clerk(self.config, self.name, self._make_dialer(self.config))
+        parents = self._clerk
+        self._begin()
         _left_to_parent.append(parents)
         parents.disown()
         if parents.ledger.closed:

@@ -26,7 +26,8 @@ class PoolStats:
     Counters: ``requests`` asked for a connection, ``queued`` of them had to wait, ``reused`` got one that
     was there before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in
     vain, ``refused`` found the queue full, ``cancelled`` were given up by their caller, ``replays`` is how
-    often a request was sent again. ``dial_failures`` by the class of the error; ``dial_failure`` is the last
+    often a request was sent again, ``leaks_suspected`` how many responses were held longer than the
+    ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the last
     one's message. Bytes are of bodies, as they came over the wire. Tokens are what the providers told.
 
     Durations in seconds: ``wait`` for a connection, ``dial`` of a connection that came about, and from the
@@ -53,6 +54,7 @@ class PoolStats:
     refused: int
     cancelled: int
     replays: int
+    leaks_suspected: int
     dial_failures: Mapping[str, int]
     dial_failure: str | None
     bytes_sent: int
@@ -78,6 +80,7 @@ class Tally:
         "first_byte",
         "first_token",
         "input_tokens",
+        "leaks_suspected",
         "lock",
         "output_tokens",
         "pool_timeouts",
@@ -95,6 +98,7 @@ class Tally:
         self.refused = 0
         self.cancelled = 0
         self.replays = 0
+        self.leaks_suspected = 0
         self.bytes_sent = 0
         self.bytes_received = 0
         self.input_tokens = 0
@@ -172,6 +176,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         refused=tally.refused,
         cancelled=tally.cancelled,
         replays=tally.replays,
+        leaks_suspected=tally.leaks_suspected,
         dial_failures=dict(tally.dial_failures),
         dial_failure=str(failure) if failure is not None else None,
         bytes_sent=tally.bytes_sent,

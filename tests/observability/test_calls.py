@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_pool.calls import observe, unobserve
+from llm_pool.engine.news import listeners
 from llm_pool.exceptions import AuthenticationFailed, InvalidMessages, PoolTimeout, StreamInterrupted
 from tests.scenarios.callers import until
 from tests.servers.behaviours import close, json_reply
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm_pool.calls import CallRecord
+    from llm_pool.engine import PoolStats
     from llm_pool.service import LLMPool
     from tests.servers import Script, ScriptedServer
 
@@ -166,7 +168,7 @@ async def test_a_stream_that_breaks_off_is_told_of_by_the_error_that_its_reader_
     assert [r.error for r in records] == ["StreamInterrupted"]
 
 
-def test_an_observer_that_fails_harms_nobody(
+async def test_an_observer_that_fails_harms_nobody(
     configure: Callable[..., LLMPool],
     upstream: ScriptedServer,
     records: list[CallRecord],
@@ -175,11 +177,42 @@ def test_an_observer_that_fails_harms_nobody(
     def broken(record: CallRecord) -> None:
         raise RuntimeError("broken")
 
-    observe(broken)
-    try:
-        with caplog.at_level(logging.ERROR, "llm_pool.calls"):
-            assert str(configure(upstream).complete("hello")) == "You said hello."
-    finally:
-        unobserve(broken)
-    assert len(records) == 1
-    assert "an observer of calls has failed" in caplog.text
+    pool = configure(upstream)
+    with caplog.at_level(logging.ERROR, "llm_pool"):
+        observe(broken)
+        observe(records.append)  # comes after it
+        try:
+            for _ in range(3):
+                assert str(await pool.acomplete("hello")) == "You said hello."
+        finally:
+            unobserve(broken)
+            unobserve(records.append)
+        await until(lambda: "RuntimeError: broken" in caplog.text)
+    assert len(records) == 6
+    assert caplog.text.count("has failed") == 1
+
+
+async def test_a_listener_to_news_that_fails_harms_nobody(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[int] = []
+
+    def broken(name: str, now: PoolStats, before: PoolStats | None) -> None:
+        raise RuntimeError("broken")
+
+    def sound(name: str, now: PoolStats, before: PoolStats | None) -> None:
+        if name == pool.alias:
+            told.append(now.requests)
+
+    pool = configure(upstream)
+    with caplog.at_level(logging.ERROR, "llm_pool"):
+        listeners.extend((broken, sound))
+        try:
+            for number in (1, 2, 3):
+                await pool.acomplete("hello")
+                await until(lambda: told and told[-1] == number)  # noqa: B023
+        finally:
+            listeners.remove(broken)
+            listeners.remove(sound)
+        await until(lambda: "RuntimeError: broken" in caplog.text)
+    assert caplog.text.count("has failed") == 1

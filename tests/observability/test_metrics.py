@@ -129,6 +129,17 @@ async def test_a_pool_that_is_closed_has_no_connections(
     assert installed.scrape().sum("shop_llm_pool_connections_closed_total", reason="closed") == 1
 
 
+async def test_a_leak_is_counted_though_nothing_else_happens(
+    installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    pool = configure(upstream, LEAK_THRESHOLD=0.1)
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    async with pool.astream("hello") as stream:
+        await anext(stream)
+        await until(lambda: installed.scrape().sum("shop_llm_pool_leaks_suspected_total") == 1)
+
+
 async def test_errors_are_told_apart(
     installed: Installed, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
 ) -> None:

@@ -94,6 +94,20 @@ async def test_a_response_that_is_held_is_logged_once_with_the_line_that_opened_
     assert "has been held for over 0.01 s" in line
     assert "held = await pool.open(request_to(server))" in line
     assert __file__ in line
+    assert pool.stats().leaks_suspected == 1
+    held.leave()
+
+
+async def test_a_response_that_was_read_or_left_in_time_is_no_leak(
+    serve: Callable[..., ScriptedServer], engine_pool: Callable[..., Pool], log: Log
+) -> None:
+    server = serve(reply(200, b"x" * 1_000_000))
+    pool = engine_pool(leak_threshold=1.0)
+    left, read, held = [await pool.open(request_to(server)) for _ in range(3)]
+    left.leave()
+    await read.home.arun(read.whole)
+    log.wait(1)  # of the third, and so the time of the others is over too
+    assert pool.stats().leaks_suspected == len(log.lines) == 1
     held.leave()
 
 

@@ -1,0 +1,41 @@
+"""Those who want to be told of something, and must not be able to break what they are told of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Generic, ParamSpec
+
+from .threads import in_thread
+
+__all__ = ["Audience"]
+
+P = ParamSpec("P")
+
+logger = logging.getLogger("llm_pool.engine")
+
+
+class Audience(list[Callable[P, None]], Generic[P]):
+    """Listeners, told one after another. One that raises keeps no other from hearing, and goes on being told.
+
+    Its first error is logged with the traceback; those after it would only fill the log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed: list[Callable[P, None]] = []
+
+    def tell(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call each of them, here and now."""
+        for listener in self:
+            try:
+                listener(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  whatever a listener does wrong
+                self._note(listener, error)
+
+    def _note(self, listener: Callable[P, None], error: Exception) -> None:
+        if listener not in self._failed:
+            self._failed.append(listener)
+            # On a thread of its own: a log handler may block, and this may be an event loop.
+            message = "%r has failed. It is told on, but what else it raises is not logged"
+            in_thread(logger.error, message, listener, exc_info=error)
