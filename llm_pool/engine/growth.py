@@ -179,9 +179,16 @@ def _per_host(limits: Limits) -> float:
 
 
 def _idle_elsewhere(bound: Bound, lane: Lane) -> Entry | None:
-    """The longest idle; but one that takes no streams of its own lane's waiters would only be replaced."""
-    entry = next(iter(bound.idle), None)
-    return None if entry is None or entry.lane is lane else entry
+    """The longest idle of another lane, which is to dial in its place.
+
+    One that takes no streams of its own lane's waiters would be replaced at once: a lane that has others
+    leaves it, and looks on behind it.
+    """
+    for entry in bound.idle:
+        kept = not entry.capacity and entry.lane.waiting and lane.standing
+        if entry.lane is not lane and not kept:
+            return entry
+    return None
 
 
 def _neediest(bound: Bound, lane: Lane) -> Lane | None:

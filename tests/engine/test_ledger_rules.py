@@ -226,6 +226,32 @@ def test_a_connection_without_streams_is_not_replaced_by_another_like_it() -> No
     assert not reasons(world)
 
 
+def test_a_connection_without_streams_that_is_waited_for_is_left_to_its_own_by_who_has_others() -> None:
+    """Scenario 46: closed for a lane that has some, it would be dialed again by the next turn."""
+    world = make(max_connections=2)
+    world.arrive("a")
+    world.connect(capacity=0)
+    served = world.arrive("b")
+    world.connect()
+    assert states([served, world.arrive("b")]) == ["served", "waiting"]
+    assert not reasons(world)
+
+
+def test_who_looks_for_a_slot_looks_behind_a_connection_that_is_waited_for() -> None:
+    """Scenarios 9 and 46: the one to close is the next, whichever lane lacks it."""
+    world = make(max_connections=3)
+    world.arrive("a")
+    world.connect(capacity=0)
+    idle(world, "c")
+    served = world.arrive("b")
+    world.connect()
+    assert states([served, world.arrive("b")]) == ["served", "waiting"]
+    assert reasons(world) == ["evicted"]
+    assert [connection.key[0].host for connection in world.connections if connection.state == "closing"] == [
+        "c"
+    ]
+
+
 def test_the_dial_has_the_connect_timeout_of_the_caller_it_is_for() -> None:
     """Scenario 18: in seconds."""
     world = make()
