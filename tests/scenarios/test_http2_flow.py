@@ -132,7 +132,7 @@ async def test_a_window_of_zero_is_waited_out(serve, h2_pool):
         await stream.body()
         await stream.respond()
 
-    server = serve(http2(answer, settings={WINDOW: 0}))
+    server = serve(http2(answer, settings={WINDOW: 0}, take_windows=True))
     pool = h2_pool()
     await pool.fetch(request_to(server, body=b""))
     waiting = start_call(pool, server, target="/wait")

@@ -369,3 +369,13 @@ async def test_a_look_up_waits_at_its_gate(fake_dns):
     assert not looking.done()
     fake_dns.gate.open()
     assert (await looking)[0][4] == ("127.0.0.1", 80)
+
+
+def test_a_client_that_comes_as_the_server_stops_does_not_hold_it_up():
+    for _ in range(100):  # in some of them the connection's task is cancelled before its first step
+        server = ScriptedServer(json_reply()).start()
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.connect_ex((server.host, server.port))
+            server.stop()
+        assert server.connections_open == 0

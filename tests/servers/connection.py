@@ -58,6 +58,8 @@ class ServerConnection(asyncio.Protocol):
         self._may_write = True
         self._eof = False
         self._transport: asyncio.Transport
+        self.taken_up = False
+        """Whether there was ever anything to say on it: under TLS, after the handshake."""
 
     # What the transport tells us.
 
@@ -66,6 +68,7 @@ class ServerConnection(asyncio.Protocol):
         # So that sent means: the kernel has it. Under TLS asyncio takes 0 for always full.
         transport.set_write_buffer_limits(1 if transport.get_extra_info("ssl_object") else 0)
         self._transport = transport
+        self.taken_up = True
 
     def data_received(self, data: bytes) -> None:
         self.bytes_received += len(data)

@@ -211,7 +211,7 @@ class ScriptedServer(Board):
             self.peak_open = max(self.peak_open, sum(each.still_held for each in self._open))
         play = self._loop.create_task(self._play(connection, sock))
         self._plays.add(play)
-        play.add_done_callback(self._plays.discard)
+        play.add_done_callback(lambda play: self._play_over(play, connection, sock))
 
     async def _play(self, connection: ServerConnection, sock: socket.socket) -> None:
         if not await self._take_up(connection, sock):
@@ -239,12 +239,15 @@ class ScriptedServer(Board):
         except OSError as error:  # ssl.SSLError is one
             self._not_taken_up(connection, sock, error)
             return False
-        except asyncio.CancelledError:
-            self._not_taken_up(connection, sock)
-            raise
         with self.change():
             self.handshakes += bool(self._tls)
         return True
+
+    def _play_over(self, play: asyncio.Task[None], connection: ServerConnection, sock: socket.socket) -> None:
+        """A play that is cancelled may end before it has begun."""
+        self._plays.discard(play)
+        if not connection.taken_up:
+            self._not_taken_up(connection, sock)
 
     def _not_taken_up(self, connection: ServerConnection, sock: socket.socket, *errors: OSError) -> None:
         sock.close()
