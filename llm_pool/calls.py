@@ -46,6 +46,8 @@ class RequestCalls:
     Safe to read at any time and from any thread: a call is added in one step.
     """
 
+    __slots__ = ("records",)
+
     def __init__(self) -> None:
         self.records: list[CallRecord] = []
 

@@ -11,7 +11,9 @@ import atexit
 import threading
 import time
 from bisect import bisect_left
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -28,6 +30,8 @@ MOST_MODELS = 50
 OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 CALL = ("pool", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_operation_name")
+Kind = tuple[str, str, str | None, str, str]
+"""Pool, provider, model, operation and error of calls that go into the same series."""
 OPERATIONS = {"complete": "chat", "stream": "chat"}
 
 GAUGES = {
@@ -49,46 +53,6 @@ COUNTERS = {
     "bytes_sent": ("llm_pool_sent_bytes", "Bytes of request bodies."),
     "bytes_received": ("llm_pool_received_bytes", "Bytes of response bodies."),
 }
-
-
-class _Heap:
-    """Values on their way into a histogram, many at once: one by one they cost ten times as much.
-
-    It reaches into prometheus_client's own histogram, which takes no more than one value at a time.
-    """
-
-    __slots__ = ("_bounds", "_child", "_counts", "_total")
-
-    def __init__(self, child: Any) -> None:
-        self._child = child
-        self._bounds: list[float] = child._upper_bounds
-        self._counts = [0] * len(self._bounds)
-        self._total = 0.0
-
-    def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._total += value
-
-    def empty(self) -> None:
-        """Into the histogram with them."""
-        if not any(self._counts):
-            return
-        for bucket, count in zip(self._child._buckets, self._counts, strict=True):
-            if count:
-                bucket.inc(count)
-        self._child._sum.inc(self._total)
-        self._counts = [0] * len(self._bounds)
-        self._total = 0.0
-
-
-class _Series(NamedTuple):
-    """What a call of one kind goes into. Finding a series by its labels costs more than adding to it."""
-
-    duration: _Heap
-    first_chunk: _Heap
-    wait: _Heap
-    input_tokens: _Heap
-    output_tokens: _Heap
 
 
 class Metrics:
@@ -133,44 +97,33 @@ class Metrics:
             "gen_ai_client_token_usage", "Tokens that calls used, as the provider counts them.",
             [*CALL, "gen_ai_token_type"], buckets=TOKEN_BUCKETS, **common,
         )  # fmt: skip
+        self._models: set[str] = set()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """In the child of a fork, too: what the parent has not flushed is the parent's, as is its lock."""
         self._lock = threading.Lock()
         self._soon = Alarm(self.flush)
-        self._heaps: dict[int, _Heap] = {}  # by the histogram's identity
-        self._models: set[str] = set()
-        self._series: dict[tuple[str, str, str | None, str, str], _Series] = {}
+        self._ended: deque[CallRecord] = deque()
 
     def call_ended(self, record: CallRecord) -> None:
-        """An observer of calls."""
-        error = record.error or ""
-        if not error and record.status_code is not None and record.status_code >= 400:
-            error = str(record.status_code)
-        key = (record.alias, record.provider, record.model, record.operation, error)
-        series = self._series.get(key)
-        if series is None:
-            series = self._find_series(*key)
-        timing, usage = record.timing, record.usage
-        with self._lock:
-            series.duration.add(timing.total)
-            series.wait.add(timing.queued + timing.dialing)
-            if timing.first_token is not None:
-                series.first_chunk.add(timing.first_token)
-            if usage is not None:
-                series.input_tokens.add(usage.input_tokens)
-                series.output_tokens.add(usage.output_tokens)
+        """An observer of calls. Leaves the work for later: of many at once it is a fraction."""
+        self._ended.append(record)
         self._soon.set(time.monotonic() + NEWS_SECONDS)
 
     def flush(self) -> None:
-        """Into the registry with what calls have brought since the last time."""
+        """Into the registry with the calls that have ended since the last time."""
         with self._lock:
-            for heap in self._heaps.values():
-                heap.empty()
-
-    def begin_anew(self) -> None:
-        """In the child of a fork: what the parent had not flushed is the parent's, as was its lock."""
-        self._lock = threading.Lock()
-        self._soon = Alarm(self.flush)
-        self._heaps.clear()
-        self._series.clear()
+            alike: dict[Kind, list[CallRecord]] = {}
+            for _ in range(len(self._ended)):
+                record = self._ended.popleft()
+                error = record.error or ""
+                if not error and record.status_code is not None and record.status_code >= 400:
+                    error = str(record.status_code)
+                kind = (record.alias, record.provider, record.model, record.operation, error)
+                alike.setdefault(kind, []).append(record)
+            for kind, records in alike.items():
+                self._observe(kind, records)
 
     def pool_changed(self, name: str, now: PoolStats, before: PoolStats | None) -> None:
         """A listener to the engine's news. By difference: pools of the same name add up."""
@@ -188,25 +141,17 @@ class Metrics:
             known = before.dial_failures.get(error, 0) if before is not None else 0
             self._dial_failures.labels(name, error).inc(count - known)
 
-    def _find_series(
-        self, alias: str, provider: str, model: str | None, operation: str, error: str
-    ) -> _Series:
-        labels = (alias, provider, self._known(model, error), OPERATIONS.get(operation, operation))
-        series = _Series(
-            self._heap(self._duration, *labels, error),
-            self._heap(self._first_chunk, *labels),
-            self._heap(self._wait, alias),
-            self._heap(self._tokens, *labels, "input"),
-            self._heap(self._tokens, *labels, "output"),
-        )
-        if labels[2] == (model or ""):  # or anybody's typing errors would fill the memory
-            self._series[alias, provider, model, operation, error] = series
-        return series
-
-    def _heap(self, histogram: Histogram, *labels: str) -> _Heap:
-        child = histogram.labels(*labels)
-        with self._lock:
-            return self._heaps.setdefault(id(child), _Heap(child))
+    def _observe(self, kind: Kind, records: list[CallRecord]) -> None:
+        pool, provider, model, operation, error = kind
+        labels = (pool, provider, self._known(model, error), OPERATIONS.get(operation, operation))
+        timings = [record.timing for record in records]
+        first_chunks = [timing.first_token for timing in timings if timing.first_token is not None]
+        usages = [record.usage for record in records if record.usage is not None]
+        _add(self._duration.labels(*labels, error), [timing.total for timing in timings])
+        _add(self._wait.labels(pool), [timing.queued + timing.dialing for timing in timings])
+        _add(self._first_chunk.labels(*labels), first_chunks)
+        _add(self._tokens.labels(*labels, "input"), [usage.input_tokens for usage in usages])
+        _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
 
     def _known(self, model: str | None, error: str) -> str:
         """The model, if it is among the first that have ever answered: there is no end of names."""
@@ -216,6 +161,22 @@ class Metrics:
             return OTHER
         self._models.add(model)
         return model
+
+
+def _add(child: Any, values: Sequence[float]) -> None:
+    """As ``child.observe`` for each of them, which costs ten times as much where there are many.
+
+    It reaches into prometheus_client's histogram, which takes no more than one value at a time.
+    """
+    if not values:
+        return
+    counts = [0] * len(child._upper_bounds)
+    for value in values:
+        counts[bisect_left(child._upper_bounds, value)] += 1
+    for bucket, count in zip(child._buckets, counts, strict=True):
+        if count:
+            bucket.inc(count)
+    child._sum.inc(sum(values))
 
 
 def _grown(field: str, now: PoolStats, before: PoolStats | None) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from django.conf import settings
+from django.core.signals import setting_changed
 
 __all__ = ["debugging", "latency_buckets", "metric_namespace", "shows_timing_to_all"]
 
@@ -19,7 +21,21 @@ def debugging() -> bool:
 
 def shows_timing_to_all() -> bool:
     """``LLM_POOL_SERVER_TIMING``, or else ``DEBUG``: whether anyone may see where a request's time went."""
-    return bool(getattr(settings, "LLM_POOL_SERVER_TIMING", False) or settings.DEBUG)
+    return bool(settings.DEBUG or _opened_to_all())
+
+
+@cache
+def _opened_to_all() -> bool:
+    # Django finds a setting that is not there only after a long search, and this is asked for each request.
+    return bool(getattr(settings, "LLM_POOL_SERVER_TIMING", False))
+
+
+def _setting_changed(*, setting: str, **_: object) -> None:
+    if setting == "LLM_POOL_SERVER_TIMING":
+        _opened_to_all.cache_clear()
+
+
+setting_changed.connect(_setting_changed, dispatch_uid="llm_pool.conf.observability")
 
 
 def metric_namespace() -> str:

@@ -159,17 +159,14 @@ async def test_errors_are_told_apart(
     )
 
 
-def test_a_heap_fills_a_histogram_as_values_one_by_one_would() -> None:
+def test_values_added_at_once_are_those_observed_one_by_one() -> None:
     registry, other = CollectorRegistry(), CollectorRegistry()
     batch = metrics.Histogram("h", "", buckets=(0.1, 1.0), registry=registry)
     single = metrics.Histogram("h", "", buckets=(0.1, 1.0), registry=other)
-    heap = metrics._Heap(batch)
-    for _ in range(2):
-        for value in (0.0, 0.1, 0.11, 1.0, 5.0):
-            heap.add(value)
+    for values in ((0.0, 0.1, 0.11, 1.0, 5.0), (0.2, 0.3), ()):
+        metrics._add(batch, values)
+        for value in values:
             single.observe(value)
-        heap.empty()
-        heap.empty()
     assert _values(registry) == _values(other)
 
 
