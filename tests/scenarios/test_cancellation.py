@@ -634,6 +634,15 @@ def fetch_sync(pool: Pool, request: Request) -> None:
     pool.fetch_sync(request)
 
 
+@pytest.fixture
+def interrupts():
+    """Python's own way with SIGINT; whoever starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("blocked_in", ["queue", "head", "body"])
 def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_in):
     """Scenario 26: SIGINT in the main thread while it blocks in the pool, as Ctrl-C gives it."""
