@@ -237,6 +237,18 @@ def test_a_connection_without_streams_that_is_waited_for_is_left_to_its_own_by_w
     assert not reasons(world)
 
 
+def test_a_connection_without_streams_that_nobody_waits_for_makes_room() -> None:
+    """Scenario 46: its only caller has left."""
+    world = make(max_connections=2)
+    caller = world.arrive("a")
+    world.connect(capacity=0)
+    world.leave(caller)
+    world.arrive("b")
+    world.connect()
+    world.arrive("b")
+    assert reasons(world) == ["evicted"]
+
+
 def test_who_looks_for_a_slot_looks_behind_a_connection_that_is_waited_for() -> None:
     """Scenarios 9 and 46: the one to close is the next, whichever lane lacks it."""
     world = make(max_connections=3)
