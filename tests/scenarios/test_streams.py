@@ -10,6 +10,7 @@ import time
 import pytest
 
 from llm_pool.engine.errors import ReadTimeout, TotalTimeout, WriteTimeout
+from llm_pool.engine.exchange import HIGH_WATER
 from llm_pool.exceptions import APIError, InvalidResponse, RateLimited, StreamInterrupted
 from tests.fixtures.engine import request_to, until_pool
 from tests.servers.behaviours import (
@@ -367,7 +368,7 @@ async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_home):
 
 async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, each_home):
     """Scenario 37: its last piece was one too many, and nobody has read it when the next call begins."""
-    body = b"x" * 300_000  # with its second segment there is more than is kept, and nothing more to come
+    body = b"x" * (HIGH_WATER + 1)  # however it is cut up: with its last byte there is more than is kept
     server, pool = serve(reply(body=body)), engine_pool()
     exchanges = []
     for _ in range(5):
