@@ -83,6 +83,7 @@ def serve_with_upstream(listener: socket.socket) -> int:
         os.environ["OPENAI_BASE_URL"] = where["url"]
         os.environ["OPENAI_MODEL"] = where["model"]
         os.environ["DEMO_FAR_URL"] = where["far_url"]
+        os.environ["DEMO_COUNTS_URL"] = where["counts_url"]
         os.environ["DEMO_ROUND_TRIP"] = str(where["round_trip"])
         os.environ["DEMO_UPSTREAM_NAME"] = where["name"]
         return serve(listener, process)

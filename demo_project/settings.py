@@ -15,6 +15,7 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 INSTALLED_APPS = ["django.contrib.staticfiles", "llm_pool", "demo_project"]
 MIDDLEWARE = [
+    "llm_pool.middleware.PoolMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -43,12 +44,17 @@ USE_TZ = True
 DEMO_UPSTREAM = os.environ.get("DEMO_UPSTREAM_NAME", "")
 # The round trip that the relay in front of "far" charges, in seconds; 0 where there is no relay.
 DEMO_ROUND_TRIP = float(os.environ.get("DEMO_ROUND_TRIP", "0"))
+# Where the upstream tells what has reached it; a provider does not.
+DEMO_COUNTS_URL = os.environ.get("DEMO_COUNTS_URL", "")
 
 _provider: dict[str, Any] = {
     "PROVIDER": "openai",
     "BASE_URL": os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
     "API_KEY": os.environ.get("OPENAI_API_KEY") or "none needed",
     "MODEL": os.environ.get("OPENAI_MODEL") or "gpt-4o-mini",
+    # Few, so that some dozens of users can be seen to fill the pool and to wait.
+    "LIMITS": {"max_connections": 20},
+    "TIMEOUTS": {"pool": 60.0},
 }
 LLM_POOL: dict[str, dict[str, Any]] = {
     "default": _provider,

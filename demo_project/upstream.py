@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo_project.counting import Counts, counting, told
 from demo_project.relay import relay
 from demo_project.simulated import MODEL as SIMULATED
 from demo_project.simulated import simulated_upstream
@@ -23,6 +24,7 @@ from demo_project.simulated import simulated_upstream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+HOST = "127.0.0.1"
 MODEL = "SmolLM2-135M-Instruct"
 ROUND_TRIP = 0.05  # seconds, from here to "far" and back
 SLOTS = 4  # answers at once
@@ -54,7 +56,7 @@ async def model_upstream() -> AsyncIterator[int]:
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.model_alias = {MODEL}
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [HOST]
     params.port = 0
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * CONTEXT
@@ -71,12 +73,20 @@ async def model_upstream() -> AsyncIterator[int]:
 async def serve(kind: str) -> None:
     """Serve until standard input ends."""
     upstream = simulated_upstream() if kind == "simulated" else model_upstream()
-    async with upstream as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+    counts = Counts()
+    async with (
+        upstream as port,
+        relay(HOST, port, ROUND_TRIP) as relay_port,
+        counting(HOST, port, counts) as near_port,
+        counting(HOST, relay_port, counts) as far_port,
+        told(counts) as counts_port,
+    ):
         where = {
             "model": SIMULATED if kind == "simulated" else MODEL,
             "name": "simulated upstream" if kind == "simulated" else f"{MODEL}, on this machine",
-            "url": f"http://127.0.0.1:{port}/v1",
-            "far_url": f"http://127.0.0.1:{far_port}/v1",
+            "url": f"http://{HOST}:{near_port}/v1",
+            "far_url": f"http://{HOST}:{far_port}/v1",
+            "counts_url": f"http://{HOST}:{counts_port}/",
             "round_trip": ROUND_TRIP,
         }
         print(json.dumps(where), flush=True)

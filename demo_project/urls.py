@@ -10,5 +10,7 @@ urlpatterns = [
     path("agent/", views.agent, name="agent"),
     path("agent/run/", views.agent_run, name="agent-run"),
     path("stats/", views.stats, name="stats"),
+    path("metrics", views.metrics, name="metrics"),
+    path("counts/", views.counts, name="counts"),
     path("llm-pool/", include("llm_pool.urls")),  # open to this machine: the demo has DEBUG on, and no users
 ]

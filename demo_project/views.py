@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from demo_project import agent as agents
 from demo_project.forms import BadInput, read_distance, read_messages
@@ -68,6 +69,20 @@ async def agent_run(request: HttpRequest) -> HttpResponseBase:
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
+
+
+@require_GET
+def metrics(_request: HttpRequest) -> HttpResponse:
+    """For Prometheus. A project that has django-prometheus has this view already."""
+    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+@require_GET
+def counts(_request: HttpRequest) -> HttpResponse:
+    """To where the upstream tells what has reached it, to be held against what the pools show."""
+    if not settings.DEMO_COUNTS_URL:
+        return HttpResponse("Only the demo's own upstream tells.\n", status=404, content_type="text/plain")
+    return redirect(settings.DEMO_COUNTS_URL)
 
 
 @require_GET

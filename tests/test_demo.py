@@ -16,10 +16,12 @@ from django.test import AsyncClient
 
 from demo_project import agent, simulated
 from demo_project import settings as demo_settings
+from demo_project.counting import Counts, counting, told
 from demo_project.forms import MAX_BYTES, BadInput, read_distance, read_messages
 from demo_project.listening import listening
 from demo_project.relay import relay
 from demo_project.simulated import simulated_upstream
+from tests.scenarios.callers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -203,6 +205,44 @@ async def test_the_relay_closes_a_connection_whose_far_side_is_not_there() -> No
         await writer.wait_closed()
 
 
+# What the upstream counts.
+
+
+async def test_the_pools_connections_and_requests_are_counted_apart_from_those_of_others() -> None:
+    counts = Counts()
+    asked = {"messages": [QUESTION], "max_tokens": 1}
+    async with (
+        simulated_upstream() as port,
+        counting("127.0.0.1", port, counts) as counted,
+        told(counts) as told_at,
+    ):
+        url = f"http://127.0.0.1:{counted}/v1/chat/completions"
+        for agent, calls in (("llm_pool/1", 3), ("httpx", 2)):
+            async with httpx.AsyncClient(trust_env=False, headers={"User-Agent": agent}) as client:
+                for _ in range(calls):
+                    assert (await client.post(url, json=asked)).status_code == 200
+        async with httpx.AsyncClient(trust_env=False) as client:
+            shown = (await client.get(f"http://127.0.0.1:{told_at}/")).json()
+    pool, others = shown["pool"], shown["others"]
+    assert (pool["connections"], pool["requests"], pool["reuses"], pool["in_progress"]) == (1, 3, 2, 0)
+    assert (others["connections"], others["requests"], others["reuses"]) == (1, 2, 1)
+    assert pool["first_byte"] >= 3 * simulated.FIRST_TOKEN
+
+
+async def test_a_request_is_in_progress_until_its_caller_has_left() -> None:
+    counts = Counts()
+    asked = {"messages": [QUESTION], "stream": True}
+    async with simulated_upstream() as port, counting("127.0.0.1", port, counts) as counted:
+        url = f"http://127.0.0.1:{counted}/v1/chat/completions"
+        async with (
+            httpx.AsyncClient(trust_env=False, headers={"User-Agent": "llm_pool/1"}) as client,
+            client.stream("POST", url, json=asked) as response,
+        ):
+            await anext(response.aiter_lines())
+            assert counts.pool.in_progress == 1
+        await until(lambda: counts.pool.in_progress == 0)
+
+
 # The views.
 
 
@@ -304,3 +344,19 @@ async def test_the_pools_figures_can_be_asked_for(async_client: Any) -> None:
     figures = (await async_client.get("/stats/")).json()
     assert figures["in_use"] == 0
     assert {"requests", "opened", "reused", "idle"} <= figures.keys()
+
+
+@pytest.mark.usefixtures("demo")
+async def test_its_metrics_are_there_for_prometheus(async_client: Any) -> None:
+    response = await async_client.get("/metrics")
+    assert b"llm_pool_requests_total" in response.content
+
+
+@pytest.mark.usefixtures("demo")
+async def test_who_wants_the_counts_is_sent_to_the_upstream_which_a_provider_has_none_of(
+    async_client: Any, settings: Any
+) -> None:
+    settings.DEMO_COUNTS_URL = "http://127.0.0.1:9/"
+    assert (await async_client.get("/counts/")).headers["Location"] == "http://127.0.0.1:9/"
+    settings.DEMO_COUNTS_URL = ""
+    assert (await async_client.get("/counts/")).status_code == 404

@@ -57,11 +57,11 @@ def test_the_status_page_shows_calls_as_they_come_without_being_loaded_again(
     chat.goto(demo_url)
     ask(chat, "Is the water warm?")
     card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
-    card.get_by_text("1 of 100 connections in use").wait_for()
+    card.get_by_text("1 of 20 connections in use").wait_for()
     card.get_by_role("cell", name="in use").wait_for()
     card.get_by_role("cell", name="server loop").wait_for()
     chat.get_by_text("first token after").wait_for()
-    card.get_by_text("0 of 100 connections in use").wait_for()
+    card.get_by_text("0 of 20 connections in use").wait_for()
     card.get_by_role("cell", name="idle").wait_for()
     card.locator("svg[aria-label='Whole answer'] path").first.wait_for(state="attached")
     assert page.locator("#feed").inner_text() == "live"

@@ -1,0 +1,48 @@
+"""``python -m benchmarks.load``: a few users for a moment, and when it says that something is off."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import load, load_users
+from benchmarks.load import Row
+from tests.servers.programs import free_port
+from tests.test_demo_launcher import environment, started
+
+
+@pytest.mark.server
+@pytest.mark.slow
+async def test_what_the_demo_shows_is_what_its_upstream_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_users, "AGENTS", 3)
+    with started(environment()) as demo:
+        rows, seen = await load.load(demo.read_url(), users=3, seconds=2.0)
+    assert not seen.errors
+    assert seen.left >= 2  # at the end, if not before
+    rows_by_name = {row.name: row for row in rows}
+    for name in ("requests", "connections", "reused"):  # the others depend on how busy the machine is
+        row = rows_by_name[name]
+        assert row.page == row.metrics == row.counted > 0
+    assert seen.calls == rows_by_name["requests"].counted > 20  # an agent alone makes 20
+
+
+@pytest.mark.parametrize(
+    ("row", "is_off"),
+    [
+        (Row("", counted=200, page=200, metrics=200), False),
+        (Row("", counted=200, page=198, metrics=202), False),
+        (Row("", counted=200, page=197, metrics=200), True),
+        (Row("", counted=200, page=200, metrics=203), True),
+        (Row("", counted=200, page=None, metrics=203), True),
+        (Row("", counted=200, page=None, metrics=203, margin=1), False),
+        (Row("", counted=0, page=0, metrics=0), False),
+        (Row("", counted=0, page=0, metrics=1), True),
+    ],
+)
+def test_more_than_one_percent_is_off(row: Row, is_off: bool) -> None:
+    assert row.is_off() == is_off
+
+
+def test_without_a_demo_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}/"
+    assert load.main([url]) == 2
+    assert url in capsys.readouterr().err
