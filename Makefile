@@ -6,10 +6,12 @@ PYTEST_ARGS ?=
 SECONDS ?= 600
 SEED ?=
 EXAMPLES ?= 100000
+BENCH_ARGS ?= --output docs
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+BENCH := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
 # With a provider's key in the environment the demo uses the provider and needs no model.
@@ -17,7 +19,7 @@ MODEL := $(if $(OPENAI_API_KEY)$(OPENAI_BASE_URL),,$(READY)/model)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format types contract check nox clean
+.PHONY: help demo test soak bench lint format types contract check nox clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -25,6 +27,8 @@ help: ## list the commands
 	@echo "make test      run the tests (PYTEST_ARGS=\"-k name\" for some of them)"
 	@echo "make soak      let callers of every kind and broken servers loose on each other for SECONDS=$(SECONDS),"
 	@echo "               then play EXAMPLES=$(EXAMPLES) random histories of the ledger (hours; SEED=n draws again)"
+	@echo "make bench     measure the pool and its peers, and write docs/benchmarks.md (15 minutes, two cores;"
+	@echo "               BENCH_ARGS=\"--quick --workloads http2\" for less; BENCH_ARGS=--help tells more)"
 	@echo "make lint      look for mistakes and bad form (ruff)"
 	@echo "make format    put the code into form (ruff)"
 	@echo "make types     check the types (mypy)"
@@ -44,6 +48,12 @@ test: $(READY)/test
 soak: $(READY)/test
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	@LLM_POOL_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/engine/test_ledger_machine.py
+
+# What the peers bring along stays out of the tests' environment.
+bench: $(BENCH)/ready
+	@command -v nginx >/dev/null 2>&1 || test -x /usr/sbin/nginx || { \
+		echo "The benchmarks need nginx. On Debian or Ubuntu: sudo apt-get install nginx-light"; exit 1; }
+	@$(BENCH)/bin/python -m benchmarks $(BENCH_ARGS)
 
 lint: $(READY)/lint
 	@$(BIN)/ruff check .
@@ -65,12 +75,12 @@ nox: $(READY)/dev
 	@$(BIN)/nox
 
 clean:
-	rm -rf $(VENV) .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(BENCH) .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up. $(READY)/<extra> marks that an extra is installed as pyproject.toml and constraints.txt have it.
 
-$(BIN)/python:
+$(BIN)/python $(BENCH)/bin/python: %/bin/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 		echo "There is no program called $(PYTHON) here. Install Python 3.11 or newer, or name it:"; \
 		echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
@@ -80,9 +90,9 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments: its venv module is not installed."; \
 		echo "On Debian or Ubuntu: sudo apt-get install python3-venv"; exit 1; }
-	@echo "==> Making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv --clear $(VENV) || { \
-		rm -rf $(VENV); echo "The virtual environment could not be made; the reason stands above."; exit 1; }
+	@echo "==> Making a virtual environment in $* with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $* || { \
+		rm -rf $*; echo "The virtual environment could not be made; the reason stands above."; exit 1; }
 
 $(READY)/demo $(READY)/test $(READY)/lint $(READY)/dev: $(READY)/%: $(BIN)/python pyproject.toml constraints.txt
 	@echo "==> Installing what \"$*\" needs"
@@ -100,3 +110,10 @@ $(READY)/model: $(BIN)/python constraints.txt
 		echo "The demo goes on with a simulated upstream, and its answers say so."; \
 		echo "To try again: rm $@ and make demo"; }
 	@mkdir -p $(READY) && touch $@
+
+# A peer that cannot be installed is left out of the tables, which say why.
+$(BENCH)/ready: $(BENCH)/bin/python pyproject.toml constraints.txt benchmarks/install.py
+	@echo "==> Installing what the benchmarks need, and the peers"
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[bench]'
+	@$(BENCH)/bin/python -m benchmarks.install
+	@touch $@

@@ -1,60 +1,72 @@
-"""One client in a process of its own: ``python -m benchmarks.worker CLIENT URL CONCURRENCY CALLS``.
+"""One client at one work in a process of its own: ``python -m benchmarks.worker TASK``, both in JSON.
 
-Prints JSON: CPU seconds per call, calls per second, and the median and 99th percentile of a call's seconds.
+The task: ``client``, ``work`` and its ``parameters``, ``target``, ``loop``; ``core`` if not the client's own.
+Prints what was measured, and ``memory``, the most bytes that the process held. A library that is not there
+is no error, but ``missing``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
-import time
+from pathlib import Path
+from typing import Any, NoReturn
 
-import django
-from django.conf import settings
+from benchmarks.clients import AsyncClient, Target, load
+from benchmarks.machine import allow_files, client_core, pin, upstream_core
+from benchmarks.work import calls, distance, streams
 
-from benchmarks.clients import CLIENTS, Call
+__all__ = ["main"]
 
-
-async def _measure(call: Call, concurrency: int, calls: int) -> dict[str, float]:
-    await asyncio.gather(*(call() for _ in range(concurrency)))  # connections are open, code is warm
-    await _run(call, concurrency, calls // 4)
-    gc.collect()
-    wall, cpu = time.perf_counter(), time.process_time()
-    spans = await _run(call, concurrency, calls)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    spans.sort()
-    return {
-        "cpu": cpu / len(spans),
-        "rate": len(spans) / wall,
-        "p50": spans[len(spans) // 2],
-        "p99": spans[len(spans) * 99 // 100],
-    }
+WORKS = {
+    "calls": calls.calls,
+    "events": streams.events,
+    "held": streams.held,
+    "in_turn": distance.in_turn,
+    "burst": distance.burst,
+}
 
 
-async def _run(call: Call, concurrency: int, calls: int) -> list[float]:
-    spans: list[float] = []
+def main(task: dict[str, Any]) -> None:
+    """Carry out a task."""
+    target = Target(**task["target"])
+    try:
+        make = load(task["client"])
+    except ModuleNotFoundError as error:
+        _tell({"missing": error.name})
+    if issubclass(make, AsyncClient):
+        _loop(task["loop"]).run(_measure(make, target, task))
+    _tell(calls.threads(make(target), **task["parameters"]))
 
-    async def caller(count: int) -> None:
-        for _ in range(count):
-            began = time.perf_counter()
-            await call()
-            spans.append(time.perf_counter() - began)
 
-    await asyncio.gather(*(caller(calls // concurrency) for _ in range(concurrency)))
-    return spans
+async def _measure(make: type[AsyncClient], target: Target, task: dict[str, Any]) -> NoReturn:
+    _tell(await WORKS[task["work"]](make(target), **task["parameters"]))
 
 
-async def _main(name: str, url: str, concurrency: int, calls: int) -> None:
-    async with CLIENTS[name](url) as call:
-        print(json.dumps(await _measure(call, concurrency, calls)))
+def _tell(found: dict[str, Any]) -> NoReturn:
+    """Print it and end at once: nobody waits until all connections are closed in order."""
+    print(json.dumps({**found, "memory": _most_memory()}), flush=True)
+    os._exit(0)
+
+
+def _loop(name: str) -> asyncio.Runner:
+    if name == "asyncio":
+        return asyncio.Runner()
+    import uvloop
+
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def _most_memory() -> float:
+    """In bytes. ``getrusage`` would count what the parent held at the fork."""
+    status = Path("/proc/self/status").read_text()
+    return float(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 if __name__ == "__main__":
-    if len(os.sched_getaffinity(0)) > 1:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the upstream has the other
-    settings.configure(INSTALLED_APPS=["llm_pool"])
-    django.setup()
-    asyncio.run(_main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    given = json.loads(sys.argv[1])
+    pin(upstream_core() if given.get("core") == "upstream" else client_core())
+    allow_files()
+    main(given)

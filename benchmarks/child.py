@@ -1,0 +1,31 @@
+"""A worker as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from benchmarks.install import ROOT, interpreter
+
+__all__ = ["Failed", "work"]
+
+TIMEOUT = 150.0  # seconds
+
+
+class Failed(Exception):
+    """A client could not do its work."""
+
+
+def work(task: dict[str, Any]) -> dict[str, Any]:
+    """What ``benchmarks.worker`` says of a task. Raises Failed."""
+    command = [interpreter(task["client"]), "-m", "benchmarks.worker", json.dumps(task)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=ROOT)
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"not done after {TIMEOUT:g} s") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise Failed(next((line for line in reversed(lines) if not line.startswith(" ")), lines[-1]))
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

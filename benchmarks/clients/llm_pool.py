@@ -1,0 +1,98 @@
+"""``llm_pool``, as in a Django process whose server's event loop it has been told of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import django
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from benchmarks.clients.answers import text_of
+from benchmarks.clients.base import BODY, KEY, MESSAGES, MODEL, AsyncClient, Client, Target
+from llm_pool import pools
+from llm_pool.engine.portal import adopt_server_loop
+from llm_pool.middleware import PoolMiddleware
+
+__all__ = ["Complete", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]
+
+
+class Complete(AsyncClient):
+    """``pools["default"].acomplete`` and ``astream`` on the server's loop; nobody looks on."""
+
+    apps: tuple[str, ...] = ()
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        _set_up(target, self.apps)
+        adopt_server_loop()
+
+    async def prewarm(self) -> None:
+        pool = pools["default"]
+        await pool.aprewarm()
+        while not pool.stats().idle:  # noqa: ASYNC110  the pool tells nobody of a connection that is not needed yet
+            await asyncio.sleep(0.01)
+
+    async def complete(self) -> str:
+        completion = await pools["default"].acomplete(MESSAGES)
+        return completion.text
+
+    async def stream(self) -> AsyncIterator[str]:
+        async with pools["default"].astream(MESSAGES) as stream:
+            async for chunk in stream:
+                if chunk.text:
+                    yield chunk.text
+
+
+class ObservedComplete(Complete):
+    """``acomplete`` with metrics, from a request with the middleware: the call is all that the view does."""
+
+    apps = ("llm_pool",)
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._request, self._response = HttpRequest(), HttpResponse()
+        self._text = ""
+        self._middleware: Any = PoolMiddleware(self._view)
+
+    async def complete(self) -> str:
+        await self._middleware(self._request)
+        return self._text
+
+    async def _view(self, request: HttpRequest) -> HttpResponse:
+        self._text = await super().complete()
+        return self._response
+
+
+class HTTPXOnPool(Complete):
+    """``pools["default"].aclient``: httpx's client on the pool."""
+
+    async def complete(self) -> str:
+        response = await pools["default"].aclient.post("/chat/completions", json=BODY)
+        return text_of(response.json())
+
+
+class CompleteInThreads(Client):
+    """``pools["default"].complete``."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        _set_up(target)
+
+    def complete(self) -> str:
+        return pools["default"].complete(MESSAGES).text
+
+
+def _set_up(target: Target, apps: tuple[str, ...] = ()) -> None:
+    limits = {
+        "max_connections": target.connections,
+        "max_keepalive_connections": target.connections,
+        "min_connections": 1,
+        "max_waiting": 100_000,
+    }
+    pool = {"BASE_URL": target.url, "API_KEY": KEY, "MODEL": MODEL, "PROXY": "", "LIMITS": limits}
+    pool |= {"HTTP2": target.http2, "TLS": {"ca_file": target.ca_file}, "WARN_UTILIZATION": None}
+    settings.configure(INSTALLED_APPS=apps, LLM_POOL={"default": pool})
+    django.setup()

@@ -1,0 +1,10 @@
+"""The application, as uvicorn is given it."""
+
+from __future__ import annotations
+
+import os
+
+from llm_pool.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.project.settings")
+application = get_asgi_application()

@@ -1,0 +1,14 @@
+"""Each way at a path of its own, and the meter."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from benchmarks.project import views
+
+urlpatterns = [
+    path("pooled/v1/chat/completions", views.pooled),
+    path("shared/v1/chat/completions", views.shared),
+    path("per-request/v1/chat/completions", views.per_request),
+    path("meter", views.meter),
+]

@@ -1,0 +1,106 @@
+"""``docs/benchmarks.md`` and what stands beside it, from one run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.report.notes import METHOD, NOTES
+from benchmarks.report.plots import PLOTS, draw
+from benchmarks.report.table import verdict
+from benchmarks.report.units import cells
+from benchmarks.results import Measured, Results
+from benchmarks.rows import ROWS, outcome
+from benchmarks.workloads import WORKLOADS
+
+__all__ = ["write_document"]
+
+OURS = ("acomplete", "aclient", "complete", "llm_pool")
+
+
+def write_document(results: Results, folder: Path) -> None:
+    """Write ``benchmarks.md``, and ``benchmarks/`` with the plots and the measures in JSON."""
+    beside = folder / "benchmarks"
+    beside.mkdir(parents=True, exist_ok=True)
+    (beside / "results.json").write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    sections = [METHOD, _run(results), _goals(results), _losses(results)]
+    pictures = [
+        f"![{plot.title}]({path.relative_to(folder)})"
+        for plot in PLOTS
+        if (path := draw(plot, results, beside))
+    ]
+    sections += ["## Plots", *pictures, "## All measures", "Medians over the rounds."]
+    sections += [_workload(measured) for measured in results.measured.values()]
+    (folder / "benchmarks.md").write_text("\n\n".join(sections) + "\n")
+
+
+def _run(results: Results) -> str:
+    lines = [f"The last run: {results.date}, {results.seconds / 60:.0f} minutes.", ""]
+    lines += [f"- {name}: {value}" for name, value in results.machine.items()]
+    lines.append("- " + ", ".join(f"{name} {version}" for name, version in results.versions.items()))
+    return "\n".join(lines)
+
+
+def _goals(results: Results) -> str:
+    lines = []
+    for row in ROWS:
+        found = outcome(row, results)
+        measured = found.reason
+        if found.spread is not None:
+            least, most = row.shown(found.spread.least), row.shown(found.spread.most)
+            measured = f"**{row.shown(found.spread.median)}** ({least} to {most})"
+        goal = row.shown_goal or "none"
+        lines.append([row.work, row.contestant, row.against, goal, measured, verdict(found)])
+    headings = ["work", "who", "held against", "goal", "measured", ""]
+    return "## Goals\n\n" + _table(headings, _without_repeats(lines))
+
+
+def _losses(results: Results) -> str:
+    lines = ["## Where we lose", ""]
+    for row in ROWS:
+        found = outcome(row, results)
+        if found.holds is False and found.spread is not None:
+            value = f"`{row.contestant}` against {row.against} is {row.shown(found.spread.median)}"
+            workload = row.workload.removesuffix("-asyncio").removesuffix("-uvloop")
+            note = NOTES.get((workload, row.against), "")
+            lines.append(f"- {row.work}: {value}, and was to be {row.shown_goal}. {note}")
+    for measured in results.measured.values():
+        for peer, times in _cheaper(measured):
+            lines.append(f"- {WORKLOADS[measured.name].title}: {peer} needs {times:.2f} of our CPU.")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cheaper(measured: Measured) -> Iterator[tuple[str, float]]:
+    """Peers that need less CPU than the first contestant, which is ours, and how much of it."""
+    ours, *others = [contestant.label for contestant in WORKLOADS[measured.name].contestants]
+    theirs = measured.values(ours, "cpu")
+    for peer in others:
+        values = measured.values(peer, "cpu")
+        if ours.startswith(OURS) and not peer.startswith((*OURS, "floor")) and values and theirs:
+            times = statistics.median(one / other for one, other in zip(values, theirs, strict=True))
+            if times < 1:
+                yield peer, times
+
+
+def _workload(measured: Measured) -> str:
+    title = f"### {WORKLOADS[measured.name].title}"
+    if measured.not_run:
+        return f"{title}\n\nNot run: {measured.not_run}."
+    headings, lines = cells(measured)
+    skipped = "".join(f"\n\n{name} is skipped: {reason}" for name, reason in measured.skipped.items())
+    return f"{title}\n\n{_table(headings, lines)}{skipped}"
+
+
+def _table(headings: list[str], lines: list[list[str]]) -> str:
+    rule = ["---", *(["---"] if headings[0] else ["---:"]) * (len(headings) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *lines))
+
+
+def _without_repeats(lines: list[list[str]]) -> list[list[str]]:
+    """The first cell is written only where it changes."""
+    before = [None, *(line[0] for line in lines)]
+    return [
+        ["" if line[0] == last else line[0], *line[1:]] for line, last in zip(lines, before, strict=False)
+    ]

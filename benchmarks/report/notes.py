@@ -1,0 +1,36 @@
+"""What the document says beside the figures."""
+
+from __future__ import annotations
+
+__all__ = ["METHOD", "NOTES"]
+
+METHOD = """\
+# Benchmarks
+
+What this project claims about speed, and what `make bench` measured when it last ran. This file is written
+by that run: change `benchmarks/`, not it.
+
+## How it is measured
+
+- The upstream is a process of its own on another core than the client, and not the bottleneck: nginx for
+  whole answers of some 500 bytes, a small uvloop server for streams.
+- Each client is a fresh process in each round, and is used in the way its documentation recommends: one
+  client for all calls, unless it says otherwise.
+- The rounds are interleaved: all clients have their turn before the first has its next, so that a drift of
+  the machine hits all. A ratio is that of two clients in the same round; shown are its median and, in
+  parentheses, the least and the most.
+- CPU is the process's own, user and system, all threads, while calls are in full swing: every caller has
+  made a call before. Each caller makes the next call as soon as the last has its answer, so the rate and
+  the percentiles are those of a client that is kept busy. Where a client cannot keep up with a stream,
+  events come several at a time, which makes each cheaper: that flatters the slowest.
+- **The floor** is a bare `asyncio.Protocol` with httptools that sends bytes made beforehand, parses the
+  same JSON, wakes the task that waits, and does nothing else: no check, no timeout, no pool to speak of. No
+  Python on this loop can cost much less.
+- The provider 50 ms away is a network namespace behind two TUN devices and a wire that delays each packet,
+  so that the handshakes of TCP and TLS pay for the distance too.
+- `acomplete` is measured as it is where nobody looks on; `acomplete+metrics` with the middleware and
+  prometheus_client.
+"""
+
+NOTES: dict[tuple[str, str], str] = {}
+"""Why a goal is missed, where it is: by workload (without its loop) and what it was held against."""

@@ -1,0 +1,34 @@
+"""Measures as people read them."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.results import Measured
+
+__all__ = ["COLUMNS", "cells"]
+
+COLUMNS = {
+    "cpu": ("CPU each", lambda value: f"{value * 1e6:,.0f} µs" if value < 0.02 else f"{value * 1e3:,.0f} ms"),
+    "rate": ("per second", lambda value: f"{value:,.0f}"),
+    "per_cpu_second": ("per second of CPU", lambda value: f"{value:,.0f}"),
+    "wall": ("time", lambda value: f"{value * 1e3:,.0f} ms"),
+    "p50": ("p50", lambda value: f"{value * 1e3:,.1f} ms"),
+    "p99": ("p99", lambda value: f"{value * 1e3:,.1f} ms"),
+    "bytes": ("memory each", lambda value: f"{value / 1024:,.1f} KiB"),
+    "memory": ("peak memory", lambda value: f"{value / 2**20:,.0f} MiB"),
+}
+"""Metric: heading, and how a value is written."""
+
+
+def cells(measured: Measured) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines: medians over the rounds, in the order in which the contestants stand."""
+    metrics = [name for name in COLUMNS if any(name in each[0] for each in measured.rounds.values())]
+    lines = []
+    for contestant in measured.rounds:
+        line = [contestant]
+        for metric in metrics:
+            values = measured.values(contestant, metric)
+            line.append(COLUMNS[metric][1](statistics.median(values)) if values else "")
+        lines.append(line)
+    return ["", *(COLUMNS[name][0] for name in metrics)], lines

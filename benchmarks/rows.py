@@ -1,0 +1,159 @@
+"""The goals: what is held against what, and how far it may go."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from benchmarks.results import Results
+from benchmarks.workloads import ROUND_TRIP, WORKLOADS
+
+__all__ = ["ROWS", "Outcome", "Row", "Spread", "outcome"]
+
+
+class Spread(NamedTuple):
+    """A median and what the rounds lie between."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+Compare = Callable[[float, float], float]
+
+
+def ratio(one: float, other: float) -> float:
+    """How many times the other."""
+    return one / other
+
+
+def difference(one: float, other: float) -> float:
+    """How much more than the other."""
+    return one - other
+
+
+@dataclass(frozen=True)
+class Row:
+    """``contestant``'s ``metric`` in a workload, held against that of another, or against a ``yardstick``.
+
+    ``goal`` is the most that the median may be, or with ``at_least`` the least; None is no goal.
+    """
+
+    workload: str
+    contestant: str
+    against: str
+    goal: float | None
+    metric: str = "cpu"
+    compare: Compare = ratio
+    at_least: bool = False
+    yardstick: float | None = None
+
+    @property
+    def work(self) -> str:
+        """In words."""
+        return WORKLOADS[self.workload].title
+
+    def shown(self, value: float) -> str:
+        """A value of this row: a ratio without a unit, or milliseconds."""
+        if self.compare is difference:
+            return f"{value * 1e3:.1f} ms"
+        return f"{value:.3f}" if value < 0.995 else f"{value:.2f}"
+
+    @property
+    def shown_goal(self) -> str:
+        """ "at most 0.80"."""
+        if self.goal is None:
+            return ""
+        goal = f"{self.goal * 1e3:g} ms more" if self.compare is difference else f"{self.goal:g}"
+        return f"at {'least' if self.at_least else 'most'} {goal}"
+
+
+class Outcome(NamedTuple):
+    """What a row has come to; ``holds`` is None without a goal or a value, ``reason`` says why."""
+
+    row: Row
+    spread: Spread | None
+    holds: bool | None
+    reason: str = ""
+
+
+def outcome(row: Row, results: Results) -> Outcome:
+    """Hold the rounds of one against the same rounds of the other; the goal is for the median."""
+    measured = results.measured.get(row.workload)
+    if measured is None:
+        return Outcome(row, None, None, "not part of this run")
+    if measured.not_run:
+        return Outcome(row, None, None, measured.not_run)
+    ours = measured.values(row.contestant, row.metric)
+    if row.yardstick is None:
+        theirs = measured.values(row.against, row.metric)
+    else:
+        theirs = [row.yardstick] * len(ours)
+    for name, values in ((row.contestant, ours), (row.against, theirs)):
+        if not values:
+            return Outcome(row, None, None, f"{name}: {measured.skipped.get(name, 'not measured')}")
+    spread = Spread.of([row.compare(one, other) for one, other in zip(ours, theirs, strict=True)])
+    return Outcome(row, spread, _holds(row, spread.median))
+
+
+def _holds(row: Row, value: float) -> bool | None:
+    if row.goal is None:
+        return None
+    return value >= row.goal if row.at_least else value <= row.goal
+
+
+def _whole_answers(loop: str, concurrency: int, aclient: float) -> list[Row]:
+    workload = f"complete-{concurrency}-{loop}"
+    goals = {"httpx": 0.10, "openai": 0.10, "aiohttp": 0.80, "floor": 3.5}
+    rows = [Row(workload, "acomplete", peer, goal) for peer, goal in goals.items()]
+    return [*rows, Row(workload, "aclient", "httpx", aclient)]
+
+
+def _events(loop: str) -> list[Row]:
+    goals = {"floor": 1.35, "httpx": 0.5, "openai": 0.3, "aiohttp": 1.0}
+    return [Row(f"stream-{loop}", "acomplete", peer, goal) for peer, goal in goals.items()]
+
+
+def _in_turn(client: str, goal: float | None = None) -> Row:
+    return Row("in-turn", client, "20 round trips", goal, "wall", yardstick=20 * ROUND_TRIP)
+
+
+def _at_once(client: str, goal: float | None = None) -> Row:
+    return Row("burst", client, "one call on a new connection", goal, "wall")
+
+
+def _view(peer: str, goal: float) -> Row:
+    return Row("view", "llm_pool", peer, goal, "per_cpu_second", at_least=True)
+
+
+ROWS = [
+    *_whole_answers("asyncio", 50, aclient=0.20),
+    *_whole_answers("asyncio", 200, aclient=0.15),
+    *_whole_answers("uvloop", 50, aclient=0.20),
+    *_whole_answers("uvloop", 200, aclient=0.15),
+    Row("others-asyncio", "acomplete+metrics", "acomplete", None),
+    Row("growth", "acomplete, 1000", "acomplete, 10", 1.2),
+    Row("growth", "floor, 1000", "floor, 10", None),
+    *_events("asyncio"),
+    *_events("uvloop"),
+    Row("http2", "acomplete", "httpx", 0.35),
+    Row("threads", "complete", "httpx.Client", 0.4),
+    Row("threads", "complete", "openai.OpenAI", 0.2),
+    Row("threads", "complete", "requests", None),
+    _in_turn("acomplete", 1.05),
+    *map(_in_turn, ("httpx", "openai", "httpx, one per call", "openai, one per call")),
+    _at_once("acomplete", 1.1),
+    *map(_at_once, ("httpx", "httpx2", "aiohttp")),
+    Row("memory", "acomplete", "httpx", 0.5, "bytes"),
+    _view("openai, shared", 3.0),
+    _view("openai, one per request", 10.0),
+    Row("import", "llm_pool", "Django and httpx", 0.06, compare=difference),
+    Row("import", "llm_pool and its metrics", "Django and httpx", None, compare=difference),
+]

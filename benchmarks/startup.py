@@ -1,0 +1,33 @@
+"""What an import costs: a fresh interpreter with Django and httpx, and with one thing more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from benchmarks.install import ROOT
+from benchmarks.machine import client_core, pin
+
+__all__ = ["measure"]
+
+_DJANGO = "import django, httpx; from django.conf import settings; settings.configure({}); django.setup()"
+_POOL = _DJANGO.format('INSTALLED_APPS=["llm_pool"]') + "; from llm_pool import pools; pools"
+PROGRAMS = {
+    "Django and httpx": _DJANGO.format(""),
+    "llm_pool": "sys.modules['prometheus_client'] = None; " + _POOL,  # as where it is not installed
+    "llm_pool and its metrics": _POOL,
+    "openai": _DJANGO.format("") + "; import openai",
+}
+
+
+def measure(name: str) -> dict[str, float | str]:
+    """CPU seconds from the interpreter's start to its end."""
+    program = f"import sys; {PROGRAMS[name]}"
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, cwd=ROOT)
+    pin(client_core(), process.pid)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        return {"missing": name}
+    return {"cpu": usage.ru_utime + usage.ru_stime}

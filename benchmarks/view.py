@@ -1,0 +1,46 @@
+"""One Django view under uvicorn with one worker: requests per second of its CPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.child import work
+from benchmarks.clients import Target
+from benchmarks.machine import client_core
+from benchmarks.upstreams.process import free_port, running
+
+__all__ = ["measure"]
+
+CONCURRENCY = 32
+
+
+def measure(way: str, upstream: Target, directory: Path, seconds: float) -> dict[str, float | str]:
+    """``way`` is a path of the project. The driver shares the upstream's core."""
+    port = free_port()
+    command = ["env", f"BENCHMARK_UPSTREAM={upstream.url}", sys.executable, "-m", "uvicorn"]
+    command += ["benchmarks.project.asgi:application", "--port", str(port), "--log-level", "warning"]
+    with running(command, directory / "uvicorn.log", ("127.0.0.1", port), client_core()):
+        target = Target(f"http://127.0.0.1:{port}/{way}/v1")
+        _drive(target, seconds / 4)
+        before = _meter(port)
+        driven = _drive(target, seconds)
+        after = _meter(port)
+    answered, cpu = after["answered"] - before["answered"], after["cpu"] - before["cpu"]
+    return {**driven, "cpu": cpu / answered, "per_cpu_second": answered / cpu}
+
+
+def _drive(target: Target, seconds: float) -> dict[str, float]:
+    task = {"client": "floor", "work": "calls", "loop": "uvloop", "core": "upstream"}
+    task |= {"target": asdict(target), "parameters": {"concurrency": CONCURRENCY, "seconds": seconds}}
+    found = work(task)
+    return {name: found[name] for name in ("rate", "p50", "p99")}
+
+
+def _meter(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/meter", timeout=10) as response:
+        found: dict[str, float] = json.load(response)
+    return found

@@ -1,0 +1,1 @@
+"""What a client is given to do, and what is measured of it meanwhile."""

@@ -1,0 +1,108 @@
+"""Whole answers, so many callers at a time: on an event loop, or in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from benchmarks.clients import AsyncClient, Client
+from benchmarks.upstreams.answers import TEXT
+
+__all__ = ["Meter", "calls", "percentile", "threads"]
+
+WARM_UP = 0.3  # of the time that is measured
+LONGEST = 8.0  # seconds, however slow the client is
+
+
+async def calls(client: AsyncClient, *, concurrency: int, seconds: float) -> dict[str, float]:
+    """So many callers on one loop, each with one call at a time."""
+    spans: list[float] = []
+    stopped = False
+
+    async def caller() -> None:
+        began = time.perf_counter()
+        while not stopped:
+            assert await client.complete() == TEXT
+            ended = time.perf_counter()
+            spans.append(ended - began)
+            began = ended
+
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(concurrency):
+            callers.create_task(caller())
+        await _lasting(seconds * WARM_UP, spans, concurrency)
+        with Meter(spans) as meter:
+            await _lasting(seconds, spans, concurrency)
+        stopped = True
+    return meter.per_call
+
+
+async def _lasting(seconds: float, spans: list[float], calls: int) -> None:
+    """So long, and until so many calls have ended, so that each caller counts; but not for ever."""
+    began, before = time.perf_counter(), len(spans)
+    await asyncio.sleep(seconds)
+    while len(spans) - before < calls and time.perf_counter() - began < LONGEST:  # noqa: ASYNC110
+        await asyncio.sleep(seconds / 10)
+
+
+def threads(client: Client, *, concurrency: int, seconds: float) -> dict[str, float]:
+    """So many threads, each with one call at a time."""
+    spans: list[float] = []
+    stopped = threading.Event()
+
+    def caller() -> None:
+        began = time.perf_counter()
+        while not stopped.is_set():
+            assert client.complete() == TEXT
+            ended = time.perf_counter()
+            spans.append(ended - began)
+            began = ended
+
+    with ThreadPoolExecutor(concurrency) as callers:
+        running = [callers.submit(caller) for _ in range(concurrency)]
+        wait(running, timeout=seconds * WARM_UP, return_when=FIRST_EXCEPTION)
+        with Meter(spans) as meter:
+            wait(running, timeout=seconds, return_when=FIRST_EXCEPTION)
+        stopped.set()
+        for each in running:
+            each.result()
+    return meter.per_call
+
+
+class Meter:
+    """A window of calls in full swing: so a start, where all call at once, does not count.
+
+    ``spans`` grows by the seconds of each call that ends. CPU is that of all threads, user and system.
+    """
+
+    def __init__(self, spans: list[float]) -> None:
+        self._spans = spans
+        self.per_call: dict[str, float] = {}
+
+    def __enter__(self) -> Meter:
+        gc.collect()
+        self._before = len(self._spans)
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
+        spans = self._spans[self._before :]
+        if spans:
+            self.per_call = {
+                "cpu": cpu / len(spans),
+                "rate": len(spans) / wall,
+                "p50": percentile(spans, 50),
+                "p99": percentile(spans, 99),
+            }
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -1,0 +1,124 @@
+"""Who is measured at what, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ROUND_TRIP", "WORKLOADS", "Contestant", "Workload"]
+
+ROUND_TRIP = 0.05  # seconds to the provider that is far away
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A client under a name; ``parameters`` differ from the workload's."""
+
+    label: str
+    client: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A work, and who does it. ``upstream`` is one that ``rounds`` can start."""
+
+    name: str
+    title: str
+    work: str
+    upstream: str
+    contestants: tuple[Contestant, ...]
+    parameters: Mapping[str, Any]
+    loop: str = "asyncio"
+    rounds: int = 5
+
+
+def _these(*names: str) -> tuple[Contestant, ...]:
+    return tuple(Contestant(name, name) for name in names)
+
+
+RIVALS = _these("acomplete", "floor", "aclient", "httpx", "openai", "aiohttp")
+OTHERS = _these(
+    "acomplete",
+    "acomplete+metrics",
+    "httpx2",
+    "httpx-aiohttp",
+    "openai+aiohttp",
+    "anthropic",
+    "litellm",
+    "niquests",
+    "pyreqwest",
+)
+STREAMERS = _these("acomplete", "floor", "httpx", "openai", "aiohttp")
+SIZES = tuple(
+    Contestant(f"{client}, {number}", client, {"concurrency": number})
+    for client in ("acomplete", "floor")
+    for number in (10, 1000)
+)
+HTTP2 = _these("acomplete", "aclient", "httpx", "httpx2", "pyreqwest")
+THREADS = _these("complete", "httpx.Client", "openai.OpenAI", "requests")
+HOLDERS = _these("acomplete", "floor", "httpx")
+IN_TURN = _these("acomplete", "httpx", "openai", "httpx, one per call", "openai, one per call")
+AT_ONCE = (
+    Contestant("one call on a new connection", "floor", {"calls": 1}),
+    *_these("acomplete", "httpx", "httpx2", "aiohttp"),
+)
+VIEWS = (
+    Contestant("llm_pool", "pooled"),
+    Contestant("openai, shared", "shared"),
+    Contestant("openai, one per request", "per-request"),
+)
+STARTS = _these("Django and httpx", "llm_pool", "llm_pool and its metrics", "openai")
+
+
+def _complete(concurrency: int, loop: str, rounds: int) -> Workload:
+    title = f"Whole answers, HTTP/1.1, {concurrency} concurrent, {loop}"
+    parameters = {"concurrency": concurrency, "seconds": 1.2}
+    return Workload(
+        f"complete-{concurrency}-{loop}", title, "calls", "http", RIVALS, parameters, loop, rounds
+    )
+
+
+def _others(loop: str, rounds: int) -> Workload:
+    title = f"Whole answers, HTTP/1.1, 50 concurrent, {loop}: everybody else"
+    return Workload(
+        f"others-{loop}", title, "calls", "http", OTHERS, {"concurrency": 50, "seconds": 0.8}, loop, rounds
+    )
+
+
+def _streams(loop: str, rounds: int) -> Workload:
+    title = f"100 streams, one event per 20 ms each, {loop}"
+    parameters = {"concurrency": 100, "seconds": 1.5}
+    return Workload(f"stream-{loop}", title, "events", "events", STREAMERS, parameters, loop, rounds)
+
+
+def _all() -> list[Workload]:
+    growth = "Whole answers, HTTP/1.1: 1,000 concurrent against 10"
+    http2 = "Whole answers, HTTP/2 over TLS, 50 concurrent"
+    threads = "Whole answers from 32 threads"
+    in_turn = "20 calls in turn, 50 ms away"
+    burst = "50 calls at once on a cold pool, HTTP/2, 50 ms away"
+    view = "A Django view under uvicorn, one worker, 32 concurrent"
+    start = "The start of an interpreter"
+    return [
+        _complete(50, "asyncio", 5),
+        _complete(200, "asyncio", 3),
+        _complete(50, "uvloop", 3),
+        _complete(200, "uvloop", 3),
+        _others("asyncio", 3),
+        _others("uvloop", 2),
+        Workload("growth", growth, "calls", "http", SIZES, {"seconds": 1.5}),
+        _streams("asyncio", 4),
+        _streams("uvloop", 3),
+        Workload("http2", http2, "calls", "tls", HTTP2, {"concurrency": 50, "seconds": 1.2}),
+        Workload("threads", threads, "threads", "http", THREADS, {"concurrency": 32, "seconds": 1.2}),
+        Workload("in-turn", in_turn, "in_turn", "far", IN_TURN, {"calls": 20}, rounds=3),
+        Workload("burst", burst, "burst", "far", AT_ONCE, {"calls": 50}),
+        Workload("memory", "2,000 open streams", "held", "silence", HOLDERS, {"concurrency": 2000}, rounds=1),
+        Workload("view", view, "view", "http", VIEWS, {"seconds": 2.0}, rounds=3),
+        Workload("import", start, "startup", "none", STARTS, {}, rounds=9),
+    ]
+
+
+WORKLOADS = {workload.name: workload for workload in _all()}
