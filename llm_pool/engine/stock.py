@@ -132,7 +132,7 @@ class Stock:
         if entry.streams < entry.capacity:
             entry.lane.available[entry] = None
         if not entry.streams:
-            self._rest(entry)
+            self._rest(entry, entry.idle_since)
 
     def newest_available(self, lane: Lane, now: float, orders: list[Order]) -> Entry | None:
         """Last in, first out: those used least come to the end of their time."""
@@ -164,9 +164,8 @@ class Stock:
         if reason is not None:
             self.close(entry, reason, orders)
             return
-        if entry.expires_at <= now:
-            entry.idle_since = now  # kept for the minimum, for another while
-        self._rest(entry)
+        kept = entry.expires_at <= now  # for the minimum, for another while
+        self._rest(entry, now if kept else entry.idle_since)
 
     def surplus(self, bound: Bound) -> Entry | None:
         """The connection that has idled longest, if too many idle, or there are too many in all."""
@@ -180,7 +179,7 @@ class Stock:
         for entry in self.entries:
             self._limit_lifetime(entry)
         for entry in list(self.bound.idle):
-            self._rest(entry)
+            self._rest(entry, entry.idle_since)
 
     @property
     def minimum(self) -> int:
@@ -211,14 +210,14 @@ class Stock:
             entry.lane.available.pop(entry, None)
             entry.lane.shut -= not entry.capacity
 
-    def _rest(self, entry: Entry) -> None:
+    def _rest(self, entry: Entry, since: float) -> None:
         entry.used = True
         for bound in entry.lane.bounds:
             bound.idle[entry] = None
         longest = inf if self.limits.keepalive_expiry is None else self.limits.keepalive_expiry
         if entry.hint is not None:
             longest = min(longest, entry.hint - min(HINT_MARGIN, entry.hint / 2))
-        entry.expires_at = entry.idle_since + longest
+        entry.expires_at = since + longest
         when = min(entry.expires_at, entry.retire_at)
         if when < inf:
             self.alarms.set(when, entry)

@@ -127,6 +127,18 @@ def test_after_a_burst_the_minimum_stays() -> None:
     assert len(world.dials) == 1
 
 
+def test_what_was_kept_for_the_minimum_goes_when_that_is_lowered() -> None:
+    """Scenario 51: its time was up long before."""
+    world = make(min_connections=1, keepalive_expiry=30.0)
+    world.do("prewarm", world.ledger.lane(origin("a"), "portal"))
+    world.connect()
+    world.tick(30.0)
+    assert len(world.idle()) == 1
+    world.do("resize", Limits(min_connections=0, keepalive_expiry=30.0, max_lifetime=None))
+    world.tick(0.0)
+    assert reasons(world) == ["expired"]
+
+
 def test_where_nothing_may_idle_nothing_is_prewarmed() -> None:
     """Scenario 13: it would be looked at again and again, for ever."""
     world = make(min_connections=1, keepalive_expiry=0.0)
