@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from asgiref.sync import async_to_sync
 
 from llm_pool.calls import Call, Caller
-from llm_pool.checkup import CheckReport, Sizing, checkup
 from llm_pool.completions import Completion
 from llm_pool.conf import PoolSettings
 from llm_pool.engine import Marks, PoolStats
@@ -18,6 +17,9 @@ from llm_pool.sender import Answer, Sender
 from llm_pool.sources import timing_of
 from llm_pool.streams import AsyncCompletionStream, CompletionStream
 from llm_pool.transports.foreign import make_pool
+
+if TYPE_CHECKING:
+    from llm_pool.checkup import CheckReport
 
 __all__ = ["LLMPool"]
 
@@ -107,6 +109,8 @@ class LLMPool:
         connections of its own, beside the pool's: it sees what a new process would see. The pool's size is
         held against the calls that it has carried so far. Raises nothing.
         """
+        from llm_pool.checkup import Sizing, checkup  # noqa: PLC0415  most processes never check
+
         stats = self.stats()
         load = Sizing.from_stats(stats, time.monotonic() - self._made_at)
         return await checkup(self.settings, timeout=timeout, live=live, load=load)
