@@ -50,10 +50,22 @@ class _Stream:
     body: bytearray = field(default_factory=bytearray)
 
 
+class _Patient(h2.connection.H2Connection):
+    """Does not end the connection for a stream too many: the client may not have heard of the limit yet."""
+
+    @property
+    def open_inbound_streams(self) -> int:
+        return 0
+
+    @property
+    def has_too_many(self) -> bool:
+        return super().open_inbound_streams > self.local_settings.max_concurrent_streams
+
+
 class _Peer:
     def __init__(self, server: SoakServer, conn: ServerConnection) -> None:
         self.server, self.conn = server, conn
-        self.h2 = h2.connection.H2Connection(CONFIG)
+        self.h2 = _Patient(CONFIG)
         self.replies: set[asyncio.Task[None]] = set()
         self._streams: dict[int, _Stream] = {}
         self._last: int | None = None  # the last stream that is served, after a GOAWAY
@@ -91,6 +103,9 @@ class _Peer:
 
     def _on(self, event: h2.events.Event) -> None:
         match event:
+            case h2.events.RequestReceived() if self.h2.has_too_many:
+                self.server.record.fault("h2: one too many")
+                self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             case h2.events.RequestReceived():
                 headers = dict(event.headers)
                 self._streams[event.stream_id] = _Stream(event.stream_id, headers[":path"], headers)
