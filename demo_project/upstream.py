@@ -28,6 +28,7 @@ HOST = "127.0.0.1"
 MODEL = "SmolLM2-135M-Instruct"
 ROUND_TRIP = 0.05  # seconds, from here to "far" and back
 SLOTS = 4  # answers at once
+CONNECTIONS = 64  # each takes a thread for as long as it is open, and what comes beyond them is not heard
 CONTEXT = 4096  # tokens, for each of them
 
 
@@ -59,6 +60,7 @@ async def model_upstream() -> AsyncIterator[int]:
     params.hostnames = [HOST]
     params.port = 0
     params.n_parallel = SLOTS
+    params.n_threads_http = CONNECTIONS
     params.n_ctx = SLOTS * CONTEXT
     params.verbosity = 1
     if key := os.environ.get("DEMO_UPSTREAM_KEY"):
