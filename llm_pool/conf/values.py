@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 __all__ = ["HIDDEN", "Invalid", "Kind", "Problem", "Reader", "count", "seconds", "switch", "text"]
 
 HIDDEN = "(hidden)"
-SETTING, UNKNOWN, TYPE, VALUE, KEY = "E001", "E002", "E003", "E004", "E005"
+SETTING, UNKNOWN, TYPE, VALUE = "E001", "E002", "E003", "E004"
 
 
 class Problem(NamedTuple):

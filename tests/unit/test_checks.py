@@ -38,12 +38,7 @@ LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
         ({**LOCAL, "MODEL": 5}, ["llm_pool.E003"]),
         ({**LOCAL, "LIMITS": {"max_connections": 0}}, ["llm_pool.E004"]),
         ({"LIMIT": 1, "MODEL": 5}, ["llm_pool.E002", "llm_pool.E003"]),
-        ({**LOCAL, "TLS": {"verify": False}}, ["llm_pool.W001"]),
         ({}, ["llm_pool.W002"]),
-        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": SECRET}, ["llm_pool.W003"]),
-        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": ""}, []),
-        ({**LOCAL, "API_KEY": SECRET}, []),
-        ({"BASE_URL": "http://x/v1", "API_KEY": SECRET, "UDS": "/run/x"}, []),
         ({**LOCAL, "TLS": {"ca_file": "/no/such.pem"}}, ["llm_pool.E006"]),
         ({**LOCAL, "TLS": {"client_cert": ("/no/a", "/no/b", SECRET)}}, ["llm_pool.E006", "llm_pool.E006"]),
         ({**LOCAL, "TLS": {"client_cert": "/no/a"}}, ["llm_pool.E006"]),
@@ -103,12 +98,28 @@ def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> Non
     assert ids(settings, {**LOCAL, "TLS": {"ca_file": pem}}) == []
 
 
-def test_a_deployment_needs_its_key(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ids(settings, {}, check_deployment) == ["llm_pool.E005"]
-    assert ids(settings, LOCAL, check_deployment) == []
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({**LOCAL, "TLS": {"verify": False}}, ["llm_pool.W001"]),
+        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": SECRET}, ["llm_pool.W003"]),
+        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": ""}, []),
+        ({**LOCAL, "API_KEY": SECRET}, []),
+        ({"BASE_URL": "http://x/v1", "API_KEY": SECRET, "UDS": "/run/x"}, []),
+        ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # what is broken is told of by the other check
+    ],
+)
+def test_a_deployment_is_asked_for_more(settings: Any, given: Any, expected: list[str]) -> None:
+    assert ids(settings, given, check_deployment) == expected
+    assert not set(expected) & set(ids(settings, given))
+
+
+def test_a_missing_key_is_told_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.LLM_POOL = {"default": {}}
+    found = checks.run_checks(tags=["llm_pool"], include_deployment_checks=True)
+    assert [message.id for message in found] == ["llm_pool.W002"]
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    assert ids(settings, {}, check_deployment) == []
-    assert ids(settings, {}) == []
+    assert checks.run_checks(tags=["llm_pool"], include_deployment_checks=True) == []
 
 
 def test_the_checks_of_the_tests_own_settings_find_nothing() -> None:
