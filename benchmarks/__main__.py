@@ -7,34 +7,34 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.install import ROOT
-from benchmarks.machine import facts, versions
+from benchmarks.facts import machine, versions
 from benchmarks.report.document import write_document
 from benchmarks.report.table import print_goals, print_workload
 from benchmarks.results import Results
 from benchmarks.rounds import run
 from benchmarks.workloads import WORKLOADS
 
-DOCS = ROOT / "docs"
-JSON = "results.json"
+FILE_WIDTH = 130  # columns, where no terminal says how many
 
 
 def main() -> None:
     """Measure, print, and write what was measured."""
     options = _options()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     if options.report:
         results = Results.from_json(json.loads(options.report.read_text()))
-        for measured in results.measured.values():
-            print_workload(measured, console)
     else:
         results = _measure(options, console)
+    for measured in results.measured.values():
+        print_workload(measured, console)
     print_goals(results, console)
     if options.output is not None:
         write_document(results, options.output)
@@ -42,17 +42,15 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace, console: Console) -> Results:
-    results = Results(f"{datetime.now(UTC):%Y-%m-%d}", 0.0, facts(), versions())
+    workloads = [WORKLOADS[name] for name in options.workloads]
+    if options.rounds:
+        workloads = [replace(workload, rounds=options.rounds) for workload in workloads]
     began = time.monotonic()
-    for name in options.workloads:
-        workload = WORKLOADS[name]
-        rounds = options.rounds or (2 if options.quick else workload.rounds)
-        with console.status(workload.title) as status:
-            measured = run(workload, rounds, 0.2 if options.quick else 1.0, status.update)
-        results.measured[name] = measured
-        print_workload(measured, console)
-    results.seconds = time.monotonic() - began
-    return results
+    with console.status("") as status:
+        scale = 0.2 if options.quick else 1.0
+        measured = run(workloads, options.minutes * 60, scale, status.update)
+    seconds = time.monotonic() - began
+    return Results(f"{datetime.now(UTC):%Y-%m-%d}", seconds, machine(), versions(), measured)
 
 
 def _options() -> argparse.Namespace:
@@ -60,8 +58,11 @@ def _options() -> argparse.Namespace:
     names = list(WORKLOADS)
     some = f"some of: {', '.join(names)}"
     parser.add_argument("--workloads", nargs="+", metavar="NAME", choices=names, default=names, help=some)
-    parser.add_argument("--rounds", type=int, help="of every workload; each has its own number")
-    parser.add_argument("--quick", action="store_true", help="two short rounds of each: to see that it runs")
+    parser.add_argument(
+        "--rounds", type=int, help="of every workload; each has its own number if nothing is said"
+    )
+    parser.add_argument("--quick", action="store_true", help="short turns: to see that it runs")
+    parser.add_argument("--minutes", type=float, default=14.0, help="no round begins that would end later")
     parser.add_argument(
         "--output", type=Path, help="a folder for benchmarks.md, with plots and JSON beneath it"
     )

@@ -12,7 +12,7 @@ import sys
 import venv
 from pathlib import Path
 
-__all__ = ["interpreter", "why_missing"]
+__all__ = ["ROOT", "interpreter", "site_packages", "why_missing"]
 
 ROOT = Path(__file__).parents[1]
 TOGETHER = (
@@ -33,6 +33,11 @@ def interpreter(client: str) -> str:
     """The Python that has what this client needs."""
     own = _apart(client)
     return str(own) if own.exists() else sys.executable
+
+
+def site_packages() -> list[str]:
+    """Where the libraries are, those included that have an environment of their own."""
+    return [*sys.path, *map(str, Path(sys.prefix).glob("apart/*/lib/python*/site-packages"))]
 
 
 def why_missing(module: str) -> str:

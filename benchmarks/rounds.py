@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,29 +20,47 @@ from benchmarks.upstreams.streaming import streaming
 from benchmarks.workloads import ROUND_TRIP, Contestant, Workload
 from tests.servers.programs import ProgramMissing
 
-__all__ = ["run"]
+__all__ = ["run", "run_round"]
 
 Progress = Callable[[str], None]
 
 
-def run(workload: Workload, rounds: int, scale: float, progress: Progress) -> Measured:
-    """All rounds of a workload; durations are multiplied by ``scale``."""
-    measured = Measured(workload.name)
+def run(
+    workloads: Sequence[Workload], seconds: float, scale: float, progress: Progress
+) -> dict[str, Measured]:
+    """The first round of all workloads, then the second of all, and so on, each as often as it wants.
+
+    A round that would not end within so many seconds in all is left out. ``scale`` is for all durations.
+    """
+    began = time.monotonic()
+    measured = {workload.name: Measured(workload.name) for workload in workloads}
+    lasted = dict.fromkeys(measured, 0.0)
+    for number in range(max(workload.rounds for workload in workloads)):
+        for workload in workloads:
+            found, start = measured[workload.name], time.monotonic()
+            if number >= workload.rounds or found.not_run:
+                continue
+            if start - began + lasted[workload.name] > seconds:
+                found.not_run = "" if found.rounds else f"{seconds / 60:g} minutes were over"
+                continue
+            run_round(workload, number, found, scale, progress)
+            lasted[workload.name] = time.monotonic() - start
+    return measured
+
+
+def run_round(workload: Workload, number: int, measured: Measured, scale: float, progress: Progress) -> None:
+    """One round: the contestants have their turns in one order, in the next round in the other."""
     with contextlib.ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         try:
             target = running.enter_context(_upstream(workload, directory))
         except (ProgramMissing, link.LinkImpossible) as error:
             measured.not_run = str(error)
-            return measured
-        for number in range(rounds):
-            order = workload.contestants if number % 2 == 0 else workload.contestants[::-1]
-            for contestant in order:
-                if contestant.label in measured.skipped:
-                    continue
-                progress(f"{workload.name}: round {number + 1} of {rounds}, {contestant.label}")
+            return
+        for contestant in workload.contestants[:: -1 if number % 2 else 1]:
+            if contestant.label not in measured.skipped:
+                progress(f"Round {number + 1}: {workload.title}: {contestant.label}")
                 _turn(workload, contestant, target, scale, measured)
-    return measured
 
 
 def _turn(
@@ -78,7 +97,7 @@ def _upstream(workload: Workload, directory: Path) -> Iterator[Target]:
             with nginx(directory, tls=workload.upstream == "tls") as target:
                 yield target
         case "events":
-            with streaming(directory, interval=0.02, streams=100) as target:
+            with streaming(directory, interval=0.02, streams=workload.parameters["concurrency"]) as target:
                 yield target
         case "silence":
             with streaming(directory, interval=3600, streams=1_000_000) as target:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+from benchmarks.child import Failed
 from benchmarks.install import ROOT
 from benchmarks.machine import client_core, pin
 
@@ -24,10 +25,15 @@ PROGRAMS = {
 def measure(name: str) -> dict[str, float | str]:
     """CPU seconds from the interpreter's start to its end."""
     program = f"import sys; {PROGRAMS[name]}"
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT)
     pin(client_core(), process.pid)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        said = stderr.read()
+    if "No module named 'openai'" in said:
+        return {"missing": "openai"}
     if process.returncode:
-        return {"missing": name}
+        raise Failed(said.strip().splitlines()[-1])
     return {"cpu": usage.ru_utime + usage.ru_stime}

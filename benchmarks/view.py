@@ -6,6 +6,7 @@ import json
 import sys
 import urllib.request
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.child import work
@@ -20,6 +21,8 @@ CONCURRENCY = 32
 
 def measure(way: str, upstream: Target, directory: Path, seconds: float) -> dict[str, float | str]:
     """``way`` is a path of the project. The driver shares the upstream's core."""
+    if way != "pooled" and find_spec("openai") is None:
+        return {"missing": "openai"}
     port = free_port()
     command = ["env", f"BENCHMARK_UPSTREAM={upstream.url}", sys.executable, "-m", "uvicorn"]
     command += ["benchmarks.project.asgi:application", "--port", str(port), "--log-level", "warning"]

@@ -42,7 +42,11 @@ def main(task: dict[str, Any]) -> None:
 
 
 async def _measure(make: type[AsyncClient], target: Target, task: dict[str, Any]) -> NoReturn:
-    _tell(await WORKS[task["work"]](make(target), **task["parameters"]))
+    try:
+        found = await WORKS[task["work"]](make(target), **task["parameters"])
+    except ExceptionGroup as group:  # the callers fail alike: one says it shorter than all
+        raise group.exceptions[0] from None
+    _tell(found)
 
 
 def _tell(found: dict[str, Any]) -> NoReturn:

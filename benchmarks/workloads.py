@@ -106,7 +106,7 @@ def _all() -> list[Workload]:
         _complete(200, "asyncio", 3),
         _complete(50, "uvloop", 3),
         _complete(200, "uvloop", 3),
-        _others("asyncio", 3),
+        _others("asyncio", 2),
         _others("uvloop", 2),
         Workload("growth", growth, "calls", "http", SIZES, {"seconds": 1.5}),
         _streams("asyncio", 4),

@@ -6,5 +6,5 @@ import os
 
 from llm_pool.asgi import get_asgi_application
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.project.settings")
+os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.project.settings"
 application = get_asgi_application()

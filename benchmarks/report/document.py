@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.report.notes import METHOD, NOTES
@@ -15,7 +15,7 @@ from benchmarks.results import Measured, Results
 from benchmarks.rows import ROWS, outcome
 from benchmarks.workloads import WORKLOADS
 
-__all__ = ["write_document"]
+__all__ = ["text", "write_document"]
 
 OURS = ("acomplete", "aclient", "complete", "llm_pool")
 
@@ -25,15 +25,16 @@ def write_document(results: Results, folder: Path) -> None:
     beside = folder / "benchmarks"
     beside.mkdir(parents=True, exist_ok=True)
     (beside / "results.json").write_text(json.dumps(results.as_json(), indent=1) + "\n")
-    sections = [METHOD, _run(results), _goals(results), _losses(results)]
-    pictures = [
-        f"![{plot.title}]({path.relative_to(folder)})"
-        for plot in PLOTS
-        if (path := draw(plot, results, beside))
-    ]
-    sections += ["## Plots", *pictures, "## All measures", "Medians over the rounds."]
-    sections += [_workload(measured) for measured in results.measured.values()]
-    (folder / "benchmarks.md").write_text("\n\n".join(sections) + "\n")
+    drawn = [(plot.title, draw(plot, results, beside)) for plot in PLOTS]
+    pictures = [f"![{title}]({path.relative_to(folder)})" for title, path in drawn if path is not None]
+    (folder / "benchmarks.md").write_text(text(results, pictures))
+
+
+def text(results: Results, pictures: Sequence[str] = ()) -> str:
+    """The document, with these pictures."""
+    workloads = [_workload(measured) for measured in results.measured.values()]
+    sections = [METHOD, _run(results), _goals(results), _losses(results), *pictures]
+    return "\n\n".join([*sections, "## All measures", "Medians over the rounds of each.", *workloads]) + "\n"
 
 
 def _run(results: Results) -> str:

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from benchmarks.results import Results
 from benchmarks.rows import Spread
 from benchmarks.workloads import WORKLOADS
@@ -45,6 +42,9 @@ PLOTS = [
 
 def draw(plot: Plot, results: Results, folder: Path) -> Path | None:
     """The chart's file; None where nothing of it was measured. The whiskers are the least and the most."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     spreads: dict[str, Spread] = {}
     for workload in plot.workloads:
         measured = results.measured.get(workload)

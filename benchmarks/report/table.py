@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from rich.console import Console
 from rich.table import Table
 
@@ -11,6 +13,9 @@ from benchmarks.rows import ROWS, Outcome, outcome
 from benchmarks.workloads import WORKLOADS
 
 __all__ = ["print_goals", "print_workload", "verdict"]
+
+WIDTHS = (24, 28, 18, 9, 20, 13)
+COLOURS = {True: "green", False: "red", None: ""}
 
 
 def print_workload(measured: Measured, console: Console) -> None:
@@ -30,33 +35,21 @@ def print_workload(measured: Measured, console: Console) -> None:
 
 
 def print_goals(results: Results, console: Console) -> None:
-    """Every row that this run has to do with."""
-    table = Table(title="Goals", title_justify="left", title_style="bold")
-    for heading in ("work", "", "against", "goal", "measured", "between", ""):
-        table.add_column(heading)
-    work = ""
-    for row in ROWS:
-        if row.workload not in results.measured:
-            continue
-        found = outcome(row, results)
-        shown = row.work if row.work != work else ""
-        work = row.work
-        measured, between = "", found.reason
-        if found.spread is not None:
-            measured = row.shown(found.spread.median)
-            between = f"{row.shown(found.spread.least)} to {row.shown(found.spread.most)}"
-        colour = {True: "green", False: "red", None: ""}[found.holds]
-        table.add_row(
-            shown,
-            row.contestant,
-            row.against,
-            row.shown_goal,
-            measured,
-            between,
-            verdict(found),
-            style=colour,
-        )
-    console.print(table)
+    """Every row that this run has to do with, work by work."""
+    rows = [row for row in ROWS if row.workload in results.measured]
+    for work, group in groupby(rows, key=lambda row: row.work):
+        table = Table(title=work, title_justify="left", title_style="bold", box=None, show_header=False)
+        for width in WIDTHS:
+            table.add_column(width=width)
+        for row in group:
+            found = outcome(row, results)
+            measured, between = "", found.reason
+            if found.spread is not None:
+                measured, least, most = map(row.shown, found.spread)
+                between = f"{least} to {most}"
+            told = (row.contestant, row.against, row.shown_goal, measured, between, verdict(found))
+            table.add_row(*told, style=COLOURS[found.holds])
+        console.print(table)
 
 
 def verdict(found: Outcome) -> str:
