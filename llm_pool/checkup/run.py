@@ -51,7 +51,9 @@ class _Checkup:
         self, settings: PoolSettings, timeout: float, live: int, load: Sizing | None, announce: Announce
     ) -> None:
         self._settings = settings
-        self._config = replace(settings.pool, timeouts=_bounded(settings.pool.timeouts, timeout))
+        # What crowds the check's own connections is the check: no reason to warn of it.
+        timeouts = _bounded(settings.pool.timeouts, timeout)
+        self._config = replace(settings.pool, timeouts=timeouts, warn_utilization=None)
         self._live = live
         self._announce = announce
         self._key: str | None = None

@@ -20,6 +20,7 @@ from llm_pool import pools
 from llm_pool.checkup import Level, Sizing, Verdict
 from llm_pool.checkup.machine import Server, settings_step
 from llm_pool.conf import load
+from llm_pool.engine import clerk
 from tests.checkup.conftest import assert_snapshot, codes
 from tests.servers.behaviours import json_reply, reply
 
@@ -95,7 +96,11 @@ def test_numbers_that_cannot_be(arguments: str) -> None:
         call_command("llmpool_check", *arguments.split())
 
 
-def test_live_makes_calls_at_once(run: Run, run_json: RunJSON, provider: Provider, serve: Serve) -> None:
+def test_live_makes_calls_at_once(
+    run: Run, run_json: RunJSON, provider: Provider, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[object] = []
+    monkeypatch.setattr(clerk, "warn_of_crowding", lambda *told: warnings.append(told))
     server = serve(models)
     provider(server.url, LIMITS={"max_connections": 4})
     status, document = run_json("--live", "12")
@@ -106,6 +111,7 @@ def test_live_makes_calls_at_once(run: Run, run_json: RunJSON, provider: Provide
     assert live["facts"]["total"]["p50"] <= live["facts"]["total"]["p99"] == live["facts"]["total"]["max"]
     assert [found["code"] for found in live["findings"]] == ["live.done", "live.queued"]
     assert "12 of 12 calls at once: p50" in run("--live", "12")[1]
+    assert not warnings  # of a crowd that the check itself has made
 
 
 def test_a_load_is_held_against_the_pools_size(run_json: RunJSON, provider: Provider, serve: Serve) -> None:

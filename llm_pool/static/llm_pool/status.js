@@ -98,6 +98,7 @@ function renderPool({ root, plots }, { now, series, connections }) {
     ["Requests", whole(now.requests)], ["Reused", now.requests ? percent(now.reused / now.requests) : "–"],
     ["Queued", whole(now.queued)], ["Pool timeouts", now.pool_timeouts, now.pool_timeouts],
     ["Refused", now.refused, now.refused], ["Failed dials", failures, failures], ["Replays", now.replays],
+    ["Cancelled", whole(now.cancelled)], ["Leaks", now.leaks_suspected, now.leaks_suspected],
     ["Tokens in", whole(now.input_tokens)], ["Tokens out", whole(now.output_tokens)],
   ];
   root.querySelector(".gauges").replaceChildren(...gauges.map(([name, value, bad]) => {
