@@ -55,7 +55,7 @@ def test_the_status_page_shows_calls_as_they_come_without_being_loaded_again(
     page.goto(f"{demo_url}llm-pool/")
     chat = browser.new_page()
     chat.goto(demo_url)
-    ask(chat, "no " * 60)  # the stand-in repeats it, and so takes longer than the page's tick of 2 s
+    ask(chat, "a " * 99)  # the stand-in repeats it, and so takes longer than the page's tick of 2 s
     card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
     card.get_by_text("1 of 20 connections in use").wait_for()
     card.get_by_role("cell", name="in use").wait_for()
