@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -28,6 +29,7 @@ FILE_WIDTH = 130  # columns, where no terminal says how many
 def main() -> None:
     """Measure, print, and write what was measured."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception it ends the servers too
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     if options.report:
         results = Results.from_json(json.loads(options.report.read_text()))
@@ -45,12 +47,12 @@ def _measure(options: argparse.Namespace, console: Console) -> Results:
     workloads = [WORKLOADS[name] for name in options.workloads]
     if options.rounds:
         workloads = [replace(workload, rounds=options.rounds) for workload in workloads]
-    began = time.monotonic()
+    here, began = machine(), time.monotonic()
     with console.status("") as status:
         scale = 0.2 if options.quick else 1.0
         measured = run(workloads, options.minutes * 60, scale, status.update)
     seconds = time.monotonic() - began
-    return Results(f"{datetime.now(UTC):%Y-%m-%d}", seconds, machine(), versions(), measured)
+    return Results(f"{datetime.now(UTC):%Y-%m-%d}", seconds, here, versions(), measured)
 
 
 def _options() -> argparse.Namespace:

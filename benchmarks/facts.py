@@ -36,6 +36,7 @@ def machine() -> dict[str, str]:
     return {
         "CPU": _processor(),
         "Cores": str(len(os.sched_getaffinity(0))),
+        "Load before the run": f"{os.getloadavg()[0]:.1f} (what others were doing; 0 is best)",
         "Memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "Kernel": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -97,10 +97,12 @@ def _upstream(workload: Workload, directory: Path) -> Iterator[Target]:
             with nginx(directory, tls=workload.upstream == "tls") as target:
                 yield target
         case "events":
-            with streaming(directory, interval=0.02, streams=workload.parameters["concurrency"]) as target:
+            with streaming(
+                directory, interval=0.02, streams=workload.parameters["concurrency"], events=750
+            ) as target:
                 yield target
         case "silence":
-            with streaming(directory, interval=3600, streams=1_000_000) as target:
+            with streaming(directory, interval=3600, streams=1_000_000, events=1) as target:
                 yield target
         case "far":
             with (

@@ -1,8 +1,9 @@
 """A small uvloop server: answers every request with an event stream, an event each so many seconds.
 
-``python -m benchmarks.upstreams.streaming PORT INTERVAL STREAMS``. The first event comes with the head, the
-others once so many streams are open, and then without end. The streams are spread evenly over the interval,
-so that a client meets them one by one, as it would in life.
+``python -m benchmarks.upstreams.streaming PORT INTERVAL STREAMS EVENTS``. The first event comes with the
+head, the others once so many streams are open. The streams are spread evenly over the interval, so that a
+client meets them one by one, as it would in life. They fall silent after so many events, so that one that
+cannot keep up catches up in the end.
 """
 
 from __future__ import annotations
@@ -26,11 +27,17 @@ TICKS = 20  # to the interval
 
 
 @contextlib.contextmanager
-def streaming(directory: Path, *, interval: float, streams: int) -> Iterator[Target]:
+def streaming(directory: Path, *, interval: float, streams: int, events: int) -> Iterator[Target]:
     """The server, as a process of its own."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.upstreams.streaming", str(port), str(interval), str(streams)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.upstreams.streaming",
+        str(port),
+        *map(str, (interval, streams, events)),
+    ]
     with running(command, directory / "streaming.log", ("127.0.0.1", port), upstream_core()):
         yield Target(f"http://127.0.0.1:{port}/v1")
 
@@ -47,11 +54,12 @@ NEXT = _chunk(EVENT)
 class _Clock:
     """Ticks once there are enough streams; at each tick one group of them gets its next event."""
 
-    def __init__(self, interval: float, streams: int) -> None:
+    def __init__(self, interval: float, streams: int, events: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._tick = interval / TICKS
         self._groups: list[set[_Stream]] = [set() for _ in range(TICKS)]
         self._missing = streams
+        self._turns = events * TICKS
 
     def add(self, stream: _Stream) -> None:
         self._groups[self._missing % TICKS].add(stream)
@@ -67,7 +75,8 @@ class _Clock:
     def _turn(self, number: int) -> None:
         for stream in self._groups[number % TICKS]:
             stream.transport.write(NEXT)
-        self._loop.call_at(self._began + (number + 1) * self._tick, self._turn, number + 1)
+        if number < self._turns:
+            self._loop.call_at(self._began + (number + 1) * self._tick, self._turn, number + 1)
 
 
 class _Stream(asyncio.Protocol):
@@ -90,12 +99,12 @@ class _Stream(asyncio.Protocol):
         self._clock.discard(self)
 
 
-async def _serve(port: int, interval: float, streams: int) -> None:
-    clock = _Clock(interval, streams)
+async def _serve(port: int, interval: float, streams: int, events: int) -> None:
+    clock = _Clock(interval, streams, events)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Stream(clock), "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+    uvloop.run(_serve(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))

@@ -93,13 +93,14 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
         spans = self._spans[self._before :]
-        if spans:
-            self.per_call = {
-                "cpu": cpu / len(spans),
-                "rate": len(spans) / wall,
-                "p50": percentile(spans, 50),
-                "p99": percentile(spans, 99),
-            }
+        if not spans:
+            raise RuntimeError("nothing was done while it was measured")
+        self.per_call = {
+            "cpu": cpu / len(spans),
+            "rate": len(spans) / wall,
+            "p50": percentile(spans, 50),
+            "p99": percentile(spans, 99),
+        }
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
