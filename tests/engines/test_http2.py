@@ -131,6 +131,25 @@ async def test_callers_who_had_hoped_for_http2_are_all_served(secure):
 
 
 @pytest.mark.kinds(HTTP2)
+async def test_who_was_turned_away_may_be_turned_away_again(serve, certificates, configure):
+    """Three dials at once, each hoped to carry four calls; the second to be known had room for two more."""
+    server = serve(
+        over_http1(gated()), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage()
+    )
+    settings = {"streams": 4, "LIMITS": {"max_connections": 3}, **BY_ALPN}
+    pool = configure(server, TLS={"ca_file": certificates.ca_file}, **settings)
+    calls = [asyncio.create_task(pool.arequest("GET", "/x")) for _ in range(10)]
+    await server.gate("tls").await_reached(1)
+    await until(lambda: pool.stats().connections == 3)
+    server.gate("tls").admit()
+    await server.await_requests(1)
+    await until(lambda: pool.stats().replays >= 3 or pool.stats().waiting)
+    server.gate("tls").open()
+    server.gate("go").open()
+    assert [(await call).status_code for call in calls] == [200] * 10
+
+
+@pytest.mark.kinds(HTTP2)
 async def test_the_caller_that_dials_may_leave(serve, certificates, configure):
     """Another takes over: those who share a dial do not share its caller's fate."""
     server = serve(

@@ -94,7 +94,7 @@ class ForeignConnection(Connection):
     async def carry(self, call: Call) -> None:
         """Send a call; while it is not known how many the connection carries, one at a time."""
         if self._known:
-            await self._client.send(call)
+            await self._send(call)
             return
         call.dials()
         await self._door.acquire()
@@ -112,7 +112,11 @@ class ForeignConnection(Connection):
             raise _copy(self._failure)
         if self._known:
             self._let_in_next(call)
-        if self._known and self.capacity == 1:
+        await self._send(call)
+
+    async def _send(self, call: Call) -> None:
+        """The pool may have chosen this connection before it learned what is spoken there."""
+        if self._known and len(self._calls) > self.capacity:
             call.refuse()
         else:
             await self._client.send(call)
