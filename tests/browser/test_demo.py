@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.servers.chat import chat_stream
+from tests.test_demo_launcher import environment, started
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import Browser, Page
+
+    from tests.servers import ScriptedServer
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -50,23 +57,28 @@ def test_stop_ends_the_answer_and_the_call_to_the_model(page: Page, demo_url: st
 
 
 def test_the_status_page_shows_calls_as_they_come_without_being_loaded_again(
-    browser: Browser, page: Page, demo_url: str
+    browser: Browser, page: Page, serve: Callable[..., ScriptedServer]
 ) -> None:
-    page.goto(f"{demo_url}llm-pool/")
-    chat = browser.new_page()
-    chat.goto(demo_url)
-    ask(chat, "a " * 99)  # the stand-in repeats it, and so takes longer than the page's tick of 2 s
-    card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
-    card.get_by_text("1 of 20 connections in use").wait_for()
-    card.get_by_role("cell", name="in use").wait_for()
-    card.get_by_role("cell", name="server loop").wait_for()
-    chat.get_by_text("first token after").wait_for()
-    card.get_by_text("0 of 20 connections in use").wait_for()
-    card.get_by_role("cell", name="idle").wait_for()
-    card.locator("svg[aria-label='Whole answer'] path").first.wait_for(state="attached")
-    assert page.locator("#feed").inner_text() == "live"
-    assert "not shared between processes" in page.locator("#scope").inner_text()
-    chat.close()
+    provider = serve(chat_stream(["It", " is."], pace="token"))
+    with started(environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"{provider.url}/v1")) as demo:
+        demo_url = demo.read_url()
+        page.goto(f"{demo_url}llm-pool/")
+        chat = browser.new_page()
+        chat.goto(demo_url)
+        ask(chat, "Is the water warm?")
+        card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
+        card.get_by_text("1 of 20 connections in use").wait_for()
+        card.get_by_role("cell", name="in use").wait_for()
+        card.get_by_role("cell", name="server loop").wait_for()
+        provider.gate("token").open()
+        chat.get_by_text("first token after").wait_for()
+        card.get_by_text("0 of 20 connections in use").wait_for()
+        card.get_by_role("cell", name="idle").wait_for()
+        card.locator("svg[aria-label='Whole answer'] path").first.wait_for(state="attached")
+        assert page.locator("#feed").inner_text() == "live"
+        assert "not shared between processes" in page.locator("#scope").inner_text()
+        chat.close()
+        page.goto("about:blank")  # before the demo ends: an open page would complain
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
