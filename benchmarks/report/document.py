@@ -33,7 +33,7 @@ def write_document(results: Results, folder: Path) -> None:
 def text(results: Results, pictures: Sequence[str] = ()) -> str:
     """The document, with these pictures."""
     workloads = [_workload(measured) for measured in results.measured.values()]
-    sections = [METHOD, _run(results), _goals(results), _losses(results), *pictures]
+    sections = [METHOD.rstrip(), _run(results), _goals(results), _losses(results), *pictures]
     return "\n\n".join([*sections, "## All measures", "Medians over the rounds of each.", *workloads]) + "\n"
 
 
@@ -64,8 +64,7 @@ def _losses(results: Results) -> str:
         found = outcome(row, results)
         if found.holds is False and found.spread is not None:
             value = f"`{row.contestant}` against {row.against} is {row.shown(found.spread.median)}"
-            workload = row.workload.removesuffix("-asyncio").removesuffix("-uvloop")
-            note = NOTES.get((workload, row.against), "")
+            note = " ".join(NOTES.get((row.workload.partition("-")[0], row.against), "").split())
             lines.append(f"- {row.work}: {value}, and was to be {row.shown_goal}. {note}")
     for measured in results.measured.values():
         for peer, times in _cheaper(measured):
