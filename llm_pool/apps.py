@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from django.apps import AppConfig
 
 from llm_pool.checks import register_checks
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 from llm_pool.registry import pools
 
 __all__ = ["LLMPoolConfig"]

@@ -13,7 +13,7 @@ from django.apps import apps
 from django.core.asgi import get_asgi_application as django_asgi_application
 
 from llm_pool.apps import LLMPoolConfig
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 
 __all__ = ["LLMPoolASGI", "get_asgi_application"]
 

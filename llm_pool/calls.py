@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from llm_pool.completions import Timing, Usage
-from llm_pool.engine.audience import Audience
 from llm_pool.engine.errors import PoolTimeout
+from llm_pool.engine.stats.audience import Audience
 
 if TYPE_CHECKING:
     from llm_pool.engine import Pool

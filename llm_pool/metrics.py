@@ -19,10 +19,10 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from llm_pool.calls import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
-from llm_pool.engine import portal
-from llm_pool.engine.alarm import Alarm
-from llm_pool.engine.news import NEWS_SECONDS, listeners
-from llm_pool.engine.stats import PoolStats
+from llm_pool.engine.homes import portal
+from llm_pool.engine.homes.alarm import Alarm
+from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
+from llm_pool.engine.stats.stats import PoolStats
 
 __all__ = ["MOST_MODELS", "Metrics", "install"]
 

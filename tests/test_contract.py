@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "llm_pool"
-PURE = [f"engine/{room}.py" for room in ("ledger", "growth", "stock", "alarms", "books", "trouble")]
+PURE = sorted(file.relative_to(PACKAGE).as_posix() for file in (PACKAGE / "engine" / "ledger").glob("*.py"))
 IMPURE = {"asyncio", "concurrent", "select", "selectors", "socket", "ssl", "subprocess", "threading", "time"}
 SETTINGS_READERS = PACKAGE / "conf"
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_pool.engine import Origin, PoolConfig
-from llm_pool.engine.books import Entry
 from llm_pool.engine.connection import Connection
-from llm_pool.engine.dialer import Dialer
+from llm_pool.engine.dialer.dialer import Dialer
+from llm_pool.engine.dialer.steps import DialSteps
 from llm_pool.engine.errors import DNSFailed, LLMPoolError, ProxyFailed, TLSFailed
-from llm_pool.engine.home import Home
-from llm_pool.engine.portal import home_of_caller
-from llm_pool.engine.steps import DialSteps
+from llm_pool.engine.homes.home import Home
+from llm_pool.engine.homes.portal import home_of_caller
+from llm_pool.engine.ledger.books import Entry
 
 __all__ = ["Knock", "Session", "knock"]
 

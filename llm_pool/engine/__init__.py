@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .config import DNS, TLS, Limits, Origin, PoolConfig, Timeouts
 from .exchange import Exchange
-from .inventory import ConnectionInfo
 from .pool import Pool
 from .request import Headers, Marks, Request, Whole
-from .stats import PoolStats
+from .stats.inventory import ConnectionInfo
+from .stats.stats import PoolStats
 
 __all__ = [
     "DNS",

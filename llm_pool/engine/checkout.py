@@ -6,13 +6,13 @@ import asyncio
 import time
 from math import inf
 
-from .books import Waiter
 from .clerk import Clerk
 from .connection import Connection
 from .errors import PoolTimeout
-from .home import Home
+from .homes.home import Home
+from .ledger.books import Waiter
 from .request import Marks, Request
-from .stats import describe
+from .stats.stats import describe
 
 __all__ = ["checkout"]
 

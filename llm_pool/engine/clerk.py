@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
 
-from .alarm import Alarm
-from .books import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
 from .capacity import Capacities
 from .config import Origin, PoolConfig
 from .connection import Connection
-from .crowding import Crowding, warn_of_crowding
-from .dialer import Dialer
+from .dialer.dialer import Dialer
 from .errors import ConnectFailed, LLMPoolError, PoolClosed, PoolFull
 from .exchange import Exchange
-from .home import Home
-from .ledger import Ledger
-from .news import NEWS_SECONDS, listeners
-from .stats import PoolStats, Tally, describe, take_stats
+from .homes.alarm import Alarm
+from .homes.home import Home
+from .ledger.books import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
+from .ledger.ledger import Ledger
+from .stats.crowding import Crowding, warn_of_crowding
+from .stats.news import NEWS_SECONDS, listeners
+from .stats.stats import PoolStats, Tally, describe, take_stats
 
 __all__ = ["Clerk"]
 

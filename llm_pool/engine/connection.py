@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from .books import Entry
     from .exchange import Exchange
-    from .home import Home
+    from .homes.home import Home
+    from .ledger.books import Entry
     from .request import Marks, Request
 
 __all__ = ["Connection", "Owner"]

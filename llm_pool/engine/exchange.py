@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from .errors import LLMPoolError, PoolClosed
-from .home import Home
+from .homes.home import Home
 from .request import Headers, Marks, Request, Whole
 
 __all__ = ["Carrier", "Exchange"]

@@ -9,7 +9,7 @@ import weakref
 
 from .clerk import Clerk
 from .exchange import Exchange
-from .threads import in_thread
+from .homes.threads import in_thread
 
 __all__ = ["LeakDetector"]
 

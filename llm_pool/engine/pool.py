@@ -7,20 +7,20 @@ import weakref
 from collections.abc import Callable
 from traceback import StackSummary
 
-from .books import Waiter
 from .checkout import checkout
 from .clerk import Clerk
 from .config import Limits, Origin, PoolConfig
-from .dialer import Dialer
+from .dialer.dialer import Dialer
 from .errors import LLMPoolError, PoolClosed, ReadFailed
 from .exchange import Exchange
 from .head import check
-from .home import Home
-from .inventory import ConnectionInfo, list_connections
+from .homes.home import Home
+from .homes.portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
 from .leaks import LeakDetector
-from .portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
+from .ledger.books import Waiter
 from .request import Marks, Request, Whole
-from .stats import PoolStats
+from .stats.inventory import ConnectionInfo, list_connections
+from .stats.stats import PoolStats
 
 __all__ = ["Pool", "live_pools"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from llm_pool.engine.histogram import BOUNDS
+from llm_pool.engine.stats.histogram import BOUNDS
 from llm_pool.status.recorder import recorder
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, Tick, tick_number
 from llm_pool.status.workers import others, shared_cache

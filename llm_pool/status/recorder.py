@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections
 
 from llm_pool.calls import CallRecord
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 from llm_pool.registry import pools
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History
 from llm_pool.status.workers import Slot

@@ -7,7 +7,7 @@ from typing import Self
 
 from llm_pool.engine import Exchange
 from llm_pool.engine.errors import LLMPoolError
-from llm_pool.engine.home import Home
+from llm_pool.engine.homes.home import Home
 
 from .errors import public
 from .place import place_of_call

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llm_pool.engine.books import Lane
+    from llm_pool.engine.ledger.books import Lane
     from tests.engine.ledger_world import Connection, World
 
 __all__ = ["after_time", "all_is_gone", "books_are_right"]

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from llm_pool.engine.books import Close, Dial, Entry, Fail, Lane, Serve, Waiter
 from llm_pool.engine.config import Limits, Origin
-from llm_pool.engine.ledger import Ledger
+from llm_pool.engine.ledger.books import Close, Dial, Entry, Fail, Lane, Serve, Waiter
+from llm_pool.engine.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from llm_pool.engine.books import Order
+    from llm_pool.engine.ledger.books import Order
 
 __all__ = ["Caller", "Connection", "World", "origin"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm_pool.engine import ledger as ledger_module
-from llm_pool.engine.books import Close, Dial, Entry, Lane, Waiter
 from llm_pool.engine.config import Limits
-from llm_pool.engine.ledger import Ledger
+from llm_pool.engine.ledger import ledger as ledger_module
+from llm_pool.engine.ledger.books import Close, Dial, Entry, Lane, Waiter
+from llm_pool.engine.ledger.ledger import Ledger
 from tests.engine.ledger_world import origin
 
 if TYPE_CHECKING:

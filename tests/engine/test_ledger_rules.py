@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llm_pool.engine.books import Dial
 from llm_pool.engine.config import Limits
+from llm_pool.engine.ledger.books import Dial
 from tests.engine.ledger_steps import CheckedWorld, idle, make, reasons, serve, states
 
 

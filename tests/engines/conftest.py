@@ -9,7 +9,7 @@ import pytest
 from django.test import override_settings
 
 from llm_pool import pools
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 from tests.engines.servers import answer, over_http1, over_http2
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 
-from llm_pool.engine import portal
 from llm_pool.engine.errors import InvalidRequest
+from llm_pool.engine.homes import portal
 from tests.engines.conftest import HTTP1
 from tests.engines.servers import model, told
 from tests.fixtures.engine import request_to

@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 from llm_pool.exceptions import (
     ConnectFailed,
     ConnectTimeout,

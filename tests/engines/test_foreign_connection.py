@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.config import Origin, Timeouts
-from llm_pool.engine.home import Home
+from llm_pool.engine.homes.home import Home
 from llm_pool.engine.request import Marks, Request
 from llm_pool.transports.foreign.connection import ForeignConnection
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llm_pool import pools
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 from llm_pool.exceptions import PoolClosed
 from tests.engines.conftest import KINDS
 from tests.engines.servers import answer, gated, told

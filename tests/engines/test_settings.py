@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_pool.checks import BEYOND, check_settings
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 from llm_pool.exceptions import ConnectTimeout, InvalidResponse, ProxyFailed, TLSFailed
 from tests.engines.conftest import HTTP1, KINDS
 from tests.engines.servers import answer, gated

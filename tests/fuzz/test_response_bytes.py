@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from llm_pool.engine import Exchange, Marks, Origin, Request, Timeouts, Whole
 from llm_pool.engine.errors import LLMPoolError
-from llm_pool.engine.home import Home
-from llm_pool.engine.http11 import HTTP11Connection
+from llm_pool.engine.homes.home import Home
+from llm_pool.engine.http11.connection import HTTP11Connection
 from llm_pool.exceptions import APIError
 from llm_pool.providers import get_provider
 from llm_pool.providers.base import Head

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_pool.calls import observe, unobserve
-from llm_pool.engine.news import listeners
+from llm_pool.engine.stats.news import listeners
 from llm_pool.exceptions import AuthenticationFailed, InvalidMessages, PoolTimeout, StreamInterrupted
 from tests.scenarios.callers import until
 from tests.servers.behaviours import close, json_reply

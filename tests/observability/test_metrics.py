@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llm_pool import metrics
 from llm_pool.calls import CallRecord, observe, unobserve
 from llm_pool.completions import Timing, Usage
-from llm_pool.engine.news import NEWS_SECONDS, listeners
+from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
 from llm_pool.exceptions import AuthenticationFailed, ConnectFailed
 from tests.deployments.conftest import deploy
 from tests.scenarios.callers import until

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_pool.engine.histogram import BOUNDS, Histogram
+from llm_pool.engine.stats.histogram import BOUNDS, Histogram
 from llm_pool.exceptions import ConnectFailed, PoolFull
 from tests.scenarios.callers import until
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 from tests.fixtures.service import pool_to
 
 __all__ = ["each_home", "pool_to", "server_loop"]

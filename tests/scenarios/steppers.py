@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-    from llm_pool.engine.home import Home
+    from llm_pool.engine.homes.home import Home
 
 __all__ = ["MOMENTS", "after_turns", "cancelled_at", "interrupted_at"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import ConnectFailed, ConnectTimeout, PoolClosed, TLSFailed
-from llm_pool.engine.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
 from llm_pool.engine.request import Whole
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.servers import Gate

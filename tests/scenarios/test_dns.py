@@ -9,9 +9,9 @@ import threading
 import pytest
 
 from llm_pool.engine.config import DNS
+from llm_pool.engine.dialer.resolver import MAX_NAMES, Resolver
 from llm_pool.engine.errors import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed
-from llm_pool.engine.portal import adopt_server_loop, release_server_loop
-from llm_pool.engine.resolver import MAX_NAMES, Resolver
+from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
 from tests.fixtures.engine import request_to, until_pool
 from tests.servers import Gate
 from tests.servers.behaviours import close, json_reply, steps

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from llm_pool.engine import portal
 from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import PoolClosed
+from llm_pool.engine.homes import portal
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.fixtures.forks import child, inodes
 from tests.servers import Gate

@@ -208,7 +208,7 @@ async def test_who_waits_for_a_stream_waits_no_longer_than_the_pool_timeout(serv
 
 async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, monkeypatch):
     """Scenario 41: unseen by the caller."""
-    monkeypatch.setattr("llm_pool.engine.http2_wire.Wire.HIGHEST_ALLOWED_STREAM_ID", 5)
+    monkeypatch.setattr("llm_pool.engine.http2.wire.Wire.HIGHEST_ALLOWED_STREAM_ID", 5)
     server = serve(http2(reply()))
     pool = h2_pool(max_connections=1)
     for _ in range(5):

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from h2.settings import SettingCodes
 
-from llm_pool.engine import http2_wire
 from llm_pool.engine.errors import WriteTimeout
 from llm_pool.engine.exchange import HIGH_WATER
+from llm_pool.engine.http2 import wire as http2_wire
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import h2_pool, noise, peer, start_call

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_pool.engine.errors import ProtocolError, ReadFailed
-from llm_pool.engine.http2_wire import Wire
+from llm_pool.engine.http2.wire import Wire
 from tests.fixtures.engine import request_to
 from tests.scenarios.http2_calls import calls, h2_pool, noise, peer, start_call
 from tests.servers.behaviours import hold, per_connection, raw, steps

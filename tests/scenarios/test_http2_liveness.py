@@ -8,8 +8,8 @@ import time
 import pytest
 from h2.errors import ErrorCodes
 
-from llm_pool.engine import heartbeat
 from llm_pool.engine.errors import PoolClosed, ReadFailed, ReadTimeout, TotalTimeout
+from llm_pool.engine.http2 import heartbeat
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, start_call

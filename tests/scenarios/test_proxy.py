@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from llm_pool.engine.config import TLS, Origin, PoolConfig
+from llm_pool.engine.dialer.proxy import MAX_ANSWER, parse_proxy, proxy_for
 from llm_pool.engine.errors import (
     ConnectFailed,
     ConnectTimeout,
@@ -15,8 +16,7 @@ from llm_pool.engine.errors import (
     ProxyFailed,
     TLSFailed,
 )
-from llm_pool.engine.portal import adopt_server_loop, release_server_loop
-from llm_pool.engine.proxy import MAX_ANSWER, parse_proxy, proxy_for
+from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.servers.behaviours import close, garbage, hold, json_reply, raw, reset, steps
 

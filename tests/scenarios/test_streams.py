@@ -85,7 +85,7 @@ async def test_a_stream_that_is_left_long_before_its_end_is_closed(serve, pool_t
 
 async def test_a_drain_is_bounded_in_bytes_too(serve, engine_pool, each_home, monkeypatch):
     """Scenario 35: what pours is not read out, whatever the time."""
-    monkeypatch.setattr("llm_pool.engine.http11.DRAIN_SECONDS", 30.0)
+    monkeypatch.setattr("llm_pool.engine.http11.connection.DRAIN_SECONDS", 30.0)
     server, pool = serve(endless()), engine_pool()
     exchange = await pool.open(request_to(server))
     exchange.leave()

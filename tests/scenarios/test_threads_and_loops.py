@@ -14,9 +14,9 @@ from asgiref.sync import async_to_sync
 from django.test import override_settings
 
 from llm_pool import pools
-from llm_pool.engine import portal
 from llm_pool.engine.config import Origin
 from llm_pool.engine.errors import PoolClosed
+from llm_pool.engine.homes import portal
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
@@ -576,7 +576,8 @@ def test_a_process_ends_in_silence_with_a_pool_in_use(serve, kind):
     program = f"""
 import asyncio, atexit, threading
 atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))  # the last to be called
-from llm_pool.engine import Origin, Pool, PoolConfig, Request, portal
+from llm_pool.engine import Origin, Pool, PoolConfig, Request
+from llm_pool.engine.homes import portal
 
 pool = Pool(PoolConfig(proxy=""))
 request = Request(Origin(*{server.origin!r}), b"GET", b"/", [(b"Host", b"test")])

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import ConnectTimeout, LLMPoolError, TLSFailed
-from llm_pool.engine.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.servers.behaviours import close, hold, json_reply, reset, send, steps
 from tests.servers.tls import server_context

@@ -8,7 +8,7 @@ import pytest
 
 from llm_pool.engine.config import DEFAULT_PORTS, TLS, Origin
 from llm_pool.engine.errors import ConnectFailed, PoolClosed, TLSFailed
-from llm_pool.engine.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.servers import Gate
 from tests.servers.behaviours import json_reply

@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from llm_pool import pools
 from llm_pool.asgi import get_asgi_application
-from llm_pool.engine import portal
+from llm_pool.engine.homes import portal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -14,10 +14,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from llm_pool.engine import Exchange, portal
-from llm_pool.engine.books import Entry, Waiter
+from llm_pool.engine import Exchange
 from llm_pool.engine.connection import Connection
-from llm_pool.engine.home import Errand
+from llm_pool.engine.homes import portal
+from llm_pool.engine.homes.home import Errand
+from llm_pool.engine.ledger.books import Entry, Waiter
 from llm_pool.streams import Stream
 from tests.fixtures.books import Holdings
 from tests.soak.callers import Callers

@@ -9,7 +9,7 @@ from typing import Protocol
 from llm_pool.engine.connection import Connection, Owner
 from llm_pool.engine.errors import ConnectFailed, LLMPoolError, PoolClosed, ReadFailed
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.home import Home
+from llm_pool.engine.homes.home import Home
 from llm_pool.engine.request import Marks, Request
 
 from .call import Call

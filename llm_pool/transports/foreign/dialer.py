@@ -11,11 +11,11 @@ from typing import cast
 
 from llm_pool.engine.config import Origin, PoolConfig
 from llm_pool.engine.connection import Owner
-from llm_pool.engine.dialer import Dialer
-from llm_pool.engine.home import Home
-from llm_pool.engine.proxy import Proxy, proxy_for
-from llm_pool.engine.resolver import check_host
-from llm_pool.engine.steps import DialSteps
+from llm_pool.engine.dialer.dialer import Dialer
+from llm_pool.engine.dialer.proxy import Proxy, proxy_for
+from llm_pool.engine.dialer.resolver import check_host
+from llm_pool.engine.dialer.steps import DialSteps
+from llm_pool.engine.homes.home import Home
 
 from .connection import Client, ForeignConnection
 

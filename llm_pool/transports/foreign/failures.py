@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Iterator
 
 from llm_pool.engine.config import Origin
+from llm_pool.engine.dialer.proxy import Proxy
+from llm_pool.engine.dialer.tls import describe
 from llm_pool.engine.errors import (
     ConnectFailed,
     DNSFailed,
@@ -17,8 +19,6 @@ from llm_pool.engine.errors import (
     reason,
 )
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.proxy import Proxy
-from llm_pool.engine.tls import describe
 
 __all__ = ["broken_off", "connect_failure", "invalid_response", "tls_failure"]
 

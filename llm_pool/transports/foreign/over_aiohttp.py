@@ -14,11 +14,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from llm_pool.engine.config import Origin
+from llm_pool.engine.dialer.proxy import Proxy
+from llm_pool.engine.dialer.resolver import Resolver
+from llm_pool.engine.dialer.tls import server_name
 from llm_pool.engine.errors import InvalidRequest, LLMPoolError, ProxyFailed, TLSFailed
-from llm_pool.engine.proxy import Proxy
 from llm_pool.engine.request import Headers
-from llm_pool.engine.resolver import Resolver
-from llm_pool.engine.tls import server_name
 
 from .call import Call
 from .connection import Client

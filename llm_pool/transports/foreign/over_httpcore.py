@@ -12,8 +12,8 @@ import httpcore
 import httpx
 
 from llm_pool.engine.config import Origin
+from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.errors import InvalidRequest, LLMPoolError, ProxyFailed, TLSFailed
-from llm_pool.engine.proxy import Proxy
 
 from .call import Call
 from .connection import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .watchdog import Watchdog
+from ..watchdog import Watchdog
 
 __all__ = ["Heartbeat"]
 

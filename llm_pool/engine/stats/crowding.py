@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from ..homes.threads import in_thread
 from .stats import PoolStats, describe
-from .threads import in_thread
 
 __all__ = ["Crowding", "warn_of_crowding"]
 

@@ -12,17 +12,17 @@ from concurrent.futures import Future
 
 import aiohappyeyeballs
 
-from .config import Origin, PoolConfig
-from .connection import Connection, Owner
-from .errors import ConnectFailed, ConnectTimeout, TLSFailed, reason
+from ..config import Origin, PoolConfig
+from ..connection import Connection, Owner
+from ..errors import ConnectFailed, ConnectTimeout, TLSFailed, reason
+from ..homes.home import Home
+from ..homes.threads import in_thread
+from ..http2.connection import HTTP2Connection
+from ..http11.connection import HTTP11Connection
 from .greeter import Greeter
-from .home import Home
-from .http2 import HTTP2Connection
-from .http11 import HTTP11Connection
 from .proxy import Proxy, open_tunnel, proxy_for
 from .resolver import AddrInfo, Resolver, check_host
 from .steps import DialSteps
-from .threads import in_thread
 from .tls import build_context, describe, server_name
 
 __all__ = ["Dialer"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httptools
 
-from .errors import ProtocolError
-from .exchange import Exchange
-from .request import Headers
+from ..errors import ProtocolError
+from ..exchange import Exchange
+from ..request import Headers
 
 __all__ = ["ResponseParser"]
 

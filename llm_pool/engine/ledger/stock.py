@@ -7,9 +7,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from .alarms import Alarms
+from ..config import Limits
+from .agenda import Agenda
 from .books import Bound, Close, Entry, Lane, Order, Waiter
-from .config import Limits
 
 __all__ = ["Stock"]
 
@@ -23,7 +23,7 @@ class Stock:
     def __init__(self, limits: Limits, jitter: Callable[[], float]) -> None:
         self.limits = limits
         self.bound = Bound(limits.max_connections)
-        self.alarms = Alarms()
+        self.agenda = Agenda()
         self.closed = False
         self.entries: dict[Entry, None] = {}  # open and closing
         self.in_use = 0
@@ -220,7 +220,7 @@ class Stock:
         entry.expires_at = since + longest
         when = min(entry.expires_at, entry.retire_at)
         if when < inf:
-            self.alarms.set(when, entry)
+            self.agenda.set(when, entry)
 
     def _wake(self, entry: Entry) -> None:
         for bound in entry.lane.bounds:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from .errors import PoolClosed
+from ..errors import PoolClosed
 
 __all__ = ["Home"]
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
-from .config import Origin
+from ..config import Origin
 from .trouble import Trouble
 
 __all__ = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from .connection import Connection, Owner
-from .errors import (
+from ..connection import Connection, Owner
+from ..errors import (
     LLMPoolError,
     PoolClosed,
     ProtocolError,
@@ -14,13 +14,13 @@ from .errors import (
     TotalTimeout,
     WriteTimeout,
 )
-from .exchange import Exchange
-from .head import Framing, asks_to_close, encode_head
-from .home import Home
-from .parting import cut, holds_back
-from .request import Headers, Marks, Request
+from ..exchange import Exchange
+from ..head import Framing, asks_to_close, encode_head
+from ..homes.home import Home
+from ..parting import cut, holds_back
+from ..request import Headers, Marks, Request
+from ..watchdog import Watchdog
 from .response import ResponseParser
-from .watchdog import Watchdog
 
 __all__ = ["HTTP11Connection"]
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..ledger.ledger import Ledger
+from ..request import Marks
 from .histogram import Histogram, Spread
-from .ledger import Ledger
-from .request import Marks
 
 __all__ = ["PoolStats", "Tally", "describe", "take_stats"]
 

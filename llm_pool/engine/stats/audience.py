@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Generic, ParamSpec
 
-from .threads import in_thread
+from ..homes.threads import in_thread
 
 __all__ = ["Audience"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from math import inf
 
-from .errors import PoolClosed
+from ..errors import PoolClosed
 from .home import Home
 from .portal import home_of_caller
 

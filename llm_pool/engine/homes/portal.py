@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable
 
-from .errors import PoolClosed
+from ..errors import PoolClosed
 from .home import Home
 
 __all__ = [

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
 
-from .errors import LLMPoolError, ProtocolError, ReadTimeout, TotalTimeout, WriteTimeout
-from .http2_head import promised_length, read_fields
-from .request import Headers
-from .watchdog import Watchdog
+from ..errors import LLMPoolError, ProtocolError, ReadTimeout, TotalTimeout, WriteTimeout
+from ..request import Headers
+from ..watchdog import Watchdog
+from .head import promised_length, read_fields
 
 if TYPE_CHECKING:
-    from .exchange import Exchange
-    from .http2 import HTTP2Connection
+    from ..exchange import Exchange
+    from .connection import HTTP2Connection
 
 __all__ = ["HTTP2Stream"]
 

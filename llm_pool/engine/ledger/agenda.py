@@ -7,10 +7,10 @@ from itertools import count
 
 from .books import Entry, Lane
 
-__all__ = ["Alarms"]
+__all__ = ["Agenda"]
 
 
-class Alarms:
+class Agenda:
     """One alarm for each subject: the earliest that was asked for. When it has rung another may be set."""
 
     def __init__(self) -> None:

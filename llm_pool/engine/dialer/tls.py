@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .config import TLS
-from .errors import TLSFailed, reason
+from ..config import TLS
+from ..errors import TLSFailed, reason
 
 __all__ = ["build_context", "describe", "server_name"]
 

@@ -18,9 +18,9 @@ import urllib.request
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from .config import Origin
-from .errors import DNSFailed, ProxyFailed, reason
-from .request import Headers
+from ..config import Origin
+from ..errors import DNSFailed, ProxyFailed, reason
+from ..request import Headers
 from .resolver import check_host
 
 __all__ = ["Proxy", "open_tunnel", "parse_proxy", "proxy_for"]

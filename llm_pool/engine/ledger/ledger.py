@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Iterator
 from itertools import count
 from typing import Any
 
+from ..config import Limits, Origin
 from .books import Entry, Fail, Lane, Order, Serve, Waiter
-from .config import Limits, Origin
 from .growth import Growth
 from .stock import Stock
 from .trouble import Trouble
@@ -65,7 +65,7 @@ class Ledger:
     @property
     def next_alarm(self) -> float | None:
         """When ``tick`` is next to be called."""
-        return self.stock.alarms.next
+        return self.stock.agenda.next
 
     def lane(self, origin: Origin, home: Hashable) -> Lane:
         """The lane of an origin in a home, made on first use."""
@@ -96,7 +96,7 @@ class Ledger:
             self.waiting += 1
             if lane.trouble is not None:
                 lane.trouble.attend()
-                self.stock.alarms.set(lane.trouble.retry_at, lane)
+                self.stock.agenda.set(lane.trouble.retry_at, lane)
         self._balance(lane, now, orders)
         if lane.shortage and not waiter.returning and self.growth.short > self.limits.max_waiting:
             self._dequeue(waiter)
@@ -208,13 +208,13 @@ class Ledger:
     def tick(self, now: float) -> list[Order]:
         """Time has passed: idle connections expire, suspended lanes may dial again."""
         orders = list[Order]()
-        for subject in self.stock.alarms.due(now):
+        for subject in self.stock.agenda.due(now):
             if isinstance(subject, Entry):
                 self.stock.look_at(subject, now, orders)
                 self._balance(subject.lane, now, orders)
             else:
                 if subject.trouble is not None and now < subject.trouble.retry_at:
-                    self.stock.alarms.set(subject.trouble.retry_at, subject)
+                    self.stock.agenda.set(subject.trouble.retry_at, subject)
                 self._balance(subject, now, orders)
         return orders
 
@@ -247,7 +247,7 @@ class Ledger:
         """The end: every waiter fails, every connection closes, nothing is dialed any more."""
         orders = list[Order]()
         self.stock.closed = True
-        self.stock.alarms.clear()
+        self.stock.agenda.clear()
         for lane in self.growth.lanes():
             self._abandon(lane, "closed", orders)
             self._balance(lane, now, orders)
@@ -340,4 +340,4 @@ class Ledger:
     def _suspend(self, lane: Lane, now: float) -> None:
         lane.trouble = lane.trouble or Trouble()
         lane.trouble.grow(now, waited_for=bool(lane.waiting), jitter=self._jitter())
-        self.stock.alarms.set(lane.trouble.retry_at, lane)
+        self.stock.agenda.set(lane.trouble.retry_at, lane)

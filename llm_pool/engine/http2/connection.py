@@ -20,16 +20,16 @@ from h2.events import (
 from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
 from h2.exceptions import ProtocolError as RulesBroken
 
-from .connection import Connection, Owner
-from .errors import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
-from .exchange import Exchange
+from ..connection import Connection, Owner
+from ..errors import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
+from ..exchange import Exchange
+from ..homes.home import Home
+from ..parting import cut
+from ..request import Marks, Request
+from .head import encode_fields
 from .heartbeat import Heartbeat
-from .home import Home
-from .http2_head import encode_fields
-from .http2_stream import HTTP2Stream
-from .http2_wire import CONNECTION_WINDOW, Wire
-from .parting import cut
-from .request import Marks, Request
+from .stream import HTTP2Stream
+from .wire import CONNECTION_WINDOW, Wire
 
 __all__ = ["HTTP2Connection"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from math import inf
 
+from ..config import Limits, Origin
 from .books import BARE, COLD, SHORT, Bound, Dial, Entry, Lane, Order
-from .config import Limits, Origin
 from .stock import Stock
 
 __all__ = ["Growth"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import Origin
-from .ledger import Ledger
-from .portal import is_portal
+from ..config import Origin
+from ..homes.portal import is_portal
+from ..ledger.ledger import Ledger
 
 __all__ = ["ConnectionInfo", "list_connections"]
 

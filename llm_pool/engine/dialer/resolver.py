@@ -12,9 +12,9 @@ from concurrent.futures import Future
 from math import inf
 from typing import Any
 
-from .config import DNS
-from .errors import DNSFailed, reason
-from .threads import in_thread
+from ..config import DNS
+from ..errors import DNSFailed, reason
+from ..homes.threads import in_thread
 
 __all__ = ["AddrInfo", "Resolver", "check_host"]
 

@@ -1,0 +1,1 @@
+"""The event loops on which connections live, and the way to them from everywhere else."""

@@ -1,0 +1,1 @@
+"""Connections that speak HTTP/1.1 (RFC 9112)."""

@@ -1,0 +1,1 @@
+"""Connections that speak HTTP/2 (RFC 9113)."""

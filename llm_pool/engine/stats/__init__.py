@@ -1,0 +1,1 @@
+"""What a pool does, counted and shown."""
