@@ -52,31 +52,41 @@ NEXT = _chunk(EVENT)
 
 
 class _Clock:
-    """Ticks once there are enough streams; at each tick one group of them gets its next event."""
+    """Ticks from when there are enough streams; at each tick one group of them gets its next event.
+
+    When the last stream has gone it waits for the next client's.
+    """
 
     def __init__(self, interval: float, streams: int, events: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._tick = interval / TICKS
-        self._groups: list[set[_Stream]] = [set() for _ in range(TICKS)]
-        self._missing = streams
+        self._enough = streams
         self._turns = events * TICKS
+        self._groups: list[set[_Stream]] = [set() for _ in range(TICKS)]
+        self._open = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, stream: _Stream) -> None:
-        self._groups[self._missing % TICKS].add(stream)
-        self._missing -= 1
-        if self._missing == 0:
+        self._groups[self._open % TICKS].add(stream)
+        self._open += 1
+        if self._open == self._enough:
             self._began = self._loop.time()
             self._turn(0)
 
     def discard(self, stream: _Stream) -> None:
         for group in self._groups:
             group.discard(stream)
+        if not any(self._groups):
+            self._open = 0
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _turn(self, number: int) -> None:
         for stream in self._groups[number % TICKS]:
             stream.transport.write(NEXT)
         if number < self._turns:
-            self._loop.call_at(self._began + (number + 1) * self._tick, self._turn, number + 1)
+            when = self._began + (number + 1) * self._tick
+            self._timer = self._loop.call_at(when, self._turn, number + 1)
 
 
 class _Stream(asyncio.Protocol):

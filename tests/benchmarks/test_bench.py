@@ -116,14 +116,14 @@ def test_pip_says_why_it_could_not():
 
 def test_the_far_host_is_as_far_as_it_is_to_be():
     try:
-        with link(0.02) as far, socket.socket() as sock:
+        with link(0.5) as far, socket.socket() as sock:
             sock.settimeout(5)
             began = time.monotonic()
             with pytest.raises(
                 ConnectionRefusedError
             ):  # nobody listens there, which takes a round trip to say
                 sock.connect((far.host, 8443))
-            assert time.monotonic() - began >= 0.02
+            assert time.monotonic() - began >= 0.5
     except LinkImpossible as error:
         pytest.skip(str(error))
 
