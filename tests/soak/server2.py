@@ -220,7 +220,8 @@ class _Peer:
 
     async def _lower_limit(self) -> None:
         limit = self.server.rng.randint(1, MOST_STREAMS)
-        self.h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: limit})
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has said goodbye meanwhile
+            self.h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: limit})
 
     async def _hang_up(self) -> None:
         await self.conn.close()
