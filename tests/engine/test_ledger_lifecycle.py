@@ -250,3 +250,16 @@ def test_the_queue_forgets_those_who_returned_and_left() -> None:
     queue.remove(waiters[0])
     queue.remove(waiters[2])
     assert (list(queue), queue.first(), len(queue)) == ([waiters[1], waiters[3]], waiters[1], 2)
+
+
+def test_a_connection_whose_home_is_lost_is_not_closed_to_make_room() -> None:
+    """Scenarios 25 and 46: it was left to those who waited for it, and went with them."""
+    world = make(max_connections=2)
+    world.arrive("a", "lost")
+    world.connect(capacity=0)
+    world.arrive("b", "portal")
+    world.connect()
+    world.arrive("b", "portal")
+    world.lose_home("lost")
+    assert not reasons(world)
+    assert len(world.dials) == 1

@@ -192,15 +192,18 @@ class Ledger:
         """An event loop has ended, and with it all that lived on it."""
         orders = list[Order]()
         lanes = [lane for lane in self.growth.lanes() if lane.home == home]
+        lost = [entry for entry in self.entries() if entry.lane.home == home]
         for lane in lanes:
             self._abandon(lane, error, orders)
             self.growth.settle(lane, now)  # none of them is given a slot that another leaves
-        for lane in lanes:
             while lane.dialing:
                 self._free_dial(lane)
+        for entry in lost:
+            self.stock.remove(entry, "lost")  # all, before anybody looks for one to close
+        for entry in lost:
+            self.growth.inherit(entry, now, orders)
+        for lane in lanes:
             self._balance(lane, now, orders)
-        for entry in [entry for entry in self.entries() if entry.lane.home == home]:
-            orders += self.died(entry, now)
         return orders
 
     # Facts about time and intent
