@@ -54,7 +54,8 @@ class _Connection:
         self._count = counts.pool  # until it is known better: others do not connect without a request
         self._count.connections += 1
         self._used = False
-        self._busy = False
+        self.busy = False
+        self.answers = 0
         self._asked_at: float | None = None
 
     def asked(self, agent: bytes) -> None:
@@ -65,7 +66,7 @@ class _Connection:
         self._count.requests += 1
         self._count.reuses += self._used
         self._count.in_progress += 1
-        self._used = self._busy = True
+        self._used = self.busy = True
         self._asked_at = time.monotonic()
 
     def first_byte(self) -> None:
@@ -74,8 +75,9 @@ class _Connection:
             self._asked_at = None
 
     def over(self) -> None:
-        if self._busy:
-            self._busy = False
+        if self.busy:
+            self.busy = False
+            self.answers += 1
             self._count.in_progress -= 1
 
 
@@ -111,17 +113,33 @@ class _Responses:
 
 
 @contextlib.asynccontextmanager
-async def counting(host: str, port: int, counts: Counts) -> AsyncIterator[int]:
-    """Pass connections on to ``host`` and ``port`` while the context lasts; yields the loopback port."""
+async def counting(host: str, port: int, counts: Counts, *, renewed: bool = False) -> AsyncIterator[int]:
+    """Pass connections on to ``host`` and ``port`` while the context lasts; yields the loopback port.
+
+    With ``renewed`` each request has a connection of its own from here on: to a server that closes after an
+    answer and does not say so. Who is connected here keeps the connection.
+    """
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(counts)
-        try:
+        look_there = _Requests(connection).parser.feed_data
+        look_back = _Responses(connection).parser.feed_data
+
+        async def carry_from(piece: bytes) -> None:
+            before = connection.answers
             onward_reader, onward_writer = await asyncio.open_connection(host, port)
             with contextlib.closing(onward_writer):
-                there = _pass_on(reader, onward_writer, _Requests(connection).parser.feed_data)
-                back = _pass_on(onward_reader, writer, _Responses(connection).parser.feed_data)
-                await _until_one_ends(there, back)  # one side that leaves ends both
+                look_there(piece)
+                onward_writer.write(piece)
+                there = _pass_on(reader, onward_writer, look_there)
+                back = _pass_on(
+                    onward_reader, writer, look_back, lambda: not renewed or connection.answers == before
+                )
+                await _until_one_ends(there, back)
+
+        try:
+            while not connection.busy and (piece := await reader.read(PIECE)):
+                await carry_from(piece)
         finally:
             connection.over()
 
@@ -130,9 +148,12 @@ async def counting(host: str, port: int, counts: Counts) -> AsyncIterator[int]:
 
 
 async def _pass_on(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    look: Callable[[bytes], None],
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    while piece := await reader.read(PIECE):
+    while goes_on() and (piece := await reader.read(PIECE)):
         look(piece)
         writer.write(piece)
         await writer.drain()

@@ -79,7 +79,7 @@ async def serve(kind: str) -> None:
     async with (
         upstream as port,
         relay(HOST, port, ROUND_TRIP) as relay_port,
-        counting(HOST, port, counts) as near_port,
+        counting(HOST, port, counts, renewed=True) as near_port,  # llama.cpp closes after each stream
         counting(HOST, relay_port, counts) as far_port,
         told(counts) as counts_port,
     ):

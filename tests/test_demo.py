@@ -22,6 +22,7 @@ from demo_project.listening import listening
 from demo_project.relay import relay
 from demo_project.simulated import simulated_upstream
 from tests.scenarios.callers import until
+from tests.servers.behaviours import close, json_reply, steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -241,6 +242,20 @@ async def test_a_request_is_in_progress_until_its_caller_has_left() -> None:
             await anext(response.aiter_lines())
             assert counts.pool.in_progress == 1
         await until(lambda: counts.pool.in_progress == 0)
+
+
+async def test_a_connection_outlives_those_that_a_server_closes_unsaid(serve: Any) -> None:
+    """As llama.cpp's does after each stream: no call is to meet a connection that is just being closed."""
+    server = serve(steps(json_reply(), close))
+    counts = Counts()
+    async with (
+        counting(server.host, server.port, counts, renewed=True) as counted,
+        httpx.AsyncClient(trust_env=False, headers={"User-Agent": "llm_pool/1"}) as client,
+    ):
+        answers = [await client.post(f"http://127.0.0.1:{counted}/", json={}) for _ in range(20)]
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert (counts.pool.connections, counts.pool.reuses) == (1, 19)
+    assert server.connections_accepted == 20
 
 
 # The views.
