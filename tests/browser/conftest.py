@@ -25,7 +25,7 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 15_000  # milliseconds
+PATIENCE = 60_000  # milliseconds: a busy machine takes its time to start a server and a page
 
 
 def missing(what: str) -> None:
