@@ -34,11 +34,11 @@ def main(task: dict[str, Any]) -> None:
     target = Target(**task["target"])
     try:
         make = load(task["client"])
+        if issubclass(make, AsyncClient):
+            _loop(task["loop"]).run(_measure(make, target, task))
+        _tell(calls.threads(make(target), **task["parameters"]))
     except ModuleNotFoundError as error:
         _tell({"missing": error.name})
-    if issubclass(make, AsyncClient):
-        _loop(task["loop"]).run(_measure(make, target, task))
-    _tell(calls.threads(make(target), **task["parameters"]))
 
 
 async def _measure(make: type[AsyncClient], target: Target, task: dict[str, Any]) -> NoReturn:
