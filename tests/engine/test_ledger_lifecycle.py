@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
 
+from llm_pool.engine.errors import ConnectFailed
 from llm_pool.engine.ledger.books import Queue, Waiter
 from tests.engine.ledger_checks import all_is_gone
 from tests.engine.ledger_steps import idle, make, reasons, serve, states
@@ -21,7 +23,19 @@ def test_when_all_dials_fail_every_waiter_gets_the_cause() -> None:
     assert states(callers).count("failed") == 1, "another dial is on its way"
     world.fail_dial(error=cause)
     assert [caller.error for caller in callers] == [cause] * 4
-    assert world.ledger.last_failure is cause
+    assert world.ledger.last_failure == "refused"
+
+
+def test_of_a_failure_the_words_are_kept_and_not_what_its_dial_had_in_hand() -> None:
+    """An error's traceback holds the dial's frames: transport, TLS buffers, and connection."""
+    world = make()
+    world.leave(world.arrive())
+    cause = ConnectFailed("refused")
+    gone = weakref.ref(cause)
+    world.fail_dial(error=cause)
+    del cause
+    assert gone() is None
+    assert world.ledger.last_failure == "refused"
 
 
 def test_waiters_with_a_connection_left_to_serve_them_go_on_waiting() -> None:

@@ -38,7 +38,7 @@ class Ledger:
         self.growth = Growth(self.stock, expects)
         self.waiting = 0
         self.requests = 0
-        self.last_failure: BaseException | None = None
+        self.last_failure = ""  # in words: the error itself would hold all that its dial had in hand
         self._jitter = jitter
         self._numbers = count(1)
 
@@ -135,7 +135,7 @@ class Ledger:
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
         """A dial failed. Waiters whom no connection is left to serve fail with its cause."""
         orders = list[Order]()
-        self.last_failure = error
+        self.last_failure = str(error)
         self._free_dial(lane)
         if not self.closed:
             self._suspend(lane, now)

@@ -154,7 +154,6 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
     stock = ledger.stock
     in_use, idle, dialing = stock.in_use, len(stock.bound.idle), ledger.growth.dialing
     most = ledger.limits.max_connections
-    failure = ledger.last_failure
     oldest = next(ledger.entries(), None)
     return PoolStats(
         max_connections=most,
@@ -178,7 +177,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         replays=tally.replays,
         leaks_suspected=tally.leaks_suspected,
         dial_failures=dict(tally.dial_failures),
-        dial_failure=str(failure) if failure is not None else None,
+        dial_failure=ledger.last_failure or None,
         bytes_sent=tally.bytes_sent,
         bytes_received=tally.bytes_received,
         input_tokens=tally.input_tokens,
