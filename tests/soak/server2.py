@@ -105,7 +105,8 @@ class _Peer:
         match event:
             case h2.events.RequestReceived() if self.h2.has_too_many:
                 self.server.record.fault("h2: one too many")
-                self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
+                with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has reset it at once
+                    self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             case h2.events.RequestReceived():
                 headers = dict(event.headers)
                 self._streams[event.stream_id] = _Stream(event.stream_id, headers[":path"], headers)
