@@ -92,6 +92,44 @@ def test_a_pause_is_kept_though_the_alarm_of_an_earlier_one_rings_late() -> None
     assert len(world.dials) == 1
 
 
+def test_callers_who_come_together_after_a_pause_make_one_dial() -> None:
+    """Scenario 11: nobody waited when the pause ended; a wave of callers is no storm all the same."""
+    world = make()
+    for _ in range(3):
+        wave = [world.arrive() for _ in range(10)]
+        if world.now > 1000.0:
+            assert len(world.dials) == 1
+        while world.dials:
+            world.fail_dial()
+        assert states(wave) == ["failed"] * 10
+        world.tick(5.0)
+
+
+def test_pauses_are_short_again_when_one_has_ended_with_nobody_waiting() -> None:
+    """Scenario 11: who calls now and then does not wait for seconds to hear that the server is down."""
+    world = make()
+    for _ in range(8):
+        world.arrive()
+        assert len(world.dials) == 1, "at once"
+        world.fail_dial()
+        next_one = world.arrive()
+        assert world.ledger.next_alarm == pytest.approx(world.now + 0.1)
+        world.leave(next_one)
+        world.tick(5.0)
+
+
+def test_a_trouble_that_nobody_comes_for_is_forgotten() -> None:
+    """Callers choose the origins: what is dead must not be kept for ever."""
+    world = make()
+    world.arrive()
+    world.fail_dial()
+    world.tick(29.0)
+    assert world.ledger.growth.lanes()
+    world.tick(world.ledger.next_alarm - world.now)
+    all_is_gone(world)
+    assert world.ledger.next_alarm is None
+
+
 def test_unattended_retries_are_rare_until_somebody_comes() -> None:
     """Scenario 13: a dead provider costs two dials a minute, but no caller half a minute."""
     world = make(min_connections=1)

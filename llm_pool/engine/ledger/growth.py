@@ -163,7 +163,8 @@ class Growth:
     def _forget_if_empty(self, lane: Lane, now: float) -> None:
         if lane.standing or lane.closing or lane.promises or lane.waiting or lane.prewarmed:
             return
-        if lane.trouble is not None and now < lane.trouble.retry_at:
+        if lane.trouble is not None and now < lane.trouble.forgotten_at:
+            self._stock.agenda.set(lane.trouble.forgotten_at, lane)
             return
         if self._lanes.get((lane.origin, lane.home)) is not lane:
             return

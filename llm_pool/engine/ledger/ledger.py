@@ -96,7 +96,7 @@ class Ledger:
             self.waiting += 1
             if lane.trouble is not None:
                 lane.trouble.attend()
-                self.stock.agenda.set(lane.trouble.retry_at, lane)
+                self._wait_out(lane, lane.trouble, now)
         self._balance(lane, now, orders)
         if lane.shortage and not waiter.returning and self.growth.short > self.limits.max_waiting:
             self._dequeue(waiter)
@@ -216,9 +216,9 @@ class Ledger:
                 self.stock.look_at(subject, now, orders)
                 self._balance(subject.lane, now, orders)
             else:
-                if subject.trouble is not None and now < subject.trouble.retry_at:
-                    self.stock.agenda.set(subject.trouble.retry_at, subject)
                 self._balance(subject, now, orders)
+                if subject.trouble is not None:
+                    self._wait_out(subject, subject.trouble, now)
         return orders
 
     def prewarm(self, lane: Lane, now: float) -> list[Order]:
@@ -343,4 +343,11 @@ class Ledger:
     def _suspend(self, lane: Lane, now: float) -> None:
         lane.trouble = lane.trouble or Trouble()
         lane.trouble.grow(now, waited_for=bool(lane.waiting), jitter=self._jitter())
-        self.stock.agenda.set(lane.trouble.retry_at, lane)
+        self._wait_out(lane, lane.trouble, now)
+
+    def _wait_out(self, lane: Lane, trouble: Trouble, now: float) -> None:
+        """Have the lane looked at when its pause is over; where it is, and nobody came, it was the last."""
+        if now < trouble.retry_at:
+            self.stock.agenda.set(trouble.retry_at, lane)
+        elif not (lane.waiting or lane.dialing):
+            trouble.rest()

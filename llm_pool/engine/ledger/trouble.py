@@ -7,6 +7,7 @@ __all__ = ["Trouble"]
 FIRST = 0.1
 WAITED_FOR = 2.0  # the longest pause while somebody waits
 UNATTENDED = 30.0  # and while nobody does (prewarm)
+REMEMBERED = 30.0  # after the last failure, for those who come when the pause is over
 
 
 class Trouble:
@@ -32,3 +33,12 @@ class Trouble:
     def attend(self) -> None:
         """Somebody waits now."""
         self.retry_at = min(self.retry_at, self.failed_at + WAITED_FOR)
+
+    def rest(self) -> None:
+        """The pause is over, and nobody waits: who comes later is not made to wait long for the next."""
+        self.rounds = 0
+
+    @property
+    def forgotten_at(self) -> float:
+        """When it is too long ago to tell anything."""
+        return self.failed_at + REMEMBERED
