@@ -1,6 +1,6 @@
 """The machine: its cores, one for the client and one for the upstream.
 
-``python -m benchmarks.machine COMMAND...`` runs a command that may open many files.
+``python -m benchmarks.machine CORE COMMAND...`` runs a command on a core (``-`` for any), with many files.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Sequence
 
-__all__ = ["allow_files", "client_core", "pin", "upstream_core"]
+__all__ = ["allow_files", "client_core", "held_to", "pin", "upstream_core"]
 
 MOST_FILES = 20_000
 
@@ -32,6 +33,11 @@ def pin(core: int | None, pid: int = 0) -> None:
         os.sched_setaffinity(pid, {core})
 
 
+def held_to(core: int | None, command: Sequence[str]) -> list[str]:
+    """The command line that runs ``command`` on a core, as one that may open many files."""
+    return [sys.executable, "-m", "benchmarks.machine", "-" if core is None else str(core), *command]
+
+
 def allow_files() -> None:
     """Raise this process's limit on open files, as far as it may."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -40,5 +46,7 @@ def allow_files() -> None:
 
 
 if __name__ == "__main__":
+    _, core, *command = sys.argv
+    pin(None if core == "-" else int(core))
     allow_files()
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(command[0], command)

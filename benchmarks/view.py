@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.child import work
 from benchmarks.clients import Target
-from benchmarks.machine import client_core
-from benchmarks.upstreams.process import free_port, running
+from benchmarks.machine import client_core, held_to
+from tests.servers.process import free_port, running
 
 __all__ = ["measure"]
 
@@ -26,7 +26,7 @@ def measure(way: str, upstream: Target, directory: Path, seconds: float) -> dict
     port = free_port()
     command = ["env", f"BENCHMARK_UPSTREAM={upstream.url}", sys.executable, "-m", "uvicorn"]
     command += ["benchmarks.project.asgi:application", "--port", str(port), "--log-level", "warning"]
-    with running(command, directory / "uvicorn.log", ("127.0.0.1", port), client_core()):
+    with running(held_to(client_core(), command), directory / "uvicorn.log", port):
         target = Target(f"http://127.0.0.1:{port}/{way}/v1")
         _drive(target, seconds / 4)
         before = _meter(port)

@@ -9,9 +9,9 @@ from pathlib import Path
 import trustme
 
 from benchmarks.clients.base import Target
-from benchmarks.machine import upstream_core
+from benchmarks.machine import held_to, upstream_core
 from benchmarks.upstreams.answers import COMPLETION, MESSAGE
-from benchmarks.upstreams.process import free_port, running
+from tests.servers.process import free_port, running
 from tests.servers.programs import program
 
 __all__ = ["nginx"]
@@ -41,7 +41,7 @@ def nginx(
         _CONFIG.format(directory=directory, lines=lines, completion=COMPLETION, message=MESSAGE)
     )
     command = [*inside, binary, "-p", str(directory), "-e", "stderr", "-c", str(config)]
-    with running(command, directory / "nginx.log", (host, port), upstream_core()):
+    with running(held_to(upstream_core(), command), directory / "nginx.log", port, host):
         yield Target(f"http{'s' if tls else ''}://{host}:{port}/v1", ca_file, http2=tls)
 
 

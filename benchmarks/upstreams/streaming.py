@@ -17,9 +17,9 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.clients.base import Target
-from benchmarks.machine import upstream_core
+from benchmarks.machine import held_to, upstream_core
 from benchmarks.upstreams.answers import EVENT
-from benchmarks.upstreams.process import free_port, running
+from tests.servers.process import free_port, running
 
 __all__ = ["streaming"]
 
@@ -38,7 +38,7 @@ def streaming(directory: Path, *, interval: float, streams: int, events: int) ->
         str(port),
         *map(str, (interval, streams, events)),
     ]
-    with running(command, directory / "streaming.log", ("127.0.0.1", port), upstream_core()):
+    with running(held_to(upstream_core(), command), directory / "streaming.log", port):
         yield Target(f"http://127.0.0.1:{port}/v1")
 
 

@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.servers.programs import free_port
+from tests.servers.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -27,7 +27,7 @@ from llm_pool.exceptions import AuthenticationFailed, ConnectFailed
 from tests.deployments.conftest import deploy
 from tests.scenarios.callers import until
 from tests.servers.behaviours import json_reply
-from tests.servers.programs import free_port
+from tests.servers.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tests.servers.programs import _running, free_port, program
+from tests.servers.process import free_port, running
+from tests.servers.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def echo(directory: Path, name: str, certificate: CertificateFiles) -> Iterator[
     port = free_port()
     binary, *arguments = ECHOES[name]
     command = [program(binary), *(part.format(port=port, cert=certificate[0], key=key) for part in arguments)]
-    with _running(command, directory, [port]):
+    with running(command, directory / f"{name}.log", port):
         yield port
 
 

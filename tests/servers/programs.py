@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import subprocess
-import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.servers.process import free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = ["Haproxy", "Nghttpd", "Nginx", "ProgramMissing", "haproxy", "nghttpd", "nginx", "program"]
 
-START_SECONDS = 10.0
-STOP_SECONDS = 5.0
 COMPLETION = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"test-model",'
     b'"choices":[{"index":0,"message":{"role":"assistant","content":"%s"},"finish_reason":"stop"}],'
@@ -40,13 +37,6 @@ def program(name: str) -> str:
     if path is None:
         raise ProgramMissing(f"{name} is not installed")
     return path
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass
@@ -77,7 +67,7 @@ class Nginx:
         return int(accepted) - self._asked - _PROBES, int(requests) - self._asked
 
 
-_PROBES = 1  # the connection by which _wait_listening saw that it listens
+_PROBES = 1  # the connection by which ``running`` saw that it listens
 
 
 @contextlib.contextmanager
@@ -119,7 +109,7 @@ def nginx(
         )
     )
     command = [binary, "-p", str(directory), "-e", "stderr", "-c", str(config)]
-    with _running(command, directory, [http_port]) as process:
+    with running(command, directory / "nginx.log", http_port) as process:
         yield Nginx(http_port, https_port, uds, body, process.pid, status_port)
 
 
@@ -198,7 +188,7 @@ def nghttpd(
     last = [certificate[1], certificate[0]] if certificate else []
     tls = [] if certificate else ["--no-tls"]
     command = [binary, "-a", "127.0.0.1", "-d", str(directory), *tls, *options, str(port), *last]
-    with _running(command, directory, [port]) as process:
+    with running(command, directory / "nghttpd.log", port) as process:
         yield Nghttpd(port, "https" if certificate else "http", directory, process.pid)
 
 
@@ -237,7 +227,8 @@ def haproxy(
     config.write_text(
         _HAPROXY.format(http_port=http_port, tls=tls, backend_port=backend_port, http_lines=http_lines)
     )
-    with _running([binary, "-db", "-q", "-f", str(config)], directory, [http_port]) as process:
+    command = [binary, "-db", "-q", "-f", str(config)]
+    with running(command, directory / "haproxy.log", http_port) as process:
         yield Haproxy(http_port, https_port, process.pid)
 
 
@@ -257,41 +248,3 @@ frontend front
 backend back
     server one 127.0.0.1:{backend_port}
 """
-
-
-@contextlib.contextmanager
-def _running(command: list[str], directory: Path, ports: list[int]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process from when it listens on all ports until the end of the block."""
-    log = directory / "output.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        try:
-            for port in ports:
-                _wait_listening(process, port, log)
-            yield process
-        finally:
-            _stop(process)
-
-
-def _wait_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Another program tells nobody when it is ready: its port is tried until it is."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        said = log.read_text(errors="replace").strip()
-        if process.poll() is not None:
-            raise RuntimeError(f"{log.parent.name} ended at once with status {process.returncode}: {said}")
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{log.parent.name} does not listen after {START_SECONDS:g} s: {said}")
-        time.sleep(0.01)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
