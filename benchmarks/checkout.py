@@ -20,10 +20,12 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from llm_pool.engine import Limits, Origin, Pool, PoolConfig, Request, Timeouts
+from llm_pool.engine.config import Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.homes.portal import adopt_server_loop
 from llm_pool.engine.ledger.books import Dial, Waiter
 from llm_pool.engine.ledger.ledger import Ledger
+from llm_pool.engine.pool import Pool
+from llm_pool.engine.request import Request
 from tests.servers.programs import nginx
 
 FEW, MANY = 10, 1000

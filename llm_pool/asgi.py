@@ -12,6 +12,7 @@ from typing import Any, cast
 from django.apps import apps
 from django.core.asgi import get_asgi_application as django_asgi_application
 
+import llm_pool.service  # noqa: F401  before there is a loop, which its import would hold up
 from llm_pool.apps import LLMPoolConfig
 from llm_pool.engine.homes import portal
 

@@ -15,7 +15,7 @@ from llm_pool.engine.errors import PoolTimeout
 from llm_pool.engine.stats.audience import Audience
 
 if TYPE_CHECKING:
-    from llm_pool.engine import Pool
+    from llm_pool.engine.pool import Pool
 
 __all__ = ["Call", "CallRecord", "Caller", "RequestCalls", "current_request", "observe", "unobserve"]
 

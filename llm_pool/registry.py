@@ -8,13 +8,15 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from llm_pool.conf import load
-from llm_pool.service import LLMPool
+from llm_pool.conf import PoolSettings, load
+
+if TYPE_CHECKING:
+    from llm_pool.service import LLMPool
 
 __all__ = ["DEFAULT_ALIAS", "pool", "pools"]
 
@@ -70,7 +72,7 @@ class Pools:
                 known = load()
                 if alias not in known:
                     raise ImproperlyConfigured(_unknown(alias, list(known)))
-                pool = self._made[alias] = LLMPool(known[alias])
+                pool = self._made[alias] = _open(known[alias])
             return pool
 
     def new_locks(self) -> None:
@@ -86,6 +88,12 @@ class DefaultPool:
 
     def __repr__(self) -> str:
         return repr(pools[DEFAULT_ALIAS])
+
+
+def _open(settings: PoolSettings) -> LLMPool:
+    from llm_pool.service import LLMPool  # noqa: PLC0415  commands that call no model start without the engine
+
+    return LLMPool(settings)
 
 
 def _unknown(alias: str, known: list[str]) -> str:

@@ -8,16 +8,20 @@ import httpx
 
 from llm_pool.completions import Timing
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Exchange, Headers, Pool, Request, Timeouts, Whole
+from llm_pool.engine.config import Timeouts
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.pool import Pool
+from llm_pool.engine.request import Headers, Request, Whole
 from llm_pool.exceptions import InvalidResponse
 from llm_pool.providers.base import Head
 from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource, timing_of
-from llm_pool.transports import AsyncTransport, Transport
+from llm_pool.transports.asynchronous import AsyncTransport
 from llm_pool.transports.auth import KeyAuth
 from llm_pool.transports.clients import AsyncClient, Client
 from llm_pool.transports.errors import adopted, public
 from llm_pool.transports.hooks import is_plain
+from llm_pool.transports.synchronous import Transport
 from llm_pool.transports.translation import content_coding, origin_of
 from llm_pool.version import __version__
 

@@ -11,7 +11,8 @@ from asgiref.sync import async_to_sync
 from llm_pool.calls import Call, Caller
 from llm_pool.completions import Completion
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Marks, PoolStats
+from llm_pool.engine.request import Marks
+from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.providers.base import Messages
 from llm_pool.sender import Answer, Sender
 from llm_pool.sources import timing_of

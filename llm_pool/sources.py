@@ -10,9 +10,10 @@ from typing import Protocol
 import httpx
 
 from llm_pool.completions import Timing
-from llm_pool.engine import Exchange, Headers, Marks
 from llm_pool.engine.errors import LLMPoolError, PoolClosed
+from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes.home import Home
+from llm_pool.engine.request import Headers, Marks
 from llm_pool.providers.base import Head
 from llm_pool.transports.body import AsyncBody, Body
 from llm_pool.transports.errors import adopted, public

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llm_pool.engine import Pool
+    from llm_pool.engine.pool import Pool
 
 T = TypeVar("T")
 
@@ -174,8 +174,8 @@ def engine_pool() -> Iterator[Callable[..., Pool]]:
 
     Every field of Limits, Timeouts, DNS and PoolConfig may be given by its name.
     """
-    from llm_pool.engine import Pool, PoolConfig  # noqa: PLC0415 - not every test needs the engine
-    from llm_pool.engine.config import DNS, Limits, Timeouts  # noqa: PLC0415
+    from llm_pool.engine.config import DNS, Limits, PoolConfig, Timeouts  # noqa: PLC0415
+    from llm_pool.engine.pool import Pool  # noqa: PLC0415
 
     made: list[Pool] = []
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from llm_pool.checkup.report import Finding, Level, Step, sentence
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Whole
 from llm_pool.engine.errors import LLMPoolError, ProtocolError, ReadTimeout
+from llm_pool.engine.request import Whole
 from llm_pool.providers.answers import redact, snippet
 from llm_pool.providers.base import Head
 from llm_pool.sources import HeaderView

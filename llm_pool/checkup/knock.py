@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_pool.engine import Origin, PoolConfig
+from llm_pool.engine.config import Origin, PoolConfig
 from llm_pool.engine.connection import Connection
 from llm_pool.engine.dialer.dialer import Dialer
 from llm_pool.engine.dialer.steps import DialSteps

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from llm_pool.checkup.report import Finding, Level, Step
-from llm_pool.engine import Whole
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.request import Whole
 
 __all__ = ["Trial", "live_step", "try_live"]
 

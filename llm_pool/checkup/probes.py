@@ -9,8 +9,9 @@ from llm_pool.checkup.answers import SLOW_SECONDS, judge_answer, judge_failure, 
 from llm_pool.checkup.live import live_step, try_live
 from llm_pool.checkup.report import Finding, Level, Step, sentence
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Pool, Whole
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.pool import Pool
+from llm_pool.engine.request import Whole
 from llm_pool.sender import Sender
 
 __all__ = ["Prober"]

@@ -17,7 +17,7 @@ from llm_pool.checkup.report import CheckReport, Finding, Level, Step, cleaned
 from llm_pool.checkup.sizing import Sizing
 from llm_pool.checkup.ways import http2_step, way_steps
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Timeouts
+from llm_pool.engine.config import Timeouts
 from llm_pool.transports.foreign import make_pool
 from llm_pool.transports.translation import origin_of
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from llm_pool.engine import PoolStats
+from llm_pool.engine.stats.stats import PoolStats
 
 __all__ = ["Sizing"]
 

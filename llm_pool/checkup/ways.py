@@ -8,7 +8,7 @@ from llm_pool.checkup.advice import dial_failure
 from llm_pool.checkup.knock import Knock, Session
 from llm_pool.checkup.report import Finding, Level, Step
 from llm_pool.conf import PoolSettings
-from llm_pool.engine import Origin
+from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import proxy_for
 
 __all__ = ["http2_step", "way_steps"]

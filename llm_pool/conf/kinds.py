@@ -13,7 +13,7 @@ import httpx
 
 from llm_pool.conf.values import TYPE, VALUE, Invalid
 from llm_pool.providers import PROVIDERS, Provider, get_provider
-from llm_pool.transports.foreign import ENGINES, missing_extra
+from llm_pool.transports.engines import ENGINES, missing_extra
 
 __all__ = [
     "api_key",

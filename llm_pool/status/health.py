@@ -7,7 +7,7 @@ import time
 from django.core.exceptions import ImproperlyConfigured
 
 from llm_pool.conf import load
-from llm_pool.engine import Pool
+from llm_pool.engine.pool import Pool
 from llm_pool.registry import pools
 
 __all__ = ["Readiness", "readiness"]

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from llm_pool.engine import Pool, PoolStats
+from llm_pool.engine.pool import Pool
 from llm_pool.engine.stats.histogram import Spread
+from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
 
 __all__ = ["HISTORY", "TICK_SECONDS", "History", "Tick", "tick_number"]

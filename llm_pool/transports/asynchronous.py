@@ -7,17 +7,18 @@ from collections.abc import AsyncIterable
 import httpcore
 import httpx
 
-from llm_pool.engine import Exchange, Pool, Timeouts
+from llm_pool.engine.config import Timeouts
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.pool import Pool
 
 from .body import AsyncBody
+from .doors import ASYNC_POOL, are_stock
 from .errors import public
 from .passage import Passage
 from .translation import to_engine, to_httpcore
 
 __all__ = ["AsyncTransport"]
-
-_stock_handler = httpcore.AsyncConnectionPool.handle_async_request
 
 
 class AsyncTransport(httpx.AsyncHTTPTransport):
@@ -40,9 +41,8 @@ class _Door(httpcore.AsyncConnectionPool):
         self._timeouts = timeouts
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        hooked = httpcore.AsyncConnectionPool.handle_async_request
-        if hooked is not _stock_handler:
-            return await hooked(self, request)  # a mock (respx) or instrumentation stands at httpcore's door
+        if not are_stock((ASYNC_POOL,)):  # a mock (respx) or instrumentation stands at httpcore's door
+            return await httpcore.AsyncConnectionPool.handle_async_request(self, request)
         return await send(self._engine, request, self._timeouts)
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:

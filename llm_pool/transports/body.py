@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Self
 
-from llm_pool.engine import Exchange
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes.home import Home
 
 from .errors import public

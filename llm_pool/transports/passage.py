@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpcore
 
-from llm_pool.engine import Pool, Timeouts
+from llm_pool.engine.config import Timeouts
+from llm_pool.engine.pool import Pool
 
 __all__ = ["Passage"]
 

@@ -7,17 +7,18 @@ from collections.abc import Iterable
 import httpcore
 import httpx
 
-from llm_pool.engine import Exchange, Pool, Timeouts
+from llm_pool.engine.config import Timeouts
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.pool import Pool
 
 from .body import Body
+from .doors import SYNC_POOL, are_stock
 from .errors import public
 from .passage import Passage
 from .translation import to_engine, to_httpcore
 
 __all__ = ["Transport"]
-
-_stock_handler = httpcore.ConnectionPool.handle_request
 
 
 class Transport(httpx.HTTPTransport):
@@ -34,9 +35,8 @@ class _Door(httpcore.ConnectionPool):
         self._timeouts = timeouts
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        hooked = httpcore.ConnectionPool.handle_request
-        if hooked is not _stock_handler:
-            return hooked(self, request)
+        if not are_stock((SYNC_POOL,)):
+            return httpcore.ConnectionPool.handle_request(self, request)
         return send(self._engine, request, self._timeouts)
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.ConnectionInterface:

@@ -8,8 +8,9 @@ from functools import lru_cache
 import httpcore
 import httpx
 
-from llm_pool.engine import Exchange, Headers, Origin, Request, Timeouts
-from llm_pool.engine.config import DEFAULT_PORTS
+from llm_pool.engine.config import DEFAULT_PORTS, Origin, Timeouts
+from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.request import Headers, Request
 
 from .body import AsyncBody, Body
 from .errors import ProtocolError

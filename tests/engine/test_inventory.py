@@ -9,7 +9,7 @@ from tests.fixtures.engine import request_to
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.engine import Pool
+    from llm_pool.engine.pool import Pool
     from tests.servers import ScriptedServer, ServerConnection
 
 

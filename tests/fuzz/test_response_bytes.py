@@ -16,10 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_pool.engine import Exchange, Marks, Origin, Request, Timeouts, Whole
+from llm_pool.engine.config import Origin, Timeouts
 from llm_pool.engine.errors import LLMPoolError
+from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes.home import Home
 from llm_pool.engine.http11.connection import HTTP11Connection
+from llm_pool.engine.request import Marks, Request, Whole
 from llm_pool.exceptions import APIError
 from llm_pool.providers import get_provider
 from llm_pool.providers.base import Head

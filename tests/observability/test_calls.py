@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm_pool.calls import CallRecord
-    from llm_pool.engine import PoolStats
+    from llm_pool.engine.stats.stats import PoolStats
     from llm_pool.service import LLMPool
     from tests.servers import Script, ScriptedServer
 

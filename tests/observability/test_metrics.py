@@ -32,7 +32,7 @@ from tests.servers.process import free_port
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llm_pool.engine import PoolStats
+    from llm_pool.engine.stats.stats import PoolStats
     from llm_pool.service import LLMPool
     from tests.deployments.launcher import Deployment
     from tests.servers import Script, ScriptedServer

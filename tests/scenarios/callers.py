@@ -7,13 +7,13 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llm_pool.engine import TLS
+from llm_pool.engine.config import TLS
 from tests.fixtures.engine import request_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from llm_pool.engine import Pool
+    from llm_pool.engine.pool import Pool
     from tests.servers import Script, ScriptedServer, ServerConnection
     from tests.servers.tls import Certificates
 

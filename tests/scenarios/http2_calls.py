@@ -12,7 +12,7 @@ from tests.fixtures.engine import request_to
 from tests.servers.http2 import Stream
 
 if TYPE_CHECKING:
-    from llm_pool.engine import Pool
+    from llm_pool.engine.pool import Pool
     from llm_pool.engine.request import Whole
     from tests.servers import ScriptedServer
     from tests.servers.http2 import Answer, Peer

@@ -18,9 +18,10 @@ from django.urls import path
 
 from llm_pool import pools
 from llm_pool.asgi import get_asgi_application
-from llm_pool.engine import Pool, Request
 from llm_pool.engine.errors import ConnectFailed, LLMPoolError, PoolClosed
 from llm_pool.engine.homes import portal
+from llm_pool.engine.pool import Pool
+from llm_pool.engine.request import Request
 from llm_pool.http import event_stream
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import (

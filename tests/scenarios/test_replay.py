@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from llm_pool.engine.errors import LLMPoolError, ProtocolError, ReadFailed
-from llm_pool.transports import AsyncTransport
+from llm_pool.transports.asynchronous import AsyncTransport
 from tests.fixtures.engine import request_to
 from tests.servers.behaviours import (
     close,

@@ -576,7 +576,9 @@ def test_a_process_ends_in_silence_with_a_pool_in_use(serve, kind):
     program = f"""
 import asyncio, atexit, threading
 atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))  # the last to be called
-from llm_pool.engine import Origin, Pool, PoolConfig, Request
+from llm_pool.engine.config import Origin, PoolConfig
+from llm_pool.engine.pool import Pool
+from llm_pool.engine.request import Request
 from llm_pool.engine.homes import portal
 
 pool = Pool(PoolConfig(proxy=""))

@@ -15,7 +15,7 @@ from tests.servers.behaviours import json_reply, reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llm_pool.engine import Pool
+    from llm_pool.engine.pool import Pool
     from tests.servers import ScriptedServer
     from tests.servers.connection import ServerConnection
 

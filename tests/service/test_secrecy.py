@@ -16,7 +16,7 @@ from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
 from llm_pool import exceptions, pools
-from llm_pool.engine import Request
+from llm_pool.engine.request import Request
 from tests.servers.behaviours import echo, json_reply, reply, steps
 from tests.servers.ports import refused_port
 from tests.service.calls import CALLS, ask

@@ -8,14 +8,16 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llm_pool.engine import Request
+from llm_pool.engine.request import Request
 from tests.soak.server import NOBODY
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-    from llm_pool.engine import Exchange, Origin, Pool
+    from llm_pool.engine.config import Origin
+    from llm_pool.engine.exchange import Exchange
+    from llm_pool.engine.pool import Pool
     from llm_pool.service import LLMPool
     from tests.soak.record import Call, Record
 

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from llm_pool.engine import Exchange
 from llm_pool.engine.connection import Connection
+from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes import portal
 from llm_pool.engine.homes.home import Errand
 from llm_pool.engine.ledger.books import Entry, Waiter

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_pool.conf import load
-from llm_pool.engine import TLS, Limits, Origin, Pool, PoolConfig, Timeouts
+from llm_pool.engine.config import TLS, Limits, Origin, PoolConfig, Timeouts
+from llm_pool.engine.pool import Pool
 from llm_pool.service import LLMPool
 from tests.servers.tls import Certificates
 from tests.soak.calls import Place

@@ -7,17 +7,15 @@ connection: each is a client of the other library's that holds one connection an
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 
-from llm_pool.engine import Pool, PoolConfig
+from llm_pool.engine.config import PoolConfig
+from llm_pool.engine.pool import Pool
 
-__all__ = ["ENGINES", "make_pool", "missing_extra"]
-
-ENGINES = ("native", "httpcore", "aiohttp")
+__all__ = ["make_pool"]
 
 
 def make_pool(engine: str, config: PoolConfig, name: str) -> Pool:
-    """A pool on one of ``ENGINES``."""
+    """A pool on one of ``engines.ENGINES``."""
     if engine == "native":
         return Pool(config, name)
     # A client of another library dials when it is first called: it has nothing to keep warm.
@@ -29,8 +27,3 @@ def make_pool(engine: str, config: PoolConfig, name: str) -> Pool:
     from .over_aiohttp import AiohttpDialer  # noqa: PLC0415  it may not be installed
 
     return Pool(replace(config, http2=False), name, AiohttpDialer)
-
-
-def missing_extra(engine: str) -> str | None:
-    """The extra of this distribution that is yet to be installed for an engine, if any."""
-    return "aiohttp" if engine == "aiohttp" and find_spec("aiohttp") is None else None

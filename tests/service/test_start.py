@@ -1,0 +1,68 @@
+"""What a process pays for before it calls a model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SETTINGS = """
+import sys, django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["llm_pool"],
+    LLM_POOL={"default": {"BASE_URL": "http://127.0.0.1:9/v1", "MODEL": "m", "API_KEY": "k"}},
+)
+"""
+HEAVY = ("h2", "httpcore", "httptools", "llm_pool.engine.pool", "llm_pool.service", "llm_pool.checkup")
+
+
+def run(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", SETTINGS + program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_a_command_that_calls_no_model_starts_without_the_engine() -> None:
+    program = f"""
+import httpx
+django.setup()
+from django.core.management import call_command
+from llm_pool import pool, pools
+call_command("check", verbosity=0)
+assert list(pools) == ["default"] and not pools.made()
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    assert run(program).splitlines()[-1] == "[]"
+
+
+def test_an_asgi_application_is_ready_to_call_before_the_server_has_a_loop() -> None:
+    program = """
+from llm_pool.asgi import get_asgi_application
+get_asgi_application()
+before = set(sys.modules)
+from llm_pool import pools
+pools["default"]
+print(sorted(name for name in set(sys.modules) - before if name.startswith(("h2", "httpcore", "llm_pool"))))
+"""
+    assert run(program).splitlines()[-1] == "[]"
+
+
+def test_a_mock_that_was_there_before_the_engine_intercepts_all_the_same() -> None:
+    program = """
+import respx
+django.setup()
+from llm_pool import pools
+answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "mocked"}}]}
+with respx.mock as router:
+    router.post("http://127.0.0.1:9/v1/chat/completions").respond(json=answer)
+    assert "llm_pool.engine.pool" not in sys.modules
+    print(pools["default"].complete("Hello"), pools["default"].client.post("chat/completions").status_code)
+pools["default"].close()
+"""
+    assert run(program).splitlines()[-1] == "mocked 200"
