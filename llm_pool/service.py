@@ -121,7 +121,7 @@ class LLMPool:
         return async_to_sync(self.acheck)(timeout=timeout, live=live)
 
     async def aprewarm(self) -> None:
-        """Open ``min_connections`` to the provider in the background, and keep them open."""
+        """Open ``min_connections`` in the background and keep them open; have the trust store read too."""
         await self.engine.prewarm(self._sender.origin)
 
     def drain(self, timeout: float | None = None) -> bool:

@@ -71,7 +71,8 @@ class Clerk:
         self._carry_out(orders)
 
     def prewarm(self, origin: Origin, home: Home) -> None:
-        """Keep ``min_connections`` open to ``origin`` on ``home``."""
+        """Keep ``min_connections`` open to ``origin`` on ``home``, and be ready to dial more."""
+        self._dialer.prepare(origin)
         with self._lock:
             orders = self.ledger.prewarm(self.ledger.lane(origin, home), time.monotonic())
         self._carry_out(orders)

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
+import threading
 import time
 
 import pytest
@@ -210,6 +212,27 @@ async def test_after_prewarming_the_first_calls_dial_nothing(
     wholes = await asyncio.gather(pool.fetch(request), pool.fetch(request))
     assert [whole.status for whole in wholes] == [200, 200]
     assert (server.connections_accepted, server.handshakes, fake_dns.queries) == (2, 2, ["llm.test"])
+
+
+async def test_prewarming_reads_the_trust_store_though_it_opens_no_connection(
+    engine_pool, serve, certificates, home, monkeypatch
+):
+    """Scenario 13: the first call has its TLS context already."""
+    built = threading.Event()
+    build = ssl.create_default_context
+
+    def watched(*args, **kwargs):
+        built.set()
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(ssl, "create_default_context", watched)
+    server = serve(json_reply(), tls=certificates.good)
+    pool = engine_pool(min_connections=0, tls=TLS(ca_file=certificates.ca_file))
+    await pool.prewarm(request_to(server).origin)
+    assert await asyncio.to_thread(built.wait, 5)
+    assert server.connections_accepted == 0
+    monkeypatch.setattr(ssl, "create_default_context", None)
+    assert (await pool.fetch(request_to(server))).status == 200
 
 
 async def test_prewarming_does_not_wait(engine_pool, serve, certificates, home):

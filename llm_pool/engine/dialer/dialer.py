@@ -60,6 +60,11 @@ class Dialer:
         except TimeoutError as error:
             raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from error
 
+    def prepare(self, origin: Origin) -> None:
+        """Begin what the first dial would wait for."""
+        if origin.scheme == "https":
+            self._begin_tls_context()
+
     def disown(self) -> None:
         """In the child of a fork: close the parent's sockets here, without a word on them."""
         for sock in list(self.sockets):
@@ -152,14 +157,16 @@ class Dialer:
             _tune(sock)
         return sock
 
-    async def _tls_context(self) -> ssl.SSLContext:
+    def _begin_tls_context(self) -> Future[ssl.SSLContext]:
         # Reading the trust store takes tens of milliseconds: not on an event loop.
         with self._context_lock:
             if self._context is None:
                 self._context = in_thread(build_context, self._config.tls, http2=bool(self._config.http2))
-            context = self._context
+            return self._context
+
+    async def _tls_context(self) -> ssl.SSLContext:
         try:
-            return await asyncio.wrap_future(context)
+            return await asyncio.wrap_future(self._begin_tls_context())
         except TLSFailed:
             self._context = None  # the files may be there next time
             raise
