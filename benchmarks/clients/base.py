@@ -39,6 +39,9 @@ class AsyncClient:
     def __init__(self, target: Target) -> None:
         self.target = target
 
+    async def start(self) -> None:
+        """What the library does when its server starts; no connection is opened."""
+
     async def prewarm(self) -> None:
         """Open a connection before the first call, where the library can."""
 

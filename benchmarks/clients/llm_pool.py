@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import django
@@ -18,6 +19,9 @@ from llm_pool.middleware import PoolMiddleware
 
 __all__ = ["Complete", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]
 
+STARTUP = 0.2
+"""Seconds in which it is done with what it does in the background; a server's first call comes later."""
+
 
 class Complete(AsyncClient):
     """``pools["default"].acomplete`` and ``astream`` on the server's loop; nobody looks on."""
@@ -29,8 +33,13 @@ class Complete(AsyncClient):
         _set_up(target, self.apps)
         adopt_server_loop()
 
+    async def start(self) -> None:
+        await pools["default"].aprewarm()
+        await asyncio.sleep(STARTUP)
+
     async def prewarm(self) -> None:
         pool = pools["default"]
+        pool.engine.resize(replace(pool.settings.pool.limits, min_connections=1))
         await pool.aprewarm()
         while not pool.stats().idle:  # noqa: ASYNC110  the pool tells nobody of a connection that is not needed yet
             await asyncio.sleep(0.01)
@@ -89,7 +98,6 @@ def _set_up(target: Target, apps: tuple[str, ...] = ()) -> None:
     limits = {
         "max_connections": target.connections,
         "max_keepalive_connections": target.connections,
-        "min_connections": 1,
         "max_waiting": 100_000,
     }
     pool = {"BASE_URL": target.url, "API_KEY": KEY, "MODEL": MODEL, "PROXY": "", "LIMITS": limits}

@@ -22,6 +22,7 @@ async def in_turn(client: AsyncClient, *, calls: int) -> dict[str, float]:
 
 async def burst(client: AsyncClient, *, calls: int) -> dict[str, float]:
     """Calls all at once, with no connection open."""
+    await client.start()
     began = time.perf_counter()
     texts = await asyncio.gather(*(client.complete() for _ in range(calls)))
     wall = time.perf_counter() - began

@@ -146,7 +146,7 @@ class Pool:
         self._clerk.tally.answer_read(input_tokens, output_tokens, first_token)
 
     async def prewarm(self, origin: Origin) -> None:
-        """Keep ``min_connections`` to ``origin`` open from now on, and be ready to dial. Waits for neither."""
+        """Keep ``min_connections`` to ``origin`` open from now on, and be ready for more. Does not wait."""
         self._clerk.prewarm(origin, home_of_caller())
 
     def resize(self, limits: Limits) -> None:
