@@ -36,7 +36,7 @@ class Limits:
     max_lifetime: float | None = 600.0
     max_waiting: int = 1000
     max_connections_per_host: int | None = None
-    max_streams_per_connection: int = 32
+    max_streams_per_connection: int = 10
 
 
 @dataclass(frozen=True, slots=True)

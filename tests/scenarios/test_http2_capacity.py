@@ -144,7 +144,7 @@ async def test_a_cold_burst_shares_the_connection_that_is_being_dialed(
         tls=offering_http2(certificates),
         before_handshake=lambda: server.gate("tls").passage(),
     )
-    pool = engine_pool(tls=TLS(ca_file=ca_file), max_connections=20)
+    pool = engine_pool(tls=TLS(ca_file=ca_file), max_connections=20, max_streams_per_connection=32)
     running = calls(pool, server, 20)
     await server.gate("tls").await_reached()
     await until(lambda: pool.stats().waiting == 20)
