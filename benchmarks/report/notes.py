@@ -38,12 +38,12 @@ The profile is flat: no function has more than a twentieth, and the largest are 
 check of the answer's head. The rest is what the floor does without: checks, timers, statistics, the ledger.
 """,
     ("import", "Django and httpx"): """
-Of the app's imports 23 % are httpcore and h11, which httpx loads with its first client anyway, and 17 % are
-h2; the rest is spread over a hundred small modules.
+The engine is loaded with the first pool. What is left are some thirty small modules: settings, their checks,
+providers and exceptions.
 """,
     ("burst", "one call on a new connection"): """
-The pool opens two connections and fills each with calls. What is over the round trips is CPU: the second
-handshake, and 50 calls that h2 encodes and decodes one by one.
+The pool opens five connections, so that no answer waits behind TCP's initial window. What is over the round
+trips is CPU: four more handshakes, and 50 calls that h2 encodes and decodes one by one.
 """,
     ("in", "20 round trips"): """
 No call waits for a handshake: what is over the distance is CPU, and what the wire adds where it has to wait
