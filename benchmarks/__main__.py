@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
         "--rounds", type=int, help="of every workload; each has its own number if nothing is said"
     )
     parser.add_argument("--quick", action="store_true", help="short turns: to see that it runs")
-    parser.add_argument("--minutes", type=float, default=14.0, help="no round begins that would end later")
+    parser.add_argument("--minutes", type=float, default=12.0, help="no round begins that would end later")
     parser.add_argument(
         "--output", type=Path, help="a folder for benchmarks.md, with plots and JSON beneath it"
     )

@@ -148,7 +148,7 @@ ROWS = [
     Row("threads", "complete", "openai.OpenAI", 0.2),
     Row("threads", "complete", "requests", None),
     _in_turn("acomplete", 1.05),
-    *map(_in_turn, ("httpx", "openai", "httpx, one per call", "openai, one per call")),
+    *map(_in_turn, ("floor", "httpx", "openai", "httpx, one per call", "openai, one per call")),
     _at_once("acomplete", 1.1),
     *map(_at_once, ("httpx", "httpx2", "aiohttp")),
     Row("memory", "acomplete", "httpx", 0.5, "bytes"),

@@ -59,7 +59,7 @@ SIZES = tuple(
 HTTP2 = _these("acomplete", "aclient", "httpx", "httpx2", "pyreqwest")
 THREADS = _these("complete", "httpx.Client", "openai.OpenAI", "requests")
 HOLDERS = _these("acomplete", "floor", "httpx")
-IN_TURN = _these("acomplete", "httpx", "openai", "httpx, one per call", "openai, one per call")
+IN_TURN = _these("acomplete", "floor", "httpx", "openai", "httpx, one per call", "openai, one per call")
 AT_ONCE = (
     Contestant("one call on a new connection", "floor", {"calls": 1}),
     *_these("acomplete", "httpx", "httpx2", "aiohttp"),

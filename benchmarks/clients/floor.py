@@ -31,6 +31,9 @@ class Floor(AsyncClient):
         self._stream_request = self._encoded(STREAM_BODY)
         self._idle: list[_Connection] = []
 
+    async def prewarm(self) -> None:
+        self._idle.append(await self._dial())
+
     async def complete(self) -> str:
         connection = self._idle.pop() if self._idle else await self._dial()
         body = await connection.fetch(self._request)

@@ -104,3 +104,4 @@ def _set_up(target: Target, apps: tuple[str, ...] = ()) -> None:
     pool |= {"HTTP2": target.http2, "TLS": {"ca_file": target.ca_file}, "WARN_UTILIZATION": None}
     settings.configure(INSTALLED_APPS=apps, LLM_POOL={"default": pool})
     django.setup()
+    pools.all()  # as the app's startup does

@@ -65,10 +65,12 @@ def threads(client: Client, *, concurrency: int, seconds: float) -> dict[str, fl
 
     with ThreadPoolExecutor(concurrency) as callers:
         running = [callers.submit(caller) for _ in range(concurrency)]
-        wait(running, timeout=seconds * WARM_UP, return_when=FIRST_EXCEPTION)
-        with Meter(spans) as meter:
-            wait(running, timeout=seconds, return_when=FIRST_EXCEPTION)
-        stopped.set()
+        try:
+            wait(running, timeout=seconds * WARM_UP, return_when=FIRST_EXCEPTION)
+            with Meter(spans) as meter:
+                wait(running, timeout=seconds, return_when=FIRST_EXCEPTION)
+        finally:
+            stopped.set()
         for each in running:
             each.result()
     return meter.per_call
