@@ -18,7 +18,8 @@ by that run: change `benchmarks/`, not it.
   client for all calls, unless it says otherwise.
 - The rounds are interleaved: all clients have their turn before the first has its next, so that a drift of
   the machine hits all. A ratio is that of two clients in the same round; shown are its median and, in
-  parentheses, the least and the most.
+  parentheses, the least and the most. On a machine that is shared with others the same work may cost half
+  as much again a minute later: where the spread reaches over the goal, the next run may say otherwise.
 - CPU is the process's own, user and system, all threads, while calls are in full swing: every caller has
   made a call before. Each caller makes the next call as soon as the last has its answer, so the rate and
   the percentiles are those of a client that is kept busy. Where a client cannot keep up with a stream,
@@ -36,6 +37,11 @@ NOTES = {
     ("complete", "floor"): """
 The profile is flat: no function has more than a twentieth, and the largest are the `send` system call and the
 check of the answer's head. The rest is what the floor does without: checks, timers, statistics, the ledger.
+""",
+    ("stream", "floor"): """
+An event wakes its task, goes through the whole format of event streams, however it is cut, and becomes a
+chunk; the floor splits bytes. uvloop makes the floor cheaper, and what lies between the loops and the caller
+stays what it was.
 """,
     ("import", "Django and httpx"): """
 The engine is loaded with the first pool. What is left are some thirty small modules: settings, their checks,
