@@ -148,7 +148,8 @@ async def test_interleaved_answers_are_kept_apart(serve, h2_pool):
         await stream.data(b"", end=True)
 
     server = serve(http2(answer))
-    answers = await asyncio.gather(*calls(h2_pool(), server, 12))
+    pool = h2_pool(max_streams_per_connection=12)
+    answers = await asyncio.gather(*calls(pool, server, 12))
     assert [answer.body for answer in answers] == list(bodies.values())
 
 
@@ -397,7 +398,7 @@ async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, 
     """Scenario 46: a connection of a hundred thousand calls is no larger than one of a hundred."""
     monkeypatch.setattr(Wire, "MAX_CLOSED_STREAMS", 20)
     server = serve(http2(reply()))
-    pool = h2_pool()
+    pool = h2_pool(max_streams_per_connection=20)
     for _ in range(10):
         await asyncio.gather(*calls(pool, server, 20))
     [entry] = pool._clerk.ledger.entries()
