@@ -62,6 +62,20 @@ async def test_the_same_under_tls(serve, engine_pool, certificates, each_home, e
     assert len(server.requests) == 2
 
 
+async def test_an_end_is_seen_though_its_transport_is_not_closing_yet(serve, engine_pool, server_loop):
+    """Scenario 27: TLS that ends without a close_notify closes a turn of the loop after it has said so."""
+    server, pool = serve(answer_then(until("end"))), engine_pool()
+    await pool.fetch(request_to(server))
+    [entry] = pool._clerk.ledger.entries()
+    connection = entry.connection
+    connection.eof_received()
+    whole = await pool.fetch(request_to(server))
+    assert (whole.body, whole.marks.replays) == (b"hello", 1)
+    assert [request.connection for request in server.requests] == [0, 1]
+    connection.transport.close()
+    await until_pool(pool, lambda: pool.stats().connections == 1)
+
+
 async def test_a_reset_that_nobody_has_noticed_yet_is_not_noticed_by_the_caller(
     serve, engine_pool, server_loop
 ):
