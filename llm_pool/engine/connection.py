@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Owner"]
 
+READ_AT_ONCE = 64 * 1024
+
 
 class Owner(Protocol):
     """Who hears of a connection's fate. ``hint``: seconds the server keeps it while it is idle."""
@@ -55,6 +57,9 @@ class Connection(asyncio.Protocol, ABC):
         """Close at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if hasattr(transport, "max_size"):
+            # asyncio takes memory for 256 KiB at each read, and malloc may fetch it from the system each time
+            transport.max_size = READ_AT_ONCE
         self.transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import InvalidRequest, ProtocolError, ReadFailed
+from llm_pool.engine.http11.connection import HTTP11Connection
 from llm_pool.exceptions import InvalidResponse
 from tests.fixtures.engine import request_to, until_pool
 from tests.servers.behaviours import (
@@ -372,3 +373,19 @@ async def test_a_body_shorter_or_longer_than_its_length_ends_the_connection(serv
 async def send_whole(exchange, body):
     await exchange.write(body)
     await exchange.finish()
+
+
+async def test_a_read_takes_memory_for_64_kib_and_no_more(serve, engine_pool, server_loop, monkeypatch):
+    """asyncio's own 256 KiB come from the system, and go back to it, at every read."""
+    sizes = []
+    take = HTTP11Connection.data_received
+
+    def watched(connection, data):
+        sizes.append(len(data))
+        take(connection, data)
+
+    monkeypatch.setattr(HTTP11Connection, "data_received", watched)
+    server = serve(reply(body=bytes(2_000_000)))
+    whole = await engine_pool().fetch(request_to(server))
+    assert len(whole.body) == 2_000_000
+    assert max(sizes) <= 64 * 1024
