@@ -24,19 +24,14 @@ ASYNC_POOL = Door(httpcore.AsyncConnectionPool, "handle_async_request", "httpcor
 SYNC_POOL = Door(httpcore.ConnectionPool, "handle_request", "httpcore._sync.connection_pool")
 
 # Where respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others hook in.
+_OF_CLIENTS = ("request", "send", "_send_single_request", "_transport_for_url")
 ASYNC_DOORS = (
-    Door(httpx.AsyncClient, "request", "httpx._client"),
-    Door(httpx.AsyncClient, "send", "httpx._client"),
-    Door(httpx.AsyncClient, "_send_single_request", "httpx._client"),
-    Door(httpx.AsyncClient, "_transport_for_url", "httpx._client"),
+    *(Door(httpx.AsyncClient, name, "httpx._client") for name in _OF_CLIENTS),
     Door(httpx.AsyncHTTPTransport, "handle_async_request", "httpx._transports.default"),
     ASYNC_POOL,
 )
 SYNC_DOORS = (
-    Door(httpx.Client, "request", "httpx._client"),
-    Door(httpx.Client, "send", "httpx._client"),
-    Door(httpx.Client, "_send_single_request", "httpx._client"),
-    Door(httpx.Client, "_transport_for_url", "httpx._client"),
+    *(Door(httpx.Client, name, "httpx._client") for name in _OF_CLIENTS),
     Door(httpx.HTTPTransport, "handle_request", "httpx._transports.default"),
     SYNC_POOL,
 )

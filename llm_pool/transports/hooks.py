@@ -11,7 +11,6 @@ from .synchronous import Transport
 
 __all__ = ["is_plain"]
 
-
 _NAMES = frozenset(door.name for door in ASYNC_DOORS + SYNC_DOORS)
 
 
