@@ -30,6 +30,7 @@ class Source(Protocol):
     def marks(self) -> Marks | None: ...
     def read(self) -> bytes: ...
     async def aread(self) -> bytes: ...
+    def suffice(self) -> None: ...
     def leave(self) -> None: ...
     def soon(self, function: Callable[[], None]) -> None: ...
     async def aleave(self) -> None: ...
@@ -57,13 +58,20 @@ class StraightSource:
         except LLMPoolError as error:
             raise public(error) from error.__cause__
 
+    def suffice(self) -> None:
+        """What has come is all that matters: whoever leaves now gives nothing up."""
+        self._exchange.satisfied = True
+
     def leave(self) -> None:
         """Free the connection. From any thread, any number of times."""
         self._exchange.leave()
 
     async def aleave(self) -> None:
-        """``leave``. Does not wait."""
-        self._exchange.leave()
+        """``leave``, and where this is the connection's own loop it knows at once. Does not wait."""
+        if self._exchange.home.is_here:
+            self._exchange.close()
+        else:
+            self._exchange.leave()
 
     def soon(self, function: Callable[[], None]) -> None:
         """For finalizers: call ``function``, but not in the middle of whatever was interrupted."""
@@ -87,6 +95,10 @@ class HTTPXSource:
     async def aread(self) -> bytes:
         """Read in a thread: whoever looks on at a sync client may block."""
         return await asyncio.to_thread(self.read)
+
+    def suffice(self) -> None:
+        """See ``StraightSource``."""
+        _suffice(self._response)
 
     def leave(self) -> None:
         """See ``Source``."""
@@ -119,9 +131,13 @@ class AsyncHTTPXSource:
         """An async response cannot be read by a thread."""
         raise RuntimeError("this stream was begun by a task; read it with 'async for'")
 
+    def suffice(self) -> None:
+        """See ``StraightSource``."""
+        _suffice(self._response)
+
     def leave(self) -> None:
         """See ``Source``. Our own transport's responses are freed at once, others when they are collected."""
-        body: AsyncBody | None = self._response.extensions.get("llm_pool_body")
+        body = _body(self._response)
         if body is not None:
             body.leave()
 
@@ -164,11 +180,22 @@ def _post(home: Home, function: Callable[[], None]) -> None:
 
 def _soon(response: httpx.Response, function: Callable[[], None]) -> None:
     """A response that is not our own transport's, but a mock's, has no home to go to."""
-    body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
+    body = _body(response)
     if body is None:
         function()
     else:
         _post(body.home, function)
+
+
+def _suffice(response: httpx.Response) -> None:
+    body = _body(response)
+    if body is not None:
+        body.suffice()
+
+
+def _body(response: httpx.Response) -> Body | AsyncBody | None:
+    body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
+    return body
 
 
 def timing_of(marks: Marks, first_token: float | None = None) -> Timing:

@@ -99,6 +99,8 @@ class Stream:
         self._over = True
         self._ready.clear()
         if self._source is not None:
+            if self._reader is not None and self._reader.finished:
+                self._source.suffice()
             self._source.leave()
         if self._began:
             self._tell_end(asyncio.CancelledError())

@@ -83,6 +83,10 @@ class Clerk:
             orders = self.ledger.released(entry, time.monotonic(), reusable=reusable, hint=hint)
         self._carry_out(orders)
 
+    def due(self, entry: Entry) -> None:
+        """A connection's exchange is as good as over."""
+        self.enter(self.ledger.due, entry)
+
     def resized(self, entry: Entry, capacity: int) -> None:
         """The server changed how many streams a connection may carry."""
         with self._lock:
@@ -220,8 +224,9 @@ class Clerk:
 
     def call_over(self, exchange: Exchange) -> None:
         """A call that had a connection has ended: it is complete, has failed, or was left."""
-        self.tally.call_over(exchange.marks, whole=exchange.complete)
-        if not exchange.complete and exchange.error is None:
+        whole = exchange.complete or exchange.satisfied
+        self.tally.call_over(exchange.marks, whole=whole)
+        if not whole and exchange.error is None:
             self.tally.count("cancelled")
 
     def leak_suspected(self) -> None:

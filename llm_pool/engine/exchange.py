@@ -61,6 +61,7 @@ class Exchange:
         self.error: LLMPoolError | None = None
         self.complete = False
         self.closed = False
+        self.satisfied = False  # its caller has all that matters: what is still to come may go unread
         self.total_at: float | None = None  # deadline of the whole call
         self._tell: Callable[[Exchange], None] | None = None
         self._carrier = carrier

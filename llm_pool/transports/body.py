@@ -28,6 +28,10 @@ class _Held:
         """Where its connection lives."""
         return self._exchange.home
 
+    def suffice(self) -> None:
+        """What has come is all that matters: whoever leaves now gives nothing up."""
+        self._exchange.satisfied = True
+
     def leave(self) -> None:
         """Free the connection, without waiting for it. From any thread, any number of times."""
         self._left = True

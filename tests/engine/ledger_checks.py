@@ -44,6 +44,9 @@ def lane_is_the_worlds(world: World, lane: Lane) -> None:
     states = Counter(connection.state for connection in world.connections if connection.key == key)
     assert (lane.open, lane.closing) == (states["open"], states["closing"])
     assert lane.dialing == world.dials.count(lane)
+    due = [connection for connection in world.connections if connection.key == key and connection.entry.due]
+    assert lane.due == len(due)
+    assert all(c.due and c.callers and not c.tainted and not c.entry.retired for c in due)
     assert [w.number for w in lane.waiting] == [caller.waiter.number for caller in world.waiting(key)]
     assert lane.shortage == max(0, len(lane.waiting) - lane.incoming)
     assert min(lane.claims, lane.promises, lane.shut, lane.host.reserved) >= 0

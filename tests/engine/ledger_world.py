@@ -32,6 +32,7 @@ class Connection:
     entry: Entry = field(init=False)
     state: str = "open"  # then "closing", "dead"
     callers: set[Caller] = field(default_factory=set)
+    due: bool = False  # a call on it is about to end
     tainted: bool = False  # it must serve nobody any more
     old: bool = False  # from before the last drain
 
@@ -100,8 +101,16 @@ class World:
         """Before it has used what it may have been given."""
         if caller.connection is not None:
             caller.connection.callers.discard(caller)
+            caller.connection.due = False
         self._end(caller, "left")
         self.carry_out(self.ledger.left(caller.waiter, self.now))
+
+    def expect(self, caller: Caller) -> None:
+        """It has all it wants; its connection comes back in a moment."""
+        connection = caller.connection
+        assert connection is not None
+        connection.due = connection.state == "open"
+        self.carry_out(self.ledger.due(connection.entry, self.now))
 
     def release(self, caller: Caller, *, reusable: bool = True, hint: float | None = None) -> None:
         connection = caller.connection
@@ -109,6 +118,7 @@ class World:
         connection.callers.discard(caller)
         connection.quiet_since = self.now
         connection.tainted |= not reusable
+        connection.due = False
         self._end(caller, "done")
         facts = {"reusable": reusable, "hint": hint}
         self.carry_out(self.ledger.released(connection.entry, self.now, **facts))

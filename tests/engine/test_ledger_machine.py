@@ -87,6 +87,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def release(self, number: int, reusable: bool, hint: float | None) -> None:
         self.world.release(pick(self.served(), number), reusable=reusable, hint=hint)
 
+    @precondition(lambda self: self.served())
+    @rule(number=which)
+    def is_about_to_release(self, number: int) -> None:
+        self.world.expect(pick(self.served(), number))
+
     @precondition(lambda self: any(c.connection.state == "dead" for c in self.served()))
     @rule(number=which)
     def come_back(self, number: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from llm_pool.engine.config import Limits
 from llm_pool.engine.ledger.books import Dial
 from tests.engine.ledger_steps import CheckedWorld, idle, make, reasons, serve, states
@@ -142,6 +144,39 @@ def test_a_freed_connection_beats_a_dial_which_then_feeds_the_pool() -> None:
     world.connect()
     assert len(world.idle()) == 1
     assert world.arrive().state == "served"
+
+
+def test_nobody_dials_for_want_of_a_connection_that_is_due() -> None:
+    """Scenario 9: it serves one; for the second there is need."""
+    world = make(max_waiting=0)
+    (first,) = serve(world)
+    world.expect(first)
+    world.expect(first)
+    second = world.arrive()
+    assert (world.dials, second.state) == ([], "waiting")
+    third = world.arrive()
+    assert len(world.dials) == 1
+    world.release(first)
+    assert states([second, third]) == ["served", "waiting"]
+
+
+@pytest.mark.parametrize("end", ["unclean", "dead", "drained", "retired"])
+def test_who_counted_on_a_connection_that_was_due_is_dialed_for_if_it_does_not_come(end: str) -> None:
+    """Scenario 9: at once."""
+    world = make()
+    (first,) = serve(world)
+    assert first.connection is not None
+    world.expect(first)
+    world.arrive()
+    if end == "unclean":
+        world.release(first, reusable=False)
+    elif end == "dead":
+        world.kill(first.connection)
+    elif end == "drained":
+        world.drain()
+    else:
+        world.retire(first.connection)
+    assert len(world.dials) == 1
 
 
 def test_callers_share_the_dial_that_will_carry_them_all() -> None:

@@ -9,11 +9,13 @@ import pytest
 from django.test import override_settings
 
 from llm_pool import pools
-from llm_pool.engine.homes import portal
 from tests.engines.servers import answer, over_http1, over_http2
+from tests.fixtures.homes import each_home, server_loop
+
+__all__ = ["HTTP1", "HTTP2", "KINDS", "each_home", "server_loop"]
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from llm_pool.service import LLMPool
     from tests.engines.servers import Behaviour
@@ -72,11 +74,3 @@ def configure(kind: str) -> Iterator[Callable[..., LLMPool]]:
             return pools["default"]
 
         yield change
-
-
-@pytest.fixture
-async def server_loop() -> AsyncIterator[None]:
-    """The test's loop is the server loop: its calls are served on it."""
-    portal.adopt_server_loop()
-    yield
-    portal.release_server_loop()

@@ -138,6 +138,9 @@ class Owner:
     def lost(self, entry: Any) -> None:
         self.heard.append(None)
 
+    def due(self, entry: Any) -> None:
+        raise AssertionError("no exchange is left satisfied here")
+
     def resized(self, entry: Any, capacity: int) -> None:
         raise AssertionError("not in HTTP/1.1")
 

@@ -176,16 +176,15 @@ def expect_continue(status: int = 200, body: bytes = b"", headers: Headers = ())
 
 
 def events(*pieces: bytes, pace: Gate | str | None = None) -> Script:
-    """An event stream of these very bytes, each piece a chunk."""
+    """An event stream of these very bytes, each piece a chunk; the end comes with the last."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
         await conn.send_head(200, {**EVENTS, "Transfer-Encoding": "chunked"})
-        for piece in pieces:
+        for number, piece in enumerate(pieces, 1):
             if pace is not None:
                 await conn.wait_for(pace)
-            await conn.send_chunk(piece)
-        await conn.end_chunks()
+            await (conn.send_chunk(piece) if number < len(pieces) else conn.send_last_chunk(piece))
 
     return script
 

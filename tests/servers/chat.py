@@ -62,8 +62,7 @@ def chat_stream(
         if then is not None:
             await then(conn)
         else:
-            await conn.send_chunk(b"".join(ending))
-            await conn.end_chunks()
+            await conn.send_last_chunk(b"".join(ending))
 
     return script
 

@@ -181,6 +181,10 @@ class ServerConnection(asyncio.Protocol):
         """One chunk; ``extension`` is written after its size, with its semicolon."""
         await self.send(f"{len(data):x}{extension}\r\n".encode() + data + b"\r\n")
 
+    async def send_last_chunk(self, data: bytes) -> None:
+        """One chunk and the end, in one write: a client that has read the data has it all."""
+        await self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n0\r\n\r\n")
+
     async def end_chunks(self, trailers: Headers = ()) -> None:
         """The last chunk, and the trailers."""
         lines = "".join(f"{k}: {v}\r\n" for k, v in dict(trailers).items())

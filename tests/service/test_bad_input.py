@@ -155,8 +155,7 @@ def test_an_error_object_within_a_stream_is_raised_after_the_text_before_it(
 ) -> None:
     broken = events(
         b'data: {"choices": [{"index": 0, "delta": {"content": "Hel"}}]}\n\n',
-        b'data: {"error": {"message": "It is overloaded.", "code": "overloaded"}}\n\n',
-        b"data: [DONE]\n\n",
+        b'data: {"error": {"message": "It is overloaded.", "code": "overloaded"}}\n\ndata: [DONE]\n\n',
     )
     server = serve_first(broken)
     pool = configure(server)

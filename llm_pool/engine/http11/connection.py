@@ -137,6 +137,8 @@ class HTTP11Connection(Connection):
         if self._response.in_body and self._taken_whole(exchange.request):
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self.home.loop.time() + DRAIN_SECONDS)
+            if exchange.satisfied and self.entry is not None:
+                self.owner.due(self.entry)
         else:
             self._give_up()
 

@@ -72,7 +72,8 @@ class Lane:
     """One origin in one home: only here can a connection meet a waiter.
 
     ``available`` has spare streams, the newest last. ``dialing`` counts dials on their way, ``claims`` the
-    slots that connections being closed will leave here, ``promises`` those that connections in use will.
+    slots that connections being closed will leave here, ``promises`` those that connections in use will;
+    ``due`` counts connections in use that come back in a moment.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Lane:
         "claims",
         "closing",
         "dialing",
+        "due",
         "home",
         "host",
         "line",
@@ -111,6 +113,7 @@ class Lane:
         self.closing = 0
         self.shut = 0  # open connections that take no streams at all for now
         self.dialing = 0
+        self.due = 0
         self.claims = 0
         self.promises = 0
         self.prewarmed = False
@@ -132,8 +135,8 @@ class Lane:
 
     @property
     def incoming(self) -> int:
-        """The waiters that connections on their way will serve."""
-        return (self.dialing + self.claims + self.shut) * self.capacity
+        """The waiters that connections on their way will serve: new ones, and those that come back."""
+        return (self.dialing + self.claims + self.shut) * self.capacity + self.due
 
     def join(self, bound: Bound, rank: int) -> None:
         """Stand at the end of a line."""
@@ -158,6 +161,7 @@ class Entry:
         "claimed",
         "closing",
         "connection",
+        "due",
         "expires_at",
         "generation",
         "gone",
@@ -186,6 +190,7 @@ class Entry:
         self.hint: float | None = None  # seconds the server said it keeps an idle connection
         self.alarm: float | None = None
         self.used = False  # it has served, or has been idle
+        self.due = False  # its caller has what it wanted, and the last bytes are on their way
         self.closing = False
         self.gone = False
         self.heir: Lane | None = None  # who gets its slot

@@ -161,6 +161,14 @@ class Ledger:
         self._take_back(entry, now, orders, reason=None if reusable else "unclean")
         return orders
 
+    def due(self, entry: Entry, now: float) -> list[Order]:
+        """A caller has all it wants, and the rest is read out: nobody dials for want of this connection."""
+        orders = list[Order]()
+        if not entry.gone:
+            self.stock.expect(entry)
+            self._balance(entry.lane, now, orders)
+        return orders
+
     def resized(self, entry: Entry, capacity: int, now: float) -> list[Order]:
         """The server changed how many streams the connection may carry; 0 is none for now."""
         orders = list[Order]()

@@ -118,6 +118,13 @@ class Stock:
         self.streams -= 1
         if not entry.streams:
             self.in_use -= 1
+        self._no_longer_due(entry)
+
+    def expect(self, entry: Entry) -> None:
+        """A stream is about to end, and its connection for others then."""
+        if entry.retired is None and not entry.due:
+            entry.due = True
+            entry.lane.due += 1
 
     def change_capacity(self, entry: Entry, capacity: int) -> None:
         """It carries more streams from now on, or fewer, or none for now."""
@@ -209,6 +216,11 @@ class Stock:
             entry.retired = reason
             entry.lane.available.pop(entry, None)
             entry.lane.shut -= not entry.capacity
+            self._no_longer_due(entry)
+
+    def _no_longer_due(self, entry: Entry) -> None:
+        entry.lane.due -= entry.due
+        entry.due = False
 
     def _rest(self, entry: Entry, since: float) -> None:
         entry.used = True

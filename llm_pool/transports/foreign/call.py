@@ -93,6 +93,8 @@ class Call:
         if exchange.status and self.upload.whole:
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self._loop.time() + DRAIN_SECONDS)
+            if exchange.satisfied:
+                self._connection.expect()
         else:
             self._give_up()
 

@@ -136,6 +136,11 @@ class ForeignConnection(Connection):
             self._at_door = None
             self._door.release()
 
+    def expect(self) -> None:
+        """A call is as good as over."""
+        if self.entry is not None:
+            self.owner.due(self.entry)
+
     def free(self, *, reusable: bool) -> None:
         """A call is over."""
         if self.entry is not None:
