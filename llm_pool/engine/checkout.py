@@ -45,7 +45,12 @@ async def checkout(
         entry = waiter.entry
         assert entry is not None
         connection: Connection | None = entry.connection
-        if connection is not None and not connection.closed and not entry.closing:
+        if (
+            connection is not None
+            and not connection.closed
+            and not entry.closing
+            and (not connection.doubtful or await _stays(clerk, waiter, connection))
+        ):
             break
         clerk.return_to_queue(waiter)
     marks.acquired = time.monotonic()
@@ -70,13 +75,25 @@ async def _wait(clerk: Clerk, home: Home, waiter: Waiter, patience: float, deadl
     try:
         await waiter.future
     except BaseException as error:
-        clerk.enter(clerk.ledger.left, waiter)
-        if isinstance(error, asyncio.CancelledError):
-            clerk.tally.count("cancelled")
+        _leave(clerk, waiter, error)
         raise
     finally:
         if timer is not None:
             timer.cancel()
+
+
+async def _stays(clerk: Clerk, waiter: Waiter, connection: Connection) -> bool:
+    try:
+        return await connection.stays()
+    except BaseException as error:
+        _leave(clerk, waiter, error)
+        raise
+
+
+def _leave(clerk: Clerk, waiter: Waiter, error: BaseException) -> None:
+    clerk.enter(clerk.ledger.left, waiter)
+    if isinstance(error, asyncio.CancelledError):
+        clerk.tally.count("cancelled")
 
 
 def _time_out(clerk: Clerk, waiter: Waiter, patience: float) -> None:

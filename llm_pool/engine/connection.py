@@ -31,11 +31,12 @@ class Connection(asyncio.Protocol, ABC):
     """A connection of the pool. Lives on one home, and is touched there only.
 
     ``entry`` is its line in the ledger, ``capacity`` how many exchanges it carries at a time, and
-    ``announced`` whether that is the server's word.
+    ``announced`` whether that is the server's word. ``doubtful``: see ``stays``.
     """
 
     capacity = 1
     announced = True
+    doubtful = False
 
     def __init__(self, home: Home, owner: Owner) -> None:
         self.home = home
@@ -48,6 +49,10 @@ class Connection(asyncio.Protocol, ABC):
     @abstractmethod
     def start(self, request: Request, marks: Marks) -> Exchange:
         """Send the request, or its head where the body follows. Raises nothing: the exchange tells."""
+
+    async def stays(self) -> bool:
+        """For who gets a ``doubtful`` one: whether it is there to be used. May wait a moment to find out."""
+        return not self.closed
 
     @abstractmethod
     def close(self) -> None:

@@ -21,6 +21,7 @@ from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes.home import Home
 from llm_pool.engine.http11.connection import HTTP11Connection
+from llm_pool.engine.http11.manners import Manners
 from llm_pool.engine.request import Marks, Request, Whole
 from llm_pool.exceptions import APIError
 from llm_pool.providers import get_provider
@@ -153,7 +154,7 @@ class Wire:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.owner = Owner()
-        self.connection = HTTP11Connection(Home(loop), self.owner)
+        self.connection = HTTP11Connection(Home(loop), self.owner, Manners())
         self.connection.entry = object()  # type: ignore[assignment]
         self._loop = loop
         self._ours, self._theirs = socket.socketpair()

@@ -204,6 +204,7 @@ class ServerConnection(asyncio.Protocol):
 
     async def reset(self) -> None:
         """Ends the connection by RST."""
+        self._check()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
         await self._ended()

@@ -9,6 +9,7 @@ import ssl
 import threading
 import weakref
 from concurrent.futures import Future
+from functools import lru_cache
 
 import aiohappyeyeballs
 
@@ -19,6 +20,7 @@ from ..homes.home import Home
 from ..homes.threads import in_thread
 from ..http2.connection import HTTP2Connection
 from ..http11.connection import HTTP11Connection
+from ..http11.manners import Manners
 from .greeter import Greeter
 from .proxy import Proxy, open_tunnel, proxy_for
 from .resolver import AddrInfo, Resolver, check_host
@@ -29,6 +31,7 @@ __all__ = ["Dialer"]
 
 HAPPY_EYEBALLS_DELAY = 0.25  # RFC 8305, section 5
 TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the peer's goodbye
+MOST_ORIGINS = 1024
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4
 
 
@@ -39,6 +42,7 @@ class Dialer:
         self._config = config
         self._resolver = Resolver(config.dns)
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # all that are alive
+        self._manners = lru_cache(MOST_ORIGINS)(lambda _: Manners())
         self._context: Future[ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
 
@@ -82,7 +86,7 @@ class Dialer:
         def choose(protocol: str | None) -> Connection:
             if protocol == "h2" or (self._config.http2 == "prior-knowledge" and forward is None):
                 return HTTP2Connection(home, owner, self._config.limits.max_streams_per_connection)
-            return HTTP11Connection(home, owner, forward=forward)
+            return HTTP11Connection(home, owner, self._manners(origin), forward=forward)
 
         try:
             return await self._open(origin, proxy, context, Greeter(choose), steps)

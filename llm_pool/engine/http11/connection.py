@@ -20,6 +20,7 @@ from ..homes.home import Home
 from ..parting import cut, holds_back
 from ..request import Headers, Marks, Request
 from ..watchdog import Watchdog
+from .manners import Conduct, Manners
 from .response import ResponseParser
 
 __all__ = ["HTTP11Connection"]
@@ -35,8 +36,9 @@ class HTTP11Connection(Connection):
     ``forward`` is given where an HTTP proxy takes plain requests for us: the headers that go to the proxy.
     """
 
-    def __init__(self, home: Home, owner: Owner, *, forward: Headers | None = None) -> None:
+    def __init__(self, home: Home, owner: Owner, manners: Manners, *, forward: Headers | None = None) -> None:
         super().__init__(home, owner)
+        self._conduct = Conduct(home.loop, manners)
         self._forward = forward
         self._exchange: Exchange | None = None
         self._framing = Framing(0)
@@ -69,6 +71,15 @@ class HTTP11Connection(Connection):
         else:
             self._send_rest()
         return exchange
+
+    async def stays(self) -> bool:
+        """See ``Connection.stays``, and ``Manners``."""
+        if not self._eof:
+            await self._conduct.rest()
+        if self._eof or self.closed:
+            return False
+        self._conduct.kept()
+        return True
 
     def close(self) -> None:
         """Close in good order; an exchange in progress fails."""
@@ -161,13 +172,17 @@ class HTTP11Connection(Connection):
                 self._give_up()
 
     def eof_received(self) -> bool:
+        self._note_end()
         self._eof = True
         if self._exchange is not None and self._was_closed_properly() and self._response.end():
             self._conclude()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._note_end()
         self.closed = True
+        self._conduct.wake()
         self._watchdog.stop()
         exchange = self._exchange
         if exchange is not None:
@@ -186,6 +201,11 @@ class HTTP11Connection(Connection):
             self._exchange.on_room()
 
     # Endings
+
+    def _note_end(self) -> None:
+        answering = self._exchange is not None and self._exchange.answered
+        if not (answering or self._eof):
+            self._conduct.left()
 
     def _was_closed_properly(self) -> bool:
         """Under TLS anybody may cut a connection: only the server can end it (RFC 9112, section 9.8)."""
@@ -208,6 +228,7 @@ class HTTP11Connection(Connection):
         reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
         if reusable:
             self.transport.resume_reading()
+            self.doubtful = self._conduct.answered(chunked=response.is_chunked)
         self.owner.released(self.entry, reusable=reusable, hint=response.hint)
 
     def _taken_whole(self, request: Request) -> bool:

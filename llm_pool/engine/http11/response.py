@@ -21,6 +21,7 @@ class ResponseParser:
 
     ``in_body``: its head has come. ``keeps_alive``: the connection may go on after it. ``hint``: seconds the
     server says that it keeps an idle connection. ``surplus``: there came more than belongs to it.
+    ``is_chunked``: its body came in chunks.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class ResponseParser:
         self._headers: Headers = []
         self._reason = b""
         self._has_length = False
-        self._is_chunked = False
+        self.is_chunked = False
 
     def expect(self, exchange: Exchange) -> None:
         """What comes from now on is the response of this exchange."""
@@ -67,7 +68,7 @@ class ResponseParser:
 
     def end(self) -> bool:
         """The server has ended the connection. True where that ends the response (section 6.3)."""
-        if not self.in_body or self.over or self._has_length or self._is_chunked:
+        if not self.in_body or self.over or self._has_length or self.is_chunked:
             return False
         self._finish(keeps_alive=False)
         return True
@@ -91,7 +92,7 @@ class ResponseParser:
         elif size == 17 and name.lower() == b"transfer-encoding":
             if value.lower() != b"chunked":
                 raise ProtocolError(f"its transfer coding {value!r} is not one that we can undo")
-            self._is_chunked = True
+            self.is_chunked = True
         elif size == 10 and name.lower() == b"keep-alive":
             self.hint = _timeout_parameter(value)
 
