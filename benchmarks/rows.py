@@ -138,7 +138,7 @@ ROWS = [
     *_whole_answers("asyncio", 200, aclient=0.15),
     *_whole_answers("uvloop", 50, aclient=0.20),
     *_whole_answers("uvloop", 200, aclient=0.15),
-    Row("others-asyncio", "acomplete+metrics", "acomplete", None),
+    Row("observed", "acomplete+metrics", "acomplete", 1.1),
     Row("growth", "acomplete, 1000", "acomplete, 10", 1.2),
     Row("growth", "floor, 1000", "floor, 10", None),
     *_events("asyncio"),

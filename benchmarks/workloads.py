@@ -39,9 +39,9 @@ def _these(*names: str) -> tuple[Contestant, ...]:
 
 
 RIVALS = _these("acomplete", "floor", "aclient", "httpx", "openai", "aiohttp")
+OBSERVED = _these("acomplete", "acomplete+metrics")
 OTHERS = _these(
     "acomplete",
-    "acomplete+metrics",
     "httpx2",
     "httpx-aiohttp",
     "openai+aiohttp",
@@ -94,6 +94,7 @@ def _streams(loop: str, rounds: int) -> Workload:
 
 
 def _all() -> list[Workload]:
+    observed = "Whole answers, HTTP/1.1, 50 concurrent, asyncio: with metrics and middleware"
     growth = "Whole answers, HTTP/1.1: 1,000 concurrent against 10"
     http2 = "Whole answers, HTTP/2 over TLS, 50 concurrent"
     threads = "Whole answers from 32 threads"
@@ -108,6 +109,7 @@ def _all() -> list[Workload]:
         _complete(200, "uvloop", 3),
         _others("asyncio", 2),
         _others("uvloop", 2),
+        Workload("observed", observed, "calls", "http", OBSERVED, {"concurrency": 50, "seconds": 0.8}),
         Workload("growth", growth, "calls", "http", SIZES, {"seconds": 1.5}),
         _streams("asyncio", 4),
         _streams("uvloop", 3),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -30,8 +30,7 @@ MOST_MODELS = 50
 OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 CALL = ("pool", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_operation_name")
-Kind = tuple[str, str, str | None, str, str]
-"""Pool, provider, model, operation and error of calls that go into the same series."""
+KIND = 6  # fields of a record, the first, by which calls are alike: those of the labels
 OPERATIONS = {"complete": "chat", "stream": "chat"}
 
 GAUGES = {
@@ -114,16 +113,12 @@ class Metrics:
     def flush(self) -> None:
         """Into the registry with the calls that have ended since the last time."""
         with self._lock:
-            alike: dict[Kind, list[CallRecord]] = {}
+            alike: dict[object, list[CallRecord]] = {}
             for _ in range(len(self._ended)):
                 record = self._ended.popleft()
-                error = record.error or ""
-                if not error and record.status_code is not None and record.status_code >= 400:
-                    error = str(record.status_code)
-                kind = (record.alias, record.provider, record.model, record.operation, error)
-                alike.setdefault(kind, []).append(record)
-            for kind, records in alike.items():
-                self._observe(kind, records)
+                alike.setdefault(record[:KIND], []).append(record)
+            for records in alike.values():
+                self._observe(records)
 
     def pool_changed(self, name: str, now: PoolStats, before: PoolStats | None) -> None:
         """A listener to the engine's news. By difference: pools of the same name add up."""
@@ -141,9 +136,11 @@ class Metrics:
             known = before.dial_failures.get(error, 0) if before is not None else 0
             self._dial_failures.labels(name, error).inc(count - known)
 
-    def _observe(self, kind: Kind, records: list[CallRecord]) -> None:
-        pool, provider, model, operation, error = kind
-        labels = (pool, provider, self._known(model, error), OPERATIONS.get(operation, operation))
+    def _observe(self, records: list[CallRecord]) -> None:
+        pool, operation = records[0].alias, records[0].operation
+        error = _error_type(records[0])
+        model = self._known(records[0].model, error)
+        labels = (pool, records[0].provider, model, OPERATIONS.get(operation, operation))
         timings = [record.timing for record in records]
         first_chunks = [timing.first_token for timing in timings if timing.first_token is not None]
         usages = [record.usage for record in records if record.usage is not None]
@@ -163,6 +160,12 @@ class Metrics:
         return model
 
 
+def _error_type(record: CallRecord) -> str:
+    if record.error is not None:
+        return record.error
+    return str(record.status_code) if record.status_code is not None and record.status_code >= 400 else ""
+
+
 def _add(child: Any, values: Sequence[float]) -> None:
     """As ``child.observe`` for each of them, which costs ten times as much where there are many.
 
@@ -170,12 +173,13 @@ def _add(child: Any, values: Sequence[float]) -> None:
     """
     if not values:
         return
-    counts = [0] * len(child._upper_bounds)
-    for value in values:
-        counts[bisect_left(child._upper_bounds, value)] += 1
-    for bucket, count in zip(child._buckets, counts, strict=True):
-        if count:
-            bucket.inc(count)
+    values = sorted(values)
+    below = 0
+    for bucket, bound in zip(child._buckets, child._upper_bounds, strict=True):
+        counted = bisect_right(values, bound, below)
+        if counted > below:
+            bucket.inc(counted - below)
+            below = counted
     child._sum.inc(sum(values))
 
 

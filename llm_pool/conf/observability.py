@@ -19,20 +19,16 @@ def debugging() -> bool:
     return bool(settings.DEBUG)
 
 
+@cache
 def shows_timing_to_all() -> bool:
     """``LLM_POOL_SERVER_TIMING``, or else ``DEBUG``: whether anyone may see where a request's time went."""
-    return bool(settings.DEBUG or _opened_to_all())
-
-
-@cache
-def _opened_to_all() -> bool:
     # Django finds a setting that is not there only after a long search, and this is asked for each request.
-    return bool(getattr(settings, "LLM_POOL_SERVER_TIMING", False))
+    return debugging() or bool(getattr(settings, "LLM_POOL_SERVER_TIMING", False))
 
 
 def _setting_changed(*, setting: str, **_: object) -> None:
-    if setting == "LLM_POOL_SERVER_TIMING":
-        _opened_to_all.cache_clear()
+    if setting in ("DEBUG", "LLM_POOL_SERVER_TIMING"):
+        shows_timing_to_all.cache_clear()
 
 
 setting_changed.connect(_setting_changed, dispatch_uid="llm_pool.conf.observability")
