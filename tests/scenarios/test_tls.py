@@ -234,6 +234,26 @@ async def test_alpn_says_what_is_spoken(serve, engine_pool, certificates, http2)
 one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 
 
+@pytest.fixture
+def resumes(monkeypatch):
+    """On this Python too: what it leaks of a few sessions does not matter here."""
+    monkeypatch.setattr("llm_pool.engine.dialer.tls.RESUMES", True)
+
+
+async def test_where_python_leaks_sessions_none_is_looked_at(
+    serve, engine_pool, certificates, monkeypatch, home
+):
+    """Scenario 49: a full handshake costs a millisecond, a leaked session costs memory for ever."""
+    monkeypatch.setattr("llm_pool.engine.dialer.tls.RESUMES", False)
+    monkeypatch.setattr(ssl.SSLObject, "session", property(lambda _: pytest.fail("a session was looked at")))
+    server = serve(one_answer, tls=certificates.good)
+    pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+    for _ in range(2):
+        assert (await pool.fetch(request_to(server))).status == 200
+    assert server.handshakes == 2
+
+
+@pytest.mark.usefixtures("resumes")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_the_next_connection_resumes_the_session_of_the_last(
     serve, engine_pool, certificates, version, home
@@ -255,6 +275,7 @@ async def _note(conn, reused):
     reused.append(conn._transport.get_extra_info("ssl_object").session_reused)
 
 
+@pytest.mark.usefixtures("resumes")
 @pytest.mark.parametrize("fault", ["self_signed", "unknown_authority", "expired"])
 async def test_a_session_opens_no_other_servers_door(serve, engine_pool, certificates, fake_dns, fault):
     """Scenario 49: a server of the same name that cannot resume must show its certificate."""
@@ -271,6 +292,7 @@ async def test_a_session_opens_no_other_servers_door(serve, engine_pool, certifi
     assert other.requests == []
 
 
+@pytest.mark.usefixtures("resumes")
 async def test_both_homes_resume_at_the_same_time(serve, engine_pool, certificates):
     """Scenario 49: sessions stay on their thread."""
     server = serve(one_answer, tls=certificates.good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from ..errors import TLSFailed, reason
 __all__ = ["build_context", "describe", "server_name"]
 
 MAX_SESSIONS = 100  # servers remembered; callers choose them
+
+# Elsewhere each look at a session leaks it, some 6 KiB: https://github.com/python/cpython/issues/116810
+RESUMES = sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13)
 
 
 def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
@@ -30,7 +34,8 @@ def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
         with _naming("client_cert", certificate):
             # The empty password: without any, OpenSSL would ask on the terminal.
             context.load_cert_chain(certificate, key, password or "")
-    context.sslobject_class = _resuming()
+    if RESUMES:
+        context.sslobject_class = _resuming()
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
 
@@ -65,8 +70,8 @@ def _resuming() -> type[ssl.SSLObject]:
         def do_handshake(self) -> None:
             key = (threading.get_ident(), self.server_hostname)
             last = latest.get(key)
-            if not self.begun and last is not None and last.session is not None:
-                self.session = last.session
+            if not self.begun and last is not None and (session := last.session) is not None:
+                self.session = session
             self.begun = True
             super().do_handshake()
             if len(latest) >= MAX_SESSIONS:
