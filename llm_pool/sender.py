@@ -13,6 +13,7 @@ from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Headers, Request, Whole
+from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import InvalidResponse
 from llm_pool.providers.base import Head
 from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource, timing_of
@@ -90,28 +91,28 @@ class Sender:
             raise public(error) from error.__cause__
         return self._answer(whole, key)
 
-    async def aopen(self, path: str, body: bytes) -> Source:
-        """POST ``body`` and wait for the head of the answer."""
+    async def aopen(self, path: str, body: bytes, scope: CancelScope) -> Source:
+        """POST ``body`` and wait for the head of the answer, or until ``scope`` is cancelled."""
         key = await self._settings.akey()
         if not is_plain(self.aclient):
-            request = self.aclient.build_request("POST", path, content=body, headers=JSON)
+            request = _streaming(self.aclient, path, body, scope)
             with adopted():
                 return AsyncHTTPXSource(await self.aclient.send(request, stream=True), key)
         try:
-            exchange = await self._engine.open(self._request(path, body, key))
+            exchange = await self._engine.open(self._request(path, body, key, scope))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
         return self._source(exchange, key)
 
-    def open(self, path: str, body: bytes) -> Source:
+    def open(self, path: str, body: bytes, scope: CancelScope) -> Source:
         """``aopen`` for a plain thread."""
         key = self._settings.key()
         if not is_plain(self.client):
-            request = self.client.build_request("POST", path, content=body, headers=JSON)
+            request = _streaming(self.client, path, body, scope)
             with adopted():
                 return HTTPXSource(self.client.send(request, stream=True), key)
         try:
-            exchange = self._engine.open_sync(self._request(path, body, key))
+            exchange = self._engine.open_sync(self._request(path, body, key, scope))
         except LLMPoolError as error:
             raise public(error) from error.__cause__
         return self._source(exchange, key)
@@ -136,10 +137,10 @@ class Sender:
             raise self._settings.provider.invalid_response(head, what, b"")
         return head
 
-    def _request(self, path: str, body: bytes, key: str | None) -> Request:
+    def _request(self, path: str, body: bytes, key: str | None, scope: CancelScope | None = None) -> Request:
         headers = [*self._fixed_headers(key), (b"Content-Length", b"%d" % len(body))]
         target = self._prefix + path.encode("ascii")
-        return Request(self.origin, b"POST", target, headers, body, self._settings.pool.timeouts)
+        return Request(self.origin, b"POST", target, headers, body, self._settings.pool.timeouts, scope)
 
     def _fixed_headers(self, key: str | None) -> Headers:
         """What all requests with this key have in common."""
@@ -159,6 +160,11 @@ class Sender:
 
     async def _akey_headers(self) -> dict[str, str]:
         return self._provider_headers(await self._settings.akey())
+
+
+def _streaming(client: Client | AsyncClient, path: str, body: bytes, scope: CancelScope) -> httpx.Request:
+    extensions = {"llm_pool_scope": scope}
+    return client.build_request("POST", path, content=body, headers=JSON, extensions=extensions)
 
 
 def _answer(response: httpx.Response, key: str | None) -> Answer:

@@ -12,6 +12,7 @@ from typing import Self
 
 from llm_pool.calls import Call
 from llm_pool.completions import Chunk, Completion, Timing
+from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed
 from llm_pool.providers.base import Provider, StreamReader
 from llm_pool.sender import Sender
@@ -38,6 +39,7 @@ class Stream:
         self._body = body
         self._call = call
         self._opened_at = place_of_call()
+        self._opening = CancelScope()
         self._source: Source | None = None
         self._reader: StreamReader | None = None
         self._began = 0.0
@@ -61,7 +63,7 @@ class Stream:
             source = self._source
             if source is None and not self._over:
                 self._began = self._call.begin()
-                source = self._begin(await self._sender.aopen(self._path, self._body))
+                source = self._begin(await self._sender.aopen(self._path, self._body, self._opening))
                 if self._reader is None:
                     raise self._refused(source, [data async for data in _apieces(source)])
             chunks: list[Chunk] = []
@@ -82,7 +84,7 @@ class Stream:
             source = self._source
             if source is None and not self._over:
                 self._began = self._call.begin()
-                source = self._begin(self._sender.open(self._path, self._body))
+                source = self._begin(self._sender.open(self._path, self._body, self._opening))
                 if self._reader is None:
                     raise self._refused(source, list(_pieces(source)))
             chunks: list[Chunk] = []
@@ -98,6 +100,7 @@ class Stream:
         """Free the connection. From any thread, any number of times; a reader ends as at the stream's end."""
         self._over = True
         self._ready.clear()
+        self._opening.cancel()
         if self._source is not None:
             if self._reader is not None and self._reader.finished:
                 self._source.suffice()

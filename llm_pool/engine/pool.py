@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from traceback import StackSummary
 
 from .checkout import checkout
@@ -87,7 +88,8 @@ class Pool:
             exchange.close()
 
     async def _open_watched(self, home: Home, request: Request, stack: StackSummary | None) -> Exchange:
-        exchange = await self._open(home, request)
+        with nullcontext() if request.scope is None else request.scope.on(home):
+            exchange = await self._open(home, request)
         self._leaks.watch(exchange, stack)
         return exchange
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from .config import Origin, Timeouts
+from .scope import CancelScope
 
 __all__ = ["Headers", "Marks", "Request", "Whole"]
 
@@ -15,7 +16,8 @@ Headers = list[tuple[bytes, bytes]]
 class Request:
     """One HTTP request. ``body`` None means that it follows piece by piece, through ``Exchange.write``.
 
-    The headers go out as they are, ``Host`` and the framing (RFC 9112, section 6) among them.
+    The headers go out as they are, ``Host`` and the framing (RFC 9112, section 6) among them. ``scope`` is
+    for callers who may call it off from elsewhere before the head of its response has come.
     """
 
     origin: Origin
@@ -24,6 +26,7 @@ class Request:
     headers: Headers = field(repr=False)  # they carry the key, and a repr is what tracebacks show
     body: bytes | None = field(default=b"", repr=False)
     timeouts: Timeouts = Timeouts()
+    scope: CancelScope | None = field(default=None, repr=False)
 
     @property
     def replayable(self) -> bool:

@@ -29,6 +29,7 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
         request.headers,
         b"".join(stream) if isinstance(stream, httpx.ByteStream) else None,
         _timeouts(request.extensions.get("timeout"), defaults),
+        request.extensions.get("llm_pool_scope"),
     )
 
 
