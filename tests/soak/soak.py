@@ -30,8 +30,8 @@ __all__ = ["Soak"]
 SETTLING = 10.0
 """Seconds that the books may take to come to rest when all callers have gone."""
 GLANCE = 0.02
-GROWTH = 1.3
-SPARE = 32 * 1024 * 1024
+GROWTH = 1.1
+SPARE = 16 * 1024 * 1024
 """Memory at the end: at most ``GROWTH`` times what it was after a third of the time, and these bytes more."""
 TRANSIENT = (Connection, Exchange, Entry, Waiter, Errand, Stream)
 
