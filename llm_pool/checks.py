@@ -7,6 +7,7 @@ llm_pool.E003   a value of the wrong type
 llm_pool.E004   a value that cannot be
 llm_pool.E006   a file of TLS certificates that is not there
 llm_pool.E007   a setting that the ENGINE cannot heed, so that calls would fail
+llm_pool.E008   a proxy in the environment that cannot be used, so that calls would fail
 llm_pool.W001   certificates are not verified (only with ``check --deploy``)
 llm_pool.W002   no API key where the server will want one, so that calls will fail
                 (no error by itself: builds and CI runs often have none)
@@ -98,6 +99,7 @@ def _doubts(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
     if pool.needs_key:
         yield checks.Warning(pool.missing_key, hint=pool.how_to_give_key, id="llm_pool.W002")
     yield from _beyond_engine(pool, place)
+    yield from _proxy_faults(pool, place)
     tls = pool.pool.tls
     certificate = tls.client_cert if isinstance(tls.client_cert, tuple) else (tls.client_cert,)
     for path in (tls.ca_file, *certificate[:2]):
@@ -107,6 +109,23 @@ def _doubts(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
                 hint="Give the path of a PEM file that this process can read.",
                 id="llm_pool.E006",
             )
+
+
+def _proxy_faults(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
+    """Of the environment's proxy: one in the settings has been read with them."""
+    from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  a process that serves needs no check
+    from llm_pool.engine.errors import ProxyFailed  # noqa: PLC0415
+
+    if pool.pool.uds is not None:
+        return
+    try:
+        proxy_for(pool.origin, pool.pool.proxy)
+    except ProxyFailed as error:
+        yield checks.Error(
+            f"{place} goes by the proxy that the environment names, and {error}.",
+            hint='Correct it, exempt the host with NO_PROXY, or say "PROXY": "" for no proxy.',
+            id="llm_pool.E008",
+        )
 
 
 def _beyond_engine(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:

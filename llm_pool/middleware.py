@@ -95,7 +95,7 @@ def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
     """https://www.w3.org/TR/server-timing/: milliseconds. Others may have written theirs already."""
     timing = (
         f'llm_queue;dur={calls.queued * 1e3:.1f};desc="wait for a connection", '
-        f'llm;dur={calls.provider_seconds * 1e3:.1f};desc="{calls.calls} LLM calls"'
+        f'llm;dur={calls.provider_seconds * 1e3:.1f};desc="LLM calls: {calls.calls}"'
     )
     others = response.get("Server-Timing")
     response["Server-Timing"] = f"{others}, {timing}" if others else timing
@@ -125,7 +125,7 @@ def _log(request: HttpRequest, response: HttpResponseBase, calls: RequestCalls) 
         "llm_output_tokens": calls.output_tokens,
     }
     logger.info(
-        "%(method)s %(path)s %(status_code)s: %(llm_calls)d LLM calls, %(llm_errors)d failed, "
+        "%(method)s %(path)s %(status_code)s: LLM calls %(llm_calls)d, failed %(llm_errors)d, "
         "queued %(llm_queued).3f s, provider %(llm_provider_seconds).3f s, "
         "tokens %(llm_input_tokens)d in, %(llm_output_tokens)d out",
         facts,

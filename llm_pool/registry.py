@@ -97,8 +97,9 @@ def _open(settings: PoolSettings) -> LLMPool:
 
 
 def _unknown(alias: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(alias, known, 1) or known
-    return f"LLM_POOL names no pool {alias!r}. Did you mean {' or '.join(map(repr, near))}?"
+    near = difflib.get_close_matches(alias, known, 1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(map(repr, known))}."
+    return f"LLM_POOL names no pool {alias!r}. {hint}"
 
 
 def _settings_changed(*, setting: str, **_: Any) -> None:

@@ -23,7 +23,7 @@ from llm_pool.transports.clients import AsyncClient, Client
 from llm_pool.transports.errors import adopted, public
 from llm_pool.transports.hooks import is_plain
 from llm_pool.transports.synchronous import Transport
-from llm_pool.transports.translation import content_coding, origin_of
+from llm_pool.transports.translation import content_coding
 from llm_pool.version import __version__
 
 __all__ = ["Answer", "Sender"]
@@ -49,7 +49,7 @@ class Sender:
         self._settings = settings
         self._engine = engine
         url = httpx.URL(settings.base_url)
-        self.origin = origin_of(url.raw_scheme, url.raw_host, url.port)
+        self.origin = settings.origin
         self._prefix = url.raw_path.rstrip(b"/")
         self._host = url.netloc.decode("ascii")
         self._fixed: tuple[str | None, Headers] | None = None
@@ -72,7 +72,9 @@ class Sender:
         key = await self._settings.akey()
         if not is_plain(self.aclient):
             with adopted():
-                return _answer(await self.aclient.post(path, content=body, headers=JSON), key)
+                return _answer(
+                    await self.aclient.post(path, content=body, headers=JSON), self._settings.secrets(key)
+                )
         try:
             whole = await self._engine.fetch(self._request(path, body, key))
         except LLMPoolError as error:
@@ -84,7 +86,9 @@ class Sender:
         key = self._settings.key()
         if not is_plain(self.client):
             with adopted():
-                return _answer(self.client.post(path, content=body, headers=JSON), key)
+                return _answer(
+                    self.client.post(path, content=body, headers=JSON), self._settings.secrets(key)
+                )
         try:
             whole = self._engine.fetch_sync(self._request(path, body, key))
         except LLMPoolError as error:
@@ -97,7 +101,9 @@ class Sender:
         if not is_plain(self.aclient):
             request = _streaming(self.aclient, path, body, scope)
             with adopted():
-                return AsyncHTTPXSource(await self.aclient.send(request, stream=True), key)
+                return AsyncHTTPXSource(
+                    await self.aclient.send(request, stream=True), self._settings.secrets(key)
+                )
         try:
             exchange = await self._engine.open(self._request(path, body, key, scope))
         except LLMPoolError as error:
@@ -110,7 +116,7 @@ class Sender:
         if not is_plain(self.client):
             request = _streaming(self.client, path, body, scope)
             with adopted():
-                return HTTPXSource(self.client.send(request, stream=True), key)
+                return HTTPXSource(self.client.send(request, stream=True), self._settings.secrets(key))
         try:
             exchange = self._engine.open_sync(self._request(path, body, key, scope))
         except LLMPoolError as error:
@@ -130,7 +136,7 @@ class Sender:
 
     def _head(self, status: int, headers: Headers, key: str | None) -> Head:
         """Raises InvalidResponse for a success that is compressed, though it was not to be."""
-        head = Head(status, HeaderView(headers), key)
+        head = Head(status, HeaderView(headers), self._settings.secrets(key))
         coding = content_coding(headers)
         if coding and 200 <= status < 300:
             what = f"a body compressed by {coding!r}, which nobody had asked for"
@@ -167,9 +173,9 @@ def _streaming(client: Client | AsyncClient, path: str, body: bytes, scope: Canc
     return client.build_request("POST", path, content=body, headers=JSON, extensions=extensions)
 
 
-def _answer(response: httpx.Response, key: str | None) -> Answer:
+def _answer(response: httpx.Response, secrets: tuple[str, ...]) -> Answer:
     marks = response.extensions.get("llm_pool_marks")
-    head = Head(response.status_code, response.headers, key)
+    head = Head(response.status_code, response.headers, secrets)
     if marks is None:
         return Answer(head, response.content, None)
     return Answer(head, response.content, timing_of(marks), marks.replays)

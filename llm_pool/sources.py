@@ -81,10 +81,10 @@ class StraightSource:
 class HTTPXSource:
     """A streamed response of an ``httpx.Client``."""
 
-    def __init__(self, response: httpx.Response, key: str | None) -> None:
+    def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
         self._response = response
         self._pieces: Iterator[bytes] = response.iter_bytes()
-        self.head = Head(response.status_code, response.headers, key)
+        self.head = Head(response.status_code, response.headers, secrets)
         self.marks: Marks | None = response.extensions.get("llm_pool_marks")
 
     def read(self) -> bytes:
@@ -116,10 +116,10 @@ class HTTPXSource:
 class AsyncHTTPXSource:
     """A streamed response of an ``httpx.AsyncClient``. Read by tasks only."""
 
-    def __init__(self, response: httpx.Response, key: str | None) -> None:
+    def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
         self._response = response
         self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
-        self.head = Head(response.status_code, response.headers, key)
+        self.head = Head(response.status_code, response.headers, secrets)
         self.marks: Marks | None = response.extensions.get("llm_pool_marks")
 
     async def aread(self) -> bytes:

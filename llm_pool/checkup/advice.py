@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from llm_pool.checkup.knock import Knock
 from llm_pool.checkup.report import Finding, Level, sentence
-from llm_pool.engine.errors import ConnectTimeout
+from llm_pool.conf import PoolSettings
+from llm_pool.engine.config import Origin
+from llm_pool.engine.dialer.proxy import proxy_for
+from llm_pool.engine.errors import ConnectTimeout, ProxyFailed
 
 __all__ = ["dial_failure"]
 
@@ -49,7 +52,11 @@ HANDSHAKE = _Advice(
 )
 NO_NAME = _Advice(
     "dns.no_such_name",
-    "Look for a typing error in BASE_URL of {place}. A private name is known to a private resolver only.",
+    "Look for a typing error in {address}. A private name is known to a private resolver only.",
+)
+NO_PUBLIC_NAME = _Advice(
+    "dns.no_such_name",
+    "The name is the provider's own: this machine has no network, or its resolver knows no public names.",
 )
 NO_RESOLVER = _Advice(
     "dns.unavailable",
@@ -61,7 +68,7 @@ SILENT = _Advice(
     "set PROXY of {place} if this network wants one.",
 )
 REFUSED = _Advice(
-    "tcp.refused", "Nothing listens there: start the server, or correct host and port of BASE_URL in {place}."
+    "tcp.refused", "Nothing listens there: start the server, or correct host and port in {address}."
 )
 UNREACHABLE = _Advice(
     "tcp.unreachable",
@@ -71,9 +78,7 @@ NO_SOCKET_FILE = _Advice(
     "tcp.no_socket", "See that the server runs and that UDS of {place} is the path it listens on."
 )
 TCP_FAILED = _Advice("tcp.failed", "See BASE_URL and PROXY of {place}, and what stands between.")
-TUNNEL = _Advice(
-    "tunnel.failed", "See that PROXY of {place} (or HTTPS_PROXY) is right, and its user and password."
-)
+TUNNEL = _Advice("tunnel.failed", "See that {address} is right, and its user and password.")
 NO_TLS_ANSWER = _Advice(
     "tls.no_answer",
     "Something takes the connection and says nothing: see that BASE_URL of {place} is a TLS port.",
@@ -90,14 +95,39 @@ SYSTEM = {
 }
 
 
-def dial_failure(tried: Knock, place: str) -> Finding:
-    """The finding for a dial that failed; ``place`` names the settings: ``LLM_POOL['default']``."""
+def dial_failure(settings: PoolSettings, origin: Origin, tried: Knock) -> Finding:
+    """The finding for a dial that failed."""
     assert tried.error is not None and tried.failed_in is not None
     advice = _advice(tried.error, tried.failed_in)
+    place = f"LLM_POOL[{settings.alias!r}]"
+    address = _proxy_setting(settings, origin) or _base_url_setting(settings)
+    if advice is NO_NAME and address is None:
+        advice = NO_PUBLIC_NAME
     text = sentence(tried.error)
     if isinstance(tried.error, ConnectTimeout):
         text = f"{text.rstrip('.')}: {_WAITED_FOR[tried.failed_in]}."
-    return Finding(advice.code, Level.ERROR, text, advice.text.format(place=place))
+    advised = advice.text.format(place=place, address=address or f"BASE_URL of {place}")
+    return Finding(advice.code, Level.ERROR, text, advised)
+
+
+def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
+    """What names the proxy, if there is one: its host is the first that is dialed."""
+    try:
+        proxy = None if settings.pool.uds else proxy_for(origin, settings.pool.proxy)
+    except ProxyFailed:
+        return "the proxy's URL"
+    if proxy is None:
+        return None
+    return proxy.variable or f"PROXY of LLM_POOL[{settings.alias!r}]"
+
+
+def _base_url_setting(settings: PoolSettings) -> str | None:
+    """What names the server; None for the provider's own."""
+    if settings.base_url == settings.provider.base_url:
+        return None
+    if "BASE_URL" in settings.given:
+        return f"BASE_URL of LLM_POOL[{settings.alias!r}]"
+    return settings.provider.base_url_env
 
 
 _WAITED_FOR = {

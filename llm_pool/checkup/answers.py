@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from typing import Any
+
+import httpx
 
 from llm_pool.checkup.report import Finding, Level, Step, sentence
 from llm_pool.conf import PoolSettings
@@ -13,12 +16,13 @@ from llm_pool.providers.answers import redact, snippet
 from llm_pool.providers.base import Head
 from llm_pool.sources import HeaderView
 
-__all__ = ["SLOW_SECONDS", "judge_answer", "judge_failure", "rate_limits", "slow_answer"]
+__all__ = ["SLOW_SECONDS", "judge_answer", "judge_failure", "rate_limits", "slow_answer", "unlisted_model"]
 
 SLOW_SECONDS = 1.0
 """Seconds to the answer of the cheapest request from which a provider counts as slow."""
 LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "retry-after")
 MOST_HEADERS = 30
+SHOWN = 5
 BASE_URL = (
     "See that BASE_URL of {place} is the API's, whole (many end in /v1), and that no proxy or login page "
     "answers in its place."
@@ -29,12 +33,12 @@ def judge_answer(settings: PoolSettings, whole: Whole, key: str | None) -> Findi
     """The finding for a response to ``GET`` the provider's list of models."""
     path = settings.provider.models_path
     place = f"LLM_POOL[{settings.alias!r}]"
-    head = Head(whole.status, HeaderView(whole.headers), key)
+    head = Head(whole.status, HeaderView(whole.headers), settings.secrets(key))
     asked = f"GET {path}"
     if 200 <= whole.status < 300:
         return _judge_success(settings, head, whole.body, asked)
     if 300 <= whole.status < 400:
-        to = redact(head.headers.get("location", "nowhere"), key)
+        to = redact(head.headers.get("location", "nowhere"), head.secrets)
         text = f"{asked}: {whole.status} to {to}."
         return Finding("auth.redirected", Level.ERROR, text, BASE_URL.format(place=place))
     return _judge_refusal(settings, head, whole.body, asked)
@@ -47,7 +51,15 @@ def _judge_refusal(settings: PoolSettings, head: Head, body: bytes, asked: str) 
     text = str(error).removesuffix(error.advice).rstrip()
     match status:
         case 401 | 403:
-            return Finding("auth.refused", Level.ERROR, text, _about_key(settings, head.secret, status))
+            return Finding("auth.refused", Level.ERROR, text, _about_key(settings, head, status))
+        case 404 if _lacks_path(settings):
+            usual = httpx.URL(settings.provider.base_url).path
+            return Finding(
+                "auth.no_path",
+                Level.WARNING,
+                f"{asked}: 404, and BASE_URL has no path: calls will fail in the same way.",
+                f"Most servers of this API have it under {usual}: try {settings.base_url}{usual}.",
+            )
         case 404 | 405 | 501:
             return Finding(
                 "auth.unknown",
@@ -69,11 +81,21 @@ def _judge_refusal(settings: PoolSettings, head: Head, body: bytes, asked: str) 
     return Finding("auth.unexpected", Level.WARNING, text, base_url)
 
 
-def _about_key(settings: PoolSettings, key: str | None, status: int) -> str:
-    if key is None:
+def _lacks_path(settings: PoolSettings) -> bool:
+    """Whether the API, which has a path of its own at the provider, is looked for at the root."""
+    return httpx.URL(settings.base_url).path == "/" != httpx.URL(settings.provider.base_url).path
+
+
+def _about_key(settings: PoolSettings, head: Head, status: int) -> str:
+    if not head.secrets:
         return f"The server wants a key. {settings.how_to_give_key}"
     if status == 403:
         return "The key is known but not allowed to do this: see its permissions, project and region."
+    if settings.key_headers:
+        where = " and ".join(f"HEADERS[{name!r}]" for name in settings.key_headers)
+        return (
+            f"The key is wrong, revoked, or another provider's: see {where} of LLM_POOL[{settings.alias!r}]."
+        )
     return f"The key is wrong, revoked, or another provider's. {settings.how_to_give_key}"
 
 
@@ -83,7 +105,7 @@ def _judge_success(settings: PoolSettings, head: Head, body: bytes, asked: str) 
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
         shown = snippet(
-            redact(body.decode("utf-8", "replace"), head.secret), head.headers.get("content-type")
+            redact(body.decode("utf-8", "replace"), head.secrets), head.headers.get("content-type")
         )
         text = f"{asked}: {head.status_code} with what is not JSON: {shown or 'nothing'}."
         return Finding("auth.not_the_api", Level.ERROR, text, BASE_URL.format(place=place))
@@ -94,8 +116,28 @@ def _judge_success(settings: PoolSettings, head: Head, body: bytes, asked: str) 
     if not isinstance(models, list):
         text = f"{asked}: {head.status_code} with JSON that is no list of models, so the key is not proven."
         return Finding("auth.unknown", Level.NOTE, text, BASE_URL.format(place=place))
-    what = "the server takes the key" if head.secret else "the server answers without a key"
+    what = "the server takes the key" if head.secrets else "the server answers without a key"
     return Finding("auth.accepted", Level.OK, f"{what} ({asked}: 200, models: {len(models)})")
+
+
+def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
+    """A note where the provider lists all its models, and MODEL is not among them."""
+    try:
+        value: Any = json.loads(body)
+        listed = [] if value.get("has_more") else [str(model["id"]) for model in value["data"]]
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        return None
+    if not listed or settings.model is None or settings.model in listed:
+        return None
+    near = difflib.get_close_matches(settings.model, listed, 3)
+    return Finding(
+        "auth.model_unlisted",
+        Level.NOTE,
+        f"MODEL {settings.model!r} is not among the provider's models.",
+        f"Did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else f"It has {', '.join(listed[:SHOWN])}{', ...' if len(listed) > SHOWN else '.'}",
+    )
 
 
 def judge_failure(error: LLMPoolError, place: str) -> Finding:

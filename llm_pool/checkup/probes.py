@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from llm_pool.checkup.answers import SLOW_SECONDS, judge_answer, judge_failure, rate_limits, slow_answer
+from llm_pool.checkup.answers import (
+    SLOW_SECONDS,
+    judge_answer,
+    judge_failure,
+    rate_limits,
+    slow_answer,
+    unlisted_model,
+)
 from llm_pool.checkup.live import live_step, try_live
 from llm_pool.checkup.report import Finding, Level, Step, sentence
 from llm_pool.conf import PoolSettings
@@ -58,6 +65,8 @@ class Prober:
     def _authentication(self, first: Whole) -> Step:
         seconds = first.marks.ended - first.marks.acquired
         findings = [judge_answer(self._settings, first, self._key)]
+        if (unlisted := unlisted_model(self._settings, first.body)) is not None:
+            findings.append(unlisted)
         if seconds >= SLOW_SECONDS:
             findings.append(slow_answer(seconds))
         return Step("authentication", tuple(findings), seconds, {"status": first.status})

@@ -122,9 +122,7 @@ def cleaned(step: Step, secrets: Iterable[str]) -> Step:
 
 
 def _clean(value: Any, hidden: list[str]) -> Any:
-    for secret in hidden:
-        value = redact(value, secret)
-    return _printable(value)
+    return _printable(redact(value, hidden))
 
 
 def _printable(value: Any) -> Any:

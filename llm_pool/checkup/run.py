@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import httpx
 from django.core.exceptions import ImproperlyConfigured
 
 from llm_pool.checkup.knock import Knock, knock
@@ -19,7 +18,6 @@ from llm_pool.checkup.ways import http2_step, way_steps
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.config import Timeouts
 from llm_pool.transports.foreign import make_pool
-from llm_pool.transports.translation import origin_of
 
 __all__ = ["checkup"]
 
@@ -63,7 +61,7 @@ class _Checkup:
         began = time.monotonic()
         settings = self._settings
         steps = await self._steps()
-        secrets = [self._key or "", *_secret_headers(settings)]
+        secrets = settings.secrets(self._key)
         return CheckReport(
             pool=settings.alias,
             provider=settings.provider.name,
@@ -75,8 +73,7 @@ class _Checkup:
 
     async def _steps(self) -> list[Step]:
         settings = self._settings
-        url = httpx.URL(settings.base_url)
-        origin = origin_of(url.raw_scheme, url.raw_host, url.port)
+        origin = settings.origin
         self._announce("connection")
         tried = await knock(self._config, origin)
         steps = way_steps(settings, origin, tried)
@@ -108,15 +105,11 @@ async def _key(settings: PoolSettings) -> tuple[str | None, Finding | None]:
     try:
         return await settings.akey(), None
     except ImproperlyConfigured as error:
-        return None, Finding("auth.no_key", Level.ERROR, str(error), settings.how_to_give_key)
+        text = str(error).removesuffix(settings.how_to_give_key).rstrip()
+        return None, Finding("auth.no_key", Level.ERROR, text, settings.how_to_give_key)
     except Exception as error:  # noqa: BLE001  it is the user's own function, and may say the key
         text = f"The function given as API_KEY raised {type(error).__name__}."
         return None, Finding("auth.no_key", Level.ERROR, text, "Call it in manage.py shell to see why.")
-
-
-def _secret_headers(settings: PoolSettings) -> list[str]:
-    names = settings.provider.key_headers
-    return [value for name, value in settings.headers.items() if name.lower() in names]
 
 
 def _bounded(timeouts: Timeouts, most: float) -> Timeouts:

@@ -21,18 +21,20 @@ LABELS = {"dns": "DNS", "tcp": "TCP", "tunnel": "the proxy's tunnel", "tls": "TL
 
 
 def way_steps(settings: PoolSettings, origin: Origin, tried: Knock) -> list[Step]:
-    """One step for each part of the dial; those after a failure were not reached."""
+    """One step for each part of the dial; those after a failure were not reached, nor those before one of
+    the settings, which comes before the dial.
+    """
     names = ["dns", "tcp", "tls"]
     if "tunnel" in (tried.failed_in, *tried.steps.seconds):
         names.insert(2, "tunnel")
     ahead = names.index(tried.failed_in) if tried.failed_in is not None else len(names)
-    place = f"LLM_POOL[{settings.alias!r}]"
+    dialed = tried.error is None or bool(tried.steps.seconds)
     steps = []
     for number, name in enumerate(names):
         seconds = tried.steps.seconds.get(name)
         if number == ahead:
-            steps.append(Step(name, (dial_failure(tried, place),), seconds))
-        elif number > ahead:
+            steps.append(Step(name, (dial_failure(settings, origin, tried),), seconds))
+        elif number > ahead or not dialed:
             steps.append(_skipped(name, "not reached"))
         else:
             steps.append(_reached(settings, origin, tried, name))

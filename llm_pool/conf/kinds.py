@@ -14,6 +14,7 @@ import httpx
 from llm_pool.conf.values import TYPE, VALUE, Invalid
 from llm_pool.providers import PROVIDERS, Provider, get_provider
 from llm_pool.transports.engines import ENGINES, missing_extra
+from llm_pool.wording import a
 
 __all__ = [
     "api_key",
@@ -40,7 +41,7 @@ def provider(value: Any) -> Provider | None:
     names = ", ".join(repr(name) for name in PROVIDERS)
     hint = f"Give {names}, or the dotted path of a Provider."
     if not isinstance(value, str):
-        raise Invalid(TYPE, f"is a {type(value).__name__}, not a string", hint)
+        raise Invalid(TYPE, f"is {a(value)}, not a string", hint)
     try:
         return get_provider(value)
     except ValueError:
@@ -54,7 +55,7 @@ def engine(value: Any) -> str:
     names = ", ".join(repr(name) for name in ENGINES)
     hint = f"Give {names}, or leave it out."
     if not isinstance(value, str):
-        raise Invalid(TYPE, f"is a {type(value).__name__}, not a string", hint)
+        raise Invalid(TYPE, f"is {a(value)}, not a string", hint)
     if value not in ENGINES:
         raise Invalid(VALUE, "is no engine", _nearest(value, dict.fromkeys(ENGINES)) or hint)
     if (extra := missing_extra(value)) is not None:
@@ -77,7 +78,7 @@ def fraction(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Invalid(TYPE, f"is a {type(value).__name__}, not a number", hint)
+        raise Invalid(TYPE, f"is {a(value)}, not a number", hint)
     if not 0 < value <= 1:
         raise Invalid(VALUE, "is not between 0 and 1", hint)
     return float(value)
@@ -108,9 +109,7 @@ def api_key(value: Any) -> Any:
     if value is None or callable(value):
         return value
     if not isinstance(value, str):
-        raise Invalid(
-            TYPE, f"is a {type(value).__name__}, not a string or callable", "Give a string, or a callable."
-        )
+        raise Invalid(TYPE, f"is {a(value)}, not a string or callable", "Give a string, or a callable.")
     if not is_header_value(value.strip()):
         raise Invalid(
             VALUE, "holds a character that no HTTP header can carry", "Give it as its provider shows it."
@@ -123,7 +122,7 @@ def headers(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise Invalid(TYPE, f"is a {type(value).__name__}, not a dict", 'Give a dict: {"X-Name": "value"}.')
+        raise Invalid(TYPE, f"is {a(value)}, not a dict", 'Give a dict: {"X-Name": "value"}.')
     seen: set[str] = set()
     for name, content in value.items():
         if not isinstance(name, str) or not isinstance(content, str):
@@ -164,9 +163,7 @@ def client_cert(value: Any) -> str | tuple[str, ...] | None:
 def context(value: Any) -> ssl.SSLContext | None:
     """A ready context."""
     if value is not None and not isinstance(value, ssl.SSLContext):
-        raise Invalid(
-            TYPE, f"is a {type(value).__name__}, not an ssl.SSLContext", "Give ssl.create_default_context()."
-        )
+        raise Invalid(TYPE, f"is {a(value)}, not an ssl.SSLContext", "Give ssl.create_default_context().")
     return value
 
 
@@ -177,7 +174,7 @@ def is_header_value(value: str) -> bool:
 
 def _url(value: Any, schemes: tuple[str, ...], hint: str) -> httpx.URL:
     if not isinstance(value, str):
-        raise Invalid(TYPE, f"is a {type(value).__name__}, not a string", hint)
+        raise Invalid(TYPE, f"is {a(value)}, not a string", hint)
     if re.search(r"[\x00-\x20\x7f\\]", value):
         raise Invalid(VALUE, "holds a space, backslash or control character", hint)
     try:

@@ -27,8 +27,9 @@ from llm_pool.conf.values import (
     switch,
     text,
 )
-from llm_pool.engine.config import DNS, TLS, Limits, PoolConfig, Timeouts
+from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, PoolConfig, Timeouts
 from llm_pool.providers import Provider, get_provider
+from llm_pool.wording import a
 
 __all__ = ["PoolSettings", "Secret", "load", "problems", "survey"]
 
@@ -63,9 +64,7 @@ class Secret:
         """
         value = self._value() if callable(self._value) else self._value
         if not isinstance(value, str):
-            raise ImproperlyConfigured(
-                f"{self._place} gave a {type(value).__name__}; let it return a string."
-            )
+            raise ImproperlyConfigured(f"{self._place} gave {a(value)}; let it return a string.")
         value = _Key(value.strip())  # keys are read from files that end in a newline
         if not kinds.is_header_value(value) or not value:
             what = "is empty" if not value else "holds a character that no HTTP header can carry"
@@ -104,9 +103,27 @@ class PoolSettings:
         """
         if self.api_key is not None or self.pool.uds is not None or is_loopback(self.base_url):
             return False
-        if any(name.lower() in self.provider.key_headers for name in self.headers):
+        if self.key_headers:
             return False
         return not self.keyless or self.base_url == self.provider.base_url
+
+    @property
+    def origin(self) -> Origin:
+        """Where calls go."""
+        url = httpx.URL(self.base_url)
+        return Origin(
+            url.scheme, url.raw_host.decode("ascii").strip("[]"), url.port or DEFAULT_PORTS[url.scheme]
+        )
+
+    @property
+    def key_headers(self) -> list[str]:
+        """The names in HEADERS under which the user sends a key of his own."""
+        return [name for name in self.headers if name.lower() in self.provider.key_headers]
+
+    def secrets(self, key: str | None) -> tuple[str, ...]:
+        """What no output may repeat of a call with this API key: that key, and those in HEADERS."""
+        own = [self.headers[name].rpartition(" ")[2] for name in self.key_headers]
+        return tuple(secret for secret in (key, *own) if secret)
 
     @property
     def missing_key(self) -> str:
@@ -164,8 +181,11 @@ def survey(
         setting = {"default": {}}
     found: list[Problem] = []
     if not isinstance(setting, Mapping):
-        what = f"LLM_POOL is a {type(setting).__name__}, not a dict."
+        what = f"LLM_POOL is {a(setting)}, not a dict."
         return {}, [Problem(SETTING, "", "", HIDDEN, what, 'Give a dict: LLM_POOL = {"default": {...}}.')]
+    if not setting:
+        what, hint = "LLM_POOL names no pool.", 'Give {"default": {...}}, or leave LLM_POOL out.'
+        return {}, [Problem(SETTING, "", "", HIDDEN, what, hint)]
     pools = {}
     for alias, given in setting.items():
         if isinstance(alias, str) and alias:
@@ -229,16 +249,20 @@ _TLS: dict[str, Kind] = {
     "client_cert": kinds.client_cert,
     "context": kinds.context,
 }
+_INNER = {"LIMITS": _LIMITS, "TIMEOUTS": _TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
 
 
 def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
     # A URL is shown unless it has a place for secrets.
     url = {"BASE_URL"} if any(mark in str(reader.given.get("BASE_URL")) for mark in "@?#") else set()
-    good = reader.read(_KEYS, hide={"API_KEY", "HEADERS", "PROXY"} | url)
+    good = reader.read(_KEYS, hide={"API_KEY", "HEADERS", "PROXY"} | url, inner=_INNER)
     if good.get("UDS") and good.get("PROXY"):
         reader.report("PROXY", Invalid(VALUE, "and UDS are both given", "Give one of them."))
     provider: Provider = good.get("PROVIDER") or get_provider("openai")
-    base_url = good.get("BASE_URL") or _environ_url(reader, provider, environ) or provider.base_url
+    base_url = good.get("BASE_URL") or _from_environ(
+        reader, "BASE_URL", kinds.base_url, provider.base_url_env, environ
+    )
+    base_url = base_url or provider.base_url
     if base_url.endswith(provider.completion_path):
         what = f"ends in {provider.completion_path}, which is added to it for each call"
         reader.report(
@@ -247,7 +271,8 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
     key = good.get("API_KEY")
     place = f"LLM_POOL[{reader.alias!r}]['API_KEY']"
     if key is None:
-        key, place = environ.get(provider.api_key_env, "").strip() or None, provider.api_key_env
+        place = provider.api_key_env
+        key = _from_environ(reader, "API_KEY", kinds.api_key, place, environ)
     return PoolSettings(
         alias=reader.alias,
         provider=provider,
@@ -258,10 +283,10 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
         headers=good.get("HEADERS") or {},
         engine=good.get("ENGINE", "native"),
         pool=PoolConfig(
-            limits=_read_limits(reader.section("LIMITS")),
-            timeouts=Timeouts(**reader.section("TIMEOUTS").read(_TIMEOUTS)),
-            dns=DNS(**reader.section("DNS").read(_DNS)),
-            tls=_read_tls(reader.section("TLS")),
+            limits=_read_limits(reader.section("LIMITS", '{"max_connections": 100}')),
+            timeouts=Timeouts(**reader.section("TIMEOUTS", '{"read": 60.0}').read(_TIMEOUTS)),
+            dns=DNS(**reader.section("DNS", '{"ttl": 300.0}').read(_DNS)),
+            tls=_read_tls(reader.section("TLS", '{"ca_file": "..."}')),
             http2=good.get("HTTP2", True),
             proxy=good.get("PROXY"),
             uds=good.get("UDS"),
@@ -278,14 +303,13 @@ def _given(setting: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(map(str, setting)) | inside
 
 
-def _environ_url(reader: Reader, provider: Provider, environ: Mapping[str, str]) -> str | None:
-    name = provider.base_url_env
+def _from_environ(reader: Reader, key: str, kind: Kind, name: str, environ: Mapping[str, str]) -> Any:
     if not (given := environ.get(name, "").strip()):
         return None
     try:
-        return kinds.base_url(given)
+        return kind(given)
     except Invalid as invalid:
-        what = f"LLM_POOL[{reader.alias!r}] takes its BASE_URL from {name}, which {invalid.what}."
+        what = f"LLM_POOL[{reader.alias!r}] takes its {key} from {name}, which {invalid.what}."
         reader.problems.append(Problem(invalid.id, reader.alias, name, HIDDEN, what, invalid.hint))
         return None
 

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from llm_pool.wording import a
+
 __all__ = ["HIDDEN", "Invalid", "Kind", "Problem", "Reader", "count", "seconds", "switch", "text"]
 
 HIDDEN = "(hidden)"
@@ -48,7 +50,14 @@ Kind = Callable[[Any], Any]
 class Reader:
     """Reads one dict of settings, and puts what is wrong into ``problems``."""
 
-    def __init__(self, problems: list[Problem], alias: str, given: Any, path: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        problems: list[Problem],
+        alias: str,
+        given: Any,
+        path: tuple[str, ...] = (),
+        example: str = '{"MODEL": "..."}',
+    ) -> None:
         self.problems = problems
         self.alias = alias
         self.path = path
@@ -56,18 +65,25 @@ class Reader:
         if isinstance(given, Mapping):
             self.given = dict(given)
         else:
-            what = f"is a {type(given).__name__}, not a dict"
-            self.report(
-                None, Invalid(TYPE if path else SETTING, what, 'Give a dict: {"KEY": value, ...}.'), HIDDEN
-            )
+            what = f"is {a(given)}, not a dict"
+            self.report(None, Invalid(TYPE if path else SETTING, what, f"Give a dict: {example}."), HIDDEN)
 
-    def read(self, kinds: Mapping[str, Kind], *, hide: Iterable[str] = ()) -> dict[str, Any]:
-        """The good values among those given. What is not given is not there."""
+    def read(
+        self,
+        kinds: Mapping[str, Kind],
+        *,
+        hide: Iterable[str] = (),
+        inner: Mapping[str, Mapping[str, Kind]] | None = None,
+    ) -> dict[str, Any]:
+        """The good values among those given. What is not given is not there.
+
+        ``inner`` has the kinds of the sections, for keys of theirs that were given outside.
+        """
         hidden = set(hide)
         good: dict[str, Any] = {}
         for key, value in self.given.items():
             if key not in kinds:
-                self.report(key, self._unknown(key, kinds), HIDDEN)
+                self.report(key, self._unknown(key, kinds, inner or {}), HIDDEN)
                 continue
             try:
                 good[key] = kinds[key](value)
@@ -75,24 +91,29 @@ class Reader:
                 self.report(key, invalid, HIDDEN if key in hidden else _shown(value))
         return good
 
-    def section(self, key: str) -> Reader:
-        """A reader of the dict at ``key``, or of an empty one."""
-        return Reader(self.problems, self.alias, self.given.get(key, {}), (*self.path, key))
+    def section(self, key: str, example: str) -> Reader:
+        """A reader of the dict at ``key``, or of an empty one; ``example`` is for who gave no dict."""
+        return Reader(self.problems, self.alias, self.given.get(key, {}), (*self.path, key), example)
 
     def report(self, key: Any, invalid: Invalid, value: str = HIDDEN) -> None:
         """``key`` None means the dict itself."""
         path = (*self.path, *([] if key is None else [key]))
         place = f"LLM_POOL[{self.alias!r}]" + "".join(f"[{_shown(step)}]" for step in path)
-        shown = "" if value == HIDDEN else f" = {value}"
+        shown = "" if value == HIDDEN or invalid.what.startswith(f"is {value},") else f" = {value}"
         name = ".".join(str(step) for step in path)
         self.problems.append(
             Problem(invalid.id, self.alias, name, value, f"{place}{shown} {invalid.what}.", invalid.hint)
         )
 
-    def _unknown(self, key: Any, kinds: Mapping[str, Kind]) -> Invalid:
+    def _unknown(
+        self, key: Any, kinds: Mapping[str, Kind], inner: Mapping[str, Mapping[str, Kind]]
+    ) -> Invalid:
         by_lower = {name.lower(): name for name in kinds}
         near = difflib.get_close_matches(str(key).lower(), by_lower, n=1, cutoff=0.5)
-        hint = f"Did you mean {by_lower[near[0]]!r}?" if near else f"The keys are {', '.join(kinds)}."
+        if section := next((name for name, known in inner.items() if key in known), None):
+            hint = f"Its place is in {section!r}: {{{section!r}: {{{key!r}: ...}}}}."
+        else:
+            hint = f"Did you mean {by_lower[near[0]]!r}?" if near else f"The keys are {', '.join(kinds)}."
         return Invalid(UNKNOWN, "is no key that llm_pool knows", hint)
 
 
@@ -103,7 +124,7 @@ def count(least: int = 0, *, optional: bool = False) -> Kind:
         if value is None and optional:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Invalid(TYPE, f"is {_a(value)}, not a whole number", _as_number(value, optional))
+            raise Invalid(TYPE, f"is {a(value)}, not a whole number", _as_number(value, optional))
         if value < least:
             raise Invalid(VALUE, f"is less than {least}", f"Give {least} or more.")
         return value
@@ -118,7 +139,7 @@ def seconds(*, optional: bool = True, zero: bool = False) -> Kind:
         if value is None and optional:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise Invalid(TYPE, f"is {_a(value)}, not a number of seconds", _as_number(value, optional))
+            raise Invalid(TYPE, f"is {a(value)}, not a number of seconds", _as_number(value, optional))
         try:
             number = float(value)
         except OverflowError:
@@ -140,7 +161,7 @@ def seconds(*, optional: bool = True, zero: bool = False) -> Kind:
 def switch(value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):
-        raise Invalid(TYPE, f"is {_a(value)}, not True or False", "Give True or False, without quotes.")
+        raise Invalid(TYPE, f"is {a(value)}, not True or False", "Give True or False, without quotes.")
     return value
 
 
@@ -153,16 +174,12 @@ def text(*, optional: bool = True, path: bool = False) -> Kind:
         if path and isinstance(value, os.PathLike):
             value = os.fspath(value)
         if not isinstance(value, str):
-            raise Invalid(TYPE, f"is {_a(value)}, not a string", "Give a string.")
+            raise Invalid(TYPE, f"is {a(value)}, not a string", "Give a string.")
         if not value.strip() or "\0" in value:
             raise Invalid(VALUE, "holds nothing" if not value.strip() else "holds a NUL", "Give a string.")
         return value
 
     return kind
-
-
-def _a(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _as_number(value: Any, optional: bool) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "Source",
@@ -32,20 +32,20 @@ _STARS = "***"
 
 
 class Source(NamedTuple):
-    """Who answered, and how: what every error tells. ``secret`` is what no error may tell."""
+    """Who answered, and how: what every error tells. ``secrets`` are what no error may tell."""
 
     name: str
     status_code: int
     headers: Mapping[str, str]
     request_id: str | None
-    secret: str | None
+    secrets: tuple[str, ...]
 
 
 def status_error_from(source: Source, content: bytes) -> APIStatusError:
     """The error for an answer whose status is no success."""
-    headers = {name: redact(value, source.secret) for name, value in source.headers.items()}
-    content = _redact_bytes(content, source.secret)[:MAX_BODY]
-    body = redact(_parsed(content), source.secret)
+    headers = {name: redact(value, source.secrets) for name, value in source.headers.items()}
+    content = _redact_bytes(content, source.secrets)[:MAX_BODY]
+    body = redact(_parsed(content), source.secrets)
     says, code, kind = _told(body)
     if not says:
         says = snippet(content, headers.get("content-type")) or "no reason given"
@@ -70,7 +70,7 @@ def status_error_from(source: Source, content: bytes) -> APIStatusError:
 
 def api_error(source: Source, found: Any, partial: str = "") -> APIError:
     """The error for an error object within an answer whose status was a success."""
-    body = redact(found, source.secret)
+    body = redact(found, source.secrets)
     says, code, kind = _told(body)
     did = "broke off its answer with an error" if partial else f"answered {source.status_code} with an error"
     sentence = f"{source.name} {did}{_marks(code, source.request_id)}: {says or _shortened(repr(body))}"
@@ -88,7 +88,7 @@ def api_error(source: Source, found: Any, partial: str = "") -> APIError:
 def invalid_response(source: Source, what: str, body: bytes | str, partial: str = "") -> InvalidResponse:
     """The error for an answer that is none of those its API promises; ``what`` names it: "an empty body"."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
-    text = redact(text, source.secret)[:MAX_BODY]
+    text = redact(text, source.secrets)[:MAX_BODY]
     content_type = source.headers.get("content-type")
     shown = snippet(text, content_type)
     sentence = f"{source.name} answered {source.status_code}{_marks(None, source.request_id)} with {what}"
@@ -126,14 +126,14 @@ def _number(value: str | None) -> float | None:
     return max(0.0, wait) if math.isfinite(wait) else None
 
 
-def redact(value: Any, secret: str | None) -> Any:
-    """``value`` with stars wherever it repeats ``secret``."""
-    if not secret:
-        return value
+def redact(value: Any, secrets: Iterable[str]) -> Any:
+    """``value`` with stars wherever it repeats one of the ``secrets``."""
     try:
-        return _redacted(value, secret)
+        for secret in secrets:
+            value = _redacted(value, secret)
     except RecursionError:
         return _STARS
+    return value
 
 
 def _redacted(value: Any, secret: str) -> Any:
@@ -154,8 +154,10 @@ def mend(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _redact_bytes(content: bytes, secret: str | None) -> bytes:
-    return content.replace(secret.encode(), _STARS.encode()) if secret else content
+def _redact_bytes(content: bytes, secrets: Iterable[str]) -> bytes:
+    for secret in secrets:
+        content = content.replace(secret.encode(), _STARS.encode())
+    return content
 
 
 def _parsed(content: bytes) -> Any:

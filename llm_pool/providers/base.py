@@ -20,12 +20,12 @@ Messages = str | Sequence[Mapping[str, Any]]
 class Head(NamedTuple):
     """The head of an answer. ``headers`` has lower-case names, or does not mind (as ``httpx.Headers``).
 
-    ``secret`` is the API key: wherever the answer repeats it, errors show stars.
+    ``secrets`` are the keys that were sent: wherever the answer repeats one, errors show stars.
     """
 
     status_code: int
     headers: Mapping[str, str]
-    secret: str | None = None
+    secrets: tuple[str, ...] = ()
 
 
 class CompletionRequest(NamedTuple):
@@ -44,7 +44,7 @@ class Provider(ABC):
     api_key_env: ClassVar[str]
     completion_path: ClassVar[str]
     models_path: ClassVar[str] = "/models"
-    key_headers: ClassVar[frozenset[str]] = frozenset({"authorization"})
+    key_headers: ClassVar[frozenset[str]] = frozenset({"authorization", "api-key"})
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "request-id")
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Provider(ABC):
         """By what name the provider knows this exchange."""
         for name in self.request_id_headers:
             if value := head.headers.get(name):
-                return str(answers.redact(value, head.secret))
+                return str(answers.redact(value, head.secrets))
         return None
 
     def error_from_response(self, head: Head, body: bytes) -> APIStatusError:
@@ -91,7 +91,7 @@ class Provider(ABC):
         return answers.invalid_response(self._source(head), what, body, partial)
 
     def _source(self, head: Head) -> answers.Source:
-        return answers.Source(self.name, head.status_code, head.headers, self.request_id(head), head.secret)
+        return answers.Source(self.name, head.status_code, head.headers, self.request_id(head), head.secrets)
 
 
 class StreamReader(ABC):

@@ -12,6 +12,7 @@ from llm_pool.providers.event_stream import MISFIT
 from llm_pool.providers.openai_shapes import text_of, tool_call_of, usage_of
 from llm_pool.providers.openai_stream import OpenAIStreamReader
 from llm_pool.providers.requests import as_messages, check_stream
+from llm_pool.wording import a
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +86,7 @@ class OpenAI(Provider):
 
 def _lack(raw: Any) -> str:
     if not isinstance(raw, dict):
-        return f"a {type(raw).__name__} for an object"
+        return f"{a(raw)} for an object"
     if "choices" not in raw:
         return "no choices"
     if not raw["choices"]:

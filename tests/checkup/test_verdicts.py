@@ -32,6 +32,21 @@ MODELS = {"object": "list", "data": [{"id": "one"}, {"id": "two"}]}
 models = json_reply(MODELS)
 
 
+def advice(document: dict[str, Any], step: str) -> str:
+    """What the findings of a step advise."""
+    return " ".join(finding["advice"] for finding in _findings(document, step)).strip()
+
+
+def text_of(document: dict[str, Any], step: str) -> str:
+    """What the findings of a step say."""
+    return " ".join(finding["text"] for finding in _findings(document, step))
+
+
+def _findings(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    [step] = [step for step in document["pools"][0]["steps"] if step["name"] == name]
+    return list(step["findings"])
+
+
 def named(server: ScriptedServer, host: str = "localhost") -> str:
     """The server's URL by a name."""
     return f"{server.scheme}://{host}:{server.port}"
@@ -136,6 +151,77 @@ def test_a_server_without_a_list_of_models_is_no_failure(
     assert check("no-models") == (0, [])
 
 
+def test_an_address_without_the_apis_path(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
+    server = serve(json_reply({}, status=404))
+    provider(server.url, BASE_URL=server.url)
+    status, document = run_json()
+    assert (status, codes(document)) == (1, ["auth.no_path"])
+    assert f"try {server.url}/v1." in advice(document, "authentication")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("one", []),
+        (None, []),
+        ("onne", ["Did you mean 'one'?"]),
+        ("xyz", ["It has one, two."]),
+    ],
+)
+def test_a_model_that_the_provider_does_not_have(
+    run_json: RunJSON, provider: Provider, serve: Serve, model: str | None, said: list[str]
+) -> None:
+    provider(serve(models).url, MODEL=model)
+    status, document = run_json()
+    assert (status, codes(document)) == (0, [])
+    assert [part for part in [advice(document, "authentication")] if part] == said
+
+
+def test_a_key_in_the_headers(run: Run, provider: Provider, serve: Serve, secret: str) -> None:
+    """It is the one that is sent: it is the one to look at, and no output shows it."""
+    own = "sk-in-the-headers"
+    server = serve(json_reply({"error": {"message": f"Incorrect API key: {own}, {secret}"}}, status=401))
+    provider(server.url, HEADERS={"authorization": f"Bearer {own}"})
+    status, text = run()
+    assert status == 2
+    assert own not in text
+    assert "see HEADERS['authorization'] of LLM_POOL['default']" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "http://h:99999"])
+def test_a_proxy_of_the_environment_that_cannot_be(
+    run_json: RunJSON, provider: Provider, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("https_proxy", url)
+    provider("https://llm.test", PROXY=None)
+    status, document = run_json()
+    assert (status, codes(document)) == (2, ["tunnel.failed"])
+    assert "HTTPS_PROXY" in text_of(document, "tunnel")
+    assert text_of(document, "dns") == text_of(document, "tcp") == "not reached"
+
+
+@pytest.mark.parametrize("by", ["setting", "environment"])
+def test_a_proxy_that_is_not_there(
+    run_json: RunJSON, provider: Provider, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    with refused_port() as port:
+        monkeypatch.setenv("https_proxy", nowhere := f"http://127.0.0.1:{port}")
+        provider("https://llm.test", PROXY=nowhere if by == "setting" else None)
+        status, document = run_json()
+    assert (status, codes(document)) == (2, ["tcp.refused"])
+    where = "PROXY of LLM_POOL['default']" if by == "setting" else "HTTPS_PROXY"
+    assert advice(document, "tcp").endswith(f"correct host and port in {where}.")
+
+
+def test_the_providers_own_name_is_no_typing_error(
+    run_json: RunJSON, provider: Provider, fake_dns: FakeDNS
+) -> None:
+    provider("", BASE_URL=None)
+    status, document = run_json()
+    assert (status, codes(document)) == (2, ["dns.no_such_name"])
+    assert "no network" in advice(document, "dns")
+
+
 def test_no_key_where_one_is_wanted(
     run_json: RunJSON, provider: Provider, serve: Serve, fake_dns: FakeDNS
 ) -> None:
@@ -145,6 +231,8 @@ def test_no_key_where_one_is_wanted(
     status, document = run_json()
     assert (status, codes(document)) == (2, ["auth.no_key"])
     assert server.requests == []
+    assert "OPENAI_API_KEY" in advice(document, "authentication")
+    assert "OPENAI_API_KEY" not in text_of(document, "authentication")  # once is enough
 
 
 def test_an_expired_certificate(

@@ -181,7 +181,7 @@ def test_where_the_time_went_is_shown_to_whom_it_concerns(
     assert ("Server-Timing" in response) == shown
     if shown:
         assert "llm;dur=" in response["Server-Timing"]
-        assert '"2 LLM calls"' in response["Server-Timing"]
+        assert '"LLM calls: 2"' in response["Server-Timing"]
 
 
 def test_timing_of_others_stays(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
@@ -207,7 +207,7 @@ def test_one_line_in_the_log_for_each_request_that_made_calls(
     facts = vars(line)
     assert (facts["path"], facts["status_code"], facts["llm_calls"]) == ("/twice", 200, 2)
     assert (facts["llm_input_tokens"], facts["llm_output_tokens"]) == (6, 2)
-    assert "GET /twice 200: 2 LLM calls, 0 failed" in line.getMessage()
+    assert "GET /twice 200: LLM calls 2, failed 0" in line.getMessage()
     for private in ("private", "hello", secret):
         assert private not in caplog.text
 

@@ -303,9 +303,10 @@ async def test_a_proxy_url_of_another_form_is_a_clear_error(secure, engine_pool,
     environment("https_proxy", url)
     pool = engine_pool(proxy=url if by == "setting" else None, tls=trust, max_connections=1)
     for _ in range(2):
-        with pytest.raises(ProxyFailed, match=r"is not of the form http://host:port$") as caught:
+        with pytest.raises(ProxyFailed, match=r"not of the form http://host:port$") as caught:
             await pool.fetch(to_llm_test(secure))
         assert "s3cr" not in f"{caught.value!r} {caught.value.__cause__!r} {pool.stats()}"
+        assert ("HTTPS_PROXY" in str(caught.value)) is (by == "environment")
 
 
 async def test_the_password_is_in_no_repr(serve_proxy, secure, engine_pool, trust):

@@ -29,11 +29,20 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("place", ["API_KEY", "HEADERS", "through httpx"])
 def test_a_key_that_the_provider_repeats_is_shown_as_stars(
-    call: str, secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    call: str,
+    place: str,
+    secret: str,
+    configure: Callable[..., LLMPool],
+    serve: Callable[..., ScriptedServer],
 ) -> None:
     says = {"error": {"message": f"Incorrect API key: {secret}.", "code": secret}}
-    pool = configure(serve(json_reply(says, status=401, headers={"X-Request-Id": secret})))
+    own = {"HEADERS": {"Authorization": f"Bearer {secret}"}, "API_KEY": "another"}
+    server = serve(json_reply(says, status=401, headers={"X-Request-Id": secret}))
+    pool = configure(server, **({} if place == "API_KEY" else own))
+    if place == "through httpx":
+        pool.client.event_hooks = {"request": [lambda _: None]}
     with pytest.raises(exceptions.AuthenticationFailed) as caught:
         ask(call, pool)
     error = caught.value

@@ -112,6 +112,11 @@ def test_settings_may_change_while_others_call(
 def test_an_unknown_alias_names_the_nearest() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"no pool 'defualt'. Did you mean 'default'\?"):
         pools["defualt"]
+    with (
+        override_settings(LLM_POOL={"fast": {}, "good": {}}),
+        pytest.raises(ImproperlyConfigured, match=r"no pool 'default'. It has 'fast', 'good'."),
+    ):
+        pools["default"]
 
 
 def test_settings_that_cannot_be_are_told_at_the_next_use() -> None:

@@ -53,6 +53,25 @@ def test_each_fault_has_its_number(settings: Any, given: Any, expected: list[str
 
 
 @pytest.mark.parametrize(
+    ("proxy", "given", "expected"),
+    [
+        ("socks5://proxy.test:1", {}, ["llm_pool.E008"]),
+        ("http://proxy.test:99999", {}, ["llm_pool.E008"]),
+        ("proxy.test:3128", {}, []),
+        ("socks5://proxy.test:1", {"PROXY": ""}, []),
+        ("socks5://proxy.test:1", {"PROXY": "http://other.test:1"}, []),
+        ("socks5://proxy.test:1", {"UDS": "/run/llm.sock"}, []),
+        ("socks5://proxy.test:1", LOCAL, []),
+    ],
+)
+def test_a_proxy_of_the_environment_that_cannot_be_is_told(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, proxy: str, given: Any, expected: list[str]
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    assert ids(settings, {"API_KEY": "k", **given}) == expected
+
+
+@pytest.mark.parametrize(
     ("engine", "given", "warned_of"),
     [
         ("native", {"HTTP2": True, "DNS": {"ttl": 1}, "LIMITS": {"min_connections": 1}}, []),

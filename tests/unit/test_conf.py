@@ -201,10 +201,10 @@ def test_no_repr_shows_a_secret() -> None:
         ({5: 1}, "[5] is no key", "The keys are"),
         ({"LIMITS": {"max_connection": 5}}, "['LIMITS']['max_connection'] is no key", "'max_connections'?"),
         ({"TLS": {"verfy": 5}}, "['TLS']['verfy'] is no key", "'verify'?"),
-        (None, "LLM_POOL['default'] is a NoneType, not a dict", "Give a dict"),
+        (None, "LLM_POOL['default'] is None, not a dict", "Give a dict"),
         (SECRET, "LLM_POOL['default'] is a str, not a dict", "Give a dict"),
-        ({"LIMITS": 5}, "['LIMITS'] is a int, not a dict", "Give a dict"),
-        ({"LIMITS": None}, "['LIMITS'] is a NoneType, not a dict", "Give a dict"),
+        ({"LIMITS": 5}, "['LIMITS'] is an int, not a dict", 'Give a dict: {"max_connections": 100}.'),
+        ({"LIMITS": None}, "['LIMITS'] is None, not a dict", "Give a dict"),
         (
             {"LIMITS": {"max_connections": "50"}},
             "= '50' is a str, not a whole number",
@@ -212,7 +212,7 @@ def test_no_repr_shows_a_secret() -> None:
         ),
         ({"LIMITS": {"max_connections": True}}, "= True is a bool, not a whole number", "Give a number."),
         ({"LIMITS": {"max_connections": 5.0}}, "= 5.0 is a float, not a whole number", "Give a number."),
-        ({"LIMITS": {"max_connections": None}}, "= None is None, not a whole number", "Give a number."),
+        ({"LIMITS": {"max_connections": None}}, "is None, not a whole number", "Give a number."),
         ({"LIMITS": {"max_connections": 0}}, "= 0 is less than 1", "Give 1 or more."),
         ({"LIMITS": {"max_waiting": -1}}, "= -1 is less than 0", "Give 0 or more."),
         ({"LIMITS": {"max_connections_per_host": 0}}, "is less than 1", "Give 1 or more."),
@@ -235,11 +235,11 @@ def test_no_repr_shows_a_secret() -> None:
         ({"TIMEOUTS": {"read": float("inf")}}, "= inf is no finite number", "Give None for no bound."),
         ({"TIMEOUTS": {"read": 10**400}}, "is no finite number", "Give None for no bound."),
         ({"TIMEOUTS": {"read": -1}}, "= -1 is less than 0", "Give seconds"),
-        ({"TIMEOUTS": {"read": 0}}, "= 0 is 0, and would leave no time", "Give seconds"),
-        ({"TIMEOUTS": 60}, "['TIMEOUTS'] is a int, not a dict", "Give a dict"),
-        ({"DNS": {"ttl": None}}, "= None is None, not a number of seconds", "Give a number."),
+        ({"TIMEOUTS": {"read": 0}}, "is 0, and would leave no time", "Give seconds"),
+        ({"TIMEOUTS": 60}, "['TIMEOUTS'] is an int, not a dict", "Give a dict"),
+        ({"DNS": {"ttl": None}}, "is None, not a number of seconds", "Give a number."),
         ({"TLS": {"verify": "no"}}, "= 'no' is a str, not True or False", "Give True or False"),
-        ({"TLS": {"verify": 0}}, "= 0 is a int, not True or False", "Give True or False"),
+        ({"TLS": {"verify": 0}}, "= 0 is an int, not True or False", "Give True or False"),
         ({"TLS": {"ca_file": ""}}, "holds nothing", "Give a string."),
         ({"TLS": {"ca_file": b"x"}}, "is a bytes, not a string", "Give a string."),
         (
@@ -251,15 +251,15 @@ def test_no_repr_shows_a_secret() -> None:
         ({"TLS": {"context": "x"}}, "= 'x' is a str, not an ssl.SSLContext", "create_default_context"),
         ({"WARN_UTILIZATION": "80%"}, "= '80%' is a str, not a number", "Give a number such as 0.8"),
         ({"WARN_UTILIZATION": 80}, "= 80 is not between 0 and 1", "Give a number such as 0.8"),
-        ({"LEAK_THRESHOLD": 0}, "= 0 is 0, and would leave no time at all", "Give seconds, or None"),
+        ({"LEAK_THRESHOLD": 0}, "is 0, and would leave no time at all", "Give seconds, or None"),
         ({"PROVIDER": "opnai"}, "= 'opnai' is no provider", "Did you mean 'openai'?"),
         ({"PROVIDER": "zzz"}, "= 'zzz' is no provider", "Give 'openai', 'anthropic', or the dotted path"),
-        ({"PROVIDER": OpenAI}, "is a ABCMeta, not a string", "Give 'openai'"),
+        ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
         ({"PROVIDER": "json.dumps"}, "cannot be used: json.dumps is no subclass", "Give 'openai'"),
         ({"ENGINE": "httpcor"}, "= 'httpcor' is no engine", "Did you mean 'httpcore'?"),
         ({"ENGINE": "curl"}, "= 'curl' is no engine", "Give 'native', 'httpcore', 'aiohttp', or leave it"),
-        ({"ENGINE": None}, "= None is a NoneType, not a string", "Give 'native', 'httpcore', 'aiohttp', or"),
+        ({"ENGINE": None}, "['ENGINE'] is None, not a string", "Give 'native', 'httpcore', 'aiohttp', or"),
         ({"HTTP2": "h2c"}, "= 'h2c' says nothing about HTTP/2", 'Give True, False or "prior-knowledge".'),
         ({"HTTP2": 1}, "= 1 says nothing about HTTP/2", 'Give True, False or "prior-knowledge".'),
         ({"LIMITS": {"max_streams_per_connection": 0}}, "= 0 is less than 1", "Give 1 or more."),
@@ -288,11 +288,11 @@ def test_no_repr_shows_a_secret() -> None:
         ({"BASE_URL": f"https://x/v1?key={SECRET}"}, "holds a query or fragment", "the part before it"),
         ({"BASE_URL": "https://x/v1?"}, "holds a query or fragment", "the part before it"),
         ({"BASE_URL": "https://x/v1#a"}, "holds a query or fragment", "the part before it"),
-        ({"BASE_URL": 5}, "is a int, not a string", "Give a URL"),
+        ({"BASE_URL": 5}, "is an int, not a string", "Give a URL"),
         ({"BASE_URL": "https://x/v1/chat/completions"}, "ends in /chat/completions", "Give 'https://x/v1'."),
         ({"PROXY": "socks5://x"}, "['PROXY'] does not begin with http://", "Give a URL"),
         ({"PROXY": "proxy:3128"}, "does not begin with http://", "Give a URL"),
-        ({"API_KEY": 5}, "['API_KEY'] is a int, not a string or callable", "Give a string, or a callable."),
+        ({"API_KEY": 5}, "['API_KEY'] is an int, not a string or callable", "Give a string, or a callable."),
         ({"API_KEY": SECRET.encode()}, "is a bytes, not a string", "Give a string"),
         (
             {"API_KEY": f"{SECRET}\nx"},
@@ -354,9 +354,26 @@ def test_a_bad_url_in_the_environment_is_told_by_its_name() -> None:
     assert hint
 
 
-def test_a_bad_key_in_the_environment_is_told_when_it_is_wanted() -> None:
-    with pytest.raises(ImproperlyConfigured, match="OPENAI_API_KEY holds a character"):
-        one({}, OPENAI_API_KEY="a\nb").key()
+def test_a_bad_key_in_the_environment_is_told_and_not_shown() -> None:
+    [problem] = problems({"default": {}}, {"OPENAI_API_KEY": f"{SECRET}\u201d"})
+    assert "takes its API_KEY from OPENAI_API_KEY, which holds a character" in problem.message
+    assert problem.id == "E004"
+    assert SECRET not in repr(problem)
+
+
+def test_a_setting_that_names_no_pool_is_told() -> None:
+    [problem] = problems({}, {})
+    assert (problem.message, problem.id) == ("LLM_POOL names no pool.", "E001")
+    assert "leave LLM_POOL out" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [("max_connections", "LIMITS"), ("read", "TIMEOUTS"), ("verify", "TLS"), ("ttl", "DNS")],
+)
+def test_a_key_that_was_given_outside_its_section_is_sent_there(key: str, section: str) -> None:
+    [problem] = problems({"default": {key: 5}}, {})
+    assert problem.hint == f"Its place is in '{section}': {{'{section}': {{'{key}': ...}}}}."
 
 
 def test_all_problems_of_all_pools_are_found() -> None:

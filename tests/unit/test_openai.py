@@ -95,14 +95,14 @@ def test_the_callers_parameters_are_left_as_they_are() -> None:
     ("messages", "says"),
     [
         ([], "messages is empty"),
-        (None, "messages is a NoneType"),
+        (None, "messages is None"),
         (b"Hi", "messages is a bytes"),
-        (7, "messages is a int"),
+        (7, "messages is an int"),
         ({"role": "user", "content": "x"}, "is one dict; put it into a list"),
         (["Hi"], r"messages\[0\] is a str"),
-        ([{"role": "user", "content": "x"}, None], r"messages\[1\] is a NoneType"),
+        ([{"role": "user", "content": "x"}, None], r"messages\[1\] is None"),
         ([{"content": "x"}], r'messages\[0\]\["role"\] is missing'),
-        ([{"role": 5}], r'messages\[0\]\["role"\] is a int'),
+        ([{"role": 5}], r'messages\[0\]\["role"\] is an int'),
         ([{"role": "user", "content": b"x"}], r'messages\[0\]\["content"\] is a bytes'),
         ([{"role": "user", "content": {"a": 1}}], r'messages\[0\]\["content"\] is a dict'),
         ((m for m in [{"role": "user"}]), "messages is a generator"),
@@ -248,7 +248,7 @@ def test_content_in_parts_is_joined_and_surrogates_are_mended() -> None:
         (b"[" * 100_000, "what is not JSON"),
         (b'{"choices": []}', "an empty list of choices"),
         (b"{}", "no choices"),
-        (b"null", "a NoneType for an object"),
+        (b"null", "None for an object"),
         (b"[1]", "a list for an object"),
         (b'"text"', "a str for an object"),
         (b'{"choices": null}', "an empty list of choices"),
@@ -500,10 +500,12 @@ def test_many_chunks_are_read_fast() -> None:
 # --- errors
 
 
-def failure(status: int, body: Any, headers: dict[str, str] | None = None, secret: str | None = None) -> Any:
+def failure(
+    status: int, body: Any, headers: dict[str, str] | None = None, secrets: tuple[str, ...] = ()
+) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return openai.error_from_response(
-        Head(status, {"x-request-id": "req_9", **(headers or {})}, secret), content
+        Head(status, {"x-request-id": "req_9", **(headers or {})}, secrets), content
     )
 
 
@@ -565,11 +567,11 @@ def test_no_error_repeats_the_key() -> None:
     escaped = json.dumps({"error": {"message": f"bad key {KEY}"}}).replace("/", "\\/").encode()
     told = {"error": {"message": f"Incorrect API key: {KEY}", "code": KEY, KEY: [KEY]}}
     for body in (told, escaped, f"<p>{KEY}</p>".encode(), KEY.encode() * 9000):
-        error = failure(401, body, {"www-authenticate": f"Bearer {KEY}"}, secret=KEY)
+        error = failure(401, body, {"www-authenticate": f"Bearer {KEY}"}, secrets=(KEY,))
         for shown in (str(error), repr(error.body), repr(error.response.headers), repr(vars(error))):
             assert KEY not in shown
         assert KEY not in error.response.text
-    head = Head(200, {}, KEY)
+    head = Head(200, {}, (KEY,))
     for wrong in (told, {"echo": KEY}):
         with pytest.raises(exceptions.LLMPoolError) as caught:
             openai.parse_completion(head, json.dumps(wrong).encode())

@@ -33,11 +33,15 @@ OPENED = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy: where it is, and the header that opens its door."""
+    """An HTTP proxy: where it is, and the header that opens its door.
+
+    ``variable`` is the environment variable that named it, where one did.
+    """
 
     host: str
     port: int
     credentials: bytes | None = field(default=None, repr=False)
+    variable: str | None = None
 
     @property
     def headers(self) -> Headers:
@@ -50,34 +54,38 @@ class Proxy:
 
 def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
     """The proxy for an origin: ``url``, none for ``""``, or what the environment says for None."""
+    variable = None
     if url is None:
-        url = _from_environment(origin)
-    return parse_proxy(url) if url else None
+        variable, url = _from_environment(origin)
+    return parse_proxy(url, variable) if url else None
 
 
-def parse_proxy(url: str) -> Proxy:
+def parse_proxy(url: str, variable: str | None = None) -> Proxy:
     """Raises ProxyFailed for a proxy of a kind not spoken here. The message does not show the password."""
+    which = f"the environment variable {variable}" if variable else "the proxy's URL"
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname or "", parts.port or 80
         check_host(host, port)
     except (ValueError, DNSFailed):  # whose message may show a piece of the password
-        raise ProxyFailed("the proxy's URL is not of the form http://host:port") from None
+        raise ProxyFailed(f"{which} is not of the form http://host:port") from None
     if parts.scheme != "http":
-        raise ProxyFailed(f"the proxy {parts.scheme}://{host} is not of the form http://host:port")
+        raise ProxyFailed(f"{which} is {parts.scheme}://{host}, and not of the form http://host:port")
     credentials = None
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         credentials = b"Basic " + base64.b64encode(pair.encode())
-    return Proxy(host, port, credentials)
+    return Proxy(host, port, credentials, variable)
 
 
-def _from_environment(origin: Origin) -> str | None:
+def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
+    """The variable that holds for the origin, and its value."""
     proxies = urllib.request.getproxies_environment()
     host = origin.host.lower().rstrip(".")
     if _is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
-        return None
-    return proxies.get(origin.scheme) or proxies.get("all")
+        return None, None
+    scheme = origin.scheme if proxies.get(origin.scheme) else "all"
+    return f"{scheme.upper()}_PROXY", proxies.get(scheme)
 
 
 def _is_loopback(host: str) -> bool:
