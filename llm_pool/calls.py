@@ -94,8 +94,9 @@ _observers: Audience[CallRecord] = Audience()
 def observe(observer: Callable[[CallRecord], None]) -> None:
     """Have ``observer`` told of each call when it has ended: where its caller is, who waits for it meanwhile.
 
-    It must not block. Its errors change nothing; the first is logged. A stream that nobody closed is told of
-    on one of the pool's event loops.
+    It must not block, nor take a lock that its own thread may hold: the garbage collector may be the one who
+    ends a call. Its errors change nothing; the first is logged. A stream that nobody closed is told of on one
+    of the pool's event loops.
     """
     _observers.append(observer)
 
@@ -149,7 +150,7 @@ class Call:
         self.end(asyncio.CancelledError())
 
     def end(self, error: BaseException | None = None) -> None:
-        """It is over. Only the first time counts. From any thread, but for the garbage collector's."""
+        """It is over. Only the first time counts. From any thread; it waits for no lock."""
         if not self._once.acquire(blocking=False):
             return
         timing, usage = self.timing or self._timing(error), self.usage

@@ -59,6 +59,8 @@ class Stream:
 
     async def astep(self) -> list[Chunk]:
         """The next chunks, one or more; none at the end."""
+        if self._ready:
+            return self._left_over()
         try:
             source = self._source
             if source is None and not self._over:
@@ -80,6 +82,8 @@ class Stream:
 
     def step(self) -> list[Chunk]:
         """``astep`` for a plain thread."""
+        if self._ready:
+            return self._left_over()
         try:
             source = self._source
             if source is None and not self._over:
@@ -115,10 +119,13 @@ class Stream:
             await self._source.aleave()
 
     def __del__(self) -> None:
-        if getattr(self, "_over", True) or self._source is None:
+        source: Source | None = getattr(self, "_source", None)
+        if source is None:
             return
-        self._source.leave()  # first: where warnings are errors the last line raises
-        self._source.soon(self._call.give_up)
+        source.leave()  # first: where warnings are errors the last line raises
+        if self._over:  # even then: what interrupted its close may have come before this
+            return
+        source.soon(self._call.give_up)
         message = f"a stream that was opened at {self._opened_at} was neither read to its end nor closed"
         warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
@@ -135,6 +142,12 @@ class Stream:
         if 200 <= source.head.status_code < 300:
             self._reader = self._provider.stream_reader(source.head)
         return source
+
+    def _left_over(self) -> list[Chunk]:
+        """What came together with a chunk that was taken by itself."""
+        chunks = list(self._ready)
+        self._ready.clear()
+        return chunks
 
     def _goes_on(self) -> bool:
         """Whether there is more to read. What follows the provider's last word is not waited for."""
@@ -169,10 +182,11 @@ class Stream:
         was_closed = self._over
         broken_off = isinstance(error, BROKEN_OFF) and not isinstance(error, InvalidResponse)
         interruption = self._reader.interruption(str(error)) if self._reader and broken_off else None
+        if was_closed and isinstance(error, PoolClosed):
+            self.close()
+            return False  # by another thread while this one was reading
         self._tell_end(interruption or error)
         self.close()
-        if was_closed and isinstance(error, PoolClosed):
-            return False  # by another thread while this one was reading
         if interruption is not None:
             raise interruption from error
         return True

@@ -32,7 +32,7 @@ class Recorder:
     def begin_anew(self) -> None:
         """In the child of a fork, too: the thread was the parent's, and the history is."""
         self._history = History()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: the garbage collector may end a call here
         self._thread: threading.Thread | None = None
         self._ends_at = 0.0
 
@@ -40,10 +40,15 @@ class Recorder:
         """A call has ended, or somebody looks. Neither blocks nor raises."""
         self._ends_at = time.monotonic() + LINGER_SECONDS
         if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-                    self._thread.start()
+            self._begin()
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._thread = thread
+        thread.start()
 
     def snapshot(self) -> dict[str, Any]:
         """What this process shows. From any thread."""

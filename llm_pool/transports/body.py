@@ -18,10 +18,12 @@ __all__ = ["AsyncBody", "Body"]
 class _Held:
     """Its connection is freed however it ends: read out, closed, cancelled, failed or garbage-collected."""
 
+    _left = False
+    _opened_at = "an unknown place"
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._opened_at = place_of_call()
-        self._left = False
 
     @property
     def home(self) -> Home:

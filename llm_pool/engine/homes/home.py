@@ -110,11 +110,13 @@ class Home:
         undo: Callable[[T], object] | None = None,
     ) -> T:
         """Like ``arun``, from a plain thread, which it blocks."""
-        arrived = threading.Event()
-        errand = Errand(self, function, args, undo, arrived.set)
+        # A bare lock: an Event waits in Python code, where an exception of a signal handler would break it.
+        arrived = threading.Lock()
+        arrived.acquire()
+        errand = Errand(self, function, args, undo, arrived.release)
         try:
             self._receive(errand)
-            arrived.wait()
+            arrived.acquire()
             return errand.result()
         except BaseException:
             errand.leave()

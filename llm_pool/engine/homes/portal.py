@@ -40,7 +40,7 @@ class _Process:
         self.begin()
 
     def begin(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # re-entrant: the garbage collector may end a call here
         self.ending = False
         self.portal: Home | None = None
         self.thread: threading.Thread | None = None
@@ -65,9 +65,9 @@ def portal() -> Home:
         with process.lock:
             if process.ending:
                 raise PoolClosed("the process is ending")
-            if process.portal is None or process.portal.shut:
-                process.portal, process.thread = _start()
             home = process.portal
+            if home is None or home.shut:
+                home = _start(home)
     return home
 
 
@@ -140,11 +140,17 @@ def after_home_ended(function: Callable[[Home], None]) -> Callable[[Home], None]
 # The portal's thread
 
 
-def _start() -> tuple[Home, threading.Thread]:
+def _start(before: Home | None) -> Home:
+    """Under the lock: a portal in the place of the one ``before``."""
+    process = _process
     home = Home(asyncio.new_event_loop())
-    thread = threading.Thread(target=_run, args=(home,), name=THREAD_NAME, daemon=True)
-    thread.start()
-    return home, thread
+    if process.portal is not None and process.portal is not before:
+        home.loop.close()  # the garbage collector has ended a call meanwhile, which needed a portal too
+        return process.portal
+    process.portal = home
+    process.thread = threading.Thread(target=_run, args=(home,), name=THREAD_NAME, daemon=True)
+    process.thread.start()
+    return home
 
 
 def _run(home: Home) -> None:

@@ -38,6 +38,8 @@ def encode_fields(request: Request) -> Headers:
 
 def read_fields(fields: Headers) -> tuple[int, Headers]:
     """Status and headers. Raises ProtocolError for a malformed head: an error of this one stream."""
+    if not fields:
+        raise ProtocolError("an empty head")
     (first, status), *headers = fields
     if first != b":status" or not STATUS.fullmatch(status):
         raise ProtocolError(f"a head that begins with {first!r}: {status[:20]!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,6 +72,7 @@ class Tally:
     """Counts what the ledger's rules do not need to know, under the ledger's lock. From any thread."""
 
     __slots__ = (
+        "_answers",
         "bytes_received",
         "bytes_sent",
         "cancelled",
@@ -109,6 +110,7 @@ class Tally:
         self.first_byte = Histogram()
         self.first_token = Histogram()
         self.total = Histogram()
+        self._answers: deque[tuple[int, int, float | None]] = deque()
 
     def count(self, name: str) -> None:
         """One more of what is counted under that name."""
@@ -141,8 +143,21 @@ class Tally:
                 self.total.record(marks.ended - marks.started)
 
     def answer_read(self, input_tokens: int, output_tokens: int, first_token: float | None) -> None:
-        """What only a reader of the answers can tell; ``first_token`` in seconds from the call's start."""
-        with self.lock:
+        """What only a reader of the answers can tell; ``first_token`` in seconds from the call's start.
+
+        Waits for no lock: it may be the garbage collector that ends a call, on a thread that holds it.
+        """
+        self._answers.append((input_tokens, output_tokens, first_token))
+        if self.lock.acquire(blocking=False):
+            try:
+                self.add_answers()
+            finally:
+                self.lock.release()
+
+    def add_answers(self) -> None:
+        """Under the lock: count what has been read meanwhile."""
+        while self._answers:
+            input_tokens, output_tokens, first_token = self._answers.popleft()
             self.input_tokens += input_tokens
             self.output_tokens += output_tokens
             if first_token is not None:
@@ -151,6 +166,7 @@ class Tally:
 
 def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
     """Read the books, under their lock."""
+    tally.add_answers()
     stock = ledger.stock
     in_use, idle, dialing = stock.in_use, len(stock.bound.idle), ledger.growth.dialing
     most = ledger.limits.max_connections
