@@ -13,7 +13,8 @@ from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 
 from llm_pool.completions import Chunk, Completion
-from llm_pool.exceptions import LLMPoolError
+from llm_pool.conf.observability import debugging
+from llm_pool.exceptions import LLMPoolError, PoolTimeout, StreamInterrupted
 from llm_pool.streams import AsyncCompletionStream, CompletionStream, Stream
 
 __all__ = ["EventStreamResponse", "event_stream"]
@@ -33,8 +34,9 @@ def event_stream(
     """A response that sends ``stream`` on as server-sent events, and ends it when the browser goes away.
 
     For each piece of text ``data: {"text": "..."}``; at the end ``event: done`` with the whole text, model,
-    finish_reason, tool_calls, usage and timing (seconds); for an error of ours ``event: error`` with its
-    class name and message.
+    finish_reason, tool_calls, usage and timing (seconds); for an error ``event: error`` with its class name
+    and a sentence for the visitor. The error's own message, which may tell of the provider, the network and
+    the pool, goes to the log, and under ``DEBUG`` to the browser too.
     """
     return EventStreamResponse(stream, headers=headers)
 
@@ -97,7 +99,7 @@ def _events(stream: Stream) -> Iterator[bytes]:
                 yield text
         if stream.completion is not None:  # it was not closed from elsewhere
             yield _done_event(stream.completion)
-    except LLMPoolError as error:
+    except Exception as error:  # noqa: BLE001  the response has begun: nobody else can tell the browser
         yield _error_event(error)
     finally:
         stream.close()
@@ -110,7 +112,7 @@ async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
                 yield text
         if stream.completion is not None:  # it was not closed from elsewhere
             yield _done_event(stream.completion)
-    except LLMPoolError as error:
+    except Exception as error:  # noqa: BLE001  the response has begun: nobody else can tell the browser
         yield _error_event(error)
     finally:
         await stream.aclose()
@@ -138,9 +140,21 @@ def _done_event(completion: Completion) -> bytes:
     )
 
 
-def _error_event(error: LLMPoolError) -> bytes:
-    logger.warning("a stream to the browser ended with %s: %s", type(error).__name__, error)
-    return _event({"error": type(error).__name__, "message": str(error)}, "error")
+def _error_event(error: Exception) -> bytes:
+    name = type(error).__name__
+    if isinstance(error, LLMPoolError):
+        logger.warning("a stream to the browser ended with %s: %s", name, error)
+    else:
+        logger.error("a stream to the browser ended with %s", name, exc_info=error)
+    return _event({"error": name, "message": str(error) if debugging() else _for_visitors(error)}, "error")
+
+
+def _for_visitors(error: Exception) -> str:
+    if isinstance(error, PoolTimeout):
+        return "Too many requests are waiting for the model. Please try again in a few seconds."
+    if isinstance(error, StreamInterrupted):
+        return "The answer broke off. Please try again."
+    return "The model gave no answer. Please try again later."
 
 
 def _event(data: dict[str, Any], kind: str = "") -> bytes:

@@ -14,7 +14,9 @@ from django.test import AsyncClient, Client, RequestFactory
 from llm_pool import pools
 from llm_pool.http import event_stream
 from tests import views
+from tests.servers.behaviours import events as sse
 from tests.servers.behaviours import json_reply
+from tests.servers.chat import chat_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,9 +79,18 @@ async def test_both_kinds_of_stream_are_read_under_asgi(
 
 
 @pytest.mark.parametrize("kind", ["stream", "astream"])
+@pytest.mark.parametrize("debug", [False, True])
 def test_an_error_is_an_event_of_its_own(
-    kind: str, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer], secret: str
+    kind: str,
+    debug: bool,
+    settings: Any,
+    configure: Callable[..., LLMPool],
+    serve_first: Callable[[Script], ScriptedServer],
+    secret: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """What happened is for the log and for developers; visitors get a sentence."""
+    settings.DEBUG = debug
     says = {"error": {"message": f"Not your key: {secret}."}}
     server = serve_first(json_reply(says, status=401))
     pool = configure(server)
@@ -87,7 +98,41 @@ def test_an_error_is_an_event_of_its_own(
     (event,) = events(list(event_stream(stream)))
     assert event["event"] == "error"
     assert event["data"]["error"] == "AuthenticationFailed"
-    assert "Not your key: ***." in event["data"]["message"]
+    assert ("Not your key: ***." in event["data"]["message"]) is debug
+    assert event["data"]["message"].endswith("." if debug else "Please try again later.")
+    assert "Not your key: ***." in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_an_error_of_the_projects_own_ends_a_response_in_order_too(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here: no key. The response has begun, and Django could only cut it off."""
+
+    def no_key() -> str:
+        raise LookupError("the vault is closed")
+
+    pool = configure(upstream, API_KEY=no_key)
+    (event,) = events(list(event_stream(getattr(pool, kind)("hello"))))
+    assert event["event"] == "error"
+    assert event["data"]["error"] == "LookupError"
+    assert "vault" not in event["data"]["message"]
+    assert "the vault is closed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_what_a_view_has_peeked_at_takes_nothing_from_the_rest(
+    kind: str, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
+) -> None:
+    """Chunks that come in one read are not lost with the first of them."""
+    one_read = b"".join(chat_event({"content": word}) for word in ("one", " two", " three"))
+    pool = configure(serve_first(sse(one_read, b"data: [DONE]\n\n")))
+    stream = getattr(pool, kind)("hello")
+    first = next(stream) if kind == "stream" else async_to_sync(stream.__anext__)()
+    assert first.text == "one"
+    sent = events(list(event_stream(stream)))
+    assert "".join(event["data"]["text"] for event in sent[:-1]) == " two three"
+    assert sent[-1]["data"]["text"] == "one two three"
 
 
 @pytest.mark.parametrize("kind", ["stream", "astream"])

@@ -1,0 +1,109 @@
+"""What the garbage collector closes: on any thread, in the midst of anything, under any lock."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+
+import pytest
+
+from llm_pool.calls import observe, unobserve
+from llm_pool.engine.homes import portal
+from llm_pool.http import event_stream
+from llm_pool.status.recorder import recorder
+from tests.fixtures.engine import until_pool
+from tests.servers.behaviours import per_connection
+from tests.servers.chat import chat_completion, chat_stream
+
+AT_ONCE = 5.0
+
+
+@pytest.fixture
+def server(serve):
+    """One stream that says a token and no more; whole answers on its other connections."""
+    server = serve(per_connection(chat_stream(["a", "b"], pace="token"), chat_completion()))
+    server.gate("token").admit(1)
+    return server
+
+
+def held_open(pool, kind):
+    """An iterator that holds a stream of which one token has come."""
+
+    def tokens():
+        with pool.stream("Hello?") as stream:
+            yield from stream
+
+    iterator = tokens() if kind == "a generator" else iter(event_stream(pool.stream("Hello?")))
+    next(iterator)
+    return iterator
+
+
+def in_thread(function):
+    """What ``function`` returns, on a thread that it may not hang."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
+    thread.start()
+    thread.join(AT_ONCE)
+    assert results, "it hangs"
+    return results[0]
+
+
+@pytest.mark.parametrize("kind", ["a generator", "an event stream"])
+async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool_to, monkeypatch, kind):
+    """Scenario 35: an exception, its traceback and a frame make a cycle, and any allocation its end."""
+    pool = pool_to(server)
+    ledger = pool.engine._clerk.ledger
+    arrive = ledger.arrive
+    cycle = [await asyncio.to_thread(held_open, pool, kind)]
+    cycle.append(cycle)
+
+    def collect_and_arrive(*args):
+        gc.collect()  # as it happens by itself, sooner or later
+        return arrive(*args)
+
+    monkeypatch.setattr(ledger, "arrive", collect_and_arrive)
+    del cycle
+    completion = await asyncio.to_thread(in_thread, lambda: pool.complete("Hello?"))
+    assert completion.text == "Hello!"
+    await until_pool(pool.engine, lambda: pool.stats().in_use == 0)
+    assert pool.stats().first_token.count == 1  # nothing that was read goes uncounted
+
+
+@pytest.mark.parametrize(
+    "lock_of",
+    [lambda pool: pool.engine._clerk._lock, lambda _: portal._process.lock, lambda _: recorder._lock],
+    ids=["the pool's", "the portal's", "the recorder's"],
+)
+def test_a_stream_is_closed_though_its_thread_holds_a_lock(server, pool_to, lock_of):
+    """Scenario 35: whichever of ours it is."""
+    pool = pool_to(server)
+    stream = pool.stream("Hello?")
+    next(stream)
+
+    def close_under_lock():
+        with lock_of(pool):
+            stream.close()
+            return True
+
+    observe(recorder.attend)
+    try:
+        assert in_thread(close_under_lock)
+    finally:
+        unobserve(recorder.attend)
+
+
+def test_a_call_that_ends_while_the_portal_is_made_makes_no_second_one(monkeypatch):
+    """Scenario 53: the making of an event loop allocates, and so may collect a stream."""
+    portal.stop()
+    make, nested = asyncio.new_event_loop, []
+
+    def collect_and_make():
+        if not nested:
+            nested.append(None)
+            nested[0] = portal.portal()
+        return make()
+
+    monkeypatch.setattr(asyncio, "new_event_loop", collect_and_make)
+    assert portal.portal() is nested[0] is portal.portal()
+    assert [thread.name for thread in threading.enumerate()].count(portal.THREAD_NAME) == 1
