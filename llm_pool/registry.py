@@ -29,6 +29,7 @@ class Pools:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[str, LLMPool] = {}
+        self._generation = 0
 
     def __getitem__(self, alias: str) -> LLMPool:
         """Raises ``ImproperlyConfigured`` for an unknown alias, and for settings that cannot be."""
@@ -54,6 +55,7 @@ class Pools:
     def close_all(self) -> None:
         """Close every pool; the next use makes new ones from the settings of that time."""
         with self._lock:
+            self._generation += 1
             made, self._made = self._made, {}
         for pool in made.values():
             pool.close()
@@ -61,19 +63,24 @@ class Pools:
     async def aclose_all(self) -> None:
         """``close_all`` for async code."""
         with self._lock:
+            self._generation += 1
             made, self._made = self._made, {}
         for pool in made.values():
             await pool.aclose()
 
     def _make(self, alias: str) -> LLMPool:
-        with self._lock:
-            pool = self._made.get(alias)
-            if pool is None or pool.engine.closed:
-                known = load()
-                if alias not in known:
-                    raise ImproperlyConfigured(_unknown(alias, list(known)))
-                pool = self._made[alias] = _open(known[alias])
-            return pool
+        while True:
+            generation = self._generation
+            known = load()  # without the lock: it may import a provider of the user's, which may use a pool
+            if alias not in known:
+                raise ImproperlyConfigured(_unknown(alias, list(known)))
+            with self._lock:
+                if generation != self._generation:
+                    continue  # they have changed meanwhile
+                pool = self._made.get(alias)
+                if pool is None or pool.engine.closed:
+                    pool = self._made[alias] = _open(known[alias])
+                return pool
 
     def new_locks(self) -> None:
         """In the child of a fork, whose parent may have held the lock."""

@@ -14,11 +14,11 @@ from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Headers, Request, Whole
 from llm_pool.engine.scope import CancelScope
-from llm_pool.exceptions import InvalidResponse
 from llm_pool.providers.base import Head
 from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource, timing_of
 from llm_pool.transports.asynchronous import AsyncTransport
 from llm_pool.transports.auth import KeyAuth
+from llm_pool.transports.blocking import warn_where_it_blocks
 from llm_pool.transports.clients import AsyncClient, Client
 from llm_pool.transports.errors import adopted, public
 from llm_pool.transports.hooks import is_plain
@@ -41,6 +41,9 @@ class Answer(NamedTuple):
     timing: Timing | None
     replays: int = 0
 
+    def __repr__(self) -> str:
+        return f"<Answer {self.head.status_code}>"  # the body may repeat the key, before the errors hide it
+
 
 class Sender:
     """Sends POSTs for one pool. Keeps the two httpx clients, whose hooks every call must honour."""
@@ -56,7 +59,9 @@ class Sender:
         options: dict[str, Any] = {
             "base_url": settings.base_url,
             "headers": CLIENT_HEADERS,
-            "auth": KeyAuth(settings.base_url, self._key_headers, self._akey_headers),
+            "auth": KeyAuth(
+                settings.base_url, settings.key, settings.akey, self._provider_headers, self._defaults()
+            ),
             "timeout": _httpx_timeout(settings.pool.timeouts),
         }
         self.aclient = AsyncClient(transport=AsyncTransport(engine), **options)
@@ -72,9 +77,8 @@ class Sender:
         key = await self._settings.akey()
         if not is_plain(self.aclient):
             with adopted():
-                return _answer(
-                    await self.aclient.post(path, content=body, headers=JSON), self._settings.secrets(key)
-                )
+                response = await self.aclient.post(path, **self._looked_on(body, key))
+                return _answer(response, self._settings.secrets(key))
         try:
             whole = await self._engine.fetch(self._request(path, body, key))
         except LLMPoolError as error:
@@ -86,9 +90,9 @@ class Sender:
         key = self._settings.key()
         if not is_plain(self.client):
             with adopted():
-                return _answer(
-                    self.client.post(path, content=body, headers=JSON), self._settings.secrets(key)
-                )
+                response = self.client.post(path, **self._looked_on(body, key))
+                return _answer(response, self._settings.secrets(key))
+        warn_where_it_blocks()
         try:
             whole = self._engine.fetch_sync(self._request(path, body, key))
         except LLMPoolError as error:
@@ -99,11 +103,10 @@ class Sender:
         """POST ``body`` and wait for the head of the answer, or until ``scope`` is cancelled."""
         key = await self._settings.akey()
         if not is_plain(self.aclient):
-            request = _streaming(self.aclient, path, body, scope)
+            request = self.aclient.build_request("POST", path, **self._looked_on(body, key, scope))
             with adopted():
-                return AsyncHTTPXSource(
-                    await self.aclient.send(request, stream=True), self._settings.secrets(key)
-                )
+                response = await self.aclient.send(request, stream=True)
+                return AsyncHTTPXSource(response, self._settings.secrets(key))
         try:
             exchange = await self._engine.open(self._request(path, body, key, scope))
         except LLMPoolError as error:
@@ -114,9 +117,10 @@ class Sender:
         """``aopen`` for a plain thread."""
         key = self._settings.key()
         if not is_plain(self.client):
-            request = _streaming(self.client, path, body, scope)
+            request = self.client.build_request("POST", path, **self._looked_on(body, key, scope))
             with adopted():
                 return HTTPXSource(self.client.send(request, stream=True), self._settings.secrets(key))
+        warn_where_it_blocks()
         try:
             exchange = self._engine.open_sync(self._request(path, body, key, scope))
         except LLMPoolError as error:
@@ -130,23 +134,31 @@ class Sender:
     def _source(self, exchange: Exchange, key: str | None) -> Source:
         try:
             return StraightSource(exchange, self._head(exchange.status, exchange.headers, key))
-        except InvalidResponse:
+        except LLMPoolError:
             exchange.leave()
             raise
 
     def _head(self, status: int, headers: Headers, key: str | None) -> Head:
-        """Raises InvalidResponse for a success that is compressed, though it was not to be."""
+        """Raises InvalidResponse, or the error of its status, for a compressed body: it was not to be."""
         head = Head(status, HeaderView(headers), self._settings.secrets(key))
         coding = content_coding(headers)
-        if coding and 200 <= status < 300:
-            what = f"a body compressed by {coding!r}, which nobody had asked for"
+        if not coding:
+            return head
+        what = f"a body compressed by {coding!r}, which nobody had asked for"
+        if 200 <= status < 300:
             raise self._settings.provider.invalid_response(head, what, b"")
-        return head
+        raise self._settings.provider.error_from_response(head, what.encode())
 
     def _request(self, path: str, body: bytes, key: str | None, scope: CancelScope | None = None) -> Request:
         headers = [*self._fixed_headers(key), (b"Content-Length", b"%d" % len(body))]
         target = self._prefix + path.encode("ascii")
         return Request(self.origin, b"POST", target, headers, body, self._settings.pool.timeouts, scope)
+
+    def _looked_on(self, body: bytes, key: str | None, scope: CancelScope | None = None) -> dict[str, Any]:
+        """What a POST through httpx is made of. It goes out with the key of which its errors say nothing."""
+        kind = self._provider_headers(key).get("content-type", JSON["content-type"])
+        extensions = {"llm_pool_key": key, "llm_pool_scope": scope}
+        return {"content": body, "headers": {"content-type": kind}, "extensions": extensions}
 
     def _fixed_headers(self, key: str | None) -> Headers:
         """What all requests with this key have in common."""
@@ -158,19 +170,18 @@ class Sender:
         return self._fixed[1]
 
     def _provider_headers(self, key: str | None) -> dict[str, str]:
-        given = {name.lower(): value for name, value in self._settings.headers.items()}
-        return self._settings.provider.headers(key) | given
+        own = self._settings.provider.headers(key)
+        return {
+            name.lower(): value
+            for headers in (own, self._settings.headers)
+            for name, value in headers.items()
+        }
 
-    def _key_headers(self) -> dict[str, str]:
-        return self._provider_headers(self._settings.key())
-
-    async def _akey_headers(self) -> dict[str, str]:
-        return self._provider_headers(await self._settings.akey())
-
-
-def _streaming(client: Client | AsyncClient, path: str, body: bytes, scope: CancelScope) -> httpx.Request:
-    extensions = {"llm_pool_scope": scope}
-    return client.build_request("POST", path, content=body, headers=JSON, extensions=extensions)
+    def _defaults(self) -> dict[str, str]:
+        """What httpx and we put on requests by ourselves, and the user's HEADERS may replace."""
+        names = {name.lower() for name in self._settings.headers}
+        ours = {"accept": "*/*", **CLIENT_HEADERS, **JSON}
+        return {name: value for name, value in ours.items() if name in names}
 
 
 def _answer(response: httpx.Response, secrets: tuple[str, ...]) -> Answer:

@@ -17,6 +17,7 @@ from llm_pool.providers.base import Messages
 from llm_pool.sender import Answer, Sender
 from llm_pool.sources import timing_of
 from llm_pool.streams import AsyncCompletionStream, CompletionStream
+from llm_pool.transports.errors import adopted
 from llm_pool.transports.foreign import make_pool
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class LLMPool:
     def complete(self, messages: Messages, **params: Any) -> Completion:
         """The model's whole answer. For sync views, tasks and the shell.
 
-        Blocks the thread. It works in an async view too, but holds up all others there: use ``acomplete``.
+        Blocks the thread. In an async view it would hold up all others, and warns: use ``acomplete``.
         """
         path, body = self._prepared(messages, params, stream=False)
         with self._call("complete", params) as call:
@@ -76,12 +77,12 @@ class LLMPool:
 
     def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """Any endpoint, ``path`` relative to BASE_URL; ``kwargs`` as for ``httpx.Client.request``."""
-        with Call(self._caller, "request", None) as call:
+        with Call(self._caller, "request", None) as call, adopted():
             return _noted(self.client.request(method, path, **kwargs), call)
 
     async def arequest(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """Any endpoint, ``path`` relative to BASE_URL; ``kwargs`` as for ``httpx.AsyncClient.request``."""
-        with Call(self._caller, "request", None) as call:
+        with Call(self._caller, "request", None) as call, adopted():
             return _noted(await self.aclient.request(method, path, **kwargs), call)
 
     @property

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
-_FRAMING = {"connection", "content-length", "host", "transfer-encoding"}
+_FRAMING = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 
 
 def provider(value: Any) -> Provider | None:
@@ -179,13 +179,13 @@ def _url(value: Any, schemes: tuple[str, ...], hint: str) -> httpx.URL:
         raise Invalid(VALUE, "holds a space, backslash or control character", hint)
     try:
         url = httpx.URL(value)
-        port = url.port
-    except (httpx.InvalidURL, ValueError):
+        host, port = url.host, url.port
+    except (httpx.InvalidURL, ValueError):  # IDNA's is one
         raise Invalid(VALUE, "is no URL", hint) from None
     if url.scheme not in schemes:
         wanted = " or ".join(f"{scheme}://" for scheme in schemes)
         raise Invalid(VALUE, f"does not begin with {wanted}", hint)
-    if not url.host:
+    if not host:
         raise Invalid(VALUE, "names no host", hint)
     if port is not None and not 0 < port < 65536:
         raise Invalid(VALUE, f"has port {port}, and ports go from 1 to 65535", hint)

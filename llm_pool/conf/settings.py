@@ -28,19 +28,11 @@ from llm_pool.conf.values import (
     text,
 )
 from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, PoolConfig, Timeouts
+from llm_pool.engine.hidden import Hidden
 from llm_pool.providers import Provider, get_provider
 from llm_pool.wording import a
 
 __all__ = ["PoolSettings", "Secret", "load", "problems", "survey"]
-
-
-class _Key(str):
-    """A key as it is used. Reports of an error show the repr of local variables: this one tells nothing."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 class Secret:
@@ -62,10 +54,13 @@ class Secret:
 
         Raises ``ImproperlyConfigured`` for a key that no header can carry, without showing it.
         """
-        value = self._value() if callable(self._value) else self._value
+        try:
+            value = self._value() if callable(self._value) else self._value
+        except StopIteration as error:  # no future takes it: whoever waited for the key would wait for ever
+            raise ImproperlyConfigured(f"{self._place} raised StopIteration.") from error
         if not isinstance(value, str):
             raise ImproperlyConfigured(f"{self._place} gave {a(value)}; let it return a string.")
-        value = _Key(value.strip())  # keys are read from files that end in a newline
+        value = Hidden(value.strip())  # keys are read from files that end in a newline
         if not kinds.is_header_value(value) or not value:
             what = "is empty" if not value else "holds a character that no HTTP header can carry"
             raise ImproperlyConfigured(f"{self._place} {what}; give the key as its provider shows it.")
@@ -122,7 +117,7 @@ class PoolSettings:
 
     def secrets(self, key: str | None) -> tuple[str, ...]:
         """What no output may repeat of a call with this API key: that key, and those in HEADERS."""
-        own = [self.headers[name].rpartition(" ")[2] for name in self.key_headers]
+        own = [Hidden(self.headers[name].rpartition(" ")[2]) for name in self.key_headers]
         return tuple(secret for secret in (key, *own) if secret)
 
     @property

@@ -6,6 +6,8 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from .hidden import Hidden
+
 __all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -74,6 +76,11 @@ class TLS:
     ca_file: str | None = None
     client_cert: str | tuple[str, str] | tuple[str, str, str] | None = field(default=None, repr=False)
     context: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.client_cert, tuple) and len(self.client_cert) == 3:
+            certificate, key, password = self.client_cert
+            object.__setattr__(self, "client_cert", (certificate, key, Hidden(password)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,40 +10,50 @@ __all__ = ["KeyAuth", "Redirects"]
 
 
 class KeyAuth(httpx.Auth):
-    """Adds the provider's headers where the request does not bring its own.
+    """Adds ``headers(key)`` where the request does not bring its own; one of the ``defaults`` is not its own.
 
-    ``headers`` or ``aheaders`` is asked for each request, so that a rotated key is taken up. A request to
-    another origin, by an absolute URL, never sees them; nor does one by redirect, where the client is one of
-    ``Redirects``.
+    ``key`` or ``akey`` is asked for each request, so that a rotated key is taken up, unless the request has
+    it as its extension ``llm_pool_key``. A request to another origin, by an absolute URL, never sees the
+    headers; nor does one by redirect, where the client is one of ``Redirects``.
     """
 
     def __init__(
         self,
         base_url: str,
-        headers: Callable[[], Mapping[str, str]],
-        aheaders: Callable[[], Awaitable[Mapping[str, str]]],
+        key: Callable[[], str | None],
+        akey: Callable[[], Awaitable[str | None]],
+        headers: Callable[[str | None], Mapping[str, str]],
+        defaults: Mapping[str, str],
     ) -> None:
         self._origin = _origin(httpx.URL(base_url))
+        self._key = key
+        self._akey = akey
         self._headers = headers
-        self._aheaders = aheaders
+        self._defaults = defaults
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """See ``httpx.Auth``."""
         if _origin(request.url) == self._origin:
-            _add(request, self._headers())
+            known = request.extensions
+            self._add(request, known["llm_pool_key"] if "llm_pool_key" in known else self._key())
         yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See ``httpx.Auth``."""
         if _origin(request.url) == self._origin:
-            _add(request, await self._aheaders())
+            known = request.extensions
+            self._add(request, known["llm_pool_key"] if "llm_pool_key" in known else await self._akey())
         yield request
 
-
-def _add(request: httpx.Request, headers: Mapping[str, str]) -> None:
-    added = {name: value for name, value in headers.items() if name not in request.headers}
-    request.headers.update(added)
-    request.extensions = {**request.extensions, "llm_pool_added": tuple(added)}
+    def _add(self, request: httpx.Request, key: str | None) -> None:
+        there = request.headers
+        added = {
+            name: value
+            for name, value in self._headers(key).items()
+            if name not in there or there[name] == self._defaults.get(name)
+        }
+        there.update(added)
+        request.extensions = {**request.extensions, "llm_pool_added": tuple(added)}
 
 
 class Redirects:

@@ -28,6 +28,7 @@ __all__ = [
     "ReadTimeout",
     "TLSFailed",
     "TotalTimeout",
+    "UnsupportedScheme",
     "WriteFailed",
     "WriteTimeout",
     "adopted",
@@ -95,6 +96,10 @@ class InvalidRequest(engine.InvalidRequest, httpx.LocalProtocolError):
     """The request cannot be sent as it is: nothing of it was sent."""
 
 
+class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
+    """The URL begins with neither ``http://`` nor ``https://``."""
+
+
 class TransportFailed(LLMPoolError, httpx.TransportError):
     """The face of an error that has none of its own: none of the engine's, as a test holds."""
 
@@ -144,7 +149,7 @@ _ADOPTED: dict[type[httpx.RequestError], type[LLMPoolError]] = {
     httpx.RemoteProtocolError: ProtocolError,
     httpx.DecodingError: ProtocolError,
     httpx.LocalProtocolError: InvalidRequest,
-    httpx.UnsupportedProtocol: InvalidRequest,
+    httpx.UnsupportedProtocol: UnsupportedScheme,
 }
 
 
@@ -164,3 +169,5 @@ def adopted() -> Iterator[None]:
         if isinstance(ours, httpx.RequestError):
             ours._request = error._request
         raise ours from error
+    except httpx.InvalidURL as error:
+        raise InvalidRequest(f"the URL cannot be used: {error}") from error

@@ -12,6 +12,7 @@ from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.pool import Pool
 
+from .blocking import warn_where_it_blocks
 from .body import Body
 from .doors import SYNC_POOL, are_stock
 from .errors import public
@@ -53,6 +54,7 @@ class _Passage(Passage, httpcore.ConnectionInterface):
 
 def send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
     """Send through the engine; the caller's own body is read here, in the caller's own thread."""
+    warn_where_it_blocks()
     outgoing = to_engine(request, timeouts)
     try:
         exchange = pool.open_sync(outgoing)

@@ -196,7 +196,7 @@ def test_a_proxy_of_the_environment_that_cannot_be(
     provider("https://llm.test", PROXY=None)
     status, document = run_json()
     assert (status, codes(document)) == (2, ["tunnel.failed"])
-    assert "HTTPS_PROXY" in text_of(document, "tunnel")
+    assert "https_proxy" in text_of(document, "tunnel")
     assert text_of(document, "dns") == text_of(document, "tcp") == "not reached"
 
 
@@ -209,7 +209,7 @@ def test_a_proxy_that_is_not_there(
         provider("https://llm.test", PROXY=nowhere if by == "setting" else None)
         status, document = run_json()
     assert (status, codes(document)) == (2, ["tcp.refused"])
-    where = "PROXY of LLM_POOL['default']" if by == "setting" else "HTTPS_PROXY"
+    where = "PROXY of LLM_POOL['default']" if by == "setting" else "https_proxy"
     assert advice(document, "tcp").endswith(f"correct host and port in {where}.")
 
 

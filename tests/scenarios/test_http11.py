@@ -11,7 +11,7 @@ import pytest
 from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import InvalidRequest, ProtocolError, ReadFailed
 from llm_pool.engine.http11.connection import HTTP11Connection
-from llm_pool.exceptions import InvalidResponse
+from llm_pool.exceptions import InvalidResponse, RateLimited
 from tests.fixtures.engine import request_to, until_pool
 from tests.servers.behaviours import (
     chunked,
@@ -288,6 +288,19 @@ async def test_a_compressed_completion_is_refused(serve, pool_to):
     with pytest.raises(InvalidResponse, match="a body compressed by 'gzip', which nobody had asked for"):
         await pool.acomplete("Hello?")
     assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("call", ["acomplete", "astream"])
+async def test_a_compressed_refusal_is_told_by_its_status(serve, pool_to, call):
+    """Scenario 40: without its body, which nobody could read."""
+    answer = reply(429, gzip.compress(b"slow down"), {"Content-Encoding": "gzip", "Retry-After": "7"})
+    pool = pool_to(serve(answer))
+    with pytest.raises(
+        RateLimited, match="a body compressed by 'gzip', which nobody had asked for"
+    ) as caught:
+        await (pool.acomplete("Hello?") if call == "acomplete" else anext(pool.astream("Hello?")))
+    assert caught.value.retry_after == 7
+    await until_pool(pool.engine, lambda: pool.stats().in_use == 0)
 
 
 async def test_a_compressed_stream_is_refused(serve, pool_to):

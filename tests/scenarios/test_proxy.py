@@ -18,6 +18,7 @@ from llm_pool.engine.errors import (
 )
 from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
 from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.reports import reported
 from tests.servers.behaviours import close, garbage, hold, json_reply, raw, reset, steps
 
 SECRET = "user:s3cr%40t"  # the password is s3cr@t
@@ -306,7 +307,27 @@ async def test_a_proxy_url_of_another_form_is_a_clear_error(secure, engine_pool,
         with pytest.raises(ProxyFailed, match=r"not of the form http://host:port$") as caught:
             await pool.fetch(to_llm_test(secure))
         assert "s3cr" not in f"{caught.value!r} {caught.value.__cause__!r} {pool.stats()}"
-        assert ("HTTPS_PROXY" in str(caught.value)) is (by == "environment")
+        assert ("https_proxy" in str(caught.value)) is (by == "environment")
+
+
+@pytest.mark.parametrize("end", ["repeats them", "resets"])
+async def test_the_credentials_are_in_no_report(serve, secure, engine_pool, trust, end):
+    """Scenario 50: neither in what the proxy is made to say, nor in the frames of the error."""
+
+    async def answer(conn):
+        request = await conn.read_request()
+        if end == "resets":
+            await conn.reset()
+        else:
+            await conn.send(f"HTTP/1.1 407 {request.headers['proxy-authorization']}\r\n\r\n".encode())
+
+    proxy = serve(answer)
+    pool = engine_pool(proxy=f"http://{SECRET}@{proxy.host}:{proxy.port}", tls=trust)
+    with pytest.raises(ProxyFailed) as caught:
+        await pool.fetch(to_llm_test(secure))
+    for secret in ("s3cr", "dXNlcjpzM2NyQHQ="):
+        assert secret not in reported(caught.value)
+        assert secret not in f"{pool.stats()}"
 
 
 async def test_the_password_is_in_no_repr(serve_proxy, secure, engine_pool, trust):

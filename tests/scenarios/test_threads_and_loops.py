@@ -21,7 +21,7 @@ from tests.fixtures.engine import request_to
 from tests.scenarios.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
 from tests.servers.behaviours import echo, json_reply, per_connection, stall
-from tests.servers.chat import chat_completion
+from tests.servers.chat import chat_completion, chat_stream
 
 # Draining.
 
@@ -655,3 +655,19 @@ async def test_calls_in_flight_when_the_settings_change_are_told(each_home, serv
                 await call
             assert str(await pools["default"].acomplete("hello")) == "new"
             await old.await_until(lambda s: s.connections_open == 0)
+
+
+@pytest.mark.parametrize("call", ["complete", "stream", "client"])
+async def test_a_call_that_blocks_the_server_loop_is_warned_of(server_loop, serve, pool_to, call):
+    """Scenario 53: it works, and names the line that holds everybody up."""
+    pool = pool_to(serve(chat_stream(["a"]) if call == "stream" else chat_completion("a")))
+    calls = {
+        "complete": lambda: pool.complete("Hello?"),
+        "stream": lambda: list(pool.stream("Hello?")),
+        "client": lambda: pool.client.post("chat/completions", json={}),
+    }
+    with pytest.warns(RuntimeWarning, match=r"test_threads_and_loops\.py:\d+ makes a call that blocks"):
+        calls[call]()
+    await asyncio.to_thread(calls[call])  # there it blocks nobody
+    portal.release_server_loop()
+    calls[call]()  # nor on a loop that serves nobody else

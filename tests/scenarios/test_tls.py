@@ -14,6 +14,7 @@ from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import ConnectTimeout, LLMPoolError, TLSFailed
 from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
 from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.reports import reported
 from tests.servers.behaviours import close, hold, json_reply, reset, send, steps
 from tests.servers.tls import server_context
 
@@ -156,6 +157,7 @@ async def test_a_key_without_its_password_is_an_error_and_asks_nobody(
         await engine_pool(tls=tls).fetch(request_to(server))
     assert "sesame" not in f"{caught.value!r} {tls!r}"
     assert server.connections_accepted == 0
+    assert "sesame" not in reported(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,33 @@ def test_a_path_is_relative_to_the_base_url(kind: str, path: str, pool: LLMPool)
 
 
 @both
+@pytest.mark.parametrize("hooked", [False, True])
+def test_headers_of_the_settings_take_the_place_of_our_own(
+    kind: str, hooked: bool, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    """On every call, whichever way it goes; what the request itself says stands above them."""
+    server = serve(echo)
+    own = {"User-Agent": "shop/1", "accept": "text/plain", "X-Team": "blue"}
+    pool = configure(server, HEADERS=own)
+    if hooked:
+        pool.client.event_hooks = {"request": [lambda _: None]}
+    seen = send(kind, pool, "GET", "models").json()["headers"]
+    assert (seen["user-agent"], seen["accept"], seen["x-team"]) == ("shop/1", "text/plain", "blue")
+    seen = send(kind, pool, "GET", "models", headers={"X-Team": "red", "Accept": "*/plain"}).json()["headers"]
+    assert (seen["accept"], seen["x-team"]) == ("*/plain", "red")
+    with pytest.raises(exceptions.InvalidResponse):
+        pool.complete("hello")
+    seen = server.requests[-1].headers
+    assert (seen["user-agent"], seen["accept"], seen["x-team"]) == ("shop/1", "text/plain", "blue")
+
+
+@both
+def test_a_url_that_is_none_is_an_error_of_ours(kind: str, pool: LLMPool) -> None:
+    with pytest.raises(exceptions.LLMPoolError, match="the URL cannot be used"):
+        send(kind, pool, "GET", "http://[::1")
+
+
+@both
 def test_all_of_httpxs_bodies_arrive(kind: str, pool: LLMPool) -> None:
     assert send(kind, pool, "POST", "a", json={"a": 1}).json()["body"] == '{"a":1}'
     assert send(kind, pool, "POST", "a", data={"a": "1"}).json()["body"] == "a=1"
@@ -211,5 +238,6 @@ def test_a_timeout_of_one_request_is_its_own(
 
 
 def test_a_url_of_another_scheme_is_refused(pool: LLMPool) -> None:
-    with pytest.raises(httpx.UnsupportedProtocol):
+    with pytest.raises(httpx.UnsupportedProtocol) as caught:
         pool.request("GET", "ftp://127.0.0.1/a")
+    assert isinstance(caught.value, exceptions.LLMPoolError)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import logging
 import sys
 import threading
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
@@ -179,6 +182,41 @@ def test_a_rotated_key_is_taken_up(configure: Callable[..., LLMPool], upstream: 
         "Bearer second",
         "Bearer third",
     ]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_rotated_key_is_hidden_though_somebody_looks_on(
+    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    """It is asked for once for each call: the key that goes out is the one that errors do not show."""
+    keys = (f"sk-rotated-{number}" for number in itertools.count())
+
+    async def refuse(conn: Any) -> None:
+        request = await conn.read_request()
+        says = {"error": {"message": f"Not {request.headers['authorization']}"}}
+        await conn.respond(401, {"Content-Type": "application/json"}, json.dumps(says).encode())
+
+    pool = configure(serve(refuse), API_KEY=lambda: next(keys))
+    pool.client.event_hooks = {"request": [lambda _: None]}
+    pool.aclient.event_hooks = {"request": [look_on]}
+    with pytest.raises(exceptions.AuthenticationFailed) as caught:
+        ask(call, pool)
+    assert "Not Bearer ***" in str(caught.value)
+    assert next(keys) == "sk-rotated-1"
+
+
+async def look_on(request: httpx.Request) -> None:
+    """An event hook."""
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_function_without_a_next_key_is_a_clear_error(
+    call: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """StopIteration goes through no future: whoever waited for the key would wait for ever."""
+    pool = configure(upstream, API_KEY=lambda: next(iter(())))
+    with pytest.raises(ImproperlyConfigured, match=r"\['API_KEY'\] raised StopIteration"):
+        ask(call, pool)
 
 
 def capture(call: str, pool: LLMPool) -> Any:

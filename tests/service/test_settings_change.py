@@ -16,6 +16,7 @@ from tests.service.calls import CALLS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from llm_pool.service import LLMPool
     from tests.servers import ScriptedServer
@@ -107,6 +108,20 @@ def test_settings_may_change_while_others_call(
     assert wrong == []
     assert answered
     assert pools["default"].stats().max_connections == 10
+
+
+def test_a_providers_module_that_uses_a_pool_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is imported when the settings are read: to wait for the pool there would be for ever."""
+    lines = ["from llm_pool import pools", "from llm_pool.providers.openai import OpenAI", "pools['default']"]
+    (tmp_path / "shy.py").write_text("\n".join([*lines, "class Shy(OpenAI): pass"]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with (
+        override_settings(LLM_POOL={"default": {"PROVIDER": "shy.Shy"}}),
+        pytest.raises(ImproperlyConfigured, match=r"'shy.Shy' cannot be used"),
+    ):
+        pools["default"]
 
 
 def test_an_unknown_alias_names_the_nearest() -> None:

@@ -1,10 +1,10 @@
 """Which proxy, if any, leads to an origin; and the tunnel through it (RFC 9110, section 9.3.6).
 
 Without a proxy of its own a pool goes by ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY``, in lower case
-first. They are never used for ``localhost`` and loopback addresses, nor for what ``NO_PROXY`` exempts:
-names with all that is beneath them (``example.com``, ``.example.com``, ``*.example.com``), addresses and
-networks (``10.0.0.0/8``, ``fd00::/8``; names are not looked up for this), each with a ``:port`` if need be,
-or everything (``*``).
+first. They are never used for ``localhost``, names beneath it and loopback addresses, nor for what
+``NO_PROXY`` exempts: names with all that is beneath them (``example.com``, ``.example.com``,
+``*.example.com``), addresses and networks (``10.0.0.0/8``, ``fd00::/8``; names are not looked up for this),
+each with a ``:port`` if need be, or everything (``*``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import os
 import re
 import socket
 import urllib.request
@@ -20,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..config import Origin
 from ..errors import DNSFailed, ProxyFailed, reason
+from ..hidden import without_frames
 from ..request import Headers
 from .resolver import check_host
 
@@ -47,6 +49,10 @@ class Proxy:
     def headers(self) -> Headers:
         """What goes to the proxy with every request."""
         return [(b"Proxy-Authorization", self.credentials)] if self.credentials else []
+
+    def redact(self, answer: bytes) -> bytes:
+        """An answer of the proxy's with stars for the credentials, which it may repeat."""
+        return answer.replace(self.credentials.split()[-1], b"***") if self.credentials else answer
 
     def __str__(self) -> str:
         return _authority(self.host, self.port)
@@ -84,13 +90,14 @@ def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
     host = origin.host.lower().rstrip(".")
     if _is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
         return None, None
-    scheme = origin.scheme if proxies.get(origin.scheme) else "all"
-    return f"{scheme.upper()}_PROXY", proxies.get(scheme)
+    variable = f"{origin.scheme if proxies.get(origin.scheme) else 'all'}_proxy"
+    value = proxies.get(variable.removesuffix("_proxy"))
+    return (variable if os.environ.get(variable) else variable.upper()), value
 
 
 def _is_loopback(host: str) -> bool:
     address = _address(host)
-    return address.is_loopback if address is not None else host == "localhost"
+    return address.is_loopback if address is not None else host == "localhost" or host.endswith(".localhost")
 
 
 def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
@@ -134,18 +141,24 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
 
 async def open_tunnel(sock: socket.socket, proxy: Proxy, origin: Origin) -> None:
     """Ask the proxy on ``sock`` for a tunnel to ``origin``. Raises ProxyFailed with the proxy's answer."""
-    authority = _authority(origin.host, origin.port).encode("ascii")
-    lines = [b"CONNECT %b HTTP/1.1" % authority, b"Host: %b" % authority]
-    lines += [b"%b: %b" % header for header in proxy.headers]
     try:
-        await asyncio.get_running_loop().sock_sendall(sock, b"\r\n".join(lines) + b"\r\n\r\n")
+        await asyncio.get_running_loop().sock_sendall(sock, _connect_request(proxy, origin))
         answer = await _read_head(sock)
     except OSError as error:
-        raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {reason(error)}") from error
+        why = f"the proxy {proxy} opened no tunnel to {origin}: {reason(error)}"
+        raise ProxyFailed(why) from without_frames(error)
     if not (OPENED.match(answer) and answer.endswith(HEAD_END)):
+        answer = proxy.redact(answer)
         line = answer.split(b"\r\n", 1)[0].decode("latin-1")[:MAX_SHOWN]
         said = f"it answered {line!r}" if line else "it closed the connection"
         raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {said}")
+
+
+def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
+    authority = _authority(origin.host, origin.port).encode("ascii")
+    lines = [b"CONNECT %b HTTP/1.1" % authority, b"Host: %b" % authority]
+    lines += [b"%b: %b" % header for header in proxy.headers]
+    return b"\r\n".join(lines) + HEAD_END
 
 
 async def _read_head(sock: socket.socket) -> bytes:

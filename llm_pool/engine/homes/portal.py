@@ -23,6 +23,7 @@ __all__ = [
     "after_home_ended",
     "before_home_ends",
     "home_of_caller",
+    "is_on_server_loop",
     "is_portal",
     "portal",
     "release_server_loop",
@@ -74,6 +75,12 @@ def portal() -> Home:
 def is_portal(home: object) -> bool:
     """Whether that is the portal's home, and not a server loop's."""
     return home is _process.portal
+
+
+def is_on_server_loop() -> bool:
+    """Whether the caller runs on the loop that serves all requests."""
+    server = _process.server
+    return server is not None and server.is_here
 
 
 def home_of_caller() -> Home:

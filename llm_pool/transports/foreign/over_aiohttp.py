@@ -18,6 +18,7 @@ from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.engine.dialer.tls import server_name
 from llm_pool.engine.errors import InvalidRequest, LLMPoolError, ProxyFailed, TLSFailed
+from llm_pool.engine.hidden import without_frames
 from llm_pool.engine.request import Headers
 
 from .call import Call
@@ -122,8 +123,10 @@ class _Client:
                     response.release()
             finally:
                 response.close()
-        except Exception as error:
-            raise self._explain(error, call) from error
+        except Exception as error:  # noqa: BLE001  whatever it is, it becomes one of ours
+            # Its repr would have what was sent, the key with it.
+            cause = None if isinstance(error, aiohttp.ClientResponseError) else without_frames(error)
+            raise self._explain(error, call) from cause
 
     async def aclose(self) -> None:
         """See ``Client.aclose``."""

@@ -14,6 +14,7 @@ import httpx
 from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.errors import InvalidRequest, LLMPoolError, ProxyFailed, TLSFailed
+from llm_pool.engine.hidden import without_frames
 
 from .call import Call
 from .connection import Client
@@ -84,8 +85,8 @@ class _Client:
                     await call.on_data(data)
             finally:
                 await response.aclose()
-        except Exception as error:
-            raise self._explain(error, call, stages.last) from error
+        except Exception as error:  # noqa: BLE001  whatever it is, it becomes one of ours
+            raise self._explain(error, call, stages.last) from without_frames(error)
         finally:
             # httpcore lets go of a connection whose caller leaves in the middle of the TLS handshake.
             if stages.last == STARTS_TLS and stages.stream is not None:
