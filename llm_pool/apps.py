@@ -20,7 +20,7 @@ DRAIN_SECONDS = 10.0
 
 
 class LLMPoolConfig(AppConfig):
-    """Owns the process's pools. ``ready`` does no I/O, no ORM and no async."""
+    """Starts and ends the process's pools. ``ready`` does no I/O, no ORM and no async."""
 
     name = "llm_pool"
     verbose_name = "LLM pool"
@@ -37,7 +37,7 @@ class LLMPoolConfig(AppConfig):
     async def startup(self) -> None:
         """On the server's event loop: make it a home of connections, and prewarm the pools.
 
-        Raises ``ImproperlyConfigured`` for settings that cannot be; a dead provider is no obstacle.
+        Raises ``ImproperlyConfigured`` for invalid settings; a dead provider is no obstacle.
         """
         configured = pools.all()
         portal.adopt_server_loop()

@@ -33,7 +33,8 @@ def get_asgi_application() -> LLMPoolASGI:
 
 
 class LLMPoolASGI:
-    """Wraps any ASGI application: answers the lifespan, and makes the server's loop a home of connections.
+    """Wraps Django's ASGI application: answers the lifespan in its place, which goes on to nobody, and makes
+    the server's loop a home of connections.
 
     Servers without a lifespan (Daphne) do as well: the loop is known from the first request on.
     """

@@ -95,8 +95,8 @@ def observe(observer: Callable[[CallRecord], None]) -> None:
     """Have ``observer`` told of each call when it has ended: where its caller is, who waits for it meanwhile.
 
     It must not block, nor take a lock that its own thread may hold: the garbage collector may be the one who
-    ends a call. Its errors change nothing; the first is logged. A stream that nobody closed is told of on one
-    of the pool's event loops.
+    ends a call. Its errors change nothing; the first is logged. A stream that nobody closed is told of on a
+    thread of its own.
     """
     _observers.append(observer)
 

@@ -7,11 +7,13 @@ import time
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from llm_pool.calls import Call
 from llm_pool.completions import Chunk, Completion, Timing
+from llm_pool.engine.homes.threads import in_thread
 from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed
 from llm_pool.providers.base import Provider, StreamReader
@@ -125,7 +127,7 @@ class Stream:
         source.leave()  # first: where warnings are errors the last line raises
         if self._over:  # even then: what interrupted its close may have come before this
             return
-        source.soon(self._call.give_up)
+        source.soon(partial(in_thread, self._call.give_up))  # observers are the user's: not on a loop of ours
         message = f"a stream that was opened at {self._opened_at} was neither read to its end nor closed"
         warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 

@@ -38,6 +38,13 @@ NOTES = {
 The profile is flat: no function has more than a twentieth, and the largest are the `send` system call and the
 check of the answer's head. The rest is what the floor does without: checks, timers, statistics, the ledger.
 """,
+    ("complete", "aiohttp"): """
+aiohttp parses and writes HTTP in C; here that is Python but for httptools, with the queue, the bound over all
+threads, the timers and the statistics on top. What uvloop saves it saves for both, and so these weigh more.
+""",
+    ("stream", "aiohttp"): """
+The same. aiohttp's client of this benchmark splits lines and parses JSON, and knows no event streams.
+""",
     ("stream", "floor"): """
 An event wakes its task, goes through the whole format of event streams, however it is cut, and becomes a
 chunk; the floor splits bytes. uvloop makes the floor cheaper, and what lies between the loops and the caller

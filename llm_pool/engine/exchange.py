@@ -220,6 +220,7 @@ class Exchange:
             self._carrier.unwatch(self)
 
     def _wake(self, for_: _Until | None) -> None:
+        """For what has come; None for all. A head ends a wait for room too: it came early."""
         waiting = self._waiting
         if (
             waiting is not None

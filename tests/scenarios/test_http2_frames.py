@@ -233,6 +233,7 @@ async def cut_by_trailers(stream):
 
 OK = (":status", "200")
 MALFORMED = {
+    "nothing": fields(),
     "no status": fields(("x", "y")),
     "status in words": fields((":status", "okay")),
     "status of underscores": fields((":status", "2_0")),

@@ -28,9 +28,9 @@ MAX_HEADER_LIST = 64 * 1024
 CONFIG = H2Configuration(
     client_side=True,
     header_encoding=None,
-    validate_outbound_headers=False,  # ``head.check`` has seen to it
+    validate_outbound_headers=False,  # ``engine.head.check`` has seen to it
     normalize_outbound_headers=False,
-    validate_inbound_headers=False,  # ``http2_head.read_fields`` does, and spares the other streams
+    validate_inbound_headers=False,  # ``read_fields`` does, and spares the other streams
     normalize_inbound_headers=False,
 )
 
