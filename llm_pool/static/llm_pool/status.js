@@ -238,6 +238,7 @@ function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+$("scriptless").remove();
 render();
 if (document.body.dataset.feed === "events") listen();
 else poll();
