@@ -73,6 +73,7 @@ async def _events() -> AsyncIterator[bytes]:
         shown = await sync_to_async(overview, thread_sensitive=False)()
         yield f"data: {json.dumps(shown)}\n\n".encode()
         await asyncio.sleep(TICK_SECONDS - (now - 2 * SETTLING) % TICK_SECONDS)
+    yield b"event: done\ndata: {}\n\n"  # an end without it is the server's
 
 
 @require_safe

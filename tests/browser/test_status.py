@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import Browser, Route
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+AT_ONCE = re.compile("no news for [1-7] s")  # after eight a page says so that merely hears nothing
+
+
+def stream(body: str) -> Callable[[Route], None]:
+    """Answers with server-sent events, and ends."""
+    return lambda route: route.fulfill(content_type="text/event-stream", body=f"retry: 100\n\n{body}")
 
 
 @pytest.mark.parametrize("missing", ["status.*", "status.js"])
@@ -35,3 +45,50 @@ def test_a_page_whose_script_is_on_its_way_does_not_say_so_yet(browser: Browser,
         assert page.locator("#scriptless").evaluate(look) == "hidden"
         held.pop().continue_()
         page.locator("#scriptless").wait_for(state="detached")
+
+
+def test_a_page_that_polls_is_not_live_from_the_first_poll_that_fails(
+    browser: Browser, demo_url: str
+) -> None:
+    def as_under_wsgi(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace('data-feed="events"', 'data-feed="data"'))
+
+    with browser.new_page() as page:
+        page.route("**/llm-pool/", as_under_wsgi)
+        page.goto(f"{demo_url}llm-pool/")
+        feed = page.locator("#feed.live")
+        feed.wait_for()
+        page.route("**/data/", lambda route: route.abort())
+        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
+        page.unroute("**/data/")
+        feed.wait_for()
+
+
+def test_a_page_is_not_live_when_its_stream_breaks_off(browser: Browser, demo_url: str) -> None:
+    with browser.new_page() as page:
+        page.route("**/events/", stream(""))
+        page.goto(f"{demo_url}llm-pool/")
+        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
+        page.unroute("**/events/")
+        page.locator("#feed.live").wait_for()
+
+
+def test_a_page_stays_live_when_its_stream_ends_as_meant(browser: Browser, demo_url: str) -> None:
+    with browser.new_page() as page:
+        page.route("**/events/", stream("event: done\ndata: {}\n\n"))
+        page.goto(f"{demo_url}llm-pool/")
+        for _ in range(2):
+            page.wait_for_event("requestfinished", lambda request: request.url.endswith("/events/"))
+        assert page.locator("#feed").inner_text() == "live"
+
+
+def test_a_page_listens_again_after_a_proxy_has_answered_for_the_server(
+    browser: Browser, demo_url: str
+) -> None:
+    with browser.new_page() as page:
+        page.route("**/events/", lambda route: route.fulfill(status=502))
+        page.goto(f"{demo_url}llm-pool/")
+        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
+        page.unroute("**/events/")
+        page.locator("#feed.live").wait_for()

@@ -15,35 +15,58 @@ const PLOTS = [
 
 let shown = JSON.parse($("overview").textContent);
 let heardAt = Date.now();
+let lost = false; // whether the server failed to answer since
 const cards = new Map(); // alias -> what its card is made of
 
 // News
 
 function listen() {
   const source = new EventSource(document.body.dataset.events);
+  let over = false; // the server ended the stream in good order, and the browser asks again
   source.addEventListener("message", (event) => hear(JSON.parse(event.data)));
+  source.addEventListener("done", () => { over = true; });
+  source.addEventListener("error", () => {
+    if (!over) lose();
+    over = false;
+    // A proxy's 502, say: the browser gives up, and the server may come back.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, shown.tick * 1000);
+  });
 }
 
 async function poll() {
-  try {
-    const response = await fetch(document.body.dataset.data);
-    if (response.ok) hear(await response.json());
-  } finally {
-    setTimeout(poll, shown.tick * 1000);
-  }
+  const news = await ask().catch(() => null);
+  setTimeout(poll, shown.tick * 1000);
+  if (news) hear(news);
+  else lose();
+}
+
+async function ask() {
+  const response = await fetch(document.body.dataset.data);
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  return response.json();
 }
 
 function hear(news) {
   shown = news;
   heardAt = Date.now();
+  lost = false;
   render();
+  renderFeed();
 }
 
-setInterval(() => {
-  const silent = Date.now() - heardAt > SILENCE;
-  $("feed").classList.toggle("live", !silent);
-  $("feed").textContent = silent ? `no news for ${duration((Date.now() - heardAt) / 1000)}` : "live";
-}, 500);
+function lose() {
+  lost = true;
+  renderFeed();
+}
+
+function renderFeed() {
+  const silence = Date.now() - heardAt;
+  const live = !lost && silence <= SILENCE;
+  $("feed").classList.toggle("live", live);
+  $("feed").textContent = live ? "live" : `no news for ${duration(Math.ceil(silence / 1000))}`;
+}
+
+setInterval(renderFeed, 500);
 
 // The page
 
@@ -240,5 +263,6 @@ function duration(seconds) {
 
 $("scriptless").remove();
 render();
+renderFeed();
 if (document.body.dataset.feed === "events") listen();
 else poll();
