@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.test_demo import ask
+from tests.servers.ports import refused_port
+from tests.test_demo_launcher import environment, started
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -92,3 +96,17 @@ def test_a_page_listens_again_after_a_proxy_has_answered_for_the_server(
         page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
         page.unroute("**/events/")
         page.locator("#feed.live").wait_for()
+
+
+def test_a_provider_that_cannot_be_reached_does_not_look_well(browser: Browser) -> None:
+    with refused_port() as port:
+        nobody = environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
+        with started(nobody) as demo, browser.new_page() as page:
+            demo_url = demo.read_url()
+            page.goto(demo_url)
+            ask(page, "Is anybody there?")
+            page.locator(".trouble").wait_for()
+            page.goto(f"{demo_url}llm-pool/")
+            card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
+            card.locator(".verdict.bad").get_by_text("cannot connect").wait_for()
+            assert "Last failed dial" in card.locator(".failure").inner_text()

@@ -103,10 +103,10 @@ function addCard(alias) {
 function renderPool({ root, plots }, { now, series, connections }) {
   const unused = !now.requests && !connections.length;
   root.classList.toggle("unused", unused);
-  const level = now.waiting && now.utilization >= 1 ? "bad" : now.utilization >= 0.8 ? "warm" : "";
+  const [level, words] = judge(now, unused);
   const verdict = root.querySelector(".verdict");
   verdict.className = `verdict ${level}`;
-  verdict.textContent = { bad: "exhausted", warm: "nearly full", "": unused ? "not used yet" : "has room" }[level];
+  verdict.textContent = words;
   const strong = Object.assign(document.createElement("strong"), { textContent: percent(now.utilization) });
   root.querySelector(".used").replaceChildren(strong, `${now.in_use} of ${now.max_connections} connections in use`);
   const bar = root.querySelector(".bar");
@@ -142,6 +142,13 @@ function renderPool({ root, plots }, { now, series, connections }) {
   ]));
   const open = now.connections - now.dialing - connections.length;
   root.querySelector(".more").textContent = connections.length ? (open > 0 ? `and ${open} more` : "") : "None is open.";
+}
+
+function judge(now, unused) {
+  if (now.unreachable) return ["bad", "cannot connect"];
+  if (now.waiting && now.utilization >= 1) return ["bad", "exhausted"];
+  if (now.utilization >= 0.8) return ["warm", "nearly full"];
+  return ["", unused ? "not used yet" : "has room"];
 }
 
 function fill(body, rows) {
