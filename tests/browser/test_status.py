@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from tests.test_demo_launcher import environment, started
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -110,3 +111,24 @@ def test_a_provider_that_cannot_be_reached_does_not_look_well(browser: Browser) 
             card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
             card.locator(".verdict.bad").get_by_text("cannot connect").wait_for()
             assert "Last failed dial" in card.locator(".failure").inner_text()
+
+
+@pytest.mark.parametrize("width", [360, 760, 1280])
+def test_a_table_need_not_be_scrolled_sideways(page: Page, demo_url: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(demo_url)
+    ask(page, "Is the water warm?")
+    page.get_by_text("first token after").wait_for()
+    shown = page.request.get(f"{demo_url}llm-pool/data/").json()
+    origin = "https://a-resource-with-a-rather-long-name.openai.azure.com:8443"
+    connection = {"origin": origin, "state": "in use", "age": 432, "streams": 3, "home": "server loop"}
+    shown["pools"][0]["connections"] = [{**connection, "worker": 4194304}]
+    shown["workers"][0]["up"] = 432
+    shown["scope"] = "machine"
+    page.route("**/events/", stream(f"data: {json.dumps(shown)}\n\n"))
+    page.goto(f"{demo_url}llm-pool/")
+    page.get_by_role("cell", name=origin).wait_for()
+    for table in page.locator(".scroll:visible").all():
+        assert table.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    for name in ("Age", "Streams", "Home", "Process"):
+        assert page.locator(f"[data-name={name}]").first.is_visible()

@@ -152,9 +152,14 @@ function judge(now, unused) {
 }
 
 function fill(body, rows) {
+  const names = [...body.closest("table").querySelectorAll("th")].map((head) => head.textContent);
   body.replaceChildren(...rows.map((cells) => {
     const row = document.createElement("tr");
-    row.append(...cells.map(([textContent, className = ""]) => Object.assign(document.createElement("td"), { textContent, className })));
+    row.append(...cells.map(([textContent, className = ""], column) => {
+      const cell = Object.assign(document.createElement("td"), { textContent, className });
+      cell.dataset.name = names[column]; // for a narrow screen, where no head is shown
+      return cell;
+    }));
     return row;
   }));
 }
