@@ -39,7 +39,7 @@ async def events(alias: str) -> AsyncIterator[bytes]:
                 totals[way] += seconds
                 yield _event("call", {"way": way, "number": number, "seconds": seconds, "dialed": dialed})
     except Exception as error:  # noqa: BLE001  whatever failed, the page has to say so
-        yield _event("error", {"error": type(error).__name__, "message": str(error)})
+        yield _event("error", {"error": type(error).__name__, "message": _words(error)})
     else:
         yield _event("done", totals)
 
@@ -61,6 +61,11 @@ async def _call_on_new_client(alias: str) -> bool:
 async def _call_on_pool(alias: str) -> bool:
     completion = await pools[alias].acomplete(MESSAGES, max_tokens=MAX_TOKENS)
     return completion.timing is None or not completion.timing.reused
+
+
+def _words(error: Exception) -> str:
+    """Without the page of a manual, of which httpx tells those who program with it."""
+    return str(error).partition("\nFor more information check:")[0]
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

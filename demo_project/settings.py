@@ -13,7 +13,11 @@ DEBUG = True
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(50)
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
-INSTALLED_APPS = ["django.contrib.staticfiles", "llm_pool", "demo_project"]
+INSTALLED_APPS = [
+    "django.contrib.staticfiles",
+    "demo_project",  # before the next one, whose templates it extends under their own names
+    "llm_pool",
+]
 MIDDLEWARE = [
     "llm_pool.middleware.PoolMiddleware",
     "django.middleware.security.SecurityMiddleware",

@@ -9,6 +9,8 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponse, HttpResponseBase
+from django.template import TemplateDoesNotExist
+from django.template.loader import render_to_string
 from django.utils.functional import LazyObject, empty
 
 from llm_pool.calls import RequestCalls, current_request
@@ -21,6 +23,7 @@ logger = logging.getLogger("llm_pool.requests")
 
 RETRY_AFTER = 5  # seconds
 BUSY = "Too many requests are waiting for the model. Please try again in a few seconds."
+TEMPLATE = "llm_pool/busy.html"  # a project's own takes its place
 PAGE = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Busy</title></head><body><h1>Busy</h1><p>{BUSY}</p></body></html>
@@ -64,7 +67,7 @@ class PoolMiddleware:
             return None
         response: HttpResponse
         if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-            response = HttpResponse(PAGE, status=503)
+            response = HttpResponse(_page(request), status=503)
         else:
             error = "pool_full" if isinstance(exception, PoolFull) else "pool_timeout"
             response = JsonResponse({"error": error, "message": BUSY}, status=503)
@@ -72,6 +75,16 @@ class PoolMiddleware:
         response["Cache-Control"] = "no-store"
         logger.warning("%s %s is answered by 503: %s", request.method, request.path, exception)
         return response
+
+
+def _page(request: HttpRequest) -> str:
+    """Of the template, or a plain one: a project may have no templates, and its own may fail."""
+    try:
+        return render_to_string(TEMPLATE, {"message": BUSY, "retry_after": RETRY_AFTER}, request)
+    except Exception as error:
+        if not isinstance(error, TemplateDoesNotExist) or error.args != (TEMPLATE,):
+            logger.exception("%s cannot be rendered: a plain page takes its place", TEMPLATE)
+        return PAGE
 
 
 def _begin(request: HttpRequest) -> tuple[RequestCalls, Any]:

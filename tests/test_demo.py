@@ -355,6 +355,18 @@ async def test_an_agent_that_reaches_nobody_says_so(async_client: Any, settings:
 
 
 @pytest.mark.usefixtures("demo")
+async def test_an_agent_that_is_refused_says_so_and_names_no_manual(
+    async_client: Any, settings: Any, serve: Any
+) -> None:
+    provider = {**settings.LLM_POOL["default"], "BASE_URL": f"{serve(json_reply(status=401)).url}/v1"}
+    settings.LLM_POOL = {"default": provider, "far": provider}
+    response = await async_client.post("/agent/run/", "{}", content_type="application/json")
+    [(name, error)] = parse(await read(response))
+    assert (name, error["error"]) == ("error", "HTTPStatusError")
+    assert error["message"].endswith(f"for url '{provider['BASE_URL']}/chat/completions'")
+
+
+@pytest.mark.usefixtures("demo")
 async def test_the_pools_figures_can_be_asked_for(async_client: Any) -> None:
     figures = (await async_client.get("/stats/")).json()
     assert figures["in_use"] == 0

@@ -21,7 +21,7 @@ logger = logging.getLogger("llm_pool.status")
 WINDOW = 5  # ticks that a percentile is of: in a single one there are too few calls
 SETTLING = 0.5  # seconds that all workers may take to write down a tick
 EDGES = (0.0, *BOUNDS)
-LARGEST = ("longest_wait", "oldest_connection")  # of all workers the largest value counts, not the sum
+LARGEST = ("longest_wait", "oldest_connection", "dialed_at", "dial_failed_at")  # of all workers, not the sum
 
 
 def overview() -> dict[str, Any]:
@@ -86,6 +86,9 @@ def _sum(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         else:
             whole[name] = sum(values)
     whole["utilization"] = whole["in_use"] / whole["max_connections"]
+    none_open = whole["connections"] == whole["dialing"]
+    # The message of the last failure is there for ever: dials may have succeeded since.
+    whole["unreachable"] = none_open and whole["dial_failed_at"] > whole["dialed_at"]
     return whole
 
 

@@ -42,6 +42,15 @@ class Tick(NamedTuple):
     total: Counts
 
 
+class Dials(NamedTuple):
+    """When a dial of a pool last succeeded and last failed: the ends of those ticks, in seconds of the
+    machine's monotonic clock.
+    """
+
+    dialed_at: float = 0.0
+    dial_failed_at: float = 0.0
+
+
 def tick_number(now: float) -> int:
     """Of the last tick that had ended at ``now``, in seconds of the monotonic clock."""
     return int(now // TICK_SECONDS)
@@ -53,25 +62,28 @@ class History:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._ticks: dict[str, deque[Tick]] = {}
-        self._last: dict[str, tuple[Pool, PoolStats]] = {}
+        self._last: dict[str, tuple[Pool, PoolStats, Dials]] = {}
 
     def record(self, now: float) -> None:
         """End a tick."""
         for pool in pools.made():
             engine, stats = pool.engine, pool.engine.stats()
-            known = self._last.get(pool.alias)
-            # New settings make a new pool, whose counters begin anew.
-            before = known[1] if known is not None and known[0] is engine else None
+            before, dials = self._last_of(pool.alias, engine)
             ticks = self._ticks.setdefault(pool.alias, deque(maxlen=HISTORY))
             ticks.append(_tick(tick_number(now), stats, before))
-            self._last[pool.alias] = (engine, stats)
+            self._last[pool.alias] = (engine, stats, _dials(stats, before, dials, now))
+
+    def _last_of(self, alias: str, engine: Pool) -> tuple[PoolStats | None, Dials]:
+        """As they were at the last tick. New settings make a new pool, whose counters begin anew."""
+        known = self._last.get(alias)
+        return known[1:] if known is not None and known[0] is engine else (None, Dials())
 
     def snapshot(self) -> dict[str, Any]:
         """All that this process shows, as JSON has it. From any thread."""
         now = time.monotonic()
         shown = {
             pool.alias: {
-                "now": _plain(pool.engine.stats()),
+                "now": _plain(pool.engine.stats()) | self._last_of(pool.alias, pool.engine)[1]._asdict(),
                 "connections": _connections(pool.engine),
                 "ticks": [list(tick) for tick in list(self._ticks.get(pool.alias, ()))],
             }
@@ -105,6 +117,14 @@ def _tick(number: int, stats: PoolStats, before: PoolStats | None) -> Tick:
         first_byte=spread("first_byte"),
         total=spread("total"),
     )
+
+
+def _dials(stats: PoolStats, before: PoolStats | None, known: Dials, now: float) -> Dials:
+    if stats.opened > (before.opened if before is not None else 0):
+        known = known._replace(dialed_at=now)
+    if stats.dial_failures != (before.dial_failures if before is not None else {}):
+        known = known._replace(dial_failed_at=now)
+    return known
 
 
 def _grown(counts: Sequence[int], before: Sequence[int] | None) -> Counts:

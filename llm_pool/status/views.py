@@ -17,6 +17,7 @@ from django.views.decorators.http import require_GET, require_safe
 from llm_pool.http import HEADERS
 from llm_pool.status.access import may_look
 from llm_pool.status.health import readiness
+from llm_pool.status.login import login_url
 from llm_pool.status.overview import SETTLING, overview
 from llm_pool.status.snapshot import TICK_SECONDS
 
@@ -29,11 +30,18 @@ STREAM_SECONDS = 30.0  # then the browser asks again: a server that ends waits n
 def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     @wraps(view)
     def guarded(request: HttpRequest) -> HttpResponse:
-        response = view(request) if may_look(request) else _refusal()
+        response = view(request) if may_look(request) else _refuse(request)
         response["Cache-Control"] = "no-store"
         return response
 
     return guarded
+
+
+def _refuse(request: HttpRequest) -> HttpResponse:
+    """A browser is shown the way, where there is one."""
+    wants_page = request.get_preferred_type(["text/plain", "text/html"]) == "text/html"
+    login = login_url(request) if wants_page else None
+    return render(request, "llm_pool/refused.html", {"login": login}, status=403) if login else _refusal()
 
 
 def _refusal() -> HttpResponse:
@@ -73,6 +81,7 @@ async def _events() -> AsyncIterator[bytes]:
         shown = await sync_to_async(overview, thread_sensitive=False)()
         yield f"data: {json.dumps(shown)}\n\n".encode()
         await asyncio.sleep(TICK_SECONDS - (now - 2 * SETTLING) % TICK_SECONDS)
+    yield b"event: done\ndata: {}\n\n"  # an end without it is the server's
 
 
 @require_safe

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.servers.behaviours import json_reply
 from tests.servers.chat import chat_stream
 from tests.test_demo_launcher import environment, started
 
@@ -54,6 +55,37 @@ def test_stop_ends_the_answer_and_the_call_to_the_model(page: Page, demo_url: st
     )
     ask(page, "And now?")
     page.get_by_text("first token after").wait_for()
+
+
+def test_the_agents_calls_are_drawn_once_there_are_some(page: Page, demo_url: str) -> None:
+    page.goto(f"{demo_url}agent/")
+    chart = page.locator("#chart")
+    assert chart.is_hidden()
+    page.get_by_text("On this machine").first.click()
+    page.get_by_role("button", name="Run").click()
+    chart.locator("rect").first.wait_for()
+    page.get_by_role("button", name="Run again").wait_for()
+    assert chart.locator("rect").count() == 40
+
+
+def test_an_agent_whose_first_call_fails_draws_nothing(
+    page: Page, serve: Callable[..., ScriptedServer]
+) -> None:
+    provider = serve(json_reply(status=401))
+    with started(environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"{provider.url}/v1")) as demo:
+        page.goto(f"{demo.read_url()}agent/")
+        page.get_by_role("button", name="Run").click()
+        trouble = page.locator("#trouble")
+        trouble.wait_for()
+        assert "401" in trouble.inner_text()
+        assert "For more information" not in trouble.inner_text()
+        assert page.locator("#chart").is_hidden()
+
+
+def test_the_status_page_leads_back_to_the_chat(page: Page, demo_url: str) -> None:
+    page.goto(f"{demo_url}llm-pool/")
+    page.get_by_role("link", name="Chat").click()
+    page.get_by_label("Your question").wait_for()
 
 
 def test_the_status_page_shows_calls_as_they_come_without_being_loaded_again(

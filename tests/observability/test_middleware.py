@@ -212,6 +212,7 @@ def test_one_line_in_the_log_for_each_request_that_made_calls(
         assert private not in caplog.text
 
 
+BUSY_WORDS = "Too many requests are waiting for the model."
 BUSY = pytest.mark.parametrize(
     ("view", "error", "accept", "kind"),
     [
@@ -240,6 +241,46 @@ def _assert_busy(response: Any, error: str, kind: str) -> None:
     if error:
         assert response.json()["error"] == error
     assert b"no room" not in response.content  # the pool's state is the operator's
+
+
+def busy_page(templates: dict[str, str] | None = None) -> str:
+    """The 503 that a browser gets, of a project with these templates of its own."""
+    loaders = [
+        ("django.template.loaders.locmem.Loader", templates or {}),
+        "django.template.loaders.app_directories.Loader",
+    ]
+    options = {"loaders": loaders, "context_processors": ["django.template.context_processors.request"]}
+    engine = {"BACKEND": "django.template.backends.django.DjangoTemplates", "OPTIONS": options}
+    with override_settings(TEMPLATES=[engine]):
+        response = Client().get("/full", headers={"Accept": "text/html"})
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    return response.text
+
+
+def test_who_waits_for_an_exhausted_pool_sees_a_page_and_not_bare_words() -> None:
+    assert "<style>" in busy_page()
+    assert BUSY_WORDS in busy_page()
+
+
+def test_a_project_may_have_a_page_of_its_own_for_an_exhausted_pool() -> None:
+    own = {"llm_pool/busy.html": "{{ request.path }}: {{ message }} Retry in {{ retry_after }} s."}
+    assert busy_page(own) == f"/full: {BUSY_WORDS} Please try again in a few seconds. Retry in 5 s."
+
+
+@pytest.mark.parametrize(
+    "own", ["{% no such tag %}", "{% extends 'none.html' %}", "{% include 'none.html' %}"]
+)
+def test_a_page_of_ones_own_that_fails_is_told_of_and_a_plain_one_takes_its_place(
+    own: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert BUSY_WORDS in busy_page({"llm_pool/busy.html": own})
+    assert "llm_pool/busy.html cannot be rendered" in caplog.text
+
+
+def test_without_templates_the_page_for_an_exhausted_pool_is_plain(caplog: pytest.LogCaptureFixture) -> None:
+    response = Client().get("/full", headers={"Accept": "text/html"})
+    assert BUSY_WORDS in response.text
+    assert "cannot be rendered" not in caplog.text
 
 
 def test_other_errors_are_not_touched() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_pool.status import views
+
 if TYPE_CHECKING:
     from django.test import AsyncClient, Client
     from pytest_django.fixtures import SettingsWrapper
@@ -71,3 +73,13 @@ async def test_under_asgi_it_streams(async_client: AsyncClient, project: type[Lo
     assert await anext(pieces) == b"retry: 1000\n\n"
     assert (await anext(pieces)).startswith(b'data: {"scope": "process"')
     await pieces.aclose()
+
+
+async def test_a_stream_says_that_it_ends_as_meant(
+    async_client: AsyncClient, project: type[LogIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "STREAM_SECONDS", 0.0)
+    project.user = STAFF
+    response = await async_client.get("/llm-pool/events/")
+    *_, last = [piece async for piece in response.streaming_content]
+    assert last.startswith(b"event: done\n")

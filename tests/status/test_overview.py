@@ -13,10 +13,12 @@ import pytest
 from django.core.cache import caches
 
 from llm_pool import pools
+from llm_pool.exceptions import ConnectFailed
 from llm_pool.status.overview import merge, overview, quantile
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History
 from llm_pool.status.workers import KEPT_SECONDS, Slot, others, shared_cache
 from tests.servers.chat import chat_completion
+from tests.servers.ports import refused_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +110,41 @@ def test_of_two_workers_numbers_are_summed_and_ages_are_not(server: ScriptedServ
     assert shown["series"]["requests"][-1] == 2 / TICK_SECONDS
     assert {each["worker"] for each in shown["connections"]} == {7, one["worker"]}
     assert len(whole["workers"]) == 2
+
+
+def test_a_pool_is_unreachable_from_a_dial_that_fails_to_one_that_succeeds(server: ScriptedServer) -> None:
+    history = History()
+
+    def unreachable(tick: int) -> bool:
+        history.record(NOW + tick * TICK_SECONDS)
+        (shown,) = merge([history.snapshot()], NOW)["pools"]
+        return bool(shown["now"]["unreachable"])
+
+    with refused_port() as port, pytest.raises(ConnectFailed):
+        pools["default"].client.get(f"http://127.0.0.1:{port}/")
+    assert unreachable(0)
+    assert unreachable(1)
+    pools["default"].complete("one")
+    assert not unreachable(2)
+    pools["default"].drain(5.0)
+    assert pools["default"].stats().connections == 0
+    assert not unreachable(3)
+
+
+@pytest.mark.parametrize(
+    ("failed_at", "open_now", "unreachable"), [(2.0, 0, True), (2.0, 1, False), (0.5, 0, False)]
+)
+def test_of_two_workers_the_last_dial_counts_while_none_has_a_connection(
+    server: ScriptedServer, failed_at: float, open_now: int, unreachable: bool
+) -> None:
+    pools["default"].complete("one")
+    history = History()
+    one = json.loads(json.dumps(history.snapshot()))
+    one["pools"]["default"]["now"].update(dialed_at=1.0, dial_failed_at=0.0, connections=0)
+    two = json.loads(json.dumps({**one, "worker": 7}))
+    two["pools"]["default"]["now"].update(dialed_at=0.0, dial_failed_at=failed_at, connections=open_now)
+    (shown,) = merge([one, two], NOW)["pools"]
+    assert shown["now"]["unreachable"] == unreachable
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ function drawTrack(track, list, scale) {
 
 function drawPlot() {
   const plot = $("plot");
+  $("chart").hidden = !calls.client.length;
+  if ($("chart").hidden) return;
   const { width, height } = plot.getBoundingClientRect();
   const left = 34, bottom = 20, top = 8;
   const top_ms = niceTop(Math.max(0, ...[...calls.client, ...calls.pool].map((call) => call.seconds * 1000)));

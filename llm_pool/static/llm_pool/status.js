@@ -15,35 +15,58 @@ const PLOTS = [
 
 let shown = JSON.parse($("overview").textContent);
 let heardAt = Date.now();
+let lost = false; // whether the server failed to answer since
 const cards = new Map(); // alias -> what its card is made of
 
 // News
 
 function listen() {
   const source = new EventSource(document.body.dataset.events);
+  let over = false; // the server ended the stream in good order, and the browser asks again
   source.addEventListener("message", (event) => hear(JSON.parse(event.data)));
+  source.addEventListener("done", () => { over = true; });
+  source.addEventListener("error", () => {
+    if (!over) lose();
+    over = false;
+    // A proxy's 502, say: the browser gives up, and the server may come back.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, shown.tick * 1000);
+  });
 }
 
 async function poll() {
-  try {
-    const response = await fetch(document.body.dataset.data);
-    if (response.ok) hear(await response.json());
-  } finally {
-    setTimeout(poll, shown.tick * 1000);
-  }
+  const news = await ask().catch(() => null);
+  setTimeout(poll, shown.tick * 1000);
+  if (news) hear(news);
+  else lose();
+}
+
+async function ask() {
+  const response = await fetch(document.body.dataset.data);
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  return response.json();
 }
 
 function hear(news) {
   shown = news;
   heardAt = Date.now();
+  lost = false;
   render();
+  renderFeed();
 }
 
-setInterval(() => {
-  const silent = Date.now() - heardAt > SILENCE;
-  $("feed").classList.toggle("live", !silent);
-  $("feed").textContent = silent ? `no news for ${duration((Date.now() - heardAt) / 1000)}` : "live";
-}, 500);
+function lose() {
+  lost = true;
+  renderFeed();
+}
+
+function renderFeed() {
+  const silence = Date.now() - heardAt;
+  const live = !lost && silence <= SILENCE;
+  $("feed").classList.toggle("live", live);
+  $("feed").textContent = live ? "live" : `no news for ${duration(Math.ceil(silence / 1000))}`;
+}
+
+setInterval(renderFeed, 500);
 
 // The page
 
@@ -80,10 +103,10 @@ function addCard(alias) {
 function renderPool({ root, plots }, { now, series, connections }) {
   const unused = !now.requests && !connections.length;
   root.classList.toggle("unused", unused);
-  const level = now.waiting && now.utilization >= 1 ? "bad" : now.utilization >= 0.8 ? "warm" : "";
+  const [level, words] = judge(now, unused);
   const verdict = root.querySelector(".verdict");
   verdict.className = `verdict ${level}`;
-  verdict.textContent = { bad: "exhausted", warm: "nearly full", "": unused ? "not used yet" : "has room" }[level];
+  verdict.textContent = words;
   const strong = Object.assign(document.createElement("strong"), { textContent: percent(now.utilization) });
   root.querySelector(".used").replaceChildren(strong, `${now.in_use} of ${now.max_connections} connections in use`);
   const bar = root.querySelector(".bar");
@@ -121,10 +144,22 @@ function renderPool({ root, plots }, { now, series, connections }) {
   root.querySelector(".more").textContent = connections.length ? (open > 0 ? `and ${open} more` : "") : "None is open.";
 }
 
+function judge(now, unused) {
+  if (now.unreachable) return ["bad", "cannot connect"];
+  if (now.waiting && now.utilization >= 1) return ["bad", "exhausted"];
+  if (now.utilization >= 0.8) return ["warm", "nearly full"];
+  return ["", unused ? "not used yet" : "has room"];
+}
+
 function fill(body, rows) {
+  const names = [...body.closest("table").querySelectorAll("th")].map((head) => head.textContent);
   body.replaceChildren(...rows.map((cells) => {
     const row = document.createElement("tr");
-    row.append(...cells.map(([textContent, className = ""]) => Object.assign(document.createElement("td"), { textContent, className })));
+    row.append(...cells.map(([textContent, className = ""], column) => {
+      const cell = Object.assign(document.createElement("td"), { textContent, className });
+      cell.dataset.name = names[column]; // for a narrow screen, where no head is shown
+      return cell;
+    }));
     return row;
   }));
 }
@@ -238,6 +273,8 @@ function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+$("scriptless").remove();
 render();
+renderFeed();
 if (document.body.dataset.feed === "events") listen();
 else poll();

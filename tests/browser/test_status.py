@@ -1,0 +1,134 @@
+"""The status page when something is wrong: with its files, its server, or the provider."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.test_demo import ask
+from tests.servers.ports import refused_port
+from tests.test_demo_launcher import environment, started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import Browser, Page, Route
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+AT_ONCE = re.compile("no news for [1-7] s")  # after eight a page says so that merely hears nothing
+
+
+def stream(body: str) -> Callable[[Route], None]:
+    """Answers with server-sent events, and ends."""
+    return lambda route: route.fulfill(content_type="text/event-stream", body=f"retry: 100\n\n{body}")
+
+
+@pytest.mark.parametrize("missing", ["status.*", "status.js"])
+def test_a_page_whose_script_is_not_served_says_so(browser: Browser, demo_url: str, missing: str) -> None:
+    with browser.new_page() as page:
+        page.route(f"**/llm_pool/{missing}", lambda route: route.fulfill(status=404))
+        page.goto(f"{demo_url}llm-pool/")
+        page.get_by_text("The page's script did not load from /static/llm_pool/status.js").wait_for()
+
+
+def test_a_page_whose_script_is_on_its_way_does_not_say_so_yet(browser: Browser, demo_url: str) -> None:
+    with browser.new_page() as page:
+        held: list[Route] = []
+        page.route("**/status.js", lambda route: held.append(route))  # noqa: PLW0108 - it takes no builtin
+        page.goto(f"{demo_url}llm-pool/", wait_until="commit")
+        page.wait_for_function("document.getElementById('scriptless')?.getAnimations().length")
+        look = """(note) => {
+            const [late] = note.getAnimations();
+            late.pause();
+            late.currentTime = 1000;
+            return getComputedStyle(note).visibility;
+        }"""
+        assert page.locator("#scriptless").evaluate(look) == "hidden"
+        held.pop().continue_()
+        page.locator("#scriptless").wait_for(state="detached")
+
+
+def test_a_page_that_polls_is_not_live_from_the_first_poll_that_fails(
+    browser: Browser, demo_url: str
+) -> None:
+    def as_under_wsgi(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace('data-feed="events"', 'data-feed="data"'))
+
+    with browser.new_page() as page:
+        page.route("**/llm-pool/", as_under_wsgi)
+        page.goto(f"{demo_url}llm-pool/")
+        feed = page.locator("#feed.live")
+        feed.wait_for()
+        page.route("**/data/", lambda route: route.abort())
+        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
+        page.unroute("**/data/")
+        feed.wait_for()
+
+
+def test_a_page_is_not_live_when_its_stream_breaks_off(browser: Browser, demo_url: str) -> None:
+    with browser.new_page() as page:
+        page.route("**/events/", stream(""))
+        page.goto(f"{demo_url}llm-pool/")
+        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
+        page.unroute("**/events/")
+        page.locator("#feed.live").wait_for()
+
+
+def test_a_page_stays_live_when_its_stream_ends_as_meant(browser: Browser, demo_url: str) -> None:
+    with browser.new_page() as page:
+        page.route("**/events/", stream("event: done\ndata: {}\n\n"))
+        page.goto(f"{demo_url}llm-pool/")
+        for _ in range(2):
+            page.wait_for_event("requestfinished", lambda request: request.url.endswith("/events/"))
+        assert page.locator("#feed").inner_text() == "live"
+
+
+def test_a_page_listens_again_after_a_proxy_has_answered_for_the_server(
+    browser: Browser, demo_url: str
+) -> None:
+    with browser.new_page() as page:
+        page.route("**/events/", lambda route: route.fulfill(status=502))
+        page.goto(f"{demo_url}llm-pool/")
+        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
+        page.unroute("**/events/")
+        page.locator("#feed.live").wait_for()
+
+
+def test_a_provider_that_cannot_be_reached_does_not_look_well(browser: Browser) -> None:
+    with refused_port() as port:
+        nobody = environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
+        with started(nobody) as demo, browser.new_page() as page:
+            demo_url = demo.read_url()
+            page.goto(demo_url)
+            ask(page, "Is anybody there?")
+            page.locator(".trouble").wait_for()
+            page.goto(f"{demo_url}llm-pool/")
+            card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))
+            card.locator(".verdict.bad").get_by_text("cannot connect").wait_for()
+            assert "Last failed dial" in card.locator(".failure").inner_text()
+
+
+@pytest.mark.parametrize("width", [360, 760, 1280])
+def test_a_table_need_not_be_scrolled_sideways(page: Page, demo_url: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(demo_url)
+    ask(page, "Is the water warm?")
+    page.get_by_text("first token after").wait_for()
+    shown = page.request.get(f"{demo_url}llm-pool/data/").json()
+    origin = "https://a-resource-with-a-rather-long-name.openai.azure.com:8443"
+    connection = {"origin": origin, "state": "in use", "age": 432, "streams": 3, "home": "server loop"}
+    shown["pools"][0]["connections"] = [{**connection, "worker": 4194304}]
+    shown["workers"][0]["up"] = 432
+    shown["scope"] = "machine"
+    page.route("**/events/", stream(f"data: {json.dumps(shown)}\n\n"))
+    page.goto(f"{demo_url}llm-pool/")
+    page.get_by_role("cell", name=origin).wait_for()
+    for table in page.locator(".scroll:visible").all():
+        assert table.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    for name in ("Age", "Streams", "Home", "Process"):
+        assert page.locator(f"[data-name={name}]").first.is_visible()
