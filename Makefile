@@ -15,7 +15,7 @@ BENCH := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
 # With a provider's key in the environment the demo uses the provider and needs no model.
-MODEL := $(if $(OPENAI_API_KEY)$(OPENAI_BASE_URL),,$(READY)/model)
+MODEL := $(if $(OPENAI_API_KEY)$(OPENAI_BASE_URL)$(ANTHROPIC_API_KEY),,$(READY)/model)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help

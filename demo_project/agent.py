@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from django.conf import settings
 
 from llm_pool import pools
 
@@ -46,12 +45,12 @@ async def events(alias: str) -> AsyncIterator[bytes]:
 
 async def _call_on_new_client(alias: str) -> bool:
     """Call as many projects do: a client made for the call and thrown away after it."""
-    provider = settings.LLM_POOL[alias]
+    settings = pools[alias].settings
+    params = {"max_tokens": MAX_TOKENS}
+    path, body = settings.provider.completion_request(MESSAGES, settings.model, params, stream=False)
     async with httpx.AsyncClient(timeout=60.0) as client:
         response = await client.post(
-            f"{provider['BASE_URL']}/chat/completions",
-            headers={"Authorization": f"Bearer {provider['API_KEY']}"},
-            json={"model": provider["MODEL"], "messages": MESSAGES, "max_tokens": MAX_TOKENS},
+            f"{settings.base_url}{path}", headers=settings.provider.headers(settings.key()), json=body
         )
         response.raise_for_status()
         response.json()

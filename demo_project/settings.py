@@ -7,6 +7,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from demo_project.provider import pool_settings
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = True
@@ -52,10 +54,7 @@ DEMO_ROUND_TRIP = float(os.environ.get("DEMO_ROUND_TRIP", "0"))
 DEMO_COUNTS_URL = os.environ.get("DEMO_COUNTS_URL", "")
 
 _provider: dict[str, Any] = {
-    "PROVIDER": "openai",
-    "BASE_URL": os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
-    "API_KEY": os.environ.get("OPENAI_API_KEY") or "none needed",
-    "MODEL": os.environ.get("OPENAI_MODEL") or "gpt-4o-mini",
+    **pool_settings(os.environ),
     # Few, so that some dozens of users can be seen to fill the pool and to wait.
     "LIMITS": {"max_connections": 20},
     "TIMEOUTS": {"pool": 60.0},

@@ -14,8 +14,9 @@ from django.http import StreamingHttpResponse
 
 from llm_pool.completions import Chunk, Completion
 from llm_pool.conf.observability import debugging
-from llm_pool.exceptions import LLMPoolError, PoolTimeout, StreamInterrupted
+from llm_pool.exceptions import LLMPoolError
 from llm_pool.streams import AsyncCompletionStream, CompletionStream, Stream
+from llm_pool.visitors import sentence_for
 
 __all__ = ["EventStreamResponse", "event_stream"]
 
@@ -146,15 +147,7 @@ def _error_event(error: Exception) -> bytes:
         logger.warning("a stream to the browser ended with %s: %s", name, error)
     else:
         logger.error("a stream to the browser ended with %s", name, exc_info=error)
-    return _event({"error": name, "message": str(error) if debugging() else _for_visitors(error)}, "error")
-
-
-def _for_visitors(error: Exception) -> str:
-    if isinstance(error, PoolTimeout):
-        return "Too many requests are waiting for the model. Please try again in a few seconds."
-    if isinstance(error, StreamInterrupted):
-        return "The answer broke off. Please try again."
-    return "The model gave no answer. Please try again later."
+    return _event({"error": name, "message": str(error) if debugging() else sentence_for(error)}, "error")
 
 
 def _event(data: dict[str, Any], kind: str = "") -> bytes:

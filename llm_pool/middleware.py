@@ -16,13 +16,13 @@ from django.utils.functional import LazyObject, empty
 from llm_pool.calls import RequestCalls, current_request
 from llm_pool.conf.observability import shows_timing_to_all
 from llm_pool.exceptions import PoolFull, PoolTimeout
+from llm_pool.visitors import BUSY
 
 __all__ = ["PoolMiddleware"]
 
 logger = logging.getLogger("llm_pool.requests")
 
 RETRY_AFTER = 5  # seconds
-BUSY = "Too many requests are waiting for the model. Please try again in a few seconds."
 TEMPLATE = "llm_pool/busy.html"  # a project's own takes its place
 PAGE = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">

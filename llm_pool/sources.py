@@ -32,7 +32,7 @@ class Source(Protocol):
     async def aread(self) -> bytes: ...
     def suffice(self) -> None: ...
     def leave(self) -> None: ...
-    def soon(self, function: Callable[[], None]) -> None: ...
+    def soon(self, function: Callable[[], object]) -> None: ...
     async def aleave(self) -> None: ...
 
 
@@ -73,7 +73,7 @@ class StraightSource:
         else:
             self._exchange.leave()
 
-    def soon(self, function: Callable[[], None]) -> None:
+    def soon(self, function: Callable[[], object]) -> None:
         """For finalizers: call ``function``, but not in the middle of whatever was interrupted."""
         _post(self._exchange.home, function)
 
@@ -108,7 +108,7 @@ class HTTPXSource:
         """See ``Source``."""
         await asyncio.to_thread(self.leave)
 
-    def soon(self, function: Callable[[], None]) -> None:
+    def soon(self, function: Callable[[], object]) -> None:
         """See ``StraightSource``."""
         _soon(self._response, function)
 
@@ -145,7 +145,7 @@ class AsyncHTTPXSource:
         """Close the response, whosesoever it is."""
         await self._response.aclose()
 
-    def soon(self, function: Callable[[], None]) -> None:
+    def soon(self, function: Callable[[], object]) -> None:
         """See ``StraightSource``."""
         _soon(self._response, function)
 
@@ -173,12 +173,12 @@ class HeaderView(Mapping[str, str]):
         return len(list(iter(self)))
 
 
-def _post(home: Home, function: Callable[[], None]) -> None:
+def _post(home: Home, function: Callable[[], object]) -> None:
     with contextlib.suppress(PoolClosed):  # the process is about to end
         home.post(function)
 
 
-def _soon(response: httpx.Response, function: Callable[[], None]) -> None:
+def _soon(response: httpx.Response, function: Callable[[], object]) -> None:
     """A response that is not our own transport's, but a mock's, has no home to go to."""
     body = _body(response)
     if body is None:

@@ -19,8 +19,10 @@ from demo_project import settings as demo_settings
 from demo_project.counting import Counts, counting, told
 from demo_project.forms import MAX_BYTES, BadInput, read_distance, read_messages
 from demo_project.listening import listening
+from demo_project.provider import is_given, pool_settings
 from demo_project.relay import relay
 from demo_project.simulated import simulated_upstream
+from llm_pool.conf import load
 from tests.scenarios.callers import until
 from tests.servers.behaviours import close, json_reply, steps
 
@@ -30,6 +32,29 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 ROUND_TRIP = 0.05  # seconds
 QUESTION = {"role": "user", "content": "Why is the sky blue?"}
+
+
+# Whom it asks.
+
+
+@pytest.mark.parametrize(
+    ("environ", "given", "chosen"),
+    [
+        ({}, False, ("openai", "none needed")),
+        ({"OPENAI_API_KEY": "a"}, True, ("openai", "a")),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, True, ("openai", "none needed")),
+        ({"ANTHROPIC_API_KEY": "b"}, True, ("anthropic", "b")),
+        ({"ANTHROPIC_API_KEY": "b", "OPENAI_API_KEY": "a"}, True, ("openai", "a")),
+    ],
+)
+def test_the_provider_whose_key_there_is_is_asked(
+    environ: dict[str, str], given: bool, chosen: tuple[str, str]
+) -> None:
+    assert is_given(environ) is given
+    settings = pool_settings(environ)
+    assert (settings["PROVIDER"], settings["API_KEY"]) == chosen
+    [pool] = load({"default": settings}, {}).values()
+    assert pool.base_url == settings["BASE_URL"]
 
 
 # What the pages may send.
