@@ -100,10 +100,10 @@ def _wrong_type(value: Any) -> str | None:
     return f"is {a(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
 
 
-def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Every value in ``body`` with the path that leads to it; a container within itself is entered once."""
     seen: set[int] = set()
-    stack: list[tuple[tuple[str | int, ...], Any]] = [((), body)]
+    stack: list[tuple[tuple[Any, ...], Any]] = [((), body)]
     while stack:
         path, value = stack.pop()
         yield path, value
@@ -119,12 +119,16 @@ def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]
         stack.extend(reversed(inside))
 
 
-def _kind(path: Sequence[str | int]) -> Callable[[str], InvalidRequest]:
+def _kind(path: Sequence[Any]) -> Callable[[str], InvalidRequest]:
     return InvalidMessages if path[:1] == ("messages",) else InvalidParameter
 
 
-def _spell(path: Sequence[str | int]) -> str:
+def _spell(path: Sequence[Any]) -> str:
     """``messages[2]["content"]``, as the caller would write it."""
     if not path:
         return "The request"
-    return str(path[0]) + "".join(f"[{json.dumps(step)}]" for step in path[1:])
+    return str(path[0]) + "".join(f"[{_step(step)}]" for step in path[1:])
+
+
+def _step(key: Any) -> str:
+    return json.dumps(key) if isinstance(key, str) else repr(key)

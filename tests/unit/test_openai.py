@@ -163,6 +163,8 @@ def test_a_body_is_compact_json_in_utf8() -> None:
         ({"messages": [{"content": ["x", b"y"]}]}, "InvalidMessages", r'\["content"\]\[1\] is a bytes'),
         ({"stop": {"a", "b"}}, "InvalidParameter", "stop is a set"),
         ({"a": {(1, 2): 3}}, "InvalidParameter", "cannot be written as JSON: keys must be"),
+        ({"a": {(b"x", 1): float("nan")}}, "InvalidParameter", r"a\[\(b'x', 1\)\] is nan"),
+        ({"a": {True: [b"x"]}}, "InvalidParameter", r"a\[True\]\[0\] is a bytes"),
     ],
 )
 def test_what_json_cannot_carry_is_refused_by_place(body: Any, kind: str, says: str) -> None:
