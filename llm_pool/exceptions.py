@@ -76,7 +76,7 @@ class InvalidMessages(InvalidRequest, ValueError):
 
 
 class InvalidParameter(InvalidRequest, ValueError):
-    """A parameter of the call cannot be sent: JSON cannot carry it, or the call itself decides it."""
+    """A parameter cannot be sent: JSON cannot carry it, the call itself decides it, or no API knows it."""
 
 
 class InvalidResponse(ProtocolError):

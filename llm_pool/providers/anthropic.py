@@ -12,7 +12,7 @@ from llm_pool.providers.anthropic_shapes import completion_of
 from llm_pool.providers.anthropic_stream import AnthropicStreamReader
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
 from llm_pool.providers.event_stream import MISFIT
-from llm_pool.providers.requests import as_messages, check_stream
+from llm_pool.providers.requests import as_messages, check_params
 
 __all__ = ["Anthropic"]
 
@@ -46,7 +46,7 @@ class Anthropic(Provider):
         self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
     ) -> CompletionRequest:
         """See ``Provider.completion_request``."""
-        check_stream(params, stream)
+        check_params(params, stream)
         if "max_tokens" not in params:
             raise InvalidParameter("max_tokens is missing; Anthropic's API wants it with every call.")
         body: dict[str, Any] = {"model": model} if model is not None else {}

@@ -11,7 +11,7 @@ from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
 from llm_pool.providers.event_stream import MISFIT
 from llm_pool.providers.openai_shapes import text_of, tool_call_of, usage_of
 from llm_pool.providers.openai_stream import OpenAIStreamReader
-from llm_pool.providers.requests import as_messages, check_stream
+from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.wording import a
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class OpenAI(Provider):
         self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
     ) -> CompletionRequest:
         """See ``Provider.completion_request``. A stream asks for its usage, unless it is told how."""
-        check_stream(params, stream)
+        check_params(params, stream)
         body: dict[str, Any] = {"model": model} if model is not None else {}
         body["messages"] = as_messages(messages)
         body.update(params)

@@ -10,9 +10,17 @@ from typing import Any
 from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest
 from llm_pool.wording import a
 
-__all__ = ["as_messages", "check_stream", "encode"]
+__all__ = ["as_messages", "check_params", "encode"]
 
 _DEEPEST = 100  # levels that are searched for a fault: each path costs as much as it is long
+
+_OPTIONS = {
+    "timeout": "set TIMEOUTS in the pool's settings, or call request(..., timeout=...)",
+    "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
+    "extra_headers": "set HEADERS in the pool's settings, or call request(..., headers=...)",
+    "extra_query": "call request(..., params=...)",
+    "extra_body": "give its fields to the call itself, as parameters of their own",
+}
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -45,13 +53,16 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
     return list(messages)
 
 
-def check_stream(params: Mapping[str, Any], stream: bool) -> None:
-    """Raises ``InvalidParameter`` for parameters that the call itself decides."""
+def check_params(params: Mapping[str, Any], stream: bool) -> None:
+    """Raises ``InvalidParameter`` for what the call itself decides, and for what is no field of its body."""
     if "messages" in params:
         raise InvalidParameter("messages is given twice; give it as the first argument only.")
     if "stream" in params and params["stream"] is not stream:
         other = "complete() or acomplete()" if stream else "stream() or astream()"
         raise InvalidParameter(f"stream={params['stream']!r} contradicts the call; use {other} instead.")
+    for name, instead in _OPTIONS.items():
+        if name in params:
+            raise InvalidParameter(f"{name} is an option of the provider's SDK, not of this call; {instead}.")
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

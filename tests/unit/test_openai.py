@@ -138,6 +138,25 @@ def test_a_parameter_that_contradicts_the_call_is_refused() -> None:
     assert openai.completion_request("Hi", "m", {"stream": True}, stream=True).body["stream"] is True
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ({"timeout": 5}, r"TIMEOUTS .* request\(\.\.\., timeout=\.\.\.\)"),
+        ({"extra_headers": {"x-a": "b"}}, "HEADERS"),
+        ({"extra_query": {"a": "b"}}, "params="),
+        ({"extra_body": {"top_k": 1}}, "as parameters of their own"),
+        ({"max_retries": 0}, "call again"),
+    ],
+)
+def test_an_option_of_the_sdks_is_refused_with_what_to_do_instead(
+    provider: str, option: dict[str, Any], instead: str
+) -> None:
+    with pytest.raises(exceptions.InvalidParameter, match=instead) as caught:
+        get_provider(provider).completion_request("Hi", "m", {"max_tokens": 9, **option}, stream=False)
+    assert str(caught.value).startswith(*option)
+
+
 def test_a_body_is_compact_json_in_utf8() -> None:
     assert openai.encode({"a": "é😀\u2028", "b": [1, None]}) == '{"a":"é😀\u2028","b":[1,null]}'.encode()
 
