@@ -602,6 +602,29 @@ def test_no_error_repeats_the_key() -> None:
         assert KEY not in str(caught.value) + repr(vars(caught.value))
 
 
+@pytest.mark.parametrize("key", [KEY, '/+/"quoted\\é😀"'])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_no_error_repeats_the_key_escaped_as_in_json(key: str, levels: int) -> None:
+    text = key
+    for _ in range(levels):
+        text = json.dumps({"message": f"bad key {text}"}).replace("/", "\\/").replace("+", "\\u002B")
+    error = failure(401, text.encode(), secrets=(key,))
+    assert "bad key ***" in str(error)
+    for shown in (str(error), repr(error.body), error.response.text):
+        assert "secret" not in shown
+        assert "quoted" not in shown
+
+
+def test_a_body_that_is_no_text_is_kept_as_it_is() -> None:
+    assert failure(500, b"\xff \xc3\xa9 key", secrets=("key",)).response.content == b"\xff \xc3\xa9 ***"
+
+
+def test_a_key_is_looked_for_in_linear_time() -> None:
+    begun = time.process_time()
+    failure(401, b"\\" * 1_000_000, secrets=("/+/+", KEY))
+    assert time.process_time() - begun < 3
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
