@@ -170,6 +170,8 @@ def mend(text: str) -> str:
 
     JSON may carry them; nothing that the text is sent on to can.
     """
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

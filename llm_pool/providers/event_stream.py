@@ -6,15 +6,15 @@ import json
 from abc import abstractmethod
 from typing import Any
 
-from llm_pool.completions import Chunk
+from llm_pool.completions import Chunk, Completion, Timing
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
 from llm_pool.providers.answers import mend
 from llm_pool.providers.base import Head, Provider, StreamReader
 from llm_pool.sse import Event, EventParser
 
-__all__ = ["MISFIT", "EventStreamReader"]
+__all__ = ["MISFIT", "EventStreamReader", "place"]
 
-MISFIT = (AttributeError, IndexError, KeyError, TypeError)
+MISFIT = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
 """What reading raises where an answer has another shape: looking before each step would cost more."""
 
 _loads = json.loads
@@ -48,6 +48,10 @@ class EventStreamReader(StreamReader):
     def _is_complete(self) -> bool:
         """Whether a body that ended without the last event had all that matters."""
 
+    @abstractmethod
+    def _whole(self, request_id: str | None, timing: Timing | None) -> Completion:
+        """The answer put together. Raises one of ``MISFIT`` where its parts make none."""
+
     @property
     def partial(self) -> str:
         """The text so far."""
@@ -74,6 +78,16 @@ class EventStreamReader(StreamReader):
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
+
+    def completion(self, timing: Timing | None = None) -> Completion:
+        """See ``StreamReader.completion``."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._whole(self._provider.request_id(self._head), timing)
+        except MISFIT:
+            what = "events that make no answer"
+        raise self._provider.invalid_response(self._head, what, "", self.partial)
 
     def interruption(self, reason: str) -> StreamInterrupted:
         """See ``StreamReader.interruption``."""
@@ -112,7 +126,7 @@ class EventStreamReader(StreamReader):
             if event.event == "error" or raw.get("error"):
                 raise self._provider.error_from_object(self._head, raw, self.partial)
             return self._chunk(raw, data)
-        except (ValueError, RecursionError):
+        except ValueError:
             what = "an event that is not JSON"
         except MISFIT:
             what = "an event of another shape"
@@ -120,6 +134,8 @@ class EventStreamReader(StreamReader):
 
     def _keep(self, text: str, data: str) -> str:
         """Add ``text``, which came in ``data``, to the whole; what of it is whole characters."""
+        if type(text) is not str:
+            raise TypeError("a text that is no str")
         if self._half or "\\u" in data:
             text = self._half + text
             self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
@@ -143,6 +159,15 @@ class EventStreamReader(StreamReader):
             pass
         what = "what is not an event stream" if self._beginning.strip() else "an empty body"
         return self._provider.invalid_response(self._head, what, self._beginning)
+
+
+def place(index: Any) -> int:
+    """``index``, by which a part of an answer is known. Raises ``TypeError`` where it is none."""
+    if isinstance(index, str) and index.isdecimal():
+        return int(index)
+    if type(index) is not int:
+        raise TypeError("an index that is no number")
+    return index
 
 
 def _is_json(data: str) -> bool:

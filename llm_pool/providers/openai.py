@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.completions import Completion, Timing
-from llm_pool.providers.answers import mend
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
 from llm_pool.providers.event_stream import MISFIT
-from llm_pool.providers.openai_shapes import text_of, tool_call_of, usage_of
+from llm_pool.providers.openai_shapes import completion_of
 from llm_pool.providers.openai_stream import OpenAIStreamReader
 from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.wording import a
@@ -56,26 +55,12 @@ class OpenAI(Provider):
         try:
             raw = json.loads(body)
         except (ValueError, RecursionError):
-            raise self.invalid_response(
-                head, "what is not JSON" if body.strip() else "an empty body", body
-            ) from None
+            what = "what is not JSON" if body.strip() else "an empty body"
+            raise self.invalid_response(head, what, body) from None
         if isinstance(raw, dict) and raw.get("error"):
             raise self.error_from_object(head, raw)
         try:
-            choice = raw["choices"][0]
-            message = choice["message"]
-            text = text_of(message.get("content"))
-            calls = message.get("tool_calls")
-            return Completion(
-                text if text.isascii() else mend(text),
-                raw.get("model"),
-                choice.get("finish_reason"),
-                tuple(tool_call_of(call) for call in calls) if calls else (),
-                usage_of(raw.get("usage")),
-                self.request_id(head),
-                timing,
-                raw,
-            )
+            return completion_of(raw, self.request_id(head), timing)
         except MISFIT:
             raise self.invalid_response(head, f"{_lack(raw)} in its JSON", body) from None
 
