@@ -61,23 +61,18 @@ class EventStreamReader(StreamReader):
         """See ``StreamReader.feed``."""
         if not self._any_event and len(self._beginning) < _HEAD_KEPT:
             self._beginning += data[:_HEAD_KEPT]
-        if self._failure is not None:
-            raise self._failure
-        return self._chunks(self._parser.feed(data))
+        chunks = self._chunks(data)
+        del data  # reports of errors show the variables of their frames, and it may repeat the key
+        return self._delivered(chunks)
 
     def end(self) -> list[Chunk]:
         """See ``StreamReader.end``."""
-        chunks: list[Chunk] = []
-        for event in self._parser.end(lenient=True):
-            if event.data == "[DONE]" or _is_json(event.data):
-                chunks += self._chunks([event])
+        chunks = self._chunks(None)
         if not self.finished:
             if not self._is_complete():
                 raise self._unfinished()
             self.finished = True
-        if self._failure is not None and not chunks:
-            raise self._failure
-        return chunks
+        return self._delivered(chunks)
 
     def completion(self, timing: Timing | None = None) -> Completion:
         """See ``StreamReader.completion``."""
@@ -100,11 +95,13 @@ class EventStreamReader(StreamReader):
             request_id=request_id,
         )
 
-    def _chunks(self, events: list[Event]) -> list[Chunk]:
-        """The chunks of ``events``. What came before an error is returned first; the error is raised next."""
+    def _chunks(self, data: bytes | None) -> list[Chunk]:
+        """The chunks that ``data``, or the end, completes. An error is kept, for ``_delivered``."""
+        if self.finished:
+            return []
         chunks: list[Chunk] = []
         try:
-            for event in events:
+            for event in self._last_events() if data is None else self._parser.feed(data):
                 if self.finished:
                     break
                 self._any_event = True
@@ -114,10 +111,18 @@ class EventStreamReader(StreamReader):
                     chunks.append(self._read(event))
         except LLMPoolError as error:
             self.finished = True
-            self._failure = error
-            if not chunks:
-                raise
+            self._failure = error.with_traceback(None)  # its frames hold what may repeat the key
         return chunks
+
+    def _delivered(self, chunks: list[Chunk]) -> list[Chunk]:
+        """``chunks``: what came before an error is returned first, and the error raised next."""
+        if self._failure is not None and not chunks:
+            raise self._failure
+        return chunks
+
+    def _last_events(self) -> list[Event]:
+        events = self._parser.end(lenient=True)
+        return [event for event in events if event.data == "[DONE]" or _is_json(event.data)]
 
     def _read(self, event: Event) -> Chunk:
         data = event.data

@@ -16,6 +16,8 @@ from llm_pool.wording import a
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llm_pool.exceptions import LLMPoolError
+
 __all__ = ["OpenAI"]
 
 
@@ -52,21 +54,28 @@ class OpenAI(Provider):
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
-        try:
-            raw = json.loads(body)
-        except (ValueError, RecursionError):
-            what = "what is not JSON" if body.strip() else "an empty body"
-            raise self.invalid_response(head, what, body) from None
-        if isinstance(raw, dict) and raw.get("error"):
-            raise self.error_from_object(head, raw)
-        try:
-            return completion_of(raw, self.request_id(head), timing)
-        except MISFIT:
-            raise self.invalid_response(head, f"{_lack(raw)} in its JSON", body) from None
+        found = self._read(head, body, timing)
+        if isinstance(found, Completion):
+            return found
+        del body  # reports of errors show the variables of their frames, and it may repeat the key
+        raise found
 
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
+
+    def _read(self, head: Head, body: bytes, timing: Timing | None) -> Completion | LLMPoolError:
+        try:
+            raw = json.loads(body)
+        except (ValueError, RecursionError):
+            what = "what is not JSON" if body.strip() else "an empty body"
+            return self.invalid_response(head, what, body)
+        if isinstance(raw, dict) and raw.get("error"):
+            return self.error_from_object(head, raw)
+        try:
+            return completion_of(raw, self.request_id(head), timing)
+        except MISFIT:
+            return self.invalid_response(head, f"{_lack(raw)} in its JSON", body)
 
 
 def _lack(raw: Any) -> str:
