@@ -28,7 +28,7 @@ JSON = {"Content-Type": "application/json", **REQUEST_ID}
 @pytest.mark.parametrize(
     ("messages", "params", "kind", "says"),
     [
-        (None, {}, exceptions.InvalidMessages, "messages is a NoneType"),
+        (None, {}, exceptions.InvalidMessages, "messages is None"),
         (b"hello", {}, exceptions.InvalidMessages, "messages is a bytes"),
         ({"role": "user", "content": "hi"}, {}, exceptions.InvalidMessages, "[message]"),
         ([], {}, exceptions.InvalidMessages, "empty"),
