@@ -76,7 +76,7 @@ class InvalidMessages(InvalidRequest, ValueError):
 
 
 class InvalidParameter(InvalidRequest, ValueError):
-    """A parameter of the call cannot be sent: JSON cannot carry it, or the call itself decides it."""
+    """A parameter cannot be sent: JSON cannot carry it, the call itself decides it, or no API knows it."""
 
 
 class InvalidResponse(ProtocolError):
@@ -172,8 +172,9 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
     def response(self) -> httpx.Response:
         """The answer as httpx would have given it: built on first need, from what was read of it."""
         if self._response is None:
+            headers = [(_as_sent(name), _as_sent(value)) for name, value in self._headers]
             self._response = httpx.Response(
-                self.status_code, headers=self._headers, content=self._content, request=self._request
+                self.status_code, headers=headers, content=self._content, request=self._request
             )
         return self._response
 
@@ -184,6 +185,14 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
 
 # They tell how the body came over the wire; the one that is kept is decoded and whole.
 _FRAMING = {"content-encoding", "content-length", "transfer-encoding"}
+
+
+def _as_sent(text: str) -> bytes:
+    """A header's name or value in bytes: httpx would take a str for ASCII."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")  # httpx has guessed UTF-8, and will again
 
 
 def _rebuild(kind: type[APIError], args: tuple[Any, ...]) -> APIError:

@@ -7,7 +7,9 @@ import math
 import re
 import time
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
@@ -29,6 +31,7 @@ __all__ = [
 MAX_BODY = 64 * 1024  # bytes of an error's body that are kept
 _SHOWN = 300  # characters of it that a message shows
 _STARS = "***"
+_NEVER_ESCAPED = frozenset(ascii_letters + digits + "-_")
 
 
 class Source(NamedTuple):
@@ -127,7 +130,7 @@ def _number(value: str | None) -> float | None:
 
 
 def redact(value: Any, secrets: Iterable[str]) -> Any:
-    """``value`` with stars wherever it repeats one of the ``secrets``."""
+    """``value`` with stars wherever it repeats one of the ``secrets``, escaped as in JSON or not."""
     try:
         for secret in secrets:
             value = _redacted(value, secret)
@@ -138,7 +141,8 @@ def redact(value: Any, secrets: Iterable[str]) -> Any:
 
 def _redacted(value: Any, secret: str) -> Any:
     if isinstance(value, str):
-        return value.replace(secret, _STARS)
+        value = value.replace(secret, _STARS)
+        return _escaped(secret).sub(_STARS, value) if "\\" in value else value
     if isinstance(value, list):
         return [_redacted(item, secret) for item in value]
     if isinstance(value, dict):
@@ -146,18 +150,34 @@ def _redacted(value: Any, secret: str) -> Any:
     return value
 
 
+@lru_cache(maxsize=32)
+def _escaped(secret: str) -> re.Pattern[str]:
+    """``secret`` with any of its signs escaped, up to three times over: there is JSON in strings of JSON.
+
+    What nobody escapes is taken as it stands: that, and the bound, make for a fast search.
+    """
+    return re.compile("".join(c if c in _NEVER_ESCAPED else _either(c) for c in secret))
+
+
+def _either(sign: str) -> str:
+    units = sign.encode("utf-16-be").hex(" ", 2).split()
+    code = "".join(rf"\\{{1,7}}(?i:u{unit})" for unit in units)
+    return rf"(?:\\{{0,7}}{re.escape(sign)}|{code})"
+
+
 def mend(text: str) -> str:
     """``text`` with halves of surrogate pairs joined, and what is left alone replaced by U+FFFD.
 
     JSON may carry them; nothing that the text is sent on to can.
     """
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _redact_bytes(content: bytes, secrets: Iterable[str]) -> bytes:
-    for secret in secrets:
-        content = content.replace(secret.encode(), _STARS.encode())
-    return content
+    text: str = redact(content.decode("utf-8", "surrogateescape"), secrets)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _parsed(content: bytes) -> Any:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_pool.completions import Completion, Timing
-from llm_pool.exceptions import InvalidParameter
+from llm_pool.exceptions import InvalidParameter, LLMPoolError
 from llm_pool.providers.anthropic_shapes import completion_of
 from llm_pool.providers.anthropic_stream import AnthropicStreamReader
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
 from llm_pool.providers.event_stream import MISFIT
-from llm_pool.providers.requests import as_messages, check_stream
+from llm_pool.providers.requests import as_messages, check_params
 
 __all__ = ["Anthropic"]
 
@@ -46,7 +46,7 @@ class Anthropic(Provider):
         self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
     ) -> CompletionRequest:
         """See ``Provider.completion_request``."""
-        check_stream(params, stream)
+        check_params(params, stream)
         if "max_tokens" not in params:
             raise InvalidParameter("max_tokens is missing; Anthropic's API wants it with every call.")
         body: dict[str, Any] = {"model": model} if model is not None else {}
@@ -58,18 +58,25 @@ class Anthropic(Provider):
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
-        try:
-            raw = json.loads(body)
-        except (ValueError, RecursionError):
-            what = "what is not JSON" if body.strip() else "an empty body"
-            raise self.invalid_response(head, what, body) from None
-        if isinstance(raw, dict) and raw.get("error"):
-            raise self.error_from_object(head, raw)
-        try:
-            return completion_of(raw, self.request_id(head), timing)
-        except MISFIT:
-            raise self.invalid_response(head, "JSON that is no message", body) from None
+        found = self._read(head, body, timing)
+        if isinstance(found, Completion):
+            return found
+        del body  # reports of errors show the variables of their frames, and it may repeat the key
+        raise found
 
     def stream_reader(self, head: Head) -> AnthropicStreamReader:
         """See ``Provider.stream_reader``."""
         return AnthropicStreamReader(self, head)
+
+    def _read(self, head: Head, body: bytes, timing: Timing | None) -> Completion | LLMPoolError:
+        try:
+            raw = json.loads(body)
+        except (ValueError, RecursionError):
+            what = "what is not JSON" if body.strip() else "an empty body"
+            return self.invalid_response(head, what, body)
+        if isinstance(raw, dict) and raw.get("error"):
+            return self.error_from_object(head, raw)
+        try:
+            return completion_of(raw, self.request_id(head), timing)
+        except MISFIT:
+            return self.invalid_response(head, "JSON that is no message", body)

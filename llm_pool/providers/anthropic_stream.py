@@ -8,7 +8,8 @@ from typing import Any
 from llm_pool.completions import Chunk, Completion, Timing
 from llm_pool.providers.anthropic_shapes import completion_of
 from llm_pool.providers.base import Head, Provider
-from llm_pool.providers.event_stream import EventStreamReader
+from llm_pool.providers.event_stream import EventStreamReader, place
+from llm_pool.providers.merging import Merged
 from llm_pool.sse import Event
 
 __all__ = ["AnthropicStreamReader"]
@@ -19,17 +20,14 @@ class AnthropicStreamReader(EventStreamReader):
 
     def __init__(self, provider: Provider, head: Head) -> None:
         super().__init__(provider, head)
-        self._message: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
+        self._message = Merged()
+        self._blocks: dict[int, Merged] = {}
         self._stopped = False
 
-    def completion(self, timing: Timing | None = None) -> Completion:
-        """See ``StreamReader.completion``."""
-        if self._failure is not None:
-            raise self._failure
-        blocks = [_assembled(block) for _, block in sorted(self._blocks.items())]
-        raw = {**self._message, "content": blocks}
-        return completion_of(raw, self._provider.request_id(self._head), timing)
+    def _whole(self, request_id: str | None, timing: Timing | None) -> Completion:
+        blocks = [_with_input(block.whole()) for _, block in sorted(self._blocks.items())]
+        raw = {**self._message.whole(), "content": blocks}
+        return completion_of(raw, request_id, timing, self.partial)
 
     def _is_last(self, event: Event) -> bool:
         if event.event != "message_stop":
@@ -44,51 +42,49 @@ class AnthropicStreamReader(EventStreamReader):
     def _chunk(self, raw: dict[str, Any], data: str) -> Chunk:
         match raw["type"]:
             case "message_start":
-                self._message = dict(raw["message"])
+                self._message.add(raw["message"], growing=False)
             case "content_block_start":
-                self._blocks[raw["index"]] = {**raw["content_block"], "pieces": []}
-                return Chunk(self._keep(raw["content_block"].get("text") or "", data), raw)
+                return self._begin_block(raw, data)
             case "content_block_delta":
-                return self._delta(raw, data)
+                return self._add_to_block(raw, data)
             case "message_delta":
-                self._message.update(raw["delta"])
-                self._message["usage"] = {**(self._message.get("usage") or {}), **(raw.get("usage") or {})}
-                reason = raw["delta"].get("stop_reason")
-                self._stopped = self._stopped or reason is not None
-                return Chunk("", raw, reason)
+                return self._add_to_message(raw)
         return Chunk("", raw)
 
-    def _delta(self, raw: dict[str, Any], data: str) -> Chunk:
-        block, delta = self._blocks[raw["index"]], raw["delta"]
-        match delta["type"]:
-            case "text_delta":
-                block["pieces"].append(delta["text"])
-                return Chunk(self._keep(delta["text"], data), raw)
-            case "input_json_delta":
-                block["pieces"].append(delta["partial_json"])
-                return Chunk("", raw, None, [delta])
-            case "thinking_delta":
-                block["pieces"].append(delta["thinking"])
-            case "signature_delta":
-                block["signature"] = delta["signature"]
-        return Chunk("", raw)
+    def _begin_block(self, raw: dict[str, Any], data: str) -> Chunk:
+        start = raw["content_block"]
+        text = start.get("text") if start["type"] == "text" else None
+        block = self._blocks[place(raw["index"])] = Merged()
+        block.add(start)
+        return Chunk(self._keep(text or "", data), raw)
+
+    def _add_to_block(self, raw: dict[str, Any], data: str) -> Chunk:
+        block, delta = self._blocks[place(raw["index"])], raw["delta"]
+        fields = {**delta}
+        kind = fields.pop("type")
+        if kind == "citations_delta":
+            fields["citations"] = [fields.pop("citation")]
+        block.add(fields)
+        text = delta.get("text") if kind == "text_delta" else None
+        calls = [delta] if kind == "input_json_delta" else None
+        return Chunk(self._keep(text or "", data), raw, None, calls)
+
+    def _add_to_message(self, raw: dict[str, Any]) -> Chunk:
+        delta = raw["delta"]
+        fields = {**raw, **delta}  # the usage comes beside the delta
+        del fields["type"], fields["delta"]
+        self._message.add(fields, growing=False)
+        reason = delta.get("stop_reason")
+        self._stopped = self._stopped or reason is not None
+        return Chunk("", raw, reason)
 
 
-_PLACES = {"text": "text", "thinking": "thinking", "tool_use": "input", "server_tool_use": "input"}
-
-
-def _assembled(block: dict[str, Any]) -> dict[str, Any]:
-    """A content block put together from its deltas, as a call without a stream would have brought it."""
-    whole = {name: value for name, value in block.items() if name != "pieces"}
-    place = _PLACES.get(block["type"])
-    if place is None or not block["pieces"]:
-        return whole
-    text = "".join(block["pieces"])
-    if place == "input":
+def _with_input(block: dict[str, Any]) -> dict[str, Any]:
+    """A content block as a call without a stream would have brought it: with its input parsed."""
+    text = block.pop("partial_json", None)
+    if text:
         try:
-            whole[place] = json.loads(text)
-        except ValueError:
-            whole[place] = text  # cut off by max_tokens
-    else:
-        whole[place] = (block.get(place) or "") + text
-    return whole
+            block["input"] = json.loads(text)
+        except (ValueError, RecursionError):
+            block["input"] = text  # cut off by max_tokens, or as the model should not have written it
+    return block

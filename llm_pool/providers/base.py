@@ -27,6 +27,9 @@ class Head(NamedTuple):
     headers: Mapping[str, str]
     secrets: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Head {self.status_code}>"
+
 
 class CompletionRequest(NamedTuple):
     """A POST: ``path`` is relative to the pool's BASE_URL, ``body`` is still to be encoded."""

@@ -6,15 +6,15 @@ import json
 from abc import abstractmethod
 from typing import Any
 
-from llm_pool.completions import Chunk
+from llm_pool.completions import Chunk, Completion, Timing
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
 from llm_pool.providers.answers import mend
 from llm_pool.providers.base import Head, Provider, StreamReader
 from llm_pool.sse import Event, EventParser
 
-__all__ = ["MISFIT", "EventStreamReader"]
+__all__ = ["MISFIT", "EventStreamReader", "place"]
 
-MISFIT = (AttributeError, IndexError, KeyError, TypeError)
+MISFIT = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
 """What reading raises where an answer has another shape: looking before each step would cost more."""
 
 _loads = json.loads
@@ -48,6 +48,10 @@ class EventStreamReader(StreamReader):
     def _is_complete(self) -> bool:
         """Whether a body that ended without the last event had all that matters."""
 
+    @abstractmethod
+    def _whole(self, request_id: str | None, timing: Timing | None) -> Completion:
+        """The answer put together. Raises one of ``MISFIT`` where its parts make none."""
+
     @property
     def partial(self) -> str:
         """The text so far."""
@@ -57,23 +61,28 @@ class EventStreamReader(StreamReader):
         """See ``StreamReader.feed``."""
         if not self._any_event and len(self._beginning) < _HEAD_KEPT:
             self._beginning += data[:_HEAD_KEPT]
-        if self._failure is not None:
-            raise self._failure
-        return self._chunks(self._parser.feed(data))
+        chunks = self._chunks(data)
+        del data  # reports of errors show the variables of their frames, and it may repeat the key
+        return self._delivered(chunks)
 
     def end(self) -> list[Chunk]:
         """See ``StreamReader.end``."""
-        chunks: list[Chunk] = []
-        for event in self._parser.end(lenient=True):
-            if event.data == "[DONE]" or _is_json(event.data):
-                chunks += self._chunks([event])
+        chunks = self._chunks(None)
         if not self.finished:
             if not self._is_complete():
                 raise self._unfinished()
             self.finished = True
-        if self._failure is not None and not chunks:
+        return self._delivered(chunks)
+
+    def completion(self, timing: Timing | None = None) -> Completion:
+        """See ``StreamReader.completion``."""
+        if self._failure is not None:
             raise self._failure
-        return chunks
+        try:
+            return self._whole(self._provider.request_id(self._head), timing)
+        except MISFIT:
+            what = "events that make no answer"
+        raise self._provider.invalid_response(self._head, what, "", self.partial)
 
     def interruption(self, reason: str) -> StreamInterrupted:
         """See ``StreamReader.interruption``."""
@@ -86,11 +95,13 @@ class EventStreamReader(StreamReader):
             request_id=request_id,
         )
 
-    def _chunks(self, events: list[Event]) -> list[Chunk]:
-        """The chunks of ``events``. What came before an error is returned first; the error is raised next."""
+    def _chunks(self, data: bytes | None) -> list[Chunk]:
+        """The chunks that ``data``, or the end, completes. An error is kept, for ``_delivered``."""
+        if self.finished:
+            return []
         chunks: list[Chunk] = []
         try:
-            for event in events:
+            for event in self._last_events() if data is None else self._parser.feed(data):
                 if self.finished:
                     break
                 self._any_event = True
@@ -100,10 +111,18 @@ class EventStreamReader(StreamReader):
                     chunks.append(self._read(event))
         except LLMPoolError as error:
             self.finished = True
-            self._failure = error
-            if not chunks:
-                raise
+            self._failure = error.with_traceback(None)  # its frames hold what may repeat the key
         return chunks
+
+    def _delivered(self, chunks: list[Chunk]) -> list[Chunk]:
+        """``chunks``: what came before an error is returned first, and the error raised next."""
+        if self._failure is not None and not chunks:
+            raise self._failure
+        return chunks
+
+    def _last_events(self) -> list[Event]:
+        events = self._parser.end(lenient=True)
+        return [event for event in events if event.data == "[DONE]" or _is_json(event.data)]
 
     def _read(self, event: Event) -> Chunk:
         data = event.data
@@ -112,7 +131,7 @@ class EventStreamReader(StreamReader):
             if event.event == "error" or raw.get("error"):
                 raise self._provider.error_from_object(self._head, raw, self.partial)
             return self._chunk(raw, data)
-        except (ValueError, RecursionError):
+        except ValueError:
             what = "an event that is not JSON"
         except MISFIT:
             what = "an event of another shape"
@@ -120,6 +139,8 @@ class EventStreamReader(StreamReader):
 
     def _keep(self, text: str, data: str) -> str:
         """Add ``text``, which came in ``data``, to the whole; what of it is whole characters."""
+        if type(text) is not str:
+            raise TypeError("a text that is no str")
         if self._half or "\\u" in data:
             text = self._half + text
             self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
@@ -143,6 +164,15 @@ class EventStreamReader(StreamReader):
             pass
         what = "what is not an event stream" if self._beginning.strip() else "an empty body"
         return self._provider.invalid_response(self._head, what, self._beginning)
+
+
+def place(index: Any) -> int:
+    """``index``, by which a part of an answer is known. Raises ``TypeError`` where it is none."""
+    if isinstance(index, str) and index.isdecimal():
+        return int(index)
+    if type(index) is not int:
+        raise TypeError("an index that is no number")
+    return index
 
 
 def _is_json(data: str) -> bool:

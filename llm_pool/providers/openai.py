@@ -6,16 +6,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.completions import Completion, Timing
-from llm_pool.providers.answers import mend
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
 from llm_pool.providers.event_stream import MISFIT
-from llm_pool.providers.openai_shapes import text_of, tool_call_of, usage_of
+from llm_pool.providers.openai_shapes import completion_of
 from llm_pool.providers.openai_stream import OpenAIStreamReader
-from llm_pool.providers.requests import as_messages, check_stream
+from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.wording import a
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from llm_pool.exceptions import LLMPoolError
 
 __all__ = ["OpenAI"]
 
@@ -40,7 +41,7 @@ class OpenAI(Provider):
         self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
     ) -> CompletionRequest:
         """See ``Provider.completion_request``. A stream asks for its usage, unless it is told how."""
-        check_stream(params, stream)
+        check_params(params, stream)
         body: dict[str, Any] = {"model": model} if model is not None else {}
         body["messages"] = as_messages(messages)
         body.update(params)
@@ -53,35 +54,28 @@ class OpenAI(Provider):
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
-        try:
-            raw = json.loads(body)
-        except (ValueError, RecursionError):
-            raise self.invalid_response(
-                head, "what is not JSON" if body.strip() else "an empty body", body
-            ) from None
-        if isinstance(raw, dict) and raw.get("error"):
-            raise self.error_from_object(head, raw)
-        try:
-            choice = raw["choices"][0]
-            message = choice["message"]
-            text = text_of(message.get("content"))
-            calls = message.get("tool_calls")
-            return Completion(
-                text if text.isascii() else mend(text),
-                raw.get("model"),
-                choice.get("finish_reason"),
-                tuple(tool_call_of(call) for call in calls) if calls else (),
-                usage_of(raw.get("usage")),
-                self.request_id(head),
-                timing,
-                raw,
-            )
-        except MISFIT:
-            raise self.invalid_response(head, f"{_lack(raw)} in its JSON", body) from None
+        found = self._read(head, body, timing)
+        if isinstance(found, Completion):
+            return found
+        del body  # reports of errors show the variables of their frames, and it may repeat the key
+        raise found
 
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
+
+    def _read(self, head: Head, body: bytes, timing: Timing | None) -> Completion | LLMPoolError:
+        try:
+            raw = json.loads(body)
+        except (ValueError, RecursionError):
+            what = "what is not JSON" if body.strip() else "an empty body"
+            return self.invalid_response(head, what, body)
+        if isinstance(raw, dict) and raw.get("error"):
+            return self.error_from_object(head, raw)
+        try:
+            return completion_of(raw, self.request_id(head), timing)
+        except MISFIT:
+            return self.invalid_response(head, f"{_lack(raw)} in its JSON", body)
 
 
 def _lack(raw: Any) -> str:

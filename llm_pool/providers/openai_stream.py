@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from llm_pool.completions import Chunk, Completion, Timing
-from llm_pool.providers.answers import mend
 from llm_pool.providers.base import Head, Provider
-from llm_pool.providers.event_stream import EventStreamReader
-from llm_pool.providers.openai_shapes import arguments_of, text_of, tool_call_of, usage_of
+from llm_pool.providers.event_stream import EventStreamReader, place
+from llm_pool.providers.merging import Merged
+from llm_pool.providers.openai_shapes import completion_of, text_of
 from llm_pool.sse import Event
 
 __all__ = ["OpenAIStreamReader"]
@@ -18,98 +18,98 @@ __all__ = ["OpenAIStreamReader"]
 class OpenAIStreamReader(EventStreamReader):
     """Reads ``data: {...}`` events up to ``data: [DONE]``.
 
-    There are servers that leave the latter out: a finish reason and then a clean end of the body will do.
+    There are servers that leave the latter out: finish reasons and then a clean end of the body will do.
     """
 
     def __init__(self, provider: Provider, head: Head) -> None:
         super().__init__(provider, head)
-        self._any_choice = False
-        self._calls: dict[Any, dict[str, Any]] = {}
-        self._finish_reason: str | None = None
-        self._first: dict[str, Any] = {}
-        self._usage: dict[str, Any] | None = None
+        self._choices: dict[int, _Choice] = {}
+        self._beside: dict[str, Any] = {}  # what the events tell beside their choices
 
-    def completion(self, timing: Timing | None = None) -> Completion:
-        """See ``StreamReader.completion``."""
-        if self._failure is not None:
-            raise self._failure
-        text = self.partial
-        calls = [_assembled(call) for call in self._calls.values()]
-        message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
-        if calls:
-            message["tool_calls"] = calls
-        raw = {name: value for name, value in self._first.items() if name != "choices"}
-        raw["object"] = "chat.completion"
-        raw["choices"] = [{"index": 0, "message": message, "finish_reason": self._finish_reason}]
-        raw["usage"] = self._usage
-        return Completion(
-            text=text,
-            model=raw.get("model"),
-            finish_reason=self._finish_reason,
-            tool_calls=tuple(tool_call_of(call) for call in calls),
-            usage=usage_of(self._usage),
-            request_id=self._provider.request_id(self._head),
-            timing=timing,
-            raw=raw,
-        )
+    def _whole(self, request_id: str | None, timing: Timing | None) -> Completion:
+        choices = [choice.whole() for _, choice in sorted(self._choices.items())]
+        raw = {**self._beside, "object": "chat.completion", "choices": choices}
+        raw.setdefault("usage", None)
+        return completion_of(raw, request_id, timing, self.partial)
 
     def _is_last(self, event: Event) -> bool:
         if event.data != "[DONE]":
             return False
-        if not self._any_choice:
-            raise self._provider.invalid_response(
-                self._head, "a stream without choices", json.dumps(self._first)
-            )
+        if 0 not in self._choices:
+            what = "a stream without its first choice" if self._choices else "a stream without choices"
+            raise self._provider.invalid_response(self._head, what, json.dumps(self._beside))
         return True
 
     def _is_complete(self) -> bool:
-        return self._finish_reason is not None
+        return 0 in self._choices and all(choice.is_finished for choice in self._choices.values())
 
     def _chunk(self, raw: dict[str, Any], data: str) -> Chunk:
-        if not self._first:
-            self._first = raw
-        if usage := raw.get("usage"):
-            self._usage = usage
-        choices = raw.get("choices")
-        if not choices:
-            return Chunk("", raw)  # the usage at the end, or a content filter's findings at the beginning
-        self._any_choice = True
-        choice = choices[0]
-        if choice.get("index"):
-            return Chunk("", raw)  # n > 1: the text is that of the first choice
-        delta = choice.get("delta") or {}
-        text = delta.get("content") or ""
-        if type(text) is not str:
-            text = text_of(text)
-        text = self._keep(text, data)
-        if reason := choice.get("finish_reason"):
-            self._finish_reason = reason
-        calls = delta.get("tool_calls")
-        if calls:
-            self._add_calls(calls)
+        beside = self._beside
+        for name, value in raw.items():
+            if value or name not in beside:  # the last word stands, and some events know less
+                beside[name] = value
+        text, reason, calls = "", None, None
+        for part in raw.get("choices") or ():  # none with the usage at the end, or a filter's findings
+            index = part.get("index") or 0
+            choice = self._choices.get(index) or self._choice(place(index))
+            delta = choice.add(part)
+            if choice.index == 0:
+                content = delta.get("content") or ""
+                text += self._keep(content if type(content) is str else text_of(content), data)
+                reason, calls = part.get("finish_reason") or reason, delta.get("tool_calls") or calls
         return Chunk(text, raw, reason, calls)
 
-    def _add_calls(self, deltas: list[dict[str, Any]]) -> None:
-        for delta in deltas:
-            index = delta.get("index")
-            if index is None:  # some servers send whole calls, and do not count them
-                index = len(self._calls) if delta.get("id") or not self._calls else len(self._calls) - 1
-            call = self._calls.setdefault(index, {"id": None, "type": "function", "name": None, "texts": []})
-            kind = "custom" if "custom" in delta else "function"
-            part = delta.get(kind) or {}
-            if kind == "custom":
-                call["type"] = kind
-            call["id"] = delta.get("id") or call["id"]
-            call["name"] = part.get("name") or call["name"]
-            call["texts"].append(arguments_of(part))
+    def _choice(self, index: int) -> _Choice:
+        return self._choices.setdefault(index, _Choice(index))
 
 
-def _assembled(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call put together from its parts, as a call without a stream would have brought it."""
-    text = mend("".join(call["texts"]))
-    kind = call["type"]
-    return {
-        "id": call["id"],
-        "type": kind,
-        kind: {"name": call["name"], "input" if kind == "custom" else "arguments": text},
-    }
+_PLACED = frozenset({"delta", "index"})  # fields of a choice's part that are no fields of the choice
+
+
+class _Choice:
+    """One of the choices, put together from its parts as a call without a stream would have brought it."""
+
+    __slots__ = ("_calls", "_fields", "_message", "index")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self._fields = Merged(finish_reason=None)
+        self._message = Merged(role="assistant", content=None)
+        self._calls = 0
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self._fields["finish_reason"])
+
+    def add(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Add a part, and return its delta."""
+        delta: dict[str, Any] = part.get("delta") or {}
+        for name, value in part.items():
+            if value is not None and name not in _PLACED:
+                self._fields.add({name: value}, growing=False)
+        if "tool_calls" in delta:
+            calls = [self._counted(call) for call in delta["tool_calls"] or ()]
+            self._message.add({**delta, "tool_calls": calls or None})
+        else:
+            self._message.add(delta)
+        return delta
+
+    def whole(self) -> dict[str, Any]:
+        message = self._message.whole()
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [_call(call) for call in sorted(calls, key=lambda call: call["index"])]
+        return {**self._fields.whole(), "index": self.index, "message": message}
+
+    def _counted(self, call: dict[str, Any]) -> dict[str, Any]:
+        """A part of a tool call with its index: some servers send whole calls, and do not count them."""
+        index = call.get("index")
+        if index is None:
+            index = self._calls if call.get("id") or not self._calls else self._calls - 1
+        index = place(index)
+        self._calls = max(self._calls, index + 1)
+        return {**call, "index": index}
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    del call["index"]  # it counted the parts only
+    return {"id": None, "type": "custom" if "custom" in call else "function", **call}

@@ -10,9 +10,17 @@ from typing import Any
 from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest
 from llm_pool.wording import a
 
-__all__ = ["as_messages", "check_stream", "encode"]
+__all__ = ["as_messages", "check_params", "encode"]
 
 _DEEPEST = 100  # levels that are searched for a fault: each path costs as much as it is long
+
+_OPTIONS = {
+    "timeout": "set TIMEOUTS in the pool's settings, or call request(..., timeout=...)",
+    "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
+    "extra_headers": "set HEADERS in the pool's settings, or call request(..., headers=...)",
+    "extra_query": "call request(..., params=...)",
+    "extra_body": "give its fields to the call itself, as parameters of their own",
+}
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -45,13 +53,16 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
     return list(messages)
 
 
-def check_stream(params: Mapping[str, Any], stream: bool) -> None:
-    """Raises ``InvalidParameter`` for parameters that the call itself decides."""
+def check_params(params: Mapping[str, Any], stream: bool) -> None:
+    """Raises ``InvalidParameter`` for what the call itself decides, and for what is no field of its body."""
     if "messages" in params:
         raise InvalidParameter("messages is given twice; give it as the first argument only.")
     if "stream" in params and params["stream"] is not stream:
         other = "complete() or acomplete()" if stream else "stream() or astream()"
         raise InvalidParameter(f"stream={params['stream']!r} contradicts the call; use {other} instead.")
+    for name, instead in _OPTIONS.items():
+        if name in params:
+            raise InvalidParameter(f"{name} is an option of the provider's SDK, not of this call; {instead}.")
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
@@ -100,10 +111,10 @@ def _wrong_type(value: Any) -> str | None:
     return f"is {a(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
 
 
-def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Every value in ``body`` with the path that leads to it; a container within itself is entered once."""
     seen: set[int] = set()
-    stack: list[tuple[tuple[str | int, ...], Any]] = [((), body)]
+    stack: list[tuple[tuple[Any, ...], Any]] = [((), body)]
     while stack:
         path, value = stack.pop()
         yield path, value
@@ -119,12 +130,16 @@ def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]
         stack.extend(reversed(inside))
 
 
-def _kind(path: Sequence[str | int]) -> Callable[[str], InvalidRequest]:
+def _kind(path: Sequence[Any]) -> Callable[[str], InvalidRequest]:
     return InvalidMessages if path[:1] == ("messages",) else InvalidParameter
 
 
-def _spell(path: Sequence[str | int]) -> str:
+def _spell(path: Sequence[Any]) -> str:
     """``messages[2]["content"]``, as the caller would write it."""
     if not path:
         return "The request"
-    return str(path[0]) + "".join(f"[{json.dumps(step)}]" for step in path[1:])
+    return str(path[0]) + "".join(f"[{_step(step)}]" for step in path[1:])
+
+
+def _step(key: Any) -> str:
+    return json.dumps(key) if isinstance(key, str) else repr(key)

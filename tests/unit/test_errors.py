@@ -128,6 +128,15 @@ def test_a_status_error_has_a_response_as_httpx_gives_it() -> None:
     assert error.request.method == "GET"
 
 
+@pytest.mark.parametrize("value", ["requête refusée".encode("latin-1"), "拒否".encode()])
+@pytest.mark.parametrize("coding", ["latin-1", None])
+def test_headers_that_are_not_ascii_are_read_as_httpx_reads_them(value: bytes, coding: str | None) -> None:
+    received = httpx.Headers([(b"x-reason", value)])
+    text = value.decode(coding) if coding else received["x-reason"]
+    error = exceptions.BadRequest("m", status_code=400, headers={"x-reason": text})
+    assert error.response.headers["x-reason"] == received["x-reason"]
+
+
 @pytest.mark.parametrize(
     ("status", "name"),
     [

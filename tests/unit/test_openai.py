@@ -138,6 +138,25 @@ def test_a_parameter_that_contradicts_the_call_is_refused() -> None:
     assert openai.completion_request("Hi", "m", {"stream": True}, stream=True).body["stream"] is True
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ({"timeout": 5}, r"TIMEOUTS .* request\(\.\.\., timeout=\.\.\.\)"),
+        ({"extra_headers": {"x-a": "b"}}, "HEADERS"),
+        ({"extra_query": {"a": "b"}}, "params="),
+        ({"extra_body": {"top_k": 1}}, "as parameters of their own"),
+        ({"max_retries": 0}, "call again"),
+    ],
+)
+def test_an_option_of_the_sdks_is_refused_with_what_to_do_instead(
+    provider: str, option: dict[str, Any], instead: str
+) -> None:
+    with pytest.raises(exceptions.InvalidParameter, match=instead) as caught:
+        get_provider(provider).completion_request("Hi", "m", {"max_tokens": 9, **option}, stream=False)
+    assert str(caught.value).startswith(*option)
+
+
 def test_a_body_is_compact_json_in_utf8() -> None:
     assert openai.encode({"a": "é😀\u2028", "b": [1, None]}) == '{"a":"é😀\u2028","b":[1,null]}'.encode()
 
@@ -163,6 +182,8 @@ def test_a_body_is_compact_json_in_utf8() -> None:
         ({"messages": [{"content": ["x", b"y"]}]}, "InvalidMessages", r'\["content"\]\[1\] is a bytes'),
         ({"stop": {"a", "b"}}, "InvalidParameter", "stop is a set"),
         ({"a": {(1, 2): 3}}, "InvalidParameter", "cannot be written as JSON: keys must be"),
+        ({"a": {(b"x", 1): float("nan")}}, "InvalidParameter", r"a\[\(b'x', 1\)\] is nan"),
+        ({"a": {True: [b"x"]}}, "InvalidParameter", r"a\[True\]\[0\] is a bytes"),
     ],
 )
 def test_what_json_cannot_carry_is_refused_by_place(body: Any, kind: str, says: str) -> None:
@@ -579,6 +600,29 @@ def test_no_error_repeats_the_key() -> None:
         with pytest.raises(exceptions.LLMPoolError) as caught:
             read(sse(wrong), head)
         assert KEY not in str(caught.value) + repr(vars(caught.value))
+
+
+@pytest.mark.parametrize("key", [KEY, '/+/"quoted\\é😀"'])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_no_error_repeats_the_key_escaped_as_in_json(key: str, levels: int) -> None:
+    text = key
+    for _ in range(levels):
+        text = json.dumps({"message": f"bad key {text}"}).replace("/", "\\/").replace("+", "\\u002B")
+    error = failure(401, text.encode(), secrets=(key,))
+    assert "bad key ***" in str(error)
+    for shown in (str(error), repr(error.body), error.response.text):
+        assert "secret" not in shown
+        assert "quoted" not in shown
+
+
+def test_a_body_that_is_no_text_is_kept_as_it_is() -> None:
+    assert failure(500, b"\xff \xc3\xa9 key", secrets=("key",)).response.content == b"\xff \xc3\xa9 ***"
+
+
+def test_a_key_is_looked_for_in_linear_time() -> None:
+    begun = time.process_time()
+    failure(401, b"\\" * 1_000_000, secrets=("/+/+", KEY))
+    assert time.process_time() - begun < 3
 
 
 @pytest.mark.parametrize(
