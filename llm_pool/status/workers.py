@@ -5,9 +5,13 @@ Each worker holds a slot of the cache, writes there what it shows, and loses it 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import socket
+import sys
+from functools import cache
 from typing import Any
 
 from django.core.cache import BaseCache, caches
@@ -15,6 +19,7 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 
 from llm_pool.status.snapshot import TICK_SECONDS
+from llm_pool.version import __version__
 
 __all__ = ["Slot", "others", "shared_cache"]
 
@@ -69,5 +74,14 @@ class Slot:
         self._number = next(free, None)
 
 
+@cache
+def _place() -> str:
+    """This machine and project, for others may share the cache; and how a snapshot reads."""
+    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    file = getattr(sys.modules.get(settings), "__file__", None)
+    names = (socket.gethostname(), file or settings, __version__)
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
 def _key(number: int) -> str:
-    return f"llm_pool-status-{socket.gethostname().encode().hex()[:64]}-{number}"
+    return f"llm_pool-status-{_place()}-{number}"

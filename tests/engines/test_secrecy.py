@@ -8,13 +8,14 @@ from llm_pool.exceptions import LLMPoolError
 from tests.engines.conftest import HTTP1
 from tests.fixtures.reports import reported
 from tests.scenarios.callers import in_thread
-from tests.servers.behaviours import close, json_reply, reset, send, steps
+from tests.servers.behaviours import close, json_reply, reply, reset, send, steps
 
 KEY = "sk-in-no-report"
 ANSWERS = {
     "a close": steps(lambda conn: conn.read_request(), close),
     "a reset": steps(lambda conn: conn.read_request(), reset),
     "garbage": steps(lambda conn: conn.read_request(), send(b"\0\1garbage\r\n\r\n"), close),
+    "a page that repeats the key": reply(200, f"<html>{KEY}".encode(), {"Content-Type": "text/html"}),
     "a refusal that repeats the key": json_reply({"error": {"message": f"Bad key {KEY}"}}, status=401),
 }
 
