@@ -1,8 +1,9 @@
 """Every error a caller of this package can meet. All are an ``LLMPoolError``, and an httpx error too.
 
 Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
-                    ProxyFailed WriteTimeout WriteFailed InvalidRequest InvalidMessages InvalidParameter
-While it comes      ReadTimeout TotalTimeout ReadFailed ProtocolError StreamInterrupted
+                    ProxyFailed WriteTimeout WriteFailed TransportFailed
+Nothing was sent    InvalidRequest InvalidMessages InvalidParameter UnsupportedScheme
+While it comes      ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
 The answer itself   InvalidResponse APIError APIStatusError and one class for each status worth telling apart
 """
 
@@ -27,6 +28,8 @@ from llm_pool.transports.errors import (
     ReadTimeout,
     TLSFailed,
     TotalTimeout,
+    TransportFailed,
+    UnsupportedScheme,
     WriteFailed,
     WriteTimeout,
 )
@@ -43,6 +46,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectTimeout",
     "DNSFailed",
+    "EventTooLarge",
     "InvalidMessages",
     "InvalidParameter",
     "InvalidRequest",
@@ -64,11 +68,17 @@ __all__ = [
     "StreamInterrupted",
     "TLSFailed",
     "TotalTimeout",
+    "TransportFailed",
     "UnprocessableRequest",
+    "UnsupportedScheme",
     "WriteFailed",
     "WriteTimeout",
     "status_error",
 ]
+
+
+class EventTooLarge(ProtocolError):
+    """One event of a stream, or one line, is larger than is kept (32 MiB): why a stream was interrupted."""
 
 
 class InvalidMessages(InvalidRequest, ValueError):

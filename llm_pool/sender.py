@@ -60,7 +60,12 @@ class Sender:
             "base_url": settings.base_url,
             "headers": CLIENT_HEADERS,
             "auth": KeyAuth(
-                settings.base_url, settings.key, settings.akey, self._provider_headers, self._defaults()
+                settings.base_url,
+                key=settings.key,
+                akey=settings.akey,
+                headers=self._provider_headers,
+                key_headers=settings.provider.key_headers,
+                defaults=self._defaults(),
             ),
             "timeout": _httpx_timeout(settings.pool.timeouts),
         }

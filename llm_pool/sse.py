@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llm_pool.exceptions import ProtocolError
+from llm_pool.exceptions import EventTooLarge
 
-__all__ = ["MAX_EVENT_SIZE", "Event", "EventParser", "EventTooLarge"]
+__all__ = ["MAX_EVENT_SIZE", "Event", "EventParser"]
 
 MAX_EVENT_SIZE = 32 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
-
-
-class EventTooLarge(ProtocolError):
-    """One event of a stream, or one line, is larger than the parser may keep."""
 
 
 class Event(NamedTuple):

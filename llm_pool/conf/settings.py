@@ -34,6 +34,8 @@ from llm_pool.wording import a
 
 __all__ = ["PoolSettings", "Secret", "load", "problems", "survey"]
 
+SHORTEST_SECRET = 4  # letters: less is for a server that wants no key, and hidden it would spoil all text
+
 
 class Secret:
     """An API key, or a callable that fetches one. No repr shows it."""
@@ -118,7 +120,7 @@ class PoolSettings:
     def secrets(self, key: str | None) -> tuple[str, ...]:
         """What no output may repeat of a call with this API key: that key, and those in HEADERS."""
         own = [Hidden(self.headers[name].rpartition(" ")[2]) for name in self.key_headers]
-        return tuple(secret for secret in (key, *own) if secret)
+        return tuple(secret for secret in (key, *own) if secret and len(secret) >= SHORTEST_SECRET)
 
     @property
     def missing_key(self) -> str:
@@ -265,7 +267,8 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
         )
     key = good.get("API_KEY")
     place = f"LLM_POOL[{reader.alias!r}]['API_KEY']"
-    if key is None:
+    headers = good.get("HEADERS") or {}
+    if key is None and not any(name.lower() in provider.key_headers for name in headers):
         place = provider.api_key_env
         key = _from_environ(reader, "API_KEY", kinds.api_key, place, environ)
     return PoolSettings(
@@ -275,7 +278,7 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
         api_key=Secret(key, place) if key else None,
         keyless=key == "",
         model=good.get("MODEL"),
-        headers=good.get("HEADERS") or {},
+        headers=headers,
         engine=good.get("ENGINE", "native"),
         pool=PoolConfig(
             limits=_read_limits(reader.section("LIMITS", '{"max_connections": 100}')),

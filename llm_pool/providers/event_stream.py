@@ -89,7 +89,7 @@ class EventStreamReader(StreamReader):
         request_id = self._provider.request_id(self._head)
         mark = f" (request {request_id})" if request_id else ""
         return StreamInterrupted(
-            f"{self._provider.name}'s stream{mark} was cut short: {reason}. "
+            f"{self._provider.name}'s stream{mark} was cut short: {reason.rstrip('.')}. "
             "What had come is in this error's partial; ask again for the rest.",
             partial=self.partial,
             request_id=request_id,

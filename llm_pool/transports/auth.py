@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 
 import httpx
 
@@ -20,30 +20,37 @@ class KeyAuth(httpx.Auth):
     def __init__(
         self,
         base_url: str,
+        *,
         key: Callable[[], str | None],
         akey: Callable[[], Awaitable[str | None]],
         headers: Callable[[str | None], Mapping[str, str]],
+        key_headers: Iterable[str],
         defaults: Mapping[str, str],
     ) -> None:
         self._origin = _origin(httpx.URL(base_url))
         self._key = key
         self._akey = akey
         self._headers = headers
+        self._key_headers = frozenset(key_headers)
         self._defaults = defaults
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """See ``httpx.Auth``."""
         if _origin(request.url) == self._origin:
-            known = request.extensions
-            self._add(request, known["llm_pool_key"] if "llm_pool_key" in known else self._key())
+            self._add(request, self._key() if self._wants_key(request) else _known(request))
         yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See ``httpx.Auth``."""
         if _origin(request.url) == self._origin:
-            known = request.extensions
-            self._add(request, known["llm_pool_key"] if "llm_pool_key" in known else await self._akey())
+            self._add(request, await self._akey() if self._wants_key(request) else _known(request))
         yield request
+
+    def _wants_key(self, request: httpx.Request) -> bool:
+        """Not one that has it, or brings one of its own: an SDK does, and the pool may have none to give."""
+        if "llm_pool_key" in request.extensions:
+            return False
+        return not any(name in request.headers for name in self._key_headers)
 
     def _add(self, request: httpx.Request, key: str | None) -> None:
         there = request.headers
@@ -54,6 +61,11 @@ class KeyAuth(httpx.Auth):
         }
         there.update(added)
         request.extensions = {**request.extensions, "llm_pool_added": tuple(added)}
+
+
+def _known(request: httpx.Request) -> str | None:
+    key: str | None = request.extensions.get("llm_pool_key")
+    return key
 
 
 class Redirects:

@@ -28,6 +28,7 @@ __all__ = [
     "ReadTimeout",
     "TLSFailed",
     "TotalTimeout",
+    "TransportFailed",
     "UnsupportedScheme",
     "WriteFailed",
     "WriteTimeout",

@@ -171,6 +171,24 @@ def test_a_requests_own_authorization_wins(
     assert answer.json()["headers"]["authorization"] == "Bearer mine"
 
 
+@pytest.mark.parametrize("kind", ["request", "arequest"])
+def test_who_brings_a_key_needs_none_of_the_pool(
+    kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer], fake_dns: Any
+) -> None:
+    """An SDK on the pool's client does."""
+    server = serve(echo)
+    fake_dns.names["llm.test"] = server.host
+    pool = configure(server, BASE_URL=f"http://llm.test:{server.port}/v1", API_KEY=None)
+    options: dict[str, Any] = {"headers": {"Authorization": "Bearer mine"}}
+    if kind == "request":
+        seen = pool.request("GET", "models", **options)
+    else:
+        seen = asyncio.run(pool.arequest("GET", "models", **options))
+    assert seen.json()["headers"]["authorization"] == "Bearer mine"
+    with pytest.raises(ImproperlyConfigured, match="no API_KEY"):
+        pool.request("GET", "models")
+
+
 def test_a_rotated_key_is_taken_up(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
     keys = iter(["first", "second", "third"])
     pool = configure(upstream, API_KEY=lambda: next(keys))

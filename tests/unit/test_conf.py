@@ -361,6 +361,21 @@ def test_a_bad_key_in_the_environment_is_told_and_not_shown() -> None:
     assert SECRET not in repr(problem)
 
 
+@pytest.mark.parametrize("header", ["Authorization", "api-key"])
+def test_the_environments_key_does_not_go_beside_one_in_the_headers(header: str) -> None:
+    """It is OpenAI's, and the server may be somebody else's."""
+    pool = one({"HEADERS": {header: "Bearer mine"}}, OPENAI_API_KEY=SECRET)
+    assert pool.key() is None
+    assert pool.secrets(None) == ("mine",)
+    given = one({"HEADERS": {header: "Bearer mine"}, "API_KEY": SECRET})
+    assert given.key() == SECRET  # who gives both wants both
+
+
+def test_what_is_no_secret_is_not_hidden() -> None:
+    assert one({"API_KEY": "x"}).secrets("x") == ()
+    assert one({"API_KEY": SECRET}).secrets(SECRET) == (SECRET,)
+
+
 def test_a_setting_that_names_no_pool_is_told() -> None:
     [problem] = problems({}, {})
     assert (problem.message, problem.id) == ("LLM_POOL names no pool.", "E001")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_pool.sse import Event, EventParser, EventTooLarge
+from llm_pool.exceptions import EventTooLarge
+from llm_pool.sse import Event, EventParser
 
 
 def reference(stream: bytes) -> list[Event]:
