@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import os
+import threading
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ from tests.fixtures.books import Holdings, abalance, balance, live_pools
 from tests.servers import Script, ScriptedServer, programs
 from tests.servers.chat import chat_completion
 from tests.servers.dns import FakeDNS
+from tests.servers.nameserver import NameServer
 from tests.servers.proxy import Proxy
 from tests.servers.tls import Certificates
 
@@ -114,6 +116,24 @@ def fake_dns() -> Iterator[FakeDNS]:
     """A name service in which nothing exists yet: ``fake_dns.names["llm.test"] = "127.0.0.1"``."""
     with FakeDNS() as dns:
         yield dns
+
+
+@pytest.fixture
+def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    """As ``fake_dns``, on a socket: the one name server that aiodns knows."""
+    import aiodns  # noqa: PLC0415
+    import pycares  # noqa: PLC0415
+
+    make = aiodns.DNSResolver
+
+    def resolver() -> aiodns.DNSResolver:
+        server.threads.append(threading.current_thread())
+        # Without the domains of /etc/resolv.conf.
+        return make([server.address], flags=pycares.ARES_FLAG_NOSEARCH, timeout=server.patience)
+
+    with NameServer() as server:
+        monkeypatch.setattr(aiodns, "DNSResolver", resolver)
+        yield server
 
 
 @pytest.fixture(scope="session")
