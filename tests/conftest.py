@@ -17,6 +17,7 @@ from tests.fixtures.books import Holdings, abalance, balance, live_pools
 from tests.servers import Script, ScriptedServer, programs
 from tests.servers.chat import chat_completion
 from tests.servers.dns import FakeDNS
+from tests.servers.echoes import echo
 from tests.servers.nameserver import NameServer
 from tests.servers.proxy import Proxy
 from tests.servers.tls import Certificates
@@ -167,6 +168,13 @@ def start_nghttpd(tmp_path: Path) -> Iterator[Callable[..., programs.Nghttpd]]:
 def start_haproxy(tmp_path: Path) -> Iterator[Callable[..., programs.Haproxy]]:
     """``start_haproxy(backend_port, certificate=...)``; skips where there is no haproxy, but fails in CI."""
     yield from _starter(programs.haproxy, tmp_path / "haproxy")
+
+
+@pytest.fixture
+def start_echo(tmp_path: Path, certificates: Certificates) -> Iterator[Callable[[str], int]]:
+    """``start_echo("node")``: the port of a server of ECHOES; skips where there is none, but fails in CI."""
+    files = certificates.good_files
+    yield from _starter(lambda directory, name: echo(directory, name, files), tmp_path / "echo")
 
 
 def _starter(
