@@ -56,6 +56,7 @@ async def test_a_failure_is_of_the_same_kind_as_the_systems(name_server, resolve
         await resolver.resolve("llm.test", 80)
     cause = caught.value.__cause__
     assert (type(cause), cause.errno) == (gaierror, number)
+    assert (cause.__traceback__, cause.__cause__.__traceback__) == (None, None)  # the cache keeps them
     assert _advice(caught.value, "dns") is (NO_RESOLVER if number == EAI_AGAIN else NO_NAME)
 
 

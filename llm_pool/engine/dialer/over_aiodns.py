@@ -25,11 +25,11 @@ NO_SUCH_NAME = {
 def look_up(host: str, port: int) -> list[AddrInfo]:
     """The addresses of ``host``. Blocks, and raises ``socket.gaierror``, as the system's resolver does."""
     try:
-        # A loop of its own, where connections have theirs: c-ares reads /etc/resolv.conf and /etc/hosts.
+        # A loop of its own, and none that connections live on: c-ares reads /etc/hosts as it asks.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             found = runner.run(_ask(host, port))
     except (aiodns.error.DNSError, pycares.AresError, RuntimeError) as error:
-        raise _as_systems(error) from error
+        raise _as_systems(error) from error.with_traceback(None)  # the cache would keep its frames
     return [
         (node.family, node.socktype, node.protocol, "", (node.addr[0].decode("ascii"), *node.addr[1:]))
         for node in found.nodes
