@@ -39,6 +39,7 @@ BEYOND: dict[str, dict[str, str]] = {
         "LIMITS.min_connections": NO_PREWARM,
         "DNS.ttl": OWN_LOOKUPS,
         "DNS.negative_ttl": OWN_LOOKUPS,
+        "DNS.resolver": OWN_LOOKUPS,
     },
     "aiohttp": {
         "LIMITS.min_connections": NO_PREWARM,
@@ -148,6 +149,8 @@ def _asks_for_nothing(pool: PoolSettings, key: str) -> bool:
     match key:
         case "HTTP2":
             return pool.pool.http2 is False
+        case "DNS.resolver":
+            return pool.pool.dns.resolver == "system"
         case "LIMITS.min_connections":
             return pool.pool.limits.min_connections == 0
         case "UDS":

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import os
+import threading
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,8 @@ from tests.fixtures.books import Holdings, abalance, balance, live_pools
 from tests.servers import Script, ScriptedServer, programs
 from tests.servers.chat import chat_completion
 from tests.servers.dns import FakeDNS
+from tests.servers.echoes import echo
+from tests.servers.nameserver import NameServer
 from tests.servers.proxy import Proxy
 from tests.servers.tls import Certificates
 
@@ -116,6 +119,24 @@ def fake_dns() -> Iterator[FakeDNS]:
         yield dns
 
 
+@pytest.fixture
+def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+    """As ``fake_dns``, on a socket: the one name server that aiodns knows."""
+    import aiodns  # noqa: PLC0415
+    import pycares  # noqa: PLC0415
+
+    make = aiodns.DNSResolver
+
+    def resolver() -> aiodns.DNSResolver:
+        server.threads.append(threading.current_thread())
+        # Without the domains of /etc/resolv.conf.
+        return make([server.address], flags=pycares.ARES_FLAG_NOSEARCH, timeout=server.patience)
+
+    with NameServer() as server:
+        monkeypatch.setattr(aiodns, "DNSResolver", resolver)
+        yield server
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """The tests' authority, and certificates good and bad."""
@@ -147,6 +168,13 @@ def start_nghttpd(tmp_path: Path) -> Iterator[Callable[..., programs.Nghttpd]]:
 def start_haproxy(tmp_path: Path) -> Iterator[Callable[..., programs.Haproxy]]:
     """``start_haproxy(backend_port, certificate=...)``; skips where there is no haproxy, but fails in CI."""
     yield from _starter(programs.haproxy, tmp_path / "haproxy")
+
+
+@pytest.fixture
+def start_echo(tmp_path: Path, certificates: Certificates) -> Iterator[Callable[[str], int]]:
+    """``start_echo("node")``: the port of a server of ECHOES; skips where there is none, but fails in CI."""
+    files = certificates.good_files
+    yield from _starter(lambda directory, name: echo(directory, name, files), tmp_path / "echo")
 
 
 def _starter(

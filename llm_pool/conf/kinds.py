@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import httpx
@@ -28,9 +29,11 @@ __all__ = [
     "is_header_value",
     "provider",
     "proxy",
+    "resolver",
 ]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_RESOLVERS = ("system", "aiodns")
 _FRAMING = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 
 
@@ -52,16 +55,9 @@ def provider(value: Any) -> Provider | None:
 
 def engine(value: Any) -> str:
     """The name of an engine that is installed."""
-    names = ", ".join(repr(name) for name in ENGINES)
-    hint = f"Give {names}, or leave it out."
-    if not isinstance(value, str):
-        raise Invalid(TYPE, f"is {a(value)}, not a string", hint)
-    if value not in ENGINES:
-        raise Invalid(VALUE, "is no engine", _nearest(value, dict.fromkeys(ENGINES)) or hint)
-    if (extra := missing_extra(value)) is not None:
-        what = f"needs the package {extra}, which is not installed"
-        raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')
-    return value
+    name = _one_of(value, ENGINES, "engine")
+    _refuse_without(missing_extra(name))
+    return name
 
 
 def http2(value: Any) -> bool | str:
@@ -70,6 +66,13 @@ def http2(value: Any) -> bool | str:
         return bool(value) if isinstance(value, bool) else str(value)
     invalid = TYPE if not isinstance(value, str) else VALUE
     raise Invalid(invalid, "says nothing about HTTP/2", 'Give True, False or "prior-knowledge".')
+
+
+def resolver(value: Any) -> str:
+    """The name of a resolver that is installed."""
+    name = _one_of(value, _RESOLVERS, "resolver")
+    _refuse_without("aiodns" if name == "aiodns" and find_spec("aiodns") is None else None)
+    return name
 
 
 def fraction(value: Any) -> float | None:
@@ -192,6 +195,22 @@ def _url(value: Any, schemes: tuple[str, ...], hint: str) -> httpx.URL:
     return url
 
 
-def _nearest(value: str, names: Mapping[str, Any]) -> str | None:
+def _one_of(value: Any, names: Iterable[str], what: str) -> str:
+    hint = f"Give {', '.join(repr(name) for name in names)}, or leave it out."
+    if not isinstance(value, str):
+        raise Invalid(TYPE, f"is {a(value)}, not a string", hint)
+    if value not in names:
+        raise Invalid(VALUE, f"is no {what}", _nearest(value, names) or hint)
+    return value
+
+
+def _refuse_without(extra: str | None) -> None:
+    """``extra``: of this distribution, yet to be installed; None where nothing is missing."""
+    if extra is not None:
+        what = f"needs the package {extra}, which is not installed"
+        raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')
+
+
+def _nearest(value: str, names: Iterable[str]) -> str | None:
     near = difflib.get_close_matches(value.lower(), names, n=1)
     return f"Did you mean {near[0]!r}?" if near else None

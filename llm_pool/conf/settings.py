@@ -239,6 +239,7 @@ _TIMEOUTS: dict[str, Kind] = {
 _DNS: dict[str, Kind] = {
     "ttl": seconds(optional=False, zero=True),
     "negative_ttl": seconds(optional=False, zero=True),
+    "resolver": kinds.resolver,
 }
 _TLS: dict[str, Kind] = {
     "verify": switch,

@@ -59,10 +59,14 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class DNS:
-    """How long the DNS cache keeps an answer (``ttl``) and a failure (``negative_ttl``), in seconds."""
+    """How long the DNS cache keeps an answer (``ttl``) and a failure (``negative_ttl``), in seconds.
+
+    ``resolver`` is who is asked beneath it; "aiodns" needs the package of that name.
+    """
 
     ttl: float = 300.0
     negative_ttl: float = 1.0
+    resolver: Literal["system", "aiodns"] = "system"
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,34 @@ async def test_an_engine_without_a_cache_asks_each_time_and_says_so(serve, confi
     await in_thread(portal.stop)
 
 
+@pytest.mark.kinds(WITH_DNS_CACHE)
+async def test_names_are_looked_up_by_aiodns(serve, play, configure, name_server):
+    """DNS.resolver: aiohttp's AsyncResolver, beneath the same cache."""
+    name_server.names["llm.test"] = "127.0.0.1"
+    server = serve(play(answer))
+    pool = configure(
+        f"http://llm.test:{server.port}",
+        DNS={"resolver": "aiodns"},
+        LIMITS={"max_keepalive_connections": 0},
+    )
+    for _ in range(2):
+        assert (await pool.arequest("GET", "/x")).status_code == 200
+    assert name_server.queries == ["llm.test"]
+    assert server.connections_accepted == 2
+
+
+@pytest.mark.kinds(["httpcore-http1"])
+async def test_an_engine_that_asks_the_system_itself_says_so(serve, configure, fake_dns, name_server):
+    """DNS.resolver under httpcore: a warning, and not a question by aiodns."""
+    fake_dns.names["llm.test"] = "127.0.0.1"
+    server = serve(json_reply())
+    pool = configure(f"http://llm.test:{server.port}", DNS={"resolver": "aiodns"})
+    assert "llm_pool.W004" in [message.id for message in check_settings()]
+    assert (await pool.arequest("GET", "/x")).status_code == 200
+    assert (fake_dns.queries, name_server.queries) == (["llm.test"], [])
+    await in_thread(portal.stop)
+
+
 # TLS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from functools import partial
 
 import pytest
 
@@ -20,6 +21,34 @@ from tests.servers.ports import unanswering_port
 one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 
 
+@pytest.fixture(params=["system", "aiodns"])
+def way(request):
+    """Who is asked beneath the cache; aiodns knows the tests' own name server only."""
+    if request.param == "aiodns":
+        request.getfixturevalue("name_server")
+    return request.param
+
+
+@pytest.fixture
+def dns(way, request):
+    """A FakeDNS or a NameServer, in which nothing exists yet."""
+    return request.getfixturevalue({"system": "fake_dns", "aiodns": "name_server"}[way])
+
+
+@pytest.fixture
+def make_resolver(way):
+    return lambda **options: Resolver(DNS(resolver=way, **options))
+
+
+@pytest.fixture
+def engine_pool(engine_pool, way):
+    return partial(engine_pool, resolver=way)
+
+
+only_system = pytest.mark.parametrize("way", ["system"], indirect=True)
+only_aiodns = pytest.mark.parametrize("way", ["aiodns"], indirect=True)
+
+
 @pytest.fixture
 async def server_loop():
     adopt_server_loop()
@@ -27,154 +56,155 @@ async def server_loop():
     release_server_loop()
 
 
-async def test_a_hundred_lookups_at_once_ask_once(fake_dns):
+async def test_a_hundred_lookups_at_once_ask_once(make_resolver, dns):
     """Scenario 47: 100 lookups at once are one query."""
-    fake_dns.names["llm.test"] = "127.0.0.1"
-    fake_dns.gate = Gate()
-    resolver = Resolver(DNS())
+    dns.names["llm.test"] = "127.0.0.1"
+    dns.gate = Gate()
+    resolver = make_resolver()
     askers = [asyncio.create_task(resolver.resolve("llm.test", 80)) for _ in range(100)]
-    await fake_dns.gate.await_reached()
-    fake_dns.gate.open()
+    await dns.gate.await_reached()
+    dns.gate.open()
     assert {rows[0][4] for rows in await asyncio.gather(*askers)} == {("127.0.0.1", 80)}
-    assert fake_dns.queries == ["llm.test"]
+    assert dns.queries == ["llm.test"]
 
 
-async def test_both_homes_share_one_query(serve, engine_pool, fake_dns, server_loop):
+async def test_both_homes_share_one_query(serve, engine_pool, dns, server_loop):
     """Scenario 47: askers on the server loop and on the portal wait for the same query."""
     server = serve(json_reply())
-    fake_dns.names["llm.test"] = "127.0.0.1"
-    fake_dns.gate = Gate()
+    dns.names["llm.test"] = "127.0.0.1"
+    dns.gate = Gate()
     pool = engine_pool()
     request = request_to(server, host="llm.test")
     here = asyncio.create_task(pool.fetch(request))
     there = asyncio.create_task(asyncio.to_thread(pool.fetch_sync, request))
     await until_pool(pool, lambda: pool.stats().dialing == 2)
-    fake_dns.gate.open()
+    dns.gate.open()
     assert [(await here).status, (await there).status] == [200, 200]
-    assert fake_dns.queries == ["llm.test"]
+    assert dns.queries == ["llm.test"]
     assert server.connections_accepted == 2
 
 
-async def test_a_caller_cancelled_in_the_lookup_leaves_the_others_their_answer(fake_dns):
+async def test_a_caller_cancelled_in_the_lookup_leaves_the_others_their_answer(make_resolver, dns):
     """Scenario 47 and 17: one asker is cancelled, its siblings are answered by the same query."""
-    fake_dns.names["llm.test"] = "127.0.0.1"
-    fake_dns.gate = Gate()
-    resolver = Resolver(DNS())
+    dns.names["llm.test"] = "127.0.0.1"
+    dns.gate = Gate()
+    resolver = make_resolver()
     askers = [asyncio.create_task(resolver.resolve("llm.test", 80)) for _ in range(3)]
-    await fake_dns.gate.await_reached()
+    await dns.gate.await_reached()
     askers[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await askers[0]
-    fake_dns.gate.open()
+    dns.gate.open()
     assert [row[4] for rows in await asyncio.gather(*askers[1:]) for row in rows] == [("127.0.0.1", 80)] * 2
-    assert fake_dns.queries == ["llm.test"]
+    assert dns.queries == ["llm.test"]
 
 
-async def test_when_all_who_asked_have_gone_the_answer_is_kept_for_the_next(fake_dns):
+async def test_when_all_who_asked_have_gone_the_answer_is_kept_for_the_next(make_resolver, dns):
     """Scenario 47: a query without askers comes to its end, and its answer is not wasted."""
-    fake_dns.names["llm.test"] = "127.0.0.1"
-    fake_dns.gate = Gate()
-    resolver = Resolver(DNS())
+    dns.names["llm.test"] = "127.0.0.1"
+    dns.gate = Gate()
+    resolver = make_resolver()
     asker = asyncio.create_task(resolver.resolve("llm.test", 80))
-    await fake_dns.gate.await_reached()
+    await dns.gate.await_reached()
     asker.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asker
     next_asker = asyncio.create_task(resolver.resolve("llm.test", 80))
-    fake_dns.gate.open()
+    dns.gate.open()
     assert (await next_asker)[0][4] == ("127.0.0.1", 80)
-    assert fake_dns.queries == ["llm.test"]
+    assert dns.queries == ["llm.test"]
 
 
-def test_a_query_that_outlives_the_loop_of_its_asker_harms_nobody(fake_dns, caplog):
+def test_a_query_that_outlives_the_loop_of_its_asker_harms_nobody(make_resolver, dns, caplog):
     """Scenario 47: the loop is gone when the answer comes."""
-    fake_dns.names["llm.test"] = "127.0.0.1"
-    fake_dns.gate = Gate()
-    resolver = Resolver(DNS())
+    dns.names["llm.test"] = "127.0.0.1"
+    dns.gate = Gate()
+    resolver = make_resolver()
 
     async def ask_briefly():
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(resolver.resolve("llm.test", 80), 0.01)
 
     asyncio.run(ask_briefly())
-    fake_dns.gate.open()
+    dns.gate.open()
     assert asyncio.run(resolver.resolve("llm.test", 80))[0][4] == ("127.0.0.1", 80)
     assert caplog.records == []
 
 
-async def test_an_answer_is_kept_for_its_ttl(fake_dns):
+async def test_an_answer_is_kept_for_its_ttl(make_resolver, dns):
     """Scenario 47: the TTL is obeyed: no second query before it, one after it."""
-    fake_dns.names["llm.test"] = "127.0.0.1"
-    lasting, brief = Resolver(DNS(ttl=60)), Resolver(DNS(ttl=0.02))
+    dns.names["llm.test"] = "127.0.0.1"
+    lasting, brief = make_resolver(ttl=60), make_resolver(ttl=0.02)
     for resolver in (lasting, brief):
         await resolver.resolve("llm.test", 80)
-    fake_dns.names["llm.test"] = "127.0.0.2"
+    dns.names["llm.test"] = "127.0.0.2"
     await asyncio.sleep(0.03)  # the TTL itself
     assert (await lasting.resolve("llm.test", 80))[0][4] == ("127.0.0.1", 80)
     assert (await brief.resolve("llm.test", 80))[0][4] == ("127.0.0.2", 80)
-    assert len(fake_dns.queries) == 3
+    assert len(dns.queries) == 3
 
 
-async def test_a_connect_that_is_refused_drops_the_entry(serve, engine_pool, fake_dns):
+async def test_a_connect_that_is_refused_drops_the_entry(serve, engine_pool, dns):
     """Scenario 47: the host has moved: the dial after the failed one asks again."""
     server = serve(one_answer)
-    fake_dns.names["llm.test"] = "127.0.0.2"  # where nobody listens on this port
+    dns.names["llm.test"] = "127.0.0.2"  # where nobody listens on this port
     pool = engine_pool(ttl=60)
     request = request_to(server, host="llm.test")
     with pytest.raises(ConnectFailed, match=r"^no connection to http://llm.test:\d+: Connection refused$"):
         await pool.fetch(request)
-    fake_dns.names["llm.test"] = "127.0.0.1"
+    dns.names["llm.test"] = "127.0.0.1"
     assert (await pool.fetch(request)).status == 200
     assert (await pool.fetch(request)).status == 200  # on a new connection, by the answer that is good
-    assert len(fake_dns.queries) == 2
+    assert len(dns.queries) == 2
     assert server.connections_accepted == 2
 
 
-async def test_a_connect_that_is_never_answered_drops_the_entry(serve, engine_pool, fake_dns):
+async def test_a_connect_that_is_never_answered_drops_the_entry(serve, engine_pool, dns):
     """Scenario 47: a connect that ends at the connect timeout has failed too."""
-    fake_dns.names["llm.test"] = "127.0.0.2"
+    dns.names["llm.test"] = "127.0.0.2"
     pool = engine_pool(ttl=60)
     with unanswering_port("127.0.0.2") as port:
         server = serve(json_reply(), port=port)
         request = request_to(server, host="llm.test", connect=0.1)
         with pytest.raises(ConnectTimeout, match=r"^no connection to http://llm.test:\d+ within 0.1 s$"):
             await pool.fetch(request)
-    fake_dns.names["llm.test"] = "127.0.0.1"
+    dns.names["llm.test"] = "127.0.0.1"
     assert (await pool.fetch(request)).status == 200
-    assert len(fake_dns.queries) == 2
+    assert len(dns.queries) == 2
 
 
-async def test_a_failure_is_kept_for_the_negative_ttl(fake_dns):
+async def test_a_failure_is_kept_for_the_negative_ttl(make_resolver, dns):
     """Scenario 47: failures are cached for ``negative_ttl``, and a failed connect does not drop them."""
-    lasting, brief = Resolver(DNS(negative_ttl=60)), Resolver(DNS(negative_ttl=0.02))
+    lasting, brief = make_resolver(negative_ttl=60), make_resolver(negative_ttl=0.02)
     for resolver in (lasting, brief):
         with pytest.raises(DNSFailed):
             await resolver.resolve("llm.test", 80)
-    fake_dns.names["llm.test"] = "127.0.0.1"
+    dns.names["llm.test"] = "127.0.0.1"
     await asyncio.sleep(0.03)  # the TTL itself
     lasting.forget("llm.test", 80)
     with pytest.raises(DNSFailed, match=r"^the name 'llm.test' has no address: Name or service not known$"):
         await lasting.resolve("llm.test", 80)
     assert await brief.resolve("llm.test", 80)
-    assert len(fake_dns.queries) == 3
+    assert len(dns.queries) == 3
 
 
-async def test_connections_spread_over_the_addresses(serve, engine_pool, fake_dns):
+async def test_connections_spread_over_the_addresses(serve, engine_pool, dns):
     """Scenario 47: addresses rotate: one after the other is the first to be tried."""
     first = serve(one_answer)
     second = serve(one_answer, host="127.0.0.2", port=first.port)
-    fake_dns.names["llm.test"] = ["127.0.0.1", "127.0.0.2"]
+    dns.names["llm.test"] = ["127.0.0.1", "127.0.0.2"]
     pool = engine_pool()
     for _ in range(6):
         await pool.fetch(request_to(first, host="llm.test"))
     assert (first.connections_accepted, second.connections_accepted) == (3, 3)
-    assert fake_dns.queries == ["llm.test"]
+    assert dns.queries == ["llm.test"]
 
 
-async def test_rotation_keeps_the_order_of_the_families(fake_dns):
+@only_system  # aiodns has an order of its own
+async def test_rotation_keeps_the_order_of_the_families(make_resolver, dns):
     """Scenario 47: each family rotates by itself; which family comes first is the system's choice."""
-    fake_dns.names["llm.test"] = ["::1", "127.0.0.1", "127.0.0.2"]
-    resolver = Resolver(DNS())
+    dns.names["llm.test"] = ["::1", "127.0.0.1", "127.0.0.2"]
+    resolver = make_resolver()
     seen = [[row[4][0] for row in await resolver.resolve("llm.test", 80)] for _ in range(3)]
     assert seen == [
         ["::1", "127.0.0.1", "127.0.0.2"],
@@ -183,57 +213,55 @@ async def test_rotation_keeps_the_order_of_the_families(fake_dns):
     ]
 
 
-async def test_rotation_goes_on_when_the_entry_is_dropped(fake_dns):
+async def test_rotation_goes_on_when_the_entry_is_dropped(make_resolver, dns):
     """Scenario 47: an address that accepts and then fails is not the first again after the next query."""
-    fake_dns.names["llm.test"] = ["127.0.0.1", "127.0.0.2"]
-    resolver = Resolver(DNS())
+    dns.names["llm.test"] = ["127.0.0.1", "127.0.0.2"]
+    resolver = make_resolver()
     first = await resolver.resolve("llm.test", 80)
     resolver.forget("llm.test", 80)
     second = await resolver.resolve("llm.test", 80)
-    assert len(fake_dns.queries) == 2
+    assert len(dns.queries) == 2
     assert first[0] != second[0]
 
 
-async def test_lookups_run_on_no_event_loop(serve, engine_pool, fake_dns, server_loop):
-    """Scenario 47: the system's resolver blocks a thread of its own, on both homes."""
+async def test_lookups_run_on_no_event_loop(serve, engine_pool, dns, server_loop):
+    """Scenario 47: a look-up has a thread of its own, on both homes."""
     server = serve(json_reply())
-    fake_dns.names.update({"here.test": "127.0.0.1", "there.test": "127.0.0.1"})
+    dns.names.update({"here.test": "127.0.0.1", "there.test": "127.0.0.1"})
     pool = engine_pool()
     await pool.fetch(request_to(server, host="here.test"))
     await asyncio.to_thread(pool.fetch_sync, request_to(server, host="there.test"))
     loops = {threading.current_thread().name, "llm_pool-portal"}
-    assert len(fake_dns.threads) == 2
-    assert not loops & {thread.name for thread in fake_dns.threads}
+    assert len(dns.threads) == 2
+    assert not loops & {thread.name for thread in dns.threads}
 
 
-async def test_a_lookup_that_hangs_ends_at_the_connect_timeout_and_holds_up_no_other(
-    serve, engine_pool, fake_dns
-):
+async def test_a_lookup_that_hangs_ends_at_the_connect_timeout_and_holds_up_no_other(serve, engine_pool, dns):
     """Scenario 47: one name's server is down; others are looked up meanwhile."""
     server = serve(json_reply())
-    fake_dns.names.update({"slow.test": "127.0.0.1", "fast.test": "127.0.0.1"})
-    fake_dns.gate = Gate()
+    dns.names.update({"slow.test": "127.0.0.1", "fast.test": "127.0.0.1"})
+    dns.gate = Gate()
     pool = engine_pool()
     with pytest.raises(ConnectTimeout, match=r"no connection to http://slow.test:\d+ within 0.1 s"):
         await pool.fetch(request_to(server, host="slow.test", connect=0.1))
     fast = asyncio.create_task(pool.fetch(request_to(server, host="fast.test")))
-    await fake_dns.gate.await_reached(2)
-    fake_dns.gate.open()
+    await dns.gate.await_reached(2)
+    dns.gate.open()
     assert (await fast).status == 200
 
 
-async def test_closing_the_pool_in_a_lookup_leaves_nothing(serve, engine_pool, fake_dns):
+async def test_closing_the_pool_in_a_lookup_leaves_nothing(serve, engine_pool, dns):
     """Scenario 17: the dial is cancelled in DNS: its caller hears of it, and no socket is opened."""
     server = serve(json_reply())
-    fake_dns.names["llm.test"] = "127.0.0.1"
-    fake_dns.gate = Gate()
+    dns.names["llm.test"] = "127.0.0.1"
+    dns.gate = Gate()
     pool = engine_pool()
     call = asyncio.create_task(pool.fetch(request_to(server, host="llm.test")))
-    await fake_dns.gate.await_reached()
+    await dns.gate.await_reached()
     await pool.aclose()
     with pytest.raises(PoolClosed, match="pool 'test' is closed"):
         await call
-    fake_dns.gate.open()
+    dns.gate.open()
     assert server.connections_accepted == 0
     assert pool.stats().dialing == 0
 
@@ -269,51 +297,53 @@ async def test_a_host_that_is_none_is_a_dns_failure(serve, engine_pool, scheme, 
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536 + 80])
-async def test_a_port_that_is_none_is_refused(serve, engine_pool, fake_dns, port):
+async def test_a_port_that_is_none_is_refused(serve, engine_pool, dns, port):
     """Scenario 47: the system's resolver would take 65616 for 80."""
-    fake_dns.names["llm.test"] = "127.0.0.1"
+    dns.names["llm.test"] = "127.0.0.1"
     request = request_to(serve(json_reply()))
     request.origin = request.origin._replace(host="llm.test", port=port)
     with pytest.raises(DNSFailed, match="is no port"):
         await engine_pool().fetch(request)
-    assert fake_dns.queries == []
+    assert dns.queries == []
 
 
 @pytest.mark.parametrize("host", ["xn--bcher-kva.test", "llm.test.", "LLM.test", "_llm.test"])
-async def test_names_go_to_the_resolver_as_they_are(serve, engine_pool, fake_dns, host):
-    """Scenario 47: IDNA names in their ASCII form, and names with the root's dot."""
+async def test_names_go_to_the_resolver_as_they_are(serve, engine_pool, dns, way, host):
+    """Scenario 47: IDNA names in their ASCII form, and names with the root's dot, which no query has."""
     server = serve(json_reply())
-    fake_dns.names[host] = "127.0.0.1"
+    asked = host.removesuffix(".") if way == "aiodns" else host
+    dns.names[asked] = "127.0.0.1"
     assert (await engine_pool().fetch(request_to(server, host=host))).status == 200
-    assert fake_dns.queries == [host]
+    assert dns.queries == [asked]
 
 
-async def test_an_ipv6_literal_needs_no_query(serve, engine_pool, fake_dns):
+async def test_an_ipv6_literal_needs_no_query(serve, engine_pool, dns):
     """Scenario 47: addresses are taken as they are."""
     server = serve(json_reply(), host="::1")
     assert (await engine_pool().fetch(request_to(server))).status == 200
-    assert fake_dns.queries == []
+    assert dns.queries == []
 
 
-async def test_an_ipv6_zone_is_the_interface():
+async def test_an_ipv6_zone_is_the_interface(make_resolver):
     """Scenario 47: a link-local address is of use only with its zone."""
     index = socket.if_nametoindex("lo")
-    assert (await Resolver(DNS()).resolve("fe80::1%lo", 80))[0][4] == ("fe80::1", 80, 0, index)
-    assert (await Resolver(DNS()).resolve(f"fe80::1%{index}", 80))[0][4] == ("fe80::1", 80, 0, index)
+    assert (await make_resolver().resolve("fe80::1%lo", 80))[0][4] == ("fe80::1", 80, 0, index)
+    assert (await make_resolver().resolve(f"fe80::1%{index}", 80))[0][4] == ("fe80::1", 80, 0, index)
 
 
-async def test_the_cache_is_bounded(fake_dns):
+@only_system
+async def test_the_cache_is_bounded(make_resolver, dns):
     """Scenario 47: a caller that makes up names does not fill the memory."""
-    resolver = Resolver(DNS())
-    fake_dns.names.update({f"{number}.test": "127.0.0.1" for number in range(MAX_NAMES + 1)})
-    for name in fake_dns.names:
+    resolver = make_resolver()
+    dns.names.update({f"{number}.test": "127.0.0.1" for number in range(MAX_NAMES + 1)})
+    for name in dns.names:
         await resolver.resolve(name, 80)
     await resolver.resolve(f"{MAX_NAMES}.test", 80)
-    assert len(fake_dns.queries) == MAX_NAMES + 1
+    assert len(dns.queries) == MAX_NAMES + 1
     assert len(resolver._names) == MAX_NAMES
 
 
-async def test_a_failed_lookup_is_the_last_dial_failure(engine_pool, fake_dns, serve):
+async def test_a_failed_lookup_is_the_last_dial_failure(engine_pool, dns, serve):
     """Scenario 47: every caller gets an error of its own, with the cause."""
     pool = engine_pool()
     request = request_to(serve(json_reply()), host="nowhere.test")

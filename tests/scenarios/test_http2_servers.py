@@ -15,8 +15,7 @@ from llm_pool.engine.exchange import HIGH_WATER
 from tests.fixtures.engine import request_to
 from tests.scenarios.http2_calls import noise
 from tests.servers.behaviours import echo as echo_http11
-from tests.servers.echoes import ECHOES, echo
-from tests.servers.programs import ProgramMissing
+from tests.servers.echoes import ECHOES
 
 pytestmark = pytest.mark.server
 
@@ -33,26 +32,6 @@ def at(port, scheme="https"):
 @pytest.fixture
 def secure_pool(engine_pool, ca_file):
     return lambda **options: engine_pool(tls=TLS(ca_file=ca_file), **options)
-
-
-@pytest.fixture
-def start_echo(tmp_path, certificates):
-    """``start_echo(name)``: the port of a running server. Node is not a part of CI."""
-
-    def start(name):
-        try:
-            return (
-                running.append(echo(tmp_path / name, name, certificates.good_files))
-                or running[-1].__enter__()
-            )
-        except ProgramMissing as missing:
-            running.pop()
-            pytest.skip(str(missing))
-
-    running = []
-    yield start
-    for each in reversed(running):
-        each.__exit__(None, None, None)
 
 
 async def test_nginx(start_nginx, certificates, secure_pool):

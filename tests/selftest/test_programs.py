@@ -60,3 +60,13 @@ def test_a_missing_program_skips_and_fails_in_ci(start_nginx, monkeypatch):
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="nginx is not installed, and CI must have it"):
         start_nginx()
+
+
+def test_a_missing_node_skips_and_fails_in_ci(start_echo, monkeypatch):
+    monkeypatch.setattr(programs.shutil, "which", lambda *_, **__: None)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="node is not installed"):
+        start_echo("node")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="node is not installed, and CI must have it"):
+        start_echo("node")

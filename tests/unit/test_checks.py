@@ -78,11 +78,13 @@ def test_a_proxy_of_the_environment_that_cannot_be_is_told(
         ("httpcore", {}, []),
         ("httpcore", {"HTTP2": True, "LIMITS": {"max_streams_per_connection": 5}}, []),
         ("httpcore", {"DNS": {"ttl": 60, "negative_ttl": 1}}, ["['DNS']['ttl']", "['DNS']['negative_ttl']"]),
+        ("httpcore", {"DNS": {"resolver": "aiodns"}}, ["['DNS']['resolver']"]),
+        ("httpcore", {"DNS": {"resolver": "system"}}, []),
         ("httpcore", {"LIMITS": {"min_connections": 1}}, ["['LIMITS']['min_connections']"]),
         ("httpcore", {"LIMITS": {"min_connections": 0}}, []),
         ("aiohttp", {}, []),
         ("aiohttp", {"HTTP2": True}, ["['HTTP2']"]),
-        ("aiohttp", {"HTTP2": False, "DNS": {"ttl": 0}}, []),
+        ("aiohttp", {"HTTP2": False, "DNS": {"ttl": 0, "resolver": "aiodns"}}, []),
         (
             "aiohttp",
             {"LIMITS": {"min_connections": 1, "max_streams_per_connection": 5}},
@@ -109,6 +111,17 @@ def test_an_engine_that_is_not_installed_is_told_with_what_to_type(
     assert message.id == "llm_pool.E004"
     assert "needs the package aiohttp, which is not installed" in message.msg
     assert message.hint == 'Type: python -m pip install "django-llm-pool[aiohttp]"'
+
+
+def test_a_resolver_that_is_not_installed_is_told_with_what_to_type(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_pool.conf.kinds.find_spec", lambda name: None)
+    settings.LLM_POOL = {"default": {**LOCAL, "DNS": {"resolver": "aiodns"}}}
+    [message] = check_settings(app_configs=None)
+    assert message.id == "llm_pool.E004"
+    assert "['DNS']['resolver'] = 'aiodns' needs the package aiodns, which is not installed" in message.msg
+    assert message.hint == 'Type: python -m pip install "django-llm-pool[aiodns]"'
 
 
 def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> None:

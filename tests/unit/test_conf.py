@@ -65,7 +65,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
                 "max_streams_per_connection": 8,
             },
             "TIMEOUTS": {"connect": 1, "total": 30.5, "read": None},
-            "DNS": {"ttl": 0},
+            "DNS": {"ttl": 0, "resolver": "aiodns"},
             "TLS": {"ca_file": tmp_path / "ca.pem", "client_cert": ["c.pem", Path("k.pem"), "pw"]},
             "PROXY": "http://user:pw@proxy.example:3128",
         }
@@ -84,7 +84,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         ),
         timeouts=Timeouts(connect=1.0, total=30.5, read=None),
         http2="prior-knowledge",
-        dns=DNS(ttl=0.0),
+        dns=DNS(ttl=0.0, resolver="aiodns"),
         tls=TLS(ca_file=str(tmp_path / "ca.pem"), client_cert=("c.pem", "k.pem", "pw")),
         proxy="http://user:pw@proxy.example:3128",
     )
@@ -238,6 +238,9 @@ def test_no_repr_shows_a_secret() -> None:
         ({"TIMEOUTS": {"read": 0}}, "is 0, and would leave no time", "Give seconds"),
         ({"TIMEOUTS": 60}, "['TIMEOUTS'] is an int, not a dict", "Give a dict"),
         ({"DNS": {"ttl": None}}, "is None, not a number of seconds", "Give a number."),
+        ({"DNS": {"resolver": "aiodn"}}, "['resolver'] = 'aiodn' is no resolver", "Did you mean 'aiodns'?"),
+        ({"DNS": {"resolver": "8.8.8.8"}}, "is no resolver", "Give 'system', 'aiodns', or leave it out."),
+        ({"DNS": {"resolver": None}}, "is None, not a string", "Give 'system', 'aiodns', or leave it out."),
         ({"TLS": {"verify": "no"}}, "= 'no' is a str, not True or False", "Give True or False"),
         ({"TLS": {"verify": 0}}, "= 0 is an int, not True or False", "Give True or False"),
         ({"TLS": {"ca_file": ""}}, "holds nothing", "Give a string."),

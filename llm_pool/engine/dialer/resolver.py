@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from math import inf
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = ["AddrInfo", "Resolver", "check_host"]
 
 AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 Answer = list[AddrInfo] | DNSFailed
+LookUp = Callable[[str, int], list[AddrInfo]]
 
 MAX_NAMES = 1000  # names remembered; callers choose them
 HOST = re.compile(r"[!-~]+")  # the system's resolver cuts a name at a NUL
@@ -34,13 +36,14 @@ def check_host(host: str, port: int) -> None:
 
 
 class Resolver:
-    """Names to addresses, through the system's resolver, on a thread of its own and never on an event loop.
+    """Names to addresses, through the system's resolver or aiodns, on a thread and never on an event loop.
 
     Shared by all homes of a pool. Each lookup starts at the next address, so that connections spread.
     """
 
     def __init__(self, config: DNS) -> None:
         self._config = config
+        self._look_up = _way(config)
         self._lock = threading.Lock()
         self._names: dict[tuple[str, int], _Name] = {}
 
@@ -80,13 +83,22 @@ class Resolver:
         return name
 
     def _ask(self, host: str, port: int, name: _Name) -> Answer:
-        answer = _look_up(host, port)
+        answer = self._answer(host, port)
         ttl = self._config.negative_ttl if isinstance(answer, DNSFailed) else self._config.ttl
         with self._lock:
             name.query = None
             name.answer = answer
             name.expires_at = time.monotonic() + ttl
         return answer
+
+    def _answer(self, host: str, port: int) -> Answer:
+        look_up = _by_system if "%" in host else self._look_up  # a zone is a matter of this machine's
+        try:
+            return look_up(host, port)
+        except (OSError, UnicodeError) as error:  # the latter for labels that are empty or too long
+            failure = DNSFailed(f"the name {host!r} has no address: {reason(error)}")
+            failure.__cause__ = error.with_traceback(None)
+            return failure
 
 
 class _Name:
@@ -101,13 +113,16 @@ class _Name:
         self.turn = -1  # lookups so far; outlives the answer, or a bad first address would always be first
 
 
-def _look_up(host: str, port: int) -> Answer:
-    try:
-        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
-    except (OSError, UnicodeError) as error:  # the latter for labels that are empty or too long
-        failure = DNSFailed(f"the name {host!r} has no address: {reason(error)}")
-        failure.__cause__ = error.with_traceback(None)
-        return failure
+def _way(config: DNS) -> LookUp:
+    if config.resolver == "system":
+        return _by_system
+    from .over_aiodns import look_up  # noqa: PLC0415  an extra of the distribution's
+
+    return look_up
+
+
+def _by_system(host: str, port: int) -> list[AddrInfo]:
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
 
 
 def _rotated(answer: list[AddrInfo], turn: int) -> list[AddrInfo]:

@@ -1,0 +1,215 @@
+"""Names looked up by aiodns, beneath the cache that test_dns.py is about."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from operator import gt
+from pathlib import Path
+from socket import EAI_AGAIN, EAI_NONAME, gaierror
+from unittest.mock import Mock
+
+import pycares
+import pytest
+
+from llm_pool.checkup.advice import NO_NAME, NO_RESOLVER, _advice
+from llm_pool.engine.config import DNS
+from llm_pool.engine.dialer.resolver import Resolver
+from llm_pool.engine.errors import DNSFailed
+from tests.fixtures.engine import request_to
+from tests.fixtures.forks import child
+from tests.servers import Gate
+from tests.servers.behaviours import json_reply
+from tests.servers.board import PATIENCE
+from tests.servers.nameserver import NO_SUCH_NAME, REFUSED, SERVER_FAILED
+
+
+@pytest.fixture
+def resolver():
+    return Resolver(DNS(resolver="aiodns"))
+
+
+@pytest.fixture
+def pool(engine_pool):
+    return engine_pool(resolver="aiodns")
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc to count in")
+
+UNKNOWN = "Name or service not known"
+FAILURES = {
+    "no such name": (NO_SUCH_NAME, EAI_NONAME, UNKNOWN),
+    "no address": ([], EAI_NONAME, UNKNOWN),
+    "a server that fails": (SERVER_FAILED, EAI_AGAIN, "DNS server returned general failure"),
+    "a server that refuses": (REFUSED, EAI_AGAIN, "DNS server refused query"),
+}
+
+
+@pytest.mark.parametrize(("answer", "number", "words"), FAILURES.values(), ids=FAILURES.keys())
+async def test_a_failure_is_of_the_same_kind_as_the_systems(name_server, resolver, answer, number, words):
+    """Scenario 47: no such name, or nobody to say; what llmpool_check advises is for the one or the other."""
+    name_server.names["llm.test"] = answer
+    with pytest.raises(DNSFailed, match=rf"^the name 'llm.test' has no address: .*{words}\)?$") as caught:
+        await resolver.resolve("llm.test", 80)
+    cause = caught.value.__cause__
+    assert (type(cause), cause.errno) == (gaierror, number)
+    assert (cause.__traceback__, cause.__cause__.__traceback__) == (None, None)  # the cache keeps them
+    assert _advice(caught.value, "dns") is (NO_RESOLVER if number == EAI_AGAIN else NO_NAME)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("127.0.0.1:1", "Could not contact DNS servers"), (None, "Timeout while contacting DNS servers")],
+    ids=["a server that is down", "a server that is silent"],
+)
+async def test_no_answer_at_all_is_a_temporary_failure(name_server, resolver, address, words):
+    """Scenario 47: a look-up comes to an end by itself."""
+    name_server.names["llm.test"] = None
+    name_server.address = address or name_server.address
+    name_server.patience = 0.05
+    with pytest.raises(DNSFailed, match=rf"Temporary failure in name resolution \({words}\)$") as caught:
+        await resolver.resolve("llm.test", 80)
+    assert _advice(caught.value, "dns") is NO_RESOLVER
+
+
+async def test_ipv4_and_ipv6_are_asked_for_at_once(serve, name_server, pool):
+    """Scenario 47: one look-up, both families, and the call goes to where the server is."""
+    server = serve(json_reply(), host="::1")
+    name_server.names["llm.test"] = ["127.0.0.1", "::1"]
+    assert (await pool.fetch(request_to(server, host="llm.test"))).status == 200
+    assert sorted(name_server.questions) == [("llm.test", "A"), ("llm.test", "AAAA")]
+
+
+async def test_nothing_beneath_the_cache_keeps_an_answer(name_server, resolver):
+    """Scenario 47: DNS says that the address is good for an hour, and we know better."""
+    name_server.names["llm.test"] = "127.0.0.1"
+    await resolver.resolve("llm.test", 80)
+    resolver.forget("llm.test", 80)
+    name_server.names["llm.test"] = "127.0.0.2"
+    assert (await resolver.resolve("llm.test", 80))[0][4] == ("127.0.0.2", 80)
+
+
+async def test_names_of_this_machine_are_in_its_file(resolver):
+    """Scenario 47: /etc/hosts; no name server is there to be asked."""
+    assert {info[4][0] for info in await resolver.resolve("localhost", 80)} <= {"127.0.0.1", "::1"}
+
+
+async def test_a_machine_without_watches_to_spare(name_server, resolver, monkeypatch):
+    """Scenario 47: each resolver watches /etc/resolv.conf, and Linux lets a user have 128 such watches."""
+    make = pycares.Channel
+
+    def channel(**options):
+        if "sock_state_cb" not in options:
+            raise pycares.AresError("Failed to initialize c-ares channel")
+        return make(**options)
+
+    monkeypatch.setattr(pycares, "Channel", channel)
+    name_server.names["llm.test"] = "127.0.0.1"
+    assert (await resolver.resolve("llm.test", 80))[0][4] == ("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize(
+    "error", [pycares.AresError("out of memory"), RuntimeError("can't start new thread")]
+)
+async def test_a_resolver_that_cannot_be_made_is_a_temporary_failure(
+    name_server, resolver, monkeypatch, error
+):
+    """Scenario 47: an exception of another kind would be the answer to all who ask from then on."""
+    monkeypatch.setattr(pycares, "Channel", Mock(side_effect=error))
+    with pytest.raises(DNSFailed, match=rf"Temporary failure in name resolution \({error}\)$"):
+        await resolver.resolve("llm.test", 80)
+
+
+def holdings():
+    """How many files the process has open, and how many threads of any kind it has."""
+    return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
+
+
+def assert_settles_at(before):
+    """The process comes to hold no more than before. pycares tells nobody what it does."""
+    deadline = time.monotonic() + PATIENCE
+    while any(map(gt, holdings(), before)):
+        assert time.monotonic() < deadline, f"files and threads: {before}, and now {holdings()}"
+        time.sleep(0.005)
+
+
+@needs_proc
+async def test_a_lookup_leaves_nothing_behind(name_server, resolver):
+    """Scenario 47: no file and no thread, whether anybody waits for the answer or not."""
+    names = [f"{number}.test" for number in range(20)]
+    name_server.names.update(dict.fromkeys(names, "127.0.0.1"))
+    name_server.gate = Gate()
+    pycares._shutdown_manager.start()  # it lasts
+    before = holdings()
+    askers = [asyncio.create_task(resolver.resolve(name, 80)) for name in names]
+    await name_server.gate.await_reached(len(names))
+    for asker in askers[:10]:
+        asker.cancel()
+    assert all(map(gt, holdings(), before))
+    name_server.gate.open()
+    await asyncio.gather(*askers, return_exceptions=True)
+    assert_settles_at(before)
+
+
+@needs_proc
+@pytest.mark.forks
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("under_way", [False, True], ids=["after a look-up", "during one"])
+def test_the_child_of_a_fork_looks_up_for_itself_and_leaves_nothing(serve, name_server, pool, under_way):
+    """Scenario 52: pycares's thread is not in the child, which needs one, nor is the parent's question."""
+    server = serve(json_reply())
+    name_server.names.update({"llm.test": "127.0.0.1", "parent.test": "127.0.0.1"})
+    pool.fetch_sync(request_to(server, host="parent.test"))
+    resolver = Resolver(DNS(resolver="aiodns", ttl=0))
+
+    async def look_up(count):
+        return [(await resolver.resolve("llm.test", 80))[0][4][0] for _ in range(count)]
+
+    def work():
+        first = asyncio.run(look_up(1))
+        before = holdings()
+        more = asyncio.run(look_up(5))
+        assert_settles_at(before)
+        return first + more, pool.fetch_sync(request_to(server, host="llm.test")).status
+
+    gate = name_server.gate = Gate() if under_way else None
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(pool.fetch_sync, request_to(server, host="llm.test")) if gate else None
+        if gate:
+            gate.wait_reached()
+            name_server.gate = None
+        with child(work) as forked:
+            assert forked.says() == [["127.0.0.1"] * 6, 200]
+        if gate:
+            gate.open()
+            assert asking.result().status == 200
+
+
+@pytest.mark.forks
+def test_a_process_ends_in_silence_in_the_middle_of_a_lookup(name_server):
+    """Scenario 53: who asked has given up, the name server is silent, and nobody waits for it."""
+    program = f"""
+import asyncio, time
+from functools import partial
+import aiodns
+aiodns.DNSResolver = partial(aiodns.DNSResolver, [{name_server.address!r}], timeout=60)
+from llm_pool.engine.config import DNS
+from llm_pool.engine.dialer.resolver import Resolver
+
+async def main():
+    await asyncio.wait_for(Resolver(DNS(resolver="aiodns")).resolve("llm.test", 80), 0.5)
+
+try:
+    asyncio.run(main())
+except TimeoutError:
+    print("gave up")
+"""
+    name_server.names["llm.test"] = None
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "gave up\n", "")
+    assert name_server.queries == ["llm.test"]
