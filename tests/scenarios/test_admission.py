@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from llm_pool.engine.errors import ConnectFailed, PoolFull, PoolTimeout
+from llm_pool.engine.errors import ConnectFailed, PoolFull, PoolTimeout, TotalTimeout
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
@@ -209,6 +209,21 @@ async def test_the_pool_timeout_is_one_for_queue_and_dial_together(
         await waiting[0]
     assert 0.45 < time.monotonic() - began < 0.5 + AT_ONCE
     other.gate("tls").open()
+    await asyncio.gather(*in_use)
+
+
+@pytest.mark.parametrize("pool_timeout", [30.0, None])
+async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_home, serve, engine_pool, pool_timeout):
+    """The nearer deadline counts, and the message has the seconds of the settings."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    in_use = await occupy(pool, server)
+    with pytest.raises(TotalTimeout, match=r"longer than its 0\.05 s.*in use 1, .*waiting 1, max 1"):
+        await pool.fetch(request_to(server, pool=pool_timeout, total=0.05))
+    with pytest.raises(PoolTimeout, match=r"within 0\.05 s"):
+        await pool.fetch(request_to(server, pool=0.05, total=30.0))
+    assert pool.stats().pool_timeouts == 1
+    server.gate("go").open()
     await asyncio.gather(*in_use)
 
 
