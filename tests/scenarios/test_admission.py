@@ -381,6 +381,23 @@ async def test_refusals_say_what_the_pool_looks_like(each_home, serve, engine_po
     await asyncio.gather(*in_use, *waiting)
 
 
+async def test_refusals_tell_of_connections_that_are_closing(server_loop, serve, engine_pool):
+    """A server that takes its time over its goodbye keeps the others from dialing."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    server.gate("go").open()
+    await pool.fetch(request_to(server))
+    with pool._clerk._lock:
+        pool._clerk.ledger.drain(time.monotonic())  # and nobody carries out what it orders
+    stats = pool.stats()
+    assert (stats.closing, stats.connections, stats.max_connections) == (1, 0, 1)
+    with pytest.raises(PoolTimeout, match="in use 0, idle 0, dialing 0, closing 1, waiting 1, max 1"):
+        await pool.fetch(request_to(server, pool=0.05))
+    (entry,) = pool._clerk.ledger.entries()
+    entry.connection.close()
+    await until(lambda: pool.stats().closing == 0)
+
+
 async def test_refusals_of_a_pool_that_dials_say_so(each_home, serve, engine_pool, certificates):
     """Scenario 8: the figures are those of the moment."""
     server: ScriptedServer

@@ -18,10 +18,11 @@ __all__ = ["PoolStats", "Tally", "describe", "take_stats"]
 class PoolStats:
     """Gauges of now, and counters since the pool was made, in this process.
 
-    Gauges: ``connections`` are in use, idle or dialing; ``streams`` the calls that connections carry (over
-    HTTP/2 one connection carries many); ``waiting`` the callers in the queue, ``longest_wait`` the seconds
-    the first of them has waited; ``utilization`` is in use / max, 0.0 to 1.0; ``oldest_connection`` is an
-    age in seconds. Both ages are 0.0 where there is none.
+    Gauges: ``connections`` are in use, idle or dialing; those that are ``closing`` serve nobody and are not
+    among them, but each takes the place of another until it has closed. ``streams`` are the calls that
+    connections carry (over HTTP/2 one connection carries many); ``waiting`` the callers in the queue,
+    ``longest_wait`` the seconds the first of them has waited; ``utilization`` is in use / max, 0.0 to 1.0;
+    ``oldest_connection`` is an age in seconds. Both ages are 0.0 where there is none.
 
     Counters: ``requests`` asked for a connection, ``queued`` of them had to wait, ``reused`` got one that
     was there before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in
@@ -40,6 +41,7 @@ class PoolStats:
     in_use: int
     idle: int
     dialing: int
+    closing: int
     waiting: int
     streams: int
     utilization: float
@@ -177,6 +179,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         in_use=in_use,
         idle=idle,
         dialing=dialing,
+        closing=ledger.total - in_use - idle - dialing,
         waiting=ledger.waiting,
         streams=stock.streams,
         utilization=in_use / most,
@@ -208,8 +211,9 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
 
 def describe(stats: PoolStats) -> str:
     """The state of a pool in words, for the message of an error."""
+    closing = f"closing {stats.closing}, " if stats.closing else ""
     words = (
-        f"in use {stats.in_use}, idle {stats.idle}, dialing {stats.dialing}, "
+        f"in use {stats.in_use}, idle {stats.idle}, dialing {stats.dialing}, {closing}"
         f"waiting {stats.waiting}, max {stats.max_connections}"
     )
     return f"{words}; last dial failure: {stats.dial_failure}" if stats.dial_failure else words
