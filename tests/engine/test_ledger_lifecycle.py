@@ -38,6 +38,16 @@ def test_of_a_failure_the_words_are_kept_and_not_what_its_dial_had_in_hand() -> 
     assert world.ledger.last_failure == "refused"
 
 
+def test_a_failure_is_the_last_until_a_dial_to_the_same_origin_succeeds() -> None:
+    world = make()
+    world.leave(world.arrive("a", "portal"))
+    world.fail_dial()
+    serve(world, "b")
+    assert world.ledger.last_failure == "refused"
+    serve(world, "a", "server loop")
+    assert world.ledger.last_failure == ""
+
+
 def test_waiters_with_a_connection_left_to_serve_them_go_on_waiting() -> None:
     """Scenario 11: a failed dial is not their error."""
     world = make()

@@ -39,6 +39,7 @@ class Ledger:
         self.waiting = 0
         self.requests = 0
         self.last_failure = ""  # in words: the error itself would hold all that its dial had in hand
+        self._failing: Origin | None = None  # where that was
         self._jitter = jitter
         self._numbers = count(1)
 
@@ -125,6 +126,8 @@ class Ledger:
         entry = self.stock.add(lane, connection, capacity, now)
         lane.capacity = capacity or lane.capacity
         lane.trouble = None
+        if lane.origin == self._failing:
+            self.last_failure, self._failing = "", None
         if self.closed:
             self.stock.close(entry, "closed", orders)
         else:
@@ -135,7 +138,7 @@ class Ledger:
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
         """A dial failed. Waiters whom no connection is left to serve fail with its cause."""
         orders = list[Order]()
-        self.last_failure = str(error)
+        self.last_failure, self._failing = str(error), lane.origin
         self._free_dial(lane)
         if not self.closed:
             self._suspend(lane, now)

@@ -28,8 +28,9 @@ class PoolStats:
     was there before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in
     vain, ``refused`` found the queue full, ``cancelled`` were given up by their caller, ``replays`` is how
     often a request was sent again, ``leaks_suspected`` how many responses were held longer than the
-    ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the last
-    one's message. Bytes are of bodies, as they came over the wire. Tokens are what the providers told.
+    ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the message of the
+    last, until a dial to the same origin succeeds. Bytes are of bodies, as they came over the wire. Tokens
+    are what the providers told.
 
     Durations in seconds: ``wait`` for a connection, ``dial`` of a connection that came about, and from the
     start of a call ``first_byte`` of its answer, ``first_token`` of a stream, and ``total`` of an answer that
