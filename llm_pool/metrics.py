@@ -36,15 +36,19 @@ OPERATIONS = {"complete": "chat", "stream": "chat"}
 GAUGES = {
     "streams": ("http_client_active_requests", "Calls that connections carry now."),
     "dialing": ("llm_pool_dialing", "Connections that are being made now."),
+    "closing": ("llm_pool_closing", "Connections that are being closed now."),
     "waiting": ("llm_pool_waiting", "Callers that wait for a connection now."),
     "max_connections": ("llm_pool_max_connections", "Connections that there may be."),
 }
 COUNTERS = {
     "requests": ("llm_pool_requests", "Calls that asked for a connection."),
-    "queued": ("llm_pool_queued", "Calls that had to wait for one."),
+    "queued": ("llm_pool_queued", "Calls that found all connections taken."),
     "reused": ("llm_pool_reused", "Calls that got a connection that was there before."),
     "opened": ("llm_pool_connections_opened", "Connections that were made."),
-    "pool_timeouts": ("llm_pool_timeouts", "Calls that waited for a connection in vain."),
+    "pool_timeouts": (
+        "llm_pool_timeouts",
+        "Calls that waited for a connection for as long as the pool timeout, in vain.",
+    ),
     "refused": ("llm_pool_refused", "Calls that found the queue full."),
     "cancelled": ("llm_pool_cancelled", "Calls that their caller gave up."),
     "replays": ("llm_pool_replays", "Requests that were sent again."),

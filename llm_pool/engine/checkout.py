@@ -69,7 +69,6 @@ async def _wait(
 ) -> None:
     if waiter.error is not None:
         raise clerk.refusal(waiter.error)
-    clerk.tally.count("queued")
     waiter.future = home.loop.create_future()
     time_out = _pool_timed_out if pool_at < total_at else _total_timed_out
     deadline = min(pool_at, total_at)

@@ -38,6 +38,7 @@ class Ledger:
         self.growth = Growth(self.stock, expects)
         self.waiting = 0
         self.requests = 0
+        self.queued = 0  # of them, those that found all connections taken, and no room for another
         self.last_failure = ""  # in words: the error itself would hold all that its dial had in hand
         self._failing: Origin | None = None  # where that was
         self._jitter = jitter
@@ -99,10 +100,13 @@ class Ledger:
                 lane.trouble.attend()
                 self._wait_out(lane, lane.trouble, now)
         self._balance(lane, now, orders)
-        if lane.shortage and not waiter.returning and self.growth.short > self.limits.max_waiting:
-            self._dequeue(waiter)
-            self._fail(waiter, "full", orders)
-            self._balance(lane, now, orders)
+        if lane.shortage and not waiter.returning:
+            if self.growth.short > self.limits.max_waiting:
+                self._dequeue(waiter)
+                self._fail(waiter, "full", orders)
+                self._balance(lane, now, orders)
+            elif lane.full:  # otherwise it waits for an origin that cannot be reached
+                self.queued += 1
         return orders
 
     def left(self, waiter: Waiter, now: float) -> list[Order]:

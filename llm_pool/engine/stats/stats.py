@@ -24,13 +24,14 @@ class PoolStats:
     ``longest_wait`` the seconds the first of them has waited; ``utilization`` is in use / max, 0.0 to 1.0;
     ``oldest_connection`` is an age in seconds. Both ages are 0.0 where there is none.
 
-    Counters: ``requests`` asked for a connection, ``queued`` of them had to wait, ``reused`` got one that
-    was there before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in
-    vain, ``refused`` found the queue full, ``cancelled`` were given up by their caller, ``replays`` is how
-    often a request was sent again, ``leaks_suspected`` how many responses were held longer than the
-    ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the message of the
-    last, until a dial to the same origin succeeds. Bytes are of bodies, as they came over the wire. Tokens
-    are what the providers told.
+    Counters: ``requests`` asked for a connection, ``queued`` of them found all connections taken and no room
+    for another (who only waits for a dial of his own is not queued), ``reused`` got one that was there
+    before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in vain for as
+    long as the pool timeout, ``refused`` found the queue full, ``cancelled`` were given up by their caller,
+    ``replays`` is how often a request was sent again, ``leaks_suspected`` how many responses were held longer
+    than the ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the message
+    of the last, until a dial to the same origin succeeds. Bytes are of bodies, as they came over the wire.
+    Tokens are what the providers told.
 
     Durations in seconds: ``wait`` for a connection, ``dial`` of a connection that came about, and from the
     start of a call ``first_byte`` of its answer, ``first_token`` of a stream, and ``total`` of an answer that
@@ -88,7 +89,6 @@ class Tally:
         "lock",
         "output_tokens",
         "pool_timeouts",
-        "queued",
         "refused",
         "replays",
         "total",
@@ -97,7 +97,6 @@ class Tally:
 
     def __init__(self, lock: threading.Lock) -> None:
         self.lock = lock
-        self.queued = 0
         self.pool_timeouts = 0
         self.refused = 0
         self.cancelled = 0
@@ -187,7 +186,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         oldest_connection=now - oldest.opened_at if oldest is not None else 0.0,
         longest_wait=max((now - first.arrived_at for first in ledger.first_in_line()), default=0.0),
         requests=ledger.requests,
-        queued=tally.queued,
+        queued=ledger.queued,
         reused=stock.reused,
         opened=stock.opened,
         closed=dict(stock.closed_by_reason),
