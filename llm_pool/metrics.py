@@ -21,6 +21,7 @@ from llm_pool.calls import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
 from llm_pool.engine.homes import portal
 from llm_pool.engine.homes.alarm import Alarm
+from llm_pool.engine.stats.histogram import BOUNDS, Spread
 from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
 from llm_pool.engine.stats.stats import PoolStats
 
@@ -56,6 +57,11 @@ COUNTERS = {
     "bytes_sent": ("llm_pool_sent_bytes", "Bytes of request bodies."),
     "bytes_received": ("llm_pool_received_bytes", "Bytes of response bodies."),
 }
+SPREADS = {
+    "wait": ("llm_pool_wait_seconds", "How long calls waited for the connection that they got."),
+    "dial": ("llm_pool_dial_seconds", "How long it took to make a connection."),
+    "first_byte": ("llm_pool_first_byte_seconds", "From a call's start to its answer's first byte."),
+}
 
 
 class Metrics:
@@ -84,10 +90,10 @@ class Metrics:
         self._dial_failures = Counter(
             "llm_pool_dial_failures", "Connections that could not be made.", ["pool", "error_type"], **common
         )
-        self._wait = Histogram(
-            "llm_pool_wait_seconds", "How long calls waited for a connection.", ["pool"],
-            buckets=buckets, **common,
-        )  # fmt: skip
+        self._spreads = {
+            field: Histogram(name, text, ["pool"], buckets=BOUNDS, **common)  # as the engine has counted them
+            for field, (name, text) in SPREADS.items()
+        }
         self._duration = Histogram(
             "gen_ai_client_operation_duration_seconds", "How long calls took, waits included.",
             [*CALL, "error_type"], buckets=buckets, **common,
@@ -139,6 +145,9 @@ class Metrics:
         for error, count in now.dial_failures.items():
             known = before.dial_failures.get(error, 0) if before is not None else 0
             self._dial_failures.labels(name, error).inc(count - known)
+        for field, histogram in self._spreads.items():
+            known_spread = getattr(before, field) if before is not None else None
+            _add_grown(histogram.labels(name), getattr(now, field), known_spread)
 
     def _observe(self, records: list[CallRecord]) -> None:
         pool, operation = records[0].alias, records[0].operation
@@ -149,7 +158,6 @@ class Metrics:
         first_chunks = [timing.first_token for timing in timings if timing.first_token is not None]
         usages = [record.usage for record in records if record.usage is not None]
         _add(self._duration.labels(*labels, error), [timing.total for timing in timings])
-        _add(self._wait.labels(pool), [timing.queued + timing.dialing for timing in timings])
         _add(self._first_chunk.labels(*labels), first_chunks)
         _add(self._tokens.labels(*labels, "input"), [usage.input_tokens for usage in usages])
         _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
@@ -185,6 +193,15 @@ def _add(child: Any, values: Sequence[float]) -> None:
             bucket.inc(counted - below)
             below = counted
     child._sum.inc(sum(values))
+
+
+def _add_grown(child: Any, now: Spread, before: Spread | None) -> None:
+    """What has come to a histogram of the engine's, whose buckets are those of ``child``."""
+    known = before.counts if before is not None else (0,) * len(now.counts)
+    for bucket, count, counted in zip(child._buckets, now.counts, known, strict=True):
+        if count > counted:
+            bucket.inc(count - counted)
+    child._sum.inc(now.total - (before.total if before is not None else 0.0))
 
 
 def _grown(field: str, now: PoolStats, before: PoolStats | None) -> float:

@@ -228,6 +228,7 @@ class Clerk:
         self.tally.call_over(exchange.marks, whole=whole)
         if not whole and exchange.error is None:
             self.tally.count("cancelled")
+        self._spread_news()
 
     def leak_suspected(self) -> None:
         """A response has been held for too long."""
