@@ -24,6 +24,7 @@ from llm_pool.engine.homes.alarm import Alarm
 from llm_pool.engine.stats.histogram import BOUNDS, Spread
 from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
 from llm_pool.engine.stats.stats import PoolStats
+from llm_pool.registry import pools
 
 __all__ = ["MOST_MODELS", "Metrics", "install"]
 
@@ -163,10 +164,11 @@ class Metrics:
         _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
 
     def _known(self, model: str | None, error: str) -> str:
-        """The model, if it is among the first that have ever answered: there is no end of names."""
+        """The model, if it is a pool's own or among the first that have ever answered: names have no end."""
         if model is None or model in self._models:
             return model or ""
-        if error or len(self._models) >= MOST_MODELS:
+        configured = any(pool.settings.model == model for pool in pools.made())
+        if not configured and (error or len(self._models) >= MOST_MODELS):
             return OTHER
         self._models.add(model)
         return model

@@ -185,6 +185,19 @@ async def test_errors_are_told_apart(
     )
 
 
+async def test_a_pools_own_model_is_known_before_it_has_answered(
+    installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    upstream.refuse()
+    pool = configure(upstream)
+    for model in ("test-model", "another"):
+        with pytest.raises(ConnectFailed):
+            await pool.acomplete("hello", model=model)
+    counts, error = "shop_gen_ai_client_operation_duration_seconds_count", "ConnectFailed"
+    for model in ("test-model", metrics.OTHER):
+        assert installed.scrape().sum(counts, gen_ai_request_model=model, error_type=error) == 1
+
+
 def test_values_added_at_once_are_those_observed_one_by_one() -> None:
     registry, other = CollectorRegistry(), CollectorRegistry()
     batch = metrics.Histogram("h", "", buckets=(0.1, 1.0), registry=registry)
