@@ -64,14 +64,14 @@ class RequestCalls:
         return sum(record.error is not None for record in self.records)
 
     @property
-    def queued(self) -> float:
-        """Seconds that they waited for a connection, those of dialing included."""
+    def waited(self) -> float:
+        """Seconds that they were without a connection: queued, and dialing."""
         return sum(record.timing.queued + record.timing.dialing for record in self.records)
 
     @property
     def provider_seconds(self) -> float:
         """Seconds that they took beyond that. Calls made at the same time count each."""
-        return sum(record.timing.total for record in self.records) - self.queued
+        return sum(record.timing.total for record in self.records) - self.waited
 
     @property
     def input_tokens(self) -> int:
@@ -84,7 +84,7 @@ class RequestCalls:
         return sum(record.usage.output_tokens for record in self.records if record.usage is not None)
 
     def __repr__(self) -> str:
-        return f"<RequestCalls {self.calls} calls, {self.errors} errors, queued {self.queued:.3f} s>"
+        return f"<RequestCalls {self.calls} calls, {self.errors} errors, waited {self.waited:.3f} s>"
 
 
 current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
