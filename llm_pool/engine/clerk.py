@@ -109,6 +109,7 @@ class Clerk:
     def cut(self, home: Home) -> None:
         """On a home that ends: close all that lives there, at once."""
         with self._lock:
+            self.ledger.home_ends(home)
             dials = [task for task, lane in self._dials.items() if lane.home is home]
             connections = [entry.connection for entry in self.ledger.entries() if entry.lane.home is home]
         for task in dials:

@@ -314,6 +314,20 @@ def test_the_queue_forgets_those_who_returned_and_left() -> None:
     assert (list(queue), queue.first(), len(queue)) == ([waiters[1], waiters[3]], waiters[1], 2)
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_what_ends_with_its_home_was_not_lost_by_the_server(cut: bool) -> None:
+    world = make()
+    idle(world, "a", "server loop")
+    serve(world, "b", "server loop")
+    (other,) = idle(world, "a", "portal")
+    world.ledger.home_ends("server loop")
+    for connection in world.connections[:2] if cut else ():
+        world.kill(connection)
+    world.lose_home("server loop")
+    world.kill(other)
+    assert world.ledger.stock.closed_by_reason == {"shutdown": 2, "lost": 1}
+
+
 def test_a_connection_whose_home_is_lost_is_not_closed_to_make_room() -> None:
     """Scenarios 25 and 46: it was left to those who waited for it, and went with them."""
     world = make(max_connections=2)

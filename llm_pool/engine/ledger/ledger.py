@@ -203,6 +203,12 @@ class Ledger:
         self._balance(entry.lane, now, orders)
         return orders
 
+    def home_ends(self, home: Hashable) -> None:
+        """An event loop is about to end, and cuts what lives on it: nothing there is for anybody any more."""
+        for entry in self.entries():
+            if entry.lane.home == home:
+                self.stock.disqualify(entry, "shutdown")
+
     def lost_home(self, home: Hashable, error: BaseException, now: float) -> list[Order]:
         """An event loop has ended, and with it all that lived on it."""
         orders = list[Order]()
@@ -214,7 +220,7 @@ class Ledger:
             while lane.dialing:
                 self._free_dial(lane)
         for entry in lost:
-            self.stock.remove(entry, "lost")  # all, before anybody looks for one to close
+            self.stock.remove(entry, "shutdown")  # all, before anybody looks for one to close
         for entry in lost:
             self.growth.inherit(entry, now, orders)
         for lane in lanes:
