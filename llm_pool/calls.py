@@ -6,12 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from llm_pool.completions import Timing, Usage
-from llm_pool.engine.errors import PoolTimeout
+from llm_pool.completions import Timing, Usage, timing_of
+from llm_pool.engine.errors import ConnectFailed, PoolTimeout
+from llm_pool.engine.request import Marks, Principal, for_whom
 from llm_pool.engine.stats.audience import Audience
 
 if TYPE_CHECKING:
@@ -62,14 +64,14 @@ class RequestCalls:
         return sum(record.error is not None for record in self.records)
 
     @property
-    def queued(self) -> float:
-        """Seconds that they waited for a connection, those of dialing included."""
+    def waited(self) -> float:
+        """Seconds that they were without a connection: queued, and dialing."""
         return sum(record.timing.queued + record.timing.dialing for record in self.records)
 
     @property
     def provider_seconds(self) -> float:
         """Seconds that they took beyond that. Calls made at the same time count each."""
-        return sum(record.timing.total for record in self.records) - self.queued
+        return sum(record.timing.total for record in self.records) - self.waited
 
     @property
     def input_tokens(self) -> int:
@@ -82,7 +84,7 @@ class RequestCalls:
         return sum(record.usage.output_tokens for record in self.records if record.usage is not None)
 
     def __repr__(self) -> str:
-        return f"<RequestCalls {self.calls} calls, {self.errors} errors, queued {self.queued:.3f} s>"
+        return f"<RequestCalls {self.calls} calls, {self.errors} errors, waited {self.waited:.3f} s>"
 
 
 current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
@@ -117,8 +119,8 @@ class Caller(NamedTuple):
 class Call:
     """A call on its way, from when it is made. What is known of it is set as it becomes known."""
 
-    __slots__ = ("_began", "_caller", "_model", "_once", "_operation", "_request", "replays", "status_code",
-                 "timing", "usage")  # fmt: skip
+    __slots__ = ("_began", "_caller", "_model", "_once", "_operation", "_outer", "_request",
+                 "marks", "replays", "status_code", "timing", "usage")  # fmt: skip
 
     def __init__(self, caller: Caller, operation: str, model: str | None) -> None:
         self._caller = caller
@@ -127,21 +129,26 @@ class Call:
         self._request = current_request.get()
         self._once = threading.Lock()  # taken, and never given back, by who ends it
         self._began = time.monotonic()
+        self._outer: Token[Principal | None]
+        self.marks: Marks | None = None
         self.status_code: int | None = None
         self.timing: Timing | None = None
         self.usage: Usage | None = None
         self.replays = 0
 
     def __enter__(self) -> Self:
+        self._outer = for_whom.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for_whom.reset(self._outer)
         self.end(error)
 
     def begin(self) -> float:
         """It is made only now, in seconds of the monotonic clock."""
+        for_whom.set(self)  # for good: once its answer has begun nobody looks at its marks
         self._began = time.monotonic()
         return self._began
 
@@ -153,7 +160,7 @@ class Call:
         """It is over. Only the first time counts. From any thread; it waits for no lock."""
         if not self._once.acquire(blocking=False):
             return
-        timing, usage = self.timing or self._timing(error), self.usage
+        timing, usage = self.timing or self._look_back(error), self.usage
         if usage is not None or timing.first_token is not None:
             tokens = (usage.input_tokens, usage.output_tokens) if usage is not None else (0, 0)
             self._caller.engine.count_answer(*tokens, timing.first_token)
@@ -174,7 +181,14 @@ class Call:
             self._request.records.append(record)
         _observers.tell(record)
 
-    def _timing(self, error: BaseException | None) -> Timing:
+    def _look_back(self, error: BaseException | None) -> Timing:
         """All that is known of a call without an answer."""
-        total = time.monotonic() - self._began
-        return Timing(queued=total if isinstance(error, PoolTimeout) else 0.0, total=total)
+        marks = self.marks
+        if marks is None:  # it has not come as far as the engine: a mock has answered, or there was no key
+            waited = isinstance(error, PoolTimeout | ConnectFailed)
+            marks = Marks(self._began, acquired=0.0 if waited else self._began)
+        timing, self.replays = timing_of(marks), marks.replays
+        if isinstance(error, ConnectFailed):
+            queued = timing.queued if marks.acquired else 0.0  # other engines dial in the middle of a call
+            return replace(timing, queued=queued, dialing=timing.total - queued)
+        return timing

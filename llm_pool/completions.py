@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Chunk", "Completion", "Timing", "ToolCall", "Usage"]
+if TYPE_CHECKING:
+    from llm_pool.engine.request import Marks
+
+__all__ = ["Chunk", "Completion", "Timing", "ToolCall", "Usage", "timing_of"]
 
 _SHOWN = 60  # characters of a text that a repr shows
 
@@ -39,8 +43,9 @@ class ToolCall:
 class Timing:
     """How long the parts of a call took, in seconds.
 
-    ``queued`` is the wait for a connection and ``dialing`` what of it went into making one; the others count
-    from the start of the call: the first byte of the answer, the first text of a stream, the end.
+    The wait for a connection is ``queued`` and ``dialing`` together: ``dialing`` is what of it went into
+    making one, ``queued`` the rest. The others count from the start of the call: the first byte of the
+    answer, the first text of a stream, the end.
     """
 
     queued: float = 0.0
@@ -49,6 +54,24 @@ class Timing:
     first_token: float | None = None
     total: float = 0.0
     reused: bool = False
+
+
+def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
+    """Marks of the monotonic clock as durations; ``first_token`` is a mark too.
+
+    A call that has not ended lasts until now, and one that never got a connection was queued all the time.
+    """
+    began = marks.started
+    ended = marks.ended or time.monotonic()
+    waited = (marks.acquired or ended) - began
+    return Timing(
+        queued=max(0.0, waited - marks.dialing),
+        dialing=marks.dialing,
+        first_byte=marks.first_byte - began if marks.first_byte else None,
+        first_token=None if first_token is None else first_token - began,
+        total=ended - began,
+        reused=marks.reused,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,10 @@ from llm_pool.calls import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
 from llm_pool.engine.homes import portal
 from llm_pool.engine.homes.alarm import Alarm
+from llm_pool.engine.stats.histogram import BOUNDS, Spread
 from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
 from llm_pool.engine.stats.stats import PoolStats
+from llm_pool.registry import pools
 
 __all__ = ["MOST_MODELS", "Metrics", "install"]
 
@@ -36,21 +38,30 @@ OPERATIONS = {"complete": "chat", "stream": "chat"}
 GAUGES = {
     "streams": ("http_client_active_requests", "Calls that connections carry now."),
     "dialing": ("llm_pool_dialing", "Connections that are being made now."),
+    "closing": ("llm_pool_closing", "Connections that are being closed now."),
     "waiting": ("llm_pool_waiting", "Callers that wait for a connection now."),
     "max_connections": ("llm_pool_max_connections", "Connections that there may be."),
 }
 COUNTERS = {
     "requests": ("llm_pool_requests", "Calls that asked for a connection."),
-    "queued": ("llm_pool_queued", "Calls that had to wait for one."),
+    "queued": ("llm_pool_queued", "Calls that found all connections taken."),
     "reused": ("llm_pool_reused", "Calls that got a connection that was there before."),
     "opened": ("llm_pool_connections_opened", "Connections that were made."),
-    "pool_timeouts": ("llm_pool_timeouts", "Calls that waited for a connection in vain."),
+    "pool_timeouts": (
+        "llm_pool_timeouts",
+        "Calls that waited for a connection for as long as the pool timeout, in vain.",
+    ),
     "refused": ("llm_pool_refused", "Calls that found the queue full."),
     "cancelled": ("llm_pool_cancelled", "Calls that their caller gave up."),
     "replays": ("llm_pool_replays", "Requests that were sent again."),
     "leaks_suspected": ("llm_pool_leaks_suspected", "Responses that were held for too long."),
     "bytes_sent": ("llm_pool_sent_bytes", "Bytes of request bodies."),
     "bytes_received": ("llm_pool_received_bytes", "Bytes of response bodies."),
+}
+SPREADS = {
+    "wait": ("llm_pool_wait_seconds", "How long calls waited for the connection that they got."),
+    "dial": ("llm_pool_dial_seconds", "How long it took to make a connection."),
+    "first_byte": ("llm_pool_first_byte_seconds", "From a call's start to its answer's first byte."),
 }
 
 
@@ -80,10 +91,10 @@ class Metrics:
         self._dial_failures = Counter(
             "llm_pool_dial_failures", "Connections that could not be made.", ["pool", "error_type"], **common
         )
-        self._wait = Histogram(
-            "llm_pool_wait_seconds", "How long calls waited for a connection.", ["pool"],
-            buckets=buckets, **common,
-        )  # fmt: skip
+        self._spreads = {
+            field: Histogram(name, text, ["pool"], buckets=BOUNDS, **common)  # as the engine has counted them
+            for field, (name, text) in SPREADS.items()
+        }
         self._duration = Histogram(
             "gen_ai_client_operation_duration_seconds", "How long calls took, waits included.",
             [*CALL, "error_type"], buckets=buckets, **common,
@@ -135,6 +146,9 @@ class Metrics:
         for error, count in now.dial_failures.items():
             known = before.dial_failures.get(error, 0) if before is not None else 0
             self._dial_failures.labels(name, error).inc(count - known)
+        for field, histogram in self._spreads.items():
+            known_spread = getattr(before, field) if before is not None else None
+            _add_grown(histogram.labels(name), getattr(now, field), known_spread)
 
     def _observe(self, records: list[CallRecord]) -> None:
         pool, operation = records[0].alias, records[0].operation
@@ -145,16 +159,16 @@ class Metrics:
         first_chunks = [timing.first_token for timing in timings if timing.first_token is not None]
         usages = [record.usage for record in records if record.usage is not None]
         _add(self._duration.labels(*labels, error), [timing.total for timing in timings])
-        _add(self._wait.labels(pool), [timing.queued + timing.dialing for timing in timings])
         _add(self._first_chunk.labels(*labels), first_chunks)
         _add(self._tokens.labels(*labels, "input"), [usage.input_tokens for usage in usages])
         _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
 
     def _known(self, model: str | None, error: str) -> str:
-        """The model, if it is among the first that have ever answered: there is no end of names."""
+        """The model, if it is a pool's own or among the first that have ever answered: names have no end."""
         if model is None or model in self._models:
             return model or ""
-        if error or len(self._models) >= MOST_MODELS:
+        configured = any(pool.settings.model == model for pool in pools.made())
+        if not configured and (error or len(self._models) >= MOST_MODELS):
             return OTHER
         self._models.add(model)
         return model
@@ -181,6 +195,15 @@ def _add(child: Any, values: Sequence[float]) -> None:
             bucket.inc(counted - below)
             below = counted
     child._sum.inc(sum(values))
+
+
+def _add_grown(child: Any, now: Spread, before: Spread | None) -> None:
+    """What has come to a histogram of the engine's, whose buckets are those of ``child``."""
+    known = before.counts if before is not None else (0,) * len(now.counts)
+    for bucket, count, counted in zip(child._buckets, now.counts, known, strict=True):
+        if count > counted:
+            bucket.inc(count - counted)
+    child._sum.inc(now.total - (before.total if before is not None else 0.0))
 
 
 def _grown(field: str, now: PoolStats, before: PoolStats | None) -> float:

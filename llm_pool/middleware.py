@@ -107,7 +107,7 @@ def _finish(request: HttpRequest, response: HttpResponseBase, calls: RequestCall
 def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
     """https://www.w3.org/TR/server-timing/: milliseconds. Others may have written theirs already."""
     timing = (
-        f'llm_queue;dur={calls.queued * 1e3:.1f};desc="wait for a connection", '
+        f'llm_wait;dur={calls.waited * 1e3:.1f};desc="wait for a connection", '
         f'llm;dur={calls.provider_seconds * 1e3:.1f};desc="LLM calls: {calls.calls}"'
     )
     others = response.get("Server-Timing")
@@ -132,14 +132,14 @@ def _log(request: HttpRequest, response: HttpResponseBase, calls: RequestCalls) 
         "status_code": response.status_code,
         "llm_calls": calls.calls,
         "llm_errors": calls.errors,
-        "llm_queued": round(calls.queued, 6),
+        "llm_waited": round(calls.waited, 6),
         "llm_provider_seconds": round(calls.provider_seconds, 6),
         "llm_input_tokens": calls.input_tokens,
         "llm_output_tokens": calls.output_tokens,
     }
     logger.info(
         "%(method)s %(path)s %(status_code)s: LLM calls %(llm_calls)d, failed %(llm_errors)d, "
-        "queued %(llm_queued).3f s, provider %(llm_provider_seconds).3f s, "
+        "waited %(llm_waited).3f s, provider %(llm_provider_seconds).3f s, "
         "tokens %(llm_input_tokens)d in, %(llm_output_tokens)d out",
         facts,
         extra=facts,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import httpx
 
-from llm_pool.completions import Timing
+from llm_pool.completions import timing_of
 from llm_pool.engine.errors import LLMPoolError, PoolClosed
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes.home import Home
@@ -196,16 +196,3 @@ def _suffice(response: httpx.Response) -> None:
 def _body(response: httpx.Response) -> Body | AsyncBody | None:
     body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
     return body
-
-
-def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
-    """Marks of the monotonic clock as durations; ``first_token`` is a mark too."""
-    began = marks.started
-    return Timing(
-        queued=max(0.0, marks.acquired - began - marks.dialing),
-        dialing=marks.dialing,
-        first_byte=marks.first_byte - began,
-        first_token=None if first_token is None else first_token - began,
-        total=marks.ended - began,
-        reused=marks.reused,
-    )

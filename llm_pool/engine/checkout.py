@@ -8,7 +8,7 @@ from math import inf
 
 from .clerk import Clerk
 from .connection import Connection
-from .errors import PoolTimeout
+from .errors import PoolTimeout, TotalTimeout
 from .homes.home import Home
 from .ledger.books import Waiter
 from .request import Marks, Request
@@ -29,11 +29,12 @@ async def checkout(
     """On ``home``: a live connection to the request's origin, by the ledger's rules.
 
     A call that is sent again comes as the ``returning`` waiter, and has its old place in the queue.
-    Raises PoolTimeout and PoolFull, PoolClosed, or the failure of the dial that was to serve the caller.
+    Raises PoolTimeout and PoolFull, PoolClosed, TotalTimeout at ``total_at`` on the loop's clock, or the
+    failure of the dial that was to serve the caller.
     """
     began = time.monotonic()
-    patience = _patience(home, request, total_at)
-    deadline = home.loop.time() + patience
+    patience = request.timeouts.pool
+    pool_at = inf if patience is None else home.loop.time() + patience
     if returning is None:
         waiter = clerk.arrive(request.origin, home, request.timeouts.connect)
     else:
@@ -41,7 +42,9 @@ async def checkout(
         clerk.return_to_queue(waiter)
     while True:
         if waiter.entry is None:
-            await _wait(clerk, home, waiter, patience, deadline)
+            await _wait(
+                clerk, home, waiter, request, pool_at=pool_at, total_at=inf if total_at is None else total_at
+            )
         entry = waiter.entry
         assert entry is not None
         connection: Connection | None = entry.connection
@@ -61,17 +64,15 @@ async def checkout(
     return connection, waiter
 
 
-def _patience(home: Home, request: Request, total_at: float | None) -> float:
-    patience = inf if request.timeouts.pool is None else request.timeouts.pool
-    return patience if total_at is None else min(patience, total_at - home.loop.time())
-
-
-async def _wait(clerk: Clerk, home: Home, waiter: Waiter, patience: float, deadline: float) -> None:
+async def _wait(
+    clerk: Clerk, home: Home, waiter: Waiter, request: Request, *, pool_at: float, total_at: float
+) -> None:
     if waiter.error is not None:
         raise clerk.refusal(waiter.error)
-    clerk.tally.count("queued")
     waiter.future = home.loop.create_future()
-    timer = None if deadline == inf else home.loop.call_at(deadline, _time_out, clerk, waiter, patience)
+    time_out = _pool_timed_out if pool_at < total_at else _total_timed_out
+    deadline = min(pool_at, total_at)
+    timer = None if deadline == inf else home.loop.call_at(deadline, time_out, clerk, waiter, request)
     try:
         await waiter.future
     except BaseException as error:
@@ -96,13 +97,21 @@ def _leave(clerk: Clerk, waiter: Waiter, error: BaseException) -> None:
         clerk.tally.count("cancelled")
 
 
-def _time_out(clerk: Clerk, waiter: Waiter, patience: float) -> None:
+def _pool_timed_out(clerk: Clerk, waiter: Waiter, request: Request) -> None:
     if waiter.future.done():
         return
     clerk.tally.count("pool_timeouts")
-    state = describe(clerk.stats())
-    waiter.future.set_exception(
-        PoolTimeout(
-            f"pool {clerk.name!r}: no connection to {waiter.lane.origin} within {patience:g} s ({state})"
-        )
+    state, seconds = describe(clerk.stats()), request.timeouts.pool
+    error = f"pool {clerk.name!r}: no connection to {request.origin} within {seconds:g} s ({state})"
+    waiter.future.set_exception(PoolTimeout(error))
+
+
+def _total_timed_out(clerk: Clerk, waiter: Waiter, request: Request) -> None:
+    if waiter.future.done():
+        return
+    state, seconds = describe(clerk.stats()), request.timeouts.total
+    error = (
+        f"pool {clerk.name!r}: the call to {request.origin} took longer than its {seconds} s, "
+        f"and has no connection yet ({state})"
     )
+    waiter.future.set_exception(TotalTimeout(error))

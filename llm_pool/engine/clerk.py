@@ -109,6 +109,7 @@ class Clerk:
     def cut(self, home: Home) -> None:
         """On a home that ends: close all that lives there, at once."""
         with self._lock:
+            self.ledger.home_ends(home)
             dials = [task for task, lane in self._dials.items() if lane.home is home]
             connections = [entry.connection for entry in self.ledger.entries() if entry.lane.home is home]
         for task in dials:
@@ -228,6 +229,7 @@ class Clerk:
         self.tally.call_over(exchange.marks, whole=whole)
         if not whole and exchange.error is None:
             self.tally.count("cancelled")
+        self._spread_news()
 
     def leak_suspected(self) -> None:
         """A response has been held for too long."""

@@ -19,7 +19,7 @@ from .homes.home import Home
 from .homes.portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
 from .leaks import LeakDetector
 from .ledger.books import Waiter
-from .request import Marks, Request, Whole
+from .request import Marks, Request, Whole, for_whom
 from .stats.inventory import ConnectionInfo, list_connections
 from .stats.stats import PoolStats
 
@@ -63,40 +63,43 @@ class Pool:
     async def open(self, request: Request) -> Exchange:
         """Send a request and wait for the head of its response. From any event loop."""
         home = home_of_caller()
-        return await home.arun(self._open_watched, home, request, self._leaks.stack(), undo=Exchange.close)
+        marks, stack = _started(request), self._leaks.stack()
+        return await home.arun(self._open_watched, home, request, marks, stack, undo=Exchange.close)
 
     async def fetch(self, request: Request) -> Whole:
         """Send a request and read its response to the end. From any event loop."""
         home = home_of_caller()
-        return await home.arun(self._fetch, home, request)
+        return await home.arun(self._fetch, home, request, _started(request))
 
     def open_sync(self, request: Request) -> Exchange:
         """``open`` for a plain thread."""
         home = portal()
-        return home.run(self._open_watched, home, request, self._leaks.stack(), undo=Exchange.close)
+        marks, stack = _started(request), self._leaks.stack()
+        return home.run(self._open_watched, home, request, marks, stack, undo=Exchange.close)
 
     def fetch_sync(self, request: Request) -> Whole:
         """``fetch`` for a plain thread."""
         home = portal()
-        return home.run(self._fetch, home, request)
+        return home.run(self._fetch, home, request, _started(request))
 
-    async def _fetch(self, home: Home, request: Request) -> Whole:
-        exchange = await self._open(home, request)
+    async def _fetch(self, home: Home, request: Request, marks: Marks) -> Whole:
+        exchange = await self._open(home, request, marks)
         try:
             return await exchange.whole()
         finally:
             exchange.close()
 
-    async def _open_watched(self, home: Home, request: Request, stack: StackSummary | None) -> Exchange:
+    async def _open_watched(
+        self, home: Home, request: Request, marks: Marks, stack: StackSummary | None
+    ) -> Exchange:
         with nullcontext() if request.scope is None else request.scope.on(home):
-            exchange = await self._open(home, request)
+            exchange = await self._open(home, request, marks)
         self._leaks.watch(exchange, stack)
         return exchange
 
-    async def _open(self, home: Home, request: Request) -> Exchange:
+    async def _open(self, home: Home, request: Request, marks: Marks) -> Exchange:
         """Send, again if need be, and wait for the head; where the body follows, only send the head."""
         check(request)
-        marks = Marks(time.monotonic(), sent=len(request.body or b""))
         total = request.timeouts.total
         total_at = None if total is None else home.loop.time() + total
         waiter: Waiter | None = None
@@ -116,7 +119,7 @@ class Pool:
                     exchange.report_to(self._clerk.call_over)
                     raise
                 self._clerk.tally.count("replays")
-                marks = marks.restarted()
+                marks.restart()
             except BaseException:
                 exchange.report_to(self._clerk.call_over)
                 exchange.close()
@@ -199,6 +202,15 @@ class Pool:
         parents.disown()
         if parents.ledger.closed:
             self._clerk.ledger.close(time.monotonic())  # by itself: here no thread is to start
+
+
+def _started(request: Request) -> Marks:
+    """In the caller: from now on its call takes time."""
+    marks = Marks(time.monotonic(), sent=len(request.body or b""))
+    principal = for_whom.get()
+    if principal is not None:
+        principal.marks = marks
+    return marks
 
 
 def _may_replay(exchange: Exchange) -> bool:

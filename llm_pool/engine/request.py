@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from .config import Origin, Timeouts
 from .scope import CancelScope
 
-__all__ = ["Headers", "Marks", "Request", "Whole"]
+__all__ = ["Headers", "Marks", "Principal", "Request", "Whole", "for_whom"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -38,7 +40,8 @@ class Request:
 class Marks:
     """When the parts of a call took place, in seconds of the monotonic clock; ``dialing`` is a duration.
 
-    ``sent`` and ``received`` are bytes of the bodies, ``replays`` how often the call was sent again.
+    What has not taken place is 0.0. ``sent`` and ``received`` are bytes of the bodies, ``replays`` how often
+    the call was sent again.
     """
 
     started: float
@@ -51,9 +54,20 @@ class Marks:
     sent: int = 0
     received: int = 0
 
-    def restarted(self) -> Marks:
-        """The marks of the same call, sent again."""
-        return replace(self, replays=self.replays + 1)
+    def restart(self) -> None:
+        """The same call is sent again."""
+        self.replays += 1
+        self.acquired = self.ended = 0.0
+
+
+class Principal(Protocol):
+    """Who has a call made, and wants to know how far it came, should it fail."""
+
+    marks: Marks | None
+
+
+for_whom: ContextVar[Principal | None] = ContextVar("llm_pool_principal", default=None)
+"""Is given the marks of each call that starts in this context."""
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import connections
 
-from llm_pool.calls import CallRecord
 from llm_pool.engine.homes import portal
+from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History
 from llm_pool.status.workers import Slot
@@ -36,8 +36,13 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._ends_at = 0.0
 
-    def attend(self, _record: CallRecord | None = None) -> None:
-        """A call has ended, or somebody looks. Neither blocks nor raises."""
+    def pool_changed(self, _name: str, now: PoolStats, before: PoolStats | None) -> None:
+        """A listener to the engine's news, which tell of calls through the clients too, and as they begin."""
+        if now.requests > (before.requests if before is not None else 0):
+            self.attend()
+
+    def attend(self) -> None:
+        """The pools are used, or somebody looks. Neither blocks nor raises."""
         self._ends_at = time.monotonic() + LINGER_SECONDS
         if self._thread is None:
             self._begin()

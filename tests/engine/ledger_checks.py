@@ -34,7 +34,10 @@ def gauges_are_the_worlds(world: World) -> None:
     assert len(stock.bound.idle) <= ledger.limits.max_keepalive_connections
     assert stock.bound.closing == sum(connection.state == "closing" for connection in live)
     assert ledger.outgoing == sum(connection.old for connection in live)
+    closing = [c for c in live if c.state == "closing" and not c.callers]
+    assert ledger.total - stock.in_use - len(stock.bound.idle) - len(world.dials) == len(closing)
     assert 0 <= stock.reused <= ledger.requests
+    assert 0 <= ledger.queued <= ledger.requests
     assert stock.opened == len(live) + sum(stock.closed_by_reason.values()) - stock.bound.closing
     assert ledger.growth.short == sum(lane.shortage for lane in ledger.growth.lanes())
 

@@ -38,6 +38,16 @@ def test_of_a_failure_the_words_are_kept_and_not_what_its_dial_had_in_hand() -> 
     assert world.ledger.last_failure == "refused"
 
 
+def test_a_failure_is_the_last_until_a_dial_to_the_same_origin_succeeds() -> None:
+    world = make()
+    world.leave(world.arrive("a", "portal"))
+    world.fail_dial()
+    serve(world, "b")
+    assert world.ledger.last_failure == "refused"
+    serve(world, "a", "server loop")
+    assert world.ledger.last_failure == ""
+
+
 def test_waiters_with_a_connection_left_to_serve_them_go_on_waiting() -> None:
     """Scenario 11: a failed dial is not their error."""
     world = make()
@@ -302,6 +312,20 @@ def test_the_queue_forgets_those_who_returned_and_left() -> None:
     queue.remove(waiters[0])
     queue.remove(waiters[2])
     assert (list(queue), queue.first(), len(queue)) == ([waiters[1], waiters[3]], waiters[1], 2)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_what_ends_with_its_home_was_not_lost_by_the_server(cut: bool) -> None:
+    world = make()
+    idle(world, "a", "server loop")
+    serve(world, "b", "server loop")
+    (other,) = idle(world, "a", "portal")
+    world.ledger.home_ends("server loop")
+    for connection in world.connections[:2] if cut else ():
+        world.kill(connection)
+    world.lose_home("server loop")
+    world.kill(other)
+    assert world.ledger.stock.closed_by_reason == {"shutdown": 2, "lost": 1}
 
 
 def test_a_connection_whose_home_is_lost_is_not_closed_to_make_room() -> None:

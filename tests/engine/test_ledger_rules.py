@@ -38,6 +38,40 @@ def test_callers_for_whom_a_dial_is_on_its_way_do_not_count_as_waiting() -> None
     assert states(callers) == ["waiting", "waiting", "waiting", "failed"]
 
 
+def test_only_who_finds_no_room_to_dial_is_queued() -> None:
+    world = make(max_connections=2)
+    callers = serve(world, times=2)
+    assert world.ledger.queued == 0, "each had a dial of its own"
+    callers += [world.arrive("a"), world.arrive("b")]
+    assert world.ledger.queued == 2
+    world.release(callers[0])
+    world.come_back(callers[2])
+    assert world.ledger.queued == 2, "a call is counted once"
+
+
+def test_who_makes_room_by_the_end_of_an_idle_connection_is_not_queued() -> None:
+    world = make(max_connections=1)
+    idle(world, "a")
+    world.arrive("b")
+    assert world.ledger.queued == 0
+
+
+def test_who_waits_for_an_origin_that_cannot_be_reached_is_not_queued() -> None:
+    world = make(max_connections=5)
+    world.arrive()
+    world.fail_dial()
+    world.arrive()
+    world.arrive()
+    assert (world.ledger.waiting, world.ledger.queued) == (2, 0)
+
+
+def test_who_is_refused_has_not_been_queued() -> None:
+    world = make(max_connections=1, max_waiting=1)
+    serve(world)
+    assert states([world.arrive(), world.arrive()]) == ["waiting", "failed"]
+    assert world.ledger.queued == 1
+
+
 def test_who_left_makes_room_for_another_to_wait() -> None:
     """Scenario 2: a place in the queue is free at once."""
     world = make(max_connections=1, max_waiting=1)

@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llm_pool.calls import observe, unobserve
 from llm_pool.engine.stats.news import listeners
-from llm_pool.exceptions import AuthenticationFailed, InvalidMessages, PoolTimeout, StreamInterrupted
+from llm_pool.exceptions import (
+    AuthenticationFailed,
+    ConnectFailed,
+    InvalidMessages,
+    PoolTimeout,
+    ReadFailed,
+    StreamInterrupted,
+)
 from tests.scenarios.callers import until
-from tests.servers.behaviours import close, json_reply
+from tests.servers.behaviours import close, json_reply, per_connection, raw, reply, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from llm_pool.calls import CallRecord
     from llm_pool.engine.stats.stats import PoolStats
     from llm_pool.service import LLMPool
     from tests.servers import Script, ScriptedServer
+
+ONE = {"max_connections": 1, "max_keepalive_connections": 1}
+
+
+@contextlib.asynccontextmanager
+async def held(pool: LLMPool, upstream: ScriptedServer) -> AsyncIterator[None]:
+    """The only connection of the pool is in use. The stream that holds it ends with the block."""
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    async with pool.astream("hello") as holder:
+        await anext(holder)
+        yield
+        upstream.gate("token").open()
+        async for _ in holder:
+            pass
+
+
+async def begun(kind: str, pool: LLMPool) -> Any:
+    """A call of that kind, up to the first that comes of it."""
+    if kind == "arequest":
+        return await pool.arequest("POST", "/embeddings", json={"messages": [{"content": "hello"}]})
+    call = getattr(pool, kind)("hello")
+    return await (anext(call) if kind == "astream" else call)
 
 
 async def test_a_completion_is_told_of_with_its_times_and_tokens(
@@ -81,6 +112,76 @@ async def test_a_wait_in_vain_is_told_of_as_time_queued(
     assert (timed_out.error, timed_out.status_code) == ("PoolTimeout", None)
     assert timed_out.timing.queued == timed_out.timing.total >= 0.05
     assert pool.stats().pool_timeouts == 1
+
+
+@pytest.mark.parametrize("kind", ["acomplete", "astream", "arequest"])
+async def test_who_gave_up_in_the_queue_was_queued_until_then(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream, LIMITS=ONE)
+    async with held(pool, upstream):
+        waiter = asyncio.create_task(begun(kind, pool))
+        await until(lambda: pool.stats().longest_wait > 0.05)
+        waiter.cancel()
+        await asyncio.wait([waiter])
+    given_up = records[0]
+    assert (given_up.error, given_up.timing.dialing) == ("CancelledError", 0.0)
+    assert given_up.timing.queued == given_up.timing.total >= 0.05
+
+
+async def test_a_stream_that_is_closed_elsewhere_was_queued_until_then(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream, LIMITS=ONE)
+    async with held(pool, upstream):
+        stream = pool.stream("hello")
+        reader = asyncio.create_task(asyncio.to_thread(list, stream))
+        await until(lambda: pool.stats().longest_wait > 0.05)
+        stream.close()
+        await reader
+    assert records[0].timing.queued == records[0].timing.total >= 0.05
+
+
+async def test_what_went_wrong_at_the_provider_was_queued_for_as_long_as_it_was(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    pool = configure(upstream, LIMITS=ONE)
+    upstream.gate("head").shut()
+    upstream.gate("head").admit()
+    async with held(pool, upstream):
+        stream = pool.astream("hello")
+        reader = asyncio.create_task(anext(stream))
+        await until(lambda: pool.stats().longest_wait > 0.05)
+    await upstream.await_until(lambda s: len(s.requests) == 2)
+    await asyncio.sleep(0.05)
+    reader.cancel()
+    await asyncio.wait([reader])
+    timing = records[1].timing
+    assert timing.first_byte is None
+    assert 0.05 <= timing.queued + timing.dialing <= timing.total - 0.05
+
+
+@pytest.mark.parametrize("kind", ["acomplete", "astream", "arequest"])
+async def test_a_dial_that_failed_is_no_time_of_the_providers(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
+) -> None:
+    upstream.refuse()
+    pool = configure(upstream)
+    with pytest.raises(ConnectFailed):
+        await begun(kind, pool)
+    (record,) = records
+    assert record.timing.dialing == record.timing.total > 0
+    assert record.timing.queued == 0.0
+
+
+async def test_a_call_that_failed_though_it_was_sent_again_tells_so(
+    configure: Callable[..., LLMPool], serve: Callable[[Script], ScriptedServer], records: list[CallRecord]
+) -> None:
+    pool = configure(serve(per_connection(steps(reply(), raw(), close), steps(raw(), close))))
+    await pool.arequest("GET", "/models")
+    with pytest.raises(ReadFailed):
+        await pool.arequest("POST", "/embeddings", content=b"{}", headers={"Idempotency-Key": "1"})
+    assert [record.replays for record in records] == [0, 1]
 
 
 async def test_what_is_never_sent_is_no_call(

@@ -22,8 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from llm_pool import metrics
 from llm_pool.calls import CallRecord, observe, unobserve
 from llm_pool.completions import Timing, Usage
+from llm_pool.engine.stats.histogram import BOUNDS
 from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
-from llm_pool.exceptions import AuthenticationFailed, ConnectFailed
+from llm_pool.exceptions import AuthenticationFailed, ConnectFailed, PoolTimeout
 from tests.deployments.conftest import deploy
 from tests.scenarios.callers import until
 from tests.servers.behaviours import json_reply
@@ -113,9 +114,34 @@ async def test_counters_and_gauges_match_what_the_server_saw(
     duration = "shop_gen_ai_client_operation_duration_seconds"
     common = {"gen_ai_provider_name": "openai", "gen_ai_request_model": "test-model"}
     assert seen.sum(f"{duration}_count", error_type="", gen_ai_operation_name="chat", **common) == 6
-    assert seen.sum("shop_llm_pool_wait_seconds_count", pool="default") == 6
     assert seen.sum("shop_gen_ai_client_operation_time_to_first_chunk_seconds_count", **common) == 1
     assert seen.sum("shop_gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 15
+
+
+async def test_waits_dials_and_first_bytes_are_those_that_the_engine_has_counted(
+    installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Also of calls through a client, as SDKs make them; and of no call that got no connection."""
+    limits = {"max_connections": 1, "max_keepalive_connections": 1}
+    pool = configure(upstream, LIMITS=limits, TIMEOUTS={"pool": 0.05})
+    await pool.acomplete("hello")
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    async with pool.astream("hello") as stream:
+        await anext(stream)
+        with pytest.raises(PoolTimeout):
+            await pool.acomplete("hello")
+        await until(lambda: installed.scrape().sum("shop_llm_pool_timeouts_total") == 1)
+    await pool.adrain()
+    await pool.aclient.post("/embeddings", json={"messages": [{"content": "hello"}]})
+    await until(lambda: installed.scrape().sum("shop_llm_pool_first_byte_seconds_count") == 3)
+    seen, stats = installed.scrape(), pool.stats()
+    for name, spread in (("wait", stats.wait), ("dial", stats.dial), ("first_byte", stats.first_byte)):
+        metric = f"shop_llm_pool_{name}_seconds"
+        assert seen.sum(f"{metric}_count", pool="default") == spread.count > 1
+        assert seen.sum(f"{metric}_sum", pool="default") == pytest.approx(spread.total)
+        for number, bound in enumerate(BOUNDS):
+            assert seen.sum(f"{metric}_bucket", le=str(bound)) == sum(spread.counts[: number + 1])
 
 
 async def test_a_pool_that_is_closed_has_no_connections(
@@ -157,6 +183,19 @@ async def test_errors_are_told_apart(
     await until(
         lambda: installed.scrape().sum("shop_llm_pool_dial_failures_total", error_type="ConnectFailed") == 1
     )
+
+
+async def test_a_pools_own_model_is_known_before_it_has_answered(
+    installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    upstream.refuse()
+    pool = configure(upstream)
+    for model in ("test-model", "another"):
+        with pytest.raises(ConnectFailed):
+            await pool.acomplete("hello", model=model)
+    counts, error = "shop_gen_ai_client_operation_duration_seconds_count", "ConnectFailed"
+    for model in ("test-model", metrics.OTHER):
+        assert installed.scrape().sum(counts, gen_ai_request_model=model, error_type=error) == 1
 
 
 def test_values_added_at_once_are_those_observed_one_by_one() -> None:

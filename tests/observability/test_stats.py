@@ -31,7 +31,7 @@ async def test_counters_match_what_the_server_saw(
     assert stats.requests == len(upstream.requests) == 5
     assert stats.opened == upstream.connections_accepted == 1
     assert stats.reused == 4
-    assert stats.queued == 1  # for the dial
+    assert stats.queued == 0  # the first has waited for nobody but its own dial
     assert stats.bytes_sent == sum(len(request.body) for request in upstream.requests)
     assert stats.bytes_received > 5 * len("You said hello.")
     assert (stats.input_tokens, stats.output_tokens) == (5 * 3, 5 * 1)
@@ -61,7 +61,7 @@ async def test_gauges_tell_of_streams_and_of_who_waits(
         await asyncio.wait([waiter])
     await until(lambda: pool.stats().cancelled == 2)  # the waiter, and the stream that was not read out
     stats = pool.stats()
-    assert (stats.refused, stats.waiting, stats.longest_wait) == (1, 0, 0.0)
+    assert (stats.queued, stats.refused, stats.waiting, stats.longest_wait) == (1, 1, 0, 0.0)
     assert stats.wait.count == 1
 
 

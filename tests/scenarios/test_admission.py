@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from llm_pool.engine.errors import ConnectFailed, PoolFull, PoolTimeout
+from llm_pool.engine.errors import ConnectFailed, PoolFull, PoolTimeout, TotalTimeout
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
@@ -212,6 +212,21 @@ async def test_the_pool_timeout_is_one_for_queue_and_dial_together(
     await asyncio.gather(*in_use)
 
 
+@pytest.mark.parametrize("pool_timeout", [30.0, None])
+async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_home, serve, engine_pool, pool_timeout):
+    """The nearer deadline counts, and the message has the seconds of the settings."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    in_use = await occupy(pool, server)
+    with pytest.raises(TotalTimeout, match=r"longer than its 0\.05 s.*in use 1, .*waiting 1, max 1"):
+        await pool.fetch(request_to(server, pool=pool_timeout, total=0.05))
+    with pytest.raises(PoolTimeout, match=r"within 0\.05 s"):
+        await pool.fetch(request_to(server, pool=0.05, total=30.0))
+    assert pool.stats().pool_timeouts == 1
+    server.gate("go").open()
+    await asyncio.gather(*in_use)
+
+
 def test_the_pool_timeout_of_a_thread(serve, engine_pool):
     """Scenario 4: a thread waits no longer than a task."""
     server = serve(gated())
@@ -364,6 +379,23 @@ async def test_refusals_say_what_the_pool_looks_like(each_home, serve, engine_po
     assert f"({state}; last dial failure: {failure.value})" in str(full.value)
     server.gate("go").open()
     await asyncio.gather(*in_use, *waiting)
+
+
+async def test_refusals_tell_of_connections_that_are_closing(server_loop, serve, engine_pool):
+    """A server that takes its time over its goodbye keeps the others from dialing."""
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    server.gate("go").open()
+    await pool.fetch(request_to(server))
+    with pool._clerk._lock:
+        pool._clerk.ledger.drain(time.monotonic())  # and nobody carries out what it orders
+    stats = pool.stats()
+    assert (stats.closing, stats.connections, stats.max_connections) == (1, 0, 1)
+    with pytest.raises(PoolTimeout, match="in use 0, idle 0, dialing 0, closing 1, waiting 1, max 1"):
+        await pool.fetch(request_to(server, pool=0.05))
+    (entry,) = pool._clerk.ledger.entries()
+    entry.connection.close()
+    await until(lambda: pool.stats().closing == 0)
 
 
 async def test_refusals_of_a_pool_that_dials_say_so(each_home, serve, engine_pool, certificates):

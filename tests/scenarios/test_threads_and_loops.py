@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from asgiref.sync import async_to_sync
 from django.test import override_settings
 
 from llm_pool import pools
-from llm_pool.engine.config import Origin
+from llm_pool.engine.config import Limits, Origin
 from llm_pool.engine.errors import PoolClosed
 from llm_pool.engine.homes import portal
+from llm_pool.engine.stats.stats import describe
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
@@ -319,6 +321,7 @@ def test_when_the_server_loop_ends_its_connections_are_closed_and_forgotten(serv
 
     asyncio.run(main())
     assert (pool.stats().connections, pool.stats().waiting) == (0, 0)
+    assert pool.stats().closed == {"unclean": 1, "shutdown": 1}  # the server has closed neither
     server.wait_until(lambda s: s.connections_open == 0)
     assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
     assert asyncio.run(pool.fetch(request_to(server, pool=AT_ONCE))).status == 200
@@ -478,6 +481,38 @@ def test_when_the_portal_is_stopped_its_callers_are_told_and_the_next_starts_ano
     assert (pool.stats().connections, pool.stats().waiting) == (0, 0)
     server.wait_until(lambda s: s.connections_open == 0)
     assert pool.fetch_sync(request_to(server)).status == 200
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_what_idles_when_the_portal_is_stopped_is_not_taken_for_lost(
+    serve, engine_pool, certificates, caplog, secure
+):
+    server = serve(json_reply(), tls=certificates.good if secure else None)
+    pool = engine_pool(tls=trusting(certificates), http2=False)
+    pool.fetch_sync(request_to(server))
+    with caplog.at_level(logging.DEBUG, "llm_pool.engine"):
+        portal.stop()
+    assert pool.stats().closed == {"shutdown": 1}
+    assert [line for line in caplog.messages if "closes a connection" in line and line.endswith(": shutdown")]
+    server.wait_until(lambda s: s.connections_open == 0)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_pool_that_has_been_closed_still_tells_its_numbers(serve, engine_pool, ended):
+    server, pool = serve(json_reply()), engine_pool()
+    pool.fetch_sync(request_to(server))
+    pool.close()
+    if ended:
+        portal.stop()
+    pool.count_answer(1, 1, 0.1)
+    stats = pool.stats()
+    assert (stats.requests, stats.opened, stats.closed, stats.input_tokens) == (1, 1, {"closed": 1}, 1)
+    assert (stats.connections, stats.closing, stats.utilization, stats.longest_wait) == (0, 0, 0.0, 0.0)
+    assert "in use 0, idle 0, dialing 0, waiting 0, max 100" in describe(stats)
+    assert pool.connections() == []
+    pool.resize(Limits(max_connections=1, max_keepalive_connections=1))
+    assert pool.drain(AT_ONCE)
+    assert pool.stats().max_connections == 1
 
 
 def test_a_caller_who_comes_as_the_portals_loop_stops_is_told(serve, engine_pool):

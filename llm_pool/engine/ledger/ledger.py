@@ -38,7 +38,9 @@ class Ledger:
         self.growth = Growth(self.stock, expects)
         self.waiting = 0
         self.requests = 0
+        self.queued = 0  # of them, those that found all connections taken, and no room for another
         self.last_failure = ""  # in words: the error itself would hold all that its dial had in hand
+        self._failing: Origin | None = None  # where that was
         self._jitter = jitter
         self._numbers = count(1)
 
@@ -98,10 +100,13 @@ class Ledger:
                 lane.trouble.attend()
                 self._wait_out(lane, lane.trouble, now)
         self._balance(lane, now, orders)
-        if lane.shortage and not waiter.returning and self.growth.short > self.limits.max_waiting:
-            self._dequeue(waiter)
-            self._fail(waiter, "full", orders)
-            self._balance(lane, now, orders)
+        if lane.shortage and not waiter.returning:
+            if self.growth.short > self.limits.max_waiting:
+                self._dequeue(waiter)
+                self._fail(waiter, "full", orders)
+                self._balance(lane, now, orders)
+            elif lane.full:  # otherwise it waits for an origin that cannot be reached
+                self.queued += 1
         return orders
 
     def left(self, waiter: Waiter, now: float) -> list[Order]:
@@ -125,6 +130,8 @@ class Ledger:
         entry = self.stock.add(lane, connection, capacity, now)
         lane.capacity = capacity or lane.capacity
         lane.trouble = None
+        if lane.origin == self._failing:
+            self.last_failure, self._failing = "", None
         if self.closed:
             self.stock.close(entry, "closed", orders)
         else:
@@ -135,7 +142,7 @@ class Ledger:
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
         """A dial failed. Waiters whom no connection is left to serve fail with its cause."""
         orders = list[Order]()
-        self.last_failure = str(error)
+        self.last_failure, self._failing = str(error), lane.origin
         self._free_dial(lane)
         if not self.closed:
             self._suspend(lane, now)
@@ -196,6 +203,12 @@ class Ledger:
         self._balance(entry.lane, now, orders)
         return orders
 
+    def home_ends(self, home: Hashable) -> None:
+        """An event loop is about to end, and cuts what lives on it: nothing there is for anybody any more."""
+        for entry in self.entries():
+            if entry.lane.home == home:
+                self.stock.disqualify(entry, "shutdown")
+
     def lost_home(self, home: Hashable, error: BaseException, now: float) -> list[Order]:
         """An event loop has ended, and with it all that lived on it."""
         orders = list[Order]()
@@ -207,7 +220,7 @@ class Ledger:
             while lane.dialing:
                 self._free_dial(lane)
         for entry in lost:
-            self.stock.remove(entry, "lost")  # all, before anybody looks for one to close
+            self.stock.remove(entry, "shutdown")  # all, before anybody looks for one to close
         for entry in lost:
             self.growth.inherit(entry, now, orders)
         for lane in lanes:

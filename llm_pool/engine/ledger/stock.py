@@ -48,17 +48,25 @@ class Stock:
             lane.shut += 1
         return entry
 
+    def disqualify(self, entry: Entry, reason: str) -> None:
+        """It takes no new streams, and closes for that reason. Of several the first counts."""
+        if entry.retired is None:
+            entry.retired = reason
+            entry.lane.available.pop(entry, None)
+            entry.lane.shut -= not entry.capacity
+            self._no_longer_due(entry)
+
     def retire(self, entry: Entry, reason: str, orders: list[Order]) -> None:
         """It takes no new streams, and closes when it carries none."""
-        self._disqualify(entry, reason)
+        self.disqualify(entry, reason)
         if not entry.streams:
             self.close(entry, reason, orders)
 
     def close(self, entry: Entry, reason: str, orders: list[Order]) -> None:
-        """It closes, whatever it carries. Of several reasons the first counts."""
+        """It closes, whatever it carries."""
         if entry.closing:
             return
-        self._disqualify(entry, reason)
+        self.disqualify(entry, reason)
         entry.closing = True
         self._wake(entry)
         entry.lane.open -= 1
@@ -73,14 +81,15 @@ class Stock:
         """It is gone, and its slot is free."""
         entry.gone = True
         del self.entries[entry]
-        self._disqualify(entry, reason)
+        self.disqualify(entry, reason)
         lane = entry.lane
         if entry.closing:
             lane.closing -= 1
         else:
             self._wake(entry)
             lane.open -= 1
-            self.closed_by_reason[reason] += 1
+            assert entry.retired is not None
+            self.closed_by_reason[entry.retired] += 1
         for bound in lane.bounds:
             bound.held -= 1
             bound.closing -= entry.closing
@@ -210,13 +219,6 @@ class Stock:
             entry.retire_at = entry.opened_at + longest * (1 - LIFETIME_JITTER * self._jitter())
 
     # Places
-
-    def _disqualify(self, entry: Entry, reason: str) -> None:
-        if entry.retired is None:
-            entry.retired = reason
-            entry.lane.available.pop(entry, None)
-            entry.lane.shut -= not entry.capacity
-            self._no_longer_due(entry)
 
     def _no_longer_due(self, entry: Entry) -> None:
         entry.lane.due -= entry.due

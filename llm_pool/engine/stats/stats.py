@@ -18,17 +18,20 @@ __all__ = ["PoolStats", "Tally", "describe", "take_stats"]
 class PoolStats:
     """Gauges of now, and counters since the pool was made, in this process.
 
-    Gauges: ``connections`` are in use, idle or dialing; ``streams`` the calls that connections carry (over
-    HTTP/2 one connection carries many); ``waiting`` the callers in the queue, ``longest_wait`` the seconds
-    the first of them has waited; ``utilization`` is in use / max, 0.0 to 1.0; ``oldest_connection`` is an
-    age in seconds. Both ages are 0.0 where there is none.
+    Gauges: ``connections`` are in use, idle or dialing; those that are ``closing`` serve nobody and are not
+    among them, but each takes the place of another until it has closed. ``streams`` are the calls that
+    connections carry (over HTTP/2 one connection carries many); ``waiting`` the callers in the queue,
+    ``longest_wait`` the seconds the first of them has waited; ``utilization`` is in use / max, 0.0 to 1.0;
+    ``oldest_connection`` is an age in seconds. Both ages are 0.0 where there is none.
 
-    Counters: ``requests`` asked for a connection, ``queued`` of them had to wait, ``reused`` got one that
-    was there before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in
-    vain, ``refused`` found the queue full, ``cancelled`` were given up by their caller, ``replays`` is how
-    often a request was sent again, ``leaks_suspected`` how many responses were held longer than the
-    ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the last
-    one's message. Bytes are of bodies, as they came over the wire. Tokens are what the providers told.
+    Counters: ``requests`` asked for a connection, ``queued`` of them found all connections taken and no room
+    for another (who only waits for a dial of his own is not queued), ``reused`` got one that was there
+    before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in vain for as
+    long as the pool timeout, ``refused`` found the queue full, ``cancelled`` were given up by their caller,
+    ``replays`` is how often a request was sent again, ``leaks_suspected`` how many responses were held longer
+    than the ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the message
+    of the last, until a dial to the same origin succeeds. Bytes are of bodies, as they came over the wire.
+    Tokens are what the providers told.
 
     Durations in seconds: ``wait`` for a connection, ``dial`` of a connection that came about, and from the
     start of a call ``first_byte`` of its answer, ``first_token`` of a stream, and ``total`` of an answer that
@@ -40,6 +43,7 @@ class PoolStats:
     in_use: int
     idle: int
     dialing: int
+    closing: int
     waiting: int
     streams: int
     utilization: float
@@ -85,7 +89,6 @@ class Tally:
         "lock",
         "output_tokens",
         "pool_timeouts",
-        "queued",
         "refused",
         "replays",
         "total",
@@ -94,7 +97,6 @@ class Tally:
 
     def __init__(self, lock: threading.Lock) -> None:
         self.lock = lock
-        self.queued = 0
         self.pool_timeouts = 0
         self.refused = 0
         self.cancelled = 0
@@ -177,13 +179,14 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         in_use=in_use,
         idle=idle,
         dialing=dialing,
+        closing=ledger.total - in_use - idle - dialing,
         waiting=ledger.waiting,
         streams=stock.streams,
         utilization=in_use / most,
         oldest_connection=now - oldest.opened_at if oldest is not None else 0.0,
         longest_wait=max((now - first.arrived_at for first in ledger.first_in_line()), default=0.0),
         requests=ledger.requests,
-        queued=tally.queued,
+        queued=ledger.queued,
         reused=stock.reused,
         opened=stock.opened,
         closed=dict(stock.closed_by_reason),
@@ -208,8 +211,9 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
 
 def describe(stats: PoolStats) -> str:
     """The state of a pool in words, for the message of an error."""
+    closing = f"closing {stats.closing}, " if stats.closing else ""
     words = (
-        f"in use {stats.in_use}, idle {stats.idle}, dialing {stats.dialing}, "
+        f"in use {stats.in_use}, idle {stats.idle}, dialing {stats.dialing}, {closing}"
         f"waiting {stats.waiting}, max {stats.max_connections}"
     )
     return f"{words}; last dial failure: {stats.dial_failure}" if stats.dial_failure else words
