@@ -123,7 +123,7 @@ def _proxy_faults(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessag
         proxy_for(pool.origin, pool.pool.proxy)
     except ProxyFailed as error:
         yield checks.Error(
-            f"{place} goes by the proxy that the environment names, and {error}.",
+            f"{place} uses the proxy from the environment, but {error}.",
             hint='Correct it, exempt the host with NO_PROXY, or say "PROXY": "" for no proxy.',
             id="llm_pool.E008",
         )
@@ -138,7 +138,7 @@ def _beyond_engine(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessa
         fatal = key == "UDS" or (key, pool.pool.http2) == ("HTTP2", "prior-knowledge")
         kind, number = (checks.Error, "E007") if fatal else (checks.Warning, "W004")
         yield kind(
-            f"{place}{name} is not for the engine {pool.engine!r}: {instead}.",
+            f"{place}{name} is not supported by the engine {pool.engine!r}: {instead}.",
             hint='Leave it out, or let ENGINE be "native".',
             id=f"llm_pool.{number}",
         )

@@ -105,8 +105,8 @@ def _open(settings: PoolSettings) -> LLMPool:
 
 def _unknown(alias: str, known: list[str]) -> str:
     near = difflib.get_close_matches(alias, known, 1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(map(repr, known))}."
-    return f"LLM_POOL names no pool {alias!r}. {hint}"
+    hint = f"Did you mean {near[0]!r}?" if near else f"Available: {', '.join(map(repr, known))}."
+    return f"LLM_POOL has no pool named {alias!r}. {hint}"
 
 
 def _settings_changed(*, setting: str, **_: Any) -> None:

@@ -149,7 +149,7 @@ class Sender:
         coding = content_coding(headers)
         if not coding:
             return head
-        what = f"a body compressed by {coding!r}, which nobody had asked for"
+        what = f"a body compressed by {coding!r}, although the request did not accept that"
         if 200 <= status < 300:
             raise self._settings.provider.invalid_response(head, what, b"")
         raise self._settings.provider.error_from_response(head, what.encode())

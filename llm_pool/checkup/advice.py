@@ -52,7 +52,7 @@ HANDSHAKE = _Advice(
 )
 NO_NAME = _Advice(
     "dns.no_such_name",
-    "Look for a typing error in {address}. A private name is known to a private resolver only.",
+    "Check for a typo in {address}. A private name is known to a private resolver only.",
 )
 NO_PUBLIC_NAME = _Advice(
     "dns.no_such_name",
@@ -134,7 +134,7 @@ _WAITED_FOR = {
     "dns": "the name service did not answer",
     "tcp": "the address did not answer",
     "tunnel": "the proxy opened no tunnel",
-    "tls": "the TLS handshake came to no end",
+    "tls": "the TLS handshake did not finish",
 }
 
 

@@ -64,8 +64,7 @@ def _judge_refusal(settings: PoolSettings, head: Head, body: bytes, asked: str) 
             return Finding(
                 "auth.unknown",
                 Level.NOTE,
-                f"{asked}: {status}. This server has no list of models, so whether the key is good "
-                "cannot be told.",
+                f"{asked}: {status}. This server has no list of models, so the key could not be verified.",
                 f"{base_url} If it is, a call will tell about the key.",
             )
         case 429:

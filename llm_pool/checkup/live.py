@@ -76,7 +76,7 @@ def _findings(trial: Trial, room: int) -> list[Finding]:
         found.append(Finding("live.done", Level.OK, f"{text}; queued {_in_words(queued)}"))
     if trial.calls > room:
         text = f"The pool carries {room} calls at a time, so {trial.calls - room} had to wait their turn."
-        advice = "If so many come at once in earnest, raise LIMITS['max_connections']."
+        advice = "If real traffic reaches this level, raise LIMITS['max_connections']."
         found.append(Finding("live.queued", Level.NOTE, text, advice))
     if trial.failures:
         only_limits = set(trial.failures) == {"status 429"}

@@ -86,7 +86,7 @@ def _certificate(session: Session) -> list[Finding]:
             Finding(
                 "tls.unverified",
                 Level.WARNING,
-                f"{spoken}; nobody has looked at the certificate: TLS['verify'] is off.",
+                f"{spoken}; the certificate was not verified: TLS['verify'] is off.",
                 "Leave TLS['verify'] out, and name an authority of your own as TLS['ca_file'].",
             )
         ]
@@ -121,7 +121,8 @@ def http2_step(settings: PoolSettings, tried: Knock) -> Step:
         return _http11("HTTP2 is off in the settings", "Leave HTTP2 out to have it.")
     if tried.session is None:
         return _http11(
-            "without TLS nobody can offer it", "Set HTTP2 to 'prior-knowledge' if the server speaks it so."
+            "HTTP/2 cannot be negotiated without TLS",
+            "Set HTTP2 to 'prior-knowledge' if the server speaks it so.",
         )
     if tried.session.alpn == "h2":
         return Step("http2", (spoken,), facts={"spoken": True})

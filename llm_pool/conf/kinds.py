@@ -48,7 +48,7 @@ def provider(value: Any) -> Provider | None:
     try:
         return get_provider(value)
     except ValueError:
-        raise Invalid(VALUE, "is no provider", _nearest(value, PROVIDERS) or hint) from None
+        raise Invalid(VALUE, "is not a known provider", _nearest(value, PROVIDERS) or hint) from None
     except Exception as error:  # whatever the user's own module raises when it is imported
         raise Invalid(VALUE, f"cannot be used: {error}", hint) from error
 
@@ -65,7 +65,7 @@ def http2(value: Any) -> bool | str:
     if value is True or value is False or value == "prior-knowledge":
         return bool(value) if isinstance(value, bool) else str(value)
     invalid = TYPE if not isinstance(value, str) else VALUE
-    raise Invalid(invalid, "says nothing about HTTP/2", 'Give True, False or "prior-knowledge".')
+    raise Invalid(invalid, "is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".')
 
 
 def resolver(value: Any) -> str:
@@ -134,7 +134,7 @@ def headers(value: Any) -> dict[str, str]:
             )
         if not _TOKEN.fullmatch(name):
             raise Invalid(
-                VALUE, f"has {name!r}, which is no name of a header", "Use letters, digits and hyphens."
+                VALUE, f"has {name!r}, which is not a valid header name", "Use letters, digits and hyphens."
             )
         if not is_header_value(content):
             hint = "Use printable ASCII, without line breaks, and no space at either end."
@@ -160,7 +160,7 @@ def client_cert(value: Any) -> str | tuple[str, ...] | None:
         if all(isinstance(part, str) and part for part in parts):
             return parts
     hint = "Give a path, (certificate, key) or (certificate, key, password), all strings."
-    raise Invalid(TYPE, "is no client certificate", hint)
+    raise Invalid(TYPE, "is not a client certificate", hint)
 
 
 def context(value: Any) -> ssl.SSLContext | None:
@@ -184,7 +184,7 @@ def _url(value: Any, schemes: tuple[str, ...], hint: str) -> httpx.URL:
         url = httpx.URL(value)
         host, port = url.host, url.port
     except (httpx.InvalidURL, ValueError):  # IDNA's is one
-        raise Invalid(VALUE, "is no URL", hint) from None
+        raise Invalid(VALUE, "is not a valid URL", hint) from None
     if url.scheme not in schemes:
         wanted = " or ".join(f"{scheme}://" for scheme in schemes)
         raise Invalid(VALUE, f"does not begin with {wanted}", hint)
@@ -200,7 +200,7 @@ def _one_of(value: Any, names: Iterable[str], what: str) -> str:
     if not isinstance(value, str):
         raise Invalid(TYPE, f"is {a(value)}, not a string", hint)
     if value not in names:
-        raise Invalid(VALUE, f"is no {what}", _nearest(value, names) or hint)
+        raise Invalid(VALUE, f"is not a known {what}", _nearest(value, names) or hint)
     return value
 
 

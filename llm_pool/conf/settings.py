@@ -125,7 +125,7 @@ class PoolSettings:
     @property
     def missing_key(self) -> str:
         """What is wrong where ``needs_key``."""
-        return f"LLM_POOL[{self.alias!r}] has no API_KEY, and {self.base_url} will want one."
+        return f"LLM_POOL[{self.alias!r}] has no API_KEY, but {self.base_url} requires one."
 
     @property
     def how_to_give_key(self) -> str:
@@ -181,7 +181,7 @@ def survey(
         what = f"LLM_POOL is {a(setting)}, not a dict."
         return {}, [Problem(SETTING, "", "", HIDDEN, what, 'Give a dict: LLM_POOL = {"default": {...}}.')]
     if not setting:
-        what, hint = "LLM_POOL names no pool.", 'Give {"default": {...}}, or leave LLM_POOL out.'
+        what, hint = "LLM_POOL has no pools.", 'Give {"default": {...}}, or leave LLM_POOL out.'
         return {}, [Problem(SETTING, "", "", HIDDEN, what, hint)]
     pools = {}
     for alias, given in setting.items():

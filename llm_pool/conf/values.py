@@ -111,10 +111,10 @@ class Reader:
         by_lower = {name.lower(): name for name in kinds}
         near = difflib.get_close_matches(str(key).lower(), by_lower, n=1, cutoff=0.5)
         if section := next((name for name, known in inner.items() if key in known), None):
-            hint = f"Its place is in {section!r}: {{{section!r}: {{{key!r}: ...}}}}."
+            hint = f"It belongs inside {section!r}: {{{section!r}: {{{key!r}: ...}}}}."
         else:
             hint = f"Did you mean {by_lower[near[0]]!r}?" if near else f"The keys are {', '.join(kinds)}."
-        return Invalid(UNKNOWN, "is no key that llm_pool knows", hint)
+        return Invalid(UNKNOWN, "is not a known key", hint)
 
 
 def count(least: int = 0, *, optional: bool = False) -> Kind:
@@ -146,13 +146,11 @@ def seconds(*, optional: bool = True, zero: bool = False) -> Kind:
             number = math.inf
         if not math.isfinite(number):
             raise Invalid(
-                VALUE, "is no finite number", "Give None for no bound." if optional else "Give seconds."
+                VALUE, "is not a finite number", "Give None for no bound." if optional else "Give seconds."
             )
         if number < 0 or (number == 0 and not zero):
             hint = "Give seconds" + (", or None for no bound." if optional else ".")
-            raise Invalid(
-                VALUE, "is less than 0" if number < 0 else "is 0, and would leave no time at all", hint
-            )
+            raise Invalid(VALUE, "is less than 0" if number < 0 else "must be greater than 0", hint)
         return number
 
     return kind
@@ -176,7 +174,7 @@ def text(*, optional: bool = True, path: bool = False) -> Kind:
         if not isinstance(value, str):
             raise Invalid(TYPE, f"is {a(value)}, not a string", "Give a string.")
         if not value.strip() or "\0" in value:
-            raise Invalid(VALUE, "holds nothing" if not value.strip() else "holds a NUL", "Give a string.")
+            raise Invalid(VALUE, "is empty" if not value.strip() else "holds a NUL", "Give a string.")
         return value
 
     return kind

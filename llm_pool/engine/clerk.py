@@ -308,7 +308,7 @@ def _error_of(task: asyncio.Task[Connection]) -> LLMPoolError | None:
     error = task.exception()
     if error is None or isinstance(error, LLMPoolError):
         return error
-    logger.error("a dial failed in a way that nobody thought of", exc_info=error)
+    logger.error("a dial failed unexpectedly", exc_info=error)
     unheard_of = ConnectFailed(f"no connection could be made: {error!r}")
     unheard_of.__cause__ = error
     return unheard_of

@@ -44,7 +44,8 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
     if coding and not _offers(exchange.request.headers, coding):
         exchange.leave()
         raise ProtocolError(
-            f"{exchange.request.origin} compressed its response by {coding!r}, which nobody had asked for"
+            f"{exchange.request.origin} compressed its response by {coding!r}, "
+            "although the request did not accept that"
         )
     content = body(exchange)
     extensions = {
@@ -81,7 +82,7 @@ def origin_of(scheme: bytes, host: bytes, port: int | None) -> Origin:
     name = scheme.decode("ascii")
     if name not in DEFAULT_PORTS:
         raise httpcore.UnsupportedProtocol(
-            f"{name}:// is not spoken here; the URL must begin with https:// or http://"
+            f"{name}:// is not a supported scheme; the URL must begin with https:// or http://"
         )
     return Origin(name, host.decode("ascii").strip("[]"), port or DEFAULT_PORTS[name])
 

@@ -290,7 +290,7 @@ async def test_an_observer_that_fails_harms_nobody(
             unobserve(records.append)
         await until(lambda: "RuntimeError: broken" in caplog.text)
     assert len(records) == 6
-    assert caplog.text.count("has failed") == 1
+    assert caplog.text.count("it stays registered") == 1
 
 
 async def test_a_listener_to_news_that_fails_harms_nobody(
@@ -316,4 +316,4 @@ async def test_a_listener_to_news_that_fails_harms_nobody(
             listeners.remove(broken)
             listeners.remove(sound)
         await until(lambda: "RuntimeError: broken" in caplog.text)
-    assert caplog.text.count("has failed") == 1
+    assert caplog.text.count("it stays registered") == 1

@@ -126,11 +126,11 @@ def test_a_providers_module_that_uses_a_pool_is_told_so(
 
 
 def test_an_unknown_alias_names_the_nearest() -> None:
-    with pytest.raises(ImproperlyConfigured, match=r"no pool 'defualt'. Did you mean 'default'\?"):
+    with pytest.raises(ImproperlyConfigured, match=r"no pool named 'defualt'. Did you mean 'default'\?"):
         pools["defualt"]
     with (
         override_settings(LLM_POOL={"fast": {}, "good": {}}),
-        pytest.raises(ImproperlyConfigured, match=r"no pool 'default'. It has 'fast', 'good'."),
+        pytest.raises(ImproperlyConfigured, match=r"no pool named 'default'. Available: 'fast', 'good'."),
     ):
         pools["default"]
 

@@ -99,7 +99,7 @@ def test_what_the_engine_cannot_do_is_told_where_it_was_asked_for(
     found = check_settings(app_configs=None)
     assert [message.id for message in found] == ["llm_pool.W004"] * len(warned_of)
     for message, key in zip(found, warned_of, strict=True):
-        assert message.msg.startswith(f"LLM_POOL['default']{key} is not for the engine {engine!r}: ")
+        assert message.msg.startswith(f"LLM_POOL['default']{key} is not supported by the engine {engine!r}: ")
 
 
 def test_an_engine_that_is_not_installed_is_told_with_what_to_type(

@@ -194,13 +194,17 @@ def test_no_repr_shows_a_secret() -> None:
 @pytest.mark.parametrize(
     ("given", "place", "hint"),
     [
-        ({"TIMEOUT": {}}, "['TIMEOUT'] is no key", "Did you mean 'TIMEOUTS'?"),
-        ({"base_url": "x"}, "['base_url'] is no key", "Did you mean 'BASE_URL'?"),
-        ({"API_KEYS": SECRET}, "['API_KEYS'] is no key", "Did you mean 'API_KEY'?"),
-        ({"QUIC": True}, "['QUIC'] is no key", "The keys are PROVIDER, BASE_URL,"),
-        ({5: 1}, "[5] is no key", "The keys are"),
-        ({"LIMITS": {"max_connection": 5}}, "['LIMITS']['max_connection'] is no key", "'max_connections'?"),
-        ({"TLS": {"verfy": 5}}, "['TLS']['verfy'] is no key", "'verify'?"),
+        ({"TIMEOUT": {}}, "['TIMEOUT'] is not a known key", "Did you mean 'TIMEOUTS'?"),
+        ({"base_url": "x"}, "['base_url'] is not a known key", "Did you mean 'BASE_URL'?"),
+        ({"API_KEYS": SECRET}, "['API_KEYS'] is not a known key", "Did you mean 'API_KEY'?"),
+        ({"QUIC": True}, "['QUIC'] is not a known key", "The keys are PROVIDER, BASE_URL,"),
+        ({5: 1}, "[5] is not a known key", "The keys are"),
+        (
+            {"LIMITS": {"max_connection": 5}},
+            "['LIMITS']['max_connection'] is not a known key",
+            "'max_connections'?",
+        ),
+        ({"TLS": {"verfy": 5}}, "['TLS']['verfy'] is not a known key", "'verify'?"),
         (None, "LLM_POOL['default'] is None, not a dict", "Give a dict"),
         (SECRET, "LLM_POOL['default'] is a str, not a dict", "Give a dict"),
         ({"LIMITS": 5}, "['LIMITS'] is an int, not a dict", 'Give a dict: {"max_connections": 100}.'),
@@ -231,43 +235,51 @@ def test_no_repr_shows_a_secret() -> None:
         ({"TIMEOUTS": {"read": "60"}}, "['TIMEOUTS']['read'] = '60' is a str", "Write 60, without quotes."),
         ({"TIMEOUTS": {"read": "1m"}}, "= '1m' is a str", "Give a number, or None for no bound."),
         ({"TIMEOUTS": {"read": False}}, "= False is a bool", "Give a number"),
-        ({"TIMEOUTS": {"read": float("nan")}}, "= nan is no finite number", "Give None for no bound."),
-        ({"TIMEOUTS": {"read": float("inf")}}, "= inf is no finite number", "Give None for no bound."),
-        ({"TIMEOUTS": {"read": 10**400}}, "is no finite number", "Give None for no bound."),
+        ({"TIMEOUTS": {"read": float("nan")}}, "= nan is not a finite number", "Give None for no bound."),
+        ({"TIMEOUTS": {"read": float("inf")}}, "= inf is not a finite number", "Give None for no bound."),
+        ({"TIMEOUTS": {"read": 10**400}}, "is not a finite number", "Give None for no bound."),
         ({"TIMEOUTS": {"read": -1}}, "= -1 is less than 0", "Give seconds"),
-        ({"TIMEOUTS": {"read": 0}}, "is 0, and would leave no time", "Give seconds"),
+        ({"TIMEOUTS": {"read": 0}}, "must be greater than 0", "Give seconds"),
         ({"TIMEOUTS": 60}, "['TIMEOUTS'] is an int, not a dict", "Give a dict"),
         ({"DNS": {"ttl": None}}, "is None, not a number of seconds", "Give a number."),
-        ({"DNS": {"resolver": "aiodn"}}, "['resolver'] = 'aiodn' is no resolver", "Did you mean 'aiodns'?"),
-        ({"DNS": {"resolver": "8.8.8.8"}}, "is no resolver", "Give 'system', 'aiodns', or leave it out."),
+        ({"DNS": {"resolver": "aiodn"}}, "['resolver'] = 'aiodn' is not a known resolver", "Did you mean 'aiodns'?"),
+        ({"DNS": {"resolver": "8.8.8.8"}}, "is not a known resolver", "Give 'system', 'aiodns', or leave it out."),
         ({"DNS": {"resolver": None}}, "is None, not a string", "Give 'system', 'aiodns', or leave it out."),
         ({"TLS": {"verify": "no"}}, "= 'no' is a str, not True or False", "Give True or False"),
         ({"TLS": {"verify": 0}}, "= 0 is an int, not True or False", "Give True or False"),
-        ({"TLS": {"ca_file": ""}}, "holds nothing", "Give a string."),
+        ({"TLS": {"ca_file": ""}}, "is empty", "Give a string."),
         ({"TLS": {"ca_file": b"x"}}, "is a bytes, not a string", "Give a string."),
         (
             {"TLS": {"client_cert": ("c", "k", SECRET, "x")}},
-            "['client_cert'] is no client certificate",
+            "['client_cert'] is not a client certificate",
             "Give a path",
         ),
-        ({"TLS": {"client_cert": ("c", 5)}}, "is no client certificate", "Give a path"),
+        ({"TLS": {"client_cert": ("c", 5)}}, "is not a client certificate", "Give a path"),
         ({"TLS": {"context": "x"}}, "= 'x' is a str, not an ssl.SSLContext", "create_default_context"),
         ({"WARN_UTILIZATION": "80%"}, "= '80%' is a str, not a number", "Give a number such as 0.8"),
         ({"WARN_UTILIZATION": 80}, "= 80 is not between 0 and 1", "Give a number such as 0.8"),
-        ({"LEAK_THRESHOLD": 0}, "is 0, and would leave no time at all", "Give seconds, or None"),
-        ({"PROVIDER": "opnai"}, "= 'opnai' is no provider", "Did you mean 'openai'?"),
-        ({"PROVIDER": "zzz"}, "= 'zzz' is no provider", "Give 'openai', 'anthropic', or the dotted path"),
+        ({"LEAK_THRESHOLD": 0}, "must be greater than 0", "Give seconds, or None"),
+        ({"PROVIDER": "opnai"}, "= 'opnai' is not a known provider", "Did you mean 'openai'?"),
+        (
+            {"PROVIDER": "zzz"},
+            "= 'zzz' is not a known provider",
+            "Give 'openai', 'anthropic', or the dotted path",
+        ),
         ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
         ({"PROVIDER": "json.dumps"}, "cannot be used: json.dumps is no subclass", "Give 'openai'"),
-        ({"ENGINE": "httpcor"}, "= 'httpcor' is no engine", "Did you mean 'httpcore'?"),
-        ({"ENGINE": "curl"}, "= 'curl' is no engine", "Give 'native', 'httpcore', 'aiohttp', or leave it"),
+        ({"ENGINE": "httpcor"}, "= 'httpcor' is not a known engine", "Did you mean 'httpcore'?"),
+        (
+            {"ENGINE": "curl"},
+            "= 'curl' is not a known engine",
+            "Give 'native', 'httpcore', 'aiohttp', or leave it",
+        ),
         ({"ENGINE": None}, "['ENGINE'] is None, not a string", "Give 'native', 'httpcore', 'aiohttp', or"),
-        ({"HTTP2": "h2c"}, "= 'h2c' says nothing about HTTP/2", 'Give True, False or "prior-knowledge".'),
-        ({"HTTP2": 1}, "= 1 says nothing about HTTP/2", 'Give True, False or "prior-knowledge".'),
+        ({"HTTP2": "h2c"}, "= 'h2c' is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".'),
+        ({"HTTP2": 1}, "= 1 is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".'),
         ({"LIMITS": {"max_streams_per_connection": 0}}, "= 0 is less than 1", "Give 1 or more."),
         ({"MODEL": ["m"]}, "= ['m'] is a list, not a string", "Give a string."),
-        ({"MODEL": " "}, "holds nothing", "Give a string."),
+        ({"MODEL": " "}, "is empty", "Give a string."),
         ({"UDS": "/a\0b"}, "holds a NUL", "Give a string."),
         ({"UDS": "/a", "PROXY": "http://p"}, "['PROXY'] and UDS are both given", "Give one of them."),
         (
@@ -280,7 +292,7 @@ def test_no_repr_shows_a_secret() -> None:
         ({"BASE_URL": "https://"}, "names no host", "Give a URL"),
         ({"BASE_URL": "https:///v1"}, "names no host", "Give a URL"),
         ({"BASE_URL": "https://x:99999"}, "['BASE_URL'] = 'https://x:99999' ", ""),
-        ({"BASE_URL": "https://[::1"}, "is no URL", "Give a URL"),
+        ({"BASE_URL": "https://[::1"}, "is not a valid URL", "Give a URL"),
         ({"BASE_URL": "https://a b/v1"}, "holds a space", "Give a URL"),
         ({"BASE_URL": "https://a/v1\n"}, "holds a space, backslash or control character", "Give a URL"),
         (
@@ -305,8 +317,8 @@ def test_no_repr_shows_a_secret() -> None:
         ({"HEADERS": [("a", "b")]}, "['HEADERS'] is a list, not a dict", "Give a dict"),
         ({"HEADERS": {"X-A": 5}}, "has 'X-A', which is not a string or", "Give strings."),
         ({"HEADERS": {5: "x"}}, "has 5, which is not a string", "Give strings."),
-        ({"HEADERS": {"X A": "x"}}, "has 'X A', which is no name of a header", "Use letters"),
-        ({"HEADERS": {"X-A\n": "x"}}, "which is no name of a header", "Use letters"),
+        ({"HEADERS": {"X A": "x"}}, "has 'X A', which is not a valid header name", "Use letters"),
+        ({"HEADERS": {"X-A\n": "x"}}, "which is not a valid header name", "Use letters"),
         (
             {"HEADERS": {"X-A": f"{SECRET}\r\nB: c"}},
             "has 'X-A' with a value that no HTTP",
@@ -381,7 +393,7 @@ def test_what_is_no_secret_is_not_hidden() -> None:
 
 def test_a_setting_that_names_no_pool_is_told() -> None:
     [problem] = problems({}, {})
-    assert (problem.message, problem.id) == ("LLM_POOL names no pool.", "E001")
+    assert (problem.message, problem.id) == ("LLM_POOL has no pools.", "E001")
     assert "leave LLM_POOL out" in problem.hint
 
 
@@ -391,7 +403,7 @@ def test_a_setting_that_names_no_pool_is_told() -> None:
 )
 def test_a_key_that_was_given_outside_its_section_is_sent_there(key: str, section: str) -> None:
     [problem] = problems({"default": {key: 5}}, {})
-    assert problem.hint == f"Its place is in '{section}': {{'{section}': {{'{key}': ...}}}}."
+    assert problem.hint == f"It belongs inside '{section}': {{'{section}': {{'{key}': ...}}}}."
 
 
 def test_all_problems_of_all_pools_are_found() -> None:

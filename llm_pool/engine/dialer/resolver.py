@@ -30,7 +30,7 @@ HOST = re.compile(r"[!-~]+")  # the system's resolver cuts a name at a NUL
 def check_host(host: str, port: int) -> None:
     """Refuse what is no host and port, before anything is made of it. Raises DNSFailed."""
     if not HOST.fullmatch(host):
-        raise DNSFailed(f"{host!r} is no host name; names of other scripts are written as xn--...")
+        raise DNSFailed(f"{host!r} is not a valid host name; write international names in their xn-- form")
     if not 0 < port < 65536:
         raise DNSFailed(f"{port} is no port of {host!r}: ports are 1 to 65535")
 

@@ -105,7 +105,7 @@ class ResponseParser:
         if self._silent_bytes > MAX_HEAD and _size(self._headers) > MAX_HEAD:
             raise ProtocolError(TOO_LONG)
         if status == 101:
-            raise ProtocolError("the server switched protocols, which nobody had asked for")
+            raise ProtocolError("the server switched protocols, although the request did not accept that")
         if status >= 200:
             self._begin(status, version)
 

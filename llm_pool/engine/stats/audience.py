@@ -37,5 +37,5 @@ class Audience(list[Callable[P, None]], Generic[P]):
         if listener not in self._failed:
             self._failed.append(listener)
             # On a thread of its own: a log handler may block, and this may be an event loop.
-            message = "%r has failed. It is told on, but what else it raises is not logged"
+            message = "listener %r raised; it stays registered, and its further errors are not logged"
             in_thread(logger.error, message, listener, exc_info=error)

@@ -180,7 +180,7 @@ class Call:
         self._connection.forget(self)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.error("a call failed in a way that nobody thought of", exc_info=error)
+            logger.error("a call failed unexpectedly", exc_info=error)
             self.fail(ReadFailed(f"the call to {self.request.origin} failed: {error!r}"))
         else:
             self.fail(PoolClosed("the pool's event loop was stopped during the call"))
