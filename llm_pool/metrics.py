@@ -13,6 +13,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -211,8 +212,11 @@ def _grown(field: str, now: PoolStats, before: PoolStats | None) -> float:
     return value - getattr(before, field) if before is not None else value
 
 
+@cache
 def install() -> None:
-    """Called once, from ``AppConfig.ready``: from now on this process's pools are in the default registry."""
+    """From ``AppConfig.ready``: from now on this process's pools are in the default registry. Once is enough,
+    however often the apps are set up, as by ``override_settings(INSTALLED_APPS=...)``.
+    """
     metrics = Metrics(REGISTRY, metric_namespace(), tuple(latency_buckets()))
     observe(metrics.call_ended)
     listeners.append(metrics.pool_changed)

@@ -87,7 +87,7 @@ def _sum(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             whole[name] = sum(values)
     whole["utilization"] = whole["in_use"] / whole["max_connections"]
     none_open = whole["connections"] == whole["dialing"]
-    # The message of the last failure is there for ever: dials may have succeeded since.
+    # One worker keeps the message of its last failure, though another has connected since.
     whole["unreachable"] = none_open and whole["dial_failed_at"] > whole["dialed_at"]
     return whole
 
