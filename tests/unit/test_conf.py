@@ -242,8 +242,16 @@ def test_no_repr_shows_a_secret() -> None:
         ({"TIMEOUTS": {"read": 0}}, "must be greater than 0", "Give seconds"),
         ({"TIMEOUTS": 60}, "['TIMEOUTS'] is an int, not a dict", "Give a dict"),
         ({"DNS": {"ttl": None}}, "is None, not a number of seconds", "Give a number."),
-        ({"DNS": {"resolver": "aiodn"}}, "['resolver'] = 'aiodn' is not a known resolver", "Did you mean 'aiodns'?"),
-        ({"DNS": {"resolver": "8.8.8.8"}}, "is not a known resolver", "Give 'system', 'aiodns', or leave it out."),
+        (
+            {"DNS": {"resolver": "aiodn"}},
+            "['resolver'] = 'aiodn' is not a known resolver",
+            "Did you mean 'aiodns'?",
+        ),
+        (
+            {"DNS": {"resolver": "8.8.8.8"}},
+            "is not a known resolver",
+            "Give 'system', 'aiodns', or leave it out.",
+        ),
         ({"DNS": {"resolver": None}}, "is None, not a string", "Give 'system', 'aiodns', or leave it out."),
         ({"TLS": {"verify": "no"}}, "= 'no' is a str, not True or False", "Give True or False"),
         ({"TLS": {"verify": 0}}, "= 0 is an int, not True or False", "Give True or False"),
