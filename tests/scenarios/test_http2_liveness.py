@@ -302,8 +302,10 @@ async def test_close_says_goodbye_and_fails_what_runs(serve, h2_pool):
     """Scenario 51: GOAWAY, and a clear error for each call."""
     server = serve(http2(gated("go")))
     pool = h2_pool()
+    server.gate("go").admit(1)
+    await asyncio.gather(*calls(pool, server, 1))  # now nothing is under way that would be met by a RST
     running = calls(pool, server, 3)
-    await server.await_requests(3)
+    await server.await_requests(4)
     await pool.aclose()
     errors = await asyncio.gather(*running, return_exceptions=True)
     assert all(isinstance(error, PoolClosed) for error in errors)
