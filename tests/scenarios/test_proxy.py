@@ -276,7 +276,7 @@ async def test_a_host_that_is_none_does_not_reach_the_proxy(serve_proxy, serve, 
     proxy = serve_proxy()
     request = request_to(serve(json_reply()))
     request.origin = Origin(scheme, host, 80)
-    with pytest.raises(DNSFailed, match="is no host name"):
+    with pytest.raises(DNSFailed, match="is not a valid host name"):
         await engine_pool(proxy=proxy.url).fetch(request)
     assert proxy.connections_accepted == 0
 
