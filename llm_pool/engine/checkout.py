@@ -102,7 +102,10 @@ def _pool_timed_out(clerk: Clerk, waiter: Waiter, request: Request) -> None:
         return
     clerk.tally.count("pool_timeouts")
     state, seconds = describe(clerk.stats()), request.timeouts.pool
-    error = f"pool {clerk.name!r}: no connection to {request.origin} within {seconds:g} s ({state})"
+    error = (
+        f"pool {clerk.name!r}: no free connection to {request.origin} "
+        f"within the pool timeout of {seconds:g} s ({state})"
+    )
     waiter.future.set_exception(PoolTimeout(error))
 
 

@@ -175,7 +175,10 @@ class Clerk:
             return own
         if error == "full":
             self.tally.count("refused")
-            return PoolFull(f"pool {self.name!r}: no room in the queue ({describe(self.stats())})")
+            most = self.ledger.limits.max_waiting
+            return PoolFull(
+                f"pool {self.name!r}: the queue is full, at max_waiting {most} ({describe(self.stats())})"
+            )
         return PoolClosed(f"pool {self.name!r} is closed")
 
     # Dials

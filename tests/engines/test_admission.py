@@ -60,7 +60,7 @@ async def test_who_waits_too_long_is_told_what_the_pool_looks_like(serve, play, 
     pool = configure(server, LIMITS={"max_connections": 1}, TIMEOUTS={"pool": 0.05})
     first = asyncio.create_task(pool.arequest("GET", "/x"))
     await server.await_requests(1)
-    with pytest.raises(PoolTimeout, match=r"within 0.05 s \(in use 1, idle 0, dialing 0") as caught:
+    with pytest.raises(PoolTimeout, match=r"timeout of 0.05 s \(in use 1, idle 0, dialing 0") as caught:
         await pool.arequest("GET", "/x")
     assert isinstance(caught.value, httpx.PoolTimeout)
     server.gate("go").open()

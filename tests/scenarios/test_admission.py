@@ -161,7 +161,7 @@ async def test_the_pool_timeout_covers_the_queue(each_home, serve, engine_pool):
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
-    with pytest.raises(PoolTimeout, match=r"within 0\.05 s"):
+    with pytest.raises(PoolTimeout, match=r"within the pool timeout of 0\.05 s"):
         await pool.fetch(request_to(server, pool=0.05))
     server.gate("go").open()
     await asyncio.gather(*in_use)
@@ -220,7 +220,7 @@ async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_home, serv
     in_use = await occupy(pool, server)
     with pytest.raises(TotalTimeout, match=r"longer than its 0\.05 s.*in use 1, .*waiting 1, max 1"):
         await pool.fetch(request_to(server, pool=pool_timeout, total=0.05))
-    with pytest.raises(PoolTimeout, match=r"within 0\.05 s"):
+    with pytest.raises(PoolTimeout, match=r"within the pool timeout of 0\.05 s"):
         await pool.fetch(request_to(server, pool=0.05, total=30.0))
     assert pool.stats().pool_timeouts == 1
     server.gate("go").open()
