@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import replace
 from types import TracebackType
@@ -143,14 +144,18 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for_whom.reset(self._outer)
+        _reset(self._outer)
         self.end(error)
 
-    def begin(self) -> float:
-        """It is made only now, in seconds of the monotonic clock."""
-        for_whom.set(self)  # for good: once its answer has begun nobody looks at its marks
+    @contextmanager
+    def opening(self) -> Iterator[float]:
+        """It is made only now, in seconds of the monotonic clock, and within this."""
+        outer = for_whom.set(self)
         self._began = time.monotonic()
-        return self._began
+        try:
+            yield self._began
+        finally:
+            _reset(outer)
 
     def give_up(self) -> None:
         """``end``, for a caller that wants no more of it."""
@@ -192,3 +197,8 @@ class Call:
             queued = timing.queued if marks.acquired else 0.0  # other engines dial in the middle of a call
             return replace(timing, queued=queued, dialing=timing.total - queued)
         return timing
+
+
+def _reset(outer: Token[Principal | None]) -> None:
+    with suppress(ValueError):  # the garbage collector ends what was forgotten in a context of its own
+        for_whom.reset(outer)

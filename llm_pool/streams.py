@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import TracebackType
@@ -47,7 +46,7 @@ class Stream:
         self._began = 0.0
         self._first_token: float | None = None
         self._over = False
-        self._ready: deque[Chunk] = deque()
+        self._ready: list[Chunk] = []  # an empty deque would take half a kilobyte of each stream
 
     @property
     def text(self) -> str:
@@ -66,8 +65,8 @@ class Stream:
         try:
             source = self._source
             if source is None and not self._over:
-                self._began = self._call.begin()
-                source = self._begin(await self._sender.aopen(self._path, self._body, self._opening))
+                with self._call.opening() as self._began:
+                    source = self._begin(await self._sender.aopen(self._path, self._body, self._opening))
                 if self._reader is None:
                     raise self._refused(source, [data async for data in _apieces(source)])
             chunks: list[Chunk] = []
@@ -89,8 +88,8 @@ class Stream:
         try:
             source = self._source
             if source is None and not self._over:
-                self._began = self._call.begin()
-                source = self._begin(self._sender.open(self._path, self._body, self._opening))
+                with self._call.opening() as self._began:
+                    source = self._begin(self._sender.open(self._path, self._body, self._opening))
                 if self._reader is None:
                     raise self._refused(source, list(_pieces(source)))
             chunks: list[Chunk] = []
@@ -147,8 +146,7 @@ class Stream:
 
     def _left_over(self) -> list[Chunk]:
         """What came together with a chunk that was taken by itself."""
-        chunks = list(self._ready)
-        self._ready.clear()
+        chunks, self._ready = self._ready, []
         return chunks
 
     def _goes_on(self) -> bool:
@@ -215,9 +213,10 @@ class CompletionStream(Stream):
     def __next__(self) -> Chunk:
         if not self._ready:
             self._ready.extend(self.step())
-        if not self._ready:
-            raise StopIteration
-        return self._ready.popleft()
+        try:
+            return self._ready.pop(0)
+        except IndexError:  # the end, or another thread has closed it in this moment
+            raise StopIteration from None
 
     def __enter__(self) -> Self:
         return self
@@ -237,9 +236,10 @@ class AsyncCompletionStream(Stream):
     async def __anext__(self) -> Chunk:
         if not self._ready:
             self._ready.extend(await self.astep())
-        if not self._ready:
-            raise StopAsyncIteration
-        return self._ready.popleft()
+        try:
+            return self._ready.pop(0)
+        except IndexError:
+            raise StopAsyncIteration from None
 
     async def __aenter__(self) -> Self:
         return self

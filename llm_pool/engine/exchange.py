@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -65,7 +64,7 @@ class Exchange:
         self.total_at: float | None = None  # deadline of the whole call
         self._tell: Callable[[Exchange], None] | None = None
         self._carrier = carrier
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
         self._waiting: asyncio.Future[None] | None = None
@@ -231,7 +230,7 @@ class Exchange:
 
     def _take(self) -> bytes:
         chunks = self._chunks
-        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._buffered = 0
         self._resume_reading()

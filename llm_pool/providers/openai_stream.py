@@ -73,19 +73,21 @@ class _Choice:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self._fields = Merged(finish_reason=None)
+        self._fields: Merged | None = None  # most have one, with their last part
         self._message = Merged(role="assistant", content=None)
         self._calls = 0
 
     @property
     def is_finished(self) -> bool:
-        return bool(self._fields["finish_reason"])
+        return self._fields is not None and bool(self._fields.get("finish_reason"))
 
     def add(self, part: dict[str, Any]) -> dict[str, Any]:
         """Add a part, and return its delta."""
         delta: dict[str, Any] = part.get("delta") or {}
         for name, value in part.items():
             if value is not None and name not in _PLACED:
+                if self._fields is None:
+                    self._fields = Merged()
                 self._fields.add({name: value}, growing=False)
         if "tool_calls" in delta:
             calls = [self._counted(call) for call in delta["tool_calls"] or ()]
@@ -98,7 +100,8 @@ class _Choice:
         message = self._message.whole()
         if calls := message.get("tool_calls"):
             message["tool_calls"] = [_call(call) for call in sorted(calls, key=lambda call: call["index"])]
-        return {**self._fields.whole(), "index": self.index, "message": message}
+        fields = self._fields.whole() if self._fields is not None else {}
+        return {"finish_reason": None, **fields, "index": self.index, "message": message}
 
     def _counted(self, call: dict[str, Any]) -> dict[str, Any]:
         """A part of a tool call with its index: some servers send whole calls, and do not count them."""
