@@ -43,7 +43,8 @@ aiohttp parses and writes HTTP in C; here that is Python but for httptools, with
 threads, the timers and the statistics on top. What uvloop saves it saves for both, and so these weigh more.
 """,
     ("stream", "aiohttp"): """
-The same. aiohttp's client of this benchmark splits lines and parses JSON, and knows no event streams.
+As with whole answers: what uvloop saves it saves for both. Besides, the benchmark's client for aiohttp splits
+lines and parses JSON, and knows no event streams.
 """,
     ("stream", "floor"): """
 An event wakes its task, goes through the whole format of event streams, however it is cut, and becomes a
