@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from llm_pool.completions import Timing
+from llm_pool.completions import Timing, timing_of
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.config import Timeouts
 from llm_pool.engine.errors import LLMPoolError
@@ -15,7 +15,7 @@ from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Headers, Request, Whole
 from llm_pool.engine.scope import CancelScope
 from llm_pool.providers.base import Head
-from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource, timing_of
+from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource
 from llm_pool.transports.asynchronous import AsyncTransport
 from llm_pool.transports.auth import KeyAuth
 from llm_pool.transports.blocking import warn_where_it_blocks

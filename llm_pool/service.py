@@ -9,13 +9,12 @@ import httpx
 from asgiref.sync import async_to_sync
 
 from llm_pool.calls import Call, Caller
-from llm_pool.completions import Completion
+from llm_pool.completions import Completion, timing_of
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.request import Marks
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.providers.base import Messages
 from llm_pool.sender import Answer, Sender
-from llm_pool.sources import timing_of
 from llm_pool.streams import AsyncCompletionStream, CompletionStream
 from llm_pool.transports.errors import adopted
 from llm_pool.transports.foreign import make_pool

@@ -9,7 +9,6 @@ from typing import Protocol
 
 import httpx
 
-from llm_pool.completions import timing_of
 from llm_pool.engine.errors import LLMPoolError, PoolClosed
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes.home import Home
@@ -18,7 +17,7 @@ from llm_pool.providers.base import Head
 from llm_pool.transports.body import AsyncBody, Body
 from llm_pool.transports.errors import adopted, public
 
-__all__ = ["AsyncHTTPXSource", "HTTPXSource", "HeaderView", "Source", "StraightSource", "timing_of"]
+__all__ = ["AsyncHTTPXSource", "HTTPXSource", "HeaderView", "Source", "StraightSource"]
 
 
 class Source(Protocol):

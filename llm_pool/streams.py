@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Self
 
 from llm_pool.calls import Call
-from llm_pool.completions import Chunk, Completion, Timing
+from llm_pool.completions import Chunk, Completion, Timing, timing_of
 from llm_pool.engine.homes.threads import in_thread
 from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed
 from llm_pool.providers.base import Provider, StreamReader
 from llm_pool.sender import Sender
-from llm_pool.sources import Source, timing_of
+from llm_pool.sources import Source
 from llm_pool.transports.place import place_of_call
 
 __all__ = ["AsyncCompletionStream", "CompletionStream"]
