@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import threading
 from concurrent.futures import Future
@@ -183,16 +184,16 @@ async def test_the_relay_charges_one_round_trip_to_connect_and_one_for_each_exch
     async with listening(echo) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
         times = [clock()]
         reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
-        for _ in range(2):
+        for _ in range(8):
             writer.write(b"ping")
             assert await reader.readexactly(4) == b"ping"
             times.append(clock())
         writer.close()
         await writer.wait_closed()
-    first, second = times[1] - times[0], times[2] - times[1]
-    # A loop's clock may fire a timer early by its resolution.
+    first, *later = [end - begin for begin, end in itertools.pairwise(times)]
+    # A loop's clock may fire a timer early by its resolution, and a busy machine any of them late.
     assert first >= 2 * ROUND_TRIP - 0.005
-    assert ROUND_TRIP - 0.005 <= second < first
+    assert ROUND_TRIP - 0.005 <= min(later) < 2 * ROUND_TRIP - 0.005
 
 
 async def test_pieces_on_the_way_do_not_wait_for_one_another() -> None:
