@@ -275,7 +275,7 @@ async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_home, s
 
 async def test_a_busy_origin_does_not_starve_another(each_home, serve, engine_pool):
     """Scenario 6: a caller to a second origin is served in its turn, not when the first origin is quiet."""
-    busy, other = serve(gated()), serve(json_reply())
+    busy, other = serve(gated()), serve(gated())
     pool = engine_pool(max_connections=2)
     calls = await occupy(pool, busy, busy)
     calls += await queue_up(pool, *(pool.fetch(request_to(busy)) for _ in range(3)))
@@ -284,6 +284,7 @@ async def test_a_busy_origin_does_not_starve_another(each_home, serve, engine_po
     busy.gate("go").admit(4)  # three for those who came before, one makes room
     await other.await_requests(1)
     assert len(busy.requests) == 5
+    other.gate("go").open()  # not before: its place is the next one's
     busy.gate("go").open()
     await asyncio.gather(*calls)
     assert busy.peak_open == 2
