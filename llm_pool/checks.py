@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 
-from llm_pool.conf import PoolSettings, Problem, is_loopback, survey
+from llm_pool.conf import PoolSettings, Problem, survey
+from llm_pool.engine.config import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def _openings(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
             hint="Leave it out, and name your own authority's certificate as ca_file.",
             id="llm_pool.W001",
         )
-    elsewhere = pool.pool.uds is None and not is_loopback(pool.base_url)
+    elsewhere = pool.pool.uds is None and not is_loopback(pool.origin.host)
     if pool.api_key is not None and elsewhere and pool.base_url.startswith("http://"):
         yield checks.Warning(
             f"{place} sends its API key unencrypted to {pool.base_url}.",

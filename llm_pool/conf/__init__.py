@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_pool.conf.secret import Secret
-from llm_pool.conf.settings import PoolSettings, is_loopback, load, problems, survey
+from llm_pool.conf.settings import PoolSettings, load, problems, survey
 from llm_pool.conf.values import Problem
 
-__all__ = ["PoolSettings", "Problem", "Secret", "is_loopback", "load", "problems", "survey"]
+__all__ = ["PoolSettings", "Problem", "Secret", "load", "problems", "survey"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ from llm_pool.conf.values import (
     switch,
     text,
 )
-from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, PoolConfig, Timeouts
+from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, PoolConfig, Timeouts, is_loopback
 from llm_pool.engine.hidden import Hidden
 from llm_pool.providers import Provider, get_provider
 from llm_pool.wording import a
@@ -64,7 +63,7 @@ class PoolSettings:
         Servers on this machine want none, nor those whose key is in HEADERS, nor ``keyless`` ones;
         the provider's own server always does.
         """
-        if self.api_key is not None or self.pool.uds is not None or is_loopback(self.base_url):
+        if self.api_key is not None or self.pool.uds is not None or is_loopback(self.origin.host):
             return False
         if self.key_headers:
             return False
@@ -157,17 +156,6 @@ def survey(
             what = f"LLM_POOL has a pool named {alias!r}."
             found.append(Problem(SETTING, str(alias), "", HIDDEN, what, "Name each pool with a string."))
     return pools, found
-
-
-def is_loopback(base_url: str) -> bool:
-    """Whether a URL leads to this machine, as far as its text tells."""
-    host = httpx.URL(base_url).host
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 _SECTIONS: dict[str, Kind] = {name: lambda value: value for name in ("LIMITS", "TIMEOUTS", "DNS", "TLS")}

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from .hidden import Hidden
 
-__all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts"]
+__all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts", "is_loopback"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, in lower case, is this machine, as far as its text tells."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 class Origin(NamedTuple):

@@ -19,7 +19,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from ..config import Origin
+from ..config import Origin, is_loopback
 from ..errors import DNSFailed, ProxyFailed, reason
 from ..hidden import without_frames
 from ..request import Headers
@@ -88,16 +88,11 @@ def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
     """The variable that holds for the origin, and its value."""
     proxies = urllib.request.getproxies_environment()
     host = origin.host.lower().rstrip(".")
-    if _is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
+    if is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
         return None, None
     variable = f"{origin.scheme if proxies.get(origin.scheme) else 'all'}_proxy"
     value = proxies.get(variable.removesuffix("_proxy"))
     return (variable if os.environ.get(variable) else variable.upper()), value
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return address.is_loopback if address is not None else host == "localhost" or host.endswith(".localhost")
 
 
 def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
