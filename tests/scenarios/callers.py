@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.servers import Script, ScriptedServer, ServerConnection
     from tests.servers.tls import Certificates
 
-__all__ = ["AT_ONCE", "bodies", "gated", "in_thread", "occupy", "queue_up", "trusting", "until"]
+__all__ = ["AT_ONCE", "bodies", "gated", "in_thread", "occupy", "queue_up", "read_out", "trusting", "until"]
 
 T = TypeVar("T")
 
@@ -89,3 +89,10 @@ def bodies(server: ScriptedServer) -> list[bytes]:
 def trusting(certificates: Certificates) -> TLS:
     """For a pool whose servers have certificates of the tests' authority."""
     return TLS(ca_file=certificates.ca_file)
+
+
+async def read_out(stream: Any) -> str:
+    """The text of the rest of a stream, read by a task or in a thread."""
+    if hasattr(stream, "__aiter__"):
+        return "".join([chunk.text async for chunk in stream])
+    return await asyncio.to_thread(lambda: "".join(chunk.text for chunk in stream))

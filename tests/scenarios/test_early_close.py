@@ -13,6 +13,7 @@ from llm_pool.engine.homes.portal import home_of_caller
 from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import ConnectFailed
 from tests.fixtures.engine import until_pool
+from tests.scenarios.callers import read_out
 from tests.servers.behaviours import hold, raw, steps
 from tests.servers.chat import chat_stream
 
@@ -31,17 +32,11 @@ def begun(pool, kind, watched):
         pool.client.event_hooks = {"request": [lambda _: None]}
         pool.aclient.event_hooks = {"request": [_pass]}
     stream = pool.stream("Hello?") if kind == "thread" else pool.astream("Hello?")
-    return stream, asyncio.ensure_future(text_of(stream))
+    return stream, asyncio.ensure_future(read_out(stream))
 
 
 async def _pass(_):
     pass
-
-
-async def text_of(stream):
-    if hasattr(stream, "__aiter__"):
-        return "".join([chunk.text async for chunk in stream])
-    return await asyncio.to_thread(lambda: "".join(chunk.text for chunk in stream))
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
@@ -127,7 +122,7 @@ async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_home):
     stream = pool.astream("Hello?")
 
     async def reads_on():
-        assert await text_of(stream) == ""
+        assert await read_out(stream) == ""
         async with asyncio.timeout(30):
             await asyncio.sleep(0)
         return asyncio.current_task().cancelling()

@@ -13,6 +13,7 @@ from llm_pool.engine.errors import ReadTimeout, TotalTimeout, WriteTimeout
 from llm_pool.engine.exchange import HIGH_WATER
 from llm_pool.exceptions import APIError, InvalidResponse, RateLimited, StreamInterrupted
 from tests.fixtures.engine import request_to, until_pool
+from tests.scenarios.callers import read_out
 from tests.servers.behaviours import (
     EVENTS,
     close,
@@ -462,13 +463,6 @@ async def test_an_upload_in_pieces_waits_for_the_server(serve, engine_pool, each
     await writing
     assert (await exchange.home.arun(exchange.whole)).status == 200
     assert len(server.requests[0].body) == 40 * MEGABYTE
-
-
-async def read_out(stream):
-    """The text of the rest of a stream, read by a task or in a thread."""
-    if hasattr(stream, "__aiter__"):
-        return "".join([chunk.text async for chunk in stream])
-    return await asyncio.to_thread(lambda: "".join(chunk.text for chunk in stream))
 
 
 def collect(held):
