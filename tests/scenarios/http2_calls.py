@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.servers import ScriptedServer
     from tests.servers.http2 import Answer, Peer
 
-__all__ = ["calls", "gated", "noise", "peer", "start_call"]
+__all__ = ["calls", "gated", "noise", "peer", "peers", "start_call"]
 
 
 def gated(gate: str, body: bytes = b"ok") -> Answer:
@@ -35,6 +35,11 @@ def peer(server: ScriptedServer, number: int = 0) -> Peer:
     """The server's end of its connection of this number."""
     found: Peer = server.connections[number].peer  # type: ignore[attr-defined]
     return found
+
+
+def peers(server: ScriptedServer) -> list[Peer]:
+    """The server's ends of all connections that have got as far as HTTP/2."""
+    return [conn.peer for conn in server.connections if hasattr(conn, "peer")]
 
 
 def start_call(pool: Pool, server: ScriptedServer, **options: Any) -> asyncio.Task[Whole]:

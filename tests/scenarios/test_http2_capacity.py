@@ -12,7 +12,7 @@ from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import PoolTimeout
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import until
-from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, start_call
+from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, peers, start_call
 from tests.servers.behaviours import respond, steps
 from tests.servers.http2 import http2, offering_http2, reply
 
@@ -167,7 +167,7 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
     assert {answer.status for answer in answers} == {200}
     assert sorted(int(request.target[1:]) for request in server.requests) == list(range(500))
     assert server.connections_accepted <= 4
-    assert all(peer(server, number).peak <= streams for number in range(server.connections_accepted))
+    assert all(end.peak <= streams for end in peers(server))
     acquired = [answer.marks.acquired for answer in answers]
     assert acquired == sorted(acquired)
     assert server.marks("excess") == 0
