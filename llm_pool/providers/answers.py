@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "MISFIT",
     "Source",
     "api_error",
     "invalid_response",
@@ -27,6 +28,9 @@ __all__ = [
     "snippet",
     "status_error_from",
 ]
+
+MISFIT = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
+"""What reading raises where an answer has another shape: looking before each step would cost more."""
 
 MAX_BODY = 64 * 1024  # bytes of an error's body that are kept
 _SHOWN = 300  # characters of it that a message shows

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from llm_pool.completions import Completion, Timing
-from llm_pool.exceptions import InvalidParameter, LLMPoolError
+from llm_pool.exceptions import InvalidParameter
 from llm_pool.providers.anthropic_shapes import completion_of
 from llm_pool.providers.anthropic_stream import AnthropicStreamReader
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
-from llm_pool.providers.event_stream import MISFIT
 from llm_pool.providers.requests import as_messages, check_params
+from llm_pool.providers.whole import read_whole
 
 __all__ = ["Anthropic"]
 
@@ -58,25 +57,16 @@ class Anthropic(Provider):
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
-        found = self._read(head, body, timing)
+        found = read_whole(self, head, body, timing, completion_of=completion_of, lack=_lack)
+        del body  # reports of errors show the variables of their frames, and it may repeat the key
         if isinstance(found, Completion):
             return found
-        del body  # reports of errors show the variables of their frames, and it may repeat the key
         raise found
 
     def stream_reader(self, head: Head) -> AnthropicStreamReader:
         """See ``Provider.stream_reader``."""
         return AnthropicStreamReader(self, head)
 
-    def _read(self, head: Head, body: bytes, timing: Timing | None) -> Completion | LLMPoolError:
-        try:
-            raw = json.loads(body)
-        except (ValueError, RecursionError):
-            what = "what is not JSON" if body.strip() else "an empty body"
-            return self.invalid_response(head, what, body)
-        if isinstance(raw, dict) and raw.get("error"):
-            return self.error_from_object(head, raw)
-        try:
-            return completion_of(raw, self.request_id(head), timing)
-        except MISFIT:
-            return self.invalid_response(head, "JSON that is no message", body)
+
+def _lack(_raw: Any) -> str:
+    return "JSON that is no message"

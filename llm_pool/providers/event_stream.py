@@ -8,14 +8,11 @@ from typing import Any
 
 from llm_pool.completions import Chunk, Completion, Timing
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
-from llm_pool.providers.answers import mend
+from llm_pool.providers.answers import MISFIT, mend
 from llm_pool.providers.base import Head, Provider, StreamReader
 from llm_pool.sse import Event, EventParser
 
-__all__ = ["MISFIT", "EventStreamReader", "place"]
-
-MISFIT = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
-"""What reading raises where an answer has another shape: looking before each step would cost more."""
+__all__ = ["EventStreamReader", "place"]
 
 _loads = json.loads
 _HEAD_KEPT = 4096  # bytes kept of a body that may turn out to be no event stream

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.completions import Completion, Timing
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
-from llm_pool.providers.event_stream import MISFIT
 from llm_pool.providers.openai_shapes import completion_of
 from llm_pool.providers.openai_stream import OpenAIStreamReader
 from llm_pool.providers.requests import as_messages, check_params
+from llm_pool.providers.whole import read_whole
 from llm_pool.wording import a
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llm_pool.exceptions import LLMPoolError
 
 __all__ = ["OpenAI"]
 
@@ -54,35 +52,22 @@ class OpenAI(Provider):
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
-        found = self._read(head, body, timing)
+        found = read_whole(self, head, body, timing, completion_of=completion_of, lack=_lack)
+        del body  # reports of errors show the variables of their frames, and it may repeat the key
         if isinstance(found, Completion):
             return found
-        del body  # reports of errors show the variables of their frames, and it may repeat the key
         raise found
 
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
 
-    def _read(self, head: Head, body: bytes, timing: Timing | None) -> Completion | LLMPoolError:
-        try:
-            raw = json.loads(body)
-        except (ValueError, RecursionError):
-            what = "what is not JSON" if body.strip() else "an empty body"
-            return self.invalid_response(head, what, body)
-        if isinstance(raw, dict) and raw.get("error"):
-            return self.error_from_object(head, raw)
-        try:
-            return completion_of(raw, self.request_id(head), timing)
-        except MISFIT:
-            return self.invalid_response(head, f"{_lack(raw)} in its JSON", body)
-
 
 def _lack(raw: Any) -> str:
     if not isinstance(raw, dict):
-        return f"{a(raw)} for an object"
+        return f"{a(raw)} for an object in its JSON"
     if "choices" not in raw:
-        return "no choices"
+        return "no choices in its JSON"
     if not raw["choices"]:
-        return "an empty list of choices"
-    return "choices of another shape"
+        return "an empty list of choices in its JSON"
+    return "choices of another shape in its JSON"
