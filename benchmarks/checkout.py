@@ -22,8 +22,8 @@ from pathlib import Path
 
 from llm_pool.engine.config import Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.homes.portal import adopt_server_loop
-from llm_pool.engine.ledger.books import Dial, Waiter
 from llm_pool.engine.ledger.ledger import Ledger
+from llm_pool.engine.ledger.state import Dial, Waiter
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Request
 from tests.servers.programs import nginx

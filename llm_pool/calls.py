@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from llm_pool.completions import Timing, Usage, timing_of
 from llm_pool.engine.errors import ConnectFailed, PoolTimeout
 from llm_pool.engine.request import Marks, Principal, for_whom
-from llm_pool.engine.stats.audience import Audience
+from llm_pool.engine.stats.listeners import Listeners
 
 if TYPE_CHECKING:
     from llm_pool.engine.pool import Pool
@@ -91,7 +91,7 @@ class RequestCalls:
 current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
 """What the calls of this context are counted to. Set by the middleware."""
 
-_observers: Audience[CallRecord] = Audience()
+_observers: Listeners[CallRecord] = Listeners()
 
 
 def observe(observer: Callable[[CallRecord], None]) -> None:

@@ -12,7 +12,7 @@ from llm_pool.engine.config import Timeouts
 from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.pool import Pool
-from llm_pool.engine.request import Headers, Request, Whole
+from llm_pool.engine.request import Headers, Request, WholeResponse
 from llm_pool.engine.scope import CancelScope
 from llm_pool.providers.base import Head
 from llm_pool.sources import AsyncHTTPXSource, HeaderView, HTTPXSource, Source, StraightSource
@@ -132,7 +132,7 @@ class Sender:
             raise public(error) from error.__cause__
         return self._source(exchange, key)
 
-    def _answer(self, whole: Whole, key: str | None) -> Answer:
+    def _answer(self, whole: WholeResponse, key: str | None) -> Answer:
         head = self._head(whole.status, whole.headers, key)
         return Answer(head, whole.body, timing_of(whole.marks), whole.marks.replays)
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import NamedTuple
 
-from llm_pool.checkup.knock import Knock
+from llm_pool.checkup.dial import DialResult
 from llm_pool.checkup.report import Finding, Level, sentence
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.config import Origin
@@ -95,7 +95,7 @@ SYSTEM = {
 }
 
 
-def dial_failure(settings: PoolSettings, origin: Origin, tried: Knock) -> Finding:
+def dial_failure(settings: PoolSettings, origin: Origin, tried: DialResult) -> Finding:
     """The finding for a dial that failed."""
     assert tried.error is not None and tried.failed_in is not None
     advice = _advice(tried.error, tried.failed_in)

@@ -11,7 +11,7 @@ import httpx
 from llm_pool.checkup.report import Finding, Level, Step, sentence
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.errors import LLMPoolError, ProtocolError, ReadTimeout
-from llm_pool.engine.request import Whole
+from llm_pool.engine.request import WholeResponse
 from llm_pool.providers.answers import redact, snippet
 from llm_pool.providers.base import Head
 from llm_pool.sources import HeaderView
@@ -29,7 +29,7 @@ BASE_URL = (
 )
 
 
-def judge_answer(settings: PoolSettings, whole: Whole, key: str | None) -> Finding:
+def judge_answer(settings: PoolSettings, whole: WholeResponse, key: str | None) -> Finding:
     """The finding for a response to ``GET`` the provider's list of models."""
     path = settings.provider.models_path
     place = f"LLM_POOL[{settings.alias!r}]"
@@ -165,7 +165,7 @@ def slow_answer(seconds: float) -> Finding:
     )
 
 
-def rate_limits(whole: Whole) -> Step:
+def rate_limits(whole: WholeResponse) -> Step:
     """The limits that the provider tells in its headers."""
     found: dict[str, str] = {}
     for raw_name, raw_value in whole.headers:

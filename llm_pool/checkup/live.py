@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llm_pool.checkup.report import Finding, Level, Step
 from llm_pool.engine.errors import LLMPoolError
-from llm_pool.engine.request import Whole
+from llm_pool.engine.request import WholeResponse
 
 __all__ = ["Trial", "live_step", "try_live"]
 
@@ -30,13 +30,15 @@ class Trial:
     opened: int
 
 
-async def try_live(get: Callable[[], Awaitable[Whole]], calls: int, opened: Callable[[], int]) -> Trial:
+async def try_live(
+    get: Callable[[], Awaitable[WholeResponse]], calls: int, opened: Callable[[], int]
+) -> Trial:
     """Make that many calls at once."""
     before = opened()
     began = time.monotonic()
     outcomes = await asyncio.gather(*(_one(get) for _ in range(calls)))
     seconds = time.monotonic() - began
-    good = [outcome for outcome in outcomes if isinstance(outcome, Whole)]
+    good = [outcome for outcome in outcomes if isinstance(outcome, WholeResponse)]
     return Trial(
         calls,
         seconds,
@@ -47,7 +49,7 @@ async def try_live(get: Callable[[], Awaitable[Whole]], calls: int, opened: Call
     )
 
 
-async def _one(get: Callable[[], Awaitable[Whole]]) -> Whole | str:
+async def _one(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | str:
     try:
         whole = await get()
     except LLMPoolError as error:

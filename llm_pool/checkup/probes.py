@@ -18,7 +18,7 @@ from llm_pool.checkup.report import Finding, Level, Step, sentence
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.pool import Pool
-from llm_pool.engine.request import Whole
+from llm_pool.engine.request import WholeResponse
 from llm_pool.sender import Sender
 
 __all__ = ["Prober"]
@@ -56,13 +56,13 @@ class Prober:
             steps.append(live_step(trial, self._settings.pool.limits.max_connections * streams))
         return steps
 
-    async def _get(self) -> Whole:
+    async def _get(self) -> WholeResponse:
         request = self._sender.probe(
             self._settings.provider.models_path, self._key, self._pool.config.timeouts
         )
         return await self._pool.fetch(request)
 
-    def _authentication(self, first: Whole) -> Step:
+    def _authentication(self, first: WholeResponse) -> Step:
         seconds = first.marks.ended - first.marks.acquired
         findings = [judge_answer(self._settings, first, self._key)]
         if (unlisted := unlisted_model(self._settings, first.body)) is not None:
@@ -71,7 +71,7 @@ class Prober:
             findings.append(slow_answer(seconds))
         return Step("authentication", tuple(findings), seconds, {"status": first.status})
 
-    async def _reuse(self, first: Whole, dial_seconds: float) -> Step:
+    async def _reuse(self, first: WholeResponse, dial_seconds: float) -> Step:
         limits = self._settings.pool.limits
         saved = f"{dial_seconds * 1000:.1f} ms"
         try:

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from django.core.exceptions import ImproperlyConfigured
 
-from llm_pool.checkup.knock import Knock, knock
+from llm_pool.checkup.dial import DialResult, dial
 from llm_pool.checkup.machine import Server, file_limit, settings_step
 from llm_pool.checkup.probes import Prober
 from llm_pool.checkup.report import CheckReport, Finding, Level, Step, cleaned
 from llm_pool.checkup.sizing import Sizing
-from llm_pool.checkup.ways import http2_step, way_steps
+from llm_pool.checkup.steps import connecting_steps, http2_step
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.config import Timeouts
 from llm_pool.transports.foreign import make_pool
@@ -75,8 +75,8 @@ class _Checkup:
         settings = self._settings
         origin = settings.origin
         self._announce("connection")
-        tried = await knock(self._config, origin)
-        steps = way_steps(settings, origin, tried)
+        tried = await dial(self._config, origin)
+        steps = connecting_steps(settings, origin, tried)
         http2 = http2_step(settings, tried)
         streams = settings.pool.limits.max_streams_per_connection if http2.facts["spoken"] else 1
         self._key, no_key = await _key(settings)
@@ -90,7 +90,7 @@ class _Checkup:
         size = settings_step(settings, streams=streams, files=file_limit(), server=server, load=self._load)
         return [*steps, size]
 
-    async def _call(self, tried: Knock, streams: int) -> list[Step]:
+    async def _call(self, tried: DialResult, streams: int) -> list[Step]:
         # Under a name of its own, so that in the metrics its connections are not taken for the pool's.
         pool = make_pool(self._settings.engine, self._config, f"{self._settings.alias}/check")
         try:

@@ -10,7 +10,7 @@ from .clerk import Clerk
 from .connection import Connection
 from .errors import PoolTimeout, TotalTimeout
 from .homes.home import Home
-from .ledger.books import Waiter
+from .ledger.state import Waiter
 from .request import Marks, Request
 from .stats.stats import describe
 

@@ -17,11 +17,11 @@ from .errors import ConnectFailed, LLMPoolError, PoolClosed, PoolFull
 from .exchange import Exchange
 from .homes.alarm import Alarm
 from .homes.home import Home
-from .ledger.books import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
 from .ledger.ledger import Ledger
-from .stats.crowding import Crowding, warn_of_crowding
+from .ledger.state import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
 from .stats.news import NEWS_SECONDS, listeners
 from .stats.stats import PoolStats, Tally, describe, take_stats
+from .stats.utilization import Utilization, warn_of_utilization
 
 __all__ = ["Clerk"]
 
@@ -36,7 +36,7 @@ class Clerk:
         self._capacities = Capacities(config)
         self.ledger = Ledger(config.limits, expects=self._capacities.expected)
         self._connect_timeout = config.timeouts.connect
-        self._crowding = Crowding(config.warn_utilization)
+        self._utilization = Utilization(config.warn_utilization)
         self._lock = threading.Lock()
         self.tally = Tally(self._lock)
         self._dialer = dialer
@@ -140,8 +140,8 @@ class Clerk:
                 home.post(self._perform, order)
             except PoolClosed:
                 self.lose(home)
-        if self._crowding.has_begun(self.ledger.stock.in_use, self.ledger.limits.max_connections):
-            warn_of_crowding(self.name, self.stats())
+        if self._utilization.has_crossed(self.ledger.stock.in_use, self.ledger.limits.max_connections):
+            warn_of_utilization(self.name, self.stats())
         when = self.ledger.next_alarm
         if when is not None:
             self._alarm.set(when)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     from .exchange import Exchange
     from .homes.home import Home
-    from .ledger.books import Entry
+    from .ledger.state import Entry
     from .request import Marks, Request
 
 __all__ = ["Connection", "Owner"]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from .errors import LLMPoolError, PoolClosed
 from .homes.home import Home
-from .request import Headers, Marks, Request, Whole
+from .request import Headers, Marks, Request, WholeResponse
 
 __all__ = ["Carrier", "Exchange"]
 
@@ -87,7 +87,7 @@ class Exchange:
             await self._wait(_Until.DATA)
         return self._take()
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> WholeResponse:
         """Read to the end."""
         pieces = []
         while not self.complete:
@@ -95,7 +95,7 @@ class Exchange:
             pieces.append(self._take())  # or the reading would stop at the high-water mark
             await self._wait(_Until.END)
         pieces.append(self._take())
-        return Whole(self.status, self.headers, b"".join(pieces), self.marks)
+        return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
 
     async def write(self, data: bytes) -> bool:
         """Send a piece of the body. False when the response has come already: the rest is not wanted."""

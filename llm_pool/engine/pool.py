@@ -18,8 +18,8 @@ from .head import check
 from .homes.home import Home
 from .homes.portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
 from .leaks import LeakDetector
-from .ledger.books import Waiter
-from .request import Marks, Request, Whole, for_whom
+from .ledger.state import Waiter
+from .request import Marks, Request, WholeResponse, for_whom
 from .stats.inventory import ConnectionInfo, list_connections
 from .stats.stats import PoolStats
 
@@ -66,7 +66,7 @@ class Pool:
         marks, stack = _started(request), self._leaks.stack()
         return await home.arun(self._open_watched, home, request, marks, stack, undo=Exchange.close)
 
-    async def fetch(self, request: Request) -> Whole:
+    async def fetch(self, request: Request) -> WholeResponse:
         """Send a request and read its response to the end. From any event loop."""
         home = home_of_caller()
         return await home.arun(self._fetch, home, request, _started(request))
@@ -77,12 +77,12 @@ class Pool:
         marks, stack = _started(request), self._leaks.stack()
         return home.run(self._open_watched, home, request, marks, stack, undo=Exchange.close)
 
-    def fetch_sync(self, request: Request) -> Whole:
+    def fetch_sync(self, request: Request) -> WholeResponse:
         """``fetch`` for a plain thread."""
         home = portal()
         return home.run(self._fetch, home, request, _started(request))
 
-    async def _fetch(self, home: Home, request: Request, marks: Marks) -> Whole:
+    async def _fetch(self, home: Home, request: Request, marks: Marks) -> WholeResponse:
         exchange = await self._open(home, request, marks)
         try:
             return await exchange.whole()

@@ -9,7 +9,7 @@ from typing import Protocol
 from .config import Origin, Timeouts
 from .scope import CancelScope
 
-__all__ = ["Headers", "Marks", "Principal", "Request", "Whole", "for_whom"]
+__all__ = ["Headers", "Marks", "Principal", "Request", "WholeResponse", "for_whom"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -71,7 +71,7 @@ for_whom: ContextVar[Principal | None] = ContextVar("llm_pool_principal", defaul
 
 
 @dataclass(slots=True)
-class Whole:
+class WholeResponse:
     """A response read to its end."""
 
     status: int

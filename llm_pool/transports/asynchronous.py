@@ -13,8 +13,8 @@ from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.pool import Pool
 
 from .body import AsyncBody
-from .doors import ASYNC_POOL, are_stock
 from .errors import public
+from .hook_points import ASYNC_POOL, are_stock
 from .passage import Passage
 from .translation import to_engine, to_httpcore
 
@@ -29,10 +29,10 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
     """
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
-        self._pool = _Door(pool, timeouts or pool.config.timeouts)
+        self._pool = _EnginePool(pool, timeouts or pool.config.timeouts)
 
 
-class _Door(httpcore.AsyncConnectionPool):
+class _EnginePool(httpcore.AsyncConnectionPool):
     """httpcore's pool to those who look; what comes through it goes to the engine."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
@@ -41,7 +41,7 @@ class _Door(httpcore.AsyncConnectionPool):
         self._timeouts = timeouts
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        if not are_stock((ASYNC_POOL,)):  # a mock (respx) or instrumentation stands at httpcore's door
+        if not are_stock((ASYNC_POOL,)):  # a mock (respx) or instrumentation is hooked into httpcore
             return await httpcore.AsyncConnectionPool.handle_async_request(self, request)
         return await send(self._engine, request, self._timeouts)
 

@@ -6,12 +6,12 @@ import httpx
 
 from .asynchronous import AsyncTransport
 from .auth import KeyAuth
-from .doors import ASYNC_DOORS, SYNC_DOORS, are_stock
+from .hook_points import ASYNC_HOOK_POINTS, SYNC_HOOK_POINTS, are_stock
 from .synchronous import Transport
 
 __all__ = ["is_plain"]
 
-_NAMES = frozenset(door.name for door in ASYNC_DOORS + SYNC_DOORS)
+_NAMES = frozenset(point.name for point in ASYNC_HOOK_POINTS + SYNC_HOOK_POINTS)
 
 
 def is_plain(client: httpx.AsyncClient | httpx.Client) -> bool:
@@ -27,5 +27,5 @@ def is_plain(client: httpx.AsyncClient | httpx.Client) -> bool:
         and not any(client._event_hooks.values())
         and _NAMES.isdisjoint(client.__dict__)
         and _NAMES.isdisjoint(transport.__dict__)
-        and are_stock(ASYNC_DOORS if isinstance(client, httpx.AsyncClient) else SYNC_DOORS)
+        and are_stock(ASYNC_HOOK_POINTS if isinstance(client, httpx.AsyncClient) else SYNC_HOOK_POINTS)
     )

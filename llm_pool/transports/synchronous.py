@@ -14,8 +14,8 @@ from llm_pool.engine.pool import Pool
 
 from .blocking import warn_where_it_blocks
 from .body import Body
-from .doors import SYNC_POOL, are_stock
 from .errors import public
+from .hook_points import SYNC_POOL, are_stock
 from .passage import Passage
 from .translation import to_engine, to_httpcore
 
@@ -26,10 +26,10 @@ class Transport(httpx.HTTPTransport):
     """``AsyncTransport`` for ``httpx.Client``."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
-        self._pool = _Door(pool, timeouts or pool.config.timeouts)
+        self._pool = _EnginePool(pool, timeouts or pool.config.timeouts)
 
 
-class _Door(httpcore.ConnectionPool):
+class _EnginePool(httpcore.ConnectionPool):
     def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
         super().__init__()
         self._engine = pool

@@ -100,7 +100,7 @@ def test_live_makes_calls_at_once(
     run: Run, run_json: RunJSON, provider: Provider, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[object] = []
-    monkeypatch.setattr(clerk, "warn_of_crowding", lambda *told: warnings.append(told))
+    monkeypatch.setattr(clerk, "warn_of_utilization", lambda *told: warnings.append(told))
     server = serve(models)
     provider(server.url, LIMITS={"max_connections": 4})
     status, document = run_json("--live", "12")

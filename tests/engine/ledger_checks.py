@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llm_pool.engine.ledger.books import Lane
+    from llm_pool.engine.ledger.state import Lane
     from tests.engine.ledger_world import Connection, World
 
 __all__ = ["after_time", "all_is_gone", "books_are_right"]
@@ -67,10 +67,10 @@ def something_is_coming(world: World, lane: Lane) -> None:
     ledger, limits = world.ledger, world.ledger.limits
     if len(lane.waiting) <= lane.incoming:
         return
-    if lane.trouble is not None and (lane.dialing or lane.claims):
+    if lane.backoff is not None and (lane.dialing or lane.claims):
         return
-    if lane.trouble is not None and (world.now < lane.trouble.retry_at or lane.line is None):
-        latest = max(world.now, lane.trouble.retry_at)
+    if lane.backoff is not None and (world.now < lane.backoff.retry_at or lane.line is None):
+        latest = max(world.now, lane.backoff.retry_at)
         assert ledger.next_alarm is not None and ledger.next_alarm <= latest, "suspended for ever"
         return
     per_host = limits.max_connections_per_host

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.config import Limits
-from llm_pool.engine.ledger.books import Close
+from llm_pool.engine.ledger.state import Close
 from tests.engine.ledger_checks import books_are_right
 from tests.engine.ledger_world import Caller, Connection, World
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from llm_pool.engine.ledger.books import Order
+    from llm_pool.engine.ledger.state import Order
 
 __all__ = ["CheckedWorld", "idle", "make", "reasons", "serve", "states"]
 

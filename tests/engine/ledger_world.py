@@ -7,13 +7,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.config import Limits, Origin
-from llm_pool.engine.ledger.books import Close, Dial, Entry, Fail, Lane, Serve, Waiter
 from llm_pool.engine.ledger.ledger import Ledger
+from llm_pool.engine.ledger.state import Close, Dial, Entry, Fail, Lane, Serve, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from llm_pool.engine.ledger.books import Order
+    from llm_pool.engine.ledger.state import Order
 
 __all__ = ["Caller", "Connection", "World", "origin"]
 

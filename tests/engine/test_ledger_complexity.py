@@ -11,8 +11,8 @@ import pytest
 
 from llm_pool.engine.config import Limits
 from llm_pool.engine.ledger import ledger as ledger_module
-from llm_pool.engine.ledger.books import Close, Dial, Entry, Lane, Waiter
 from llm_pool.engine.ledger.ledger import Ledger
+from llm_pool.engine.ledger.state import Close, Dial, Entry, Lane, Waiter
 from tests.engine.ledger_world import origin
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from llm_pool.engine.errors import ConnectFailed
-from llm_pool.engine.ledger.books import Queue, Waiter
+from llm_pool.engine.ledger.state import Queue, Waiter
 from tests.engine.ledger_checks import all_is_gone
 from tests.engine.ledger_steps import idle, make, reasons, serve, states
 from tests.engine.ledger_world import origin

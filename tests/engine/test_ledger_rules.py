@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_pool.engine.config import Limits
-from llm_pool.engine.ledger.books import Dial
+from llm_pool.engine.ledger.state import Dial
 from tests.engine.ledger_steps import CheckedWorld, idle, make, reasons, serve, states
 
 

@@ -21,8 +21,8 @@ from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes.home import Home
 from llm_pool.engine.http11.connection import HTTP11Connection
-from llm_pool.engine.http11.manners import Manners
-from llm_pool.engine.request import Marks, Request, Whole
+from llm_pool.engine.http11.persistence import Persistence
+from llm_pool.engine.request import Marks, Request, WholeResponse
 from llm_pool.exceptions import APIError
 from llm_pool.providers import get_provider
 from llm_pool.providers.base import Head
@@ -154,7 +154,7 @@ class Wire:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.owner = Owner()
-        self.connection = HTTP11Connection(Home(loop), self.owner, Manners())
+        self.connection = HTTP11Connection(Home(loop), self.owner, Persistence())
         self.connection.entry = object()  # type: ignore[assignment]
         self._loop = loop
         self._ours, self._theirs = socket.socketpair()
@@ -199,23 +199,23 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def read_whole(exchange: Exchange) -> Whole:
+async def read_whole(exchange: Exchange) -> WholeResponse:
     await exchange.head()
     return await exchange.whole()
 
 
-async def read_in_pieces(exchange: Exchange) -> Whole:
+async def read_in_pieces(exchange: Exchange) -> WholeResponse:
     await exchange.head()
     pieces = []
     while data := await exchange.read():
         pieces.append(data)
-    return Whole(exchange.status, exchange.headers, b"".join(pieces), exchange.marks)
+    return WholeResponse(exchange.status, exchange.headers, b"".join(pieces), exchange.marks)
 
 
-async def leave_it(exchange: Exchange) -> Whole:
+async def leave_it(exchange: Exchange) -> WholeResponse:
     await exchange.head()
     exchange.close()
-    return Whole(exchange.status, exchange.headers, b"", exchange.marks)
+    return WholeResponse(exchange.status, exchange.headers, b"", exchange.marks)
 
 
 READERS = st.sampled_from([read_whole, read_in_pieces, leave_it])
@@ -296,10 +296,10 @@ def test_a_connection_that_serves_again_has_nothing_left_of_the_last_response(
 def test_any_body_is_an_answer_or_an_error_of_ours(body: bytes, sizes: list[int], status: int) -> None:
     """Scenario 40: where HTTP is content, the provider still has to make sense of it."""
     body = body.partition(b"\r\n\r\n")[2] or body
-    understand(Whole(status, [(b"content-type", b"application/json")], body, Marks(0.0)), sizes)
+    understand(WholeResponse(status, [(b"content-type", b"application/json")], body, Marks(0.0)), sizes)
 
 
-def understand(whole: Whole, sizes: Sequence[int] = ()) -> None:
+def understand(whole: WholeResponse, sizes: Sequence[int] = ()) -> None:
     """Read a response as a provider does: as an answer in one piece, as a stream, as an error."""
     provider = get_provider("openai")
     head = Head(whole.status, HeaderView(whole.headers))

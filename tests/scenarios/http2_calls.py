@@ -13,7 +13,7 @@ from tests.servers.http2 import Stream
 
 if TYPE_CHECKING:
     from llm_pool.engine.pool import Pool
-    from llm_pool.engine.request import Whole
+    from llm_pool.engine.request import WholeResponse
     from tests.servers import ScriptedServer
     from tests.servers.http2 import Answer, Peer
 
@@ -42,12 +42,14 @@ def peers(server: ScriptedServer) -> list[Peer]:
     return [conn.peer for conn in server.connections if hasattr(conn, "peer")]
 
 
-def start_call(pool: Pool, server: ScriptedServer, **options: Any) -> asyncio.Task[Whole]:
+def start_call(pool: Pool, server: ScriptedServer, **options: Any) -> asyncio.Task[WholeResponse]:
     """A call on its way."""
     return asyncio.create_task(pool.fetch(request_to(server, **options)))
 
 
-def calls(pool: Pool, server: ScriptedServer, count: int, first: int = 0) -> list[asyncio.Task[Whole]]:
+def calls(
+    pool: Pool, server: ScriptedServer, count: int, first: int = 0
+) -> list[asyncio.Task[WholeResponse]]:
     """So many calls, to /0, /1, ..."""
     return [start_call(pool, server, target=f"/{first + number}") for number in range(count)]
 

@@ -15,7 +15,7 @@ import pytest
 from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import ConnectFailed, ConnectTimeout, PoolClosed, TLSFailed
 from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
-from llm_pool.engine.request import Whole
+from llm_pool.engine.request import WholeResponse
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.servers import Gate
 from tests.servers.behaviours import close, json_reply, steps
@@ -188,7 +188,7 @@ async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certifica
             await asyncio.sleep(0.0005)
         await pool.aclose()
         (outcome,) = await asyncio.gather(call, return_exceptions=True)
-        assert isinstance(outcome, Whole | PoolClosed)
+        assert isinstance(outcome, WholeResponse | PoolClosed)
         assert pool.stats().dialing == pool.stats().idle == 0
         await server.await_until(lambda s: s.connections_open == 0)
         assert sockets_of(pool) == []

@@ -203,7 +203,7 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
             dialer._context_lock,
             dialer._resolver._lock,
             portal._process.lock,
-            home._door,
+            home._lock,
         ):
             held.set()
             over.wait()

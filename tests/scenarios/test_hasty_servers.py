@@ -8,7 +8,7 @@ import pytest
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.errors import PoolClosed, ReadFailed
-from llm_pool.engine.http11.manners import FIRST_PROOFS, PROOFS_AFTER_A_LAPSE, Manners
+from llm_pool.engine.http11.persistence import FIRST_PROOFS, PROOFS_AFTER_A_LAPSE, Persistence
 from tests.fixtures.engine import request_to, until_pool
 from tests.servers.behaviours import chunked, close, mark, per_connection, raw, reply, reset, steps, until
 from tests.servers.board import PATIENCE
@@ -20,7 +20,7 @@ WHOLE, IN_CHUNKS = reply(body=b"hello"), chunked(b"hello")
 def for_ever(monkeypatch):
     """Who comes right after an answer rests until the server closes, however slow the machine is."""
     for name in ("REST_SECONDS", "SOON_SECONDS"):
-        monkeypatch.setattr(f"llm_pool.engine.http11.manners.{name}", 3600.0)
+        monkeypatch.setattr(f"llm_pool.engine.http11.persistence.{name}", 3600.0)
 
 
 async def in_time(*calls):
@@ -31,13 +31,13 @@ async def in_time(*calls):
 
 def trust(pool, server):
     """Take the server for one that keeps its connections."""
-    manners = manners_of(pool, server)
-    while manners.doubted(chunked=True):
-        manners.kept(chunked=True)
+    persistence = persistence_at(pool, server)
+    while persistence.doubted(chunked=True):
+        persistence.kept(chunked=True)
 
 
-def manners_of(pool, server):
-    return pool._clerk._dialer._manners(request_to(server).origin)
+def persistence_at(pool, server):
+    return pool._clerk._dialer._persistence(request_to(server).origin)
 
 
 @pytest.mark.parametrize("end", [close, reset])
@@ -104,9 +104,9 @@ async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool
     """After a chunked answer, too, when it has done so for some times."""
     server, pool = serve(IN_CHUNKS), engine_pool()
     for _ in range(FIRST_PROOFS + 1):
-        assert manners_of(pool, server).doubted(chunked=True)
+        assert persistence_at(pool, server).doubted(chunked=True)
         await pool.fetch(request_to(server))
-    monkeypatch.setattr("llm_pool.engine.http11.manners.REST_SECONDS", 3600.0)
+    monkeypatch.setattr("llm_pool.engine.http11.persistence.REST_SECONDS", 3600.0)
     await in_time(pool.fetch(request_to(server)))
     assert server.connections_accepted == 1
 
@@ -143,13 +143,13 @@ async def test_who_waits_for_a_server_to_make_up_its_mind_hears_of_the_pools_end
 
 def test_a_lapse_weighs_more_than_the_first_doubt():
     """And is forgiven at last: it may have been a restart of the server's."""
-    manners = Manners()
-    assert [manners.doubted(chunked=chunked) for chunked in (False, True)] == [False, True]
-    manners.lapsed(chunked=False)
+    persistence = Persistence()
+    assert [persistence.doubted(chunked=chunked) for chunked in (False, True)] == [False, True]
+    persistence.lapsed(chunked=False)
     for _ in range(PROOFS_AFTER_A_LAPSE - 1):
-        manners.kept(chunked=False)
-    assert manners.doubted(chunked=False)
-    manners.kept(chunked=False)
-    assert not manners.doubted(chunked=False)
-    manners.kept(chunked=False)
-    assert not manners.doubted(chunked=False)
+        persistence.kept(chunked=False)
+    assert persistence.doubted(chunked=False)
+    persistence.kept(chunked=False)
+    assert not persistence.doubted(chunked=False)
+    persistence.kept(chunked=False)
+    assert not persistence.doubted(chunked=False)

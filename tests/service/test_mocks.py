@@ -194,7 +194,7 @@ def watcher(monkeypatch: pytest.MonkeyPatch) -> Watcher:
 AsyncClient, Client = httpx.AsyncClient, httpx.Client
 AsyncHTTPTransport, HTTPTransport = httpx.AsyncHTTPTransport, httpx.HTTPTransport
 AsyncConnectionPool, ConnectionPool = httpcore.AsyncConnectionPool, httpcore.ConnectionPool
-DOORS: list[tuple[type, type, str, str]] = [
+HOOK_POINTS: list[tuple[type, type, str, str]] = [
     (Client, AsyncClient, "send", "send"),
     (Client, AsyncClient, "_send_single_request", "_send_single_request"),
     (HTTPTransport, AsyncHTTPTransport, "handle_request", "handle_async_request"),
@@ -204,9 +204,9 @@ DOORS: list[tuple[type, type, str, str]] = [
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("way", ["bare", "wraps", "proxy"])
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door[0].__name__ + "." + door[2])
+@pytest.mark.parametrize("point", HOOK_POINTS, ids=lambda point: point[0].__name__ + "." + point[2])
 def test_a_wrapped_method_sees_every_call(
-    door: tuple[type, type, str, str],
+    point: tuple[type, type, str, str],
     way: str,
     call: str,
     watcher: Watcher,
@@ -215,7 +215,7 @@ def test_a_wrapped_method_sees_every_call(
 ) -> None:
     pool = configure(upstream)
     assert ask(call, pool).text
-    for place, name in ((door[0], door[2]), (door[1], door[3])):
+    for place, name in ((point[0], point[2]), (point[1], point[3])):
         if way == "proxy":
             watcher.watch_with_a_proxy(place, name)
         else:

@@ -18,7 +18,7 @@ from llm_pool.engine.connection import Connection
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.homes import portal
 from llm_pool.engine.homes.home import Errand
-from llm_pool.engine.ledger.books import Entry, Waiter
+from llm_pool.engine.ledger.state import Entry, Waiter
 from llm_pool.streams import Stream
 from tests.fixtures.books import Holdings
 from tests.soak.callers import Callers

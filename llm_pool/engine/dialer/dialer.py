@@ -20,7 +20,7 @@ from ..homes.home import Home
 from ..homes.threads import in_thread
 from ..http2.connection import HTTP2Connection
 from ..http11.connection import HTTP11Connection
-from ..http11.manners import Manners
+from ..http11.persistence import Persistence
 from .greeter import Greeter
 from .proxy import Proxy, open_tunnel, proxy_for
 from .resolver import AddrInfo, Resolver, check_host
@@ -42,7 +42,7 @@ class Dialer:
         self._config = config
         self._resolver = Resolver(config.dns)
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # all that are alive
-        self._manners = lru_cache(MOST_ORIGINS)(lambda _: Manners())
+        self._persistence = lru_cache(MOST_ORIGINS)(lambda _: Persistence())
         self._context: Future[ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
 
@@ -86,7 +86,7 @@ class Dialer:
         def choose(protocol: str | None) -> Connection:
             if protocol == "h2" or (self._config.http2 == "prior-knowledge" and forward is None):
                 return HTTP2Connection(home, owner, self._config.limits.max_streams_per_connection)
-            return HTTP11Connection(home, owner, self._manners(origin), forward=forward)
+            return HTTP11Connection(home, owner, self._persistence(origin), forward=forward)
 
         try:
             return await self._open(origin, proxy, context, Greeter(choose), steps)

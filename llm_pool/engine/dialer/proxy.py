@@ -35,7 +35,7 @@ OPENED = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy: where it is, and the header that opens its door.
+    """An HTTP proxy: where it is, and the header with its credentials.
 
     ``variable`` is the environment variable that named it, where one did.
     """

@@ -29,7 +29,7 @@ class Home:
         self.shut = False
         self.ended = False
         self.goodbyes: set[asyncio.Task[Any]] = set()
-        self._door = threading.RLock()  # re-entrant: the garbage collector may post in the middle of a post
+        self._lock = threading.RLock()  # re-entrant: the garbage collector may post in the middle of a post
 
     @property
     def is_here(self) -> bool:
@@ -38,7 +38,7 @@ class Home:
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Call ``function`` on the loop soon, from any thread. Raises PoolClosed when the loop has ended."""
-        with self._door:
+        with self._lock:
             if self.ended:
                 raise PoolClosed(ENDED)
             try:
@@ -49,7 +49,7 @@ class Home:
                 raise PoolClosed(ENDED) from error
 
     def _receive(self, errand: Errand[Any]) -> None:
-        with self._door:
+        with self._lock:
             if self.shut:
                 raise PoolClosed(ENDED)
             self.post(errand.start)
@@ -65,19 +65,19 @@ class Home:
         if self.goodbyes:
             await asyncio.wait(self.goodbyes, timeout=GOODBYE_SECONDS)
 
-    def shut_door(self) -> None:
+    def refuse_callers(self) -> None:
         """Take no new callers. Those who came before get a turn of the loop yet."""
-        with self._door:
+        with self._lock:
             self.shut = True
 
     def end(self) -> None:
         """Let nothing be posted any more."""
-        with self._door:
+        with self._lock:
             self.shut = self.ended = True
 
     def disown(self) -> None:
-        """In the child of a fork: the loop is the parent's, as is whoever stood in the door."""
-        self._door = threading.RLock()
+        """In the child of a fork: the loop is the parent's, as is whoever holds the lock."""
+        self._lock = threading.RLock()
         self.shut = self.ended = True
 
     async def arun(

@@ -170,7 +170,7 @@ def _run(home: Home) -> None:
 
 
 async def _close_down(home: Home) -> None:
-    home.shut_door()
+    home.refuse_callers()
     await asyncio.sleep(0)  # what was posted before that begins, and ends with all the rest
     tasks = asyncio.all_tasks() - {asyncio.current_task()} - home.goodbyes
     for task in tasks:
@@ -202,7 +202,7 @@ def _watch(home: Home) -> AsyncGenerator[None]:
 
 async def _wind_up(home: Home) -> None:
     """On its loop, for the last time."""
-    home.shut_door()
+    home.refuse_callers()
     for tell in _before_home_ends:
         tell(home)
     await home.see_off()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from ..closing import cut, holds_back
 from ..connection import Connection, Owner
 from ..errors import (
     LLMPoolError,
@@ -17,10 +18,9 @@ from ..errors import (
 from ..exchange import Exchange
 from ..head import Framing, asks_to_close, encode_head
 from ..homes.home import Home
-from ..parting import cut, holds_back
 from ..request import Headers, Marks, Request
 from ..watchdog import Watchdog
-from .manners import Conduct, Manners
+from .persistence import Aftermath, Persistence
 from .response import ResponseParser
 
 __all__ = ["HTTP11Connection"]
@@ -36,9 +36,11 @@ class HTTP11Connection(Connection):
     ``forward`` is given where an HTTP proxy takes plain requests for us: the headers that go to the proxy.
     """
 
-    def __init__(self, home: Home, owner: Owner, manners: Manners, *, forward: Headers | None = None) -> None:
+    def __init__(
+        self, home: Home, owner: Owner, persistence: Persistence, *, forward: Headers | None = None
+    ) -> None:
         super().__init__(home, owner)
-        self._conduct = Conduct(home.loop, manners)
+        self._aftermath = Aftermath(home.loop, persistence)
         self._forward = forward
         self._exchange: Exchange | None = None
         self._framing = Framing(0)
@@ -73,12 +75,12 @@ class HTTP11Connection(Connection):
         return exchange
 
     async def stays(self) -> bool:
-        """See ``Connection.stays``, and ``Manners``."""
+        """See ``Connection.stays``, and ``Persistence``."""
         if not self._eof:
-            await self._conduct.rest()
+            await self._aftermath.rest()
         if self._eof or self.closed:
             return False
-        self._conduct.kept()
+        self._aftermath.kept()
         return True
 
     def close(self) -> None:
@@ -182,7 +184,7 @@ class HTTP11Connection(Connection):
         if error is not None:
             self._note_end()
         self.closed = True
-        self._conduct.wake()
+        self._aftermath.wake()
         self._watchdog.stop()
         exchange = self._exchange
         if exchange is not None:
@@ -205,7 +207,7 @@ class HTTP11Connection(Connection):
     def _note_end(self) -> None:
         answering = self._exchange is not None and self._exchange.answered
         if not (answering or self._eof):
-            self._conduct.left()
+            self._aftermath.left()
 
     def _was_closed_properly(self) -> bool:
         """Under TLS anybody may cut a connection: only the server can end it (RFC 9112, section 9.8)."""
@@ -228,7 +230,7 @@ class HTTP11Connection(Connection):
         reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
         if reusable:
             self.transport.resume_reading()
-            self.doubtful = self._conduct.answered(chunked=response.is_chunked)
+            self.doubtful = self._aftermath.answered(chunked=response.is_chunked)
         self.owner.released(self.entry, reusable=reusable, hint=response.hint)
 
     def _taken_whole(self, request: Request) -> bool:

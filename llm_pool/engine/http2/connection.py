@@ -20,11 +20,11 @@ from h2.events import (
 from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
 from h2.exceptions import ProtocolError as RulesBroken
 
+from ..closing import cut
 from ..connection import Connection, Owner
 from ..errors import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
 from ..exchange import Exchange
 from ..homes.home import Home
-from ..parting import cut
 from ..request import Marks, Request
 from .head import encode_fields
 from .heartbeat import Heartbeat

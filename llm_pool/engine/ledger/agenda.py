@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from itertools import count
 
-from .books import Entry, Lane
+from .state import Entry, Lane
 
 __all__ = ["Agenda"]
 

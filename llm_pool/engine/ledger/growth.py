@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from math import inf
 
 from ..config import Limits, Origin
-from .books import BARE, COLD, SHORT, Bound, Dial, Entry, Lane, Order
+from .state import BARE, COLD, SHORT, Bound, Dial, Entry, Lane, Order
 from .stock import Stock
 
 __all__ = ["Growth"]
@@ -132,8 +132,8 @@ class Growth:
         """How badly the lane wants to dial; None where it does not, or may not now."""
         if self._stock.closed:
             return None
-        trouble = lane.trouble
-        if trouble is not None and (now < trouble.retry_at or lane.dialing or lane.claims):
+        backoff = lane.backoff
+        if backoff is not None and (now < backoff.retry_at or lane.dialing or lane.claims):
             return None  # one dial at a time until one succeeds
         if lane.shortage:
             return SHORT if lane.standing else BARE
@@ -163,8 +163,8 @@ class Growth:
     def _forget_if_empty(self, lane: Lane, now: float) -> None:
         if lane.standing or lane.closing or lane.promises or lane.waiting or lane.prewarmed:
             return
-        if lane.trouble is not None and now < lane.trouble.forgotten_at:
-            self._stock.agenda.set(lane.trouble.forgotten_at, lane)
+        if lane.backoff is not None and now < lane.backoff.forgotten_at:
+            self._stock.agenda.set(lane.backoff.forgotten_at, lane)
             return
         if self._lanes.get((lane.origin, lane.home)) is not lane:
             return

@@ -13,10 +13,10 @@ from itertools import count
 from typing import Any
 
 from ..config import Limits, Origin
-from .books import Entry, Fail, Lane, Order, Serve, Waiter
+from .backoff import Backoff
 from .growth import Growth
+from .state import Entry, Fail, Lane, Order, Serve, Waiter
 from .stock import Stock
-from .trouble import Trouble
 
 __all__ = ["Ledger"]
 
@@ -96,9 +96,9 @@ class Ledger:
         else:
             lane.waiting.add(waiter)
             self.waiting += 1
-            if lane.trouble is not None:
-                lane.trouble.attend()
-                self._wait_out(lane, lane.trouble, now)
+            if lane.backoff is not None:
+                lane.backoff.attend()
+                self._wait_out(lane, lane.backoff, now)
         self._balance(lane, now, orders)
         if lane.shortage and not waiter.returning:
             if self.growth.short > self.limits.max_waiting:
@@ -129,7 +129,7 @@ class Ledger:
         self.growth.dial_over(lane)
         entry = self.stock.add(lane, connection, capacity, now)
         lane.capacity = capacity or lane.capacity
-        lane.trouble = None
+        lane.backoff = None
         if lane.origin == self._failing:
             self.last_failure, self._failing = "", None
         if self.closed:
@@ -238,8 +238,8 @@ class Ledger:
                 self._balance(subject.lane, now, orders)
             else:
                 self._balance(subject, now, orders)
-                if subject.trouble is not None:
-                    self._wait_out(subject, subject.trouble, now)
+                if subject.backoff is not None:
+                    self._wait_out(subject, subject.backoff, now)
         return orders
 
     def prewarm(self, lane: Lane, now: float) -> list[Order]:
@@ -310,7 +310,7 @@ class Ledger:
     def _abandon(self, lane: Lane, error: Any, orders: list[Order]) -> None:
         """Nobody is to be served in this lane any more."""
         lane.prewarmed = False
-        lane.trouble = None
+        lane.backoff = None
         for waiter in list(lane.waiting):
             self._dequeue(waiter)
             self._fail(waiter, error, orders)
@@ -362,13 +362,13 @@ class Ledger:
             bound.held -= 1
 
     def _suspend(self, lane: Lane, now: float) -> None:
-        lane.trouble = lane.trouble or Trouble()
-        lane.trouble.grow(now, waited_for=bool(lane.waiting), jitter=self._jitter())
-        self._wait_out(lane, lane.trouble, now)
+        lane.backoff = lane.backoff or Backoff()
+        lane.backoff.grow(now, waited_for=bool(lane.waiting), jitter=self._jitter())
+        self._wait_out(lane, lane.backoff, now)
 
-    def _wait_out(self, lane: Lane, trouble: Trouble, now: float) -> None:
+    def _wait_out(self, lane: Lane, backoff: Backoff, now: float) -> None:
         """Have the lane looked at when its pause is over; where it is, and nobody came, it was the last."""
-        if now < trouble.retry_at:
-            self.stock.agenda.set(trouble.retry_at, lane)
+        if now < backoff.retry_at:
+            self.stock.agenda.set(backoff.retry_at, lane)
         elif not (lane.waiting or lane.dialing):
-            trouble.rest()
+            backoff.rest()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import Limits
 from .agenda import Agenda
-from .books import Bound, Close, Entry, Lane, Order, Waiter
+from .state import Bound, Close, Entry, Lane, Order, Waiter
 
 __all__ = ["Stock"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .audience import Audience
+from .listeners import Listeners
 from .stats import PoolStats
 
 __all__ = ["NEWS_SECONDS", "listeners"]
 
 NEWS_SECONDS = 0.25
 
-listeners: Audience[str, PoolStats, PoolStats | None] = Audience()
+listeners: Listeners[str, PoolStats, PoolStats | None] = Listeners()
 """Take the pool's name, its stats, and those told last. On an event loop: they must not block."""

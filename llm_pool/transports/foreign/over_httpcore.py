@@ -23,7 +23,7 @@ from .failures import broken_off, connect_failure, invalid_response, tls_failure
 
 __all__ = ["HTTPCoreDialer"]
 
-# Mocks and instrumentation stand at httpx's and httpcore's doors, and have seen the call at the outer ones:
+# Mocks and instrumentation hook into httpx and httpcore, and have seen the call on its way in:
 # a second time, from a context that is nobody's, would be once too often.
 _handle = httpcore.AsyncConnectionPool.handle_async_request
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-__all__ = ["Conduct", "Manners"]
+__all__ = ["Aftermath", "Persistence"]
 
 REST_SECONDS = 0.01  # who closes right after an answer has done it by then
 SOON_SECONDS = 0.05  # the same, seen from a busy event loop
@@ -12,7 +12,7 @@ FIRST_PROOFS = 3
 PROOFS_AFTER_A_LAPSE = 100
 
 
-class Manners:
+class Persistence:
     """Of one origin, for whole and for chunked answers apart.
 
     There are servers that close after an answer though its head speaks of keep-alive: llama.cpp's does after
@@ -37,12 +37,12 @@ class Manners:
         self._proofs_wanted[chunked] = PROOFS_AFTER_A_LAPSE
 
 
-class Conduct:
-    """The server's on one connection, since its last answer there."""
+class Aftermath:
+    """What becomes of one connection after an answer: the server keeps it, or closes it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, manners: Manners) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, persistence: Persistence) -> None:
         self._loop = loop
-        self._manners = manners
+        self._persistence = persistence
         self._answered_at: float | None = None
         self._chunked = False
         self._resting: asyncio.Future[None] | None = None
@@ -51,7 +51,7 @@ class Conduct:
         """An answer is complete. Whether the connection may yet be closed."""
         self._answered_at = self._loop.time()
         self._chunked = chunked
-        return self._manners.doubted(chunked=chunked)
+        return self._persistence.doubted(chunked=chunked)
 
     async def rest(self) -> None:
         """Wait until the server would have closed, if it was going to, or has."""
@@ -74,9 +74,9 @@ class Conduct:
 
     def kept(self) -> None:
         """The connection is still there after its rest."""
-        self._manners.kept(chunked=self._chunked)
+        self._persistence.kept(chunked=self._chunked)
 
     def left(self) -> None:
         """The server has closed the connection, and answered no other call before."""
         if self._answered_at is not None and self._loop.time() < self._answered_at + SOON_SECONDS:
-            self._manners.lapsed(chunked=self._chunked)
+            self._persistence.lapsed(chunked=self._chunked)

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from ..config import Origin
-from .trouble import Trouble
+from .backoff import Backoff
 
 __all__ = [
     "BARE",
@@ -79,6 +79,7 @@ class Lane:
     __slots__ = (
         "alarm",
         "available",
+        "backoff",
         "bounds",
         "capacity",
         "claims",
@@ -96,7 +97,6 @@ class Lane:
         "rank",
         "shortage",
         "shut",
-        "trouble",
         "waiting",
     )
 
@@ -118,7 +118,7 @@ class Lane:
         self.promises = 0
         self.prewarmed = False
         self.shortage = 0  # waiters for whom nothing is on its way
-        self.trouble: Trouble | None = None
+        self.backoff: Backoff | None = None
         self.alarm: float | None = None
         self.rank = COLD
         self.line: OrderedDict[Lane, None] | None = None  # where it stands in line

@@ -8,14 +8,14 @@ from typing import Generic, ParamSpec
 
 from ..homes.threads import in_thread
 
-__all__ = ["Audience"]
+__all__ = ["Listeners"]
 
 P = ParamSpec("P")
 
 logger = logging.getLogger("llm_pool.engine")
 
 
-class Audience(list[Callable[P, None]], Generic[P]):
+class Listeners(list[Callable[P, None]], Generic[P]):
     """Listeners, told one after another. One that raises keeps no other from hearing, and goes on being told.
 
     Its first error is logged with the traceback; those after it would only fill the log.

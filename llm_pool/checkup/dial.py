@@ -14,9 +14,9 @@ from llm_pool.engine.dialer.steps import DialSteps
 from llm_pool.engine.errors import DNSFailed, LLMPoolError, ProxyFailed, TLSFailed
 from llm_pool.engine.homes.home import Home
 from llm_pool.engine.homes.portal import home_of_caller
-from llm_pool.engine.ledger.books import Entry
+from llm_pool.engine.ledger.state import Entry
 
-__all__ = ["Knock", "Session", "knock"]
+__all__ = ["DialResult", "Session", "dial"]
 
 DAY = 24 * 60 * 60
 
@@ -32,7 +32,7 @@ class Session:
 
 
 @dataclass(slots=True)
-class Knock:
+class DialResult:
     """How the dial went. ``failed_in`` is the step that ``error`` is of; ``peer`` is where the socket led."""
 
     steps: DialSteps = field(default_factory=DialSteps)
@@ -47,14 +47,14 @@ class Knock:
         return sum(self.steps.seconds.values())
 
 
-async def knock(config: PoolConfig, origin: Origin) -> Knock:
-    """Dial, look, and close. Raises nothing that has to do with the network: the knock tells."""
+async def dial(config: PoolConfig, origin: Origin) -> DialResult:
+    """Dial, look, and close. Raises nothing that has to do with the network: the result tells."""
     home = home_of_caller()
-    return await home.arun(_knock, home, config, origin)
+    return await home.arun(_dial, home, config, origin)
 
 
-async def _knock(home: Home, config: PoolConfig, origin: Origin) -> Knock:
-    tried = Knock()
+async def _dial(home: Home, config: PoolConfig, origin: Origin) -> DialResult:
+    tried = DialResult()
     try:
         connection = await Dialer(config).dial(origin, home, _Nobody(), config.timeouts.connect, tried.steps)
     except LLMPoolError as error:
@@ -74,7 +74,7 @@ def _step_of(error: LLMPoolError) -> str:
     return next((step for kind, step in kinds.items() if isinstance(error, kind)), "tcp")
 
 
-def _look(tried: Knock, connection: Connection) -> None:
+def _look(tried: DialResult, connection: Connection) -> None:
     assert connection.transport is not None
     peer = connection.transport.get_extra_info("peername")
     if isinstance(peer, tuple):

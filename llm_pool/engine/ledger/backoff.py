@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Trouble"]
+__all__ = ["Backoff"]
 
 FIRST = 0.1
 WAITED_FOR = 2.0  # the longest pause while somebody waits
@@ -10,7 +10,7 @@ UNATTENDED = 30.0  # and while nobody does (prewarm)
 REMEMBERED = 30.0  # after the last failure, for those who come when the pause is over
 
 
-class Trouble:
+class Backoff:
     """The dials of a lane have failed, since the last that succeeded. Seconds."""
 
     __slots__ = ("failed_at", "retry_at", "rounds")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from llm_pool.checkup.advice import dial_failure
-from llm_pool.checkup.knock import Knock, Session
+from llm_pool.checkup.dial import DialResult, Session
 from llm_pool.checkup.report import Finding, Level, Step
 from llm_pool.conf import PoolSettings
 from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import proxy_for
 
-__all__ = ["http2_step", "way_steps"]
+__all__ = ["connecting_steps", "http2_step"]
 
 SLOW = {"dns": 0.5, "tcp": 0.5, "tunnel": 1.0, "tls": 1.0}
 """Seconds from which a step is worth a warning."""
@@ -20,7 +20,7 @@ DAYS_LEFT = 14
 LABELS = {"dns": "DNS", "tcp": "TCP", "tunnel": "the proxy's tunnel", "tls": "TLS"}
 
 
-def way_steps(settings: PoolSettings, origin: Origin, tried: Knock) -> list[Step]:
+def connecting_steps(settings: PoolSettings, origin: Origin, tried: DialResult) -> list[Step]:
     """One step for each part of the dial; those after a failure were not reached, nor those before one of
     the settings, which comes before the dial.
     """
@@ -41,7 +41,7 @@ def way_steps(settings: PoolSettings, origin: Origin, tried: Knock) -> list[Step
     return steps
 
 
-def _reached(settings: PoolSettings, origin: Origin, tried: Knock, name: str) -> Step:
+def _reached(settings: PoolSettings, origin: Origin, tried: DialResult, name: str) -> Step:
     seconds = tried.steps.seconds.get(name)
     slow = () if seconds is None or seconds < SLOW[name] else (_slow(name, seconds),)
     match name:
@@ -109,7 +109,7 @@ def _certificate(session: Session) -> list[Finding]:
     return found
 
 
-def http2_step(settings: PoolSettings, tried: Knock) -> Step:
+def http2_step(settings: PoolSettings, tried: DialResult) -> Step:
     """Whether HTTP/2 is spoken, and why."""
     streams = settings.pool.limits.max_streams_per_connection
     spoken = Finding("http2.spoken", Level.OK, f"spoken: up to {streams} calls at a time on a connection")

@@ -8,14 +8,14 @@ import threading
 from ..homes.threads import in_thread
 from .stats import PoolStats, describe
 
-__all__ = ["Crowding", "warn_of_crowding"]
+__all__ = ["Utilization", "warn_of_utilization"]
 
 RELIEF = 0.9  # of the mark: utilization that trembles around it is one crossing
 
 logger = logging.getLogger("llm_pool.engine")
 
 
-class Crowding:
+class Utilization:
     """Watches utilization (in use / max) cross a mark from below; ``mark`` is 0.0 to 1.0, None for never."""
 
     def __init__(self, mark: float | None) -> None:
@@ -23,7 +23,7 @@ class Crowding:
         self._over = False
         self._lock = threading.Lock()
 
-    def has_begun(self, in_use: int, most: int) -> bool:
+    def has_crossed(self, in_use: int, most: int) -> bool:
         """Whether this is the moment. It is over when utilization has fallen well below the mark."""
         if self._mark is None:
             return False
@@ -38,7 +38,7 @@ class Crowding:
             return over
 
 
-def warn_of_crowding(name: str, stats: PoolStats) -> None:
+def warn_of_utilization(name: str, stats: PoolStats) -> None:
     """On a thread of its own: a log handler may block, and this is the path of a call."""
     in_thread(
         logger.warning,
