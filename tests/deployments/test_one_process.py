@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import pytest
 
 from tests.deployments.browser import Browser
 from tests.deployments.launcher import ROOT
+from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,9 +72,6 @@ def test_a_hundred_event_loops_in_a_script_use_a_handful_of_connections(upstream
         "LLM_POOL": json.dumps(pool),
         "MIDDLEWARE": "[]",
     }
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", SCRIPT], env=env, capture_output=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stderr.decode()) == (0, "")
+    run_script(SCRIPT, env)
     assert len(upstream.requests) == 100
     assert upstream.connections_accepted <= 2

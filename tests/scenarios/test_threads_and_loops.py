@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import subprocess
-import sys
 import threading
 import time
 
@@ -20,6 +18,7 @@ from llm_pool.engine.errors import PoolClosed
 from llm_pool.engine.homes import portal
 from llm_pool.engine.stats.stats import describe
 from tests.fixtures.engine import request_to
+from tests.fixtures.scripts import run_script
 from tests.scenarios.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
 from tests.servers.behaviours import echo, json_reply, per_connection, stall
@@ -629,10 +628,7 @@ if {kind!r} == "server loop":
     pool.fetch_sync(request)
 exchange = pool.open_sync(request)
 """
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "200\n['MainThread']\n", "")
+    assert run_script(program) == "200\n['MainThread']\n"
 
 
 def wait_for(condition) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.fixtures.scripts import run_script
 
 SETTINGS = """
 import sys, django
@@ -17,15 +16,7 @@ HEAVY = ("h2", "httpcore", "httptools", "llm_pool.engine.pool", "llm_pool.servic
 
 
 def run(program: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", SETTINGS + program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.strip()
+    return run_script(SETTINGS + program).strip()
 
 
 def test_a_command_that_calls_no_model_starts_without_the_engine() -> None:
