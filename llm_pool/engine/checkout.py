@@ -59,7 +59,7 @@ async def checkout(
     marks.acquired = time.monotonic()
     marks.reused = waiter.reused
     clerk.tally.waited(marks.acquired - began)
-    if not waiter.reused:
+    if not waiter.reused and connection.dial_seconds is not None:
         marks.dialing = min(connection.dial_seconds, marks.acquired - began)
     return connection, waiter
 

@@ -106,6 +106,14 @@ class Clerk:
         self.enter(self.ledger.retire, entry, "lost")
         _home(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
+    def dialed(self, entry: Entry, seconds: float) -> None:
+        """A connection that had still to dial has."""
+        self.tally.dialed(entry.lane.origin, seconds)
+
+    def dial_failed(self, entry: Entry, error: LLMPoolError) -> None:
+        """A connection that had still to dial could not."""
+        self.tally.dial_failed(entry.lane.origin, error)
+
     def cut(self, home: Home) -> None:
         """On a home that ends: close all that lives there, at once."""
         with self._lock:
@@ -196,12 +204,9 @@ class Clerk:
             task.cancel()
 
     async def _connect(self, lane: Lane, home: Home, timeout: float | None) -> Connection:
-        began = time.monotonic()
         if timeout is None:
             timeout = self._connect_timeout
-        connection = await self._dialer.dial(lane.origin, home, self, timeout)
-        connection.dial_seconds = time.monotonic() - began
-        return connection
+        return await self._dialer.dial(lane.origin, home, self, timeout)
 
     def _dial_ended(self, task: asyncio.Task[Connection]) -> None:
         """Here and not in the task: one that is cancelled before its first step never runs."""
@@ -213,11 +218,12 @@ class Clerk:
         if error is not None:
             logger.debug("pool %r: %s", self.name, error)
             if not task.cancelled():
-                self.tally.dial_failed(error)
+                self.tally.dial_failed(lane.origin, error)
             self.enter(self.ledger.dial_failed, lane, error)
             return
         connection = task.result()
-        self.tally.dialed(connection.dial_seconds)
+        if connection.dial_seconds is not None:
+            self.tally.dialed(lane.origin, connection.dial_seconds)
         with self._lock:
             capacity = self._capacities.of_new(lane.origin, connection)
             entry, orders = self.ledger.dialed(lane, connection, capacity, time.monotonic())

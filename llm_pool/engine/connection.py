@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
+    from .errors import LLMPoolError
     from .exchange import Exchange
     from .homes.home import Home
     from .ledger.state import Entry
@@ -25,13 +26,16 @@ class Owner(Protocol):
     def resized(self, entry: Entry, capacity: int) -> None: ...
     def retired(self, entry: Entry, reason: str) -> None: ...
     def lost(self, entry: Entry) -> None: ...
+    def dialed(self, entry: Entry, seconds: float) -> None: ...
+    def dial_failed(self, entry: Entry, error: LLMPoolError) -> None: ...
 
 
 class Connection(asyncio.Protocol, ABC):
     """A connection of the pool. Lives on one home, and is touched there only.
 
     ``entry`` is its line in the ledger, ``capacity`` how many exchanges it carries at a time, and
-    ``announced`` whether that is the server's word. ``doubtful``: see ``stays``.
+    ``announced`` whether that is the server's word. ``doubtful``: see ``stays``. ``dial_seconds`` is None
+    where it has still to dial, in the middle of a call: then its owner hears how that went.
     """
 
     capacity = 1
@@ -42,7 +46,7 @@ class Connection(asyncio.Protocol, ABC):
         self.home = home
         self.owner = owner
         self.entry: Entry | None = None
-        self.dial_seconds = 0.0
+        self.dial_seconds: float | None = None
         self.closed = False
         self.transport: asyncio.Transport | None = None
 

@@ -120,7 +120,7 @@ def _tick(number: int, stats: PoolStats, before: PoolStats | None) -> Tick:
 
 
 def _dials(stats: PoolStats, before: PoolStats | None, known: Dials, now: float) -> Dials:
-    if stats.opened > (before.opened if before is not None else 0):
+    if stats.dial.count > (before.dial.count if before is not None else 0):
         known = known._replace(dialed_at=now)
     if stats.dial_failures != (before.dial_failures if before is not None else {}):
         known = known._replace(dial_failed_at=now)

@@ -23,10 +23,9 @@ def test_when_all_dials_fail_every_waiter_gets_the_cause() -> None:
     assert states(callers).count("failed") == 1, "another dial is on its way"
     world.fail_dial(error=cause)
     assert [caller.error for caller in callers] == [cause] * 4
-    assert world.ledger.last_failure == "refused"
 
 
-def test_of_a_failure_the_words_are_kept_and_not_what_its_dial_had_in_hand() -> None:
+def test_nothing_is_kept_of_what_a_failed_dial_had_in_hand() -> None:
     """An error's traceback holds the dial's frames: transport, TLS buffers, and connection."""
     world = make()
     world.leave(world.arrive())
@@ -35,17 +34,6 @@ def test_of_a_failure_the_words_are_kept_and_not_what_its_dial_had_in_hand() -> 
     world.fail_dial(error=cause)
     del cause
     assert gone() is None
-    assert world.ledger.last_failure == "refused"
-
-
-def test_a_failure_is_the_last_until_a_dial_to_the_same_origin_succeeds() -> None:
-    world = make()
-    world.leave(world.arrive("a", "portal"))
-    world.fail_dial()
-    serve(world, "b")
-    assert world.ledger.last_failure == "refused"
-    serve(world, "a", "server loop")
-    assert world.ledger.last_failure == ""
 
 
 def test_waiters_with_a_connection_left_to_serve_them_go_on_waiting() -> None:

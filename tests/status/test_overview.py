@@ -112,7 +112,11 @@ def test_of_two_workers_numbers_are_summed_and_ages_are_not(server: ScriptedServ
     assert len(whole["workers"]) == 2
 
 
-def test_a_pool_is_unreachable_from_a_dial_that_fails_to_one_that_succeeds(server: ScriptedServer) -> None:
+@pytest.mark.parametrize("engine", ["native", "httpcore", "aiohttp"])
+def test_a_pool_is_unreachable_from_a_dial_that_fails_to_one_that_succeeds(
+    server: ScriptedServer, settings: SettingsWrapper, engine: str
+) -> None:
+    settings.LLM_POOL = {"default": {**settings.LLM_POOL["default"], "ENGINE": engine}}
     history = History()
 
     def unreachable(tick: int) -> bool:

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 import weakref
 from concurrent.futures import Future
 from functools import lru_cache
@@ -77,6 +78,7 @@ class Dialer:
                 os.close(descriptor)
 
     async def _dial(self, origin: Origin, home: Home, owner: Owner, steps: DialSteps) -> Connection:
+        began = time.monotonic()
         check_host(origin.host, origin.port)
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
@@ -89,11 +91,13 @@ class Dialer:
             return HTTP11Connection(home, owner, self._persistence(origin), forward=forward)
 
         try:
-            return await self._open(origin, proxy, context, Greeter(choose), steps)
+            connection = await self._open(origin, proxy, context, Greeter(choose), steps)
         except BaseException:  # a timeout comes as a cancellation
             host, port = _next_stop(origin, proxy)
             self._resolver.forget(host, port)
             raise
+        connection.dial_seconds = time.monotonic() - began
+        return connection
 
     async def _open(
         self,

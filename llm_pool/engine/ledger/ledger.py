@@ -39,8 +39,6 @@ class Ledger:
         self.waiting = 0
         self.requests = 0
         self.queued = 0  # of them, those that found all connections taken, and no room for another
-        self.last_failure = ""  # in words: the error itself would hold all that its dial had in hand
-        self._failing: Origin | None = None  # where that was
         self._jitter = jitter
         self._numbers = count(1)
 
@@ -130,8 +128,6 @@ class Ledger:
         entry = self.stock.add(lane, connection, capacity, now)
         lane.capacity = capacity or lane.capacity
         lane.backoff = None
-        if lane.origin == self._failing:
-            self.last_failure, self._failing = "", None
         if self.closed:
             self.stock.close(entry, "closed", orders)
         else:
@@ -142,7 +138,6 @@ class Ledger:
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
         """A dial failed. Waiters whom no connection is left to serve fail with its cause."""
         orders = list[Order]()
-        self.last_failure, self._failing = str(error), lane.origin
         self._free_dial(lane)
         if not self.closed:
             self._suspend(lane, now)

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..config import Origin
 from ..ledger.ledger import Ledger
 from ..request import Marks
 from .histogram import Histogram, Spread
@@ -77,10 +78,12 @@ class Tally:
 
     __slots__ = (
         "_answers",
+        "_failing",
         "bytes_received",
         "bytes_sent",
         "cancelled",
         "dial",
+        "dial_failure",
         "dial_failures",
         "first_byte",
         "first_token",
@@ -107,6 +110,8 @@ class Tally:
         self.input_tokens = 0
         self.output_tokens = 0
         self.dial_failures: Counter[str] = Counter()
+        self.dial_failure: str | None = None  # in words: the error would hold all that its dial had in hand
+        self._failing: Origin | None = None  # where that was
         self.wait = Histogram()
         self.dial = Histogram()
         self.first_byte = Histogram()
@@ -124,15 +129,18 @@ class Tally:
         with self.lock:
             self.wait.record(seconds)
 
-    def dialed(self, seconds: float) -> None:
+    def dialed(self, origin: Origin, seconds: float) -> None:
         """A dial has succeeded, after so long."""
         with self.lock:
             self.dial.record(seconds)
+            if origin == self._failing:
+                self.dial_failure = self._failing = None
 
-    def dial_failed(self, error: BaseException) -> None:
+    def dial_failed(self, origin: Origin, error: BaseException) -> None:
         """A dial has failed."""
         with self.lock:
             self.dial_failures[type(error).__name__] += 1
+            self.dial_failure, self._failing = str(error), origin
 
     def call_over(self, marks: Marks, *, whole: bool) -> None:
         """A call that had got a connection has ended; ``whole``: its answer was complete."""
@@ -196,7 +204,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         replays=tally.replays,
         leaks_suspected=tally.leaks_suspected,
         dial_failures=dict(tally.dial_failures),
-        dial_failure=ledger.last_failure or None,
+        dial_failure=tally.dial_failure,
         bytes_sent=tally.bytes_sent,
         bytes_received=tally.bytes_received,
         input_tokens=tally.input_tokens,

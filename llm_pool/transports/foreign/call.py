@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from llm_pool.engine.errors import (
+    ConnectFailed,
     ConnectTimeout,
     LLMPoolError,
     PoolClosed,
@@ -52,6 +53,7 @@ class Call:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._dialing_since: float | None = None
+        self._dials = False  # itself: another's dial may be what it waits for
         self._writing: bool | None = None  # what the caller waits for; None while it waits for nothing
         self._to_drain = -1
         self._over = False
@@ -101,7 +103,12 @@ class Call:
     # For the client
 
     def dials(self) -> None:
-        """The call waits for a connection to be made."""
+        """A connection is being made for the call."""
+        self._dials = True
+        self.awaits_dial()
+
+    def awaits_dial(self) -> None:
+        """The call waits for a connection to be made, for it or for another."""
         if self._dialing_since is None:
             self._dialing_since = time.monotonic()
             deadline = self.exchange.total_at
@@ -117,6 +124,9 @@ class Call:
             marks.dialing = time.monotonic() - self._dialing_since
             marks.reused = False
             self._dialing_since = None
+            if self._dials:
+                self._dials = False
+                self._connection.dialed(marks.dialing)
             self._watchdog.watch(self.exchange.total_at)
             if self._writing is not None:
                 self.watch(self.exchange, writing=self._writing)
@@ -142,12 +152,14 @@ class Call:
     def fail(self, error: LLMPoolError, *, reusable: bool = False) -> None:
         """The call has ended badly, if it has not ended yet."""
         if not self._over:
+            self._blame_dial(error)
             self._finish(reusable=reusable)
             self.exchange.on_error(error)
 
     def stop(self, error: LLMPoolError) -> None:
         """End the call badly, and what its task does."""
         if not self._over:
+            self._blame_dial(error)
             self._give_up()
             self.exchange.on_error(error)
 
@@ -166,6 +178,10 @@ class Call:
         else:
             if not self._over:
                 self._conclude()
+
+    def _blame_dial(self, error: LLMPoolError) -> None:
+        if self._dials and isinstance(error, ConnectFailed):
+            self._connection.dial_failed(error)
 
     def _conclude(self) -> None:
         exchange = self.exchange

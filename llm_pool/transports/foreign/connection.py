@@ -96,7 +96,7 @@ class ForeignConnection(Connection):
         if self._known:
             await self._send(call)
             return
-        call.dials()
+        call.awaits_dial()
         await self._door.acquire()
         self._at_door = call
         try:
@@ -135,6 +135,16 @@ class ForeignConnection(Connection):
         if self._at_door is call:
             self._at_door = None
             self._door.release()
+
+    def dialed(self, seconds: float) -> None:
+        """The client has made a connection, in so long."""
+        if self.entry is not None:
+            self.owner.dialed(self.entry, seconds)
+
+    def dial_failed(self, error: ConnectFailed) -> None:
+        """The client could make no connection."""
+        if self.entry is not None:
+            self.owner.dial_failed(self.entry, error)
 
     def expect(self) -> None:
         """A call is as good as over."""

@@ -1,0 +1,35 @@
+"""What is counted beside the ledger: dials, and what became of the last that failed."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+from llm_pool.engine.config import Origin
+from llm_pool.engine.errors import ConnectFailed
+from llm_pool.engine.stats.stats import Tally
+
+HERE, THERE = Origin("http", "here.test", 80), Origin("http", "there.test", 80)
+
+
+def failed(tally: Tally, origin: Origin) -> weakref.ref[ConnectFailed]:
+    error = ConnectFailed("refused")
+    tally.dial_failed(origin, error)
+    return weakref.ref(error)
+
+
+def test_of_a_failure_the_words_are_kept_and_not_what_its_dial_had_in_hand() -> None:
+    """An error's traceback holds the dial's frames: transport, TLS buffers, and connection."""
+    tally = Tally(threading.Lock())
+    assert failed(tally, HERE)() is None
+    assert (tally.dial_failure, tally.dial_failures) == ("refused", {"ConnectFailed": 1})
+
+
+def test_a_failure_is_the_last_until_a_dial_to_the_same_origin_succeeds() -> None:
+    tally = Tally(threading.Lock())
+    failed(tally, HERE)
+    tally.dialed(THERE, 0.1)
+    assert tally.dial_failure == "refused"
+    tally.dialed(HERE, 0.1)
+    assert tally.dial_failure is None
+    assert tally.dial_failures == {"ConnectFailed": 1}
