@@ -19,7 +19,7 @@ async def test_what_the_demo_shows_is_what_its_upstream_counted(monkeypatch: pyt
     turns = itertools.cycle(range(2))
     monkeypatch.setattr(load_users.random, "randrange", lambda _: next(turns))  # every second answer is left
     with started(environment()) as demo:
-        rows, seen = await load.load(demo.read_url(), users=3, seconds=2.0)
+        rows, seen = await load.load(demo.read_url(), users=3, seconds=4.0)
     assert not seen.errors
     assert seen.left >= 2
     rows_by_name = {row.name: row for row in rows}
