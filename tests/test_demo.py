@@ -26,6 +26,7 @@ from demo_project.simulated import simulated_upstream
 from llm_pool.conf import load
 from tests.scenarios.callers import until
 from tests.servers.behaviours import close, json_reply, steps
+from tests.servers.ports import refused_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -223,13 +224,12 @@ async def test_the_relay_passes_on_that_the_far_side_has_left() -> None:
 
 
 async def test_the_relay_closes_a_connection_whose_far_side_is_not_there() -> None:
-    async with listening(echo) as gone:
-        pass
-    async with relay("127.0.0.1", gone, ROUND_TRIP) as far_port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
-        assert await reader.read() == b""
-        writer.close()
-        await writer.wait_closed()
+    with refused_port() as nobody:
+        async with relay("127.0.0.1", nobody, ROUND_TRIP) as far_port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
 
 
 # What the upstream counts.
@@ -370,12 +370,11 @@ async def test_the_agent_reports_every_call_and_both_totals(
 
 @pytest.mark.usefixtures("demo")
 async def test_an_agent_that_reaches_nobody_says_so(async_client: Any, settings: Any) -> None:
-    async with listening(echo) as gone:
-        pass
-    nobody = {**settings.LLM_POOL["default"], "BASE_URL": f"http://127.0.0.1:{gone}/v1"}
-    settings.LLM_POOL = {"default": nobody, "far": nobody}
-    response = await async_client.post("/agent/run/", "{}", content_type="application/json")
-    [(name, error)] = parse(await read(response))
+    with refused_port() as port:
+        nobody = {**settings.LLM_POOL["default"], "BASE_URL": f"http://127.0.0.1:{port}/v1"}
+        settings.LLM_POOL = {"default": nobody, "far": nobody}
+        response = await async_client.post("/agent/run/", "{}", content_type="application/json")
+        [(name, error)] = parse(await read(response))
     assert name == "error"
     assert error["error"] == "ConnectError"
 

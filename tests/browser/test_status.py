@@ -39,7 +39,8 @@ def test_a_page_whose_script_is_on_its_way_does_not_say_so_yet(browser: Browser,
     with browser.new_page() as page:
         held: list[Route] = []
         page.route("**/status.js", lambda route: held.append(route))  # noqa: PLW0108 - it takes no builtin
-        page.goto(f"{demo_url}llm-pool/", wait_until="commit")
+        with page.expect_request("**/status.js"):
+            page.goto(f"{demo_url}llm-pool/", wait_until="commit")
         page.wait_for_function("document.getElementById('scriptless')?.getAnimations().length")
         look = """(note) => {
             const [late] = note.getAnimations();

@@ -14,12 +14,14 @@ import pytest
 from django.core.management import call_command
 from django.test import override_settings
 
+from llm_pool.checkup import probes, ways
 from tests.checkup.schema import errors_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECRET = "sk-secret-0123456789"
+PATIENCE = 60.0  # seconds
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WRAPPED = re.compile(r"\n {34,}(?!->)")
 VARYING = [
@@ -40,6 +42,13 @@ def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the environment says of servers, keys and terminals is not the test's business."""
     for name in ("GUNICORN_CMD_ARGS", "ASGI_THREADS", "OPENAI_API_KEY", "OPENAI_BASE_URL", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine does not make the provider a slow one."""
+    monkeypatch.setattr(ways, "SLOW", dict.fromkeys(ways.SLOW, PATIENCE))
+    monkeypatch.setattr(probes, "SLOW_SECONDS", PATIENCE)
 
 
 @pytest.fixture

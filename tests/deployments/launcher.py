@@ -13,6 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.servers.board import PATIENCE
 from tests.servers.process import free_port
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class Deployment:
         return json.loads(body)
 
     def wait_stats(self, **wanted: int) -> dict[str, Any]:
-        """The pool's stats once they are as wanted; it is asked again and again, for a second at most."""
-        deadline = time.monotonic() + 1.0
+        """The pool's stats once they are as wanted; it is asked again and again, for a few seconds."""
+        deadline = time.monotonic() + PATIENCE
         while True:
             stats: dict[str, Any] = self.get("/stats")
             if wanted.items() <= stats.items():

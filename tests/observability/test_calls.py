@@ -102,13 +102,15 @@ async def test_a_wait_in_vain_is_told_of_as_time_queued(
     pool = configure(
         upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1}, TIMEOUTS={"pool": 0.05}
     )
+    # The stream finds a connection: to dial one may take longer than that.
+    await pool.arequest("POST", "/embeddings", json={"messages": [{"content": "hello"}]}, timeout=5.0)
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     async with pool.astream("hello") as holder:
         await anext(holder)
         with pytest.raises(PoolTimeout):
             await pool.acomplete("hello")
-    timed_out, _ = records
+    _, timed_out, _ = records
     assert (timed_out.error, timed_out.status_code) == ("PoolTimeout", None)
     assert timed_out.timing.queued == timed_out.timing.total >= 0.05
     assert pool.stats().pool_timeouts == 1

@@ -19,11 +19,19 @@ STOP_SECONDS = 10.0
 ANSWER_SECONDS = 1.0
 
 
+_given: set[int] = set()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
+    """A port that was free a moment ago, and was given to nobody else here."""
+    with contextlib.ExitStack() as tried:
+        while True:
+            sock = tried.enter_context(socket.socket())
+            sock.bind((host, 0))
+            port = int(sock.getsockname()[1])
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from llm_pool import exceptions
-from tests.servers.behaviours import early_reply, echo, reset, stall, steps
+from tests.servers.behaviours import early_reply, echo, reply, reset, stall, steps
 from tests.servers.ports import refused_port
 
 if TYPE_CHECKING:
@@ -218,6 +218,8 @@ def test_a_pool_timeout_is_httpxs(
     upstream.gate("token").shut()
     limits = {"max_connections": 1, "max_keepalive_connections": 1}
     pool = configure(upstream, LIMITS=limits, TIMEOUTS={"pool": 0.2})
+    # The stream finds a connection: to dial one may take longer than that.
+    pool.request("POST", "a", json={"messages": [{"content": "hello"}]}, timeout=5.0)
     with pool.stream("hello") as stream:
         upstream.gate("token").admit()
         next(stream)
@@ -232,7 +234,8 @@ def test_a_pool_timeout_is_httpxs(
 def test_a_timeout_of_one_request_is_its_own(
     kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
-    pool = configure(serve(stall))
+    pool = configure(serve(steps(reply(), stall)))
+    send(kind, pool, "GET", "a")  # or the timeout would be that of a dial, too
     with pytest.raises(exceptions.ReadTimeout, match=r"0\.2 s"):
         send(kind, pool, "GET", "a", timeout=0.2)
 

@@ -159,10 +159,10 @@ async def test_draining_replaces_connections(
     """Scenario 51."""
     mine = configure(upstream)
     await mine.acomplete("hello")
-    assert await mine.adrain(1.0)
+    assert await mine.adrain(5.0)
     await mine.acomplete("hello")
     assert [request.connection for request in upstream.requests] == [0, 1]
-    assert await asyncio.to_thread(mine.drain, 1.0)
+    assert await asyncio.to_thread(mine.drain, 5.0)
     await mine.aclose()
     upstream.wait_until(lambda s: s.connections_open == 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ def shared(settings: SettingsWrapper, tmp_path: Path) -> Any:
     backend = "django.core.cache.backends.filebased.FileBasedCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
     return caches["default"]
+
+
+def others_in(cache: Any) -> list[dict[str, Any]]:
+    """The workers of these tests: this process may have a recorder at work, which writes there too."""
+    return others(cache, os.getpid())
 
 
 def test_each_tick_tells_what_was_done_in_it(server: ScriptedServer) -> None:
@@ -190,7 +196,7 @@ def test_a_worker_that_writes_again_keeps_its_slot_and_is_shown_once(shared: Any
     slot = Slot()
     slot.publish({"worker": 7, "beat": 1})
     slot.publish({"worker": 7, "beat": 2})
-    assert others(shared, 0) == [{"worker": 7, "beat": 2}]
+    assert others_in(shared) == [{"worker": 7, "beat": 2}]
 
 
 def test_a_worker_whose_slot_another_has_taken_finds_itself_a_new_one(shared: Any) -> None:
@@ -199,7 +205,7 @@ def test_a_worker_whose_slot_another_has_taken_finds_itself_a_new_one(shared: An
     shared.clear()
     Slot().publish({"worker": 8})
     slot.publish({"worker": 7})
-    assert {each["worker"] for each in others(shared, 0)} == {7, 8}
+    assert {each["worker"] for each in others_in(shared)} == {7, 8}
 
 
 def test_a_worker_that_was_killed_vanishes(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +214,7 @@ def test_a_worker_that_was_killed_vanishes(shared: Any, monkeypatch: pytest.Monk
     slot.publish({"worker": 7})
     later = time.time() + KEPT_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
-    assert others(shared, 0) == []
+    assert others_in(shared) == []
 
 
 class BrokenCache:
@@ -236,5 +242,6 @@ def test_a_cache_that_fails_is_told_of_once_and_the_page_shows_one_process(
     with caplog.at_level(logging.ERROR, "llm_pool.status"):
         slot.publish({"worker": 7})
         slot.publish({"worker": 7})
-    assert len(caplog.records) == 1
+    here = threading.get_ident()  # and not where a recorder of this process is at work
+    assert len([record for record in caplog.records if record.thread == here]) == 1
     assert overview()["scope"] == "unreachable"
