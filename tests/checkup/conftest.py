@@ -14,7 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.test import override_settings
 
-from llm_pool.checkup import probes, ways
+from llm_pool.checkup import probes, steps
 from tests.checkup.schema import errors_in
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine does not make the provider a slow one."""
-    monkeypatch.setattr(ways, "SLOW", dict.fromkeys(ways.SLOW, PATIENCE))
+    monkeypatch.setattr(steps, "SLOW", dict.fromkeys(steps.SLOW, PATIENCE))
     monkeypatch.setattr(probes, "SLOW_SECONDS", PATIENCE)
 
 

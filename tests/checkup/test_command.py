@@ -272,7 +272,7 @@ def command(*arguments: str, url: str, **environ: str) -> tuple[list[str], dict[
     """The command as a process of its own; the tests' settings, with the provider from the environment."""
     code = (
         "import sys, tests.settings as s; s.LLM_POOL = {'default': {'API_KEY': 'k-1234', 'PROXY': ''}};"
-        f"from llm_pool.checkup import ways; ways.SLOW = dict.fromkeys(ways.SLOW, {PATIENCE});"
+        f"from llm_pool.checkup import steps; steps.SLOW = dict.fromkeys(steps.SLOW, {PATIENCE});"
         "from django.core.management import execute_from_command_line as run; run(sys.argv)"
     )
     known = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "OPENAI_BASE_URL": url, **environ}

@@ -55,9 +55,7 @@ def test_a_blocking_call_in_an_async_view_holds_up_the_loop_and_is_answered(
 
 
 SCRIPT = """
-import asyncio, django, logging
-# Of a step that took a tenth of a second a busy machine is the cause.
-logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing "))
+import asyncio, django
 django.setup()
 from llm_pool import pools
 for _ in range(100):

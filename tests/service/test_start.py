@@ -5,10 +5,8 @@ from __future__ import annotations
 from tests.fixtures.scripts import run_script
 
 SETTINGS = """
-import logging, sys, django
+import sys, django
 from django.conf import settings
-# Of a step of an event loop that took a tenth of a second a busy machine is the cause.
-logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing "))
 settings.configure(
     INSTALLED_APPS=["llm_pool"],
     LLM_POOL={"default": {"BASE_URL": "http://127.0.0.1:9/v1", "MODEL": "m", "API_KEY": "k"}},
