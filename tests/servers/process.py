@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["free_port", "running"]
+__all__ = ["free_port", "free_ports", "running"]
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
@@ -21,20 +21,31 @@ ANSWER_SECONDS = 1.0
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
+    return free_ports(1, host)[0]
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """So many, and no two of them the same."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind((host, 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], log: Path, port: int, host: str = "127.0.0.1"
+    command: Sequence[str], log: Path, port: int, host: str = "127.0.0.1", *, also: Iterable[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, once it listens. Raises RuntimeError with what it wrote to ``log`` where it does not."""
+    """The process, once it listens, on all its ports: it opens one after another.
+
+    Raises RuntimeError with what it wrote to ``log`` where it does not.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
-            _wait_listening(process, (host, port), log)
+            for each in (port, *also):
+                _wait_listening(process, (host, each), log)
             yield process
         finally:
             _stop(process)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.servers.process import free_port, running
+from tests.servers.process import free_port, free_ports, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,6 +49,8 @@ class Nginx:
     body: bytes
     pid: int
     _status_port: int
+    _probes: int
+    """Connections by which ``running`` saw that it listens."""
     _asked: int = 0
 
     @property
@@ -64,10 +66,7 @@ class Nginx:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._status_port}/", timeout=5) as response:
             accepted, _, requests = response.read().split(b"\n")[2].split()
         self._asked += 1
-        return int(accepted) - self._asked - _PROBES, int(requests) - self._asked
-
-
-_PROBES = 1  # the connection by which ``running`` saw that it listens
+        return int(accepted) - self._asked - self._probes, int(requests) - self._asked
 
 
 @contextlib.contextmanager
@@ -88,8 +87,8 @@ def nginx(
     directory.mkdir(parents=True, exist_ok=True)
     body = completion(size) if body is None else body
     (directory / "completion.json").write_bytes(body)
-    http_port, status_port = free_port(), free_port()
-    https_port = free_port() if certificate else None
+    http_port, status_port, port = free_ports(3)
+    https_port = port if certificate else None
     uds = str(directory / "nginx.sock")
     tls = ""
     if certificate:
@@ -109,8 +108,9 @@ def nginx(
         )
     )
     command = [binary, "-p", str(directory), "-e", "stderr", "-c", str(config)]
-    with running(command, directory / "nginx.log", http_port) as process:
-        yield Nginx(http_port, https_port, uds, body, process.pid, status_port)
+    others = [status_port, https_port] if https_port else [status_port]
+    with running(command, directory / "nginx.log", http_port, also=others) as process:
+        yield Nginx(http_port, https_port, uds, body, process.pid, status_port, 1 + len(others))
 
 
 def completion(size: int | None = None) -> bytes:
@@ -216,8 +216,8 @@ def haproxy(
     """haproxy in HTTP mode before a backend on loopback; ``http_lines`` go into its frontend."""
     binary = program("haproxy")
     directory.mkdir(parents=True, exist_ok=True)
-    http_port = free_port()
-    https_port = free_port() if certificate else None
+    http_port, port = free_ports(2)
+    https_port = port if certificate else None
     tls = ""
     if certificate:
         bundle = directory / "haproxy.pem"
@@ -228,7 +228,8 @@ def haproxy(
         _HAPROXY.format(http_port=http_port, tls=tls, backend_port=backend_port, http_lines=http_lines)
     )
     command = [binary, "-db", "-q", "-f", str(config)]
-    with running(command, directory / "haproxy.log", http_port) as process:
+    others = [https_port] if https_port else []
+    with running(command, directory / "haproxy.log", http_port, also=others) as process:
         yield Haproxy(http_port, https_port, process.pid)
 
 
