@@ -212,4 +212,5 @@ except TimeoutError:
         [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "gave up\n", "")
+    name_server.wait(lambda: name_server.queries, "the question has come")
     assert name_server.queries == ["llm.test"]
