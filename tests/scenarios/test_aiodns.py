@@ -208,4 +208,5 @@ except TimeoutError:
 """
     name_server.names["llm.test"] = None
     assert run_script(program) == "gave up\n"
+    name_server.wait(lambda: name_server.queries, "the question has come")
     assert name_server.queries == ["llm.test"]

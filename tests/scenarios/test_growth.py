@@ -30,18 +30,22 @@ async def test_fifty_at_once_open_what_the_work_needs_and_no_more(
     each_home, serve, engine_pool, certificates
 ):
     """Scenario 9: the first fifty wait for their dials; the next five hundred find connections enough."""
-    server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: asyncio.sleep(SLOW_DIAL))
+    server: ScriptedServer
+    server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
     pool = engine_pool(max_keepalive_connections=100, tls=trusting(certificates), http2=False)
 
     async def burst() -> None:
         await asyncio.gather(*(pool.fetch(request_to(server)) for _ in range(50)))
 
-    await burst()
-    assert server.connections_accepted <= 50
-    opened = server.connections_accepted
+    first = asyncio.create_task(burst())
+    await until(lambda: pool.stats().waiting == 50)
+    await server.gate("tls").await_reached(50)
+    server.gate("tls").open()
+    await first
+    assert server.connections_accepted == 50
     for _ in range(10):
         await burst()
-    assert server.connections_accepted == opened
+    assert server.connections_accepted == 50
     assert len(server.requests) == 550
 
 

@@ -159,11 +159,19 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
     serve, engine_pool, certificates, ca_file, streams
 ):
     """Scenario 41: counted at the server; all answered, first come first served."""
-    server = serve(http2(reply(body=b"{}"), settings={MOST: 100}), tls=offering_http2(certificates))
+    server = serve(
+        http2(reply(body=b"{}"), settings={MOST: 100}),
+        tls=offering_http2(certificates),
+        before_handshake=lambda: server.gate("tls").passage(),
+    )
     pool = engine_pool(
         tls=TLS(ca_file=ca_file), max_connections=4, max_streams_per_connection=streams, pool=30.0
     )
-    answers = await asyncio.gather(*calls(pool, server, 500))
+    running = calls(pool, server, 500)
+    # Nobody comes late, and finds a stream in the turn of the loop before one who was given his is awake.
+    await until(lambda: pool.stats().waiting == 500)
+    server.gate("tls").open()
+    answers = await asyncio.gather(*running)
     assert {answer.status for answer in answers} == {200}
     assert sorted(int(request.target[1:]) for request in server.requests) == list(range(500))
     assert server.connections_accepted <= 4

@@ -109,6 +109,7 @@ async def test_what_timed_out_is_not_sent_again(serve, engine_pool, each_home):
     await pool.fetch(request_to(server))
     with pytest.raises(LLMPoolError, match="sent nothing"):
         await pool.fetch(request_to(server, headers=KEY, read=0.2))
+    await server.await_requests(2)
     assert sent_by(server) == [0, 0]
 
 
@@ -144,7 +145,7 @@ async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, e
     pool = engine_pool()
     await all_at_once(server, [pool.fetch(request_to(server)) for _ in range(3)])
     server.gate("end").open()
-    server.wait_until(lambda s: all(connection.gone for connection in s.connections))
+    server.wait_until(lambda s: s.connections_open == 0)
     whole = await pool.fetch(request_to(server))
     assert (whole.body, whole.marks.replays) == (b"hello", 3)
     assert len(server.requests) == 4
@@ -188,7 +189,7 @@ async def test_as_long_as_nothing_was_taken_of_it_the_call_may_move(serve, engin
 def end_unseen(server):
     """The server ends its connection, and our own loop stands still until it has."""
     server.gate("end").open()
-    server.wait_until(lambda s: s.connections[0].gone)
+    server.wait_until(lambda s: s.connections_open == 0)  # its socket is closed, too
 
 
 async def all_at_once(server, calls):

@@ -83,7 +83,7 @@ async def test_a_reset_that_nobody_has_noticed_yet_is_not_noticed_by_the_caller(
     server, pool = serve(answer_then(until("end"), reset)), engine_pool()
     await pool.fetch(request_to(server))
     server.gate("end").open()
-    server.wait_until(lambda s: s.connections[0].gone)  # and with it stands our own loop
+    server.wait_until(lambda s: s.connections_open == 0)  # and with it stands our own loop
     assert pool.stats().idle == 1
     whole = await pool.fetch(request_to(server))
     assert (whole.body, whole.marks.replays) == (b"hello", 1)
@@ -164,8 +164,8 @@ async def test_the_servers_keep_alive_hint_is_honoured(serve, engine_pool, each_
     """Scenario 32: the connection is closed before the server would close it."""
     server = serve(steps(reply(headers={"Keep-Alive": "max=99, timeout=1"}), hold))
     pool = engine_pool(keepalive_expiry=60.0)
-    await pool.fetch(request_to(server))
     began = time.monotonic()
+    await pool.fetch(request_to(server))
     await server.await_until(lambda s: s.disconnects)
     assert time.monotonic() - began > 0.3
     assert pool.stats().closed == {"expired": 1}
@@ -202,8 +202,8 @@ async def test_connection_close_of_our_own_is_honoured(serve, engine_pool, each_
 async def test_an_idle_connection_expires(serve, engine_pool, each_home):
     """Scenario 32: after ``keepalive_expiry`` seconds without use, and not before."""
     server, pool = serve(reply()), engine_pool(keepalive_expiry=0.3)
-    await pool.fetch(request_to(server))
     began = time.monotonic()
+    await pool.fetch(request_to(server))
     await server.await_until(lambda s: s.disconnects)
     assert time.monotonic() - began > 0.2
     assert pool.stats().closed == {"expired": 1}

@@ -147,7 +147,7 @@ async def test_close_on_the_server_loop_does_not_hold_it_up(server_loop, serve, 
     await pool.fetch(request_to(server))
     began = time.monotonic()
     pool.close()
-    assert time.monotonic() - began < 1.0  # a wait would take its full two seconds, twice
+    assert time.monotonic() - began < AT_ONCE  # a wait would take its full two seconds, twice
     await server.await_until(lambda s: s.connections_open == 0)
 
 
@@ -400,7 +400,7 @@ def test_a_connection_on_a_closed_loop_that_is_no_longer_the_server_loop_holds_n
 def test_expiry_goes_on_when_the_loop_that_kept_the_time_has_ended(serve, engine_pool):
     """Scenario 53: the alarm was set on a server loop; what it was to do is done elsewhere."""
     server = serve(json_reply())
-    pool = engine_pool(keepalive_expiry=0.3)
+    pool = engine_pool(keepalive_expiry=1.5)  # not before the loop has ended, nor before it is looked for
 
     async def main() -> None:
         portal.adopt_server_loop()
@@ -563,7 +563,7 @@ def test_a_caller_who_comes_when_the_portal_is_closing_down_is_told(serve, engin
 
         caller = threading.Thread(target=call, daemon=True)
         caller.start()
-        caller.join(0.2)
+        caller.join(AT_ONCE)
 
     portal.portal()
     monkeypatch.setattr(portal, "_before_home_ends", [*portal._before_home_ends, call_late])
@@ -593,11 +593,11 @@ def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):
     for _ in range(40):
         stop.wait(dice.random() * 0.01)
         portal.stop()
+    wait_for(lambda: 200 in outcomes)  # on the last portal at the latest
     stop.set()
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
-    assert 200 in outcomes
     assert pool.fetch_sync(request_to(server)).status == 200
     assert server.peak_open <= 4
 
@@ -668,7 +668,7 @@ async def test_overridden_settings_in_async_code(each_home, serve):
         assert str(await pools["default"].acomplete("hello")) == "old"
         began = time.monotonic()
         with override_settings(LLM_POOL=settings_of(new)):
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < AT_ONCE
             await old.await_until(lambda s: s.connections_open == 0)
             assert str(await pools["default"].acomplete("hello")) == "new"
             assert len(old.requests) == 1

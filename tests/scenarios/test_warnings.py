@@ -102,7 +102,7 @@ async def test_a_response_that_was_read_or_left_in_time_is_no_leak(
     serve: Callable[..., ScriptedServer], engine_pool: Callable[..., Pool], log: Log
 ) -> None:
     server = serve(reply(200, b"x" * 1_000_000))
-    pool = engine_pool(leak_threshold=1.0)
+    pool = engine_pool(leak_threshold=2.0)
     left, read, held = [await pool.open(request_to(server)) for _ in range(3)]
     left.leave()
     await read.home.arun(read.whole)

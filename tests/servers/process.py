@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["free_port", "running"]
@@ -36,13 +36,17 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], log: Path, port: int, host: str = "127.0.0.1"
+    command: Sequence[str], log: Path, port: int, host: str = "127.0.0.1", *, also: Iterable[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, once it listens. Raises RuntimeError with what it wrote to ``log`` where it does not."""
+    """The process, once it listens, on all its ports: it opens one after another.
+
+    Raises RuntimeError with what it wrote to ``log`` where it does not.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
-            _wait_listening(process, (host, port), log)
+            for each in (port, *also):
+                _wait_listening(process, (host, each), log)
             yield process
         finally:
             _stop(process)

@@ -49,6 +49,8 @@ class Nginx:
     body: bytes
     pid: int
     _status_port: int
+    _probes: int
+    """Connections by which ``running`` saw that it listens."""
     _asked: int = 0
 
     @property
@@ -64,10 +66,7 @@ class Nginx:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._status_port}/", timeout=5) as response:
             accepted, _, requests = response.read().split(b"\n")[2].split()
         self._asked += 1
-        return int(accepted) - self._asked - _PROBES, int(requests) - self._asked
-
-
-_PROBES = 1  # the connection by which ``running`` saw that it listens
+        return int(accepted) - self._asked - self._probes, int(requests) - self._asked
 
 
 @contextlib.contextmanager
@@ -109,8 +108,9 @@ def nginx(
         )
     )
     command = [binary, "-p", str(directory), "-e", "stderr", "-c", str(config)]
-    with running(command, directory / "nginx.log", http_port) as process:
-        yield Nginx(http_port, https_port, uds, body, process.pid, status_port)
+    others = [status_port, https_port] if https_port else [status_port]
+    with running(command, directory / "nginx.log", http_port, also=others) as process:
+        yield Nginx(http_port, https_port, uds, body, process.pid, status_port, 1 + len(others))
 
 
 def completion(size: int | None = None) -> bytes:
@@ -228,7 +228,8 @@ def haproxy(
         _HAPROXY.format(http_port=http_port, tls=tls, backend_port=backend_port, http_lines=http_lines)
     )
     command = [binary, "-db", "-q", "-f", str(config)]
-    with running(command, directory / "haproxy.log", http_port) as process:
+    others = [https_port] if https_port else []
+    with running(command, directory / "haproxy.log", http_port, also=others) as process:
         yield Haproxy(http_port, https_port, process.pid)
 
 
