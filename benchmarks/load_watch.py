@@ -67,14 +67,14 @@ class Watch:
         return Look(_of_page(page.json()), _of_metrics(metrics.text), Counter(counted.json()["pool"]))
 
     async def watch(self, seconds: float) -> list[Look]:
-        """Look again and again, from when the users have come."""
-        looks = []
+        """Look again and again, from when the users have come; once at least."""
+        looks: list[Look] = []
         ends_at = time.monotonic() + seconds
         await asyncio.sleep(min(COMING_SECONDS, seconds / 2))
-        while time.monotonic() < ends_at:
+        while not looks or time.monotonic() < ends_at:
             due = time.monotonic() + LOOK_SECONDS
             looks.append(await self.look())
-            await asyncio.sleep(due - time.monotonic())
+            await asyncio.sleep(max(0.0, min(due, ends_at) - time.monotonic()))
         return looks
 
     async def settled(self) -> Look:
