@@ -107,12 +107,14 @@ class Clerk:
         _home(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
     def dialed(self, entry: Entry, seconds: float) -> None:
-        """A connection that had still to dial has."""
+        """A connection that dials at its first call has connected, in so many seconds."""
         self.tally.dialed(entry.lane.origin, seconds)
+        self._spread_news()
 
     def dial_failed(self, entry: Entry, error: LLMPoolError) -> None:
-        """A connection that had still to dial could not."""
+        """A connection that dials at its first call could not connect."""
         self.tally.dial_failed(entry.lane.origin, error)
+        self._spread_news()
 
     def cut(self, home: Home) -> None:
         """On a home that ends: close all that lives there, at once."""

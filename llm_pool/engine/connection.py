@@ -34,8 +34,8 @@ class Connection(asyncio.Protocol, ABC):
     """A connection of the pool. Lives on one home, and is touched there only.
 
     ``entry`` is its line in the ledger, ``capacity`` how many exchanges it carries at a time, and
-    ``announced`` whether that is the server's word. ``doubtful``: see ``stays``. ``dial_seconds`` is None
-    where it has still to dial, in the middle of a call: then its owner hears how that went.
+    ``announced`` whether that is the server's word. ``doubtful``: see ``stays``. ``dial_seconds`` is how
+    long it took to connect; None where it connects only when a call needs it, and then tells its owner.
     """
 
     capacity = 1

@@ -58,7 +58,7 @@ async def test_who_waits_too_long_is_told_what_the_pool_looks_like(serve, play, 
     """Scenario 8: the message is the same, whoever speaks HTTP; and it is httpx's error too."""
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 1}, TIMEOUTS={"pool": 0.05})
-    first = asyncio.create_task(pool.arequest("GET", "/x", timeout=5.0))  # its dial may take longer than that
+    first = asyncio.create_task(pool.arequest("GET", "/x", timeout=5.0))  # it has to dial
     await server.await_requests(1)
     with pytest.raises(PoolTimeout, match=r"timeout of 0.05 s \(in use 1, idle 0, dialing 0") as caught:
         await pool.arequest("GET", "/x")

@@ -34,7 +34,7 @@ async def test_dials_in_vain_are_counted_by_kind(configure, fake_dns):
     assert stats.dial_failure is not None
     assert "nobody.test" in stats.dial_failure
     assert stats.dial.count == 0
-    await in_thread(portal.stop)  # httpcore asks on a thread of the loop's
+    await in_thread(portal.stop)  # or the thread on which httpcore looked the name up would be left behind
 
 
 async def test_a_dial_that_takes_too_long_has_failed(configure):
@@ -63,14 +63,15 @@ async def test_a_call_that_ends_during_its_dial_has_not_failed_to_connect(config
     with unanswering_port() as port:
         pool = configure(f"http://127.0.0.1:{port}", TIMEOUTS={"total": 0.2 if end == "out of time" else 60})
         call = asyncio.create_task(pool.arequest("GET", "/x"))
-        await until(lambda: pool.stats().dialing or pool.stats().in_use)
+        if end != "out of time":
+            await until(lambda: pool.stats().dialing or pool.stats().in_use)
         if end == "cancelled":
             call.cancel()
         elif end == "closed":
             await pool.aclose()
         with pytest.raises((asyncio.CancelledError, TotalTimeout, PoolClosed)):
             await call
-    assert pool.stats().dial_failures == {}
+        assert pool.stats().dial_failures == {}
 
 
 @pytest.mark.kinds(["httpcore-http2"])

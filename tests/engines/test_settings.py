@@ -283,6 +283,25 @@ async def test_a_tunnel_that_is_not_opened_says_why(serve_proxy, configure, cert
     assert "secret" not in str(caught.value)
 
 
+async def hang_up(conn):
+    await conn.close()
+
+
+async def babble(conn):
+    await conn.send(b"220 mail.test ESMTP\r\n\r\n")
+    await conn.close()
+
+
+@pytest.mark.parametrize(("ends", "why"), [(hang_up, "it closed the connection"), (babble, "it answered ")])
+async def test_a_proxy_that_is_none_is_named(serve_proxy, configure, certificates, ends, why):
+    """Scenario 50: it closes, or speaks something else."""
+    proxy = serve_proxy(before_tunnel=ends)
+    pool = configure("https://llm.test", PROXY=proxy.url, TLS={"ca_file": certificates.ca_file})
+    with pytest.raises(ProxyFailed, match=f"opened no tunnel to https://llm.test: {why}"):
+        await pool.arequest("GET", "/x")
+    assert pool.stats().dial_failures == {"ProxyFailed": 1}
+
+
 async def test_a_proxy_that_never_answers_ends_at_the_connect_timeout(serve_proxy, configure):
     """TIMEOUTS.connect: the tunnel is a part of the dial."""
     proxy = serve_proxy(stall=True)

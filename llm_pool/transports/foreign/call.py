@@ -53,7 +53,7 @@ class Call:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._dialing_since: float | None = None
-        self._dials = False  # itself: another's dial may be what it waits for
+        self._dials_since: float | None = None  # itself: what it waits for may be another's dial
         self._writing: bool | None = None  # what the caller waits for; None while it waits for nothing
         self._to_drain = -1
         self._over = False
@@ -104,7 +104,7 @@ class Call:
 
     def dials(self) -> None:
         """A connection is being made for the call."""
-        self._dials = True
+        self._dials_since = time.monotonic()
         self.awaits_dial()
 
     def awaits_dial(self) -> None:
@@ -117,16 +117,21 @@ class Call:
                 deadline = connect_at if deadline is None else min(deadline, connect_at)
             self._watchdog.watch(deadline)
 
+    @property
+    def is_dialing(self) -> bool:
+        """Whether a connection is being made for the call."""
+        return self._dials_since is not None
+
     def is_sent(self, *, http2: bool) -> None:
         """The head goes out: from now on it is the server's turn."""
+        if self._dials_since is not None:
+            self._connection.dialed(time.monotonic() - self._dials_since)
+            self._dials_since = None
         if self._dialing_since is not None:
             marks = self.exchange.marks
             marks.dialing = time.monotonic() - self._dialing_since
             marks.reused = False
             self._dialing_since = None
-            if self._dials:
-                self._dials = False
-                self._connection.dialed(marks.dialing)
             self._watchdog.watch(self.exchange.total_at)
             if self._writing is not None:
                 self.watch(self.exchange, writing=self._writing)
@@ -180,7 +185,7 @@ class Call:
                 self._conclude()
 
     def _blame_dial(self, error: LLMPoolError) -> None:
-        if self._dials and isinstance(error, ConnectFailed):
+        if self.is_dialing and isinstance(error, ConnectFailed):
             self._connection.dial_failed(error)
 
     def _conclude(self) -> None:

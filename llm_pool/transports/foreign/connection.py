@@ -44,8 +44,8 @@ class ForeignConnection(Connection):
         self._calls: set[Call] = set()
         self._closing = False
         self._known = most_streams == 1  # how many calls at a time
-        self._door = asyncio.Lock()
-        self._at_door: Call | None = None
+        self._turn = asyncio.Lock()
+        self._has_turn: Call | None = None
         self._failure: ConnectFailed | None = None
 
     # For the pool
@@ -97,21 +97,21 @@ class ForeignConnection(Connection):
             await self._send(call)
             return
         call.awaits_dial()
-        await self._door.acquire()
-        self._at_door = call
+        await self._turn.acquire()
+        self._has_turn = call
         try:
             await self._enter(call)
         except ConnectFailed as error:
             self._failure = error
             raise
         finally:
-            self._let_in_next(call)
+            self._pass_turn(call)
 
     async def _enter(self, call: Call) -> None:
         if self._failure is not None:
             raise _copy(self._failure)
         if self._known:
-            self._let_in_next(call)
+            self._pass_turn(call)
         await self._send(call)
 
     async def _send(self, call: Call) -> None:
@@ -129,12 +129,12 @@ class ForeignConnection(Connection):
             self.capacity = capacity
             if self.entry is not None:
                 self.owner.resized(self.entry, capacity)
-        self._let_in_next(call)
+        self._pass_turn(call)
 
-    def _let_in_next(self, call: Call) -> None:
-        if self._at_door is call:
-            self._at_door = None
-            self._door.release()
+    def _pass_turn(self, call: Call) -> None:
+        if self._has_turn is call:
+            self._has_turn = None
+            self._turn.release()
 
     def dialed(self, seconds: float) -> None:
         """The client has made a connection, in so long."""

@@ -152,21 +152,31 @@ class _Client:
         match error:
             case LLMPoolError():
                 return error
-            case aiohttp.ClientHttpProxyError():
-                answer = f"{error.status} {error.message}"
-                return ProxyFailed(
-                    f"the proxy {self._proxy} opened no tunnel to {self._origin}: it answered '{answer}'"
-                )
             case aiohttp.ClientConnectorError():
-                stop = self._proxy or self._origin
-                self._dialer.forget(stop.host, stop.port)
-                cause = getattr(error, "certificate_error", error.os_error)
-                return connect_failure(cause, self._origin, self._proxy, self._dialer.uds)
+                return self._not_connected(error)
+            case aiohttp.ClientError() if call.is_dialing and self._proxy is not None:
+                return self._no_tunnel(error)
             case aiohttp.ClientResponseError():
                 return invalid_response(call.exchange, Exception(error.message))
             case aiohttp.InvalidURL() | UnicodeError() | ValueError():
                 return InvalidRequest(f"the request cannot be sent as it is: {error}")
         return broken_off(call.exchange, error)
+
+    def _not_connected(self, error: aiohttp.ClientConnectorError) -> LLMPoolError:
+        stop = self._proxy or self._origin
+        self._dialer.forget(stop.host, stop.port)
+        cause = getattr(error, "certificate_error", error.os_error)
+        return connect_failure(cause, self._origin, self._proxy, self._dialer.uds)
+
+    def _no_tunnel(self, error: aiohttp.ClientError) -> ProxyFailed:
+        match error:
+            case aiohttp.ClientHttpProxyError():
+                why = f"it answered '{error.status} {error.message}'"
+            case aiohttp.ClientResponseError():
+                why = "it answered what is no HTTP"
+            case _:
+                why = "it closed the connection"
+        return ProxyFailed(f"the proxy {self._proxy} opened no tunnel to {self._origin}: {why}")
 
 
 class _Names(AbstractResolver):

@@ -114,7 +114,8 @@ class _Client:
 
     def _not_connected(self, error: Exception, stage: str) -> LLMPoolError:
         if stage == TUNNELS:
-            return self._no_tunnel("it closed the connection")
+            babble = isinstance(error, httpcore.RemoteProtocolError) and not _is_cut(error)
+            return self._no_tunnel("it answered what is no HTTP" if babble else "it closed the connection")
         failure = connect_failure(error, self._origin, self._proxy, self._uds)
         if stage == STARTS_TLS and not isinstance(failure, TLSFailed):
             return tls_failure(error, self._origin)
