@@ -62,9 +62,13 @@ async def _visit(url: str, visit: Any, ends_at: float, seen: Seen) -> None:
         await visit(browser, ends_at, seen)
 
 
+def _leaves() -> bool:
+    return random.randrange(LEAVERS) == 0
+
+
 async def _chat(browser: httpx.AsyncClient, ends_at: float, seen: Seen) -> None:
     while time.monotonic() < ends_at:
-        leaves = random.randrange(LEAVERS) == 0
+        leaves = _leaves()
         body = {"messages": [{"role": "user", "content": random.choice(QUESTIONS)}]}
         pieces, first_byte = 0, 0.0
         async with browser.stream("POST", "/answer/", json=body) as response:

@@ -16,8 +16,8 @@ from tests.test_demo_launcher import environment, started
 @pytest.mark.slow
 async def test_what_the_demo_shows_is_what_its_upstream_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_users, "AGENTS", 3)
-    turns = itertools.cycle(range(2))
-    monkeypatch.setattr(load_users.random, "randrange", lambda _: next(turns))  # every second answer is left
+    turns = itertools.cycle([True, False])
+    monkeypatch.setattr(load_users, "_leaves", lambda: next(turns))
     with started(environment()) as demo:
         rows, seen = await load.load(demo.read_url(), users=3, seconds=4.0)
     assert not seen.errors

@@ -49,7 +49,7 @@ class _Checkup:
         self, settings: PoolSettings, timeout: float, live: int, load: Sizing | None, announce: Announce
     ) -> None:
         self._settings = settings
-        # What crowds the check's own connections is the check: no reason to warn of it.
+        # It is the check itself that uses up its connections: no reason to warn.
         timeouts = _bounded(settings.pool.timeouts, timeout)
         self._config = replace(settings.pool, timeouts=timeouts, warn_utilization=None)
         self._live = live

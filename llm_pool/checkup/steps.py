@@ -1,4 +1,4 @@
-"""The steps of the way to the provider: name, TCP, tunnel, TLS, and what is spoken there."""
+"""The steps of connecting to the provider: name, TCP, tunnel, TLS, and what is spoken there."""
 
 from __future__ import annotations
 

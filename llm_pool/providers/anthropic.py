@@ -11,7 +11,7 @@ from llm_pool.providers.anthropic_shapes import completion_of
 from llm_pool.providers.anthropic_stream import AnthropicStreamReader
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.whole import read_whole
+from llm_pool.providers.whole import read_completion
 
 __all__ = ["Anthropic"]
 
@@ -57,7 +57,7 @@ class Anthropic(Provider):
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
-        found = read_whole(self, head, body, timing, completion_of=completion_of, lack=_lack)
+        found = read_completion(self, head, body, timing, completion_of=completion_of, misfit=_misfit)
         del body  # reports of errors show the variables of their frames, and it may repeat the key
         if isinstance(found, Completion):
             return found
@@ -68,5 +68,5 @@ class Anthropic(Provider):
         return AnthropicStreamReader(self, head)
 
 
-def _lack(_raw: Any) -> str:
+def _misfit(_raw: Any) -> str:
     return "JSON that is no message"

@@ -9,12 +9,11 @@ from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider
 from llm_pool.providers.openai_shapes import completion_of
 from llm_pool.providers.openai_stream import OpenAIStreamReader
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.whole import read_whole
+from llm_pool.providers.whole import read_completion
 from llm_pool.wording import a
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
 
 __all__ = ["OpenAI"]
 
@@ -52,7 +51,7 @@ class OpenAI(Provider):
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
-        found = read_whole(self, head, body, timing, completion_of=completion_of, lack=_lack)
+        found = read_completion(self, head, body, timing, completion_of=completion_of, misfit=_misfit)
         del body  # reports of errors show the variables of their frames, and it may repeat the key
         if isinstance(found, Completion):
             return found
@@ -63,7 +62,7 @@ class OpenAI(Provider):
         return OpenAIStreamReader(self, head)
 
 
-def _lack(raw: Any) -> str:
+def _misfit(raw: Any) -> str:
     if not isinstance(raw, dict):
         return f"{a(raw)} for an object in its JSON"
     if "choices" not in raw:

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from llm_pool.exceptions import LLMPoolError
     from llm_pool.providers.base import Head, Provider
 
-__all__ = ["read_whole"]
+__all__ = ["read_completion"]
 
 
-def read_whole(
+def read_completion(
     provider: Provider,
     head: Head,
     body: bytes,
     timing: Timing | None,
     *,
     completion_of: Callable[[Any, str | None, Timing | None], Completion],
-    lack: Callable[[Any], str],
+    misfit: Callable[[Any], str],
 ) -> Completion | LLMPoolError:
-    """What ``completion_of`` makes of the object, or the error to raise: ``lack`` says what it has not.
+    """What ``completion_of`` makes of the object, or the error to raise: ``misfit`` words what came.
 
     The error is returned, so that its traceback has no frame in which ``body`` is seen.
     """
@@ -40,4 +40,4 @@ def read_whole(
     try:
         return completion_of(raw, provider.request_id(head), timing)
     except MISFIT:
-        return provider.invalid_response(head, lack(raw), body)
+        return provider.invalid_response(head, misfit(raw), body)

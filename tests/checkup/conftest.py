@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECRET = "sk-secret-0123456789"
-PATIENCE = 60.0  # seconds
+NEVER = 60.0  # seconds: no step of these tests takes as long
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WRAPPED = re.compile(r"\n {34,}(?!->)")
 VARYING = [
@@ -47,8 +47,8 @@ def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine does not make the provider a slow one."""
-    monkeypatch.setattr(steps, "SLOW", dict.fromkeys(steps.SLOW, PATIENCE))
-    monkeypatch.setattr(probes, "SLOW_SECONDS", PATIENCE)
+    monkeypatch.setattr(steps, "SLOW", dict.fromkeys(steps.SLOW, NEVER))
+    monkeypatch.setattr(probes, "SLOW_SECONDS", NEVER)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from llm_pool.checkup import Level, Sizing, Verdict
 from llm_pool.checkup.machine import Server, settings_step
 from llm_pool.conf import load
 from llm_pool.engine import clerk
-from tests.checkup.conftest import PATIENCE, assert_snapshot, codes
+from tests.checkup.conftest import NEVER, assert_snapshot, codes
 from tests.servers.behaviours import json_reply, reply
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def test_live_makes_calls_at_once(
     assert live["facts"]["total"]["p50"] <= live["facts"]["total"]["p99"] == live["facts"]["total"]["max"]
     assert [found["code"] for found in live["findings"]] == ["live.done", "live.queued"]
     assert "12 of 12 calls at once: p50" in run("--live", "12")[1]
-    assert not warnings  # of a crowd that the check itself has made
+    assert not warnings  # of a utilization that is the check's own doing
 
 
 def test_a_load_is_held_against_the_pools_size(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
@@ -272,7 +272,8 @@ def command(*arguments: str, url: str, **environ: str) -> tuple[list[str], dict[
     """The command as a process of its own; the tests' settings, with the provider from the environment."""
     code = (
         "import sys, tests.settings as s; s.LLM_POOL = {'default': {'API_KEY': 'k-1234', 'PROXY': ''}};"
-        f"from llm_pool.checkup import steps; steps.SLOW = dict.fromkeys(steps.SLOW, {PATIENCE});"
+        f"from llm_pool.checkup import probes, steps;"
+        f"steps.SLOW = dict.fromkeys(steps.SLOW, {NEVER}); probes.SLOW_SECONDS = {NEVER};"
         "from django.core.management import execute_from_command_line as run; run(sys.argv)"
     )
     known = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "OPENAI_BASE_URL": url, **environ}

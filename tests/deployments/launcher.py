@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.servers.board import PATIENCE
+from tests.fixtures.ticks import A_SECOND, soon
 from tests.servers.process import free_port
 
 if TYPE_CHECKING:
@@ -77,14 +77,15 @@ class Deployment:
         return json.loads(body)
 
     def wait_stats(self, **wanted: int) -> dict[str, Any]:
-        """The pool's stats once they are as wanted; it is asked again and again, for a few seconds."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            stats: dict[str, Any] = self.get("/stats")
-            if wanted.items() <= stats.items():
-                return stats
-            assert time.monotonic() < deadline, f"not {wanted}: {stats}"
-            time.sleep(0.01)
+        """The pool's stats, which are to be as wanted within a second."""
+        stats: dict[str, Any] = {}
+
+        def are_as_wanted() -> bool:
+            stats.update(self.get("/stats"))
+            return wanted.items() <= stats.items()
+
+        assert soon(are_as_wanted, A_SECOND), f"not {wanted}: {stats}"
+        return stats
 
     def terminate(self) -> int:
         """SIGTERM; the exit code, AssertionError when it is not there in bounded time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.deployments.browser import Browser
 from tests.fixtures.model import model
+from tests.fixtures.ticks import A_SECOND, soon
 from tests.servers import Gate
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from tests.servers.tls import Certificates
 
 pytestmark = [pytest.mark.server, pytest.mark.parametrize("view", ["stream", "astream"])]
-
-A_SECOND = 100
-"""In ticks, of which the machine cannot make many while it stands still."""
-TICK = 0.01
 
 
 def test_before_the_head(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
@@ -130,8 +126,7 @@ def test_while_dialing(
 
 
 def assert_call_ends(upstream: ScriptedServer) -> None:
-    ticks = threading.Event()
-    assert any(upstream.disconnects or ticks.wait(TICK) for _ in range(A_SECOND)), str(upstream)
+    assert soon(lambda: upstream.disconnects, A_SECOND), str(upstream)
     assert len(upstream.disconnects) == 1
 
 

@@ -72,6 +72,6 @@ def test_a_hundred_event_loops_in_a_script_use_a_handful_of_connections(upstream
         "LLM_POOL": json.dumps(pool),
         "MIDDLEWARE": "[]",
     }
-    run_script(SCRIPT, env)
+    run_script(SCRIPT, env=env)
     assert len(upstream.requests) == 100
     assert upstream.connections_accepted <= 2

@@ -1,4 +1,4 @@
-"""Origins in trouble, and a pool that is drained, resized and closed."""
+"""Origins that cannot be reached, and a pool that is drained, resized and closed."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_pauses_are_short_again_when_one_has_ended_with_nobody_waiting() -> None
         world.tick(5.0)
 
 
-def test_a_trouble_that_nobody_comes_for_is_forgotten() -> None:
+def test_a_backoff_that_nobody_comes_for_is_forgotten() -> None:
     """Callers choose the origins: what is dead must not be kept for ever."""
     world = make()
     world.arrive()
@@ -157,7 +157,7 @@ def test_a_round_of_dials_that_failed_together_counts_once() -> None:
     assert len(world.dials) == 1
 
 
-def test_trouble_of_one_origin_delays_no_other() -> None:
+def test_the_backoff_of_one_origin_delays_no_other() -> None:
     """Scenario 10: its slot is free for them."""
     world = make(max_connections=1)
     world.arrive("a")

@@ -96,7 +96,7 @@ def installed() -> Iterator[Installed]:
 
 
 def let_the_news_out() -> None:
-    """What pools of earlier tests have still to tell, the portal tells at once or soon: to nobody here."""
+    """Waits until the pools of earlier tests have told their last news, before anybody here listens."""
     told, home = threading.Event(), portal.portal()
     home.post(lambda: home.loop.call_later(2 * NEWS_SECONDS, told.set))
     assert told.wait(PATIENCE)

@@ -194,7 +194,7 @@ def test_a_process_ends_in_silence_in_the_middle_of_a_lookup(name_server):
 import asyncio, time
 from functools import partial
 import aiodns
-aiodns.DNSResolver = partial(aiodns.DNSResolver, [{name_server.address!r}], timeout=60)
+aiodns.DNSResolver = partial(aiodns.DNSResolver, [{name_server.address!r}], timeout=600)
 from llm_pool.engine.config import DNS
 from llm_pool.engine.dialer.resolver import Resolver
 

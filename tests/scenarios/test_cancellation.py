@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import random
 import signal
-import socket
 import threading
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Request
 from llm_pool.http import event_stream
 from tests.fixtures.engine import request_to
+from tests.fixtures.ticks import soon
 from tests.scenarios.callers import (
     AT_ONCE,
     bodies,
@@ -39,6 +39,7 @@ from tests.servers import ScriptedServer
 from tests.servers.behaviours import echo, json_reply, per_connection, stall, stop_reading
 from tests.servers.board import PATIENCE
 from tests.servers.chat import chat_stream
+from tests.servers.ports import unanswering_port
 
 PIECE = b"x" * 1024 * 1024
 
@@ -304,13 +305,8 @@ class Deaf:
 
 @pytest.fixture
 def deaf():
-    with contextlib.ExitStack() as sockets:
-        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(3):
-            knock = sockets.enter_context(socket.socket())
-            knock.setblocking(False)
-            knock.connect_ex(listener.getsockname())
-        yield Deaf(*listener.getsockname())
+    with unanswering_port() as port:
+        yield Deaf("127.0.0.1", port)
 
 
 async def test_cancelled_in_tcp_connect(each_home, serve, engine_pool, deaf):
@@ -671,7 +667,7 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
     def interrupt() -> None:
         server.wait_requests()
         if blocked_in == "queue":
-            assert wait_for(lambda: pool.stats().waiting == 1)
+            assert soon(lambda: pool.stats().waiting == 1)
         signal.pthread_kill(main.ident, signal.SIGINT)
 
     holder = None
@@ -681,12 +677,14 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
         server.wait_requests()
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        open_read_and_leave(pool, request_to(server))
-    thread.join()
-    if holder is not None:
-        assert wait_for(lambda: pool.stats().waiting == 0)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            open_read_and_leave(pool, request_to(server))
+        thread.join()
+        assert soon(lambda: pool.stats().waiting == 0)
+    finally:
         server.gate("go").open()
+    if holder is not None:
         holder.join()
     else:
         server.wait_until(lambda s: s.disconnects)
@@ -750,7 +748,7 @@ def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocke
     victim = threading.Thread(target=swallow, args=(pool.open_sync, request_to(server)))
     victim.start()
     if blocked_in == "queue":
-        assert wait_for(lambda: pool.stats().waiting == 1)
+        assert soon(lambda: pool.stats().waiting == 1)
     else:
         server.wait_requests()
     raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -768,12 +766,6 @@ def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocke
 def swallow(function, *args) -> None:
     with contextlib.suppress(LLMPoolError, ConnectFailed, SystemExit):
         function(*args)
-
-
-def wait_for(condition) -> bool:
-    """Whether the condition on a pool, which tells nobody, is fulfilled soon."""
-    ticks = threading.Event()
-    return any(condition() or ticks.wait(0.005) for _ in range(1000))
 
 
 async def test_threads_and_tasks_that_leave_do_not_disturb_each_other(serve, engine_pool):

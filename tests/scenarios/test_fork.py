@@ -7,7 +7,6 @@ import contextlib
 import multiprocessing
 import os
 import threading
-import time
 
 import pytest
 
@@ -16,6 +15,7 @@ from llm_pool.engine.errors import PoolClosed
 from llm_pool.engine.homes import portal
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.fixtures.forks import child, inodes
+from tests.fixtures.ticks import soon
 from tests.servers import Gate
 from tests.servers.behaviours import JSON, json_reply
 from tests.servers.ports import unanswering_port
@@ -136,7 +136,7 @@ def test_a_connect_in_progress_stays_the_parents(serve, pool):
         request = request_to(other, connect=30.0)
         request.origin = request.origin._replace(port=port)
         with _calling(pool, request) as outcome:
-            _wait_until(lambda: sockets_of(pool))
+            assert soon(lambda: sockets_of(pool))
             parents = inodes(sockets_of(pool))
             assert len(parents) == 1
             with child(begin_anew(pool, request_to(other), parents)) as forked:
@@ -183,13 +183,6 @@ def _calling(pool, request):
         yield outcome
     finally:
         thread.join()
-
-
-def _wait_until(predicate):
-    deadline = time.monotonic() + 5
-    while not predicate():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_locks_that_others_held_are_open_in_the_child(server, pool):

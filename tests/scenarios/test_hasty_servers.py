@@ -37,7 +37,7 @@ def trust(pool, server):
 
 
 def persistence_at(pool, server):
-    return pool._clerk._dialer._persistence(request_to(server).origin)
+    return pool._clerk._dialer._persistence_of(request_to(server).origin)
 
 
 @pytest.mark.parametrize("end", [close, reset])

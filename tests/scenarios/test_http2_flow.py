@@ -170,16 +170,17 @@ async def test_an_upload_that_ends_late_has_its_whole_read_timeout_left(serve, h
 
     async def answer(stream):
         if stream.number > 1:
+            await asyncio.sleep(2.0)
             stream.peer.h2.increment_flow_control_window(10, stream.number)
             await stream.peer.flush()
             await stream.body()
-            await asyncio.sleep(1.6)  # the write timeout is 1.5
+            await asyncio.sleep(2.0)  # which is later than 3.5 s from the start
         await stream.respond()
 
     server = serve(http2(answer, settings={WINDOW: 0}))
     pool = h2_pool()
     await pool.fetch(request_to(server, body=b""))
-    assert (await pool.fetch(request_to(server, write=1.5, read=20.0))).status == 200
+    assert (await pool.fetch(request_to(server, write=3.5, read=3.5))).status == 200
 
 
 async def test_a_window_lowered_below_what_is_on_its_way(serve, h2_pool):

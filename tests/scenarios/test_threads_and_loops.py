@@ -19,6 +19,7 @@ from llm_pool.engine.homes import portal
 from llm_pool.engine.stats.stats import describe
 from tests.fixtures.engine import request_to
 from tests.fixtures.scripts import run_script
+from tests.fixtures.ticks import soon
 from tests.scenarios.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
 from tests.servers import ScriptedServer
 from tests.servers.behaviours import echo, json_reply, per_connection, stall
@@ -472,7 +473,7 @@ def test_when_the_portal_is_stopped_its_callers_are_told_and_the_next_starts_ano
     for thread in threads:
         thread.start()
     server.wait_requests()
-    wait_for(lambda: pool.stats().waiting == 1)
+    assert soon(lambda: pool.stats().waiting == 1)
     portal.stop()
     for thread in threads:
         thread.join()
@@ -531,7 +532,7 @@ def test_a_caller_who_comes_as_the_portals_loop_stops_is_told(serve, engine_pool
     def let_the_caller_in() -> None:
         posted = len(loop._ready)
         board.open()
-        wait_for(lambda: len(loop._ready) > posted)
+        assert soon(lambda: len(loop._ready) > posted)
 
     def stop() -> None:
         loop.stop()
@@ -593,11 +594,12 @@ def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):
     for _ in range(40):
         stop.wait(dice.random() * 0.01)
         portal.stop()
-    wait_for(lambda: 200 in outcomes)  # on the last portal at the latest
+    served = soon(lambda: 200 in outcomes)  # on the last portal at the latest
     stop.set()
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+    assert served
     assert pool.fetch_sync(request_to(server)).status == 200
     assert server.peak_open <= 4
 
@@ -629,12 +631,6 @@ if {kind!r} == "server loop":
 exchange = pool.open_sync(request)
 """
     assert run_script(program) == "200\n['MainThread']\n"
-
-
-def wait_for(condition) -> None:
-    """Blocks until the condition on a pool, which tells nobody, is fulfilled."""
-    ticks = threading.Event()
-    assert any(condition() or ticks.wait(0.005) for _ in range(1000))
 
 
 # New settings.

@@ -18,8 +18,8 @@ START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 ANSWER_SECONDS = 1.0
 
-
 _given: set[int] = set()
+"""Ports that ``free_port`` has given out."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -38,7 +38,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 def running(
     command: Sequence[str], log: Path, port: int, host: str = "127.0.0.1", *, also: Iterable[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, once it listens, on all its ports: it opens one after another.
+    """The process, once it listens on all of its ports: it opens them one after another.
 
     Raises RuntimeError with what it wrote to ``log`` where it does not.
     """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.fixtures.scripts import run_script
 
 PROGRAM = """
 import re, sys, django
@@ -46,15 +45,7 @@ HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 
 def shown(places: str, login: str = "", *, users: str = "yes", accept: str = HTML) -> str:
     """The link that a project shows: with these places in its URLs, and this ``LOGIN_URL``."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, places, login, users, accept],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.strip()
+    return run_script(PROGRAM, places, login, users, accept).strip()
 
 
 @pytest.mark.parametrize(

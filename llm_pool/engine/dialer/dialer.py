@@ -43,7 +43,7 @@ class Dialer:
         self._config = config
         self._resolver = Resolver(config.dns)
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # all that are alive
-        self._persistence = lru_cache(MOST_ORIGINS)(lambda _: Persistence())
+        self._persistence_of = lru_cache(MOST_ORIGINS)(lambda _: Persistence())
         self._context: Future[ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
 
@@ -88,7 +88,7 @@ class Dialer:
         def choose(protocol: str | None) -> Connection:
             if protocol == "h2" or (self._config.http2 == "prior-knowledge" and forward is None):
                 return HTTP2Connection(home, owner, self._config.limits.max_streams_per_connection)
-            return HTTP11Connection(home, owner, self._persistence(origin), forward=forward)
+            return HTTP11Connection(home, owner, self._persistence_of(origin), forward=forward)
 
         try:
             connection = await self._open(origin, proxy, context, Greeter(choose), steps)

@@ -13,7 +13,7 @@ PROOFS_AFTER_A_LAPSE = 100
 
 
 class Persistence:
-    """Of one origin, for whole and for chunked answers apart.
+    """Whether one origin keeps its connections, learned for whole and for chunked answers apart.
 
     There are servers that close after an answer though its head speaks of keep-alive: llama.cpp's does after
     each stream. A request that crosses the close is lost, for it may not be sent twice (RFC 9110, section

@@ -11,7 +11,7 @@ REMEMBERED = 30.0  # after the last failure, for those who come when the pause i
 
 
 class Backoff:
-    """The dials of a lane have failed, since the last that succeeded. Seconds."""
+    """When a lane whose last dials have failed may dial again. Times are in seconds."""
 
     __slots__ = ("failed_at", "retry_at", "rounds")
 

@@ -24,7 +24,7 @@ class Utilization:
         self._lock = threading.Lock()
 
     def has_crossed(self, in_use: int, most: int) -> bool:
-        """Whether this is the moment. It is over when utilization has fallen well below the mark."""
+        """Whether the mark has just been reached: once, until utilization has fallen well below it."""
         if self._mark is None:
             return False
         mark = self._mark * most
