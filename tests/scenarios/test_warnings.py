@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_pool.engine.stats import utilization
 from tests.fixtures.engine import request_to
 from tests.servers.behaviours import json_reply, reply
 
@@ -55,8 +56,12 @@ async def held_back(conn: ServerConnection) -> None:
 
 
 async def test_one_warning_is_logged_for_each_crossing_of_the_mark(
-    serve: Callable[..., ScriptedServer], engine_pool: Callable[..., Pool], log: Log
+    serve: Callable[..., ScriptedServer],
+    engine_pool: Callable[..., Pool],
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(utilization, "CALM_SECONDS", 0.0)
     server = serve(held_back)
     pool = engine_pool(max_connections=5, warn_utilization=0.8)
     calls = [asyncio.create_task(pool.fetch(request_to(server))) for _ in range(8)]
@@ -72,6 +77,18 @@ async def test_one_warning_is_logged_for_each_crossing_of_the_mark(
     assert len(log.wait(2)) == 2
     server.gate("go").open()
     await asyncio.gather(*calls)
+
+
+def test_bursts_that_follow_one_another_are_one_crossing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that fills and empties ten times a second must not fill the log with it."""
+    now = 1000.0
+    monkeypatch.setattr(utilization.time, "monotonic", lambda: now)
+    watch = utilization.Utilization(0.8)
+    crossings = []
+    for in_use, seconds in [(8, 0.0), (0, 0.1), (10, 5.0), (7, 9.9), (9, 9.9), (8, 0.1), (7, 10.0), (8, 0.0)]:
+        crossings.append(watch.has_crossed(in_use, 10))
+        now += seconds
+    assert crossings == [True, False, False, False, False, False, False, True]
 
 
 async def test_below_the_mark_nothing_is_logged(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from math import inf
 
 from ..homes.threads import in_thread
 from .stats import PoolStats, describe
 
 __all__ = ["Utilization", "warn_of_utilization"]
 
-RELIEF = 0.9  # of the mark: utilization that trembles around it is one crossing
+# Utilization that trembles around the mark, or falls between one burst and the next, is one crossing.
+RELIEF = 0.9  # of the mark
+CALM_SECONDS = 10.0
 
 logger = logging.getLogger("llm_pool.engine")
 
@@ -21,10 +25,11 @@ class Utilization:
     def __init__(self, mark: float | None) -> None:
         self._mark = mark
         self._over = False
+        self._relieved_at = -inf
         self._lock = threading.Lock()
 
     def has_crossed(self, in_use: int, most: int) -> bool:
-        """Whether the mark has just been reached: once, until utilization has fallen well below it."""
+        """Whether the mark has just been reached: once, until less has been in use for ``CALM_SECONDS``."""
         if self._mark is None:
             return False
         mark = self._mark * most
@@ -35,7 +40,10 @@ class Utilization:
             if over == self._over:
                 return False  # another thread saw it first
             self._over = over
-            return over
+            now = time.monotonic()
+            if not over:
+                self._relieved_at = now
+            return over and now >= self._relieved_at + CALM_SECONDS
 
 
 def warn_of_utilization(name: str, stats: PoolStats) -> None:
