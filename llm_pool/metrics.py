@@ -30,6 +30,7 @@ from llm_pool.registry import pools
 __all__ = ["MOST_MODELS", "Metrics", "install"]
 
 MOST_MODELS = 50
+BATCH = 64  # calls that are counted at once; many more would have left the processor's cache until then
 OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 CALL = ("pool", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_operation_name")
@@ -120,7 +121,8 @@ class Metrics:
     def call_ended(self, record: CallRecord) -> None:
         """An observer of calls. Leaves the work for later: of many at once it is a fraction."""
         self._ended.append(record)
-        self._soon.set(time.monotonic() + NEWS_SECONDS)
+        delay = NEWS_SECONDS if len(self._ended) < BATCH else 0.0
+        self._soon.set(time.monotonic() + delay)
 
     def flush(self) -> None:
         """Into the registry with the calls that have ended since the last time."""

@@ -240,6 +240,21 @@ def test_no_caller_can_fill_the_memory_with_names_of_models(installed: Installed
     assert seen.sum(name) == 6 * metrics.MOST_MODELS
 
 
+async def test_calls_that_end_fast_are_not_kept_until_the_next_news(
+    installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(metrics, "NEWS_SECONDS", 3600.0)
+    pool = configure(upstream)
+    counted = "shop_gen_ai_client_operation_duration_seconds_count{"
+    for _ in range(metrics.BATCH - 1):
+        await pool.acomplete("hello")
+    assert counted not in generate_latest(installed.registry).decode()
+    await pool.acomplete("hello")
+    await until(lambda: counted in generate_latest(installed.registry).decode())
+    assert installed.scrape().sum("shop_gen_ai_client_operation_duration_seconds_count") == metrics.BATCH
+
+
 def test_they_appear_in_the_view_of_django_prometheus(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
