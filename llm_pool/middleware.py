@@ -116,11 +116,11 @@ def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
 
 def _is_staff(request: HttpRequest) -> bool:
     """As far as is known: a user whom nobody has asked for is not fetched for this."""
-    known = vars(request)
-    user = known.get("_acached_user") or known.get("_cached_user") or known.get("user")
-    if user is None or (isinstance(user, LazyObject) and user._wrapped is empty):
-        return False
-    return bool(getattr(user, "is_staff", False))
+    for name in ("_acached_user", "_cached_user", "user"):
+        user = request.__dict__.get(name)
+        if user is not None and not (isinstance(user, LazyObject) and user._wrapped is empty):
+            return bool(getattr(user, "is_staff", False))
+    return False
 
 
 def _log(request: HttpRequest, response: HttpResponseBase, calls: RequestCalls) -> None:

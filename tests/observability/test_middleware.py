@@ -11,6 +11,7 @@ import pytest
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 
 from llm_pool import pool
 from llm_pool.calls import current_request
@@ -87,6 +88,17 @@ def staff(request: HttpRequest) -> HttpResponse:
     return twice(request)
 
 
+def lazy(request: HttpRequest) -> HttpResponse:
+    """Authentication packages set either of them so, and a look at it asks the database."""
+    user = SimpleLazyObject(fetched)
+    vars(request).update(_cached_user=user, user=user)
+    return twice(request)
+
+
+def fetched() -> User:
+    raise AssertionError("nobody has asked for the user")
+
+
 def _seen(request: HttpRequest) -> HttpResponse:
     seen.append(request.llm_pool)  # type: ignore[attr-defined]
     return HttpResponse("done")
@@ -94,7 +106,7 @@ def _seen(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path(view.__name__, view)
-    for view in (twice, atwice, stream, astream, full, afull, timeout, atimeout, broken, where, staff)
+    for view in (twice, atwice, stream, astream, full, afull, timeout, atimeout, broken, where, staff, lazy)
 ]
 
 
@@ -167,6 +179,7 @@ async def test_an_async_request_changes_no_thread() -> None:
         ("twice", {"DEBUG": True}, True),
         ("twice", {"LLM_POOL_SERVER_TIMING": True}, True),
         ("staff", {}, True),
+        ("lazy", {}, False),
     ],
 )
 def test_where_the_time_went_is_shown_to_whom_it_concerns(
