@@ -47,11 +47,12 @@ As with whole answers: what uvloop saves it saves for both. Besides, the benchma
 lines and parses JSON, and knows no event streams.
 """,
     ("stream", "openai"): """
-The OpenAI SDK does not keep up: its events come several at a time, which makes each cheaper for it.
+Where the OpenAI SDK does not keep up (its rate tells), its events come several at a time, which makes each
+cheaper for it.
 """,
     ("observed", "acomplete"): """
-Fresh processes differ by more than the goal where caches are shared with other machines: 1.04 to 1.28 in five
-runs. Taking turns in one process, 0.8 s each, it is 1.08 to 1.10; counted by instructions (cachegrind), 1.07.
+A call leaves a record, which waits until it is counted; the middleware and the view that it calls are two
+more coroutines. Fresh processes differ by as much from one another where others share the caches.
 """,
     ("stream", "floor"): """
 An event wakes its task, goes through the whole format of event streams, however it is cut, and becomes a
