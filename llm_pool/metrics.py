@@ -30,7 +30,7 @@ from llm_pool.registry import pools
 __all__ = ["MOST_MODELS", "Metrics", "install"]
 
 MOST_MODELS = 50
-BATCH = 64  # calls that are counted at once; many more would have left the processor's cache until then
+BATCH = 64  # calls that do not wait for more: the first would have left the processor's cache by then
 OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 CALL = ("pool", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_operation_name")
