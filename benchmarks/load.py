@@ -3,6 +3,8 @@
 Start ``make demo``, and then ``python -m benchmarks.load --users 50 --seconds 20``. The demo is to have no
 other users meanwhile. The exit status is 1 where the status page or ``/metrics`` is off by more than one
 percent. What cannot be looked at in the same moment is known within a margin only, which the table tells.
+With fewer users than the pool has connections, more may be "reused" than were counted: a connection that
+nobody waited for any more when it came about idles before its first call, and the upstream cannot tell.
 """
 
 from __future__ import annotations
