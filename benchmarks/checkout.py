@@ -21,12 +21,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from llm_pool.engine.config import Limits, Origin, PoolConfig, Timeouts
-from llm_pool.engine.homes.portal import adopt_server_loop
 from llm_pool.engine.ledger.ledger import Ledger
 from llm_pool.engine.ledger.state import Dial, Waiter
+from llm_pool.engine.loops.portal import adopt_server_loop
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Request
-from tests.servers.programs import nginx
+from testbed.programs import nginx
 
 FEW, MANY = 10, 1000
 AT_ONCE = (1, 10)
@@ -82,7 +82,7 @@ def ledger(idle: int, checkouts: int) -> Round:
     for waiter in waiters:
         assert waiter.entry is not None
         books.released(waiter.entry, 0.0)
-    assert len(books.stock.bound.idle) == idle
+    assert len(books.connections.bound.idle) == idle
 
     def run() -> float:
         gc.collect()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.machine import pin, upstream_core
-from tests.servers.programs import ProgramMissing, program
+from testbed.programs import ProgramMissing, program
 
 __all__ = ["Far", "LinkImpossible", "link"]
 

@@ -18,7 +18,7 @@ from benchmarks.results import Measured
 from benchmarks.upstreams.nginx import nginx
 from benchmarks.upstreams.streaming import streaming
 from benchmarks.workloads import ROUND_TRIP, Contestant, Workload
-from tests.servers.programs import ProgramMissing
+from testbed.programs import ProgramMissing
 
 __all__ = ["run", "run_round"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.child import work
 from benchmarks.clients import Target
 from benchmarks.machine import client_core, held_to
-from tests.servers.process import free_port, running
+from testbed.process import free_port, running
 
 __all__ = ["measure"]
 

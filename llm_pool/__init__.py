@@ -9,8 +9,8 @@ from llm_pool.version import __version__
 __all__ = ["__version__", "pool", "pools"]
 
 if TYPE_CHECKING:
+    from llm_pool.calling.pool import LLMPool
     from llm_pool.registry import Pools
-    from llm_pool.service import LLMPool
 
     pool: LLMPool
     pools: Pools

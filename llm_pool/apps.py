@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from django.apps import AppConfig
 
 from llm_pool.checks import register_checks
-from llm_pool.engine.homes import portal
+from llm_pool.engine.loops import portal
 from llm_pool.registry import pools
 
 __all__ = ["LLMPoolConfig"]
@@ -28,7 +28,7 @@ class LLMPoolConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, and what a fork makes necessary."""
         register_checks()
-        portal.after_fork(pools.new_locks)
+        portal.after_fork(pools.new_lock)
         if find_spec("prometheus_client") is not None:
             from llm_pool import metrics  # noqa: PLC0415  it may not be installed
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 from django.apps import apps
 from django.core.asgi import get_asgi_application as django_asgi_application
 
-import llm_pool.service  # noqa: F401  before there is a loop, which its import would hold up
+import llm_pool.calling.pool  # noqa: F401  before there is a loop, which its import would hold up
 from llm_pool.apps import LLMPoolConfig
-from llm_pool.engine.homes import portal
+from llm_pool.engine.loops import portal
 
 __all__ = ["LLMPoolASGI", "get_asgi_application"]
 

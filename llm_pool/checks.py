@@ -116,7 +116,7 @@ def _doubts(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
 def _proxy_faults(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
     """Of the environment's proxy: one in the settings has been read with them."""
     from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  a process that serves needs no check
-    from llm_pool.engine.errors import ProxyFailed  # noqa: PLC0415
+    from llm_pool.exceptions import ProxyFailed  # noqa: PLC0415
 
     if pool.pool.uds is not None:
         return

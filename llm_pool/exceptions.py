@@ -1,43 +1,26 @@
-"""Every error a caller of this package can meet. All are an ``LLMPoolError``, and an httpx error too.
+"""Every error that this package raises: each is an ``LLMPoolError``, and an httpx error of its kind.
 
 Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
                     ProxyFailed WriteTimeout WriteFailed TransportFailed
 Nothing was sent    InvalidRequest InvalidMessages InvalidParameter UnsupportedScheme
 While it comes      ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
 The answer itself   InvalidResponse APIError APIStatusError and one class for each status worth telling apart
+
+Code written for httpx therefore goes on working: ``except httpx.ReadTimeout`` catches ``ReadTimeout``.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
-
-from llm_pool.transports.errors import (
-    ConnectFailed,
-    ConnectTimeout,
-    DNSFailed,
-    InvalidRequest,
-    LLMPoolError,
-    PoolClosed,
-    PoolFull,
-    PoolTimeout,
-    ProtocolError,
-    ProxyFailed,
-    ReadFailed,
-    ReadTimeout,
-    TLSFailed,
-    TotalTimeout,
-    TransportFailed,
-    UnsupportedScheme,
-    WriteFailed,
-    WriteTimeout,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "BUSY",
     "APIError",
     "APIStatusError",
     "AuthenticationFailed",
@@ -73,8 +56,84 @@ __all__ = [
     "UnsupportedScheme",
     "WriteFailed",
     "WriteTimeout",
+    "copy_of",
+    "reason",
     "status_error",
+    "visitor_message",
+    "with_article",
 ]
+
+
+class LLMPoolError(Exception):
+    """The root of every error that this package raises."""
+
+
+class PoolTimeout(LLMPoolError, httpx.PoolTimeout):
+    """No connection came free within the pool timeout. The message describes the pool's state."""
+
+
+class PoolFull(PoolTimeout):
+    """The queue already held ``max_waiting`` callers, so the call failed at once."""
+
+
+class PoolClosed(LLMPoolError, httpx.TransportError):
+    """The pool was closed before or during the call."""
+
+
+class ConnectFailed(LLMPoolError, httpx.ConnectError):
+    """No connection could be made."""
+
+
+class ConnectTimeout(ConnectFailed, httpx.ConnectTimeout):
+    """No connection could be made within the connect timeout."""
+
+
+class DNSFailed(ConnectFailed):
+    """The host's name has no address."""
+
+
+class TLSFailed(ConnectFailed):
+    """The TLS handshake failed: nothing of the request was sent."""
+
+
+class ProxyFailed(ConnectFailed, httpx.ProxyError):
+    """The proxy did not open a tunnel."""
+
+
+class ReadTimeout(LLMPoolError, httpx.ReadTimeout):
+    """The server sent nothing for longer than the read timeout."""
+
+
+class WriteTimeout(LLMPoolError, httpx.WriteTimeout):
+    """The server accepted nothing of the request for longer than the write timeout."""
+
+
+class TotalTimeout(ReadTimeout):
+    """The call took longer than the total timeout."""
+
+
+class ReadFailed(LLMPoolError, httpx.ReadError):
+    """The connection broke while the response was read."""
+
+
+class WriteFailed(LLMPoolError, httpx.WriteError):
+    """The connection broke while the request was written."""
+
+
+class ProtocolError(LLMPoolError, httpx.RemoteProtocolError):
+    """The server broke the rules of HTTP, or of the API that it offers."""
+
+
+class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
+    """The request cannot be sent as it is: nothing of it was sent."""
+
+
+class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
+    """The URL begins with neither ``http://`` nor ``https://``."""
+
+
+class TransportFailed(LLMPoolError, httpx.TransportError):
+    """A mock or a transport of the user's own failed with an httpx error that has no counterpart here."""
 
 
 class EventTooLarge(ProtocolError):
@@ -286,3 +345,37 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 def status_error(status_code: int) -> type[APIStatusError]:
     """The class for a status that is no success."""
     return _BY_STATUS.get(status_code, ServerFailed if status_code >= 500 else APIStatusError)
+
+
+BUSY = "Too many requests are waiting for the model. Please try again in a few seconds."
+
+
+def visitor_message(error: Exception) -> str:
+    """A sentence for a site's visitor. The error's own message may describe provider, network and pool."""
+    if isinstance(error, PoolTimeout):
+        return BUSY
+    if isinstance(error, StreamInterrupted):
+        return "The answer broke off. Please try again."
+    return "The model gave no answer. Please try again later."
+
+
+def copy_of(error: LLMPoolError) -> LLMPoolError:
+    """The same error for another caller: an exception keeps the traceback of the one that raised it."""
+    copy = type(error)(str(error))
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def reason(error: Exception) -> str:
+    """The operating system's reason for ``error``, without addresses, for use in a message."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def with_article(value: Any) -> str:
+    """The type of ``value`` with its article, for use in a message: "a str", "an int"; "None" for None."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -12,11 +12,10 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
 
-from llm_pool.completions import Chunk, Completion
+from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream, Stream
 from llm_pool.conf.observability import debugging
-from llm_pool.exceptions import LLMPoolError
-from llm_pool.streams import AsyncCompletionStream, CompletionStream, Stream
-from llm_pool.visitors import sentence_for
+from llm_pool.exceptions import LLMPoolError, visitor_message
+from llm_pool.providers.results import Chunk, Completion
 
 __all__ = ["EventStreamResponse", "event_stream"]
 
@@ -147,7 +146,7 @@ def _error_event(error: Exception) -> bytes:
         logger.warning("a stream to the browser ended with %s: %s", name, error)
     else:
         logger.error("a stream to the browser ended with %s", name, exc_info=error)
-    return _event({"error": name, "message": str(error) if debugging() else sentence_for(error)}, "error")
+    return _event({"error": name, "message": str(error) if debugging() else visitor_message(error)}, "error")
 
 
 def _event(data: dict[str, Any], kind: str = "") -> bytes:

@@ -18,12 +18,12 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from llm_pool.calls import CallRecord, observe
+from llm_pool.calling.record import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
-from llm_pool.engine.homes import portal
-from llm_pool.engine.homes.alarm import Alarm
+from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.alarm import Alarm
 from llm_pool.engine.stats.histogram import BOUNDS, Spread
-from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
+from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
 
@@ -121,7 +121,7 @@ class Metrics:
     def call_ended(self, record: CallRecord) -> None:
         """An observer of calls. Leaves the work for later: of many at once it is a fraction."""
         self._ended.append(record)
-        delay = NEWS_SECONDS if len(self._ended) < BATCH else 0.0
+        delay = STATS_INTERVAL if len(self._ended) < BATCH else 0.0
         self._soon.set(time.monotonic() + delay)
 
     def flush(self) -> None:
@@ -221,6 +221,6 @@ def install() -> None:
     """
     metrics = Metrics(REGISTRY, metric_namespace(), tuple(latency_buckets()))
     observe(metrics.call_ended)
-    listeners.append(metrics.pool_changed)
+    stats_listeners.append(metrics.pool_changed)
     portal.after_fork(metrics.begin_anew)
     atexit.register(metrics.flush)

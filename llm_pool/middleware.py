@@ -13,10 +13,9 @@ from django.template import TemplateDoesNotExist
 from django.template.loader import render_to_string
 from django.utils.functional import LazyObject, empty
 
-from llm_pool.calls import RequestCalls, current_request
+from llm_pool.calling.record import RequestCalls, current_request
 from llm_pool.conf.observability import shows_timing_to_all
-from llm_pool.exceptions import PoolFull, PoolTimeout
-from llm_pool.visitors import BUSY
+from llm_pool.exceptions import BUSY, PoolFull, PoolTimeout
 
 __all__ = ["PoolMiddleware"]
 

@@ -1,6 +1,6 @@
 """``pools["alias"]`` and ``pool``: the process's pools, like ``django.core.cache``'s caches and cache.
 
-No module of this package may be called ``pools``: once imported it would take the place of the object.
+No module of this package may be called ``pools``: importing it would replace the object.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import difflib
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.connection import ConnectionProxy
 
 from llm_pool.conf import PoolSettings, load
+from llm_pool.engine.loops.threads import hold
 
 if TYPE_CHECKING:
-    from llm_pool.service import LLMPool
+    from llm_pool.calling.pool import LLMPool
 
 __all__ = ["DEFAULT_ALIAS", "pool", "pools"]
 
@@ -27,12 +29,12 @@ class Pools:
     """The pools named in ``settings.LLM_POOL``, each made on first use."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # for ``hold``
         self._made: dict[str, LLMPool] = {}
-        self._generation = 0
+        self._generation = 0  # of the settings
 
     def __getitem__(self, alias: str) -> LLMPool:
-        """Raises ``ImproperlyConfigured`` for an unknown alias, and for settings that cannot be."""
+        """Raises ``ImproperlyConfigured`` for an unknown alias and for invalid settings."""
         pool = self._made.get(alias)
         if pool is None or pool.engine.closed:
             pool = self._make(alias)
@@ -54,18 +56,12 @@ class Pools:
 
     def close_all(self) -> None:
         """Close every pool; the next use makes new ones from the settings of that time."""
-        with self._lock:
-            self._generation += 1
-            made, self._made = self._made, {}
-        for pool in made.values():
+        for pool in hold(self._lock, self._forget_made):
             pool.close()
 
     async def aclose_all(self) -> None:
         """``close_all`` for async code."""
-        with self._lock:
-            self._generation += 1
-            made, self._made = self._made, {}
-        for pool in made.values():
+        for pool in hold(self._lock, self._forget_made):
             await pool.aclose()
 
     def _make(self, alias: str) -> LLMPool:
@@ -74,31 +70,31 @@ class Pools:
             known = load()  # without the lock: it may import a provider of the user's, which may use a pool
             if alias not in known:
                 raise ImproperlyConfigured(_unknown(alias, list(known)))
-            with self._lock:
-                if generation != self._generation:
-                    continue  # they have changed meanwhile
-                pool = self._made.get(alias)
-                if pool is None or pool.engine.closed:
-                    pool = self._made[alias] = _open(known[alias])
+            pool = hold(self._lock, self._made_by, alias, known[alias], generation)
+            if pool is not None:
                 return pool
 
-    def new_locks(self) -> None:
-        """In the child of a fork, whose parent may have held the lock."""
-        self._lock = threading.Lock()
+    def _made_by(self, alias: str, settings: PoolSettings, generation: int) -> LLMPool | None:
+        """The pool of these settings; None if the settings have changed since ``generation``."""
+        if generation != self._generation:
+            return None
+        pool = self._made.get(alias)
+        if pool is None or pool.engine.closed:
+            pool = self._made[alias] = _new_pool(settings)
+        return pool
+
+    def _forget_made(self) -> list[LLMPool]:
+        self._generation += 1
+        made, self._made = self._made, {}
+        return list(made.values())
+
+    def new_lock(self) -> None:
+        """In the child of a fork: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
 
-class DefaultPool:
-    """``pools["default"]``, looked up anew at each use, so that new settings hold at once."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(pools[DEFAULT_ALIAS], name)
-
-    def __repr__(self) -> str:
-        return repr(pools[DEFAULT_ALIAS])
-
-
-def _open(settings: PoolSettings) -> LLMPool:
-    from llm_pool.service import LLMPool  # noqa: PLC0415  commands that call no model start without the engine
+def _new_pool(settings: PoolSettings) -> LLMPool:
+    from llm_pool.calling.pool import LLMPool  # noqa: PLC0415  commands that call no model start without it
 
     return LLMPool(settings)
 
@@ -115,5 +111,5 @@ def _settings_changed(*, setting: str, **_: Any) -> None:
 
 
 pools = Pools()
-pool = DefaultPool()
+pool = cast("LLMPool", ConnectionProxy(pools, DEFAULT_ALIAS))  # type: ignore[arg-type]  # it only reads pools[alias]
 setting_changed.connect(_settings_changed, dispatch_uid="llm_pool.registry")

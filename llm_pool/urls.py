@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from llm_pool.engine.stats.news import listeners
+from llm_pool.engine.stats.listeners import stats_listeners
 from llm_pool.status import views
 from llm_pool.status.recorder import recorder
 
@@ -17,4 +17,4 @@ urlpatterns = [
     path("health/ready/", views.ready, name="ready"),
 ]
 
-listeners.append(recorder.pool_changed)  # only projects that have the page pay for it
+stats_listeners.append(recorder.pool_changed)  # only projects that have the page pay for it

@@ -1,4 +1,4 @@
-"""The version of this package."""
+"""The version of this package: a file of its own, since the package itself imports from all others."""
 
 from __future__ import annotations
 

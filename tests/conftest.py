@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from testbed import Script, ScriptedServer, programs
+from testbed.chat import chat_completion
+from testbed.dns import FakeDNS
+from testbed.echoes import echo
+from testbed.nameserver import NameServer
+from testbed.proxy import Proxy
+from testbed.tls import Certificates
 from tests.fixtures.books import Holdings, abalance, balance, live_pools
-from tests.servers import Script, ScriptedServer, programs
-from tests.servers.chat import chat_completion
-from tests.servers.dns import FakeDNS
-from tests.servers.echoes import echo
-from tests.servers.nameserver import NameServer
-from tests.servers.proxy import Proxy
-from tests.servers.tls import Certificates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

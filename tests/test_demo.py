@@ -24,9 +24,9 @@ from demo_project.provider import is_given, pool_settings
 from demo_project.relay import relay
 from demo_project.simulated import simulated_upstream
 from llm_pool.conf import load
+from testbed.behaviours import close, json_reply, steps
+from testbed.ports import refused_port
 from tests.scenarios.callers import until
-from tests.servers.behaviours import close, json_reply, steps
-from tests.servers.ports import refused_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import load, load_users
 from benchmarks.load import Row
-from tests.servers.process import free_port
+from testbed.process import free_port
 from tests.test_demo_launcher import environment, started
 
 

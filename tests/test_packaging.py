@@ -13,5 +13,5 @@ def test_the_source_distribution_has_all_that_its_tests_use():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packed = set(project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
     packages = {f"/{init.parent.name}" for init in ROOT.glob("*/__init__.py")}
-    assert packages == {"/benchmarks", "/demo_project", "/llm_pool", "/tests"}
+    assert packages == {"/benchmarks", "/demo_project", "/llm_pool", "/testbed", "/tests"}
     assert packages | {"/docs"} <= packed

@@ -16,8 +16,8 @@ from llm_pool.http import event_stream
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-    from llm_pool.completions import Completion
     from llm_pool.http import EventStreamResponse
+    from llm_pool.providers.results import Completion
 
 
 def complete(request: HttpRequest) -> JsonResponse:

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from benchmarks.clients.answers import text_of
 from benchmarks.clients.base import BODY, KEY, MESSAGES, MODEL, AsyncClient, Client, Target
 from llm_pool import pools
-from llm_pool.engine.homes.portal import adopt_server_loop
+from llm_pool.engine.loops.portal import adopt_server_loop
 from llm_pool.middleware import PoolMiddleware
 
 __all__ = ["Complete", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]

@@ -11,8 +11,8 @@ import trustme
 from benchmarks.clients.base import Target
 from benchmarks.machine import held_to, upstream_core
 from benchmarks.upstreams.answers import COMPLETION, MESSAGE
-from tests.servers.process import free_port, running
-from tests.servers.programs import program
+from testbed.process import free_port, running
+from testbed.programs import program
 
 __all__ = ["nginx"]
 

@@ -19,7 +19,7 @@ import uvloop
 from benchmarks.clients.base import Target
 from benchmarks.machine import held_to, upstream_core
 from benchmarks.upstreams.answers import EVENT
-from tests.servers.process import free_port, running
+from testbed.process import free_port, running
 
 __all__ = ["streaming"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from llm_pool.conf.reader import Problem
 from llm_pool.conf.secret import Secret
 from llm_pool.conf.settings import PoolSettings, load, problems, survey
-from llm_pool.conf.values import Problem
 
 __all__ = ["PoolSettings", "Problem", "Secret", "load", "problems", "survey"]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from django.core.exceptions import ImproperlyConfigured
 
-from llm_pool.conf import kinds
-from llm_pool.engine.hidden import Hidden
-from llm_pool.wording import a
+from llm_pool.conf import validators
+from llm_pool.exceptions import with_article
+from llm_pool.redaction import Hidden
 
 __all__ = ["Secret"]
 
@@ -37,9 +37,9 @@ class Secret:
         except StopIteration as error:  # no future takes it: whoever waited for the key would wait for ever
             raise ImproperlyConfigured(f"{self._place} raised StopIteration.") from error
         if not isinstance(value, str):
-            raise ImproperlyConfigured(f"{self._place} gave {a(value)}; let it return a string.")
+            raise ImproperlyConfigured(f"{self._place} gave {with_article(value)}; let it return a string.")
         value = Hidden(value.strip())  # keys are read from files that end in a newline
-        if not kinds.is_header_value(value) or not value:
+        if not validators.is_header_value(value) or not value:
             what = "is empty" if not value else "holds a character that no HTTP header can carry"
             raise ImproperlyConfigured(f"{self._place} {what}; give the key as its provider shows it.")
         return value

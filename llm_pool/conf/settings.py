@@ -12,9 +12,8 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 
-from llm_pool.conf import kinds
-from llm_pool.conf.secret import Secret
-from llm_pool.conf.values import (
+from llm_pool.conf import validators
+from llm_pool.conf.reader import (
     HIDDEN,
     SETTING,
     VALUE,
@@ -27,10 +26,11 @@ from llm_pool.conf.values import (
     switch,
     text,
 )
+from llm_pool.conf.secret import Secret
 from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, PoolConfig, Timeouts, is_loopback
-from llm_pool.engine.hidden import Hidden
-from llm_pool.providers import Provider, get_provider
-from llm_pool.wording import a
+from llm_pool.exceptions import with_article
+from llm_pool.providers import PROVIDERS, Provider
+from llm_pool.redaction import Hidden
 
 __all__ = ["PoolSettings", "load", "problems", "survey"]
 
@@ -143,7 +143,7 @@ def survey(
         setting = {"default": {}}
     found: list[Problem] = []
     if not isinstance(setting, Mapping):
-        what = f"LLM_POOL is {a(setting)}, not a dict."
+        what = f"LLM_POOL is {with_article(setting)}, not a dict."
         return {}, [Problem(SETTING, "", "", HIDDEN, what, 'Give a dict: LLM_POOL = {"default": {...}}.')]
     if not setting:
         what, hint = "LLM_POOL has no pools.", 'Give {"default": {...}}, or leave LLM_POOL out.'
@@ -160,17 +160,17 @@ def survey(
 
 _SECTIONS: dict[str, Kind] = {name: lambda value: value for name in ("LIMITS", "TIMEOUTS", "DNS", "TLS")}
 _KEYS: dict[str, Kind] = {
-    "PROVIDER": kinds.provider,
-    "BASE_URL": kinds.base_url,
-    "API_KEY": kinds.api_key,
+    "PROVIDER": validators.provider,
+    "BASE_URL": validators.base_url,
+    "API_KEY": validators.api_key,
     "MODEL": text(),
-    "HEADERS": kinds.headers,
-    "ENGINE": kinds.engine,
-    "HTTP2": kinds.http2,
+    "HEADERS": validators.headers,
+    "ENGINE": validators.engine,
+    "HTTP2": validators.http2,
     **_SECTIONS,
-    "PROXY": kinds.proxy,
+    "PROXY": validators.proxy,
     "UDS": text(path=True),
-    "WARN_UTILIZATION": kinds.fraction,
+    "WARN_UTILIZATION": validators.fraction,
     "LEAK_THRESHOLD": seconds(),
 }
 _LIMITS: dict[str, Kind] = {
@@ -193,13 +193,13 @@ _TIMEOUTS: dict[str, Kind] = {
 _DNS: dict[str, Kind] = {
     "ttl": seconds(optional=False, zero=True),
     "negative_ttl": seconds(optional=False, zero=True),
-    "resolver": kinds.resolver,
+    "resolver": validators.resolver,
 }
 _TLS: dict[str, Kind] = {
     "verify": switch,
     "ca_file": text(path=True),
-    "client_cert": kinds.client_cert,
-    "context": kinds.context,
+    "client_cert": validators.client_cert,
+    "context": validators.context,
 }
 _INNER = {"LIMITS": _LIMITS, "TIMEOUTS": _TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
 
@@ -210,9 +210,9 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
     good = reader.read(_KEYS, hide={"API_KEY", "HEADERS", "PROXY"} | url, inner=_INNER)
     if good.get("UDS") and good.get("PROXY"):
         reader.report("PROXY", Invalid(VALUE, "and UDS are both given", "Give one of them."))
-    provider: Provider = good.get("PROVIDER") or get_provider("openai")
+    provider: Provider = good.get("PROVIDER") or PROVIDERS["openai"]()
     base_url = good.get("BASE_URL") or _from_environ(
-        reader, "BASE_URL", kinds.base_url, provider.base_url_env, environ
+        reader, "BASE_URL", validators.base_url, provider.base_url_env, environ
     )
     base_url = base_url or provider.base_url
     if base_url.endswith(provider.completion_path):
@@ -225,7 +225,7 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
     headers = good.get("HEADERS") or {}
     if key is None and not any(name.lower() in provider.key_headers for name in headers):
         place = provider.api_key_env
-        key = _from_environ(reader, "API_KEY", kinds.api_key, place, environ)
+        key = _from_environ(reader, "API_KEY", validators.api_key, place, environ)
     return PoolSettings(
         alias=reader.alias,
         provider=provider,

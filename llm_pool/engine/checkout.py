@@ -1,4 +1,4 @@
-"""How one caller comes by a connection: at once, or by waiting its turn."""
+"""How one call gets a connection: at once, or by waiting for its turn."""
 
 from __future__ import annotations
 
@@ -6,44 +6,49 @@ import asyncio
 import time
 from math import inf
 
-from .clerk import Clerk
+from llm_pool.exceptions import PoolTimeout, TotalTimeout
+
 from .connection import Connection
-from .errors import PoolTimeout, TotalTimeout
-from .homes.home import Home
+from .coordinator import Coordinator
 from .ledger.state import Waiter
-from .request import Marks, Request
+from .loops.host_loop import HostLoop
+from .request import Request
 from .stats.stats import describe
 
 __all__ = ["checkout"]
 
 
 async def checkout(
-    clerk: Clerk,
-    home: Home,
+    coordinator: Coordinator,
+    host_loop: HostLoop,
     request: Request,
-    marks: Marks,
     *,
     total_at: float | None,
     returning: Waiter | None = None,
 ) -> tuple[Connection, Waiter]:
-    """On ``home``: a live connection to the request's origin, by the ledger's rules.
+    """On ``host_loop``: wait for a live connection to the request's origin, by the ledger's rules.
 
-    A call that is sent again comes as the ``returning`` waiter, and has its old place in the queue.
-    Raises PoolTimeout and PoolFull, PoolClosed, TotalTimeout at ``total_at`` on the loop's clock, or the
-    failure of the dial that was to serve the caller.
+    A request that is sent again brings its ``returning`` waiter, and keeps its place in the queue. Raises
+    PoolTimeout, PoolFull, PoolClosed, TotalTimeout at ``total_at`` on the loop's clock, or the error of the
+    dial that was to serve it.
     """
     began = time.monotonic()
-    patience = request.timeouts.pool
-    pool_at = inf if patience is None else home.loop.time() + patience
+    pool_timeout = request.timeouts.pool
+    pool_at = inf if pool_timeout is None else host_loop.loop.time() + pool_timeout
     if returning is None:
-        waiter = clerk.arrive(request.origin, home, request.timeouts.connect)
+        waiter = coordinator.arrive(request.origin, host_loop, request.timeouts.connect)
     else:
         waiter = returning
-        clerk.return_to_queue(waiter)
+        coordinator.return_to_queue(waiter)
     while True:
         if waiter.entry is None:
             await _wait(
-                clerk, home, waiter, request, pool_at=pool_at, total_at=inf if total_at is None else total_at
+                coordinator,
+                host_loop,
+                waiter,
+                request,
+                pool_at=pool_at,
+                total_at=inf if total_at is None else total_at,
             )
         entry = waiter.entry
         assert entry is not None
@@ -52,69 +57,78 @@ async def checkout(
             connection is not None
             and not connection.closed
             and not entry.closing
-            and (not connection.doubtful or await _stays(clerk, waiter, connection))
+            and (not connection.unverified or await _is_still_open(coordinator, waiter, connection))
         ):
             break
-        clerk.return_to_queue(waiter)
+        coordinator.return_to_queue(waiter)
+    marks = request.marks
     marks.acquired = time.monotonic()
     marks.reused = waiter.reused
-    clerk.tally.waited(marks.acquired - began)
+    coordinator.tally.waited(marks.acquired - began)
     if not waiter.reused and connection.dial_seconds is not None:
         marks.dialing = min(connection.dial_seconds, marks.acquired - began)
     return connection, waiter
 
 
 async def _wait(
-    clerk: Clerk, home: Home, waiter: Waiter, request: Request, *, pool_at: float, total_at: float
+    coordinator: Coordinator,
+    host_loop: HostLoop,
+    waiter: Waiter,
+    request: Request,
+    *,
+    pool_at: float,
+    total_at: float,
 ) -> None:
     if waiter.error is not None:
-        raise clerk.refusal(waiter.error)
-    waiter.future = home.loop.create_future()
+        raise coordinator.error_for(waiter.error)
+    waiter.future = host_loop.loop.create_future()
     time_out = _pool_timed_out if pool_at < total_at else _total_timed_out
     deadline = min(pool_at, total_at)
-    timer = None if deadline == inf else home.loop.call_at(deadline, time_out, clerk, waiter, request)
+    timer = (
+        None if deadline == inf else host_loop.loop.call_at(deadline, time_out, coordinator, waiter, request)
+    )
     try:
         await waiter.future
     except BaseException as error:
-        _leave(clerk, waiter, error)
+        _cancel(coordinator, waiter, error)
         raise
     finally:
         if timer is not None:
             timer.cancel()
 
 
-async def _stays(clerk: Clerk, waiter: Waiter, connection: Connection) -> bool:
+async def _is_still_open(coordinator: Coordinator, waiter: Waiter, connection: Connection) -> bool:
     try:
-        return await connection.stays()
+        return await connection.is_still_open()
     except BaseException as error:
-        _leave(clerk, waiter, error)
+        _cancel(coordinator, waiter, error)
         raise
 
 
-def _leave(clerk: Clerk, waiter: Waiter, error: BaseException) -> None:
-    clerk.enter(clerk.ledger.left, waiter)
+def _cancel(coordinator: Coordinator, waiter: Waiter, error: BaseException) -> None:
+    coordinator.enter(coordinator.ledger.cancel, waiter)
     if isinstance(error, asyncio.CancelledError):
-        clerk.tally.count("cancelled")
+        coordinator.tally.count("cancelled")
 
 
-def _pool_timed_out(clerk: Clerk, waiter: Waiter, request: Request) -> None:
+def _pool_timed_out(coordinator: Coordinator, waiter: Waiter, request: Request) -> None:
     if waiter.future.done():
         return
-    clerk.tally.count("pool_timeouts")
-    state, seconds = describe(clerk.stats()), request.timeouts.pool
+    coordinator.tally.count("pool_timeouts")
+    state, seconds = describe(coordinator.stats()), request.timeouts.pool
     error = (
-        f"pool {clerk.name!r}: no free connection to {request.origin} "
+        f"pool {coordinator.name!r}: no free connection to {request.origin} "
         f"within the pool timeout of {seconds:g} s ({state})"
     )
     waiter.future.set_exception(PoolTimeout(error))
 
 
-def _total_timed_out(clerk: Clerk, waiter: Waiter, request: Request) -> None:
+def _total_timed_out(coordinator: Coordinator, waiter: Waiter, request: Request) -> None:
     if waiter.future.done():
         return
-    state, seconds = describe(clerk.stats()), request.timeouts.total
+    state, seconds = describe(coordinator.stats()), request.timeouts.total
     error = (
-        f"pool {clerk.name!r}: the call to {request.origin} took longer than its {seconds} s, "
+        f"pool {coordinator.name!r}: the call to {request.origin} took longer than its {seconds} s, "
         f"and has no connection yet ({state})"
     )
     waiter.future.set_exception(TotalTimeout(error))

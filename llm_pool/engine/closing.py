@@ -12,12 +12,12 @@ if sys.platform != "win32":
     from fcntl import ioctl
     from termios import TIOCOUTQ
 
-__all__ = ["cut", "holds_back"]
+__all__ = ["abort", "holds_back"]
 
 RESET = struct.pack("ii", 1, 0)
 
 
-def cut(transport: asyncio.Transport) -> None:
+def abort(transport: asyncio.Transport) -> None:
     """End a connection that has not been lost yet at once: by RST where the server has not taken all.
 
     A FIN would stand behind what the server has not taken of a request: for as long as it takes nothing,

@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from .hidden import Hidden
+from llm_pool.redaction import Hidden
 
 __all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts", "is_loopback"]
 

@@ -1,4 +1,4 @@
-"""What the pool knows of a connection, whatever it speaks."""
+"""What all connections have in common, whatever protocol they speak."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from .errors import LLMPoolError
+    from llm_pool.exceptions import LLMPoolError
+
     from .exchange import Exchange
-    from .homes.home import Home
     from .ledger.state import Entry
-    from .request import Marks, Request
+    from .loops.host_loop import HostLoop
+    from .request import Request
 
 __all__ = ["Connection", "Owner"]
 
@@ -19,7 +20,7 @@ READ_AT_ONCE = 64 * 1024
 
 
 class Owner(Protocol):
-    """Who hears of a connection's fate. ``hint``: seconds the server keeps it while it is idle."""
+    """Receives the facts about a connection. ``hint``: seconds the server keeps it while it is idle."""
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
     def due(self, entry: Entry) -> None: ...
@@ -31,19 +32,21 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol, ABC):
-    """A connection of the pool. Lives on one home, and is touched there only.
+    """A connection of the pool. It lives on one host loop, and is touched there only.
 
-    ``entry`` is its line in the ledger, ``capacity`` how many exchanges it carries at a time, and
-    ``announced`` whether that is the server's word. ``doubtful``: see ``stays``. ``dial_seconds`` is how
-    long it took to connect; None where it connects only when a call needs it, and then tells its owner.
+    ``entry``         its record in the ledger
+    ``capacity``      how many exchanges it carries at a time
+    ``announced``     whether the server has announced that capacity
+    ``unverified``    whether to call ``is_still_open`` before the next use
+    ``dial_seconds``  how long it took to connect; None if it connects only at its first call (``backends``)
     """
 
     capacity = 1
     announced = True
-    doubtful = False
+    unverified = False
 
-    def __init__(self, home: Home, owner: Owner) -> None:
-        self.home = home
+    def __init__(self, host_loop: HostLoop, owner: Owner) -> None:
+        self.host_loop = host_loop
         self.owner = owner
         self.entry: Entry | None = None
         self.dial_seconds: float | None = None
@@ -51,11 +54,11 @@ class Connection(asyncio.Protocol, ABC):
         self.transport: asyncio.Transport | None = None
 
     @abstractmethod
-    def start(self, request: Request, marks: Marks) -> Exchange:
-        """Send the request, or its head where the body follows. Raises nothing: the exchange tells."""
+    def start(self, request: Request) -> Exchange:
+        """Send the request, or its head if the body follows. Raises nothing: see ``Exchange.error``."""
 
-    async def stays(self) -> bool:
-        """For who gets a ``doubtful`` one: whether it is there to be used. May wait a moment to find out."""
+    async def is_still_open(self) -> bool:
+        """Whether an ``unverified`` connection can be used. May wait a moment to find out."""
         return not self.closed
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""One request and its response on a connection, as its caller holds it."""
+"""One request and its response on a connection, as the caller holds it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from .errors import LLMPoolError, PoolClosed
-from .homes.home import Home
-from .request import Headers, Marks, Request, WholeResponse
+from llm_pool.exceptions import LLMPoolError, PoolClosed
+
+from .loops.host_loop import HostLoop
+from .request import Headers, Request, WholeResponse
 
 __all__ = ["Carrier", "Exchange"]
 
@@ -26,7 +27,7 @@ class _Until(Enum):
 
 
 class Carrier(Protocol):
-    """What an exchange asks of the connection that carries it."""
+    """The part of a connection, or of a stream on it, that carries one exchange."""
 
     @property
     def has_room(self) -> bool: ...
@@ -36,33 +37,33 @@ class Carrier(Protocol):
     def end_body(self, exchange: Exchange) -> None: ...
     def pause(self, exchange: Exchange) -> None: ...
     def resume(self, exchange: Exchange) -> None: ...
-    def abandon(self, exchange: Exchange) -> None: ...
+    def cancel(self, exchange: Exchange) -> None: ...
 
 
 class Exchange:
-    """The caller's end of a call. All but ``leave`` happens on the home of the connection.
+    """The caller's end of a call. Everything but ``close_threadsafe`` is called on its host loop.
 
-    One task at a time reads. The connection feeds it through the methods that begin with ``on_``, and holds
-    it until it is over: whoever opens an exchange reads it to its end, or leaves it.
+    One task at a time reads. The connection feeds the exchange through the methods that begin with ``on_``,
+    and holds it until it ends: read every exchange to its end, or close it.
     """
 
-    def __init__(self, home: Home, carrier: Carrier, request: Request, marks: Marks) -> None:
-        self.home = home
+    def __init__(self, host_loop: HostLoop, carrier: Carrier, request: Request) -> None:
+        self.host_loop = host_loop
         self.request = request
-        self.marks = marks
+        self.marks = request.marks
         self.status = 0
         self.reason = b""
         self.http_version = b"HTTP/1.1"
         self.headers: Headers = []
-        self.unsent = False  # the request did not reach the wire
-        self.refused = False  # the server says that it did nothing about it
-        self.answered = False  # something of a response came
+        self.unsent = False  # nothing of the request reached the wire
+        self.refused = False  # the server says that it did not process the request
+        self.answered = False  # bytes of a response have come
         self.error: LLMPoolError | None = None
         self.complete = False
         self.closed = False
-        self.satisfied = False  # its caller has all that matters: what is still to come may go unread
+        self.is_complete_enough = False  # the caller has all it needs: closing now is no cancellation
         self.total_at: float | None = None  # deadline of the whole call
-        self._tell: Callable[[Exchange], None] | None = None
+        self._end_callback: Callable[[Exchange], None] | None = None
         self._carrier = carrier
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -79,7 +80,7 @@ class Exchange:
             await self._wait(_Until.HEAD)
 
     async def read(self) -> bytes:
-        """What has come of the body since the last read, waiting for some; ``b""`` at its end."""
+        """Return what has come of the body since the last read, or wait for some; ``b""`` at its end."""
         while not self._chunks:
             if self.complete:
                 return b""
@@ -87,7 +88,7 @@ class Exchange:
             await self._wait(_Until.DATA)
         return self._take()
 
-    async def whole(self) -> WholeResponse:
+    async def read_all(self) -> WholeResponse:
         """Read to the end."""
         pieces = []
         while not self.complete:
@@ -98,7 +99,7 @@ class Exchange:
         return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
 
     async def write(self, data: bytes) -> bool:
-        """Send a piece of the body. False when the response has come already: the rest is not wanted."""
+        """Send a piece of the body. False if the response has begun already: then send no more."""
         while not self.status:
             self._raise_if_failed()
             if self._carrier.has_room:
@@ -109,29 +110,29 @@ class Exchange:
         return False
 
     async def finish(self) -> None:
-        """The body has been sent whole."""
+        """End the body."""
         if not self.status and self.error is None:
             self._carrier.end_body(self)
 
-    def leave(self) -> None:
+    def close_threadsafe(self) -> None:
         """``close`` from any thread, without waiting for it."""
         if self.complete or self.closed:
             return
         try:
-            self.home.post(self.close)
+            self.host_loop.post(self.close)
         except PoolClosed:
             return  # its event loop has ended, and the connection with it
 
     def close(self) -> None:
-        """Give up what has not been read. The connection is freed: drained within 100 ms, or closed."""
+        """Discard what has not been read, and free the connection: it is drained within 100 ms, or closed."""
         if self.closed:
             return
         self.closed = True
         self._chunks.clear()
         if not self.complete and self.error is None:
             self._resume_reading()
-            self._carrier.abandon(self)
-            self._over()
+            self._carrier.cancel(self)
+            self._report_end()
         self._wake(None)
 
     def __repr__(self) -> str:
@@ -157,7 +158,9 @@ class Exchange:
         if self._until is _Until.DATA:
             self._wake(_Until.DATA)
         elif self._waiting is not None:
-            self._carrier.watch(self, writing=False)  # it waits for the end: every piece is a sign of life
+            self._carrier.watch(
+                self, writing=False
+            )  # a read to the end: each piece restarts the read timeout
         if self._buffered > HIGH_WATER:
             if self._until is _Until.END and self._waiting is not None:
                 self._wake(_Until.END)
@@ -168,30 +171,32 @@ class Exchange:
     def on_end(self) -> None:
         self.complete = True
         self.marks.ended = time.monotonic()
-        self._over()
+        self._report_end()
         self._wake(None)
 
     def on_error(self, error: LLMPoolError) -> None:
         if self.error is None and not self.complete:
             self.error = error
             self.marks.ended = time.monotonic()
-            self._over()
+            self._report_end()
             self._wake(None)
 
     def on_room(self) -> None:
         if self._until is _Until.ROOM:
             self._wake(_Until.ROOM)
         elif self._waiting is not None:
-            self._carrier.watch(self, writing=False)  # from now on it is the server's turn
+            self._carrier.watch(
+                self, writing=False
+            )  # the upload is through: from now on the read timeout counts
 
-    def report_to(self, tell: Callable[[Exchange], None]) -> None:
-        """Have ``tell`` called once, when it is complete, has failed or was closed: now, if it is so."""
-        self._tell = tell
+    def call_at_end(self, callback: Callable[[Exchange], None]) -> None:
+        """Call ``callback`` once when the exchange is complete, has failed or was closed; now, if it has."""
+        self._end_callback = callback
         if self.complete or self.error is not None:
-            self._over()
+            self._report_end()
 
     def deadline(self, now: float, *, writing: bool) -> float | None:
-        """When to give up, unless something moves: by the read or write timeout, and the total's."""
+        """When the exchange times out if nothing moves: by the read or write timeout, and the total."""
         pace = self.request.timeouts.write if writing else self.request.timeouts.read
         if pace is None:
             return self.total_at
@@ -201,16 +206,16 @@ class Exchange:
         """Whether the whole call has taken too long."""
         return self.total_at is not None and now >= self.total_at
 
-    def _over(self) -> None:
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell(self)
+    def _report_end(self) -> None:
+        callback, self._end_callback = self._end_callback, None
+        if callback is not None:
+            callback(self)
 
     # Waiting
 
     async def _wait(self, until: _Until) -> None:
         self._until = until
-        self._waiting = self.home.loop.create_future()
+        self._waiting = self.host_loop.loop.create_future()
         self._carrier.watch(self, writing=until is _Until.ROOM)
         try:
             await self._waiting
@@ -219,7 +224,7 @@ class Exchange:
             self._carrier.unwatch(self)
 
     def _wake(self, for_: _Until | None) -> None:
-        """For what has come; None for all. A head ends a wait for room too: it came early."""
+        """End the wait for ``for_``, or any wait if None. An early head ends a wait for room too."""
         waiting = self._waiting
         if (
             waiting is not None

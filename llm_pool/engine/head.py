@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from llm_pool.exceptions import InvalidRequest
+
 from .config import DEFAULT_PORTS
-from .errors import InvalidRequest
 from .request import Headers, Request
 
 __all__ = ["Framing", "asks_to_close", "check", "encode_head"]

@@ -7,9 +7,9 @@ import sys
 import traceback
 import weakref
 
-from .clerk import Clerk
+from .coordinator import Coordinator
 from .exchange import Exchange
-from .homes.threads import in_thread
+from .loops.threads import in_thread
 
 __all__ = ["LeakDetector"]
 
@@ -24,8 +24,8 @@ class LeakDetector:
     Where that is None it costs nothing.
     """
 
-    def __init__(self, clerk: Clerk, threshold: float | None) -> None:
-        self._clerk = clerk
+    def __init__(self, coordinator: Coordinator, threshold: float | None) -> None:
+        self._coordinator = coordinator
         self._threshold = threshold
 
     def stack(self) -> traceback.StackSummary | None:
@@ -39,14 +39,14 @@ class LeakDetector:
         """On the home of a response that has just been opened."""
         if self._threshold is not None and stack is not None:
             held = weakref.ref(exchange)
-            exchange.home.loop.call_later(self._threshold, self._look, held, stack)
+            exchange.host_loop.loop.call_later(self._threshold, self._look, held, stack)
 
     def _look(self, held: weakref.ref[Exchange], stack: traceback.StackSummary) -> None:
         exchange = held()
         if exchange is None or exchange.complete or exchange.closed or exchange.error is not None:
             return
-        self._clerk.leak_suspected()
-        in_thread(_warn, self._clerk.name, str(exchange.request.origin), self._threshold, stack)
+        self._coordinator.leak_suspected()
+        in_thread(_warn, self._coordinator.name, str(exchange.request.origin), self._threshold, stack)
 
 
 def _warn(name: str, origin: str, threshold: float | None, stack: traceback.StackSummary) -> None:

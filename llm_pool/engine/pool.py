@@ -8,24 +8,25 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from traceback import StackSummary
 
+from llm_pool.exceptions import LLMPoolError, PoolClosed, ReadFailed
+
 from .checkout import checkout
-from .clerk import Clerk
-from .config import Limits, Origin, PoolConfig
+from .config import Origin, PoolConfig
+from .coordinator import Coordinator
 from .dialer.dialer import Dialer
-from .errors import LLMPoolError, PoolClosed, ReadFailed
 from .exchange import Exchange
 from .head import check
-from .homes.home import Home
-from .homes.portal import after_fork, after_home_ended, before_home_ends, home_of_caller, portal
 from .leaks import LeakDetector
 from .ledger.state import Waiter
-from .request import Marks, Request, WholeResponse, for_whom
-from .stats.inventory import ConnectionInfo, list_connections
+from .loops.host_loop import HostLoop
+from .loops.portal import after_fork, after_loop_ended, before_loop_ends, host_loop_of_caller, portal
+from .request import Request, WholeResponse
+from .stats.inventory import ConnectionInfo
 from .stats.stats import PoolStats
 
 __all__ = ["Pool", "live_pools"]
 
-CLOSE_SECONDS = 2.0  # how long a close waits for the peers' goodbyes
+CLOSE_SECONDS = 2.0  # how long a close waits for the connections to end
 
 _left_to_parent: list[object] = []  # kept from the garbage collector: their finalizers are the parent's
 _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
@@ -39,7 +40,7 @@ def live_pools() -> list[Pool]:
 class Pool:
     """Connections to any number of origins, shared by every thread and event loop of the process.
 
-    ``dialer`` makes what opens the connections, and so decides of what kind they are.
+    ``dialer`` makes the object that opens the connections, and so decides of what kind they are.
     """
 
     def __init__(
@@ -55,169 +56,168 @@ class Pool:
         _pools[id(self)] = self
 
     def _begin(self) -> None:
-        self._clerk = Clerk(self.config, self.name, self._make_dialer(self.config))
-        self._leaks = LeakDetector(self._clerk, self.config.leak_threshold)
+        self._coordinator = Coordinator(self.config, self.name, self._make_dialer(self.config))
+        self._leaks = LeakDetector(self._coordinator, self.config.leak_threshold)
 
     # Calls
 
     async def open(self, request: Request) -> Exchange:
         """Send a request and wait for the head of its response. From any event loop."""
-        home = home_of_caller()
-        marks, stack = _started(request), self._leaks.stack()
-        return await home.arun(self._open_watched, home, request, marks, stack, undo=Exchange.close)
+        host_loop = host_loop_of_caller()
+        _start(request)
+        return await host_loop.arun(self._open, host_loop, request, self._leaks.stack(), undo=Exchange.close)
 
     async def fetch(self, request: Request) -> WholeResponse:
         """Send a request and read its response to the end. From any event loop."""
-        home = home_of_caller()
-        return await home.arun(self._fetch, home, request, _started(request))
+        host_loop = host_loop_of_caller()
+        _start(request)
+        return await host_loop.arun(self._fetch, host_loop, request)
 
     def open_sync(self, request: Request) -> Exchange:
         """``open`` for a plain thread."""
-        home = portal()
-        marks, stack = _started(request), self._leaks.stack()
-        return home.run(self._open_watched, home, request, marks, stack, undo=Exchange.close)
+        host_loop = portal()
+        _start(request)
+        return host_loop.run(self._open, host_loop, request, self._leaks.stack(), undo=Exchange.close)
 
     def fetch_sync(self, request: Request) -> WholeResponse:
         """``fetch`` for a plain thread."""
-        home = portal()
-        return home.run(self._fetch, home, request, _started(request))
+        host_loop = portal()
+        _start(request)
+        return host_loop.run(self._fetch, host_loop, request)
 
-    async def _fetch(self, home: Home, request: Request, marks: Marks) -> WholeResponse:
-        exchange = await self._open(home, request, marks)
+    async def _fetch(self, host_loop: HostLoop, request: Request) -> WholeResponse:
+        exchange = await self._send(host_loop, request)
         try:
-            return await exchange.whole()
+            return await exchange.read_all()
         finally:
             exchange.close()
 
-    async def _open_watched(
-        self, home: Home, request: Request, marks: Marks, stack: StackSummary | None
-    ) -> Exchange:
-        with nullcontext() if request.scope is None else request.scope.on(home):
-            exchange = await self._open(home, request, marks)
+    async def _open(self, host_loop: HostLoop, request: Request, stack: StackSummary | None) -> Exchange:
+        with nullcontext() if request.scope is None else request.scope.on(host_loop):
+            exchange = await self._send(host_loop, request)
         self._leaks.watch(exchange, stack)
         return exchange
 
-    async def _open(self, home: Home, request: Request, marks: Marks) -> Exchange:
-        """Send, again if need be, and wait for the head; where the body follows, only send the head."""
+    async def _send(self, host_loop: HostLoop, request: Request) -> Exchange:
+        """Send, again if need be, and wait for the head; if the body follows, only send the head.
+
+        Every call of every kind comes through here, once: direct or through httpx, sync or async.
+        """
+        marks, total = request.marks, request.timeouts.total
         check(request)
-        total = request.timeouts.total
-        total_at = None if total is None else home.loop.time() + total
+        total_at = None if total is None else host_loop.loop.time() + total
         waiter: Waiter | None = None
         while True:
             connection, waiter = await checkout(
-                self._clerk, home, request, marks, total_at=total_at, returning=waiter
+                self._coordinator, host_loop, request, total_at=total_at, returning=waiter
             )
-            exchange = connection.start(request, marks)
+            exchange = connection.start(request)
             exchange.total_at = total_at
             if request.body is None and exchange.error is None:
-                exchange.report_to(self._clerk.call_over)
+                exchange.call_at_end(self._coordinator.call_ended)
                 return exchange
             try:
                 await exchange.head()
             except LLMPoolError:
                 if not _may_replay(exchange):
-                    exchange.report_to(self._clerk.call_over)
+                    exchange.call_at_end(self._coordinator.call_ended)
                     raise
-                self._clerk.tally.count("replays")
+                self._coordinator.tally.count("replays")
                 marks.restart()
             except BaseException:
-                exchange.report_to(self._clerk.call_over)
+                exchange.call_at_end(self._coordinator.call_ended)
                 exchange.close()
                 raise
             else:
-                exchange.report_to(self._clerk.call_over)
+                exchange.call_at_end(self._coordinator.call_ended)
                 return exchange
 
     # Life
 
     @property
     def closed(self) -> bool:
-        """Whether the pool has ended."""
-        return self._clerk.ledger.closed
+        """Whether the pool has been closed."""
+        return self._coordinator.ledger.closed
 
     def stats(self) -> PoolStats:
-        """What the pool looks like now. From any thread."""
-        return self._clerk.stats()
+        """The pool's state now, and its counters. From any thread."""
+        return self._coordinator.stats()
 
     def connections(self) -> list[ConnectionInfo]:
-        """Each connection as it is now, the oldest first. From any thread; costs what there is."""
-        with self._clerk.tally.lock:  # the books'
-            return list_connections(self._clerk.ledger, time.monotonic())
+        """Each connection as it is now, the oldest first. From any thread; O(connections)."""
+        return self._coordinator.connections()
 
     def count_answer(
         self, input_tokens: int = 0, output_tokens: int = 0, first_token: float | None = None
     ) -> None:
-        """For ``stats``: what the reader of an answer found in it; ``first_token`` in seconds. Any thread."""
-        self._clerk.tally.answer_read(input_tokens, output_tokens, first_token)
+        """Add what the reader of an answer found to ``stats``; ``first_token`` in seconds. Any thread."""
+        self._coordinator.tally.answer_read(input_tokens, output_tokens, first_token)
 
     async def prewarm(self, origin: Origin) -> None:
-        """Keep ``min_connections`` to ``origin`` open from now on, and be ready for more. Does not wait."""
-        self._clerk.prewarm(origin, home_of_caller())
-
-    def resize(self, limits: Limits) -> None:
-        """New limits hold from now on. From any thread."""
-        self._clerk.enter(self._clerk.ledger.resize, limits)
+        """Keep ``min_connections`` to ``origin`` open from now on, and prepare for more. Does not wait."""
+        self._coordinator.prewarm(origin, host_loop_of_caller())
 
     async def adrain(self, timeout: float | None = None) -> bool:
-        """Replace every connection as it comes back. True when all had, False after ``timeout`` seconds."""
-        self._clerk.enter(self._clerk.ledger.drain)
-        home = home_of_caller()
-        return await home.arun(self._see_drained, home, timeout)
+        """Replace every connection as it comes back. True when all are, False after ``timeout`` seconds."""
+        host_loop = host_loop_of_caller()
+        host_loop.call(self._coordinator.drain)  # even if the caller is cancelled now
+        return await host_loop.arun(self._wait_until_drained, host_loop, timeout)
 
     def drain(self, timeout: float | None = None) -> bool:
         """``adrain`` for a plain thread."""
-        self._clerk.enter(self._clerk.ledger.drain)
-        home = portal()
-        return home.run(self._see_drained, home, timeout)
+        host_loop = portal()
+        host_loop.call(self._coordinator.drain)
+        return host_loop.run(self._wait_until_drained, host_loop, timeout)
 
     async def aclose(self) -> None:
         """End the pool: waiters and calls fail with PoolClosed, connections close. May be called twice."""
-        self._clerk.close()
-        home = home_of_caller()
-        await home.arun(self._see_closed, home)
+        host_loop = host_loop_of_caller()
+        host_loop.call(self._coordinator.close)
+        await host_loop.arun(self._wait_until_closed, host_loop)
 
     def close(self) -> None:
         """``aclose`` for a plain thread. On the server loop, which has to go on, it does not wait."""
-        self._clerk.close()
-        home = home_of_caller()
-        if self._clerk.ledger.total and not home.is_here:
-            home.run(self._see_closed, home)
-
-    async def _see_drained(self, home: Home, timeout: float | None) -> bool:
-        ledger = self._clerk.ledger
-        return await self._clerk.until(lambda: ledger.outgoing == 0, home, timeout)
-
-    async def _see_closed(self, home: Home) -> None:
-        ledger = self._clerk.ledger
-        if await self._clerk.until(lambda: ledger.total == 0, home, CLOSE_SECONDS):
+        ledger = self._coordinator.ledger
+        if not ledger.total and not ledger.waiting:
+            self._coordinator.close()  # nothing that an interrupt could leave half-done
             return
-        self._clerk.abort()
-        await self._clerk.until(lambda: ledger.total == 0, home, CLOSE_SECONDS)
+        host_loop = host_loop_of_caller()
+        host_loop.call(self._coordinator.close)
+        if not host_loop.is_current:
+            host_loop.run(self._wait_until_closed, host_loop)
+
+    async def _wait_until_drained(self, host_loop: HostLoop, timeout: float | None) -> bool:
+        coordinator = self._coordinator
+        return await coordinator.until(lambda: coordinator.ledger.outgoing == 0, host_loop, timeout)
+
+    async def _wait_until_closed(self, host_loop: HostLoop) -> None:
+        coordinator, ledger = self._coordinator, self._coordinator.ledger
+        if await coordinator.until(lambda: ledger.total == 0, host_loop, CLOSE_SECONDS):
+            return
+        coordinator.abort()
+        await coordinator.until(lambda: ledger.total == 0, host_loop, CLOSE_SECONDS)
 
     def _forget_parent(self) -> None:
-        """In the child of a fork: begin anew, but for a pool that has ended."""
-        parents = self._clerk
+        """In the child of a fork: begin anew, or stay closed."""
+        parents = self._coordinator
         self._begin()
         _left_to_parent.append(parents)
-        parents.disown()
+        parents.forget_parent()
         if parents.ledger.closed:
-            self._clerk.ledger.close(time.monotonic())  # by itself: here no thread is to start
+            self._coordinator.ledger.close(time.monotonic())  # and no thread is started here
 
 
-def _started(request: Request) -> Marks:
-    """In the caller: from now on its call takes time."""
-    marks = Marks(time.monotonic(), sent=len(request.body or b""))
-    principal = for_whom.get()
-    if principal is not None:
-        principal.marks = marks
-    return marks
+def _start(request: Request) -> None:
+    """In the caller's thread: the way to the host loop is part of the call."""
+    request.marks.start(time.monotonic(), len(request.body or b""))
 
 
 def _may_replay(exchange: Exchange) -> bool:
-    """On a connection that had served before, and either nothing was sent or the caller allows a second time;
-    and once where the server says that it did nothing (RFC 9113, section 8.7).
+    """Whether to send the request again.
 
-    RFC 9110, section 9.2.2: a client must not repeat a request by itself unless it knows that it is harmless.
+    On a connection that had served before: if nothing was sent, or the request has an idempotency key. On
+    any: once, if the server says that it did not process the request (RFC 9113, section 8.7). RFC 9110,
+    section 9.2.2: a client must not repeat a request by itself unless it knows that it is harmless.
     """
     if exchange.answered or isinstance(exchange.error, PoolClosed):
         return False
@@ -233,16 +233,16 @@ def _all_pools() -> list[Pool]:
     return [pool for ref in _pools.valuerefs() if (pool := ref()) is not None]
 
 
-@before_home_ends
-def _cut_home(home: Home) -> None:
+@before_loop_ends
+def _abort_on(host_loop: HostLoop) -> None:
     for pool in _all_pools():
-        pool._clerk.cut(home)
+        pool._coordinator.abort_on(host_loop)
 
 
-@after_home_ended
-def _lose_home(home: Home) -> None:
+@after_loop_ended
+def _forget_loop(host_loop: HostLoop) -> None:
     for pool in _all_pools():
-        pool._clerk.lose(home)
+        pool._coordinator.forget_loop(host_loop)
 
 
 @after_fork

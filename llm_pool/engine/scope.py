@@ -1,4 +1,4 @@
-"""How a call that is still on its way is called off from another task or thread."""
+"""Cancels a call that has not been answered yet, from another task or thread."""
 
 from __future__ import annotations
 
@@ -7,57 +7,58 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import PoolClosed
-from .homes.home import Home
+from llm_pool.exceptions import PoolClosed
+
+from .loops.host_loop import HostLoop
 
 __all__ = ["CancelScope"]
 
 
 class CancelScope:
-    """What is awaited ``on`` a home ends with PoolClosed once ``cancel`` has been called. For one call.
+    """For one call: what runs within ``on`` ends with PoolClosed once ``cancel`` has been called.
 
-    It interrupts the task as ``asyncio.timeout`` does, so that the task's own cancellation is still its own.
+    It cancels the task as ``asyncio.timeout`` does, and so can tell the task's own cancellation from its own.
     """
 
-    __slots__ = ("_cancelled", "_home", "_interrupted", "_task")
+    __slots__ = ("_cancelled", "_has_cancelled_task", "_host_loop", "_task")
 
     def __init__(self) -> None:
         self._cancelled = False
-        self._interrupted = False
-        self._home: Home | None = None
+        self._has_cancelled_task = False
+        self._host_loop: HostLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
     def cancel(self) -> None:
-        """From any thread, any number of times, before, during or after."""
+        """Cancel the call. From any thread, any number of times, before, during or after."""
         self._cancelled = True
-        if self._task is None or self._home is None:
+        if self._task is None or self._host_loop is None:
             return
         with contextlib.suppress(PoolClosed):  # its loop has ended, and the task with it
-            self._home.post(self._interrupt)
+            self._host_loop.post(self._cancel_task)
 
     @contextlib.contextmanager
-    def on(self, home: Home) -> Iterator[None]:
-        """In the task that is to be interrupted, which runs on ``home``."""
+    def on(self, host_loop: HostLoop) -> Iterator[None]:
+        """In the task that ``cancel`` ends, which runs on ``host_loop``."""
         task = asyncio.current_task()
         assert task is not None
         cancellations = task.cancelling()
-        self._home, self._task = home, task
+        self._host_loop, self._task = host_loop, task
         try:
             if self._cancelled:
-                raise _called_off()
+                raise _cancelled_error()
             yield
         except asyncio.CancelledError:
-            if self._interrupted and task.uncancel() <= cancellations:
-                raise _called_off() from None
+            if self._has_cancelled_task and task.uncancel() <= cancellations:
+                raise _cancelled_error() from None
             raise
         finally:
             self._task = None
 
-    def _interrupt(self) -> None:
-        if self._task is not None and not self._interrupted:
-            self._interrupted = True
+    def _cancel_task(self) -> None:
+        if self._task is not None and not self._has_cancelled_task:
+            self._has_cancelled_task = True
             self._task.cancel()
 
 
-def _called_off() -> PoolClosed:
+def _cancelled_error() -> PoolClosed:
     return PoolClosed("the call was closed before its answer began")

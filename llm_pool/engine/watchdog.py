@@ -1,4 +1,4 @@
-"""A timer whose deadline may move at every byte."""
+"""A timer whose deadline may move with every byte."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ __all__ = ["Watchdog"]
 
 
 class Watchdog:
-    """Calls ``bark`` when the deadline has passed.
+    """Calls ``callback`` when the deadline has passed.
 
     Moving the deadline is an assignment: the loop's timer stays where it is, and when it fires early it is
     set again. A timer for each read would cost more than the read.
     """
 
-    __slots__ = ("_armed_for", "_bark", "_handle", "_loop", "deadline")
+    __slots__ = ("_armed_for", "_callback", "_handle", "_loop", "deadline")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, bark: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
-        self._bark = bark
+        self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
         self._armed_for = 0.0
         self.deadline: float | None = None
 
     def watch(self, deadline: float | None) -> None:
-        """Bark at ``deadline`` (the loop's time), or never."""
+        """Call back at ``deadline`` (the loop's time), or never."""
         self.deadline = deadline
         if deadline is None:
             return
@@ -55,4 +55,4 @@ class Watchdog:
             self._arm(deadline)
             return
         self.deadline = None
-        self._bark()
+        self._callback()

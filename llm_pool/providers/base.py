@@ -1,20 +1,41 @@
-"""What a provider is: it words requests, reads answers, and tells errors apart. No I/O."""
+"""The interface of a provider: write requests, read answers, tell errors apart. No I/O."""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from llm_pool.providers import answers, requests
+from llm_pool.providers import errors, requests
+from llm_pool.providers.errors import MISFIT
+from llm_pool.providers.results import Usage
+from llm_pool.redaction import redact
 
 if TYPE_CHECKING:
-    from llm_pool.completions import Chunk, Completion, Timing
-    from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, StreamInterrupted
+    from llm_pool.exceptions import (
+        APIError,
+        APIStatusError,
+        InvalidResponse,
+        LLMPoolError,
+        StreamInterrupted,
+    )
+    from llm_pool.providers.results import Chunk, Completion, Timing
 
-__all__ = ["CompletionRequest", "Head", "Messages", "Provider", "StreamReader"]
+__all__ = [
+    "CompletionRequest",
+    "Head",
+    "HeaderView",
+    "Messages",
+    "Provider",
+    "StreamReader",
+    "read_completion",
+    "usage_of",
+]
 
 Messages = str | Sequence[Mapping[str, Any]]
+
+_TOO_MANY = 2**53  # from here on floats, which metrics are made of, do not count exactly
 
 
 class Head(NamedTuple):
@@ -29,6 +50,29 @@ class Head(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Head {self.status_code}>"
+
+
+class HeaderView(Mapping[str, str]):
+    """Raw headers looked up by lower-case name, without a copy: of most answers one or two are ever read."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.encode("latin-1")
+        size = len(wanted)
+        for key, value in self._raw:
+            if len(key) == size and key.lower() == wanted:
+                return value.decode("latin-1")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.decode("latin-1").lower() for key, _ in self._raw))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 class CompletionRequest(NamedTuple):
@@ -76,25 +120,25 @@ class Provider(ABC):
         """By what name the provider knows this exchange."""
         for name in self.request_id_headers:
             if value := head.headers.get(name):
-                return str(answers.redact(value, head.secrets))
+                return str(redact(value, head.secrets))
         return None
 
     def error_from_response(self, head: Head, body: bytes) -> APIStatusError:
         """The error for an answer whose status is no success; ``body`` is decoded, and may be cut."""
-        return answers.status_error_from(self._source(head), body)
+        return errors.status_error_from(self._source(head), body)
 
     def error_from_object(self, head: Head, found: Any, partial: str = "") -> APIError:
         """The error for an error object where an answer was due; ``partial`` is the text before it."""
-        return answers.api_error(self._source(head), found, partial)
+        return errors.api_error(self._source(head), found, partial)
 
     def invalid_response(
         self, head: Head, what: str, body: bytes | str, partial: str = ""
     ) -> InvalidResponse:
         """The error for an answer that is none; ``what`` names it: "an empty body"."""
-        return answers.invalid_response(self._source(head), what, body, partial)
+        return errors.invalid_response(self._source(head), what, body, partial)
 
-    def _source(self, head: Head) -> answers.Source:
-        return answers.Source(self.name, head.status_code, head.headers, self.request_id(head), head.secrets)
+    def _source(self, head: Head) -> errors.Source:
+        return errors.Source(self.name, head.status_code, head.headers, self.request_id(head), head.secrets)
 
 
 class StreamReader(ABC):
@@ -130,3 +174,41 @@ class StreamReader(ABC):
     @abstractmethod
     def interruption(self, reason: str) -> StreamInterrupted:
         """The error for a body that broke off; ``reason`` is half a sentence: "the connection broke"."""
+
+
+def read_completion(
+    provider: Provider,
+    head: Head,
+    body: bytes,
+    timing: Timing | None,
+    *,
+    completion_of: Callable[[Any, str | None, Timing | None], Completion],
+    misfit: Callable[[Any], str],
+) -> Completion | LLMPoolError:
+    """What ``completion_of`` makes of the object, or the error to raise: ``misfit`` words what came.
+
+    The error is returned, so that its traceback has no frame in which ``body`` is seen.
+    """
+    try:
+        raw = json.loads(body)
+    except (ValueError, RecursionError):
+        what = "what is not JSON" if body.strip() else "an empty body"
+        return provider.invalid_response(head, what, body)
+    if isinstance(raw, dict) and raw.get("error"):
+        return provider.error_from_object(head, raw)
+    try:
+        return completion_of(raw, provider.request_id(head), timing)
+    except MISFIT:
+        return provider.invalid_response(head, misfit(raw), body)
+
+
+def usage_of(raw: Any, read: str, written: str) -> Usage | None:
+    """The usage that has these names for its counts; None where ``raw`` is no object."""
+    if not isinstance(raw, dict):
+        return None
+    return Usage(_count(raw.get(read)), _count(raw.get(written)), raw)
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 where it is none: a count in error is no reason to lose an answer."""
+    return value if type(value) is int and 0 <= value < _TOO_MANY else 0

@@ -6,11 +6,11 @@ import json
 from abc import abstractmethod
 from typing import Any
 
-from llm_pool.completions import Chunk, Completion, Timing
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
-from llm_pool.providers.answers import MISFIT, mend
 from llm_pool.providers.base import Head, Provider, StreamReader
-from llm_pool.sse import Event, EventParser
+from llm_pool.providers.errors import MISFIT, mend
+from llm_pool.providers.results import Chunk, Completion, Timing
+from llm_pool.providers.sse import Event, EventParser
 
 __all__ = ["EventStreamReader", "place"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_pool.providers.answers import mend
+from llm_pool.providers.errors import mend
 
 __all__ = ["Merged"]
 

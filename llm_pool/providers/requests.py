@@ -7,8 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest
-from llm_pool.wording import a
+from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest, with_article
 
 __all__ = ["as_messages", "check_params", "encode"]
 
@@ -32,23 +31,23 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
     if isinstance(messages, Mapping):
         raise InvalidMessages("messages is one dict; put it into a list: [message].")
     if isinstance(messages, (bytes, bytearray)) or not isinstance(messages, Sequence):
-        raise InvalidMessages(f"messages is {a(messages)}; give a str, or a list of dicts.")
+        raise InvalidMessages(f"messages is {with_article(messages)}; give a str, or a list of dicts.")
     if not messages:
         raise InvalidMessages("messages is empty; give at least one message.")
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise InvalidMessages(
-                f"messages[{index}] is {a(message)}; "
+                f"messages[{index}] is {with_article(message)}; "
                 'give a dict such as {"role": "user", "content": "..."}.'
             )
         role = message.get("role")
         if not isinstance(role, str):
-            found = "is missing" if "role" not in message else f"is {a(role)}"
+            found = "is missing" if "role" not in message else f"is {with_article(role)}"
             raise InvalidMessages(f'messages[{index}]["role"] {found}; give a str such as "user".')
         content = message.get("content")
         if not (content is None or isinstance(content, (str, list, tuple))):
             raise InvalidMessages(
-                f'messages[{index}]["content"] is {a(content)}; give a str, or a list of parts.'
+                f'messages[{index}]["content"] is {with_article(content)}; give a str, or a list of parts.'
             )
     return list(messages)
 
@@ -108,7 +107,7 @@ def _wrong_number(value: Any) -> str | None:
 def _wrong_type(value: Any) -> str | None:
     if value is None or isinstance(value, (str, int, float, dict, list, tuple)):
         return None
-    return f"is {a(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
+    return f"is {with_article(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
 
 
 def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:

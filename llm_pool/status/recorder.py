@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connections
 
-from llm_pool.engine.homes import portal
+from llm_pool.engine.loops import portal
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History

@@ -146,7 +146,7 @@ def _connections(pool: Pool) -> list[dict[str, Any]]:
             "state": each.state,
             "age": each.age,
             "streams": each.streams,
-            "home": each.home,
+            "loop": each.loop,
         }
         for each in pool.connections()[:MOST_CONNECTIONS]
     ]

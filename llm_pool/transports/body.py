@@ -1,49 +1,48 @@
-"""The rest of a response, for httpx to read."""
+"""The body of a response, as httpx reads it."""
 
 from __future__ import annotations
 
 import warnings
 from typing import Self
 
-from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.homes.home import Home
+from llm_pool.engine.loops.host_loop import HostLoop
+from llm_pool.exceptions import LLMPoolError
 
-from .errors import public
-from .place import place_of_call
+from .call_site import call_site
 
 __all__ = ["AsyncBody", "Body"]
 
 
 class _Held:
-    """Its connection is freed however it ends: read out, closed, cancelled, failed or garbage-collected."""
+    """Frees its connection however it ends: read to the end, closed, failed or garbage-collected."""
 
-    _left = False
+    _closed = False
     _opened_at = "an unknown place"
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._opened_at = place_of_call()
+        self._opened_at = call_site()
 
     @property
-    def home(self) -> Home:
-        """Where its connection lives."""
-        return self._exchange.home
+    def host_loop(self) -> HostLoop:
+        """The loop that hosts its connection."""
+        return self._exchange.host_loop
 
-    def suffice(self) -> None:
-        """What has come is all that matters: whoever leaves now gives nothing up."""
-        self._exchange.satisfied = True
+    def mark_complete(self) -> None:
+        """Treat the response as complete: closing it now is not a cancellation."""
+        self._exchange.is_complete_enough = True
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Free the connection, without waiting for it. From any thread, any number of times."""
-        self._left = True
-        self._exchange.leave()
+        self._closed = True
+        self._exchange.close_threadsafe()
 
     def __del__(self) -> None:
         exchange = self._exchange
-        if self._left or exchange.complete or exchange.error is not None:
+        if self._closed or exchange.complete or exchange.error is not None:
             return
-        exchange.leave()  # first: where warnings are errors the next line raises
+        exchange.close_threadsafe()  # first: where warnings are errors the next line raises
         message = f"a response that was opened at {self._opened_at} was neither read to its end nor closed"
         warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
@@ -57,19 +56,15 @@ class Body(_Held):
     def __next__(self) -> bytes:
         exchange = self._exchange
         try:
-            data = exchange.home.run(exchange.read)
-        except LLMPoolError as error:
-            raise public(error) from error.__cause__
+            data = exchange.host_loop.run(exchange.read)
+        except LLMPoolError:
+            raise
         except BaseException:
-            self.leave()
+            self.close()
             raise
         if not data:
             raise StopIteration
         return data
-
-    def close(self) -> None:
-        """``leave``, as httpx calls it."""
-        self.leave()
 
 
 class AsyncBody(_Held):
@@ -81,16 +76,16 @@ class AsyncBody(_Held):
     async def __anext__(self) -> bytes:
         exchange = self._exchange
         try:
-            data = await exchange.home.arun(exchange.read)
-        except LLMPoolError as error:
-            raise public(error) from error.__cause__
+            data = await exchange.host_loop.arun(exchange.read)
+        except LLMPoolError:
+            raise
         except BaseException:
-            self.leave()
+            self.close()
             raise
         if not data:
             raise StopAsyncIteration
         return data
 
     async def aclose(self) -> None:
-        """``leave``, as httpx calls it."""
-        self.leave()
+        """``close``, as httpx calls it."""
+        self.close()

@@ -1,4 +1,4 @@
-"""Between httpcore's requests and the engine's."""
+"""Requests of httpcore as the engine's, and exchanges of the engine as httpcore's responses."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import httpx
 
 from llm_pool.engine.config import DEFAULT_PORTS, Origin, Timeouts
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.request import Headers, Request
+from llm_pool.engine.request import Headers, Marks, Request
+from llm_pool.exceptions import ProtocolError
 
 from .body import AsyncBody, Body
-from .errors import ProtocolError
 
 __all__ = ["content_coding", "origin_of", "to_engine", "to_httpcore"]
 
 
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
-    """The engine's request; its body is None where it must be read from ``request.stream`` piece by piece."""
-    url = request.url
+    """The engine's request. Its body is None if it has to be read from ``request.stream`` piece by piece.
+
+    The request's extensions ``llm_pool_scope`` and ``llm_pool_marks`` are taken over, if it has them.
+    """
+    url, extensions = request.url, request.extensions
     stream = request.stream
     return Request(
         origin_of(url.scheme, url.host, url.port),
@@ -28,21 +31,21 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
         url.target,
         request.headers,
         b"".join(stream) if isinstance(stream, httpx.ByteStream) else None,
-        _timeouts(request.extensions.get("timeout"), defaults),
-        request.extensions.get("llm_pool_scope"),
+        _timeouts(extensions.get("timeout"), defaults),
+        extensions.get("llm_pool_scope"),
+        extensions.get("llm_pool_marks") or Marks(),
     )
 
 
 def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Response:
-    """The response whose head has come, with a ``body`` to read on.
+    """A response whose head has come, with a ``body`` to read.
 
-    Raises ProtocolError where it is compressed and the request had not offered to take that. httpx expands
-    as much as comes, a thousandfold and more, before anybody sees a byte of it: who has not asked for a
-    compressed body (the pool's own clients do not) need not reckon with one.
+    Raises ProtocolError if it is compressed and the request did not offer that: httpx decompresses all that
+    comes, a thousandfold and more, before its caller sees a byte, so only a caller that asks for it gets it.
     """
     coding = content_coding(exchange.headers)
     if coding and not _offers(exchange.request.headers, coding):
-        exchange.leave()
+        exchange.close_threadsafe()
         raise ProtocolError(
             f"{exchange.request.origin} compressed its response by {coding!r}, "
             "although the request did not accept that"
@@ -60,7 +63,7 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
 
 
 def content_coding(headers: Headers) -> str:
-    """How a response is compressed; "" where it is not."""
+    """The codings of a response's body, as its header names them; "" if there is none."""
     for name, value in headers:
         if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
             return value.decode("latin-1")
@@ -68,7 +71,7 @@ def content_coding(headers: Headers) -> str:
 
 
 def _offers(headers: Headers, codings: str) -> bool:
-    """Whether a request with these headers takes a response in these codings (RFC 9110, section 12.5.3)."""
+    """Whether a request with these headers accepts a response in these codings (RFC 9110, section 12.5.3)."""
     accepted = b",".join(value for name, value in headers if name.lower() == b"accept-encoding").lower()
     offered = {part.partition(b";")[0].strip() for part in accepted.split(b",")}
     return b"*" in offered or all(

@@ -17,7 +17,7 @@ from benchmarks.report.document import text
 from benchmarks.results import Measured, Results
 from benchmarks.rounds import run, run_round
 from benchmarks.workloads import Contestant, Workload
-from tests.servers.process import free_port
+from testbed.process import free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.forks]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.behaviours import json_reply
-from tests.servers.chat import chat_stream
+from testbed.behaviours import json_reply
+from testbed.chat import chat_stream
 from tests.test_demo_launcher import environment, started
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-    from tests.servers import Gate, ScriptedServer
+    from testbed import Gate, ScriptedServer
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

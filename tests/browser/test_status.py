@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from testbed.ports import refused_port
 from tests.browser.test_demo import ask
-from tests.servers.ports import refused_port
 from tests.test_demo_launcher import environment, started
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_a_table_need_not_be_scrolled_sideways(page: Page, demo_url: str, width:
     page.get_by_text("first token after").wait_for()
     shown = page.request.get(f"{demo_url}llm-pool/data/").json()
     origin = "https://a-resource-with-a-rather-long-name.openai.azure.com:8443"
-    connection = {"origin": origin, "state": "in use", "age": 432, "streams": 3, "home": "server loop"}
+    connection = {"origin": origin, "state": "in use", "age": 432, "streams": 3, "loop": "server loop"}
     shown["pools"][0]["connections"] = [{**connection, "worker": 4194304}]
     shown["workers"][0]["up"] = 432
     shown["scope"] = "machine"
@@ -131,5 +131,5 @@ def test_a_table_need_not_be_scrolled_sideways(page: Page, demo_url: str, width:
     page.get_by_role("cell", name=origin).wait_for()
     for table in page.locator(".scroll:visible").all():
         assert table.evaluate("(box) => box.scrollWidth <= box.clientWidth")
-    for name in ("Age", "Streams", "Home", "Process"):
+    for name in ("Age", "Streams", "Loop", "Process"):
         assert page.locator(f"[data-name={name}]").first.is_visible()

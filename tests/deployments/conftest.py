@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.servers import ScriptedServer
+    from testbed import ScriptedServer
 
 
 @pytest.fixture

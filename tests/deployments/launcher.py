@@ -13,8 +13,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from testbed.process import free_port
 from tests.fixtures.ticks import A_SECOND, soon
-from tests.servers.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

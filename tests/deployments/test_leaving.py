@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from testbed import Gate
 from tests.deployments.browser import Browser
 from tests.fixtures.model import model
 from tests.fixtures.ticks import A_SECOND, soon
-from tests.servers import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from testbed import ReceivedRequest, ScriptedServer, ServerConnection
+    from testbed.tls import Certificates
     from tests.deployments.launcher import Deployment
-    from tests.servers import ReceivedRequest, ScriptedServer, ServerConnection
-    from tests.servers.tls import Certificates
 
 pytestmark = [pytest.mark.server, pytest.mark.parametrize("view", ["stream", "astream"])]
 

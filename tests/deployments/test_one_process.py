@@ -15,8 +15,8 @@ from tests.fixtures.scripts import run_script
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from testbed import ScriptedServer
     from tests.deployments.launcher import Deployment
-    from tests.servers import ScriptedServer
 
 pytestmark = pytest.mark.server
 

@@ -13,8 +13,8 @@ from tests.deployments.launcher import SERVERS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from testbed import ScriptedServer
     from tests.deployments.launcher import Deployment
-    from tests.servers import ScriptedServer
 
 pytestmark = pytest.mark.server
 
@@ -27,15 +27,15 @@ def test_a_server_answers_from_both_kinds_of_view_streams_and_ends_cleanly(
     server = deploy(name, upstream)
     answers = [server.get(f"/{view}?prompt={view}") for view in ("complete", "acomplete") for _ in range(5)]
     assert {answer["text"] for answer in answers} == {"You said complete.", "You said acomplete."}
-    homes = 1 if SERVERS[name].wsgi else 2  # a sync view's connections are on the portal
-    assert upstream.connections_accepted == homes
+    host_loops = 1 if SERVERS[name].wsgi else 2  # a sync view's connections are on the portal
+    assert upstream.connections_accepted == host_loops
 
     for view in ("stream", "astream"):
         streams_as_it_comes(server, view, upstream)
-    assert upstream.connections_accepted == homes
+    assert upstream.connections_accepted == host_loops
     stats = server.wait_stats(in_use=0, waiting=0)
     assert stats["requests"] == 12
-    assert stats["reused"] == 12 - homes
+    assert stats["reused"] == 12 - host_loops
 
     assert server.terminate() == SERVERS[name].exit_code
     upstream.wait_until(lambda s: s.connections_open == 0)

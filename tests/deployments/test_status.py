@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from testbed import ScriptedServer
     from tests.deployments.launcher import Deployment
-    from tests.servers import ScriptedServer
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

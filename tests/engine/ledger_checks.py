@@ -14,7 +14,7 @@ __all__ = ["after_time", "all_is_gone", "books_are_right"]
 
 def books_are_right(world: World) -> None:
     gauges_are_the_worlds(world)
-    for lane in world.ledger.growth.lanes():
+    for lane in world.ledger.dial_policy.lanes():
         lane_is_the_worlds(world, lane)
         if lane.waiting:
             nothing_at_hand(lane)
@@ -24,26 +24,27 @@ def books_are_right(world: World) -> None:
 
 
 def gauges_are_the_worlds(world: World) -> None:
-    ledger, stock = world.ledger, world.ledger.stock
+    ledger, connections = world.ledger, world.ledger.connections
     live = world.connections
     assert ledger.total == len(live) + len(world.dials)
-    assert ledger.growth.dialing == len(world.dials)
+    assert ledger.dial_policy.dialing == len(world.dials)
     assert ledger.waiting == sum(caller.state == "waiting" for caller in world.callers)
-    assert stock.in_use == sum(bool(connection.callers) for connection in live)
-    assert {entry.connection for entry in stock.bound.idle} == set(world.idle())
-    assert len(stock.bound.idle) <= ledger.limits.max_keepalive_connections
-    assert stock.bound.closing == sum(connection.state == "closing" for connection in live)
+    assert connections.in_use == sum(bool(connection.callers) for connection in live)
+    assert {entry.connection for entry in connections.bound.idle} == set(world.idle())
+    assert len(connections.bound.idle) <= ledger.limits.max_keepalive_connections
+    all_closing = sum(connection.state == "closing" for connection in live)
+    assert all_closing == sum(entry.closing for entry in connections.entries)
     assert ledger.outgoing == sum(connection.old for connection in live)
     closing = [c for c in live if c.state == "closing" and not c.callers]
-    assert ledger.total - stock.in_use - len(stock.bound.idle) - len(world.dials) == len(closing)
-    assert 0 <= stock.reused <= ledger.requests
+    assert ledger.total - connections.in_use - len(connections.bound.idle) - len(world.dials) == len(closing)
+    assert 0 <= connections.reused <= ledger.requests
     assert 0 <= ledger.queued <= ledger.requests
-    assert stock.opened == len(live) + sum(stock.closed_by_reason.values()) - stock.bound.closing
-    assert ledger.growth.short == sum(lane.shortage for lane in ledger.growth.lanes())
+    assert connections.opened == len(live) + sum(connections.closed_by_reason.values()) - all_closing
+    assert ledger.dial_policy.short == sum(lane.shortage for lane in ledger.dial_policy.lanes())
 
 
 def lane_is_the_worlds(world: World, lane: Lane) -> None:
-    key = (lane.origin, lane.home)
+    key = (lane.origin, lane.host_loop)
     states = Counter(connection.state for connection in world.connections if connection.key == key)
     assert (lane.open, lane.closing) == (states["open"], states["closing"])
     assert lane.dialing == world.dials.count(lane)
@@ -84,14 +85,14 @@ def something_is_coming(world: World, lane: Lane) -> None:
 
 def is_expendable(connection: Connection, lane: Lane) -> bool:
     """Whether an idle connection is closed for the sake of a lane that lacks one."""
-    if connection.key == (lane.origin, lane.home):
+    if connection.key == (lane.origin, lane.host_loop):
         return False
     awaited = not connection.entry.capacity and connection.entry.lane.waiting
     return not awaited or not lane.standing
 
 
 def claims_are_backed(world: World) -> None:
-    lanes = world.ledger.growth.lanes()
+    lanes = world.ledger.dial_policy.lanes()
     heirs = [c.entry for c in world.connections if c.entry.heir is not None]
     assert sum(lane.claims for lane in lanes) == sum(entry.claimed for entry in heirs)
     assert sum(lane.promises for lane in lanes) == sum(not entry.claimed for entry in heirs)
@@ -121,8 +122,13 @@ def after_time(world: World) -> None:
 
 def all_is_gone(world: World) -> None:
     ledger = world.ledger
-    assert (ledger.total, ledger.waiting, ledger.stock.in_use, ledger.growth.dialing) == (0, 0, 0, 0)
-    assert (ledger.growth.short, ledger.outgoing, ledger.stock.bound.closing) == (0, 0, 0)
-    assert not ledger.stock.entries and not ledger.stock.bound.idle
-    assert not any(ledger.stock.bound.lines) and not ledger.stock.bound.lanes
-    assert not ledger.growth.lanes() and not ledger.growth._hosts, "a lane is leaked"
+    assert (ledger.total, ledger.waiting, ledger.connections.in_use, ledger.dial_policy.dialing) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert (ledger.dial_policy.short, ledger.outgoing) == (0, 0)
+    assert not ledger.connections.entries and not ledger.connections.bound.idle
+    assert not any(ledger.connections.bound.lines) and not ledger.connections.bound.lanes
+    assert not ledger.dial_policy.lanes() and not ledger.dial_policy._hosts, "a lane is leaked"

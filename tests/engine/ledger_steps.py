@@ -30,18 +30,18 @@ def make(**limits: Any) -> World:
     return CheckedWorld(Limits(**{"max_lifetime": None, **limits}))
 
 
-def serve(world: World, name: str = "a", home: Hashable = "portal", times: int = 1) -> list[Caller]:
+def serve(world: World, name: str = "a", host_loop: Hashable = "portal", times: int = 1) -> list[Caller]:
     """Callers, each in the middle of a call."""
-    callers = [world.arrive(name, home) for _ in range(times)]
+    callers = [world.arrive(name, host_loop) for _ in range(times)]
     while world.dials:
         world.connect()
     return callers
 
 
-def idle(world: World, name: str = "a", home: Hashable = "portal", times: int = 1) -> list[Connection]:
+def idle(world: World, name: str = "a", host_loop: Hashable = "portal", times: int = 1) -> list[Connection]:
     """Connections at rest, the one that has idled longest first."""
     connections = []
-    for caller in serve(world, name, home, times):
+    for caller in serve(world, name, host_loop, times):
         assert caller.connection is not None
         connections.append(caller.connection)
         world.release(caller)

@@ -75,17 +75,17 @@ class World:
 
     def held(self, host: Origin | None = None) -> int:
         """Slots taken, dialing and closing ones included."""
-        keys = [c.key for c in self.connections] + [(lane.origin, lane.home) for lane in self.dials]
+        keys = [c.key for c in self.connections] + [(lane.origin, lane.host_loop) for lane in self.dials]
         return sum(host in {None, key[0]} for key in keys)
 
     # What happens
 
     def arrive(
-        self, name: str = "a", home: Hashable = "portal", connect_timeout: float | None = None
+        self, name: str = "a", host_loop: Hashable = "portal", connect_timeout: float | None = None
     ) -> Caller:
-        waiter = Waiter(self.ledger.lane(origin(name), home), connect_timeout)
+        waiter = Waiter(self.ledger.lane(origin(name), host_loop), connect_timeout)
         self._arrivals += 1
-        caller = Caller(waiter, (origin(name), home), self._arrivals)
+        caller = Caller(waiter, (origin(name), host_loop), self._arrivals)
         self.callers.append(caller)
         self._of_waiter[waiter] = caller
         self._enter(caller)
@@ -103,7 +103,7 @@ class World:
             caller.connection.callers.discard(caller)
             caller.connection.due = False
         self._end(caller, "left")
-        self.carry_out(self.ledger.left(caller.waiter, self.now))
+        self.carry_out(self.ledger.cancel(caller.waiter, self.now))
 
     def expect(self, caller: Caller) -> None:
         """It has all it wants; its connection comes back in a moment."""
@@ -127,7 +127,7 @@ class World:
         """A dial, by default the first, succeeds."""
         lane = self.dials[0] if dial is None else dial
         self.dials.remove(lane)
-        connection = Connection((lane.origin, lane.home), self.now, self.now)
+        connection = Connection((lane.origin, lane.host_loop), self.now, self.now)
         self.connections.append(connection)
         connection.entry, orders = self.ledger.dialed(lane, connection, capacity, self.now)
         self.carry_out(orders)
@@ -165,11 +165,11 @@ class World:
         connection.tainted = True
         self.carry_out(self.ledger.retire(connection.entry, "goaway", self.now))
 
-    def lose_home(self, home: Hashable) -> None:
-        for connection in [c for c in self.connections if c.key[1] == home]:
+    def lose_loop(self, host_loop: Hashable) -> None:
+        for connection in [c for c in self.connections if c.key[1] == host_loop]:
             self._bury(connection)
-        self.dials = [lane for lane in self.dials if lane.home != home]
-        self.carry_out(self.ledger.lost_home(home, RuntimeError("the loop has ended"), self.now))
+        self.dials = [lane for lane in self.dials if lane.host_loop != host_loop]
+        self.carry_out(self.ledger.lost_loop(host_loop, RuntimeError("the loop has ended"), self.now))
 
     def do(self, fact: str, *args: Any) -> None:
         """Any other fact, by its name."""
@@ -253,4 +253,4 @@ class World:
 
 
 def _matches(key: tuple[Origin, Hashable], where: dict[str, Any]) -> bool:
-    return where.get("host") in {None, key[0]} and where.get("home") in {None, key[1]}
+    return where.get("host") in {None, key[0]} and where.get("host_loop") in {None, key[1]}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from llm_pool.engine.errors import WriteTimeout
+from llm_pool.exceptions import WriteTimeout
+from testbed.behaviours import early_reply, stop_reading
 from tests.fixtures.engine import request_to, until_pool
-from tests.servers.behaviours import early_reply, stop_reading
 
 BODY = b"x" * 8_000_000  # more than the kernel takes for a server that reads nothing
 SMALL_BODY = b"x" * 1_000_000  # all of it fits into the kernel's buffers
@@ -39,7 +39,7 @@ async def test_a_closed_pool_leaves_no_upload_behind(serve, engine_pool):
     server = serve(stop_reading())
     pool = engine_pool()
     exchange = await pool.open(request_to(server, None))
-    await exchange.home.arun(exchange.write, SMALL_BODY)
+    await exchange.host_loop.arun(exchange.write, SMALL_BODY)
     await until_pool(pool, lambda: held(server) == 1)
     await pool.aclose()
     await until_pool(pool, lambda: held(server) == 0)

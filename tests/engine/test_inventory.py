@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm_pool.engine.pool import Pool
-    from tests.servers import ScriptedServer, ServerConnection
+    from testbed import ScriptedServer, ServerConnection
 
 
 async def answers_when_told(conn: ServerConnection) -> None:
@@ -21,7 +21,7 @@ async def answers_when_told(conn: ServerConnection) -> None:
     await conn.end_chunks()
 
 
-def test_a_connection_is_listed_with_its_origin_state_age_streams_and_home(
+def test_a_connection_is_listed_with_its_origin_state_age_streams_and_loop(
     serve: Callable[..., ScriptedServer], engine_pool: Callable[..., Pool]
 ) -> None:
     server, pool = serve(answers_when_told), engine_pool()
@@ -30,9 +30,9 @@ def test_a_connection_is_listed_with_its_origin_state_age_streams_and_home(
     exchange = pool.open_sync(request_to(server))
     (busy,) = pool.connections()
     assert str(busy.origin) == server.url
-    assert (busy.state, busy.streams, busy.home) == ("in use", 1, "portal")
+    assert (busy.state, busy.streams, busy.loop) == ("in use", 1, "portal")
     server.gate("end").open()
-    exchange.home.run(exchange.whole)
+    exchange.host_loop.run(exchange.read_all)
     (idle,) = pool.connections()
     assert (idle.state, idle.streams) == ("idle", 0)
     assert idle.age >= busy.age >= 0

@@ -57,7 +57,7 @@ class Pool:
         self.ledger.released(entry, 2.0)
 
     def checkout_and_leave(self) -> None:
-        self.ledger.left(self.checkout(), 2.0)
+        self.ledger.cancel(self.checkout(), 2.0)
 
     def idle_death(self) -> None:
         self.ledger.died(next(iter(self.lanes[1].available)), 2.0)
@@ -139,7 +139,7 @@ def test_a_fact_costs_the_same_with_few_waiters_and_with_many() -> None:
 
     def serve_one_and_let_another_go(pool: Pool) -> None:
         waiter = pool.checkout()
-        pool.ledger.left(waiter, 2.0)
+        pool.ledger.cancel(waiter, 2.0)
         orders = pool.ledger.released(pool.busy, 2.0)
         assert len(orders) == 1
 
@@ -154,6 +154,6 @@ def test_a_fact_costs_the_same_with_few_waiters_and_with_many() -> None:
 def test_the_first_and_the_last_of_every_place_are_found_without_a_search() -> None:
     """A dict steps over each deleted key to find the first one left; no count of instructions shows it."""
     pool = Pool(FEW)
-    lane, bound = pool.lanes[0], pool.ledger.stock.bound
+    lane, bound = pool.lanes[0], pool.ledger.connections.bound
     for place in (lane.available, lane.waiting._newcomers, lane.host.idle, bound.idle, *bound.lines):
         assert isinstance(place, OrderedDict)

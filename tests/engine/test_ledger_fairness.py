@@ -51,13 +51,13 @@ def test_origins_at_their_share_do_not_take_connections_from_each_other() -> Non
     """Scenario 6: no redialing for ever where each has its half."""
     world = make(max_connections=2)
     callers = {"a": serve(world, "a")[0], "b": serve(world, "b")[0]}
-    dialed = world.ledger.stock.opened
+    dialed = world.ledger.connections.opened
     for _ in range(5):
         for name in ("a", "b"):
             following = world.arrive(name)
             world.release(callers[name])
             callers[name] = following
-    assert world.ledger.stock.opened == dialed
+    assert world.ledger.connections.opened == dialed
     assert not reasons(world)
 
 
@@ -122,7 +122,7 @@ def test_the_longest_idle_connection_makes_room_for_another_origin() -> None:
     assert (oldest.state, newest.state) == ("closing", "open")
 
 
-def test_an_idle_connection_in_one_home_makes_room_in_the_other() -> None:
+def test_an_idle_connection_in_one_loop_makes_room_in_the_other() -> None:
     """Scenario 1: the bound holds for the process, and the homes share it."""
     world = make(max_connections=1)
     idle(world, "a", "server")
@@ -142,10 +142,10 @@ def test_room_made_for_one_who_left_meanwhile_is_left_free() -> None:
     assert world.held() == 0
 
 
-def test_the_bound_of_a_host_holds_over_both_homes() -> None:
+def test_the_bound_of_a_host_holds_over_both_loops() -> None:
     """Scenario 6: two at most, wherever the callers are; another host is free to dial."""
     world = make(max_connections_per_host=2)
-    callers = [world.arrive("a", home) for home in ("server", "portal", "server", "portal")]
+    callers = [world.arrive("a", host_loop) for host_loop in ("server", "portal", "server", "portal")]
     world.arrive("b")
     assert [lane.origin for lane in world.dials].count(origin("a")) == 2
     assert [lane.origin for lane in world.dials].count(origin("b")) == 1
@@ -154,7 +154,7 @@ def test_the_bound_of_a_host_holds_over_both_homes() -> None:
     assert callers[2].state == "served"
 
 
-def test_what_comes_free_under_the_bound_of_a_host_serves_the_other_home() -> None:
+def test_what_comes_free_under_the_bound_of_a_host_serves_the_other_loop() -> None:
     """Scenario 6: a caller held back by its host's bound is not forgotten when a connection there idles."""
     world = make(max_connections_per_host=1)
     (first,) = serve(world, "a", "server")
@@ -165,7 +165,7 @@ def test_what_comes_free_under_the_bound_of_a_host_serves_the_other_home() -> No
     assert other.state == "served"
 
 
-def test_a_busy_home_gives_its_turn_to_the_other_under_the_bound_of_a_host() -> None:
+def test_a_busy_loop_gives_its_turn_to_the_other_under_the_bound_of_a_host() -> None:
     """Scenario 6: as between origins."""
     world = make(max_connections_per_host=1)
     (first,) = serve(world, "a", "server")
@@ -191,8 +191,8 @@ def test_no_more_idle_connections_are_closed_than_the_other_host_may_dial() -> N
 def test_prewarming_takes_nothing_from_others() -> None:
     """Scenario 13: neither at the pool's bound nor at the host's."""
     world = make(max_connections=4, max_connections_per_host=2, min_connections=2)
-    for home in ("server", "portal"):
-        world.do("prewarm", world.ledger.lane(origin("a"), home))
+    for host_loop in ("server", "portal"):
+        world.do("prewarm", world.ledger.lane(origin("a"), host_loop))
     idle(world, "b", times=2)
     while world.dials:
         world.connect()

@@ -78,7 +78,7 @@ def test_lifetimes_of_connections_opened_together_differ() -> None:
     """Scenario 32: by up to a tenth, and none is longer than the limit."""
     world = CheckedWorld(Limits(max_lifetime=100.0))
     shares = iter([0.0, 0.5, 1.0])
-    world.ledger.stock._jitter = lambda: next(shares)
+    world.ledger.connections._jitter = lambda: next(shares)
     ages = [c.entry.retire_at - world.now for c in [caller.connection for caller in serve(world, times=3)]]
     assert ages == pytest.approx([100.0, 95.0, 90.0])
 
@@ -125,18 +125,6 @@ def test_after_a_burst_the_minimum_stays() -> None:
     world.tick(4.0)
     world.close_out()
     assert len(world.dials) == 1
-
-
-def test_what_was_kept_for_the_minimum_goes_when_that_is_lowered() -> None:
-    """Scenario 51: its time was up long before."""
-    world = make(min_connections=1, keepalive_expiry=30.0)
-    world.do("prewarm", world.ledger.lane(origin("a"), "portal"))
-    world.connect()
-    world.tick(30.0)
-    assert len(world.idle()) == 1
-    world.do("resize", Limits(min_connections=0, keepalive_expiry=30.0, max_lifetime=None))
-    world.tick(0.0)
-    assert reasons(world) == ["expired"]
 
 
 def test_where_nothing_may_idle_nothing_is_prewarmed() -> None:

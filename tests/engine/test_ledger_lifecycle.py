@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
 
 import pytest
 
-from llm_pool.engine.errors import ConnectFailed
 from llm_pool.engine.ledger.state import Queue, Waiter
+from llm_pool.exceptions import ConnectFailed
 from tests.engine.ledger_checks import all_is_gone
 from tests.engine.ledger_steps import idle, make, reasons, serve, states
 from tests.engine.ledger_world import origin
@@ -122,7 +121,7 @@ def test_a_backoff_that_nobody_comes_for_is_forgotten() -> None:
     world.arrive()
     world.fail_dial()
     world.tick(29.0)
-    assert world.ledger.growth.lanes()
+    assert world.ledger.dial_policy.lanes()
     world.tick(world.ledger.next_alarm - world.now)
     all_is_gone(world)
     assert world.ledger.next_alarm is None
@@ -194,57 +193,13 @@ def test_drain_prewarms_again() -> None:
     assert len(world.dials) == 2
 
 
-def test_lower_limits_cut_no_call() -> None:
-    """Scenario 54: what is over them goes as it comes back."""
-    world = make(max_connections=3)
-    callers = serve(world, times=3)
-    world.do("resize", replace(world.ledger.limits, max_connections=1))
-    assert not reasons(world)
-    for caller in callers:
-        world.release(caller)
-    assert reasons(world) == ["excess", "excess"]
-    assert len(world.idle()) == 1
-
-
-def test_a_slot_that_was_promised_is_not_used_against_a_lower_limit() -> None:
-    """Scenario 54: the limit fell while the connection that made room was closing."""
-    world = make(max_connections=2)
-    serve(world, "a")
-    idle(world, "b")
-    world.arrive("c")
-    world.do("resize", replace(world.ledger.limits, max_connections=1))
-    world.close_out()
-    assert not world.dials
-
-
-@pytest.mark.parametrize("bound", ["max_connections", "max_connections_per_host"])
-def test_higher_limits_serve_those_who_wait_at_once(bound: str) -> None:
-    """Scenario 54: the pool's and the host's."""
-    world = make(**{bound: 1})
-    callers = [world.arrive() for _ in range(3)]
-    world.do("resize", replace(world.ledger.limits, **{bound: 3}))
-    while world.dials:
-        world.connect()
-    assert states(callers) == ["served"] * 3
-
-
-def test_a_shorter_expiry_holds_for_those_that_idle_already() -> None:
-    """Scenario 54: and so does a shorter lifetime."""
-    world = make(keepalive_expiry=None)
-    for shorter in ({"keepalive_expiry": 5.0}, {"keepalive_expiry": None, "max_lifetime": 5.0}):
-        idle(world, times=2)
-        world.do("resize", replace(world.ledger.limits, **shorter))
-        world.tick(5.0)
-        assert not world.idle()
-
-
-def test_a_lost_home_frees_all_that_lived_there() -> None:
+def test_a_lost_loop_frees_all_that_lived_there() -> None:
     """Scenario 53: its loop has ended; the callers of the other home get the slots."""
     world = make(max_connections=2)
     serve(world, "a", "server")
     gone = [world.arrive(name, "server") for name in ("a", "a", "b")]
     other = [world.arrive("a", "portal") for _ in range(2)]
-    world.lose_home("server")
+    world.lose_loop("server")
     assert [type(caller.error) for caller in gone] == [RuntimeError] * 3
     while world.dials:
         world.connect()
@@ -283,7 +238,7 @@ def test_an_origin_that_could_not_be_reached_is_forgotten_after_its_pause() -> N
     world = make()
     world.arrive()
     world.fail_dial()
-    assert len(world.ledger.growth.lanes()) == 1
+    assert len(world.ledger.dial_policy.lanes()) == 1
     world.tick(60.0)
     all_is_gone(world)
 
@@ -303,20 +258,20 @@ def test_the_queue_forgets_those_who_returned_and_left() -> None:
 
 
 @pytest.mark.parametrize("cut", [True, False])
-def test_what_ends_with_its_home_was_not_lost_by_the_server(cut: bool) -> None:
+def test_what_ends_with_its_loop_was_not_lost_by_the_server(cut: bool) -> None:
     world = make()
     idle(world, "a", "server loop")
     serve(world, "b", "server loop")
     (other,) = idle(world, "a", "portal")
-    world.ledger.home_ends("server loop")
+    world.ledger.loop_ends("server loop")
     for connection in world.connections[:2] if cut else ():
         world.kill(connection)
-    world.lose_home("server loop")
+    world.lose_loop("server loop")
     world.kill(other)
-    assert world.ledger.stock.closed_by_reason == {"shutdown": 2, "lost": 1}
+    assert world.ledger.connections.closed_by_reason == {"shutdown": 2, "lost": 1}
 
 
-def test_a_connection_whose_home_is_lost_is_not_closed_to_make_room() -> None:
+def test_a_connection_whose_loop_is_lost_is_not_closed_to_make_room() -> None:
     """Scenarios 25 and 46: it was left to those who waited for it, and went with them."""
     world = make(max_connections=2)
     world.arrive("a", "lost")
@@ -324,6 +279,6 @@ def test_a_connection_whose_home_is_lost_is_not_closed_to_make_room() -> None:
     world.arrive("b", "portal")
     world.connect()
     world.arrive("b", "portal")
-    world.lose_home("lost")
+    world.lose_loop("lost")
     assert not reasons(world)
     assert len(world.dials) == 1

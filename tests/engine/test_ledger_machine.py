@@ -35,7 +35,7 @@ STEPS_TO_REST = 2000
 
 which = st.integers(0, 11)  # one of those there are; few values, so that shrinking is quick
 names = st.sampled_from("abc")
-homes = st.sampled_from([0, 1])
+host_loops = st.sampled_from([0, 1])
 limits = st.builds(
     Limits,
     max_connections=st.integers(1, 4),
@@ -60,7 +60,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(limits=limits, expected=st.sampled_from([1, 1, 2]))
     def begin(self, limits: Limits, expected: int) -> None:
         self.world = World(limits, expects=lambda _: expected)
-        self.homes = [0, 1]
+        self.host_loops = [0, 1]
         self.sound = True
 
     def served(self) -> list[Caller]:
@@ -68,10 +68,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Callers
 
-    @rule(name=names, home=homes)
-    def arrive(self, name: str, home: int) -> None:
+    @rule(name=names, host_loop=host_loops)
+    def arrive(self, name: str, host_loop: int) -> None:
         waiting = len(self.world.waiting())
-        caller = self.world.arrive(name, self.homes[home])
+        caller = self.world.arrive(name, self.host_loops[host_loop])
         if caller.error == "full":
             assert waiting >= self.world.ledger.limits.max_waiting
 
@@ -125,10 +125,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def retire(self, number: int) -> None:
         self.world.retire(pick(self.world.connections, number))
 
-    @rule(home=homes)
-    def lose_home(self, home: int) -> None:
-        lost, self.homes[home] = self.homes[home], max(self.homes) + 1
-        self.world.lose_home(lost)
+    @rule(host_loop=host_loops)
+    def lose_loop(self, host_loop: int) -> None:
+        lost, self.host_loops[host_loop] = self.host_loops[host_loop], max(self.host_loops) + 1
+        self.world.lose_loop(lost)
 
     # Time and intent
 
@@ -141,13 +141,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes_unnoticed(self, seconds: float) -> None:
         self.world.wait(seconds)
 
-    @rule(name=names, home=homes)
-    def prewarm(self, name: str, home: int) -> None:
-        self.world.do("prewarm", self.world.ledger.lane(origin(name), self.homes[home]))
-
-    @rule(limits=limits)
-    def resize(self, limits: Limits) -> None:
-        self.world.do("resize", limits)
+    @rule(name=names, host_loop=host_loops)
+    def prewarm(self, name: str, host_loop: int) -> None:
+        self.world.do("prewarm", self.world.ledger.lane(origin(name), self.host_loops[host_loop]))
 
     @rule()
     def drain(self) -> None:

@@ -127,7 +127,7 @@ def test_a_call_is_counted_once_however_often_it_returns() -> None:
     while caller.state == "served":
         world.kill(caller.connection)
         world.come_back(caller)
-    assert (world.ledger.requests, world.ledger.stock.reused) == (4, 0)
+    assert (world.ledger.requests, world.ledger.connections.reused) == (4, 0)
 
 
 def test_a_connection_that_was_not_used_was_not_reused() -> None:
@@ -135,7 +135,7 @@ def test_a_connection_that_was_not_used_was_not_reused() -> None:
     world = make()
     idle(world)
     world.leave(world.arrive())
-    assert world.ledger.stock.reused == 0
+    assert world.ledger.connections.reused == 0
 
 
 def test_a_waiter_that_left_takes_no_connection_with_it() -> None:

@@ -6,8 +6,8 @@ import threading
 import weakref
 
 from llm_pool.engine.config import Origin
-from llm_pool.engine.errors import ConnectFailed
 from llm_pool.engine.stats.stats import Tally
+from llm_pool.exceptions import ConnectFailed
 
 HERE, THERE = Origin("http", "here.test", 80), Origin("http", "there.test", 80)
 

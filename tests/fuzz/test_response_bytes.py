@@ -17,16 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_pool.engine.config import Origin, Timeouts
-from llm_pool.engine.errors import LLMPoolError
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.homes.home import Home
 from llm_pool.engine.http11.connection import HTTP11Connection
 from llm_pool.engine.http11.persistence import Persistence
+from llm_pool.engine.loops.host_loop import HostLoop
 from llm_pool.engine.request import Marks, Request, WholeResponse
-from llm_pool.exceptions import APIError
-from llm_pool.providers import get_provider
-from llm_pool.providers.base import Head
-from llm_pool.sources import HeaderView
+from llm_pool.exceptions import APIError, LLMPoolError
+from llm_pool.providers import PROVIDERS
+from llm_pool.providers.base import Head, HeaderView
 
 EXAMPLES = int(os.environ.get("LLM_POOL_EXAMPLES", "200"))
 fuzzed = settings(
@@ -154,7 +152,7 @@ class Wire:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.owner = Owner()
-        self.connection = HTTP11Connection(Home(loop), self.owner, Persistence())
+        self.connection = HTTP11Connection(HostLoop(loop), self.owner, Persistence())
         self.connection.entry = object()  # type: ignore[assignment]
         self._loop = loop
         self._ours, self._theirs = socket.socketpair()
@@ -172,7 +170,7 @@ class Wire:
 
     def start(self, method: bytes) -> Exchange:
         request = Request(ORIGIN, method, b"/", [(b"Host", b"llm.test")], timeouts=TIMEOUTS)
-        return self.connection.start(request, Marks(0.0))
+        return self.connection.start(request)
 
     async def send(self, pieces: list[bytes]) -> None:
         """Each as a segment of its own, as far as the client takes them."""
@@ -201,7 +199,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def read_whole(exchange: Exchange) -> WholeResponse:
     await exchange.head()
-    return await exchange.whole()
+    return await exchange.read_all()
 
 
 async def read_in_pieces(exchange: Exchange) -> WholeResponse:
@@ -301,7 +299,7 @@ def test_any_body_is_an_answer_or_an_error_of_ours(body: bytes, sizes: list[int]
 
 def understand(whole: WholeResponse, sizes: Sequence[int] = ()) -> None:
     """Read a response as a provider does: as an answer in one piece, as a stream, as an error."""
-    provider = get_provider("openai")
+    provider = PROVIDERS["openai"]()
     head = Head(whole.status, HeaderView(whole.headers))
     if not 200 <= whole.status < 300:
         assert isinstance(provider.error_from_response(head, whole.body), APIError)

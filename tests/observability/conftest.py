@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_pool.calls import CallRecord, observe, unobserve
+from llm_pool.calling.record import CallRecord, observe, unobserve
 from tests.service.conftest import configure, secret, serve_first, upstream
 
 if TYPE_CHECKING:

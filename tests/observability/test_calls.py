@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm_pool.calls import observe, unobserve
-from llm_pool.engine.stats.news import listeners
+from llm_pool.calling.record import observe, unobserve
+from llm_pool.engine.stats.listeners import stats_listeners
 from llm_pool.exceptions import (
     AuthenticationFailed,
     ConnectFailed,
@@ -20,16 +20,16 @@ from llm_pool.exceptions import (
     ReadFailed,
     StreamInterrupted,
 )
+from testbed.behaviours import close, json_reply, per_connection, raw, reply, steps
 from tests.scenarios.callers import until
-from tests.servers.behaviours import close, json_reply, per_connection, raw, reply, steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from llm_pool.calls import CallRecord
+    from llm_pool.calling.pool import LLMPool
+    from llm_pool.calling.record import CallRecord
     from llm_pool.engine.stats.stats import PoolStats
-    from llm_pool.service import LLMPool
-    from tests.servers import Script, ScriptedServer
+    from testbed import Script, ScriptedServer
 
 ONE = {"max_connections": 1, "max_keepalive_connections": 1}
 
@@ -309,13 +309,13 @@ async def test_a_listener_to_news_that_fails_harms_nobody(
 
     pool = configure(upstream)
     with caplog.at_level(logging.ERROR, "llm_pool"):
-        listeners.extend((broken, sound))
+        stats_listeners.extend((broken, sound))
         try:
             for number in (1, 2, 3):
                 await pool.acomplete("hello")
                 await until(lambda: told and told[-1] == number)  # noqa: B023
         finally:
-            listeners.remove(broken)
-            listeners.remove(sound)
+            stats_listeners.remove(broken)
+            stats_listeners.remove(sound)
         await until(lambda: "RuntimeError: broken" in caplog.text)
     assert caplog.text.count("it stays registered") == 1

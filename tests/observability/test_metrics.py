@@ -21,24 +21,24 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm_pool import metrics
-from llm_pool.calls import CallRecord, observe, unobserve
-from llm_pool.completions import Timing, Usage
-from llm_pool.engine.homes import portal
+from llm_pool.calling.record import CallRecord, observe, unobserve
+from llm_pool.engine.loops import portal
 from llm_pool.engine.stats.histogram import BOUNDS
-from llm_pool.engine.stats.news import NEWS_SECONDS, listeners
+from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.exceptions import AuthenticationFailed, ConnectFailed, PoolTimeout
+from llm_pool.providers.results import Timing, Usage
+from testbed.behaviours import json_reply
+from testbed.process import free_port
 from tests.deployments.conftest import deploy
 from tests.scenarios.callers import until
-from tests.servers.behaviours import json_reply
-from tests.servers.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from llm_pool.calling.pool import LLMPool
     from llm_pool.engine.stats.stats import PoolStats
-    from llm_pool.service import LLMPool
+    from testbed import Script, ScriptedServer
     from tests.deployments.launcher import Deployment
-    from tests.servers import Script, ScriptedServer
 
 __all__ = ["deploy"]
 
@@ -92,16 +92,16 @@ def installed() -> Iterator[Installed]:
     fresh = Installed()
     let_the_news_out()
     observe(fresh.metrics.call_ended)
-    listeners.append(fresh.changed)
+    stats_listeners.append(fresh.changed)
     yield fresh
-    listeners.remove(fresh.changed)
+    stats_listeners.remove(fresh.changed)
     unobserve(fresh.metrics.call_ended)
 
 
 def let_the_news_out() -> None:
     """Waits until the pools of earlier tests have told their last news, before anybody here listens."""
-    told, home = threading.Event(), portal.portal()
-    home.post(lambda: home.loop.call_later(2 * NEWS_SECONDS, told.set))
+    told, host_loop = threading.Event(), portal.portal()
+    host_loop.post(lambda: host_loop.loop.call_later(2 * STATS_INTERVAL, told.set))
     assert told.wait(PATIENCE)
 
 
@@ -173,7 +173,7 @@ async def test_a_pool_that_is_closed_has_no_connections(
 async def test_a_leak_is_counted_though_nothing_else_happens(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    pool = configure(upstream, LEAK_THRESHOLD=4 * NEWS_SECONDS)  # all other news has been told by then
+    pool = configure(upstream, LEAK_THRESHOLD=4 * STATS_INTERVAL)  # all other news has been told by then
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     async with pool.astream("hello") as stream:
@@ -247,7 +247,7 @@ async def test_calls_that_end_fast_are_not_kept_until_the_next_news(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(metrics, "NEWS_SECONDS", 3600.0)
+    monkeypatch.setattr(metrics, "STATS_INTERVAL", 3600.0)
     pool = configure(upstream)
     counts = "shop_gen_ai_client_operation_duration_seconds_count"
     for _ in range(metrics.BATCH - 1):

@@ -14,7 +14,7 @@ from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 from llm_pool import pool
-from llm_pool.calls import current_request
+from llm_pool.calling.record import current_request
 from llm_pool.exceptions import PoolFull, PoolTimeout
 from llm_pool.http import event_stream
 from llm_pool.middleware import PoolMiddleware
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from llm_pool.calls import RequestCalls
-    from llm_pool.service import LLMPool
-    from tests.servers import ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from llm_pool.calling.record import RequestCalls
+    from testbed import ScriptedServer
 
 seen: list[RequestCalls] = []
 

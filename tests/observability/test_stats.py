@@ -15,8 +15,8 @@ from tests.scenarios.callers import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import ScriptedServer
 
 ONE = {"max_connections": 1, "max_keepalive_connections": 1, "max_waiting": 1}
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from llm_pool.engine.pool import Pool
-    from tests.servers import Script, ScriptedServer, ServerConnection
-    from tests.servers.tls import Certificates
+    from testbed import Script, ScriptedServer, ServerConnection
+    from testbed.tls import Certificates
 
 __all__ = ["AT_ONCE", "bodies", "gated", "in_thread", "occupy", "queue_up", "read_out", "trusting", "until"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fixtures.homes import each_home, server_loop
+from tests.fixtures.loops import each_loop, server_loop
 from tests.fixtures.service import pool_to
 
-__all__ = ["each_home", "pool_to", "server_loop"]
+__all__ = ["each_loop", "pool_to", "server_loop"]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from testbed.http2 import Stream
 from tests.fixtures.engine import request_to
-from tests.servers.http2 import Stream
 
 if TYPE_CHECKING:
     from llm_pool.engine.pool import Pool
     from llm_pool.engine.request import WholeResponse
-    from tests.servers import ScriptedServer
-    from tests.servers.http2 import Answer, Peer
+    from testbed import ScriptedServer
+    from testbed.http2 import Answer, Peer
 
 __all__ = ["calls", "gated", "noise", "peer", "peers", "start_call"]
 

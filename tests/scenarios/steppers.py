@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-    from llm_pool.engine.homes.home import Home
+    from llm_pool.engine.loops.host_loop import HostLoop
 
 __all__ = ["MOMENTS", "after_turns", "cancelled_at", "interrupted_at"]
 
@@ -53,16 +53,16 @@ def _step(
             resume = lambda: coroutine.send(None)  # noqa: E731
 
 
-def after_turns(home: Home, turns: int, function: Callable[[], object]) -> None:
-    """Calls ``function`` on ``home`` when its loop has turned ``turns`` times."""
+def after_turns(host_loop: HostLoop, turns: int, function: Callable[[], object]) -> None:
+    """Calls ``function`` on ``host_loop`` when its loop has turned ``turns`` times."""
 
     def turn(left: int) -> None:
         if left:
-            home.loop.call_soon(turn, left - 1)
+            host_loop.loop.call_soon(turn, left - 1)
         else:
             function()
 
-    home.post(turn, turns)
+    host_loop.post(turn, turns)
 
 
 def interrupted_at(step: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:

@@ -7,16 +7,16 @@ import time
 
 import pytest
 
-from llm_pool.engine.errors import ConnectFailed, PoolFull, PoolTimeout, TotalTimeout
+from llm_pool.exceptions import ConnectFailed, PoolFull, PoolTimeout, TotalTimeout
+from testbed import ScriptedServer
+from testbed.behaviours import json_reply
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
-from tests.servers import ScriptedServer
-from tests.servers.behaviours import json_reply
 
 # The bound.
 
 
-async def test_connections_of_both_homes_together_never_exceed_max_connections(
+async def test_connections_of_both_loops_together_never_exceed_max_connections(
     server_loop, serve, engine_pool
 ):
     """Scenario 1: what holds for one home holds for the server loop and the portal together."""
@@ -54,7 +54,7 @@ async def test_connections_that_are_being_dialed_count(server_loop, serve, engin
 # The queue.
 
 
-async def test_one_more_than_max_waiting_fails_at_once(each_home, serve, engine_pool):
+async def test_one_more_than_max_waiting_fails_at_once(each_loop, serve, engine_pool):
     """Scenario 2: the queue has room for two; the third is refused while those two go on waiting."""
     server = serve(gated())
     pool = engine_pool(max_connections=1, max_waiting=2, pool=30.0)
@@ -70,7 +70,7 @@ async def test_one_more_than_max_waiting_fails_at_once(each_home, serve, engine_
     assert len(server.requests) == 3
 
 
-async def test_a_refused_caller_leaves_room_for_the_next(each_home, serve, engine_pool):
+async def test_a_refused_caller_leaves_room_for_the_next(each_loop, serve, engine_pool):
     """Scenario 2: refusing is no one-way street: when the queue has shortened, callers are let in again."""
     server = serve(gated())
     pool = engine_pool(max_connections=1, max_waiting=1)
@@ -102,7 +102,7 @@ def test_a_thread_is_refused_in_the_same_way(serve, engine_pool):
     asyncio.run(main())
 
 
-async def test_waiters_are_served_in_the_order_they_came(each_home, serve, engine_pool):
+async def test_waiters_are_served_in_the_order_they_came(each_loop, serve, engine_pool):
     """Scenario 3: first come, first served, however long the queue."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -134,7 +134,7 @@ async def test_threads_and_tasks_share_one_queue(serve, engine_pool):
     assert bodies(server)[1:] == order
 
 
-async def test_a_newcomer_cannot_overtake(each_home, serve, engine_pool):
+async def test_a_newcomer_cannot_overtake(each_loop, serve, engine_pool):
     """Scenario 3: one who asks in the moment a connection comes free stands behind those who waited."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -156,7 +156,7 @@ async def test_a_newcomer_cannot_overtake(each_home, serve, engine_pool):
 # The pool timeout.
 
 
-async def test_the_pool_timeout_covers_the_queue(each_home, serve, engine_pool):
+async def test_the_pool_timeout_covers_the_queue(each_loop, serve, engine_pool):
     """Scenario 4: the wait in the queue."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -167,7 +167,7 @@ async def test_the_pool_timeout_covers_the_queue(each_home, serve, engine_pool):
     await asyncio.gather(*in_use)
 
 
-async def test_the_pool_timeout_covers_the_lookup_of_the_name(each_home, serve, engine_pool, fake_dns):
+async def test_the_pool_timeout_covers_the_lookup_of_the_name(each_loop, serve, engine_pool, fake_dns):
     """Scenario 4: the wait for DNS, though the connect timeout is long."""
     server = serve(json_reply())
     fake_dns.names["llm.test"] = server.host
@@ -180,7 +180,7 @@ async def test_the_pool_timeout_covers_the_lookup_of_the_name(each_home, serve, 
     assert (await pool.fetch(request_to(server, host="llm.test"))).status == 200
 
 
-async def test_the_pool_timeout_covers_the_dial(each_home, serve, engine_pool, certificates):
+async def test_the_pool_timeout_covers_the_dial(each_loop, serve, engine_pool, certificates):
     """Scenario 4: the wait for the handshake; the dial goes on and serves the next caller."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
@@ -193,7 +193,7 @@ async def test_the_pool_timeout_covers_the_dial(each_home, serve, engine_pool, c
 
 
 async def test_the_pool_timeout_is_one_for_queue_and_dial_together(
-    each_home, serve, engine_pool, certificates
+    each_loop, serve, engine_pool, certificates
 ):
     """Scenario 4: a wait that begins in the queue and goes on with a dial does not begin anew."""
     busy = serve(gated())
@@ -214,7 +214,7 @@ async def test_the_pool_timeout_is_one_for_queue_and_dial_together(
 
 
 @pytest.mark.parametrize("pool_timeout", [30.0, None])
-async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_home, serve, engine_pool, pool_timeout):
+async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_loop, serve, engine_pool, pool_timeout):
     """The nearer deadline counts, and the message has the seconds of the settings."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -243,7 +243,7 @@ def test_the_pool_timeout_of_a_thread(serve, engine_pool):
     asyncio.run(main())
 
 
-async def test_a_waiter_that_timed_out_takes_no_connection_with_it(each_home, serve, engine_pool):
+async def test_a_waiter_that_timed_out_takes_no_connection_with_it(each_loop, serve, engine_pool):
     """Scenario 5: twenty have given up; the connection goes to the one who still waits, and is then idle."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -263,7 +263,7 @@ async def test_a_waiter_that_timed_out_takes_no_connection_with_it(each_home, se
     assert server.connections_accepted == 1
 
 
-async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_home, serve, engine_pool):
+async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_loop, serve, engine_pool):
     """Scenario 5: pool timeouts about as long as the calls before them, so that the two often meet."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
@@ -277,7 +277,7 @@ async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_home, s
 # Many origins.
 
 
-async def test_a_busy_origin_does_not_starve_another(each_home, serve, engine_pool):
+async def test_a_busy_origin_does_not_starve_another(each_loop, serve, engine_pool):
     """Scenario 6: a caller to a second origin is served in its turn, not when the first origin is quiet."""
     busy, other = serve(gated()), serve(gated())
     pool = engine_pool(max_connections=2)
@@ -295,7 +295,7 @@ async def test_a_busy_origin_does_not_starve_another(each_home, serve, engine_po
     assert busy.peak_open == 2
 
 
-async def test_the_other_home_is_not_starved_either(server_loop, serve, engine_pool):
+async def test_the_other_loop_is_not_starved_either(server_loop, serve, engine_pool):
     """Scenario 6: a thread gets its turn while the server loop is busy with the same origin."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -309,7 +309,7 @@ async def test_the_other_home_is_not_starved_either(server_loop, serve, engine_p
     assert server.peak_open == 1
 
 
-async def test_max_connections_per_host_holds_over_both_homes(server_loop, serve, engine_pool):
+async def test_max_connections_per_host_holds_over_both_loops(server_loop, serve, engine_pool):
     """Scenario 6: two to one host, in whichever home, and room left for another host."""
     busy, other = serve(gated()), serve(json_reply())
     pool = engine_pool(max_connections=4, max_connections_per_host=2)
@@ -325,7 +325,7 @@ async def test_max_connections_per_host_holds_over_both_homes(server_loop, serve
     assert busy.peak_open == 2
 
 
-async def test_an_idle_connection_makes_way_for_another_origin(each_home, serve, engine_pool):
+async def test_an_idle_connection_makes_way_for_another_origin(each_loop, serve, engine_pool):
     """Scenario 7: at the bound, the idle connection of A is closed before B is dialed."""
     first, second = serve(json_reply()), serve(json_reply())
     pool = engine_pool(max_connections=1)
@@ -337,7 +337,7 @@ async def test_an_idle_connection_makes_way_for_another_origin(each_home, serve,
     assert pool.stats().closed == {"evicted": 5}
 
 
-async def test_an_idle_connection_makes_way_for_the_other_home(server_loop, serve, engine_pool):
+async def test_an_idle_connection_makes_way_for_the_other_loop(server_loop, serve, engine_pool):
     """Scenario 7: at the bound, a connection idle on the server loop is closed so that a thread may dial."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
@@ -348,7 +348,7 @@ async def test_an_idle_connection_makes_way_for_the_other_home(server_loop, serv
     assert server.peak_open == 1
 
 
-async def test_an_origin_that_has_no_connection_gets_one_in_its_turn(each_home, serve, engine_pool):
+async def test_an_origin_that_has_no_connection_gets_one_in_its_turn(each_loop, serve, engine_pool):
     """Scenario 7: five origins share two connections, all of them busy all the time."""
     servers = [serve(json_reply()) for _ in range(5)]
     pool = engine_pool(max_connections=2)
@@ -364,7 +364,7 @@ async def test_an_origin_that_has_no_connection_gets_one_in_its_turn(each_home, 
 # What those are told who are not let in.
 
 
-async def test_refusals_say_what_the_pool_looks_like(each_home, serve, engine_pool):
+async def test_refusals_say_what_the_pool_looks_like(each_loop, serve, engine_pool):
     """Scenario 8: in use, idle, dialing, waiting, max, and the last dial failure."""
     server, dead = serve(gated()), serve(json_reply())
     dead.refuse()
@@ -393,18 +393,18 @@ async def test_refusals_tell_of_connections_that_are_closing(server_loop, serve,
     pool = engine_pool(max_connections=1)
     server.gate("go").open()
     await pool.fetch(request_to(server))
-    with pool._clerk._lock:
-        pool._clerk.ledger.drain(time.monotonic())  # and nobody carries out what it orders
+    with pool._coordinator._lock:
+        pool._coordinator.ledger.drain(time.monotonic())  # and nobody carries out what it orders
     stats = pool.stats()
     assert (stats.closing, stats.connections, stats.max_connections) == (1, 0, 1)
     with pytest.raises(PoolTimeout, match="in use 0, idle 0, dialing 0, closing 1, waiting 1, max 1"):
         await pool.fetch(request_to(server, pool=0.05))
-    (entry,) = pool._clerk.ledger.entries()
+    (entry,) = pool._coordinator.ledger.entries()
     entry.connection.close()
     await until(lambda: pool.stats().closing == 0)
 
 
-async def test_refusals_of_a_pool_that_dials_say_so(each_home, serve, engine_pool, certificates):
+async def test_refusals_of_a_pool_that_dials_say_so(each_loop, serve, engine_pool, certificates):
     """Scenario 8: the figures are those of the moment."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())

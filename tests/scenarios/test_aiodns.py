@@ -13,17 +13,17 @@ from unittest.mock import Mock
 import pycares
 import pytest
 
-from llm_pool.checkup.advice import NO_NAME, NO_RESOLVER, _advice
+from llm_pool.diagnostics.advice import NO_NAME, NO_RESOLVER, _advice
 from llm_pool.engine.config import DNS
 from llm_pool.engine.dialer.resolver import Resolver
-from llm_pool.engine.errors import DNSFailed
+from llm_pool.exceptions import DNSFailed
+from testbed import Gate
+from testbed.behaviours import json_reply
+from testbed.board import PATIENCE
+from testbed.nameserver import NO_SUCH_NAME, REFUSED, SERVER_FAILED
 from tests.fixtures.engine import request_to
 from tests.fixtures.forks import child
 from tests.fixtures.scripts import run_script
-from tests.servers import Gate
-from tests.servers.behaviours import json_reply
-from tests.servers.board import PATIENCE
-from tests.servers.nameserver import NO_SUCH_NAME, REFUSED, SERVER_FAILED
 
 
 @pytest.fixture

@@ -17,29 +17,20 @@ from django.urls import path
 
 from llm_pool import pools
 from llm_pool.asgi import get_asgi_application
-from llm_pool.engine.errors import ConnectFailed, LLMPoolError, PoolClosed
-from llm_pool.engine.homes import portal
+from llm_pool.engine.loops import portal
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Request
+from llm_pool.exceptions import ConnectFailed, LLMPoolError, PoolClosed
 from llm_pool.http import event_stream
+from testbed import ScriptedServer
+from testbed.behaviours import echo, json_reply, per_connection, stall, stop_reading
+from testbed.board import PATIENCE
+from testbed.chat import chat_stream
+from testbed.ports import unanswering_port
 from tests.fixtures.engine import request_to
 from tests.fixtures.ticks import soon
-from tests.scenarios.callers import (
-    AT_ONCE,
-    bodies,
-    gated,
-    in_thread,
-    occupy,
-    queue_up,
-    trusting,
-    until,
-)
+from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.scenarios.steppers import MOMENTS, after_turns, cancelled_at, interrupted_at
-from tests.servers import ScriptedServer
-from tests.servers.behaviours import echo, json_reply, per_connection, stall, stop_reading
-from tests.servers.board import PATIENCE
-from tests.servers.chat import chat_stream
-from tests.servers.ports import unanswering_port
 
 PIECE = b"x" * 1024 * 1024
 
@@ -69,15 +60,15 @@ async def fetch(pool: Pool, server: ScriptedServer) -> None:
 async def open_and_read(pool: Pool, server: ScriptedServer) -> None:
     exchange = await pool.open(request_to(server))
     try:
-        while await exchange.home.arun(exchange.read):
+        while await exchange.host_loop.arun(exchange.read):
             pass
     finally:
-        exchange.leave()
+        exchange.close_threadsafe()
 
 
 async def upload(pool: Pool, server: ScriptedServer) -> None:
     exchange = await pool.open(request_to(server, None))
-    arun = exchange.home.arun
+    arun = exchange.host_loop.arun
     try:
         for _ in range(4):
             await arun(exchange.write, PIECE)
@@ -86,7 +77,7 @@ async def upload(pool: Pool, server: ScriptedServer) -> None:
         while await arun(exchange.read):
             pass
     finally:
-        exchange.leave()
+        exchange.close_threadsafe()
 
 
 WAYS = [fetch, open_and_read, upload]
@@ -186,7 +177,7 @@ async def test_cancelled_after_any_number_of_turns_of_the_portals_loop(serve, en
     assert cancelled > 10
 
 
-async def test_cancelled_before_its_first_step(each_home, serve, engine_pool):
+async def test_cancelled_before_its_first_step(each_loop, serve, engine_pool):
     """Scenario 14: a task that never ran has asked for nothing."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
@@ -198,7 +189,7 @@ async def test_cancelled_before_its_first_step(each_home, serve, engine_pool):
 # Waiting.
 
 
-async def test_cancelled_while_queued(each_home, serve, engine_pool):
+async def test_cancelled_while_queued(each_loop, serve, engine_pool):
     """Scenario 14: those who go leave the queue; those before and behind them keep their places."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -273,7 +264,7 @@ def test_a_dial_that_is_cancelled_before_its_first_step_frees_its_slot(serve, en
 # Dialing.
 
 
-async def test_cancelled_in_dns(each_home, serve, engine_pool, fake_dns):
+async def test_cancelled_in_dns(each_loop, serve, engine_pool, fake_dns):
     """Scenario 17: three ask for one name and two leave; the third has its answer from the same query."""
     server = serve(json_reply())
     fake_dns.names["llm.test"] = server.host
@@ -309,7 +300,7 @@ def deaf():
         yield Deaf("127.0.0.1", port)
 
 
-async def test_cancelled_in_tcp_connect(each_home, serve, engine_pool, deaf):
+async def test_cancelled_in_tcp_connect(each_loop, serve, engine_pool, deaf):
     """Scenario 18: the dial ends by its own timeout, and its slot is free."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
@@ -322,7 +313,7 @@ async def test_cancelled_in_tcp_connect(each_home, serve, engine_pool, deaf):
     await assert_whole(pool, server)
 
 
-async def test_cancelled_in_the_handshake(each_home, serve, engine_pool, certificates):
+async def test_cancelled_in_the_handshake(each_loop, serve, engine_pool, certificates):
     """Scenario 19: the connection is made all the same, and serves the next."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
@@ -339,7 +330,7 @@ async def test_cancelled_in_the_handshake(each_home, serve, engine_pool, certifi
 # In use.
 
 
-async def test_cancelled_while_writing(each_home, serve, engine_pool):
+async def test_cancelled_while_writing(each_loop, serve, engine_pool):
     """Scenario 20: the server takes nothing more of the upload, and its sender goes."""
     server = serve(per_connection(stop_reading("read on"), json_reply()))
     pool = engine_pool(max_connections=1, write=30.0)
@@ -347,10 +338,10 @@ async def test_cancelled_while_writing(each_home, serve, engine_pool):
 
     async def send() -> None:
         try:
-            while await exchange.home.arun(exchange.write, PIECE):
+            while await exchange.host_loop.arun(exchange.write, PIECE):
                 pass
         finally:
-            exchange.leave()
+            exchange.close_threadsafe()
 
     task = asyncio.create_task(send())
     await server.await_requests()
@@ -361,7 +352,7 @@ async def test_cancelled_while_writing(each_home, serve, engine_pool):
     await server.await_until(lambda s: s.disconnects)
 
 
-async def test_cancelled_while_a_large_body_is_written(each_home, serve, engine_pool):
+async def test_cancelled_while_a_large_body_is_written(each_loop, serve, engine_pool):
     """Scenario 20: the same where the body was given as a whole."""
     server = serve(per_connection(stop_reading("read on"), json_reply()))
     pool = engine_pool(max_connections=1)
@@ -373,7 +364,7 @@ async def test_cancelled_while_a_large_body_is_written(each_home, serve, engine_
     await server.await_until(lambda s: s.disconnects)
 
 
-async def test_cancelled_before_the_head_has_come(each_home, serve, engine_pool):
+async def test_cancelled_before_the_head_has_come(each_loop, serve, engine_pool):
     """Scenario 21: the server works on an answer that nobody wants: it sees the connection go."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
@@ -385,28 +376,28 @@ async def test_cancelled_before_the_head_has_come(each_home, serve, engine_pool)
     assert len(server.requests) == 2  # nothing was sent again
 
 
-async def test_cancelled_in_the_middle_of_a_body(each_home, serve, engine_pool):
+async def test_cancelled_in_the_middle_of_a_body(each_loop, serve, engine_pool):
     """Scenario 22: part of the body is there, the rest will never come; by a reader, piece by piece."""
     server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
     exchange = await pool.open(request_to(server))
-    assert await exchange.home.arun(exchange.read) == b"half"
-    task = asyncio.create_task(exchange.home.arun(exchange.read))
+    assert await exchange.host_loop.arun(exchange.read) == b"half"
+    task = asyncio.create_task(exchange.host_loop.arun(exchange.read))
     await asyncio.sleep(0)
     await cancel(task)
-    exchange.leave()
+    exchange.close_threadsafe()
     await server.await_until(lambda s: s.disconnects)
     await assert_whole(pool, server)
 
 
 @pytest.mark.parametrize("waits_for", ["connection", "head", "rest of the body"])
 async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
-    each_home, serve, engine_pool, waits_for
+    each_loop, serve, engine_pool, waits_for
 ):
     """Scenarios 14, 21, 22: the server's end of the connection is what tells that the call was given up."""
     server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
-    home = portal.home_of_caller()
+    host_loop = portal.host_loop_of_caller()
     step = ["connection", "head", "rest of the body"].index(waits_for)
 
     async def errand() -> None:
@@ -414,7 +405,7 @@ async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
 
     async with asyncio.timeout(AT_ONCE):
         with pytest.raises((asyncio.CancelledError, PoolClosed)):  # the latter tells of an errand's end
-            await asyncio.create_task(home.arun(errand))
+            await asyncio.create_task(host_loop.arun(errand))
     if waits_for == "connection":
         await assert_served_by(pool, server, connections=1)
     else:
@@ -426,11 +417,11 @@ async def assert_served_by(pool: Pool, server: ScriptedServer, *, connections: i
     """The dial that had begun was not for nothing: the next call is on that connection."""
     exchange = await pool.open(request_to(server))
     assert server.connections_accepted == connections
-    exchange.leave()
+    exchange.close_threadsafe()
     await until(lambda: pool.stats().in_use == 0)
 
 
-async def test_a_read_that_was_cancelled_can_be_made_again(each_home, serve, engine_pool):
+async def test_a_read_that_was_cancelled_can_be_made_again(each_loop, serve, engine_pool):
     """Scenario 22: cancelling one read loses no byte of the response."""
 
     async def script(conn) -> None:
@@ -444,19 +435,19 @@ async def test_a_read_that_was_cancelled_can_be_made_again(each_home, serve, eng
     pool = engine_pool(max_connections=1)
     exchange = await pool.open(request_to(server))
     for _ in range(5):
-        task = asyncio.create_task(exchange.home.arun(exchange.read))
+        task = asyncio.create_task(exchange.host_loop.arun(exchange.read))
         await asyncio.sleep(0)
         await cancel(task)
     server.gate("piece").open()
     body = b""
-    while piece := await exchange.home.arun(exchange.read):
+    while piece := await exchange.host_loop.arun(exchange.read):
         body += piece
     assert body == b"firstother"
     assert server.connections_open == 1
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_cancelled_close_closes_all_the_same(each_home, serve, engine_pool, certificates, moment):
+async def test_a_cancelled_close_closes_all_the_same(each_loop, serve, engine_pool, certificates, moment):
     """Scenario 23: one closes the pool and does not wait for the end of it."""
     server = serve(gated(), tls=certificates.good)
     pool = engine_pool(tls=trusting(certificates), http2=False)
@@ -470,7 +461,7 @@ async def test_a_cancelled_close_closes_all_the_same(each_home, serve, engine_po
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_cancelled_drain_waits_for_nobody(each_home, serve, engine_pool, moment):
+async def test_a_cancelled_drain_waits_for_nobody(each_loop, serve, engine_pool, moment):
     """Scenario 23: who waited for the drain has left; the drain itself goes on."""
     server = serve(gated())
     pool = engine_pool()
@@ -482,13 +473,13 @@ async def test_a_cancelled_drain_waits_for_nobody(each_home, serve, engine_pool,
     with contextlib.suppress(asyncio.CancelledError):
         await task
     await server.await_until(lambda s: s.connections_open == 0)
-    await until(lambda: not pool._clerk._watchers)
+    await until(lambda: not pool._coordinator._conditions)
 
 
 # By whom.
 
 
-async def test_cancelled_by_a_timeout(each_home, serve, engine_pool):
+async def test_cancelled_by_a_timeout(each_loop, serve, engine_pool):
     """Scenario 24: ``asyncio.timeout`` raises its TimeoutError, and no error of ours in its place."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
@@ -505,7 +496,7 @@ async def test_cancelled_by_a_timeout(each_home, serve, engine_pool):
     await assert_whole(pool, server)
 
 
-async def test_cancelled_by_a_task_group(each_home, serve, engine_pool):
+async def test_cancelled_by_a_task_group(each_loop, serve, engine_pool):
     """Scenario 24: one of five tasks fails, the other four are cancelled: in use, and queued."""
     server = serve(per_connection(stall, stall, json_reply()))
     pool = engine_pool(max_connections=2)
@@ -525,14 +516,14 @@ async def test_cancelled_by_a_task_group(each_home, serve, engine_pool):
     await assert_whole(pool, server)
 
 
-@pytest.mark.parametrize("adopted", [True, False], ids=["server loop", "portal"])
-def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, adopted):
+@pytest.mark.parametrize("translate_httpx_errors", [True, False], ids=["server loop", "portal"])
+def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, translate_httpx_errors):
     """Scenario 24: ``asyncio.run`` returns while calls are in use, dialing and queued."""
     server = serve(per_connection(stall, stall, json_reply()))
     pool = engine_pool(max_connections=2)
 
     async def main() -> None:
-        if adopted:
+        if translate_httpx_errors:
             portal.adopt_server_loop()
         for _ in range(5):
             asyncio.create_task(pool.fetch(request_to(server)))  # noqa: RUF006 - to be cut off is its part
@@ -592,10 +583,10 @@ async def test_cancelled_by_a_client_that_disconnects_from_django(serve):
 # In great numbers.
 
 
-@pytest.mark.parametrize("home", ["server loop", "portal"])
-async def test_after_thousands_of_random_cancels_the_books_balance(serve, engine_pool, home):
+@pytest.mark.parametrize("host_loop", ["server loop", "portal"])
+async def test_after_thousands_of_random_cancels_the_books_balance(serve, engine_pool, host_loop):
     """Scenario 25: 10,000 over both homes, at random points; then the next checkout is immediate."""
-    if home == "server loop":
+    if host_loop == "server loop":
         portal.adopt_server_loop()
     dice = random.Random(25)
     server = serve(echo)
@@ -630,10 +621,10 @@ async def test_after_thousands_of_random_cancels_the_books_balance(serve, engine
 def open_read_and_leave(pool: Pool, request: Request) -> None:
     exchange = pool.open_sync(request)
     try:
-        while exchange.home.run(exchange.read):
+        while exchange.host_loop.run(exchange.read):
             pass
     finally:
-        exchange.leave()
+        exchange.close_threadsafe()
 
 
 def fetch_sync(pool: Pool, request: Request) -> None:
@@ -715,7 +706,7 @@ def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, 
 
     def run(step: int) -> tuple[bool, None]:
         got_there, exchange = interrupted_at(step, pool.open_sync, request_to(server, target="/unending"))
-        exchange.leave()
+        exchange.close_threadsafe()
         return got_there, None
 
     go_through_interrupts(run, pool, server)

@@ -13,17 +13,17 @@ import time
 import pytest
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.errors import ConnectFailed, ConnectTimeout, PoolClosed, TLSFailed
-from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.engine.request import WholeResponse
+from llm_pool.exceptions import ConnectFailed, ConnectTimeout, PoolClosed, TLSFailed
+from testbed import Gate
+from testbed.behaviours import close, json_reply, steps
+from testbed.ports import refused_port, unanswering_port
 from tests.fixtures.engine import request_to, sockets_of, until_pool
-from tests.servers import Gate
-from tests.servers.behaviours import close, json_reply, steps
-from tests.servers.ports import refused_port, unanswering_port
 
 
 @pytest.fixture(params=["portal", "server loop"])
-async def home(request):
+async def host_loop(request):
     """Both homes, one after the other."""
     if request.param == "server loop":
         adopt_server_loop()
@@ -37,7 +37,7 @@ TRIES = 3
 """Dials of which the shortest is measured: during one the machine may stand still."""
 
 
-async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, home):
+async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, host_loop):
     """Scenario 48: the IPv4 address is tried after 250 ms, while the first goes on hanging."""
     fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
     wholes, elapsed = [], []
@@ -75,7 +75,7 @@ async def test_the_addresses_that_lost_are_closed(serve, engine_pool, fake_dns):
 # What a socket is set to.
 
 
-async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, home):
+async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, host_loop):
     """Scenario 48: TCP_NODELAY and TCP keep-alive are on, a minute before the first probe."""
     pool = engine_pool()
     await pool.fetch(request_to(serve(json_reply())))
@@ -91,7 +91,7 @@ async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, h
 # Failures, in words.
 
 
-async def test_a_refused_connect_says_so(serve, engine_pool, home):
+async def test_a_refused_connect_says_so(serve, engine_pool, host_loop):
     """Scenario 48: one sentence with the origin and the reason."""
     server = serve(json_reply())
     server.refuse()
@@ -121,7 +121,7 @@ async def test_an_unreachable_network_says_so(serve, engine_pool):
     )
 
 
-async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engine_pool, home):
+async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engine_pool, host_loop):
     """Scenario 48: and leaves no socket."""
     with unanswering_port() as port:
         request = request_to(serve(json_reply()), connect=0.1)
@@ -135,7 +135,7 @@ async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engin
 # Dials that are called off.
 
 
-async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_pool, home):
+async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_pool, host_loop):
     """Scenario 18: the dial is cancelled in TCP connect."""
     with unanswering_port() as port:
         request = request_to(serve(json_reply()))
@@ -149,7 +149,7 @@ async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_poo
         assert sockets_of(pool) == []
 
 
-async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_pool, certificates, home):
+async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_pool, certificates, host_loop):
     """Scenario 19: the dial is cancelled in TLS, and the server sees the end of it."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
@@ -165,7 +165,7 @@ async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_p
     assert (server.handshakes, server.requests) == (0, [])
 
 
-async def test_a_dial_whose_caller_has_left_feeds_the_pool(serve, engine_pool, certificates, home):
+async def test_a_dial_whose_caller_has_left_feeds_the_pool(serve, engine_pool, certificates, host_loop):
     """Scenario 19: the caller is cancelled in TLS; the connection is there for the next."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
@@ -206,7 +206,7 @@ async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certifica
 
 
 async def test_after_prewarming_the_first_calls_dial_nothing(
-    serve, engine_pool, fake_dns, certificates, home
+    serve, engine_pool, fake_dns, certificates, host_loop
 ):
     """Scenario 13: the first requests pay no DNS, no TCP and no TLS."""
     server = serve(json_reply(), tls=certificates.good)
@@ -221,7 +221,7 @@ async def test_after_prewarming_the_first_calls_dial_nothing(
 
 
 async def test_prewarming_reads_the_trust_store_though_it_opens_no_connection(
-    engine_pool, serve, certificates, home, monkeypatch
+    engine_pool, serve, certificates, host_loop, monkeypatch
 ):
     """Scenario 13: the first call has its TLS context already."""
     built = threading.Event()
@@ -241,7 +241,7 @@ async def test_prewarming_reads_the_trust_store_though_it_opens_no_connection(
     assert (await pool.fetch(request_to(server))).status == 200
 
 
-async def test_prewarming_does_not_wait(engine_pool, serve, certificates, home):
+async def test_prewarming_does_not_wait(engine_pool, serve, certificates, host_loop):
     """Scenario 13: a provider that hangs in its handshake does not hold up startup."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
@@ -253,7 +253,7 @@ async def test_prewarming_does_not_wait(engine_pool, serve, certificates, home):
     await until_pool(pool, lambda: pool.stats().idle == 1)
 
 
-async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, home):
+async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, host_loop):
     """Scenario 13: the connections come when the provider does, and no call is needed for it."""
     server = serve(json_reply())
     server.refuse()
@@ -265,7 +265,7 @@ async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, home
     assert server.requests == []
 
 
-async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, home):
+async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, host_loop):
     """Scenario 13: new connections take the places of the drained without a call."""
     server = serve(json_reply())
     pool = engine_pool(min_connections=2)
@@ -277,7 +277,7 @@ async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, home):
     await server.await_until(lambda s: s.connections_open == 2)
 
 
-async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, home):
+async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, host_loop):
     """Scenario 13: ``min_connections`` holds for as long as the pool does."""
     server = serve(steps(json_reply(), close))
     pool = engine_pool(min_connections=1)
@@ -288,7 +288,7 @@ async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, h
     await until_pool(pool, lambda: pool.stats().idle == 1)
 
 
-async def test_a_bad_setting_fails_every_call_and_no_slot_is_lost(serve, engine_pool, home):
+async def test_a_bad_setting_fails_every_call_and_no_slot_is_lost(serve, engine_pool, host_loop):
     """Scenario 49: what a dial cannot even begin with is an error like any other."""
     pool = engine_pool(max_connections=1, tls=TLS(ca_file="/nowhere/ca.pem"))
     request = request_to(serve(json_reply()))

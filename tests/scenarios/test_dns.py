@@ -11,12 +11,12 @@ import pytest
 
 from llm_pool.engine.config import DNS
 from llm_pool.engine.dialer.resolver import MAX_NAMES, Resolver
-from llm_pool.engine.errors import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed
-from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
+from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed
+from testbed import Gate
+from testbed.behaviours import close, json_reply, steps
+from testbed.ports import unanswering_port
 from tests.fixtures.engine import request_to, until_pool
-from tests.servers import Gate
-from tests.servers.behaviours import close, json_reply, steps
-from tests.servers.ports import unanswering_port
 
 one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 
@@ -68,7 +68,7 @@ async def test_a_hundred_lookups_at_once_ask_once(make_resolver, dns):
     assert dns.queries == ["llm.test"]
 
 
-async def test_both_homes_share_one_query(serve, engine_pool, dns, server_loop):
+async def test_both_loops_share_one_query(serve, engine_pool, dns, server_loop):
     """Scenario 47: askers on the server loop and on the portal wait for the same query."""
     server = serve(json_reply())
     dns.names["llm.test"] = "127.0.0.1"
@@ -166,7 +166,7 @@ async def test_a_connect_that_is_never_answered_drops_the_entry(serve, engine_po
     with unanswering_port("127.0.0.2") as port:
         server = serve(json_reply(), port=port)
         # Beforehand: a slow look-up would be what the timeout ends, and its answer would come after it.
-        await pool._clerk._dialer._resolver.resolve("llm.test", port)
+        await pool._coordinator._dialer._resolver.resolve("llm.test", port)
         with pytest.raises(ConnectTimeout, match=r"^no connection to http://llm.test:\d+ within 0.1 s$"):
             await pool.fetch(request_to(server, host="llm.test", connect=0.1))
     dns.names["llm.test"] = "127.0.0.1"

@@ -8,14 +8,13 @@ import threading
 import pytest
 
 from llm_pool.engine.config import Limits
-from llm_pool.engine.errors import PoolClosed
-from llm_pool.engine.homes.portal import home_of_caller
+from llm_pool.engine.loops.portal import host_loop_of_caller
 from llm_pool.engine.scope import CancelScope
-from llm_pool.exceptions import ConnectFailed
+from llm_pool.exceptions import ConnectFailed, PoolClosed
+from testbed.behaviours import hold, raw, steps
+from testbed.chat import chat_stream
 from tests.fixtures.engine import until_pool
 from tests.scenarios.callers import read_out
-from tests.servers.behaviours import hold, raw, steps
-from tests.servers.chat import chat_stream
 
 silent = steps(raw(), hold)  # it takes the request, and thinks
 
@@ -40,7 +39,7 @@ async def _pass(_):
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_home, kind, watched):
+async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_loop, kind, watched):
     """Scenario 35: at once and quietly, though the model is still thinking."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
@@ -58,7 +57,7 @@ async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_hom
     await until_pool(pool.engine, lambda: pool.stats().connections == 0)
 
 
-async def test_another_task_may_close_it(serve, pool_to, each_home):
+async def test_another_task_may_close_it(serve, pool_to, each_loop):
     """Scenario 35: with the closing that a task awaits."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
@@ -71,11 +70,10 @@ async def test_another_task_may_close_it(serve, pool_to, each_home):
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_home, kind, watched):
+async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_loop, kind, watched):
     """Scenarios 5 and 35: it takes no connection with it, and the next in the queue moves up."""
     server = serve(chat_stream(["a"], pace="token"))
-    pool = pool_to(server, read=30.0)
-    pool.engine.resize(Limits(max_connections=1, max_keepalive_connections=1))
+    pool = pool_to(server, read=30.0, limits=Limits(max_connections=1, max_keepalive_connections=1))
     _, first = begun(pool, "task", watched=False)
     await server.await_until(lambda s: s.requests)
     stream, second = begun(pool, kind, watched)
@@ -92,7 +90,7 @@ async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_home, kin
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_closed_before_its_first_step_it_asks_nobody(serve, pool_to, each_home, kind, watched):
+async def test_closed_before_its_first_step_it_asks_nobody(serve, pool_to, each_loop, kind, watched):
     """Scenario 35: no request is sent."""
     server = serve(silent)
     pool = pool_to(server)
@@ -102,7 +100,7 @@ async def test_closed_before_its_first_step_it_asks_nobody(serve, pool_to, each_
     assert server.connections_accepted == 0
 
 
-async def test_the_readers_own_cancellation_stays_a_cancellation(serve, pool_to, each_home):
+async def test_the_readers_own_cancellation_stays_a_cancellation(serve, pool_to, each_loop):
     """Scenarios 21 and 24: also in the tick in which somebody else closes the stream."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
@@ -115,7 +113,7 @@ async def test_the_readers_own_cancellation_stays_a_cancellation(serve, pool_to,
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_home):
+async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_loop):
     """Scenario 24: whoever closes the stream leaves no cancellation behind in the task that read it."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
@@ -134,7 +132,7 @@ async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_home):
         assert await reader == 0
 
 
-async def test_a_failure_is_not_taken_for_the_close(serve, pool_to, each_home):
+async def test_a_failure_is_not_taken_for_the_close(serve, pool_to, each_loop):
     """Scenario 11: what went wrong before anybody closed it is told."""
     server = serve(silent)
     pool = pool_to(server)
@@ -145,30 +143,30 @@ async def test_a_failure_is_not_taken_for_the_close(serve, pool_to, each_home):
     stream.close()
 
 
-async def test_a_scope_that_was_cancelled_lets_nothing_begin(serve, engine_pool, each_home):
+async def test_a_scope_that_was_cancelled_lets_nothing_begin(serve, engine_pool, each_loop):
     """Scenario 35: also where the close comes between two steps of the same thread."""
     scope = CancelScope()
     scope.cancel()
 
     async def enter():
-        with scope.on(home):
+        with scope.on(host_loop):
             pytest.fail("it began")
 
-    home = home_of_caller()
+    host_loop = host_loop_of_caller()
     with pytest.raises(PoolClosed, match="closed before its answer began"):
-        await home.arun(enter)
+        await host_loop.arun(enter)
 
 
-async def test_a_scope_that_was_left_interrupts_nothing(engine_pool, each_home):
+async def test_a_scope_that_was_left_interrupts_nothing(engine_pool, each_loop):
     """Scenario 24: the close comes a moment after the head of the answer."""
     scope = CancelScope()
-    home = home_of_caller()
+    host_loop = host_loop_of_caller()
 
     async def enter_and_go_on():
-        with scope.on(home):
+        with scope.on(host_loop):
             scope.cancel()  # its turn comes when the scope has been left
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return "undisturbed"
 
-    assert await home.arun(enter_and_go_on) == "undisturbed"
+    assert await host_loop.arun(enter_and_go_on) == "undisturbed"

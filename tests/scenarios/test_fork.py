@@ -11,14 +11,14 @@ import threading
 import pytest
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.errors import PoolClosed
-from llm_pool.engine.homes import portal
+from llm_pool.engine.loops import portal
+from llm_pool.exceptions import PoolClosed
+from testbed import Gate
+from testbed.behaviours import JSON, json_reply
+from testbed.ports import unanswering_port
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.fixtures.forks import child, inodes
 from tests.fixtures.ticks import soon
-from tests.servers import Gate
-from tests.servers.behaviours import JSON, json_reply
-from tests.servers.ports import unanswering_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are the point here
 
@@ -94,21 +94,21 @@ def test_a_response_in_progress_stays_the_parents(serve, pool, certificates):
 
     server = serve(halves, tls=certificates.good)
     exchange = pool.open_sync(request_to(server))
-    assert exchange.home.run(exchange.read) == b"half"
+    assert exchange.host_loop.run(exchange.read) == b"half"
     parents = inodes(sockets_of(pool))
 
     def work():
         with pytest.raises(PoolClosed, match="event loop of these connections has ended"):
-            exchange.home.run(exchange.read)
-        exchange.leave()
+            exchange.host_loop.run(exchange.read)
+        exchange.close_threadsafe()
         return begin_anew(pool, request_to(server, target="/whole"), parents)()
 
     with child(work) as forked:
         assert forked.says() == ANEW
         assert not server.connections[0].gone
         server.gate("go").open()
-        assert exchange.home.run(exchange.read) == b"half"
-        assert exchange.home.run(exchange.read) == b""
+        assert exchange.host_loop.run(exchange.read) == b"half"
+        assert exchange.host_loop.run(exchange.read) == b""
     assert pool.fetch_sync(request_to(server, target="/whole")).marks.reused
 
 
@@ -190,23 +190,21 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     request = request_to(server)
     pool.fetch_sync(request)
     parents = inodes(sockets_of(pool))
-    dialer, home = pool._clerk._dialer, portal.portal()
+    dialer, host_loop = pool._coordinator._dialer, portal.portal()
     held, over = threading.Event(), threading.Event()
 
     def hold():
         with (
-            pool._clerk._lock,
+            pool._coordinator._lock,
             dialer._context_lock,
             dialer._resolver._lock,
-            portal._process.lock,
-            home._lock,
         ):
             held.set()
             over.wait()
 
     def work():
         with pytest.raises(PoolClosed):
-            home.post(print)
+            host_loop.post(print)
         return begin_anew(pool, request, parents)()
 
     thread = threading.Thread(target=hold)
@@ -312,7 +310,7 @@ async def _child(work, fork_on):
         context.__exit__(None, None, None)
 
 
-async def test_both_homes_are_forgotten_in_the_child(server, pool):
+async def test_both_loops_are_forgotten_in_the_child(server, pool):
     """Scenario 52: one connection on the server loop and one on the portal."""
     portal.adopt_server_loop()
     try:

@@ -8,13 +8,14 @@ import threading
 
 import pytest
 
-from llm_pool.calls import observe, unobserve
-from llm_pool.engine.homes import portal
+from llm_pool.calling.record import observe, unobserve
+from llm_pool.engine.loops import portal
 from llm_pool.http import event_stream
 from llm_pool.status.recorder import recorder
+from testbed.behaviours import per_connection
+from testbed.chat import chat_completion, chat_stream
 from tests.fixtures.engine import until_pool
-from tests.servers.behaviours import per_connection
-from tests.servers.chat import chat_completion, chat_stream
+from tests.fixtures.ticks import soon
 
 AT_ONCE = 5.0
 
@@ -54,7 +55,7 @@ def in_thread(function):
 async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool_to, monkeypatch, kind):
     """Scenario 35: an exception, its traceback and a frame make a cycle, and any allocation its end."""
     pool = pool_to(server)
-    ledger = pool.engine._clerk.ledger
+    ledger = pool.engine._coordinator.ledger
     arrive = ledger.arrive
     cycle = [await asyncio.to_thread(held_open, pool, kind)]
     cycle.append(cycle)
@@ -73,8 +74,8 @@ async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool
 
 @pytest.mark.parametrize(
     "lock_of",
-    [lambda pool: pool.engine._clerk._lock, lambda _: portal._process.lock, lambda _: recorder._lock],
-    ids=["the pool's", "the portal's", "the recorder's"],
+    [lambda pool: pool.engine._coordinator._lock, lambda _: recorder._lock],
+    ids=["the pool's", "the recorder's"],
 )
 def test_a_stream_is_closed_though_its_thread_holds_a_lock(server, pool_to, lock_of):
     """Scenario 35: whichever of ours it is."""
@@ -110,4 +111,4 @@ def test_a_call_that_ends_while_the_portal_is_made_makes_no_second_one(monkeypat
 
     monkeypatch.setattr(asyncio, "new_event_loop", collect_and_make)
     assert portal.portal() is nested[0] is portal.portal()
-    assert [thread.name for thread in threading.enumerate()].count(portal.THREAD_NAME) == 1
+    assert soon(lambda: [thread.name for thread in threading.enumerate()].count(portal.THREAD_NAME) == 1)

@@ -12,13 +12,13 @@ from django.test import override_settings
 
 from llm_pool import pools
 from llm_pool.engine.config import Origin
-from llm_pool.engine.errors import ConnectFailed
 from llm_pool.engine.ledger.backoff import FIRST
+from llm_pool.exceptions import ConnectFailed
+from testbed import ScriptedServer
+from testbed.behaviours import close, hold, json_reply, per_connection, steps
+from testbed.behaviours import until as until_open
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import gated, in_thread, occupy, queue_up, trusting, until
-from tests.servers import ScriptedServer
-from tests.servers.behaviours import close, hold, json_reply, per_connection, steps
-from tests.servers.behaviours import until as until_open
 
 SLOW_DIAL = 0.15
 
@@ -27,7 +27,7 @@ SLOW_DIAL = 0.15
 
 
 async def test_fifty_at_once_open_what_the_work_needs_and_no_more(
-    each_home, serve, engine_pool, certificates
+    each_loop, serve, engine_pool, certificates
 ):
     """Scenario 9: the first fifty wait for their dials; the next five hundred find connections enough."""
     server: ScriptedServer
@@ -50,7 +50,7 @@ async def test_fifty_at_once_open_what_the_work_needs_and_no_more(
 
 
 async def test_callers_who_come_while_dials_are_slow_add_no_dials_of_their_own_once_served(
-    each_home, serve, engine_pool, certificates
+    each_loop, serve, engine_pool, certificates
 ):
     """Scenario 9: fifty come one by one, each done before the next: one connection is all they need."""
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: asyncio.sleep(SLOW_DIAL))
@@ -61,7 +61,7 @@ async def test_callers_who_come_while_dials_are_slow_add_no_dials_of_their_own_o
 
 
 async def test_a_freed_connection_beats_a_dial_and_the_late_dial_feeds_the_pool(
-    each_home, serve, engine_pool, certificates
+    each_loop, serve, engine_pool, certificates
 ):
     """Scenario 9: the waiter is served by the first to come free; what was dialed for it is idle then."""
     server: ScriptedServer
@@ -86,7 +86,7 @@ async def test_a_freed_connection_beats_a_dial_and_the_late_dial_feeds_the_pool(
     assert server.connections_accepted == 2
 
 
-async def test_a_slow_dial_delays_no_other_dial_and_no_release(each_home, serve, engine_pool, certificates):
+async def test_a_slow_dial_delays_no_other_dial_and_no_release(each_loop, serve, engine_pool, certificates):
     """Scenario 10: one handshake stands still; calls to the same origin and to another go on."""
     handshakes = itertools.count()
 
@@ -109,7 +109,7 @@ async def test_a_slow_dial_delays_no_other_dial_and_no_release(each_home, serve,
     server.gate("tls").open()
 
 
-async def test_a_lookup_that_hangs_delays_no_other_origin(each_home, serve, engine_pool, fake_dns):
+async def test_a_lookup_that_hangs_delays_no_other_origin(each_loop, serve, engine_pool, fake_dns):
     """Scenario 10: nor does DNS."""
     server = serve(json_reply())
     fake_dns.names["llm.test"] = server.host
@@ -127,7 +127,7 @@ async def test_a_lookup_that_hangs_delays_no_other_origin(each_home, serve, engi
 # Dials that fail.
 
 
-async def test_when_all_dials_fail_every_waiter_gets_the_cause(each_home, serve, engine_pool):
+async def test_when_all_dials_fail_every_waiter_gets_the_cause(each_loop, serve, engine_pool):
     """Scenario 11: ten wait, ten are told; and when the server is back, so is the pool."""
     server = serve(json_reply())
     server.refuse()
@@ -145,7 +145,7 @@ async def test_when_all_dials_fail_every_waiter_gets_the_cause(each_home, serve,
     assert (await pool.fetch(request_to(server))).status == 200
 
 
-async def test_a_server_that_is_down_gets_no_storm_of_dials(each_home, serve, engine_pool, certificates):
+async def test_a_server_that_is_down_gets_no_storm_of_dials(each_loop, serve, engine_pool, certificates):
     """Scenario 11: ten callers try again and again; what the server sees are a few probes."""
     down = True
 
@@ -171,7 +171,7 @@ async def test_a_server_that_is_down_gets_no_storm_of_dials(each_home, serve, en
     assert [result.status for result in results] == [200] * 10
 
 
-async def test_dials_that_fail_do_not_disturb_who_has_a_connection(each_home, serve, engine_pool):
+async def test_dials_that_fail_do_not_disturb_who_has_a_connection(each_loop, serve, engine_pool):
     """Scenario 11: while one connection lives its origin's waiters wait for it, not for the dead listener."""
     server = serve(gated())
     pool = engine_pool(max_connections=5)
@@ -188,7 +188,7 @@ async def test_dials_that_fail_do_not_disturb_who_has_a_connection(each_home, se
 # Shrinking.
 
 
-async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_home, serve, engine_pool):
+async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_loop, serve, engine_pool):
     """Scenario 12: six were busy; three are kept; when nobody has called for a while, one."""
     server = serve(gated())
     pool = engine_pool(max_keepalive_connections=3, keepalive_expiry=0.4, min_connections=1)
@@ -206,7 +206,7 @@ async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_
     assert server.connections_accepted == accepted
 
 
-async def test_without_a_minimum_everything_expires(each_home, serve, engine_pool):
+async def test_without_a_minimum_everything_expires(each_loop, serve, engine_pool):
     """Scenario 12: the default keeps nothing for ever, in either home."""
     server = serve(json_reply())
     pool = engine_pool(keepalive_expiry=0.1)
@@ -215,24 +215,11 @@ async def test_without_a_minimum_everything_expires(each_home, serve, engine_poo
     await until(lambda: pool.stats().connections == 0)
 
 
-async def test_smaller_limits_hold_from_now_on(each_home, serve, engine_pool):
-    """Scenario 12: ``resize`` while all are busy: what is over the bound goes as it comes back."""
-    server = serve(gated())
-    pool = engine_pool(max_connections=4)
-    calls = await occupy(pool, *[server] * 4)
-    pool.resize(type(pool.config.limits)(max_connections=2))
-    calls += await queue_up(pool, *(pool.fetch(request_to(server)) for _ in range(6)))
-    server.gate("go").open()
-    await asyncio.gather(*calls)
-    await server.await_until(lambda s: s.connections_open == 2)
-    assert server.connections_accepted == 4
-
-
 # Prewarming.
 
 
 async def test_a_prewarmed_pool_pays_for_nothing_at_the_first_request(
-    each_home, serve, engine_pool, certificates, fake_dns
+    each_loop, serve, engine_pool, certificates, fake_dns
 ):
     """Scenario 13: name, TCP and TLS are done; the first two requests find two connections."""
     server = serve(gated(), tls=certificates.good)
@@ -251,7 +238,7 @@ async def test_a_prewarmed_pool_pays_for_nothing_at_the_first_request(
     assert len(fake_dns.queries) == before
 
 
-async def test_a_prewarmed_connection_that_dies_is_replaced(each_home, serve, engine_pool):
+async def test_a_prewarmed_connection_that_dies_is_replaced(each_loop, serve, engine_pool):
     """Scenario 13: the minimum is kept up, not only reached once."""
     server = serve(per_connection(steps(until_open("end"), close), hold))
     pool = engine_pool(min_connections=1)
@@ -263,7 +250,7 @@ async def test_a_prewarmed_connection_that_dies_is_replaced(each_home, serve, en
     await until(lambda: pool.stats().idle == 1)
 
 
-async def test_prewarming_a_dead_server_goes_on_in_the_background(each_home, serve, engine_pool):
+async def test_prewarming_a_dead_server_goes_on_in_the_background(each_loop, serve, engine_pool):
     """Scenario 13: it raises nothing; the connections are there soon after the server is."""
     server = serve(json_reply())
     server.refuse()

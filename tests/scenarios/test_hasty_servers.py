@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.errors import PoolClosed, ReadFailed
 from llm_pool.engine.http11.persistence import FIRST_PROOFS, PROOFS_AFTER_A_LAPSE, Persistence
+from llm_pool.exceptions import PoolClosed, ReadFailed
+from testbed.behaviours import chunked, close, mark, per_connection, raw, reply, reset, steps, until
+from testbed.board import PATIENCE
 from tests.fixtures.engine import request_to, until_pool
-from tests.servers.behaviours import chunked, close, mark, per_connection, raw, reply, reset, steps, until
-from tests.servers.board import PATIENCE
 
 WHOLE, IN_CHUNKS = reply(body=b"hello"), chunked(b"hello")
 
@@ -37,13 +37,13 @@ def trust(pool, server):
 
 
 def persistence_at(pool, server):
-    return pool._clerk._dialer._persistence_of(request_to(server).origin)
+    return pool._coordinator._dialer._persistence_of(request_to(server).origin)
 
 
 @pytest.mark.parametrize("end", [close, reset])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_nobody_in_the_queue_is_lost_to_a_close_after_a_chunked_answer(
-    serve, engine_pool, certificates, each_home, for_ever, end, secure
+    serve, engine_pool, certificates, each_loop, for_ever, end, secure
 ):
     """Scenario 30: from the first call on; each is sent once, on a connection of its own."""
     server = serve(steps(IN_CHUNKS, until("end"), end), tls=certificates.good if secure else None)
@@ -60,7 +60,7 @@ async def test_nobody_in_the_queue_is_lost_to_a_close_after_a_chunked_answer(
 @pytest.mark.parametrize("answer", [WHOLE, IN_CHUNKS])
 @pytest.mark.parametrize("end", [close, reset])
 async def test_a_close_teaches_the_pool_to_wait_for_the_next(
-    serve, engine_pool, each_home, for_ever, answer, end
+    serve, engine_pool, each_loop, for_ever, answer, end
 ):
     """Scenario 30: though the server had been trusted."""
     server, pool = serve(steps(answer, until("end"), end)), engine_pool(max_connections=1)
@@ -73,7 +73,7 @@ async def test_a_close_teaches_the_pool_to_wait_for_the_next(
 
 
 @pytest.mark.parametrize("answer", [WHOLE, IN_CHUNKS])
-async def test_a_call_that_is_lost_to_a_close_is_the_last(serve, engine_pool, each_home, for_ever, answer):
+async def test_a_call_that_is_lost_to_a_close_is_the_last(serve, engine_pool, each_loop, for_ever, answer):
     """Scenario 30: it may not be sent again, but the pool has learned from it."""
     losing = steps(answer, raw(), close)
     server = serve(per_connection(losing, steps(answer, until("end"), close)))
@@ -93,14 +93,14 @@ async def assert_that_those_in_the_queue_wait(pool, server):
     assert [whole.body for whole in await in_time(*calls)] == [b"hello"] * 3
 
 
-async def test_after_a_whole_answer_nobody_waits(serve, engine_pool, each_home, for_ever):
+async def test_after_a_whole_answer_nobody_waits(serve, engine_pool, each_loop, for_ever):
     pool, request = engine_pool(), request_to(serve(WHOLE))
     for _ in range(3):
         await in_time(pool.fetch(request))
     assert pool.stats().opened == 1
 
 
-async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool, each_home, monkeypatch):
+async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool, each_loop, monkeypatch):
     """After a chunked answer, too, when it has done so for some times."""
     server, pool = serve(IN_CHUNKS), engine_pool()
     for _ in range(FIRST_PROOFS + 1):
@@ -111,7 +111,7 @@ async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool
     assert server.connections_accepted == 1
 
 
-async def test_who_waits_for_a_server_to_make_up_its_mind_may_leave(serve, engine_pool, each_home, for_ever):
+async def test_who_waits_for_a_server_to_make_up_its_mind_may_leave(serve, engine_pool, each_loop, for_ever):
     """Scenario 14: the connection is the next caller's, who waits in turn."""
     server, pool = serve(steps(IN_CHUNKS, until("end"), close)), engine_pool(max_connections=1)
     await pool.fetch(request_to(server))
@@ -128,7 +128,7 @@ async def test_who_waits_for_a_server_to_make_up_its_mind_may_leave(serve, engin
 
 
 async def test_who_waits_for_a_server_to_make_up_its_mind_hears_of_the_pools_end(
-    serve, engine_pool, each_home, for_ever
+    serve, engine_pool, each_loop, for_ever
 ):
     """Scenario 51."""
     server, pool = serve(steps(IN_CHUNKS, mark("sent"), until("end"))), engine_pool(max_connections=1)

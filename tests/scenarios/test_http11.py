@@ -9,11 +9,9 @@ import httpx
 import pytest
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.errors import InvalidRequest, ProtocolError, ReadFailed
 from llm_pool.engine.http11.connection import HTTP11Connection
-from llm_pool.exceptions import InvalidResponse, RateLimited
-from tests.fixtures.engine import request_to, until_pool
-from tests.servers.behaviours import (
+from llm_pool.exceptions import InvalidRequest, InvalidResponse, ProtocolError, RateLimited, ReadFailed
+from testbed.behaviours import (
     chunked,
     close,
     cut,
@@ -33,8 +31,9 @@ from tests.servers.behaviours import (
     steps,
     until_close,
 )
+from tests.fixtures.engine import request_to, until_pool
 
-pytestmark = pytest.mark.usefixtures("each_home")
+pytestmark = pytest.mark.usefixtures("each_loop")
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -140,13 +139,13 @@ async def test_an_interim_response_does_not_end_an_upload(serve, engine_pool):
     """Scenario 39: what follows a 100 Continue is sent, and the request arrives whole."""
     server, pool = serve(expect_continue(body=b"thanks")), engine_pool()
     exchange = await pool.open(request_to(server, None, read=2.0))
-    arun = exchange.home.arun
+    arun = exchange.host_loop.arun
     assert await arun(exchange.write, b"one")
     await until_pool(pool, lambda: exchange.answered)
     assert await arun(exchange.write, b"two")
     await arun(exchange.finish)
     await arun(exchange.head)
-    assert (await arun(exchange.whole)).body == b"thanks"
+    assert (await arun(exchange.read_all)).body == b"thanks"
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
@@ -379,8 +378,8 @@ async def test_a_body_shorter_or_longer_than_its_length_ends_the_connection(serv
     for body in (b"a", b"abc"):
         exchange = await pool.open(request)
         with pytest.raises(InvalidRequest, match="than its Content-Length says"):
-            await exchange.home.arun(send_whole, exchange, body)
-        exchange.leave()
+            await exchange.host_loop.arun(send_whole, exchange, body)
+        exchange.close_threadsafe()
     await server.await_until(lambda s: s.connections_open == 0)
     assert server.requests == []
 

@@ -9,12 +9,12 @@ import pytest
 from h2.settings import SettingCodes
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.errors import PoolTimeout
+from llm_pool.exceptions import PoolTimeout
+from testbed.behaviours import respond, steps
+from testbed.http2 import http2, offering_http2, reply
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, peers, start_call
-from tests.servers.behaviours import respond, steps
-from tests.servers.http2 import http2, offering_http2, reply
 
 __all__ = ["h2_pool"]
 

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 from h2.settings import SettingCodes
 
-from llm_pool.engine.errors import WriteTimeout
 from llm_pool.engine.exchange import HIGH_WATER
 from llm_pool.engine.http2 import wire as http2_wire
+from llm_pool.exceptions import WriteTimeout
+from testbed.http2 import http2, reply
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import h2_pool, noise, peer, start_call
-from tests.servers.http2 import http2, reply
 
 __all__ = ["h2_pool"]
 
@@ -49,9 +49,9 @@ async def test_a_large_upload_in_pieces_waits_for_the_server(serve, h2_pool):
             await exchange.write(FIVE_MB[start : start + 50_000])
             written[0] = start + 50_000
         await exchange.finish()
-        return await exchange.whole()
+        return await exchange.read_all()
 
-    sending = asyncio.create_task(exchange.home.arun(send))
+    sending = asyncio.create_task(exchange.host_loop.arun(send))
     await server.await_until(lambda s: s.requests and len(peer(s).streams[1].received) == 65_535)
     await until(lambda: exchange._carrier._queued >= 256 * 1024)
     assert written[0] < 500_000
@@ -91,7 +91,7 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
         assert (await pool.fetch(request_to(server, target="/quick"))).body == body
     assert exchange._buffered < HIGH_WATER + http2_wire.STREAM_WINDOW
     assert server.stopped_at < 2 * (HIGH_WATER + http2_wire.STREAM_WINDOW)
-    assert (await exchange.home.arun(exchange.whole)).body == body
+    assert (await exchange.host_loop.arun(exchange.read_all)).body == body
     assert server.connections_accepted == 1
 
 
@@ -103,7 +103,7 @@ async def test_many_who_read_nothing_do_not_stop_the_connection(serve, h2_pool):
     slow = [await pool.open(request_to(server)) for _ in range(45)]  # 45 x 512 KiB: more than its window
     assert (await pool.fetch(request_to(server))).body == body
     for exchange in slow:
-        assert (await exchange.home.arun(exchange.whole)).body == body
+        assert (await exchange.host_loop.arun(exchange.read_all)).body == body
     assert server.connections_accepted == 1
 
 
@@ -113,7 +113,7 @@ async def test_answers_that_nobody_waits_for_any_more_cost_no_window(serve, h2_p
     server = serve(http2(reply(body=body)))
     pool = h2_pool()
     for _ in range(60):
-        (await pool.open(request_to(server))).leave()
+        (await pool.open(request_to(server))).close_threadsafe()
     assert (await pool.fetch(request_to(server))).body == body
     assert server.connections_accepted == 1
 

@@ -12,12 +12,12 @@ from hyperframe import frame as frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_pool.engine.errors import ProtocolError, ReadFailed
 from llm_pool.engine.http2.wire import Wire
+from llm_pool.exceptions import ProtocolError, ReadFailed
+from testbed.behaviours import hold, per_connection, raw, steps
+from testbed.http2 import http2, reply
 from tests.fixtures.engine import request_to
 from tests.scenarios.http2_calls import calls, h2_pool, noise, peer, start_call
-from tests.servers.behaviours import hold, per_connection, raw, steps
-from tests.servers.http2 import http2, reply
 
 __all__ = ["h2_pool"]
 
@@ -95,7 +95,7 @@ async def test_an_answer_comes_through(serve, h2_pool, answer):
     assert (await pool.fetch(request_to(server))).body == BODY + BODY
     exchange = await pool.open(request_to(server))
     pieces = []
-    while piece := await exchange.home.arun(exchange.read):
+    while piece := await exchange.host_loop.arun(exchange.read):
         pieces.append(piece)
     assert b"".join(pieces) == BODY + BODY
     assert server.connections_accepted == 1
@@ -115,10 +115,10 @@ async def test_an_empty_frame_is_not_the_end(serve, h2_pool):
 
     server = serve(http2(answer))
     exchange = await h2_pool().open(request_to(server))
-    reading = asyncio.create_task(exchange.home.arun(exchange.read))
+    reading = asyncio.create_task(exchange.host_loop.arun(exchange.read))
     server.gate("go").open()
     assert await reading == b"x"
-    assert await exchange.home.arun(exchange.read) == b""
+    assert await exchange.host_loop.arun(exchange.read) == b""
 
 
 async def test_padding_counts_against_the_windows_and_is_given_back(serve, h2_pool):
@@ -387,7 +387,7 @@ async def test_frames_for_a_stream_that_was_reset_are_let_pass(serve, h2_pool):
     server = serve(http2(answer))
     pool = h2_pool()
     for _ in range(3):
-        (await pool.open(request_to(server, target="/left"))).leave()
+        (await pool.open(request_to(server, target="/left"))).close_threadsafe()
         await server.await_until(
             lambda s: list(peer(s).streams.values())[-1].reset_by_client == ErrorCodes.CANCEL
         )
@@ -402,7 +402,7 @@ async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, 
     pool = h2_pool(max_streams_per_connection=20)
     for _ in range(10):
         await asyncio.gather(*calls(pool, server, 20))
-    [entry] = pool._clerk.ledger.entries()
+    [entry] = pool._coordinator.ledger.entries()
     wire = entry.connection.wire
     assert wire.get_next_available_stream_id() == 401
     assert not wire.streams

@@ -8,11 +8,11 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from llm_pool.engine.errors import LLMPoolError, ProtocolError, ReadFailed
+from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadFailed
+from testbed.http2 import http2, reply
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import calls, h2_pool, peer, start_call
-from tests.servers.http2 import http2, reply
 
 __all__ = ["h2_pool"]
 
@@ -97,7 +97,7 @@ async def test_goaway_in_two_steps(serve, h2_pool):
     pool = h2_pool(max_connections=2)
     running = calls(pool, server, 3)
     await server.await_mark("warned")
-    await until(lambda: [entry.retired for entry in pool._clerk.ledger.entries()] == ["goaway"])
+    await until(lambda: [entry.retired for entry in pool._coordinator.ledger.entries()] == ["goaway"])
     assert (await start_call(pool, server, target="/later")).body == b"/later"
     assert len(server.requests) == 4  # nothing was sent again yet
     server.gate("warned").open()
@@ -148,7 +148,7 @@ async def test_a_call_whose_answer_had_begun_is_not_sent_again(serve, h2_pool):
     exchange = await pool.open(request_to(server))
     server.gate("head read").open()
     with pytest.raises(ReadFailed, match="is closing"):
-        await exchange.home.arun(exchange.read)
+        await exchange.host_loop.arun(exchange.read)
     assert len(server.requests) == 1
 
 
@@ -256,10 +256,10 @@ async def test_a_reset_after_the_head_or_in_the_body_is_the_readers_error(serve,
     for target, expected in (("/head", b""), ("/body", b"half")):
         exchange = await pool.open(request_to(server, target=target))
         if expected:
-            assert await exchange.home.arun(exchange.read) == expected
+            assert await exchange.host_loop.arun(exchange.read) == expected
         server.gate(target).open()
         with pytest.raises(ProtocolError, match=getattr(code, "name", "999")):
-            await exchange.home.arun(exchange.read)
+            await exchange.host_loop.arun(exchange.read)
     assert len(server.requests) == 2
     assert server.connections_accepted == 1
 
@@ -287,8 +287,8 @@ async def test_an_early_answer_during_an_upload_is_delivered(serve, h2_pool, who
         await exchange.finish()
 
     if not whole:
-        await exchange.home.arun(send)
-    answer = await exchange.home.arun(exchange.whole)
+        await exchange.host_loop.arun(send)
+    answer = await exchange.host_loop.arun(exchange.read_all)
     assert (answer.status, answer.body) == (413, b"too much")
     assert (await pool.fetch(request_to(server, target="/", body=b""))).status == 200
     assert server.connections_accepted == 1

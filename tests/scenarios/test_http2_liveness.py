@@ -8,14 +8,14 @@ import time
 import pytest
 from h2.errors import ErrorCodes
 
-from llm_pool.engine.errors import PoolClosed, ReadFailed, ReadTimeout, TotalTimeout
 from llm_pool.engine.http2 import heartbeat
 from llm_pool.engine.http2.connection import HTTP2Connection
+from llm_pool.exceptions import PoolClosed, ReadFailed, ReadTimeout, TotalTimeout
+from testbed.behaviours import per_connection
+from testbed.http2 import http2, reply
 from tests.fixtures.engine import request_to
 from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, start_call
-from tests.servers.behaviours import per_connection
-from tests.servers.http2 import http2, reply
 
 __all__ = ["h2_pool"]
 
@@ -304,8 +304,8 @@ async def test_a_stream_that_is_not_read_to_its_end_is_reset(serve, h2_pool):
     pool = h2_pool()
     for _ in range(3):
         exchange = await pool.open(request_to(server))
-        await exchange.home.arun(exchange.read)
-        exchange.leave()
+        await exchange.host_loop.arun(exchange.read)
+        exchange.close_threadsafe()
     await server.await_until(
         lambda s: [stream.reset_by_client for stream in peer(s).streams.values()] == [ErrorCodes.CANCEL] * 3
     )
@@ -346,7 +346,7 @@ async def test_close_does_not_wait_for_a_server_that_takes_nothing(serve, h2_poo
     pool = h2_pool()
     upload = start_call(pool, server, body=bytes(30_000_000))
     await server.await_mark("stuck")
-    [entry] = pool._clerk.ledger.entries()
+    [entry] = pool._coordinator.ledger.entries()
     await until(lambda: entry.connection._writing_paused)
     began = time.monotonic()
     await pool.aclose()
@@ -362,7 +362,7 @@ async def test_drain_moves_new_calls_to_a_new_connection(serve, h2_pool):
     running = calls(pool, server, 2)
     await server.await_requests(2)
     drained = asyncio.create_task(pool.adrain(5.0))
-    await until(lambda: pool._clerk.ledger.outgoing == 1)
+    await until(lambda: pool._coordinator.ledger.outgoing == 1)
     later = start_call(pool, server)
     await server.await_requests(3)
     server.gate("go").open()

@@ -12,10 +12,10 @@ import pytest
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.exchange import HIGH_WATER
+from testbed.behaviours import echo as echo_http11
+from testbed.echoes import ECHOES
 from tests.fixtures.engine import request_to
 from tests.scenarios.http2_calls import noise
-from tests.servers.behaviours import echo as echo_http11
-from tests.servers.echoes import ECHOES
 
 pytestmark = pytest.mark.server
 
@@ -45,7 +45,7 @@ async def test_nginx(start_nginx, certificates, secure_pool):
     assert nginx.counts() == (2, 41)
     exchange = await pool.open(request_to(server))
     assert exchange.http_version == b"HTTP/2"
-    exchange.leave()
+    exchange.close_threadsafe()
 
 
 @pytest.mark.parametrize("tls", [True, False])
@@ -60,7 +60,7 @@ async def test_nghttpd_with_few_streams(start_nghttpd, certificates, secure_pool
     answers = await asyncio.gather(*map(pool.fetch, requests))
     assert {(answer.status, answer.body) for answer in answers} == {(200, body)}
     assert pool.stats().opened == 4
-    [capacity] = {entry.capacity for entry in pool._clerk.ledger.entries()}
+    [capacity] = {entry.capacity for entry in pool._coordinator.ledger.entries()}
     assert capacity == 3
 
 
@@ -107,17 +107,17 @@ async def test_an_echo_is_what_was_sent(start_echo, secure_pool, name):
     streamed = await pool.open(request_to(server, body=None))
     slow = await pool.open(request_to(server, body=large))
     left = await pool.open(request_to(server, body=large))
-    left.leave()
+    left.close_threadsafe()
 
     async def send():
         for start in range(0, LARGE, 100_000):
             await streamed.write(large[start : start + 100_000])
         await streamed.finish()
-        return await streamed.whole()
+        return await streamed.read_all()
 
-    assert (await streamed.home.arun(send)).body == large
+    assert (await streamed.host_loop.arun(send)).body == large
     assert slow._buffered < HIGH_WATER + 1_000_000
-    assert (await slow.home.arun(slow.whole)).body == large
+    assert (await slow.host_loop.arun(slow.read_all)).body == large
     assert pool.stats().opened <= 3
 
 

@@ -8,25 +8,18 @@ import pytest
 
 from llm_pool.engine.config import TLS, Origin, PoolConfig
 from llm_pool.engine.dialer.proxy import MAX_ANSWER, parse_proxy, proxy_for
-from llm_pool.engine.errors import (
-    ConnectFailed,
-    ConnectTimeout,
-    DNSFailed,
-    PoolClosed,
-    ProxyFailed,
-    TLSFailed,
-)
-from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
+from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed, ProxyFailed, TLSFailed
+from testbed.behaviours import close, garbage, hold, json_reply, raw, reset, steps
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.fixtures.reports import reported
-from tests.servers.behaviours import close, garbage, hold, json_reply, raw, reset, steps
 
 SECRET = "user:s3cr%40t"  # the password is s3cr@t
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @pytest.fixture(params=["portal", "server loop"])
-async def home(request):
+async def host_loop(request):
     """Both homes, one after the other."""
     if request.param == "server loop":
         adopt_server_loop()
@@ -66,7 +59,7 @@ def names(server):
 
 
 async def test_https_goes_through_a_tunnel_and_the_tunnel_is_reused(
-    serve_proxy, secure, engine_pool, trust, fake_dns, home
+    serve_proxy, secure, engine_pool, trust, fake_dns, host_loop
 ):
     """Scenario 50: by CONNECT; the name is the proxy's to look up, the certificate ours to check."""
     proxy = serve_proxy(names=names(secure))
@@ -82,7 +75,7 @@ async def test_https_goes_through_a_tunnel_and_the_tunnel_is_reused(
 
 
 async def test_credentials_are_given_to_the_proxy_and_to_nobody_else(
-    serve_proxy, secure, engine_pool, trust, home
+    serve_proxy, secure, engine_pool, trust, host_loop
 ):
     """Scenario 50: percent-decoded, as Basic."""
     proxy = serve_proxy(names=names(secure), credentials="user:s3cr@t")
@@ -192,7 +185,9 @@ async def test_a_proxy_that_misbehaves_is_a_clear_error(serve, secure, engine_po
     assert MAX_ANSWER < 65536
 
 
-async def test_a_proxy_that_stalls_ends_at_the_connect_timeout(serve_proxy, secure, engine_pool, trust, home):
+async def test_a_proxy_that_stalls_ends_at_the_connect_timeout(
+    serve_proxy, secure, engine_pool, trust, host_loop
+):
     """Scenario 50: CONNECT is part of the dial."""
     proxy = serve_proxy(stall=True)
     pool = engine_pool(proxy=proxy.url_with(SECRET), tls=trust)
@@ -205,7 +200,7 @@ async def test_a_proxy_that_stalls_ends_at_the_connect_timeout(serve_proxy, secu
 
 
 async def test_closing_the_pool_while_a_tunnel_is_asked_for_closes_the_socket(
-    serve_proxy, secure, engine_pool, trust, home
+    serve_proxy, secure, engine_pool, trust, host_loop
 ):
     """Scenario 18: the dial is cancelled in CONNECT."""
     proxy = serve_proxy(stall=True)
@@ -219,7 +214,9 @@ async def test_closing_the_pool_while_a_tunnel_is_asked_for_closes_the_socket(
     await proxy.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_a_tunnel_whose_caller_has_left_feeds_the_pool(serve_proxy, secure, engine_pool, trust, home):
+async def test_a_tunnel_whose_caller_has_left_feeds_the_pool(
+    serve_proxy, secure, engine_pool, trust, host_loop
+):
     """Scenario 18: the caller is cancelled in CONNECT; the connection is there for the next."""
     proxy = serve_proxy(names=names(secure), before_tunnel=lambda conn: conn.wait_for("go"))
     pool = engine_pool(proxy=proxy.url, tls=trust)
@@ -234,7 +231,7 @@ async def test_a_tunnel_whose_caller_has_left_feeds_the_pool(serve_proxy, secure
     assert len(proxy.tunnels) == 1
 
 
-async def test_a_proxy_that_is_not_there_is_named(serve_proxy, secure, engine_pool, trust, home):
+async def test_a_proxy_that_is_not_there_is_named(serve_proxy, secure, engine_pool, trust, host_loop):
     """Scenario 50: it is the proxy that refuses, and not the provider."""
     proxy = serve_proxy()
     proxy.refuse()
@@ -256,7 +253,7 @@ async def test_a_proxy_without_an_address_is_named(secure, engine_pool, trust, f
 # Plain http.
 
 
-async def test_http_goes_to_the_proxy_in_absolute_form(serve_proxy, serve, engine_pool, fake_dns, home):
+async def test_http_goes_to_the_proxy_in_absolute_form(serve_proxy, serve, engine_pool, fake_dns, host_loop):
     """Scenario 50: RFC 9112, section 3.2.2; the credentials go with each request."""
     server = serve(json_reply())
     proxy = serve_proxy(names=names(server), credentials="user:s3cr@t")
@@ -357,7 +354,7 @@ async def test_the_environment_names_a_proxy_for_each_scheme(
 
 
 async def test_what_no_proxy_exempts_goes_straight(
-    serve_proxy, serve, engine_pool, fake_dns, environment, home
+    serve_proxy, serve, engine_pool, fake_dns, environment, host_loop
 ):
     """Scenario 50: ``NO_PROXY`` is honoured."""
     server = serve(json_reply())

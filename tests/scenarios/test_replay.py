@@ -7,10 +7,9 @@ import asyncio
 import httpx
 import pytest
 
-from llm_pool.engine.errors import LLMPoolError, ProtocolError, ReadFailed
-from llm_pool.transports.asynchronous import AsyncTransport
-from tests.fixtures.engine import request_to
-from tests.servers.behaviours import (
+from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadFailed
+from llm_pool.transports.transport import AsyncTransport
+from testbed.behaviours import (
     close,
     fin,
     hold,
@@ -23,6 +22,7 @@ from tests.servers.behaviours import (
     steps,
     until,
 )
+from tests.fixtures.engine import request_to
 
 KEY = {"Idempotency-Key": "1"}
 
@@ -41,7 +41,7 @@ def sent_by(server):
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
-async def test_a_request_that_was_written_is_not_sent_again(serve, engine_pool, each_home, end):
+async def test_a_request_that_was_written_is_not_sent_again(serve, engine_pool, each_loop, end):
     """Scenario 30: nobody knows what the server has done about it."""
     server, pool = serve(answer_then(raw(), end, hold)), engine_pool()
     await pool.fetch(request_to(server))
@@ -51,7 +51,7 @@ async def test_a_request_that_was_written_is_not_sent_again(serve, engine_pool, 
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
-async def test_with_an_idempotency_key_it_is_sent_again(serve, engine_pool, each_home, end):
+async def test_with_an_idempotency_key_it_is_sent_again(serve, engine_pool, each_loop, end):
     """Scenario 30: the caller says that the server knows one call from two."""
     server, pool = serve(answer_then(raw(), end, hold)), engine_pool()
     await pool.fetch(request_to(server))
@@ -61,7 +61,7 @@ async def test_with_an_idempotency_key_it_is_sent_again(serve, engine_pool, each
     assert [request.body for request in server.requests[1:]] == [b'{"n": 1}'] * 2
 
 
-async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine_pool, each_home):
+async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine_pool, each_loop):
     """Scenario 30: as often as there are old connections, and once more."""
     server = serve(
         per_connection(*[steps(raw(), until("all"), respond(), raw(), close)] * 3, steps(raw(), close))
@@ -76,7 +76,7 @@ async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine
 
 @pytest.mark.parametrize("headers", [{}, KEY], ids=["no key", "key"])
 @pytest.mark.parametrize("end", [close, fin, reset])
-async def test_a_fresh_connection_that_fails_is_not_tried_again(serve, engine_pool, each_home, end, headers):
+async def test_a_fresh_connection_that_fails_is_not_tried_again(serve, engine_pool, each_loop, end, headers):
     """Scenario 30: what ended it would end the next one too."""
     server, pool = serve(steps(raw(), end, hold)), engine_pool()
     with pytest.raises(ReadFailed):
@@ -94,7 +94,7 @@ async def test_a_fresh_connection_that_fails_is_not_tried_again(serve, engine_po
     ],
     ids=["one byte", "half a head", "an interim response", "half a body"],
 )
-async def test_what_was_answered_in_part_is_not_sent_again(serve, engine_pool, each_home, answer):
+async def test_what_was_answered_in_part_is_not_sent_again(serve, engine_pool, each_loop, answer):
     """Scenario 30: with a key neither."""
     server, pool = serve(answer_then(raw(answer), close)), engine_pool()
     await pool.fetch(request_to(server))
@@ -103,7 +103,7 @@ async def test_what_was_answered_in_part_is_not_sent_again(serve, engine_pool, e
     assert sent_by(server) == [0, 0]
 
 
-async def test_what_timed_out_is_not_sent_again(serve, engine_pool, each_home):
+async def test_what_timed_out_is_not_sent_again(serve, engine_pool, each_loop):
     """Scenario 30: a replay would double the timeout; with a key neither."""
     server, pool = serve(answer_then(stall)), engine_pool()
     await pool.fetch(request_to(server))
@@ -154,7 +154,7 @@ async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, e
 # Bodies that cannot be rewound.
 
 
-async def test_a_body_that_cannot_be_rewound_is_not_sent_again(serve, engine_pool, each_home):
+async def test_a_body_that_cannot_be_rewound_is_not_sent_again(serve, engine_pool, each_loop):
     """Scenario 31: its pieces are gone, key or no key."""
     server, pool = serve(answer_then(raw(), close)), engine_pool()
     taken = []
@@ -182,7 +182,7 @@ async def test_as_long_as_nothing_was_taken_of_it_the_call_may_move(serve, engin
     assert await exchange.write(b"one")
     await exchange.finish()
     await exchange.head()
-    assert (await exchange.whole()).body == b"hello"
+    assert (await exchange.read_all()).body == b"hello"
     assert [request.body for request in server.requests] == [b"{}", b"one"]
 
 

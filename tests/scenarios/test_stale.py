@@ -8,9 +8,8 @@ import time
 import pytest
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.errors import ReadTimeout
-from tests.fixtures.engine import request_to, until_pool
-from tests.servers.behaviours import (
+from llm_pool.exceptions import ReadTimeout
+from testbed.behaviours import (
     close,
     early_reply,
     fin,
@@ -25,6 +24,7 @@ from tests.servers.behaviours import (
     steps,
     until,
 )
+from tests.fixtures.engine import request_to, until_pool
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
 STOLEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
@@ -39,7 +39,7 @@ def answer_then(*scripts):
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
-async def test_a_connection_that_ended_while_idle_is_not_used(serve, engine_pool, each_home, end):
+async def test_a_connection_that_ended_while_idle_is_not_used(serve, engine_pool, each_loop, end):
     """Scenarios 27 and 28: the next caller notices nothing, and its request is sent once."""
     server, pool = serve(answer_then(until("end"), end, hold)), engine_pool()
     await pool.fetch(request_to(server))
@@ -51,7 +51,7 @@ async def test_a_connection_that_ended_while_idle_is_not_used(serve, engine_pool
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
-async def test_the_same_under_tls(serve, engine_pool, certificates, each_home, end):
+async def test_the_same_under_tls(serve, engine_pool, certificates, each_loop, end):
     """Scenarios 27 and 28: with a close_notify, without one, and by RST."""
     server = serve(answer_then(until("end"), end, hold), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -66,7 +66,7 @@ async def test_an_end_is_seen_though_its_transport_is_not_closing_yet(serve, eng
     """Scenario 27: TLS that ends without a close_notify closes a turn of the loop after it has said so."""
     server, pool = serve(answer_then(until("end"))), engine_pool()
     await pool.fetch(request_to(server))
-    [entry] = pool._clerk.ledger.entries()
+    [entry] = pool._coordinator.ledger.entries()
     connection = entry.connection
     connection.eof_received()
     whole = await pool.fetch(request_to(server))
@@ -90,7 +90,7 @@ async def test_a_reset_that_nobody_has_noticed_yet_is_not_noticed_by_the_caller(
     assert [request.connection for request in server.requests] == [0, 1]
 
 
-async def test_many_connections_that_ended_at_once_cost_nobody_a_call(serve, engine_pool, each_home):
+async def test_many_connections_that_ended_at_once_cost_nobody_a_call(serve, engine_pool, each_loop):
     """Scenarios 27 and 28: each of the calls that follow gets a connection that lives."""
     dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 8, reply(body=b"hello")))
@@ -119,7 +119,7 @@ async def test_many_connections_that_ended_at_once_cost_nobody_a_call(serve, eng
         pytest.param(b"\x15\x03", id="no HTTP"),
     ],
 )
-async def test_bytes_that_nobody_asked_for_end_an_idle_connection(serve, engine_pool, each_home, unasked):
+async def test_bytes_that_nobody_asked_for_end_an_idle_connection(serve, engine_pool, each_loop, unasked):
     """Scenario 29: no caller sees them."""
     server, pool = serve(answer_then(until("speak"), send(unasked), hold)), engine_pool()
     await pool.fetch(request_to(server))
@@ -145,7 +145,7 @@ async def test_bytes_that_nobody_asked_for_end_an_idle_connection(serve, engine_
     ],
 )
 @pytest.mark.parametrize("unasked", [STOLEN, STOLEN[:1], b"stolen", SWITCH])
-@pytest.mark.usefixtures("each_home")
+@pytest.mark.usefixtures("each_loop")
 async def test_bytes_behind_a_response_are_nobodys(serve, engine_pool, caplog, method, answer, body, unasked):
     """Scenario 29: they came in one segment with its end, before the connection was idle at all."""
     server = serve(per_connection(steps(raw(answer + unasked), hold), reply(body=b"hello")))
@@ -160,7 +160,7 @@ async def test_bytes_behind_a_response_are_nobodys(serve, engine_pool, caplog, m
 # How long it is kept.
 
 
-async def test_the_servers_keep_alive_hint_is_honoured(serve, engine_pool, each_home):
+async def test_the_servers_keep_alive_hint_is_honoured(serve, engine_pool, each_loop):
     """Scenario 32: the connection is closed before the server would close it."""
     server = serve(steps(reply(headers={"Keep-Alive": "max=99, timeout=1"}), hold))
     pool = engine_pool(keepalive_expiry=60.0)
@@ -172,7 +172,7 @@ async def test_the_servers_keep_alive_hint_is_honoured(serve, engine_pool, each_
 
 
 @pytest.mark.parametrize("hint", ["timeout=x", "timeout", "timeout=-1", "timeout=", "max=5", ""])
-async def test_a_hint_that_says_nothing_is_none(serve, engine_pool, each_home, hint):
+async def test_a_hint_that_says_nothing_is_none(serve, engine_pool, each_loop, hint):
     """Scenario 32: the connection stays."""
     server, pool = serve(reply(headers={"Keep-Alive": hint})), engine_pool()
     for _ in range(2):
@@ -181,7 +181,7 @@ async def test_a_hint_that_says_nothing_is_none(serve, engine_pool, each_home, h
 
 
 @pytest.mark.parametrize("value", ["close", "Close", "keep-alive, close", "x, close"])
-async def test_connection_close_is_honoured(serve, engine_pool, each_home, value):
+async def test_connection_close_is_honoured(serve, engine_pool, each_loop, value):
     """Scenario 32: said by the server, which need not close by itself."""
     server, pool = serve(reply(headers={"Connection": value})), engine_pool()
     for _ in range(2):
@@ -190,7 +190,7 @@ async def test_connection_close_is_honoured(serve, engine_pool, each_home, value
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_connection_close_of_our_own_is_honoured(serve, engine_pool, each_home):
+async def test_connection_close_of_our_own_is_honoured(serve, engine_pool, each_loop):
     """Scenario 32: the server may close after its response without repeating it."""
     server, pool = serve(reply()), engine_pool()
     for _ in range(2):
@@ -199,7 +199,7 @@ async def test_connection_close_of_our_own_is_honoured(serve, engine_pool, each_
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_an_idle_connection_expires(serve, engine_pool, each_home):
+async def test_an_idle_connection_expires(serve, engine_pool, each_loop):
     """Scenario 32: after ``keepalive_expiry`` seconds without use, and not before."""
     server, pool = serve(reply()), engine_pool(keepalive_expiry=0.3)
     began = time.monotonic()
@@ -209,7 +209,7 @@ async def test_an_idle_connection_expires(serve, engine_pool, each_home):
     assert pool.stats().closed == {"expired": 1}
 
 
-async def test_the_lifetime_ends_no_call(serve, engine_pool, each_home):
+async def test_the_lifetime_ends_no_call(serve, engine_pool, each_loop):
     """Scenario 32: a connection past ``max_lifetime`` finishes what it does, and is closed then."""
     server = serve(steps(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"), until("rest"), send(b"llo")))
     pool = engine_pool(max_lifetime=0.2)
@@ -217,12 +217,12 @@ async def test_the_lifetime_ends_no_call(serve, engine_pool, each_home):
     began = time.monotonic()
     await until_pool(pool, lambda: time.monotonic() - began > 0.4)
     server.gate("rest").open()
-    assert (await exchange.home.arun(exchange.whole)).body == b"hello"
+    assert (await exchange.host_loop.arun(exchange.read_all)).body == b"hello"
     await server.await_until(lambda s: s.disconnects)
     assert pool.stats().closed == {"lifetime": 1}
 
 
-async def test_the_lifetime_ends_an_idle_connection(serve, engine_pool, each_home):
+async def test_the_lifetime_ends_an_idle_connection(serve, engine_pool, each_loop):
     """Scenario 32: nobody has to ask for it."""
     server, pool = serve(reply()), engine_pool(max_lifetime=0.3)
     await pool.fetch(request_to(server))
@@ -233,7 +233,7 @@ async def test_the_lifetime_ends_an_idle_connection(serve, engine_pool, each_hom
 # The peer says nothing.
 
 
-async def test_a_half_open_peer_costs_one_read_timeout(serve, engine_pool, each_home):
+async def test_a_half_open_peer_costs_one_read_timeout(serve, engine_pool, each_loop):
     """Scenario 33: the request is not sent again, and the connection serves nobody any more."""
     server, pool = serve(answer_then(stall)), engine_pool()
     await pool.fetch(request_to(server))
@@ -252,7 +252,7 @@ UPLOAD = b"x" * 8_000_000  # more than the kernels between us buffer
 
 
 @pytest.mark.parametrize("status", [401, 413])
-async def test_an_early_response_is_delivered(serve, engine_pool, each_home, status):
+async def test_an_early_response_is_delivered(serve, engine_pool, each_loop, status):
     """Scenario 34: and the connection is closed at once, though the server does not take the rest."""
     server = serve(per_connection(early_reply(status, b"no", read_on=False), reply(body=b"hello")))
     pool = engine_pool()
@@ -263,7 +263,7 @@ async def test_an_early_response_is_delivered(serve, engine_pool, each_home, sta
     assert server.connections_accepted == 2
 
 
-async def test_an_early_response_is_delivered_under_tls(serve, engine_pool, certificates, each_home):
+async def test_an_early_response_is_delivered_under_tls(serve, engine_pool, certificates, each_loop):
     """Scenario 34: what lies in the buffers beneath TLS is not taken for sent."""
     script = per_connection(early_reply(413, b"no", read_on=False), reply(body=b"hello"))
     server = serve(script, tls=certificates.good)
@@ -274,7 +274,7 @@ async def test_an_early_response_is_delivered_under_tls(serve, engine_pool, cert
     assert (await pool.fetch(request_to(server))).body == b"hello"
 
 
-async def test_an_early_response_before_a_reset_is_delivered(serve, engine_pool, each_home):
+async def test_an_early_response_before_a_reset_is_delivered(serve, engine_pool, each_loop):
     """Scenario 34: a server that answers and closes with our bytes unread sends RST right behind."""
 
     async def refuse(conn):
@@ -286,23 +286,23 @@ async def test_an_early_response_before_a_reset_is_delivered(serve, engine_pool,
 
     server, pool = serve(refuse), engine_pool()
     exchange = await pool.open(request_to(server, None))
-    await exchange.home.arun(write_until_full, exchange)
+    await exchange.host_loop.arun(write_until_full, exchange)
     server.gate("full").open()
-    await exchange.home.arun(exchange.head)
-    whole = await exchange.home.arun(exchange.whole)
+    await exchange.host_loop.arun(exchange.head)
+    whole = await exchange.host_loop.arun(exchange.read_all)
     assert (whole.status, whole.body) == (413, b"no")
 
 
-async def test_an_early_response_ends_an_upload_in_pieces(serve, engine_pool, each_home):
+async def test_an_early_response_ends_an_upload_in_pieces(serve, engine_pool, each_loop):
     """Scenario 34: the caller is told that the rest is not wanted."""
     server = serve(per_connection(early_reply(413, b"no"), reply(body=b"hello")))
     pool = engine_pool()
     exchange = await pool.open(request_to(server, None))
-    arun = exchange.home.arun
+    arun = exchange.host_loop.arun
     await arun(exchange.head)
     assert not await arun(exchange.write, b"x")
     await arun(exchange.finish)
-    assert (await arun(exchange.whole)).body == b"no"
+    assert (await arun(exchange.read_all)).body == b"no"
     await until_pool(pool, lambda: pool.stats().connections == 0)
     assert (await pool.fetch(request_to(server))).body == b"hello"
 

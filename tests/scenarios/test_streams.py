@@ -9,12 +9,17 @@ import time
 
 import pytest
 
-from llm_pool.engine.errors import ReadTimeout, TotalTimeout, WriteTimeout
 from llm_pool.engine.exchange import HIGH_WATER
-from llm_pool.exceptions import APIError, InvalidResponse, RateLimited, StreamInterrupted
-from tests.fixtures.engine import request_to, until_pool
-from tests.scenarios.callers import read_out
-from tests.servers.behaviours import (
+from llm_pool.exceptions import (
+    APIError,
+    InvalidResponse,
+    RateLimited,
+    ReadTimeout,
+    StreamInterrupted,
+    TotalTimeout,
+    WriteTimeout,
+)
+from testbed.behaviours import (
     EVENTS,
     close,
     endless,
@@ -31,7 +36,9 @@ from tests.servers.behaviours import (
     steps,
     stop_reading,
 )
-from tests.servers.chat import chat_event, chat_stream
+from testbed.chat import chat_event, chat_stream
+from tests.fixtures.engine import request_to, until_pool
+from tests.scenarios.callers import read_out
 
 HERE = r"test_streams\.py:\d+"
 DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
@@ -41,7 +48,7 @@ MEGABYTE = 1_000_000
 # As it should be.
 
 
-async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, pool_to, each_home):
+async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, pool_to, each_loop):
     """Scenario 38: over a socket, byte by byte, in all the ways in which it may be written."""
     stream = (
         '\ufeff: hello\r\ndata: {"choices": [{"index": 0, "delta": {"content": "é\u2028"}}]}\r\r'
@@ -70,7 +77,7 @@ async def test_a_stream_that_is_left_near_its_end_is_drained(serve, pool_to, ser
     assert server.connections_accepted == 1
 
 
-async def test_a_stream_that_is_left_long_before_its_end_is_closed(serve, pool_to, each_home):
+async def test_a_stream_that_is_left_long_before_its_end_is_closed(serve, pool_to, each_loop):
     """Scenario 35: after 100 ms at the latest."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -84,25 +91,25 @@ async def test_a_stream_that_is_left_long_before_its_end_is_closed(serve, pool_t
     await until_pool(pool.engine, lambda: pool.stats().connections == 0)
 
 
-async def test_a_drain_is_bounded_in_bytes_too(serve, engine_pool, each_home, monkeypatch):
+async def test_a_drain_is_bounded_in_bytes_too(serve, engine_pool, each_loop, monkeypatch):
     """Scenario 35: what pours is not read out, whatever the time."""
     monkeypatch.setattr("llm_pool.engine.http11.connection.DRAIN_SECONDS", 30.0)
     server, pool = serve(endless()), engine_pool()
     exchange = await pool.open(request_to(server))
-    exchange.leave()
+    exchange.close_threadsafe()
     await server.await_until(lambda s: s.disconnects)
 
 
-async def test_a_response_that_is_left_before_its_head_is_closed_at_once(serve, engine_pool, each_home):
+async def test_a_response_that_is_left_before_its_head_is_closed_at_once(serve, engine_pool, each_loop):
     """Scenario 35: there is nothing yet that could be drained."""
     server, pool = serve(steps(raw(), hold)), engine_pool()
     exchange = await pool.open(request_to(server, None))
-    exchange.leave()
-    exchange.leave()
+    exchange.close_threadsafe()
+    exchange.close_threadsafe()
     await server.await_until(lambda s: s.disconnects)
 
 
-async def test_an_error_status_on_a_stream_frees_the_connection(serve, pool_to, each_home):
+async def test_an_error_status_on_a_stream_frees_the_connection(serve, pool_to, each_loop):
     """Scenario 35: it is read out, and serves the next call."""
     server = serve(
         per_connection(steps(json_reply({"error": {"message": "slower"}}, 429), chat_stream(["a"])))
@@ -114,7 +121,7 @@ async def test_an_error_status_on_a_stream_frees_the_connection(serve, pool_to, 
     assert server.connections_accepted == 1
 
 
-async def test_an_error_status_with_a_body_without_end_frees_the_connection(serve, pool_to, each_home):
+async def test_an_error_status_with_a_body_without_end_frees_the_connection(serve, pool_to, each_loop):
     """Scenario 35: nobody reads more of it than an error can hold."""
     head = b"HTTP/1.1 500 Internal Server Error\r\n\r\n"
     server = serve(endless(head=head))
@@ -125,7 +132,7 @@ async def test_an_error_status_with_a_body_without_end_frees_the_connection(serv
 
 
 @pytest.mark.parametrize("ending", ["closed", "cancelled", "failed"])
-async def test_however_a_stream_ends_its_connection_is_freed(serve, pool_to, each_home, ending):
+async def test_however_a_stream_ends_its_connection_is_freed(serve, pool_to, each_loop, ending):
     """Scenario 35: in the middle of a read."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -154,7 +161,7 @@ async def test_however_a_stream_ends_its_connection_is_freed(serve, pool_to, eac
 # Abandoned.
 
 
-async def test_an_abandoned_stream_is_freed_and_named(serve, pool_to, each_home):
+async def test_an_abandoned_stream_is_freed_and_named(serve, pool_to, each_loop):
     """Scenario 35: the warning says where it was opened."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -190,7 +197,7 @@ def test_an_abandoned_stream_is_freed_where_warnings_are_errors(serve, pool_to):
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["unread", "half read"])
-async def test_an_abandoned_response_of_the_async_client_is_freed_and_named(serve, pool_to, each_home, begun):
+async def test_an_abandoned_response_of_the_async_client_is_freed_and_named(serve, pool_to, each_loop, begun):
     """Scenario 35: httpx itself would keep it for ever."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
@@ -222,7 +229,7 @@ def test_an_abandoned_response_of_the_sync_client_is_freed_and_named(serve, pool
     server.wait_until(lambda s: s.disconnects)
 
 
-async def test_what_was_read_or_closed_is_not_warned_of(serve, pool_to, each_home, recwarn):
+async def test_what_was_read_or_closed_is_not_warned_of(serve, pool_to, each_loop, recwarn):
     """Scenario 35: nor what failed."""
     pool = pool_to(serve(chat_stream(["a"])))
     await pool.arequest("POST", "chat/completions")
@@ -265,7 +272,7 @@ async def test_a_stream_that_is_cut_is_interrupted(serve, pool_to, cut, kind):
     assert stream.completion is None
 
 
-async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, pool_to, each_home):
+async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, pool_to, each_loop):
     """Scenario 36: HTTP is content, and the provider had not said that it was done."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), chat_event({"content": "b"}))))
     with pytest.raises(StreamInterrupted, match="its body ended") as caught:
@@ -273,7 +280,7 @@ async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, p
     assert caught.value.partial == "ab"
 
 
-async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, pool_to, each_home):
+async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, pool_to, each_loop):
     """Scenario 36: bytes that are no chunk, in the middle of one."""
     pool = pool_to(serve(chat_stream(["a"], then=steps(send(b"no chunk\r\n"), hold))))
     with pytest.raises(StreamInterrupted) as caught:
@@ -281,7 +288,7 @@ async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, pool_to, e
     assert caught.value.partial == "a"
 
 
-async def test_what_is_no_answer_is_not_called_an_interruption(serve, pool_to, each_home):
+async def test_what_is_no_answer_is_not_called_an_interruption(serve, pool_to, each_loop):
     """Scenario 36: asking again for the rest would not help."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), b"data: <html>\n\n")))
     with pytest.raises(InvalidResponse) as caught:
@@ -329,12 +336,12 @@ async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, pool
     await server.await_until(lambda s: s.disconnects)
 
 
-async def test_the_total_timeout_ends_a_stream_that_goes_on(serve, engine_pool, each_home):
+async def test_the_total_timeout_ends_a_stream_that_goes_on(serve, engine_pool, each_loop):
     """Scenario 36: however lively it is, and whether or not anybody reads."""
     server, pool = serve(endless()), engine_pool()
     read, unread = [await pool.open(request_to(server, read=30.0, total=2.5)) for _ in range(2)]
     with pytest.raises(TotalTimeout, match=r"longer than its 2\.5 s"):
-        await read.home.arun(read_for_ever, read)
+        await read.host_loop.arun(read_for_ever, read)
     await until_pool(pool, lambda: unread.error is not None)
     assert isinstance(unread.error, TotalTimeout)
     await server.await_until(lambda s: len(s.disconnects) == 2)
@@ -343,7 +350,7 @@ async def test_the_total_timeout_ends_a_stream_that_goes_on(serve, engine_pool, 
 # Read more slowly than it comes.
 
 
-async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_home):
+async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_loop):
     """Scenario 37: it gets rid of no more than what the kernels and one buffer hold."""
     total = 100 * MEGABYTE
 
@@ -363,11 +370,11 @@ async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_home):
     await server.await_(lambda: server.marks("stalled") or server.marks("sent"), "it stalls or not")
     assert server.connections[0].bytes_sent < 30 * MEGABYTE
     assert exchange._buffered < MEGABYTE
-    assert len((await exchange.home.arun(exchange.whole)).body) == total
+    assert len((await exchange.host_loop.arun(exchange.read_all)).body) == total
     await until_pool(pool, lambda: pool.stats().idle == 1)
 
 
-async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, each_home):
+async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, each_loop):
     """Scenario 37: its last piece was one too many, and nobody has read it when the next call begins."""
     body = b"x" * (HIGH_WATER + 1)  # however it is cut up: with its last byte there is more than is kept
     server, pool = serve(reply(body=body)), engine_pool()
@@ -375,12 +382,12 @@ async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, ea
     for _ in range(5):
         exchanges.append(await pool.open(request_to(server, read=5.0)))
         await until_pool(pool, lambda: pool.stats().idle == 1)
-    wholes = [await exchange.home.arun(exchange.whole) for exchange in exchanges]
+    wholes = [await exchange.host_loop.arun(exchange.read_all) for exchange in exchanges]
     assert [whole.body for whole in wholes] == [body] * 5
     assert server.connections_accepted == 1
 
 
-async def test_nobody_reading_is_no_read_timeout(serve, pool_to, each_home):
+async def test_nobody_reading_is_no_read_timeout(serve, pool_to, each_loop):
     """Scenario 37: the consumer takes its time, and then the server its own."""
     server = serve(chat_stream(["a", "b", "c"], pace="token"))
     pool = pool_to(server, read=1.5)
@@ -392,7 +399,7 @@ async def test_nobody_reading_is_no_read_timeout(serve, pool_to, each_home):
     assert await read_out(stream) == "bc"
 
 
-async def test_every_piece_is_a_sign_of_life(serve, engine_pool, each_home):
+async def test_every_piece_is_a_sign_of_life(serve, engine_pool, each_loop):
     """Scenario 37: a whole body may take longer than the read timeout, as long as it moves."""
 
     async def drip(conn):
@@ -412,7 +419,7 @@ UPLOAD = b"x" * (8 * MEGABYTE)
 
 
 @pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
-async def test_a_server_that_takes_nothing_costs_one_write_timeout(serve, engine_pool, each_home, pieces):
+async def test_a_server_that_takes_nothing_costs_one_write_timeout(serve, engine_pool, each_loop, pieces):
     """Scenario 37: the other direction."""
     server, pool = serve(stop_reading()), engine_pool()
     request = request_to(server, None if pieces else UPLOAD, write=0.4, read=30.0)
@@ -424,7 +431,7 @@ async def test_a_server_that_takes_nothing_costs_one_write_timeout(serve, engine
 
 
 @pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
-async def test_a_server_that_takes_it_slowly_is_borne_with(serve, engine_pool, each_home, pieces):
+async def test_a_server_that_takes_it_slowly_is_borne_with(serve, engine_pool, each_loop, pieces):
     """Scenario 37: as long as it takes some, however long it takes for all."""
 
     async def slow(conn):
@@ -442,7 +449,7 @@ async def test_a_server_that_takes_it_slowly_is_borne_with(serve, engine_pool, e
     assert (await upload(pool, request)).body == b"thanks"
 
 
-async def test_an_upload_in_pieces_waits_for_the_server(serve, engine_pool, each_home):
+async def test_an_upload_in_pieces_waits_for_the_server(serve, engine_pool, each_loop):
     """Scenario 37: no more of it is taken from its writer than the kernels and one buffer hold."""
     server, pool = serve(stop_reading("go on")), engine_pool()
     exchange = await pool.open(request_to(server, None))
@@ -456,12 +463,12 @@ async def test_an_upload_in_pieces_waits_for_the_server(serve, engine_pool, each
         await exchange.finish()
         await exchange.head()
 
-    writing = asyncio.ensure_future(exchange.home.arun(write))
+    writing = asyncio.ensure_future(exchange.host_loop.arun(write))
     await until_pool(pool, lambda: not exchange._carrier.has_room)
     assert written < 30
     server.gate("go on").open()
     await writing
-    assert (await exchange.home.arun(exchange.whole)).status == 200
+    assert (await exchange.host_loop.arun(exchange.read_all)).status == 200
     assert len(server.requests[0].body) == 40 * MEGABYTE
 
 
@@ -488,9 +495,9 @@ async def upload(pool, request):
         return await pool.fetch(request)
     exchange = await pool.open(request)
     try:
-        return await exchange.home.arun(in_pieces, exchange)
+        return await exchange.host_loop.arun(in_pieces, exchange)
     finally:
-        exchange.leave()
+        exchange.close_threadsafe()
 
 
 async def in_pieces(exchange):
@@ -498,4 +505,4 @@ async def in_pieces(exchange):
         await exchange.write(b"x" * MEGABYTE)
     await exchange.finish()
     await exchange.head()
-    return await exchange.whole()
+    return await exchange.read_all()

@@ -13,23 +13,23 @@ from asgiref.sync import async_to_sync
 from django.test import override_settings
 
 from llm_pool import pools
-from llm_pool.engine.config import Limits, Origin
-from llm_pool.engine.errors import PoolClosed
-from llm_pool.engine.homes import portal
+from llm_pool.engine.config import Origin
+from llm_pool.engine.loops import portal
 from llm_pool.engine.stats.stats import describe
+from llm_pool.exceptions import PoolClosed
+from testbed import ScriptedServer
+from testbed.behaviours import echo, json_reply, per_connection, stall
+from testbed.chat import chat_completion, chat_stream
 from tests.fixtures.engine import request_to
 from tests.fixtures.scripts import run_script
 from tests.fixtures.ticks import soon
 from tests.scenarios.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
-from tests.servers import ScriptedServer
-from tests.servers.behaviours import echo, json_reply, per_connection, stall
-from tests.servers.chat import chat_completion, chat_stream
 
 # Draining.
 
 
 async def test_a_drain_lets_calls_finish_and_replaces_connections_as_they_come_back(
-    each_home, serve, engine_pool
+    each_loop, serve, engine_pool
 ):
     """Scenario 51: two in use, one idle; the idle one goes at once, the others when they are done."""
     server = serve(lambda conn: gated(f"go {conn.number}")(conn))
@@ -55,14 +55,14 @@ async def test_a_drain_lets_calls_finish_and_replaces_connections_as_they_come_b
     assert server.connections_accepted == 4
 
 
-async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_home, serve, engine_pool):
+async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_loop, serve, engine_pool):
     """Scenario 51: at the bound, the one in use comes back and is closed; another is dialed for who waits."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     calls = await occupy(pool, server)
     calls += await queue_up(pool, *(pool.fetch(request_to(server)) for _ in range(3)))
     drain = asyncio.create_task(pool.adrain())
-    await until(lambda: pool._clerk.ledger.outgoing == 1)
+    await until(lambda: pool._coordinator.ledger.outgoing == 1)
     server.gate("go").open()
     await asyncio.gather(*calls)
     assert await drain is True
@@ -70,7 +70,7 @@ async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_home
     assert server.peak_open == 1
 
 
-async def test_a_drain_that_takes_too_long_says_so(each_home, serve, engine_pool):
+async def test_a_drain_that_takes_too_long_says_so(each_loop, serve, engine_pool):
     """Scenario 51: False after its timeout, from a task and from a thread; the call goes on."""
     server = serve(gated())
     pool = engine_pool()
@@ -82,7 +82,7 @@ async def test_a_drain_that_takes_too_long_says_so(each_home, serve, engine_pool
     assert await pool.adrain(AT_ONCE) is True
 
 
-async def test_a_drained_pool_is_prewarmed_again(each_home, serve, engine_pool):
+async def test_a_drained_pool_is_prewarmed_again(each_loop, serve, engine_pool):
     """Scenario 51: the minimum holds for the new connections too."""
     server = serve(json_reply())
     pool = engine_pool(min_connections=2)
@@ -123,7 +123,7 @@ async def test_close_fails_who_waits_who_dials_and_who_reads(server_loop, serve,
     await slow.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_close_from_a_thread_ends_the_connections_of_both_homes(server_loop, serve, engine_pool):
+async def test_close_from_a_thread_ends_the_connections_of_both_loops(server_loop, serve, engine_pool):
     """Scenario 51: the thread waits until every socket is closed, the server loop's too."""
     server = serve(json_reply())
     pool = engine_pool()
@@ -133,7 +133,7 @@ async def test_close_from_a_thread_ends_the_connections_of_both_homes(server_loo
 
     def close() -> int:
         pool.close()
-        return pool._clerk.ledger.total
+        return pool._coordinator.ledger.total
 
     # The loop has to go on meanwhile.
     done = asyncio.get_running_loop().run_in_executor(None, close)
@@ -152,7 +152,7 @@ async def test_close_on_the_server_loop_does_not_hold_it_up(server_loop, serve, 
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_a_closed_pool_refuses(each_home, serve, engine_pool):
+async def test_a_closed_pool_refuses(each_loop, serve, engine_pool):
     """Scenario 51: at once, to tasks and threads; and closing it again changes nothing."""
     server = serve(json_reply())
     pool = engine_pool("gpt")
@@ -200,14 +200,14 @@ async def test_a_caller_served_in_the_very_tick_of_the_close_is_told(server_loop
     pool = engine_pool()
     call = asyncio.create_task(pool.fetch(request_to(server)))
     await asyncio.sleep(0)  # it has ordered its dial
-    (dial,) = pool._clerk._dials
+    (dial,) = pool._coordinator._dials
     dial.add_done_callback(lambda _: pool.close())  # comes after the pool's own, which serves the caller
     with pytest.raises(PoolClosed):
         await call
     assert server.requests == []
 
 
-async def test_a_peer_that_says_no_goodbye_holds_no_close_up(each_home, serve, engine_pool, certificates):
+async def test_a_peer_that_says_no_goodbye_holds_no_close_up(each_loop, serve, engine_pool, certificates):
     """Scenario 51: the server has stopped reading: the TLS close that it does not answer is cut short."""
 
     async def deaf(conn) -> None:
@@ -277,10 +277,10 @@ def test_a_response_opened_on_one_loop_is_read_on_another(serve, engine_pool):
     exchange = asyncio.run(pool.open(request_to(server)))
 
     async def read() -> bytes:
-        return await exchange.home.arun(exchange.read)
+        return await exchange.host_loop.arun(exchange.read)
 
     assert b"POST" in asyncio.run(read())
-    assert exchange.home.run(exchange.read) == b""
+    assert exchange.host_loop.run(exchange.read) == b""
     exchange = pool.open_sync(request_to(server))
     assert b"POST" in asyncio.run(read())
     assert asyncio.run(read()) == b""
@@ -294,8 +294,8 @@ async def test_a_call_from_the_server_loop_makes_no_hop(server_loop, serve, engi
     pool = engine_pool()
     await pool.fetch(request_to(server))
     exchange = await pool.open(request_to(server))
-    assert exchange.home.loop is asyncio.get_running_loop()
-    exchange.leave()
+    assert exchange.host_loop.loop is asyncio.get_running_loop()
+    exchange.close_threadsafe()
     await until(lambda: pool.stats().in_use == 0)
     assert portal.THREAD_NAME not in {thread.name for thread in threading.enumerate()}
 
@@ -420,8 +420,8 @@ def test_one_server_loop_after_another(serve, engine_pool):
     pool = engine_pool(max_connections=2)
 
     async def main() -> None:
-        home = portal.adopt_server_loop()
-        assert portal.adopt_server_loop() is home
+        host_loop = portal.adopt_server_loop()
+        assert portal.adopt_server_loop() is host_loop
         assert (await pool.fetch(request_to(server))).status == 200
 
     for _ in range(10):
@@ -435,12 +435,12 @@ def test_two_server_loops_at_once(serve, engine_pool):
     """Scenario 53: the later one is the server loop; callers on the earlier go through the portal."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=3)
-    adopted, over = threading.Event(), threading.Event()
+    translate_httpx_errors, over = threading.Event(), threading.Event()
 
     async def earlier() -> None:
         portal.adopt_server_loop()
         await pool.fetch(request_to(server))
-        adopted.set()
+        translate_httpx_errors.set()
         await asyncio.to_thread(over.wait)
         await pool.fetch(request_to(server))
 
@@ -450,7 +450,7 @@ def test_two_server_loops_at_once(serve, engine_pool):
 
     thread = threading.Thread(target=asyncio.run, args=(earlier(),))
     thread.start()
-    adopted.wait()
+    translate_httpx_errors.wait()
     asyncio.run(later())
     over.set()
     thread.join()
@@ -510,17 +510,15 @@ def test_a_pool_that_has_been_closed_still_tells_its_numbers(serve, engine_pool,
     assert (stats.connections, stats.closing, stats.utilization, stats.longest_wait) == (0, 0, 0.0, 0.0)
     assert "in use 0, idle 0, dialing 0, waiting 0, max 100" in describe(stats)
     assert pool.connections() == []
-    pool.resize(Limits(max_connections=1, max_keepalive_connections=1))
     assert pool.drain(AT_ONCE)
-    assert pool.stats().max_connections == 1
 
 
 def test_a_caller_who_comes_as_the_portals_loop_stops_is_told(serve, engine_pool):
     """Scenario 53: the loop has turned its last, its closing down has not begun: the errand is in between."""
     server = serve(json_reply())
     pool = engine_pool()
-    home = portal.portal()
-    board, loop = server.gate("stopping"), home.loop
+    host_loop = portal.portal()
+    board, loop = server.gate("stopping"), host_loop.loop
     errors = []
 
     def call() -> None:
@@ -541,7 +539,7 @@ def test_a_caller_who_comes_as_the_portals_loop_stops_is_told(serve, engine_pool
     caller = threading.Thread(target=call)
     caller.start()
     board.wait_reached()
-    home.post(stop)
+    host_loop.post(stop)
     caller.join(AT_ONCE)
     assert len(errors) == 1
     assert pool.fetch_sync(request_to(server)).status == 200  # on another portal
@@ -553,13 +551,13 @@ def test_a_caller_who_comes_when_the_portal_is_closing_down_is_told(serve, engin
     pool = engine_pool()
     errors = []
 
-    def call_late(home) -> None:
+    def call_late(host_loop) -> None:
         async def errand() -> None:
             await pool.fetch(request_to(server))
 
         def call() -> None:
             with pytest.raises(PoolClosed) as error:
-                home.run(errand)
+                host_loop.run(errand)
             errors.append(error.value)
 
         caller = threading.Thread(target=call, daemon=True)
@@ -567,7 +565,7 @@ def test_a_caller_who_comes_when_the_portal_is_closing_down_is_told(serve, engin
         caller.join(AT_ONCE)
 
     portal.portal()
-    monkeypatch.setattr(portal, "_before_home_ends", [*portal._before_home_ends, call_late])
+    monkeypatch.setattr(portal, "_before_loop_ends", [*portal._before_loop_ends, call_late])
     portal.stop()
     assert len(errors) == 1
     assert server.requests == []
@@ -615,7 +613,7 @@ atexit.register(lambda: print([thread.name for thread in threading.enumerate()])
 from llm_pool.engine.config import Origin, PoolConfig
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Request
-from llm_pool.engine.homes import portal
+from llm_pool.engine.loops import portal
 
 pool = Pool(PoolConfig(proxy=""))
 request = Request(Origin(*{server.origin!r}), b"GET", b"/", [(b"Host", b"test")])
@@ -657,7 +655,7 @@ def test_overridden_settings_hold_at_once_and_the_old_connections_are_gone(serve
     old.wait_until(lambda s: s.connections_open == 0)
 
 
-async def test_overridden_settings_in_async_code(each_home, serve):
+async def test_overridden_settings_in_async_code(each_loop, serve):
     """Scenario 54: the same on an event loop, the server loop too, which the change must not hold up."""
     old, new = serve(chat_completion("old")), serve(chat_completion("new"))
     with override_settings(LLM_POOL=settings_of(old)):
@@ -671,7 +669,7 @@ async def test_overridden_settings_in_async_code(each_home, serve):
         await new.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_calls_in_flight_when_the_settings_change_are_told(each_home, serve):
+async def test_calls_in_flight_when_the_settings_change_are_told(each_loop, serve):
     """Scenario 54: a call to the old settings fails with an error that names the cause, and does not hang."""
     old, new = serve(stall), serve(chat_completion("new"))
     with override_settings(LLM_POOL=settings_of(old)):

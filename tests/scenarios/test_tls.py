@@ -11,12 +11,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.errors import ConnectTimeout, LLMPoolError, TLSFailed
-from llm_pool.engine.homes.portal import adopt_server_loop, release_server_loop
+from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
+from llm_pool.exceptions import ConnectTimeout, LLMPoolError, TLSFailed
+from testbed.behaviours import close, hold, json_reply, reset, send, steps
+from testbed.tls import server_context
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.fixtures.reports import reported
-from tests.servers.behaviours import close, hold, json_reply, reset, send, steps
-from tests.servers.tls import server_context
 
 REFUSED = {
     "wrong_name": r"(Hostname|IP address) mismatch, certificate is not valid for '{host}'\.",
@@ -27,7 +27,7 @@ REFUSED = {
 
 
 @pytest.fixture(params=["portal", "server loop"])
-async def home(request):
+async def host_loop(request):
     """Both homes, one after the other."""
     if request.param == "server loop":
         adopt_server_loop()
@@ -63,7 +63,7 @@ async def test_a_bad_certificate_is_named_and_nothing_is_sent(
     assert sockets_of(pool) == []
 
 
-async def test_the_systems_authorities_do_not_know_the_tests(serve, engine_pool, certificates, home):
+async def test_the_systems_authorities_do_not_know_the_tests(serve, engine_pool, certificates, host_loop):
     """Scenario 49: without a ``ca_file`` the trust store of the system counts."""
     server = serve(json_reply(), tls=certificates.good)
     with pytest.raises(TLSFailed, match=r"unable to get local issuer certificate$"):
@@ -71,7 +71,7 @@ async def test_the_systems_authorities_do_not_know_the_tests(serve, engine_pool,
     assert server.handshakes == 0
 
 
-async def test_nothing_is_verified_where_that_is_asked_for(serve, engine_pool, certificates, home):
+async def test_nothing_is_verified_where_that_is_asked_for(serve, engine_pool, certificates, host_loop):
     """Scenario 49: ``verify: False`` takes any certificate."""
     server = serve(json_reply(), tls=certificates.self_signed)
     assert (await engine_pool(tls=TLS(verify=False)).fetch(request_to(server))).status == 200
@@ -101,7 +101,7 @@ async def test_an_ipv6_address_has_a_certificate_too(serve, engine_pool, certifi
     assert (await pool.fetch(request_to(server))).status == 200
 
 
-async def test_a_client_certificate_opens_the_door(serve, engine_pool, certificates, home):
+async def test_a_client_certificate_opens_the_door(serve, engine_pool, certificates, host_loop):
     """Scenario 49: with ``client_cert`` the server answers; without it no request is read."""
     server = serve(json_reply(), tls=certificates.wants_client)
     trust = {"ca_file": certificates.ca_file}
@@ -243,7 +243,7 @@ def resumes(monkeypatch):
 
 
 async def test_where_python_leaks_sessions_none_is_looked_at(
-    serve, engine_pool, certificates, monkeypatch, home
+    serve, engine_pool, certificates, monkeypatch, host_loop
 ):
     """Scenario 49: a full handshake costs a millisecond, a leaked session costs memory for ever."""
     monkeypatch.setattr("llm_pool.engine.dialer.tls.RESUMES", False)
@@ -258,7 +258,7 @@ async def test_where_python_leaks_sessions_none_is_looked_at(
 @pytest.mark.usefixtures("resumes")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_the_next_connection_resumes_the_session_of_the_last(
-    serve, engine_pool, certificates, version, home
+    serve, engine_pool, certificates, version, host_loop
 ):
     """Scenario 49: the server sees a short handshake, also when the last connection has ended."""
     context = server_context(certificates.authority.issue_cert("127.0.0.1"))
@@ -295,7 +295,7 @@ async def test_a_session_opens_no_other_servers_door(serve, engine_pool, certifi
 
 
 @pytest.mark.usefixtures("resumes")
-async def test_both_homes_resume_at_the_same_time(serve, engine_pool, certificates):
+async def test_both_loops_resume_at_the_same_time(serve, engine_pool, certificates):
     """Scenario 49: sessions stay on their thread."""
     server = serve(one_answer, tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -322,7 +322,7 @@ async def test_both_homes_resume_at_the_same_time(serve, engine_pool, certificat
     ids=["FIN", "RST", "plain HTTP", "rubbish"],
 )
 async def test_a_server_that_speaks_no_tls_is_a_clear_error(
-    serve, engine_pool, certificates, script, reason, home
+    serve, engine_pool, certificates, script, reason, host_loop
 ):
     """Scenario 49: one sentence with host and reason."""
     server = serve(script)
@@ -335,7 +335,9 @@ async def test_a_server_that_speaks_no_tls_is_a_clear_error(
     assert sockets_of(pool) == []
 
 
-async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(serve, engine_pool, certificates, home):
+async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(
+    serve, engine_pool, certificates, host_loop
+):
     """Scenario 49: and leaves no socket."""
     server = serve(hold)
     request = request_to(server, connect=0.1)
@@ -347,7 +349,7 @@ async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(serve, engine
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_a_connection_is_closed_with_a_tls_goodbye(serve, engine_pool, certificates, home):
+async def test_a_connection_is_closed_with_a_tls_goodbye(serve, engine_pool, certificates, host_loop):
     """Scenario 49: the server sees an end in good order, not a truncation."""
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -358,7 +360,7 @@ async def test_a_connection_is_closed_with_a_tls_goodbye(serve, engine_pool, cer
 
 
 async def test_a_server_that_does_not_answer_the_goodbye_holds_up_a_close_for_a_second(
-    serve, engine_pool, certificates, home
+    serve, engine_pool, certificates, host_loop
 ):
     """Scenario 49: the socket is gone after ``TLS_CLOSE_SECONDS``."""
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_pool.engine.stats import utilization
+from testbed.behaviours import json_reply, reply
 from tests.fixtures.engine import request_to
-from tests.servers.behaviours import json_reply, reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llm_pool.engine.pool import Pool
-    from tests.servers import ScriptedServer
-    from tests.servers.connection import ServerConnection
+    from testbed import ScriptedServer
+    from testbed.connection import ServerConnection
 
 
 class Log(logging.Handler):
@@ -112,7 +112,7 @@ async def test_a_response_that_is_held_is_logged_once_with_the_line_that_opened_
     assert "held = await pool.open(request_to(server))" in line
     assert __file__ in line
     assert pool.stats().leaks_suspected == 1
-    held.leave()
+    held.close_threadsafe()
 
 
 async def test_a_response_that_was_read_or_left_in_time_is_no_leak(
@@ -121,11 +121,11 @@ async def test_a_response_that_was_read_or_left_in_time_is_no_leak(
     server = serve(reply(200, b"x" * 1_000_000))
     pool = engine_pool(leak_threshold=2.0)
     left, read, held = [await pool.open(request_to(server)) for _ in range(3)]
-    left.leave()
-    await read.home.arun(read.whole)
+    left.close_threadsafe()
+    await read.host_loop.arun(read.read_all)
     log.wait(1)  # of the third, and so the time of the others is over too
     assert pool.stats().leaks_suspected == len(log.lines) == 1
-    held.leave()
+    held.close_threadsafe()
 
 
 def test_a_thread_that_holds_a_response_is_found_too(
@@ -135,4 +135,4 @@ def test_a_thread_that_holds_a_response_is_found_too(
     pool = engine_pool(leak_threshold=0.01)
     held = pool.open_sync(request_to(server))
     assert "held = pool.open_sync(request_to(server))" in log.wait(1)[0]
-    held.leave()
+    held.close_threadsafe()

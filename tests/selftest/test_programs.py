@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.servers import programs
-from tests.servers.behaviours import json_reply
+from testbed import programs
+from testbed.behaviours import json_reply
 
 pytestmark = pytest.mark.server
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers import Gate, ScriptedServer
-from tests.servers.behaviours import (
+from testbed import Gate, ScriptedServer
+from testbed.behaviours import (
     chunked,
     close,
     cut,
@@ -33,8 +33,8 @@ from tests.servers.behaviours import (
     until,
     until_close,
 )
-from tests.servers.chat import chat_completion, chat_stream
-from tests.servers.ports import refused_port, unanswering_port
+from testbed.chat import chat_completion, chat_stream
+from testbed.ports import refused_port, unanswering_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

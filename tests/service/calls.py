@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm_pool.completions import Completion
-    from llm_pool.service import LLMPool
+    from llm_pool.calling.pool import LLMPool
+    from llm_pool.providers.results import Completion
 
 __all__ = ["CALLS", "STREAMS", "WHOLE", "ask"]
 

@@ -14,8 +14,8 @@ from tests.fixtures.model import model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llm_pool.service import LLMPool
-    from tests.servers import Script, ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import Script, ScriptedServer
 
 SECRET = "sk-secret-0123456789"
 

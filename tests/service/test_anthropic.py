@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_pool import exceptions
-from tests.servers.behaviours import events, json_reply
+from testbed.behaviours import events, json_reply
 from tests.service.calls import CALLS, STREAMS, WHOLE, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import Script, ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import Script, ScriptedServer
 
 MESSAGE = {
     "id": "msg_1",

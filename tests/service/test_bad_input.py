@@ -8,14 +8,14 @@ import httpx
 import pytest
 
 from llm_pool import exceptions
-from tests.servers.behaviours import events, json_reply, reply, steps
+from testbed.behaviours import events, json_reply, reply, steps
 from tests.service.calls import CALLS, STREAMS, WHOLE, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import Script, ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import Script, ScriptedServer
 
 REQUEST_ID = {"X-Request-Id": "req-7"}
 HTML = {"Content-Type": "text/html", **REQUEST_ID}

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_pool import __version__
-from llm_pool.completions import Usage
-from tests.servers.chat import chat_completion
+from llm_pool.providers.results import Usage
+from testbed.chat import chat_completion
 from tests.service.calls import CALLS, STREAMS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import ScriptedServer
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -12,14 +12,14 @@ import httpx
 import pytest
 
 from llm_pool import exceptions
-from tests.servers.behaviours import early_reply, echo, reply, reset, stall, steps
-from tests.servers.ports import refused_port
+from testbed.behaviours import early_reply, echo, reply, reset, stall, steps
+from testbed.ports import refused_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from llm_pool.service import LLMPool
-    from tests.servers import ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import ScriptedServer
 
 WHERE: ContextVar[str] = ContextVar("WHERE", default="nowhere")
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm_pool.completions import Chunk, Completion
 from llm_pool.exceptions import NotFound, StreamInterrupted
 from llm_pool.providers import Provider
 from llm_pool.providers.base import CompletionRequest, StreamReader
-from tests.servers.behaviours import reply
+from llm_pool.providers.results import Chunk, Completion
+from testbed.behaviours import reply
 from tests.service.calls import CALLS, STREAMS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import Script, ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import Script, ScriptedServer
 
 
 class Parrot(Provider):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from pytest_httpx import HTTPXMock
 
-    from llm_pool.service import LLMPool
-    from tests.servers import ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import ScriptedServer
 
 PROVIDER = "https://api.test/v1"
 URL = f"{PROVIDER}/chat/completions"

@@ -13,13 +13,13 @@ from django.test import override_settings
 
 from llm_pool import pools
 from llm_pool.asgi import get_asgi_application
-from llm_pool.engine.homes import portal
+from llm_pool.engine.loops import portal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import ScriptedServer
 
 
 class Lifespan:
@@ -50,19 +50,19 @@ async def running() -> AsyncIterator[Lifespan]:
         await lifespan.task
 
 
-async def test_the_lifespan_makes_the_servers_loop_a_home_and_ends_all_its_connections(
+async def test_the_lifespan_makes_the_servers_loop_a_loop_and_ends_all_its_connections(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     """Scenario 51."""
     configure(upstream, LIMITS={"min_connections": 1})
     async with running():
         await upstream.await_until(lambda s: s.connections_accepted == 1)
-        assert portal.home_of_caller().is_here
+        assert portal.host_loop_of_caller().is_current
         await pools["default"].acomplete("hello")
         await asyncio.to_thread(pools["default"].complete, "hello")
         assert upstream.connections_open == 2
     await upstream.await_until(lambda s: s.connections_open == 0)
-    assert not portal.home_of_caller().is_here
+    assert not portal.host_loop_of_caller().is_current
 
 
 async def test_a_shutdown_lets_calls_finish(
@@ -89,7 +89,7 @@ async def test_a_start_with_settings_that_cannot_be_says_why(caplog: pytest.LogC
         lifespan = Lifespan()
         said = await lifespan.tell("startup")
         await lifespan.task
-    assert not portal.home_of_caller().is_here
+    assert not portal.host_loop_of_caller().is_current
     assert said["type"] == "lifespan.startup.failed"
     assert "max_connections" in said["message"]
     assert "llm_pool could not start" in caplog.text

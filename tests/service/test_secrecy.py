@@ -19,16 +19,16 @@ from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
 from llm_pool import exceptions, pools
-from llm_pool.engine.request import Request
-from tests.servers.behaviours import echo, json_reply, reply, steps
-from tests.servers.ports import refused_port
+from llm_pool.engine.config import Timeouts
+from testbed.behaviours import echo, json_reply, reply, steps
+from testbed.ports import refused_port
 from tests.service.calls import CALLS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import Script, ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import Script, ScriptedServer
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -115,7 +115,7 @@ def test_no_repr_shows_the_key(
         pool.stream("hi"),
         pool.client._transport,
     ]
-    values += [Request(pool._sender.origin, b"GET", b"/", pool._sender._fixed_headers(pool.settings.key()))]
+    values += [pool._builder.get("/", pool.settings.key(), Timeouts())]
     values += [vars(pool), vars(pool.settings.provider)]
     assert [value for value in values if secret in repr(value)] == []
     assert upstream.requests[0].headers["authorization"] == f"Bearer {secret}"  # it is the one in use
@@ -133,14 +133,14 @@ def test_the_key_goes_to_its_own_origin_only(
         to = f"{elsewhere.url}{target}" if target == "/away" else "/v1/away"
         await conn.respond(307, {"Location": to})
 
-    home = serve(redirect)
-    pool = configure(home, HEADERS={"X-Token": "own"})
+    host_loop = serve(redirect)
+    pool = configure(host_loop, HEADERS={"X-Token": "own"})
     pool.request("GET", f"{elsewhere.url}/absolute")
     pool.request("GET", "here", follow_redirects=True)
     pool.request("GET", "here", follow_redirects=True, headers={"Authorization": "Bearer mine"})
-    assert [request.target for request in home.requests[:2]] == ["/v1/here", "/v1/away"]
-    assert {request.headers.get("x-token") for request in home.requests} == {"own"}
-    assert [request.headers["authorization"] for request in home.requests[::2]] == [
+    assert [request.target for request in host_loop.requests[:2]] == ["/v1/here", "/v1/away"]
+    assert {request.headers.get("x-token") for request in host_loop.requests} == {"own"}
+    assert [request.headers["authorization"] for request in host_loop.requests[::2]] == [
         f"Bearer {secret}",
         "Bearer mine",
     ]
@@ -150,15 +150,15 @@ def test_the_key_goes_to_its_own_origin_only(
         assert "x-token" not in request.headers
 
 
-async def test_the_async_client_keeps_the_key_at_home_too(
+async def test_the_async_client_keeps_the_key_at_loop_too(
     secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     elsewhere = serve(echo)
-    home = serve(reply(307, headers={"Location": f"{elsewhere.url}/away"}))
-    pool = configure(home, HEADERS={"X-Token": "own"})
+    host_loop = serve(reply(307, headers={"Location": f"{elsewhere.url}/away"}))
+    pool = configure(host_loop, HEADERS={"X-Token": "own"})
     await pool.arequest("GET", f"{elsewhere.url}/absolute")
     await pool.arequest("POST", "here", json={}, follow_redirects=True)
-    assert home.requests[0].headers["authorization"] == f"Bearer {secret}"
+    assert host_loop.requests[0].headers["authorization"] == f"Bearer {secret}"
     assert [request.target for request in elsewhere.requests] == ["/absolute", "/away"]
     assert not any({"authorization", "x-token"} & set(request.headers) for request in elsewhere.requests)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llm_pool.service import LLMPool
-    from tests.servers import ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import ScriptedServer
 
 
 def test_pools_are_what_they_are_called_whatever_was_imported_before() -> None:

@@ -12,7 +12,14 @@ settings.configure(
     LLM_POOL={"default": {"BASE_URL": "http://127.0.0.1:9/v1", "MODEL": "m", "API_KEY": "k"}},
 )
 """
-HEAVY = ("h2", "httpcore", "httptools", "llm_pool.engine.pool", "llm_pool.service", "llm_pool.checkup")
+HEAVY = (
+    "h2",
+    "httpcore",
+    "httptools",
+    "llm_pool.engine.pool",
+    "llm_pool.calling.pool",
+    "llm_pool.diagnostics",
+)
 
 
 def run(program: str) -> str:

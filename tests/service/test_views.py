@@ -13,16 +13,16 @@ from django.test import AsyncClient, Client, RequestFactory
 
 from llm_pool import pools
 from llm_pool.http import event_stream
+from testbed.behaviours import events as sse
+from testbed.behaviours import json_reply
+from testbed.chat import chat_event
 from tests import views
-from tests.servers.behaviours import events as sse
-from tests.servers.behaviours import json_reply
-from tests.servers.chat import chat_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_pool.service import LLMPool
-    from tests.servers import Script, ScriptedServer
+    from llm_pool.calling.pool import LLMPool
+    from testbed import Script, ScriptedServer
 
 
 @pytest.mark.parametrize("path", ["/complete", "/acomplete"])

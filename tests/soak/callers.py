@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from llm_pool.engine.homes.portal import adopt_server_loop
+from llm_pool.engine.loops.portal import adopt_server_loop
 from tests.soak.calls import AsyncCalls, SyncCalls
 
 if TYPE_CHECKING:

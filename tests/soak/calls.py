@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Iterator, Mapping
 
+    from llm_pool.calling.pool import LLMPool
     from llm_pool.engine.config import Origin
     from llm_pool.engine.exchange import Exchange
     from llm_pool.engine.pool import Pool
-    from llm_pool.service import LLMPool
     from tests.soak.record import Call, Record
 
 __all__ = ["AsyncCalls", "Place", "SyncCalls"]
@@ -207,10 +207,10 @@ class AsyncCalls(_Calls):
             pool, request = self._request(call, b"")
             exchange = await pool.open(request)
             try:
-                await exchange.home.arun(exchange.read)
+                await exchange.host_loop.arun(exchange.read)
                 call.outcome = "left"
             finally:
-                exchange.leave()
+                exchange.close_threadsafe()
 
     async def open_upload(self) -> None:
         with self.record.call("open, streamed upload") as call:
@@ -219,15 +219,15 @@ class AsyncCalls(_Calls):
             try:
                 pieces = self._pieces()
                 for _ in range(pieces):
-                    if not await exchange.home.arun(exchange.write, UPLOAD_PIECE):
+                    if not await exchange.host_loop.arun(exchange.write, UPLOAD_PIECE):
                         break
-                await exchange.home.arun(exchange.finish)
-                await exchange.home.arun(exchange.head)
-                whole = await exchange.home.arun(exchange.whole)
+                await exchange.host_loop.arun(exchange.finish)
+                await exchange.host_loop.arun(exchange.head)
+                whole = await exchange.host_loop.arun(exchange.read_all)
                 size = pieces * len(UPLOAD_PIECE)
                 self._check(call, _mapping(whole.headers), whole.status, whole.body, size)
             finally:
-                exchange.leave()
+                exchange.close_threadsafe()
 
     def _collect(self) -> None:
         if self.rng.random() < 0.1:
@@ -315,10 +315,10 @@ class SyncCalls(_Calls):
             pool, request = self._request(call, b"")
             exchange: Exchange = pool.open_sync(request)
             try:
-                exchange.home.run(exchange.read)
+                exchange.host_loop.run(exchange.read)
                 call.outcome = "left"
             finally:
-                exchange.leave()
+                exchange.close_threadsafe()
 
 
 def _mapping(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llm_pool.engine.errors import LLMPoolError
+from llm_pool.exceptions import LLMPoolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

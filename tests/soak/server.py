@@ -8,15 +8,15 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.servers import ClientGone, ScriptedServer
-from tests.servers.behaviours import EVENTS, JSON
-from tests.servers.chat import chat_event, usage
+from testbed import ClientGone, ScriptedServer
+from testbed.behaviours import EVENTS, JSON
+from testbed.chat import chat_event, usage
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Iterator
 
-    from tests.servers import ReceivedRequest, ServerConnection
+    from testbed import ReceivedRequest, ServerConnection
     from tests.soak.record import Record
 
 __all__ = ["NOBODY", "Answer", "SoakServer", "answer_to", "client_may_have_gone", "play_http11"]

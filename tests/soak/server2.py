@@ -15,13 +15,13 @@ import h2.settings
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
-from tests.servers import ClientGone
+from testbed import ClientGone
 from tests.soak.server import SHORT_WHILE, Answer, answer_to, client_may_have_gone
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.servers import ServerConnection
+    from testbed import ServerConnection
     from tests.soak.server import SoakServer
 
 __all__ = ["play_http2"]

@@ -14,12 +14,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from llm_pool.calling.stream import Stream
 from llm_pool.engine.connection import Connection
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.homes import portal
-from llm_pool.engine.homes.home import Errand
 from llm_pool.engine.ledger.state import Entry, Waiter
-from llm_pool.streams import Stream
+from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.host_loop import LoopCall
 from tests.fixtures.books import Holdings
 from tests.soak.callers import Callers
 from tests.soak.record import ErrorLog, Record
@@ -33,7 +33,7 @@ GLANCE = 0.02
 GROWTH = 1.1
 SPARE = 16 * 1024 * 1024
 """Memory at the end: at most ``GROWTH`` times what it was after a third of the time, and these bytes more."""
-TRANSIENT = (Connection, Exchange, Entry, Waiter, Errand, Stream)
+TRANSIENT = (Connection, Exchange, Entry, Waiter, LoopCall, Stream)
 
 
 class Soak:
@@ -116,15 +116,15 @@ class Soak:
         """The pools are closed: no connection at the servers, no task on the portal, nothing in memory."""
         for pool in world.pools:
             stats = pool.stats()
-            if stats.connections or pool._clerk.ledger.total:
-                self.leaked["connections"] += pool._clerk.ledger.total
+            if stats.connections or pool._coordinator.ledger.total:
+                self.leaked["connections"] += pool._coordinator.ledger.total
                 self.record.violation(f"after its close {pool.name!r} has {stats}")
         if not _comes(lambda: world.held() == 0):
             self.leaked["connections at the servers"] = world.held()
             self.record.violation(f"{world.held()} connections are left at the servers")
-        home = portal.portal()
-        if not _comes(lambda: home.run(_other_tasks) == 0):
-            self.leaked["tasks"] = home.run(_other_tasks)
+        host_loop = portal.portal()
+        if not _comes(lambda: host_loop.run(_other_tasks) == 0):
+            self.leaked["tasks"] = host_loop.run(_other_tasks)
             self.record.violation(f"{self.leaked['tasks']} tasks are left on the portal")
         if not _comes(lambda: not _transient() - self._there_before):
             left = _transient() - self._there_before

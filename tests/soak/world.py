@@ -7,15 +7,14 @@ import contextlib
 import random
 import tempfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from llm_pool.calling.pool import LLMPool
 from llm_pool.conf import load
 from llm_pool.engine.config import TLS, Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.pool import Pool
-from llm_pool.service import LLMPool
-from tests.servers.tls import Certificates
+from testbed.tls import Certificates
 from tests.soak.calls import Place
 from tests.soak.server import SoakServer, play_http11
 from tests.soak.server2 import play_http2
@@ -88,8 +87,6 @@ class World:
         self._weather.join()
         for server in self.servers:
             server.calm = True
-        for pool in self.pools:
-            pool.resize(self._limits(pool))
 
     # Its parts.
 
@@ -101,7 +98,6 @@ class World:
 
     def _service(self, name: str, server: SoakServer, certificates: Certificates, **limits: int) -> None:
         of_limits = {**_fields(LIMITS), "max_connections_per_host": None, **limits}
-        streams = of_limits.pop("max_streams_per_connection")
         settings = {
             "BASE_URL": f"{server.url}/v1",
             "API_KEY": "key",
@@ -113,7 +109,6 @@ class World:
         }
         service = LLMPool(load({"default": settings})["default"])
         service.engine.name = name
-        service.engine.resize(replace(service.engine.config.limits, max_streams_per_connection=streams))
         engine = self._add(service.engine, [server])
         self.places.append(Place(engine, [Origin(server.scheme, server.host, server.port)], service))
 
@@ -128,17 +123,13 @@ class World:
         self.pools.append(pool)
         return pool
 
-    @staticmethod
-    def _limits(pool: Pool) -> Limits:
-        return pool.config.limits
-
     # Weather.
 
     def _change(self) -> None:
         chance = random.Random(f"{self._seed}/weather")
         while not self._over.wait(chance.random()):
             try:
-                chance.choice((self._drain, self._resize, self._refuse, self._prewarm, self._look))(chance)
+                chance.choice((self._drain, self._refuse, self._prewarm, self._look))(chance)
             except BaseException as error:  # noqa: BLE001 - it would be missed
                 self.record.violation("the weather broke down", error)
 
@@ -146,15 +137,6 @@ class World:
         pool = chance.choice(self.pools)
         self.record.event("drains")
         self.record.event("drains that ended in time" if pool.drain(0.5) else "drains that did not")
-
-    def _resize(self, chance: random.Random) -> None:
-        pool = chance.choice(self.pools)
-        limits = self._limits(pool)
-        kept = chance.randint(1, MOST)
-        pool.resize(replace(limits, max_connections=kept, max_keepalive_connections=min(kept, 5)))
-        self.record.event("resizes")
-        self._over.wait(chance.random())
-        pool.resize(limits)
 
     def _refuse(self, chance: random.Random) -> None:
         server = chance.choice(self.servers)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from django.test import Client
     from pytest_django.fixtures import SettingsWrapper
 
-    from tests.servers import ScriptedServer
+    from testbed import ScriptedServer
     from tests.status.conftest import LogIn
 
 PATIENCE = 5.0  # seconds

@@ -18,8 +18,8 @@ from llm_pool.exceptions import ConnectFailed
 from llm_pool.status.overview import merge, overview, quantile
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History
 from llm_pool.status.workers import KEPT_SECONDS, Slot, others, shared_cache
-from tests.servers.chat import chat_completion
-from tests.servers.ports import refused_port
+from testbed.chat import chat_completion
+from testbed.ports import refused_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_django.fixtures import SettingsWrapper
 
-    from tests.servers import ScriptedServer
+    from testbed import ScriptedServer
 
 NOW = 1000 * TICK_SECONDS + 1.0  # seconds of a monotonic clock, in the middle of a tick
 

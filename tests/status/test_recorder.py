@@ -10,7 +10,7 @@ import pytest
 
 import llm_pool.urls  # noqa: F401  as a project with the page has it
 from llm_pool import pools
-from llm_pool.engine.stats.news import listeners
+from llm_pool.engine.stats.listeners import stats_listeners
 from llm_pool.status.recorder import Recorder, recorder
 from tests.fixtures.model import model
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_django.fixtures import SettingsWrapper
 
-    from tests.servers import ScriptedServer
+    from testbed import ScriptedServer
 
 PATIENCE = 5.0  # seconds
 
@@ -30,9 +30,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     event = threading.Event()
     monkeypatch.setattr(Recorder, "_run", lambda _: event.set())
     fresh = Recorder()
-    listeners.append(fresh.pool_changed)
+    stats_listeners.append(fresh.pool_changed)
     yield event
-    listeners.remove(fresh.pool_changed)
+    stats_listeners.remove(fresh.pool_changed)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ BODY: dict[str, Any] = {"stream": True, "messages": [{"role": "user", "content":
 
 
 def test_the_page_hears_the_news() -> None:
-    assert recorder.pool_changed in listeners
+    assert recorder.pool_changed in stats_listeners
 
 
 def test_it_begins_with_the_first_call_though_that_has_not_ended_and_is_a_clients(

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from llm_pool import exceptions
-from llm_pool.completions import Chunk, Completion, ToolCall
-from llm_pool.providers import get_provider
+from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
+from llm_pool.providers.results import Chunk, Completion, ToolCall
 
-anthropic = get_provider("anthropic")
+anthropic = PROVIDERS["anthropic"]()
 OK = Head(200, {"request-id": "req_1", "content-type": "application/json"})
 SSE = Head(200, {"request-id": "req_1", "content-type": "text/event-stream"})
 

@@ -105,7 +105,7 @@ def test_what_the_engine_cannot_do_is_told_where_it_was_asked_for(
 def test_an_engine_that_is_not_installed_is_told_with_what_to_type(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_pool.transports.engines.find_spec", lambda name: None)
+    monkeypatch.setattr("llm_pool.backends.find_spec", lambda name: None)
     settings.LLM_POOL = {"default": {**LOCAL, "ENGINE": "aiohttp"}}
     [message] = check_settings(app_configs=None)
     assert message.id == "llm_pool.E004"
@@ -116,7 +116,7 @@ def test_an_engine_that_is_not_installed_is_told_with_what_to_type(
 def test_a_resolver_that_is_not_installed_is_told_with_what_to_type(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_pool.conf.kinds.find_spec", lambda name: None)
+    monkeypatch.setattr("llm_pool.conf.validators.find_spec", lambda name: None)
     settings.LLM_POOL = {"default": {**LOCAL, "DNS": {"resolver": "aiodns"}}}
     [message] = check_settings(app_configs=None)
     assert message.id == "llm_pool.E004"

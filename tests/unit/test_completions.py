@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from llm_pool.completions import Chunk, Completion, Timing, ToolCall, Usage
+from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, Usage
 
 
 def test_a_completion_and_a_chunk_are_their_text() -> None:

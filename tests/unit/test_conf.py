@@ -276,6 +276,16 @@ def test_no_repr_shows_a_secret() -> None:
         ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
         ({"PROVIDER": "json.dumps"}, "cannot be used: json.dumps is no subclass", "Give 'openai'"),
+        (
+            {"PROVIDER": "json.JSONDecoder"},
+            "cannot be used: json.JSONDecoder is no subclass",
+            "Give 'openai'",
+        ),
+        ({"PROVIDER": "json.Nothing"}, 'Module "json" does not define a "Nothing"', "Give 'openai'"),
+        ({"PROVIDER": "anthropic_"}, "= 'anthropic_' is not a known provider", "Did you mean 'anthropic'?"),
+        ({"PROVIDER": ""}, "is not a known provider", "Give 'openai'"),
+        ({"PROVIDER": "."}, "is not a known provider", "Give 'openai'"),
+        ({"PROVIDER": "a b.c"}, "is not a known provider", "Give 'openai'"),
         ({"ENGINE": "httpcor"}, "= 'httpcor' is not a known engine", "Did you mean 'httpcore'?"),
         (
             {"ENGINE": "curl"},

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llm_pool import exceptions
-from llm_pool.providers import get_provider
+from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
 
 KEY = "sk-secret"
@@ -51,13 +51,13 @@ def assert_hidden(frames: traceback.StackSummary) -> None:
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 @pytest.mark.parametrize("what", BODIES)
 def test_no_frame_of_a_bad_answer_shows_the_key(what: str, provider: str) -> None:
-    assert_hidden(caught_in(get_provider(provider).parse_completion, HEAD, BODIES[what].encode()))
+    assert_hidden(caught_in(PROVIDERS[provider]().parse_completion, HEAD, BODIES[what].encode()))
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 @pytest.mark.parametrize("what", ["no JSON", "an error", "another shape"])
 def test_no_frame_of_a_bad_event_shows_the_key(what: str, provider: str) -> None:
-    reader = get_provider(provider).stream_reader(HEAD)
+    reader = PROVIDERS[provider]().stream_reader(HEAD)
     body = f"data: {BODIES[what]}\n\n".encode()
     assert_hidden(caught_in(reader.feed, body))
     assert_hidden(caught_in(reader.feed, body))

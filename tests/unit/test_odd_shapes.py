@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_pool import exceptions
-from llm_pool.completions import Chunk, Completion, Usage
-from llm_pool.providers import get_provider
+from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
+from llm_pool.providers.results import Chunk, Completion, Usage
 
 HEAD = Head(200, {"x-request-id": "req_1"})
 
 
 def read(provider: str, *events: Any) -> tuple[list[Chunk], Completion]:
-    reader = get_provider(provider).stream_reader(HEAD)
+    reader = PROVIDERS[provider]().stream_reader(HEAD)
     chunks = []
     for event in events:
         kind = event.get("type", "message") if isinstance(event, dict) else "message"
@@ -34,7 +34,7 @@ def read(provider: str, *events: Any) -> tuple[list[Chunk], Completion]:
 
 
 def parse(provider: str, answer: dict[str, Any]) -> Completion:
-    return get_provider(provider).parse_completion(HEAD, json.dumps(answer).encode())
+    return PROVIDERS[provider]().parse_completion(HEAD, json.dumps(answer).encode())
 
 
 def of_openai(*deltas: Any, usage: Any = None) -> Completion:

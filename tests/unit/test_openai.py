@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_pool import exceptions
-from llm_pool.completions import Chunk, Completion, Timing, ToolCall, Usage
-from llm_pool.providers import Provider, get_provider
-from llm_pool.providers.answers import retry_after
+from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
+from llm_pool.providers.errors import retry_after
 from llm_pool.providers.openai import OpenAI
+from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, Usage
 
 openai = OpenAI()
 OK = Head(200, httpx.Headers({"X-Request-Id": "req_1", "content-type": "application/json"}))
@@ -153,7 +153,7 @@ def test_an_option_of_the_sdks_is_refused_with_what_to_do_instead(
     provider: str, option: dict[str, Any], instead: str
 ) -> None:
     with pytest.raises(exceptions.InvalidParameter, match=instead) as caught:
-        get_provider(provider).completion_request("Hi", "m", {"max_tokens": 9, **option}, stream=False)
+        PROVIDERS[provider]().completion_request("Hi", "m", {"max_tokens": 9, **option}, stream=False)
     assert str(caught.value).startswith(*option)
 
 
@@ -657,34 +657,3 @@ def test_the_message_says_when_to_try_again() -> None:
     assert str(failure(429, {"error": {"message": "Slow down!"}}, {"retry-after": "1.5"})).endswith(
         "Slow down! Try again in 1.5 s."
     )
-
-
-# --- providers by name
-
-
-class Custom(OpenAI):
-    name = "custom"
-
-
-def test_providers_are_found_by_name_and_by_path() -> None:
-    assert type(get_provider("openai")) is OpenAI
-    assert type(get_provider(f"{__name__}.Custom")) is Custom
-    assert issubclass(Custom, Provider)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("anthropic_", ValueError),
-        ("", ValueError),
-        (".", ValueError),
-        ("a b.c", ValueError),
-        ("nowhere.at.All", ImportError),
-        ("json.Nothing", ImportError),
-        ("json.dumps", TypeError),
-        ("json.JSONDecoder", TypeError),
-    ],
-)
-def test_what_is_no_provider_is_refused(name: str, kind: type[Exception]) -> None:
-    with pytest.raises(kind):
-        get_provider(name)

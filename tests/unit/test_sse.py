@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_pool.exceptions import EventTooLarge
-from llm_pool.sse import Event, EventParser
+from llm_pool.providers.sse import Event, EventParser
 
 
 def reference(stream: bytes) -> list[Event]:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from llm_pool import exceptions
-from llm_pool.completions import Chunk, Completion
-from llm_pool.providers import get_provider
+from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
+from llm_pool.providers.results import Chunk, Completion
 
 
 def read(provider: str, *events: Any) -> tuple[list[Chunk], Completion]:
-    reader = get_provider(provider).stream_reader(Head(200, {}))
+    reader = PROVIDERS[provider]().stream_reader(Head(200, {}))
     lines = [f"event: {event.get('type', 'message')}\ndata: {json.dumps(event)}\n\n" for event in events]
     chunks = reader.feed("".join(lines).encode())
     if provider == "openai":
@@ -116,7 +116,7 @@ def test_every_choice_is_kept_and_the_text_is_that_of_the_first() -> None:
 
 
 def test_without_the_end_of_one_choice_a_stream_is_interrupted() -> None:
-    reader = get_provider("openai").stream_reader(Head(200, {}))
+    reader = PROVIDERS["openai"]().stream_reader(Head(200, {}))
     event = {"choices": [choice(0, content="A", finish_reason="stop"), choice(1, content="B")]}
     reader.feed(f"data: {json.dumps(event)}\n\n".encode())
     with pytest.raises(exceptions.StreamInterrupted):
@@ -195,4 +195,4 @@ def test_what_comes_with_the_last_delta_is_kept() -> None:
 
 def test_of_a_whole_answer_too_the_first_choice_is_the_one_with_index_0() -> None:
     answer = {"choices": [{"index": i, "message": {"content": str(i)}} for i in (1, 0)]}
-    assert get_provider("openai").parse_completion(Head(200, {}), json.dumps(answer).encode()).text == "0"
+    assert PROVIDERS["openai"]().parse_completion(Head(200, {}), json.dumps(answer).encode()).text == "0"

@@ -9,22 +9,24 @@ import ssl
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache
 
 import aiohappyeyeballs
+from aiohappyeyeballs import AddrInfoType
+
+from llm_pool.exceptions import ConnectFailed, ConnectTimeout, TLSFailed, reason
 
 from ..config import Origin, PoolConfig
 from ..connection import Connection, Owner
-from ..errors import ConnectFailed, ConnectTimeout, TLSFailed, reason
-from ..homes.home import Home
-from ..homes.threads import in_thread
 from ..http2.connection import HTTP2Connection
 from ..http11.connection import HTTP11Connection
 from ..http11.persistence import Persistence
-from .greeter import Greeter
+from ..loops.host_loop import HostLoop
+from ..loops.threads import in_thread
 from .proxy import Proxy, open_tunnel, proxy_for
-from .resolver import AddrInfo, Resolver, check_host
+from .resolver import Resolver, check_host
 from .steps import DialSteps
 from .tls import build_context, describe, server_name
 
@@ -34,6 +36,23 @@ HAPPY_EYEBALLS_DELAY = 0.25  # RFC 8305, section 5
 TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the peer's goodbye
 MOST_ORIGINS = 1024
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4
+
+
+class ALPNProtocol(asyncio.Protocol):
+    """Hands a new transport to the connection that ``choose`` makes for ALPN's protocol (RFC 7301).
+
+    It does so as soon as the handshake ends: an HTTP/2 server may send its settings right behind it.
+    """
+
+    def __init__(self, choose: Callable[[str | None], Connection]) -> None:
+        self._choose = choose
+        self.connection: Connection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        self.connection = self._choose(tls.selected_alpn_protocol() if tls is not None else None)
+        transport.set_protocol(self.connection)
+        self.connection.connection_made(transport)
 
 
 class Dialer:
@@ -50,7 +69,7 @@ class Dialer:
     async def dial(
         self,
         origin: Origin,
-        home: Home,
+        host_loop: HostLoop,
         owner: Owner,
         timeout: float | None,
         steps: DialSteps | None = None,
@@ -61,7 +80,7 @@ class Dialer:
         """
         try:
             async with asyncio.timeout(timeout):
-                return await self._dial(origin, home, owner, steps or DialSteps())
+                return await self._dial(origin, host_loop, owner, steps or DialSteps())
         except TimeoutError as error:
             raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from error
 
@@ -70,14 +89,14 @@ class Dialer:
         if origin.scheme == "https":
             self._begin_tls_context()
 
-    def disown(self) -> None:
+    def forget_parent(self) -> None:
         """In the child of a fork: close the parent's sockets here, without a word on them."""
         for sock in list(self.sockets):
             descriptor = sock.detach()  # a mere close would wait for the transport, under uvloop
             if descriptor >= 0:
                 os.close(descriptor)
 
-    async def _dial(self, origin: Origin, home: Home, owner: Owner, steps: DialSteps) -> Connection:
+    async def _dial(self, origin: Origin, host_loop: HostLoop, owner: Owner, steps: DialSteps) -> Connection:
         began = time.monotonic()
         check_host(origin.host, origin.port)
         secure = origin.scheme == "https"
@@ -85,13 +104,13 @@ class Dialer:
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
         forward = proxy.headers if proxy is not None and not secure else None
 
-        def choose(protocol: str | None) -> Connection:
-            if protocol == "h2" or (self._config.http2 == "prior-knowledge" and forward is None):
-                return HTTP2Connection(home, owner, self._config.limits.max_streams_per_connection)
-            return HTTP11Connection(home, owner, self._persistence_of(origin), forward=forward)
+        def choose(alpn: str | None) -> Connection:
+            if alpn == "h2" or (self._config.http2 == "prior-knowledge" and forward is None):
+                return HTTP2Connection(host_loop, owner, self._config.limits.max_streams_per_connection)
+            return HTTP11Connection(host_loop, owner, self._persistence_of(origin), forward=forward)
 
         try:
-            connection = await self._open(origin, proxy, context, Greeter(choose), steps)
+            connection = await self._open(origin, proxy, context, ALPNProtocol(choose), steps)
         except BaseException:  # a timeout comes as a cancellation
             host, port = _next_stop(origin, proxy)
             self._resolver.forget(host, port)
@@ -104,7 +123,7 @@ class Dialer:
         origin: Origin,
         proxy: Proxy | None,
         context: ssl.SSLContext | None,
-        greeter: Greeter,
+        protocol: ALPNProtocol,
         steps: DialSteps,
     ) -> Connection:
         sock = await self._connect(origin, proxy, steps)
@@ -113,17 +132,17 @@ class Dialer:
                 with steps.step("tunnel"):
                     await open_tunnel(sock, proxy, origin)
             if context is None:
-                await asyncio.get_running_loop().create_connection(lambda: greeter, sock=sock)
+                await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
             else:
                 with steps.step("tls"):
-                    await _shake_hands(sock, origin, context, greeter)
+                    await _shake_hands(sock, origin, context, protocol)
         except BaseException:
-            if greeter.connection is not None:
-                greeter.connection.abort()
+            if protocol.connection is not None:
+                protocol.connection.abort()
             sock.close()
             raise
-        assert greeter.connection is not None
-        return greeter.connection
+        assert protocol.connection is not None
+        return protocol.connection
 
     async def _connect(self, origin: Origin, proxy: Proxy | None, steps: DialSteps) -> socket.socket:
         try:
@@ -157,7 +176,7 @@ class Dialer:
             raise
         return sock
 
-    def _make_socket(self, info: AddrInfo) -> socket.socket:
+    def _make_socket(self, info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, _ = info
         sock = socket.socket(family, kind, protocol)
         self.sockets.add(sock)
@@ -186,11 +205,11 @@ def _next_stop(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:
 
 
 async def _shake_hands(
-    sock: socket.socket, origin: Origin, context: ssl.SSLContext, greeter: Greeter
+    sock: socket.socket, origin: Origin, context: ssl.SSLContext, protocol: ALPNProtocol
 ) -> None:
     try:
         await asyncio.get_running_loop().create_connection(
-            lambda: greeter,
+            lambda: protocol,
             sock=sock,
             ssl=context,
             server_hostname=server_name(origin.host),

@@ -19,9 +19,10 @@ import urllib.request
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from llm_pool.exceptions import DNSFailed, ProxyFailed, reason
+from llm_pool.redaction import without_frames
+
 from ..config import Origin, is_loopback
-from ..errors import DNSFailed, ProxyFailed, reason
-from ..hidden import without_frames
 from ..request import Headers
 from .resolver import check_host
 

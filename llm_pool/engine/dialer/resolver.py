@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from math import inf
-from typing import Any
+
+from aiohappyeyeballs import AddrInfoType
+
+from llm_pool.exceptions import DNSFailed, copy_of, reason
 
 from ..config import DNS
-from ..errors import DNSFailed, reason
-from ..homes.threads import in_thread
+from ..loops.threads import in_thread
 
-__all__ = ["AddrInfo", "Resolver", "check_host"]
+__all__ = ["Resolver", "check_host"]
 
-AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
-Answer = list[AddrInfo] | DNSFailed
-LookUp = Callable[[str, int], list[AddrInfo]]
+Answer = list[AddrInfoType] | DNSFailed
+LookUp = Callable[[str, int], list[AddrInfoType]]
 
 MAX_NAMES = 1000  # names remembered; callers choose them
 HOST = re.compile(r"[!-~]+")  # the system's resolver cuts a name at a NUL
@@ -47,7 +48,7 @@ class Resolver:
         self._lock = threading.Lock()
         self._names: dict[tuple[str, int], _Name] = {}
 
-    async def resolve(self, host: str, port: int) -> list[AddrInfo]:
+    async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
         """The addresses of ``host``, as ``getaddrinfo`` gives them. Raises DNSFailed."""
         literal = _literal(host, port)
         if literal is not None:
@@ -62,7 +63,7 @@ class Resolver:
             assert query is not None
             answer = await asyncio.wrap_future(query)
         if isinstance(answer, DNSFailed):
-            raise DNSFailed(str(answer)) from answer.__cause__
+            raise copy_of(answer)
         with self._lock:
             name.turn += 1
         return _rotated(answer, name.turn)
@@ -116,18 +117,18 @@ class _Name:
 def _way(config: DNS) -> LookUp:
     if config.resolver == "system":
         return _by_system
-    from .over_aiodns import look_up  # noqa: PLC0415  an extra of the distribution's
+    from .aiodns import look_up  # noqa: PLC0415  an extra of the distribution's
 
     return look_up
 
 
-def _by_system(host: str, port: int) -> list[AddrInfo]:
+def _by_system(host: str, port: int) -> list[AddrInfoType]:
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
 
 
-def _rotated(answer: list[AddrInfo], turn: int) -> list[AddrInfo]:
+def _rotated(answer: list[AddrInfoType], turn: int) -> list[AddrInfoType]:
     """Within each family, begin ``turn`` addresses further; the families keep their order."""
-    families: dict[int, list[AddrInfo]] = {}
+    families: dict[int, list[AddrInfoType]] = {}
     for info in answer:
         families.setdefault(info[0], []).append(info)
     turned = {
@@ -137,7 +138,7 @@ def _rotated(answer: list[AddrInfo], turn: int) -> list[AddrInfo]:
     return [next(turned[info[0]]) for info in answer]
 
 
-def _literal(host: str, port: int) -> AddrInfo | None:
+def _literal(host: str, port: int) -> AddrInfoType | None:
     """An address that needs no look-up. One with a zone does: only the system knows its interfaces."""
     try:
         address = ipaddress.ip_address(host)

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from llm_pool.exceptions import TLSFailed, reason
+
 from ..config import TLS
-from ..errors import TLSFailed, reason
 
 __all__ = ["build_context", "describe", "server_name"]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from ..closing import cut, holds_back
-from ..connection import Connection, Owner
-from ..errors import (
+from llm_pool.exceptions import (
     LLMPoolError,
     PoolClosed,
     ProtocolError,
@@ -15,10 +13,13 @@ from ..errors import (
     TotalTimeout,
     WriteTimeout,
 )
+
+from ..closing import abort, holds_back
+from ..connection import Connection, Owner
 from ..exchange import Exchange
 from ..head import Framing, asks_to_close, encode_head
-from ..homes.home import Home
-from ..request import Headers, Marks, Request
+from ..loops.host_loop import HostLoop
+from ..request import Headers, Request
 from ..watchdog import Watchdog
 from .persistence import Aftermath, Persistence
 from .response import ResponseParser
@@ -37,15 +38,15 @@ class HTTP11Connection(Connection):
     """
 
     def __init__(
-        self, home: Home, owner: Owner, persistence: Persistence, *, forward: Headers | None = None
+        self, host_loop: HostLoop, owner: Owner, persistence: Persistence, *, forward: Headers | None = None
     ) -> None:
-        super().__init__(home, owner)
-        self._aftermath = Aftermath(home.loop, persistence)
+        super().__init__(host_loop, owner)
+        self._aftermath = Aftermath(host_loop.loop, persistence)
         self._forward = forward
         self._exchange: Exchange | None = None
         self._framing = Framing(0)
         self._response = ResponseParser()
-        self._watchdog = Watchdog(home.loop, self._timed_out)
+        self._watchdog = Watchdog(host_loop.loop, self._timed_out)
         self._writing_paused = False
         self._rest = memoryview(b"")  # of a body that the transport had no room for
         self._unwritten = 0
@@ -54,9 +55,9 @@ class HTTP11Connection(Connection):
 
     # For the pool
 
-    def start(self, request: Request, marks: Marks) -> Exchange:
+    def start(self, request: Request) -> Exchange:
         """Send the request, or its head where the body follows. ``unsent`` is set where nothing went out."""
-        exchange = Exchange(self.home, self, request, marks)
+        exchange = Exchange(self.host_loop, self, request)
         if self.closed or self._eof or self.transport is None or self.transport.is_closing():
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"{request.origin} has closed the connection"))
@@ -74,8 +75,8 @@ class HTTP11Connection(Connection):
             self._send_rest()
         return exchange
 
-    async def stays(self) -> bool:
-        """See ``Connection.stays``, and ``Persistence``."""
+    async def is_still_open(self) -> bool:
+        """See ``Connection.is_still_open``, and ``Persistence``."""
         if not self._eof:
             await self._aftermath.rest()
         if self._eof or self.closed:
@@ -90,7 +91,7 @@ class HTTP11Connection(Connection):
         if self.transport is None or self.closed:
             return
         if holds_back(self.transport):
-            cut(self.transport)  # a close would wait until the server has taken the rest
+            abort(self.transport)  # a close would wait until the server has taken the rest
         else:
             self.transport.close()
 
@@ -98,7 +99,7 @@ class HTTP11Connection(Connection):
         """Close at once."""
         self._watchdog.stop()
         if self.transport is not None and not self.closed:
-            cut(self.transport)
+            abort(self.transport)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "in use" if self._exchange else "idle"
@@ -112,7 +113,7 @@ class HTTP11Connection(Connection):
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
         writing = writing or self._writing_paused
-        self._watchdog.watch(exchange.deadline(self.home.loop.time(), writing=writing))
+        self._watchdog.watch(exchange.deadline(self.host_loop.loop.time(), writing=writing))
 
     def unwatch(self, exchange: Exchange) -> None:
         if exchange is self._exchange and self._to_drain < 0:
@@ -143,17 +144,17 @@ class HTTP11Connection(Connection):
         if self.transport is not None and exchange is self._exchange:
             self.transport.resume_reading()
 
-    def abandon(self, exchange: Exchange) -> None:
+    def cancel(self, exchange: Exchange) -> None:
         """The caller has left. What is almost over is read out; anything else ends the connection."""
         if exchange is not self._exchange:
             return
         if self._response.in_body and self._taken_whole(exchange.request):
             self._to_drain = DRAIN_BYTES
-            self._watchdog.watch(self.home.loop.time() + DRAIN_SECONDS)
-            if exchange.satisfied and self.entry is not None:
+            self._watchdog.watch(self.host_loop.loop.time() + DRAIN_SECONDS)
+            if exchange.is_complete_enough and self.entry is not None:
                 self.owner.due(self.entry)
         else:
-            self._give_up()
+            self._abort_exchange()
 
     # For the event loop
 
@@ -166,12 +167,12 @@ class HTTP11Connection(Connection):
         error = self._response.feed(data)
         if error is not None:
             self._broken(error)
-        elif self._response.over:
+        elif self._response.complete:
             self._conclude()
         elif self._to_drain >= 0:
             self._to_drain -= len(data)
             if self._to_drain < 0:
-                self._give_up()
+                self._abort_exchange()
 
     def eof_received(self) -> bool:
         self._note_end()
@@ -230,7 +231,7 @@ class HTTP11Connection(Connection):
         reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
         if reusable:
             self.transport.resume_reading()
-            self.doubtful = self._aftermath.answered(chunked=response.is_chunked)
+            self.unverified = self._aftermath.answered(chunked=response.is_chunked)
         self.owner.released(self.entry, reusable=reusable, hint=response.hint)
 
     def _taken_whole(self, request: Request) -> bool:
@@ -243,7 +244,7 @@ class HTTP11Connection(Connection):
         self._fail_exchange(error)
         self.abort()
 
-    def _give_up(self) -> None:
+    def _abort_exchange(self) -> None:
         """End an exchange whose caller has left, and the connection with it."""
         self._exchange = None
         self._watchdog.deadline = None
@@ -265,10 +266,10 @@ class HTTP11Connection(Connection):
         if exchange is None or transport is None:
             return
         if self._to_drain >= 0:
-            self._give_up()
+            self._abort_exchange()
             return
         timeouts, origin = exchange.request.timeouts, exchange.request.origin
-        if exchange.is_past_total(self.home.loop.time()):
+        if exchange.is_past_total(self.host_loop.loop.time()):
             self._broken(TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s"))
         elif not self._writing_paused:
             self._broken(ReadTimeout(f"{origin} sent nothing for {timeouts.read} s"))

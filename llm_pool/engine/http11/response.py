@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httptools
 
-from ..errors import ProtocolError
+from llm_pool.exceptions import ProtocolError
+
 from ..exchange import Exchange
 from ..request import Headers
 
@@ -17,7 +18,7 @@ SPOKEN = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 
 
 class ResponseParser:
-    """Parses one response after another: ``expect`` its exchange, then ``feed`` until it is ``over``.
+    """Parses one response after another: ``expect`` its exchange, then ``feed`` until it is ``complete``.
 
     ``in_body``: its head has come. ``keeps_alive``: the connection may go on after it. ``hint``: seconds the
     server says that it keeps an idle connection. ``surplus``: there came more than belongs to it.
@@ -34,7 +35,7 @@ class ResponseParser:
 
     def _reset(self) -> None:
         self.in_body = False
-        self.over = False
+        self.complete = False
         self.keeps_alive = False
         self.hint: float | None = None
         self._headers: Headers = []
@@ -59,16 +60,16 @@ class ResponseParser:
         except FAULTS as error:
             if _is_ours(error):
                 raise
-            if not self.over:
+            if not self.complete:
                 return self._error(_cause(error))
             self.surplus = True
-        if not self.over and self._silent_bytes > MAX_HEAD:
+        if not self.complete and self._silent_bytes > MAX_HEAD:
             return self._error(TOO_LONG)
         return None
 
     def end(self) -> bool:
         """The server has ended the connection. True where that ends the response (section 6.3)."""
-        if not self.in_body or self.over or self._has_length or self.is_chunked:
+        if not self.in_body or self.complete or self._has_length or self.is_chunked:
             return False
         self._finish(keeps_alive=False)
         return True
@@ -76,7 +77,7 @@ class ResponseParser:
     # For httptools
 
     def on_message_begin(self) -> None:
-        if self.over:
+        if self.complete:
             self.surplus = True
 
     def on_status(self, reason: bytes) -> None:
@@ -97,7 +98,7 @@ class ResponseParser:
             self.hint = _timeout_parameter(value)
 
     def on_headers_complete(self) -> None:
-        if self.over:
+        if self.complete:
             return
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
         if status < 100 or version not in SPOKEN:
@@ -110,7 +111,7 @@ class ResponseParser:
             self._begin(status, version)
 
     def on_body(self, data: bytes) -> None:
-        if self.over:
+        if self.complete:
             self.surplus = True
             return
         self._silent_bytes = 0
@@ -118,7 +119,7 @@ class ResponseParser:
         self._exchange.on_data(data)
 
     def on_message_complete(self) -> None:
-        if self.over:
+        if self.complete:
             return
         if not self.in_body:
             self._reset()  # an interim response (RFC 9110, section 15.2): the real one follows
@@ -137,7 +138,7 @@ class ResponseParser:
 
     def _finish(self, *, keeps_alive: bool) -> None:
         assert self._exchange is not None
-        self.over = True
+        self.complete = True
         self.keeps_alive = keeps_alive
         self._exchange.on_end()
         self._exchange = None

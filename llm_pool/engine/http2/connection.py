@@ -20,12 +20,13 @@ from h2.events import (
 from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
 from h2.exceptions import ProtocolError as RulesBroken
 
-from ..closing import cut
+from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
+
+from ..closing import abort
 from ..connection import Connection, Owner
-from ..errors import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
 from ..exchange import Exchange
-from ..homes.home import Home
-from ..request import Marks, Request
+from ..loops.host_loop import HostLoop
+from ..request import Request
 from .head import encode_fields
 from .heartbeat import Heartbeat
 from .stream import HTTP2Stream
@@ -41,28 +42,28 @@ class HTTP2Connection(Connection):
 
     announced = False
 
-    def __init__(self, home: Home, owner: Owner, most_streams: int) -> None:
-        super().__init__(home, owner)
+    def __init__(self, host_loop: HostLoop, owner: Owner, most_streams: int) -> None:
+        super().__init__(host_loop, owner)
         self.capacity = self._most_streams = most_streams
         self.wire = Wire()
         self._streams: dict[int, HTTP2Stream] = {}
         self._uploads: deque[HTTP2Stream] = deque()  # those that have something to send, each in its turn
-        self._heartbeat = Heartbeat(home.loop, lambda: self._streams, self._ping, self._found_dead)
+        self._heartbeat = Heartbeat(host_loop.loop, lambda: self._streams, self._ping, self._ping_unanswered)
         self._consumed = 0  # bytes received that the connection's window has not been given back for
         self._flushing = False
         self._writing_paused = False
-        self._leaving: str | None = None  # why it takes no more calls
+        self._retired: str | None = None  # why it takes no more calls
         self._ended = False  # nothing is sent or heard any more
-        self._farewell = ""  # what the server said at its end
+        self._goaway_reason = ""  # what the server said at its end
 
     # For the pool
 
-    def start(self, request: Request, marks: Marks) -> Exchange:
+    def start(self, request: Request) -> Exchange:
         """See ``Connection.start``."""
         stream = HTTP2Stream(self)
-        exchange = stream.exchange = Exchange(self.home, stream, request, marks)
-        if self._ended or self._leaving or not self._open(stream, request):
-            return self._turned_away(exchange)
+        exchange = stream.exchange = Exchange(self.host_loop, stream, request)
+        if self._ended or self._retired or not self._open(stream, request):
+            return self._refused(exchange)
         self._streams[stream.number] = stream
         self._heartbeat.ask()
         if request.body is not None:
@@ -80,7 +81,7 @@ class HTTP2Connection(Connection):
         self._write()
         self._end()
         if stuck:
-            cut(self.transport)  # a close would wait until the server has taken the rest
+            abort(self.transport)  # a close would wait until the server has taken the rest
         else:
             self.transport.close()
 
@@ -88,7 +89,7 @@ class HTTP2Connection(Connection):
         """See ``Connection.abort``."""
         self._end()
         if self.transport is not None and not self.closed:
-            cut(self.transport)
+            abort(self.transport)
 
     def __repr__(self) -> str:
         state = "closed" if self._ended else f"{len(self._streams)} streams"
@@ -104,35 +105,37 @@ class HTTP2Connection(Connection):
         """Write what has come up in this turn of the loop, all at once."""
         if not self._flushing:
             self._flushing = True
-            self.home.loop.call_soon(self._write)
+            self.host_loop.loop.call_soon(self._write)
 
     def upload(self, stream: HTTP2Stream) -> None:
         """A stream has something to send: it joins the line."""
         self._uploads.append(stream)
         self._fill()
 
-    def over(self, stream: HTTP2Stream) -> None:
+    def release(self, stream: HTTP2Stream) -> None:
         """A stream has ended, well or badly; the connection lives on."""
         if self._streams.pop(stream.number, None) is None:
             return
         stream.watchdog.stop()
         self.wire.forget(stream.number)
         if stream.exchange.refused:
-            self.home.loop.call_soon(self._release)  # its caller, who comes again, is the first in the queue
+            self.host_loop.loop.call_soon(
+                self._release
+            )  # its caller, who comes again, is the first in the queue
         else:
             self._release()
 
     def reset(self, stream: HTTP2Stream, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """End a stream from our side, and say so to the server."""
         if self.carries(stream):
-            self.wire.cut(stream.number, code)
+            self.wire.reset(stream.number, code)
             self.flush()
-        self.over(stream)
+        self.release(stream)
 
-    def doubt(self, silent_since: float) -> None:
+    def distrust_if_silent(self, silent_since: float) -> None:
         """A stream has timed out. Where the server has said nothing at all meanwhile, trust it no further."""
         if self._heartbeat.heard_at <= silent_since:
-            self._leave("unclean")
+            self._retire("unclean")
 
     # For the event loop
 
@@ -159,7 +162,7 @@ class HTTP2Connection(Connection):
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
         super().connection_lost(error)  # first, so that no stream that ends now is offered to others
-        why = f" ({type(error).__name__}: {error})" if error is not None else self._farewell
+        why = f" ({type(error).__name__}: {error})" if error is not None else self._goaway_reason
         for stream in list(self._streams.values()):
             origin = stream.exchange.request.origin
             kind = ProtocolError if stream.exchange.status else ReadFailed
@@ -228,13 +231,13 @@ class HTTP2Connection(Connection):
         """Section 6.8: streams above the last one named were not, and will not be, worked on."""
         last = event.last_stream_id or 0
         if event.error_code:
-            self._farewell = f" ({_name(event.error_code)})"
-        self._leave("goaway")
+            self._goaway_reason = f" ({_name(event.error_code)})"
+        self._retire("goaway")
         for number, stream in list(self._streams.items()):
             if number > last:
                 stream.exchange.refused = True
                 origin = stream.exchange.request.origin
-                stream.fail(ReadFailed(f"{origin} is closing the connection{self._farewell}"))
+                stream.fail(ReadFailed(f"{origin} is closing the connection{self._goaway_reason}"))
 
     _HANDLERS: ClassVar[dict[type, Callable[[HTTP2Connection, Any], None]]] = {
         ResponseReceived: _on_head,
@@ -256,7 +259,7 @@ class HTTP2Connection(Connection):
         except TooManyStreamsError:
             return False  # the server has lowered its limit since the ledger chose this connection
         except NoAvailableStreamIDError:
-            self._leave("lifetime")
+            self._retire("lifetime")
             return False
         return True
 
@@ -290,22 +293,22 @@ class HTTP2Connection(Connection):
 
     # Endings
 
-    def _turned_away(self, exchange: Exchange) -> Exchange:
+    def _refused(self, exchange: Exchange) -> Exchange:
         """What the ledger did not know when it chose this connection."""
         exchange.unsent = exchange.refused = True
         exchange.on_error(ReadFailed(f"the connection to {exchange.request.origin} takes no more calls"))
-        if self._leaving:
-            self._leave(self._leaving)
-        self.home.loop.call_soon(self._release)
+        if self._retired:
+            self._retire(self._retired)
+        self.host_loop.loop.call_soon(self._release)
         return exchange
 
     def _release(self) -> None:
         if self.entry is not None:
             self.owner.released(self.entry, reusable=True, hint=None)
 
-    def _leave(self, reason: str) -> None:
+    def _retire(self, reason: str) -> None:
         """Take no more calls; those that are open go on."""
-        self._leaving = reason
+        self._retired = reason
         if self.entry is not None:
             self.owner.retired(self.entry, reason)
 
@@ -315,7 +318,7 @@ class HTTP2Connection(Connection):
 
     def _break(self, error: LLMPoolError) -> None:
         """The connection is of no use any more."""
-        self._leave("unclean")
+        self._retire("unclean")
         self._fail_all(error)
         self.abort()
 
@@ -323,7 +326,7 @@ class HTTP2Connection(Connection):
         for stream in list(self._streams.values()):
             stream.fail(type(error)(str(error)))
 
-    def _found_dead(self) -> None:
+    def _ping_unanswered(self) -> None:
         self._break(ReadFailed("the connection is dead: no answer to a PING"))
 
 

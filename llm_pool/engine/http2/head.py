@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..errors import ProtocolError
+from llm_pool.exceptions import ProtocolError
+
 from ..request import Headers, Request
 
 __all__ = ["encode_fields", "promised_length", "read_fields"]

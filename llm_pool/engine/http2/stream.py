@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from h2.errors import ErrorCodes
 
-from ..errors import LLMPoolError, ProtocolError, ReadTimeout, TotalTimeout, WriteTimeout
+from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadTimeout, TotalTimeout, WriteTimeout
+
 from ..request import Headers
 from ..watchdog import Watchdog
 from .head import promised_length, read_fields
 
 if TYPE_CHECKING:
     from ..exchange import Exchange
-    from .connection import HTTP2Connection
+    from ..loops.host_loop import HostLoop
+    from .wire import Wire
 
 __all__ = ["HTTP2Stream"]
 
@@ -22,15 +24,29 @@ SEND_HIGH_WATER = 256 * 1024  # bytes of an upload that wait for the server's wi
 GIVE_BACK = 128 * 1024  # bytes read before the server is told that it may send as many more
 
 
+class StreamConnection(Protocol):
+    """The connection, as far as its streams use it."""
+
+    host_loop: HostLoop
+    wire: Wire
+
+    def carries(self, stream: HTTP2Stream) -> bool: ...
+    def flush(self) -> None: ...
+    def upload(self, stream: HTTP2Stream) -> None: ...
+    def release(self, stream: HTTP2Stream) -> None: ...
+    def reset(self, stream: HTTP2Stream, code: ErrorCodes = ...) -> None: ...
+    def distrust_if_silent(self, silent_since: float) -> None: ...
+
+
 class HTTP2Stream:
     """The carrier of an exchange. Its end is the connection's ``over`` or ``reset``."""
 
     exchange: Exchange
 
-    def __init__(self, connection: HTTP2Connection) -> None:
+    def __init__(self, connection: StreamConnection) -> None:
         self.connection = connection
         self.number = 0
-        self.watchdog = Watchdog(connection.home.loop, self._timed_out)
+        self.watchdog = Watchdog(connection.host_loop.loop, self._timed_out)
         self._watched_since = 0.0
         self._outgoing: deque[memoryview] = deque()
         self._queued = 0  # bytes in ``_outgoing``
@@ -52,7 +68,7 @@ class HTTP2Stream:
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
         self._sent_then = self._sent
-        self._watched_since = self.connection.home.loop.time()
+        self._watched_since = self.connection.host_loop.loop.time()
         self.watchdog.watch(exchange.deadline(self._watched_since, writing=writing or self._queued > 0))
 
     def unwatch(self, exchange: Exchange) -> None:
@@ -77,7 +93,7 @@ class HTTP2Stream:
         self._paused = False
         self._give_back()
 
-    def abandon(self, exchange: Exchange) -> None:
+    def cancel(self, exchange: Exchange) -> None:
         self.connection.reset(self)
 
     # For the connection
@@ -115,7 +131,7 @@ class HTTP2Stream:
             self._refuse(f"a body of {self._received} bytes, where {self._promised} were promised")
             return
         if self._end_sent:
-            self.connection.over(self)
+            self.connection.release(self)
         else:
             self.connection.reset(self)  # an early answer: the rest of the upload is not wanted
         self.exchange.on_end()
@@ -123,7 +139,7 @@ class HTTP2Stream:
     def fail(self, error: LLMPoolError) -> None:
         """The stream has ended badly, and the server knows."""
         self.exchange.on_error(error)
-        self.connection.over(self)
+        self.connection.release(self)
 
     def pump(self) -> None:
         """Get in line where there is something to send."""
@@ -177,7 +193,7 @@ class HTTP2Stream:
         exchange = self.exchange
         timeouts, origin = exchange.request.timeouts, exchange.request.origin
         error: LLMPoolError
-        if exchange.is_past_total(self.connection.home.loop.time()):
+        if exchange.is_past_total(self.connection.host_loop.loop.time()):
             error = TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s")
         elif not self._queued:
             error = ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
@@ -186,6 +202,6 @@ class HTTP2Stream:
             return
         else:
             error = WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
-        self.connection.doubt(self._watched_since)
+        self.connection.distrust_if_silent(self._watched_since)
         self.connection.reset(self)
         exchange.on_error(error)

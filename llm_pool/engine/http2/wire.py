@@ -63,7 +63,7 @@ class Wire(H2Connection):
         """h2 looks at every stream for each new one; here those that are over have been forgotten."""
         return len(self.streams)
 
-    def cut(self, number: int, code: ErrorCodes) -> None:
+    def reset(self, number: int, code: ErrorCodes) -> None:
         """Reset a stream, unless it has come to its end."""
         stream = self.streams.get(number)
         if stream is not None and not stream.closed:
@@ -112,7 +112,7 @@ class Wire(H2Connection):
 
     def _refuse_body(self, frame: Any) -> list[Event]:
         """A body not of the promised length ends its stream (section 8.1.1), and for h2 the connection."""
-        self.cut(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
+        self.reset(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
         self.acknowledge_received_data(frame.flow_controlled_length, frame.stream_id)
         return [
             StreamReset(stream_id=frame.stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)

@@ -2,7 +2,7 @@
 
 Facts go in (a caller arrived, a dial succeeded, a connection came back or died, time is now t), orders
 come out (serve, dial, close, fail). Every fact costs O(1), amortised, however many connections there are;
-only those about all of them (drain, resize, close, a home that was lost) cost what there is.
+only those about all of them (drain, close, a loop that was lost) cost what there is.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from ..config import Limits, Origin
 from .backoff import Backoff
-from .growth import Growth
+from .connections import Connections
+from .dial_policy import DialPolicy
 from .state import Entry, Fail, Lane, Order, Serve, Waiter
-from .stock import Stock
 
 __all__ = ["Ledger"]
 
@@ -34,8 +34,8 @@ class Ledger:
         expects: Callable[[Origin], int] = lambda _: 1,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.stock = Stock(limits, jitter)
-        self.growth = Growth(self.stock, expects)
+        self.connections = Connections(limits, jitter)
+        self.dial_policy = DialPolicy(self.connections, expects)
         self.waiting = 0
         self.requests = 0
         self.queued = 0  # of them, those that found all connections taken, and no room for another
@@ -45,39 +45,39 @@ class Ledger:
     @property
     def limits(self) -> Limits:
         """Those that hold now."""
-        return self.stock.limits
+        return self.connections.limits
 
     @property
     def closed(self) -> bool:
         """Whether the pool has ended."""
-        return self.stock.closed
+        return self.connections.closed
 
     @property
     def total(self) -> int:
         """Slots taken: open, dialing and closing connections."""
-        return self.stock.bound.held
+        return self.connections.bound.held
 
     @property
     def outgoing(self) -> int:
         """Connections from before the last drain."""
-        return self.stock.outgoing
+        return self.connections.outgoing
 
     @property
     def next_alarm(self) -> float | None:
         """When ``tick`` is next to be called."""
-        return self.stock.agenda.next
+        return self.connections.timers.next
 
-    def lane(self, origin: Origin, home: Hashable) -> Lane:
+    def lane(self, origin: Origin, host_loop: Hashable) -> Lane:
         """The lane of an origin in a home, made on first use."""
-        return self.growth.lane(origin, home)
+        return self.dial_policy.lane(origin, host_loop)
 
     def entries(self) -> Iterator[Entry]:
         """Every connection that is open or closing."""
-        return iter(self.stock.entries)
+        return iter(self.connections.entries)
 
     def first_in_line(self) -> Iterator[Waiter]:
         """Of each lane that has a queue, who has waited longest."""
-        return (lane.waiting.first() for lane in self.growth.lanes() if lane.waiting)
+        return (lane.waiting.first() for lane in self.dial_policy.lanes() if lane.waiting)
 
     # Facts about callers
 
@@ -89,7 +89,7 @@ class Ledger:
         if self.closed:
             self._fail(waiter, "closed", orders)
         elif (entry := self._at_hand(lane, waiter, now, orders)) is not None:
-            self.stock.assign(entry, waiter)
+            self.connections.assign(entry, waiter)
             return orders
         else:
             lane.waiting.add(waiter)
@@ -99,7 +99,7 @@ class Ledger:
                 self._wait_out(lane, lane.backoff, now)
         self._balance(lane, now, orders)
         if lane.shortage and not waiter.returning:
-            if self.growth.short > self.limits.max_waiting:
+            if self.dial_policy.short > self.limits.max_waiting:
                 self._dequeue(waiter)
                 self._fail(waiter, "full", orders)
                 self._balance(lane, now, orders)
@@ -107,12 +107,12 @@ class Ledger:
                 self.queued += 1
         return orders
 
-    def left(self, waiter: Waiter, now: float) -> list[Order]:
+    def cancel(self, waiter: Waiter, now: float) -> list[Order]:
         """A caller gave up, waiting or just served. A connection it was given goes back unused."""
         orders = list[Order]()
         entry, waiter.entry = waiter.entry, None
         if entry is not None:
-            self.stock.reused -= waiter.reused
+            self.connections.reused -= waiter.reused
             self._take_back(entry, now, orders)
         elif waiter in waiter.lane.waiting:
             self._dequeue(waiter)
@@ -124,12 +124,12 @@ class Ledger:
     def dialed(self, lane: Lane, connection: Any, capacity: int, now: float) -> tuple[Entry, list[Order]]:
         """A dial succeeded; the connection carries ``capacity`` streams at a time, 0 for none as yet."""
         orders = list[Order]()
-        self.growth.dial_over(lane)
-        entry = self.stock.add(lane, connection, capacity, now)
+        self.dial_policy.dial_over(lane)
+        entry = self.connections.add(lane, connection, capacity, now)
         lane.capacity = capacity or lane.capacity
         lane.backoff = None
         if self.closed:
-            self.stock.close(entry, "closed", orders)
+            self.connections.close(entry, "closed", orders)
         else:
             self._offer(entry, now, orders)
         self._balance(lane, now, orders)
@@ -167,7 +167,7 @@ class Ledger:
         """A caller has all it wants, and the rest is read out: nobody dials for want of this connection."""
         orders = list[Order]()
         if not entry.gone:
-            self.stock.expect(entry)
+            self.connections.expect(entry)
             self._balance(entry.lane, now, orders)
         return orders
 
@@ -176,7 +176,7 @@ class Ledger:
         orders = list[Order]()
         if entry.gone:
             return orders
-        self.stock.change_capacity(entry, capacity)
+        self.connections.change_capacity(entry, capacity)
         entry.lane.capacity = capacity or entry.lane.capacity
         self._put_back(entry, now, orders)
         return orders
@@ -193,31 +193,31 @@ class Ledger:
         orders = list[Order]()
         if entry.gone:
             return orders
-        self.stock.remove(entry, reason)
-        self.growth.inherit(entry, now, orders)
+        self.connections.remove(entry, reason)
+        self.dial_policy.inherit(entry, now, orders)
         self._balance(entry.lane, now, orders)
         return orders
 
-    def home_ends(self, home: Hashable) -> None:
+    def loop_ends(self, host_loop: Hashable) -> None:
         """An event loop is about to end, and cuts what lives on it: nothing there is for anybody any more."""
         for entry in self.entries():
-            if entry.lane.home == home:
-                self.stock.disqualify(entry, "shutdown")
+            if entry.lane.host_loop == host_loop:
+                self.connections.disqualify(entry, "shutdown")
 
-    def lost_home(self, home: Hashable, error: BaseException, now: float) -> list[Order]:
+    def lost_loop(self, host_loop: Hashable, error: BaseException, now: float) -> list[Order]:
         """An event loop has ended, and with it all that lived on it."""
         orders = list[Order]()
-        lanes = [lane for lane in self.growth.lanes() if lane.home == home]
-        lost = [entry for entry in self.entries() if entry.lane.home == home]
+        lanes = [lane for lane in self.dial_policy.lanes() if lane.host_loop == host_loop]
+        lost = [entry for entry in self.entries() if entry.lane.host_loop == host_loop]
         for lane in lanes:
             self._abandon(lane, error, orders)
-            self.growth.settle(lane, now)  # none of them is given a slot that another leaves
+            self.dial_policy.settle(lane, now)  # none of them is given a slot that another leaves
             while lane.dialing:
                 self._free_dial(lane)
         for entry in lost:
-            self.stock.remove(entry, "shutdown")  # all, before anybody looks for one to close
+            self.connections.remove(entry, "shutdown")  # all, before anybody looks for one to close
         for entry in lost:
-            self.growth.inherit(entry, now, orders)
+            self.dial_policy.inherit(entry, now, orders)
         for lane in lanes:
             self._balance(lane, now, orders)
         return orders
@@ -227,9 +227,9 @@ class Ledger:
     def tick(self, now: float) -> list[Order]:
         """Time has passed: idle connections expire, suspended lanes may dial again."""
         orders = list[Order]()
-        for subject in self.stock.agenda.due(now):
+        for subject in self.connections.timers.due(now):
             if isinstance(subject, Entry):
-                self.stock.look_at(subject, now, orders)
+                self.connections.look_at(subject, now, orders)
                 self._balance(subject.lane, now, orders)
             else:
                 self._balance(subject, now, orders)
@@ -244,42 +244,33 @@ class Ledger:
         self._balance(lane, now, orders)
         return orders
 
-    def resize(self, limits: Limits, now: float) -> list[Order]:
-        """New limits hold from now on; what is over them goes as it comes back."""
-        orders = list[Order]()
-        self.growth.limit(limits)
-        for lane in self.growth.lanes():
-            self.growth.trim(lane, now, orders)
-            self._balance(lane, now, orders)
-        return orders
-
     def drain(self, now: float) -> list[Order]:
         """Connections of today serve no new call: the idle close now, the others as they come back."""
         orders = list[Order]()
-        for entry in self.stock.start_over():
-            self.stock.retire(entry, "drained", orders)
-        for lane in self.growth.lanes():
+        for entry in self.connections.start_over():
+            self.connections.retire(entry, "drained", orders)
+        for lane in self.dial_policy.lanes():
             self._balance(lane, now, orders)
         return orders
 
     def close(self, now: float) -> list[Order]:
         """The end: every waiter fails, every connection closes, nothing is dialed any more."""
         orders = list[Order]()
-        self.stock.closed = True
-        self.stock.agenda.clear()
-        for lane in self.growth.lanes():
+        self.connections.closed = True
+        self.connections.timers.clear()
+        for lane in self.dial_policy.lanes():
             self._abandon(lane, "closed", orders)
             self._balance(lane, now, orders)
         for entry in self.entries():
-            self.stock.close(entry, "closed", orders)
+            self.connections.close(entry, "closed", orders)
         return orders
 
     # Callers
 
     def _register(self, waiter: Waiter, now: float) -> None:
         if waiter.returning:
-            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.home)  # it may have been forgotten
-            self.stock.reused -= waiter.reused
+            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)  # it may have been forgotten
+            self.connections.reused -= waiter.reused
             waiter.reused = False
         else:
             waiter.number = next(self._numbers)
@@ -287,11 +278,11 @@ class Ledger:
             self.requests += 1
 
     def _at_hand(self, lane: Lane, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:
-        while (entry := self.stock.newest_available(lane, now, orders)) is not None:
-            heir = self.growth.heir(lane, waiter.number)
+        while (entry := self.connections.newest_available(lane, now, orders)) is not None:
+            heir = self.dial_policy.heir(lane, waiter.number)
             if heir is None:
                 return entry
-            self.growth.pass_on(entry, heir, now, orders)
+            self.dial_policy.pass_on(entry, heir, now, orders)
         return None
 
     def _dequeue(self, waiter: Waiter) -> None:
@@ -314,16 +305,16 @@ class Ledger:
 
     def _take_back(self, entry: Entry, now: float, orders: list[Order], reason: str | None = None) -> None:
         if not entry.gone:
-            self.stock.take_back(entry)
+            self.connections.take_back(entry)
             self._put_back(entry, now, orders, reason)
 
     def _put_back(self, entry: Entry, now: float, orders: list[Order], reason: str | None = None) -> None:
         """A connection is for others, or has to end."""
-        reason = reason or self.stock.unfit(entry, now)
+        reason = reason or self.connections.unfit(entry, now)
         if reason is None:
             self._offer(entry, now, orders)
         else:
-            self.stock.retire(entry, reason, orders)
+            self.connections.retire(entry, reason, orders)
         self._balance(entry.lane, now, orders)
 
     def _offer(self, entry: Entry, now: float, orders: list[Order]) -> None:
@@ -334,25 +325,25 @@ class Ledger:
         waiting = entry.lane.waiting
         while waiting and entry.streams < entry.capacity:
             waiter = waiting.first()
-            heir = self.growth.heir(entry.lane, waiter.number) if entry.used else None
+            heir = self.dial_policy.heir(entry.lane, waiter.number) if entry.used else None
             if heir is not None:
-                self.growth.pass_on(entry, heir, now, orders)
+                self.dial_policy.pass_on(entry, heir, now, orders)
                 return
             self._dequeue(waiter)
-            self.stock.assign(entry, waiter)
+            self.connections.assign(entry, waiter)
             orders.append(Serve(waiter))
-        self.stock.shelve(entry)
-        self.growth.trim(entry.lane, now, orders)
+        self.connections.shelve(entry)
+        self.dial_policy.trim(now, orders)
 
     # Dials
 
     def _balance(self, lane: Lane, now: float, orders: list[Order]) -> None:
         """After every fact: what this lane lacks is known, and slots go where they are lacking."""
-        self.growth.settle(lane, now)
-        self.growth.grow(now, orders)
+        self.dial_policy.settle(lane, now)
+        self.dial_policy.grow(now, orders)
 
     def _free_dial(self, lane: Lane) -> None:
-        self.growth.dial_over(lane)
+        self.dial_policy.dial_over(lane)
         for bound in lane.bounds:
             bound.held -= 1
 
@@ -364,6 +355,6 @@ class Ledger:
     def _wait_out(self, lane: Lane, backoff: Backoff, now: float) -> None:
         """Have the lane looked at when its pause is over; where it is, and nobody came, it was the last."""
         if now < backoff.retry_at:
-            self.stock.agenda.set(backoff.retry_at, lane)
+            self.connections.timers.set(backoff.retry_at, lane)
         elif not (lane.waiting or lane.dialing):
             backoff.rest()

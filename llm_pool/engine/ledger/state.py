@@ -39,12 +39,11 @@ class Bound:
     keys were deleted before it.
     """
 
-    __slots__ = ("closing", "held", "idle", "lanes", "limit", "lines", "reserved")
+    __slots__ = ("held", "idle", "lanes", "limit", "lines", "reserved")
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.held = 0  # slots taken: dialing, open and closing connections
-        self.closing = 0
         self.reserved = 0  # slots that come from under other bounds, when connections there have closed
         self.idle: OrderedDict[Entry, None] = OrderedDict()  # longest idle first
         self.lanes: dict[Lane, None] = {}
@@ -54,11 +53,6 @@ class Bound:
     def full(self) -> bool:
         """Whether nobody may dial."""
         return self.held + self.reserved >= self.limit
-
-    @property
-    def over(self) -> bool:
-        """Whether there are more connections than there may be: the limit was lowered."""
-        return self.held - self.closing > self.limit
 
     def first(self) -> Lane | None:
         """The lane whose turn it is."""
@@ -86,8 +80,8 @@ class Lane:
         "closing",
         "dialing",
         "due",
-        "home",
         "host",
+        "host_loop",
         "line",
         "open",
         "origin",
@@ -100,9 +94,9 @@ class Lane:
         "waiting",
     )
 
-    def __init__(self, origin: Origin, home: Hashable, host: Bound, pool: Bound, capacity: int) -> None:
+    def __init__(self, origin: Origin, host_loop: Hashable, host: Bound, pool: Bound, capacity: int) -> None:
         self.origin = origin
-        self.home = home
+        self.host_loop = host_loop
         self.host = host
         self.pool = pool
         self.bounds = (host, pool)  # all that hold here

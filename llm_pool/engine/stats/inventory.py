@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import Origin
-from ..homes.portal import is_portal
 from ..ledger.ledger import Ledger
+from ..loops.portal import is_portal
 
 __all__ = ["ConnectionInfo", "list_connections"]
 
@@ -15,26 +15,29 @@ __all__ = ["ConnectionInfo", "list_connections"]
 class ConnectionInfo:
     """One connection at one moment. Those that are being dialed are only counted: see ``PoolStats``.
 
-    ``state`` is "in use", "idle" or "closing"; ``age`` in seconds; ``streams`` the calls that it carries;
-    ``home`` is "portal" or "server loop".
+    ``origin``   scheme, host and port
+    ``state``    "in use", "idle" or "closing"
+    ``age``      seconds since it was opened
+    ``streams``  the calls that it carries now
+    ``loop``     the event loop that hosts it: "portal" or "server loop"
     """
 
     origin: Origin
     state: str
     age: float
     streams: int
-    home: str
+    loop: str
 
 
 def list_connections(ledger: Ledger, now: float) -> list[ConnectionInfo]:
-    """Read the books, under their lock. The oldest first; costs what there is."""
+    """Every connection, the oldest first. Call it with the ledger's lock; O(connections)."""
     return [
         ConnectionInfo(
             origin=entry.lane.origin,
             state="closing" if entry.closing else "in use" if entry.streams else "idle",
             age=now - entry.opened_at,
             streams=entry.streams,
-            home="portal" if is_portal(entry.lane.home) else "server loop",
+            loop="portal" if is_portal(entry.lane.host_loop) else "server loop",
         )
         for entry in ledger.entries()
     ]

@@ -1,4 +1,4 @@
-"""Those who want to be told of something, and must not be able to break what they are told of."""
+"""Callbacks of users and of the upper floors: one that fails must not break the code that calls it."""
 
 from __future__ import annotations
 
@@ -6,36 +6,47 @@ import logging
 from collections.abc import Callable
 from typing import Generic, TypeVarTuple
 
-from ..homes.threads import in_thread
+from ..loops.threads import in_thread
+from .stats import PoolStats
 
-__all__ = ["Listeners"]
+__all__ = ["STATS_INTERVAL", "Listeners", "stats_listeners"]
 
 Ts = TypeVarTuple("Ts")
 
 logger = logging.getLogger("llm_pool.engine")
 
+STATS_INTERVAL = 0.25
+"""Seconds between two calls of ``stats_listeners``, at least."""
+
 
 class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
-    """Listeners, told one after another. One that raises keeps no other from hearing, and goes on being told.
+    """Callables that are called one after another. One that raises stays registered, and stops no other.
 
-    Its first error is logged with the traceback; those after it would only fill the log.
+    The first error of each is logged with its traceback; those after it would only fill the log.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._failed: list[Callable[[*Ts], None]] = []
 
-    def tell(self, *args: *Ts) -> None:
-        """Call each of them, here and now."""
+    def call(self, *args: *Ts) -> None:
+        """Call each listener, in the caller's thread."""
         for listener in self:
             try:
                 listener(*args)
             except Exception as error:  # noqa: BLE001  whatever a listener does wrong
-                self._note(listener, error)
+                self._log_once(listener, error)
 
-    def _note(self, listener: Callable[[*Ts], None], error: Exception) -> None:
+    def _log_once(self, listener: Callable[[*Ts], None], error: Exception) -> None:
         if listener not in self._failed:
             self._failed.append(listener)
             # On a thread of its own: a log handler may block, and this may be an event loop.
             message = "listener %r raised; it stays registered, and its further errors are not logged"
             in_thread(logger.error, message, listener, exc_info=error)
+
+
+stats_listeners: Listeners[str, PoolStats, PoolStats | None] = Listeners()
+"""Called when a pool has changed, at most every ``STATS_INTERVAL``: ``(pool name, stats, previous stats)``.
+
+They are called on an event loop and must not block.
+"""

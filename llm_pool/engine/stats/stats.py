@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..config import Origin
 from ..ledger.ledger import Ledger
@@ -98,7 +98,7 @@ class Tally:
         "wait",
     )
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: Any) -> None:
         self.lock = lock
         self.pool_timeouts = 0
         self.refused = 0
@@ -125,9 +125,10 @@ class Tally:
             setattr(self, name, getattr(self, name) + 1)
 
     def waited(self, seconds: float) -> None:
-        """A caller has a connection, after so long."""
+        """A call has a connection, after ``seconds``."""
         with self.lock:
             self.wait.record(seconds)
+            self.add_answers()  # those of earlier calls, or their number would grow
 
     def dialed(self, origin: Origin, seconds: float) -> None:
         """A dial has succeeded, after so long."""
@@ -142,7 +143,7 @@ class Tally:
             self.dial_failures[type(error).__name__] += 1
             self.dial_failure, self._failing = str(error), origin
 
-    def call_over(self, marks: Marks, *, whole: bool) -> None:
+    def call_ended(self, marks: Marks, *, whole: bool) -> None:
         """A call that had got a connection has ended; ``whole``: its answer was complete."""
         with self.lock:
             self.bytes_sent += marks.sent
@@ -153,16 +154,12 @@ class Tally:
                 self.total.record(marks.ended - marks.started)
 
     def answer_read(self, input_tokens: int, output_tokens: int, first_token: float | None) -> None:
-        """What only a reader of the answers can tell; ``first_token`` in seconds from the call's start.
+        """Add what only the reader of an answer finds; ``first_token`` in seconds from the call's start.
 
-        Waits for no lock: it may be the garbage collector that ends a call, on a thread that holds it.
+        It takes no lock, and leaves the sum to ``add_answers``: the caller's thread may be interrupted, and
+        the garbage collector may end a call on a thread that holds the lock.
         """
         self._answers.append((input_tokens, output_tokens, first_token))
-        if self.lock.acquire(blocking=False):
-            try:
-                self.add_answers()
-            finally:
-                self.lock.release()
 
     def add_answers(self) -> None:
         """Under the lock: count what has been read meanwhile."""
@@ -177,8 +174,8 @@ class Tally:
 def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
     """Read the books, under their lock."""
     tally.add_answers()
-    stock = ledger.stock
-    in_use, idle, dialing = stock.in_use, len(stock.bound.idle), ledger.growth.dialing
+    connections = ledger.connections
+    in_use, idle, dialing = connections.in_use, len(connections.bound.idle), ledger.dial_policy.dialing
     most = ledger.limits.max_connections
     oldest = next(ledger.entries(), None)
     return PoolStats(
@@ -189,15 +186,15 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         dialing=dialing,
         closing=ledger.total - in_use - idle - dialing,
         waiting=ledger.waiting,
-        streams=stock.streams,
+        streams=connections.streams,
         utilization=in_use / most,
         oldest_connection=now - oldest.opened_at if oldest is not None else 0.0,
         longest_wait=max((now - first.arrived_at for first in ledger.first_in_line()), default=0.0),
         requests=ledger.requests,
         queued=ledger.queued,
-        reused=stock.reused,
-        opened=stock.opened,
-        closed=dict(stock.closed_by_reason),
+        reused=connections.reused,
+        opened=connections.opened,
+        closed=dict(connections.closed_by_reason),
         pool_timeouts=tally.pool_timeouts,
         refused=tally.refused,
         cancelled=tally.cancelled,

@@ -7,7 +7,7 @@ import threading
 import time
 from math import inf
 
-from ..homes.threads import in_thread
+from ..loops.threads import in_thread
 from .stats import PoolStats, describe
 
 __all__ = ["Utilization", "warn_of_utilization"]

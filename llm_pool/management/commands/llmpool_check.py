@@ -10,9 +10,9 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from llm_pool.checkup import CheckReport, Sizing, Verdict, checkup
-from llm_pool.checkup.report import worst
 from llm_pool.conf import PoolSettings, Problem, survey
+from llm_pool.diagnostics import CheckReport, Sizing, Verdict, run_checks
+from llm_pool.diagnostics.report import worst
 from llm_pool.management.presentation import Printer, progress
 
 __all__ = ["Command"]
@@ -103,7 +103,7 @@ def _check(pool: PoolSettings, options: dict[str, Any]) -> CheckReport:
     timeout, live = options["timeout"], options["live"]
     try:
         with progress(pool.alias) as announce:
-            return async_to_sync(checkup)(pool, timeout=timeout, live=live, load=load, announce=announce)
+            return async_to_sync(run_checks)(pool, timeout=timeout, live=live, load=load, announce=announce)
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # as a shell has it; where it was interrupted tells nobody anything
 

@@ -138,7 +138,7 @@ function renderPool({ root, plots }, { now, series, connections }) {
   for (const plot of plots) plot.show(series);
   fill(root.querySelector("tbody"), connections.map((each) => [
     [each.origin], [each.state, each.state === "in use" ? "state busy" : "state"], [duration(each.age), "n"],
-    [each.streams, "n"], [each.home], [each.worker, "n"],
+    [each.streams, "n"], [each.loop], [each.worker, "n"],
   ]));
   const open = now.connections - now.dialing - connections.length;
   root.querySelector(".more").textContent = connections.length ? (open > 0 ? `and ${open} more` : "") : "None is open.";

@@ -1,0 +1,41 @@
+"""The kinds of connection that a pool can have: the engine's own, stock httpx's (``httpcore``), aiohttp's.
+
+The pool itself is the engine's in each case: its ledger decides which call gets a connection, and when. A
+connection of another library is one client of it that is limited to one connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llm_pool.engine.config import PoolConfig
+    from llm_pool.engine.pool import Pool
+
+__all__ = ["ENGINES", "make_pool", "missing_extra"]
+
+ENGINES = ("native", "httpcore", "aiohttp")
+
+
+def missing_extra(engine: str) -> str | None:
+    """The extra of this distribution that has to be installed for ``engine``, or None."""
+    return "aiohttp" if engine == "aiohttp" and find_spec("aiohttp") is None else None
+
+
+def make_pool(engine: str, config: PoolConfig, name: str) -> Pool:
+    """Make a pool on one of ``ENGINES``. Imports the engine, which settings alone do not need."""
+    from llm_pool.engine.pool import Pool  # noqa: PLC0415
+
+    if engine == "native":
+        return Pool(config, name)
+    # A client of another library dials when it is first called, so it cannot be prewarmed.
+    config = replace(config, limits=replace(config.limits, min_connections=0))
+    if engine == "httpcore":
+        from llm_pool.backends.httpcore import HTTPCoreDialer  # noqa: PLC0415  most processes never need it
+
+        return Pool(config, name, HTTPCoreDialer)
+    from llm_pool.backends.aiohttp import AiohttpDialer  # noqa: PLC0415  it may not be installed
+
+    return Pool(replace(config, http2=False), name, AiohttpDialer)

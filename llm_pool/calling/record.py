@@ -1,0 +1,203 @@
+"""The record of each call: for observers, and for the Django request that made the call."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from llm_pool.engine.request import Marks
+from llm_pool.engine.stats.listeners import Listeners
+from llm_pool.exceptions import ConnectFailed, PoolTimeout
+from llm_pool.providers.results import Timing, Usage, timing_of
+
+if TYPE_CHECKING:
+    from llm_pool.engine.pool import Pool
+
+__all__ = ["Call", "CallRecord", "Caller", "RequestCalls", "current_request", "observe", "unobserve"]
+
+
+class CallRecord(NamedTuple):
+    """A call that has ended. It holds no prompt, no answer and no key.
+
+    ``alias``        the pool's name in ``LLM_POOL``
+    ``provider``     the provider's name
+    ``model``        the model that was asked for; None for ``request()``, or if the call named none
+    ``operation``    "complete", "stream" or "request" (any endpoint)
+    ``status_code``  the answer's HTTP status, None if no answer came
+    ``error``        the class name of the error that the caller got, None for an answer; "CancelledError" if
+                     the caller cancelled the call, or closed or dropped a stream before its end
+    ``timing``       how long the parts of the call took
+    ``usage``        tokens, None if the provider did not report them
+    ``replays``      how often the request was sent again
+    """
+
+    alias: str
+    provider: str
+    model: str | None
+    operation: str
+    status_code: int | None
+    error: str | None
+    timing: Timing
+    usage: Usage | None
+    replays: int
+
+
+class RequestCalls:
+    """The calls that one Django request has made and that have ended: ``request.llm_pool``. Seconds.
+
+    Safe to read at any time and from any thread: a call is added in one step.
+    """
+
+    __slots__ = ("records",)
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+
+    @property
+    def calls(self) -> int:
+        """How many have ended."""
+        return len(self.records)
+
+    @property
+    def errors(self) -> int:
+        """How many of them failed or were cancelled."""
+        return sum(record.error is not None for record in self.records)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that they waited for a connection: queued, and dialing."""
+        return sum(record.timing.queued + record.timing.dialing for record in self.records)
+
+    @property
+    def provider_seconds(self) -> float:
+        """Seconds that they took beyond that. Calls made at the same time are added up."""
+        return sum(record.timing.total for record in self.records) - self.waited
+
+    @property
+    def input_tokens(self) -> int:
+        """Input tokens of all calls, as the providers count them."""
+        return sum(record.usage.input_tokens for record in self.records if record.usage is not None)
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens of all calls, as the providers count them."""
+        return sum(record.usage.output_tokens for record in self.records if record.usage is not None)
+
+    def __repr__(self) -> str:
+        return f"<RequestCalls {self.calls} calls, {self.errors} errors, waited {self.waited:.3f} s>"
+
+
+current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
+"""Where the calls of this context are recorded. The middleware sets it."""
+
+_observers: Listeners[CallRecord] = Listeners()
+
+
+def observe(observer: Callable[[CallRecord], None]) -> None:
+    """Call ``observer`` after each call ends, on the caller's thread or loop; the caller waits for it.
+
+    It must not block, nor take a lock that its own thread may hold: the garbage collector may end a call. An
+    error of the observer changes nothing for the call; the first one is logged. For a stream that was never
+    closed it is called on a thread of its own.
+    """
+    _observers.append(observer)
+
+
+def unobserve(observer: Callable[[CallRecord], None]) -> None:
+    """Do not call ``observer`` any more. Raises ValueError if it was not registered."""
+    _observers.remove(observer)
+
+
+class Caller(NamedTuple):
+    """The pool that makes a call."""
+
+    alias: str
+    provider: str
+    engine: Pool
+
+
+class Call:
+    """A call in progress. What is known of it is set as it becomes known.
+
+    ``marks`` go with the request to the engine, which writes them.
+    """
+
+    __slots__ = ("_began", "_caller", "_ended", "_model", "_operation", "_request",
+                 "marks", "status_code", "usage")  # fmt: skip
+
+    def __init__(self, caller: Caller, operation: str, model: str | None) -> None:
+        self._caller = caller
+        self._operation = operation
+        self._model = model
+        self._request = current_request.get()
+        self._ended = threading.Lock()  # acquired by the first ``end``, never released
+        self._began = time.monotonic()
+        self.marks = Marks()
+        self.status_code: int | None = None
+        self.usage: Usage | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(error)
+
+    def begin(self) -> float:
+        """Start a call that was prepared earlier; returns its start time (monotonic seconds)."""
+        self._began = time.monotonic()
+        return self._began
+
+    def timing(self, first_token: float | None = None) -> Timing | None:
+        """How long the parts have taken; None if the call has not reached the engine (a mock answered).
+
+        ``first_token`` is the monotonic time of a stream's first text.
+        """
+        return timing_of(self.marks, first_token) if self.marks.started else None
+
+    def cancel(self) -> None:
+        """``end`` for a call that its caller has cancelled."""
+        self.end(asyncio.CancelledError())
+
+    def end(self, error: BaseException | None = None, timing: Timing | None = None) -> None:
+        """Record the call. Only the first time counts. From any thread; waits for no lock."""
+        if not self._ended.acquire(blocking=False):
+            return
+        timing, usage = timing or self._timing_at_end(error), self.usage
+        if usage is not None or timing.first_token is not None:
+            tokens = (usage.input_tokens, usage.output_tokens) if usage is not None else (0, 0)
+            self._caller.engine.count_answer(*tokens, timing.first_token)
+        if self._request is None and not _observers:
+            return
+        record = CallRecord(
+            self._caller.alias,
+            self._caller.provider,
+            self._model,
+            self._operation,
+            self.status_code if error is None else getattr(error, "status_code", self.status_code),
+            type(error).__name__ if error is not None else None,
+            timing,
+            usage,
+            self.marks.replays,
+        )
+        if self._request is not None:
+            self._request.records.append(record)
+        _observers.call(record)
+
+    def _timing_at_end(self, error: BaseException | None) -> Timing:
+        marks = self.marks
+        if not marks.started:  # it has not reached the engine: a mock has answered, or there was no key
+            waited = isinstance(error, PoolTimeout | ConnectFailed)
+            marks = Marks(self._began, acquired=0.0 if waited else self._began)
+        timing = timing_of(marks)
+        if isinstance(error, ConnectFailed):
+            queued = timing.queued if marks.acquired else 0.0  # backends dial in the middle of a call
+            return replace(timing, queued=queued, dialing=timing.total - queued)
+        return timing

@@ -1,0 +1,188 @@
+"""Send a call through the pool's httpx clients, so that mocks and instrumentation of httpx see it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from llm_pool.calling.answers import Answer, Source
+from llm_pool.conf.request_builder import CLIENT_HEADERS
+from llm_pool.exceptions import PoolClosed
+from llm_pool.providers.base import Head
+from llm_pool.transports.clients import AsyncClient, Client, KeyAuth
+from llm_pool.transports.errors import translate_httpx_errors
+from llm_pool.transports.transport import AsyncTransport, Transport
+
+if TYPE_CHECKING:
+    from llm_pool.conf import PoolSettings
+    from llm_pool.conf.request_builder import RequestBuilder
+    from llm_pool.engine.config import Timeouts
+    from llm_pool.engine.pool import Pool
+    from llm_pool.engine.request import Marks
+    from llm_pool.engine.scope import CancelScope
+    from llm_pool.transports.body import AsyncBody, Body
+
+__all__ = ["ThroughHTTPX"]
+
+
+class ThroughHTTPX:
+    """The two httpx clients of a pool, ``client`` and ``aclient``, and POSTs through them."""
+
+    def __init__(self, settings: PoolSettings, engine: Pool, builder: RequestBuilder) -> None:
+        self._settings = settings
+        self._builder = builder
+        options: dict[str, Any] = {
+            "base_url": settings.base_url,
+            "headers": CLIENT_HEADERS,
+            "auth": KeyAuth(
+                settings.base_url,
+                key=settings.key,
+                akey=settings.akey,
+                headers=builder.own_headers,
+                key_headers=settings.provider.key_headers,
+                defaults=builder.defaults(),
+            ),
+            "timeout": _httpx_timeout(settings.pool.timeouts),
+        }
+        self.aclient = AsyncClient(transport=AsyncTransport(engine), **options)
+        self.client = Client(transport=Transport(engine), **options)
+
+    async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
+        """POST ``body`` and read the whole answer."""
+        with translate_httpx_errors():
+            return self._answer(await self.aclient.post(path, **self._parts(body, key, marks)), key)
+
+    def fetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
+        """``afetch`` for a plain thread."""
+        with translate_httpx_errors():
+            return self._answer(self.client.post(path, **self._parts(body, key, marks)), key)
+
+    async def aopen(
+        self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope
+    ) -> Source:
+        """POST ``body`` and wait for the head of the answer, or until ``scope`` is cancelled."""
+        request = self.aclient.build_request("POST", path, **self._parts(body, key, marks, scope))
+        with translate_httpx_errors():
+            response = await self.aclient.send(request, stream=True)
+            return AsyncHTTPXSource(response, self._settings.secrets(key))
+
+    def open(self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope) -> Source:
+        """``aopen`` for a plain thread."""
+        request = self.client.build_request("POST", path, **self._parts(body, key, marks, scope))
+        with translate_httpx_errors():
+            return HTTPXSource(self.client.send(request, stream=True), self._settings.secrets(key))
+
+    def _answer(self, response: httpx.Response, key: str | None) -> Answer:
+        head = Head(response.status_code, response.headers, self._settings.secrets(key))
+        return Answer(head, response.content)
+
+    def _parts(
+        self, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
+    ) -> dict[str, Any]:
+        """The arguments of a POST. It is sent with the same key that errors hide."""
+        return {
+            "content": body,
+            "headers": {"content-type": self._builder.content_type(key)},
+            "extensions": {"llm_pool_key": key, "llm_pool_marks": marks, "llm_pool_scope": scope},
+        }
+
+
+class HTTPXSource:
+    """A streamed response of an ``httpx.Client`` as a ``Source``."""
+
+    def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
+        self._response = response
+        self._pieces: Iterator[bytes] = response.iter_bytes()
+        self.head = Head(response.status_code, response.headers, secrets)
+
+    def read(self) -> bytes:
+        """See ``Source``."""
+        with translate_httpx_errors():
+            return next(self._pieces, b"")
+
+    async def aread(self) -> bytes:
+        """Read in a thread: what is hooked into a sync client may block."""
+        return await asyncio.to_thread(self.read)
+
+    def mark_complete(self) -> None:
+        """See ``Source``."""
+        _mark_complete(self._response)
+
+    def close(self) -> None:
+        """See ``Source``."""
+        self._response.close()
+
+    async def aclose(self) -> None:
+        """See ``Source``."""
+        await asyncio.to_thread(self.close)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """See ``Source``."""
+        _call_soon(self._response, function)
+
+
+class AsyncHTTPXSource:
+    """A streamed response of an ``httpx.AsyncClient`` as a ``Source``. Only tasks can read it."""
+
+    def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
+        self._response = response
+        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+        self.head = Head(response.status_code, response.headers, secrets)
+
+    async def aread(self) -> bytes:
+        """See ``Source``."""
+        with translate_httpx_errors():
+            return await anext(self._pieces, b"")
+
+    def read(self) -> bytes:
+        """Raises RuntimeError: a thread cannot read an async response."""
+        raise RuntimeError("this stream was begun by a task; read it with 'async for'")
+
+    def mark_complete(self) -> None:
+        """See ``Source``."""
+        _mark_complete(self._response)
+
+    def close(self) -> None:
+        """See ``Source``. Another transport's response is freed when it is garbage-collected."""
+        body = _body(self._response)
+        if body is not None:
+            body.close()
+
+    async def aclose(self) -> None:
+        """Close the response, whatever transport it comes from."""
+        await self._response.aclose()
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """See ``Source``."""
+        _call_soon(self._response, function)
+
+
+def _call_soon(response: httpx.Response, function: Callable[[], object]) -> None:
+    body = _body(response)
+    if body is None:  # a mock's: it has no host loop
+        function()
+        return
+    with contextlib.suppress(PoolClosed):  # the process is about to end
+        body.host_loop.post(function)
+
+
+def _mark_complete(response: httpx.Response) -> None:
+    body = _body(response)
+    if body is not None:
+        body.mark_complete()
+
+
+def _body(response: httpx.Response) -> Body | AsyncBody | None:
+    """The body that this package's transports put into a response."""
+    body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
+    return body
+
+
+def _httpx_timeout(timeouts: Timeouts) -> httpx.Timeout:
+    return httpx.Timeout(
+        connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.pool
+    )

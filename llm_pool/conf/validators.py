@@ -1,0 +1,226 @@
+"""What each particular key of ``LLM_POOL`` takes: a provider, a URL, headers, a certificate."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import httpx
+from django.utils.module_loading import import_string
+
+from llm_pool.backends import ENGINES, missing_extra
+from llm_pool.conf.reader import TYPE, VALUE, Invalid
+from llm_pool.exceptions import with_article
+from llm_pool.providers import PROVIDERS, Provider
+
+__all__ = [
+    "api_key",
+    "base_url",
+    "client_cert",
+    "context",
+    "engine",
+    "fraction",
+    "headers",
+    "http2",
+    "is_header_value",
+    "provider",
+    "proxy",
+    "resolver",
+]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_RESOLVERS = ("system", "aiodns")
+_FRAMING = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
+
+
+def provider(value: Any) -> Provider | None:
+    """A provider's name, or the dotted path of its class."""
+    if value is None:
+        return None
+    names = ", ".join(repr(name) for name in PROVIDERS)
+    hint = f"Give {names}, or the dotted path of a Provider."
+    if not isinstance(value, str):
+        raise Invalid(TYPE, f"is {with_article(value)}, not a string", hint)
+    if value in PROVIDERS:
+        return PROVIDERS[value]()
+    if "." not in value or not all(part.isidentifier() for part in value.split(".")):
+        raise Invalid(VALUE, "is not a known provider", _nearest(value, PROVIDERS) or hint)
+    try:
+        kind = import_string(value)
+        if not (isinstance(kind, type) and issubclass(kind, Provider)):
+            raise TypeError(f"{value} is no subclass of llm_pool.providers.Provider")
+        return kind()
+    except Exception as error:  # whatever the user's own module raises when it is imported
+        raise Invalid(VALUE, f"cannot be used: {error}", hint) from error
+
+
+def engine(value: Any) -> str:
+    """The name of an engine that is installed."""
+    name = _one_of(value, ENGINES, "engine")
+    _refuse_without(missing_extra(name))
+    return name
+
+
+def http2(value: Any) -> bool | str:
+    """Whether to offer HTTP/2, or to speak it without asking."""
+    if value is True or value is False or value == "prior-knowledge":
+        return bool(value) if isinstance(value, bool) else str(value)
+    invalid = TYPE if not isinstance(value, str) else VALUE
+    raise Invalid(invalid, "is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".')
+
+
+def resolver(value: Any) -> str:
+    """The name of a resolver that is installed."""
+    name = _one_of(value, _RESOLVERS, "resolver")
+    _refuse_without("aiodns" if name == "aiodns" and find_spec("aiodns") is None else None)
+    return name
+
+
+def fraction(value: Any) -> float | None:
+    """A part of the whole: more than 0, 1 at most; None for never."""
+    hint = "Give a number such as 0.8, or None for never."
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Invalid(TYPE, f"is {with_article(value)}, not a number", hint)
+    if not 0 < value <= 1:
+        raise Invalid(VALUE, "is not between 0 and 1", hint)
+    return float(value)
+
+
+def base_url(value: Any) -> str | None:
+    """An absolute URL of scheme http or https, less the slash at its end."""
+    if value is None:
+        return None
+    url = _url(value, ("http", "https"), 'Give a URL such as "https://api.openai.com/v1".')
+    if url.userinfo:
+        raise Invalid(VALUE, "holds a user name or password", "Give the key as API_KEY.")
+    if url.query or url.fragment or "?" in value or "#" in value:
+        raise Invalid(VALUE, "holds a query or fragment", "Give the part before it.")
+    return str(url).rstrip("/")
+
+
+def proxy(value: Any) -> str | None:
+    """The URL of an HTTP proxy; "" for none at all."""
+    if value is None or value == "":
+        return None if value is None else ""
+    _url(value, ("http",), 'Give a URL such as "http://proxy.example:3128", or "" for no proxy.')
+    return str(value)
+
+
+def api_key(value: Any) -> Any:
+    """A string, or a callable that gives one."""
+    if value is None or callable(value):
+        return value
+    if not isinstance(value, str):
+        raise Invalid(
+            TYPE, f"is {with_article(value)}, not a string or callable", "Give a string, or a callable."
+        )
+    if not is_header_value(value.strip()):
+        raise Invalid(
+            VALUE, "holds a character that no HTTP header can carry", "Give it as its provider shows it."
+        )
+    return value.strip()
+
+
+def headers(value: Any) -> dict[str, str]:
+    """Names and values of headers that HTTP can carry, and that are the user's to set."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise Invalid(TYPE, f"is {with_article(value)}, not a dict", 'Give a dict: {"X-Name": "value"}.')
+    seen: set[str] = set()
+    for name, content in value.items():
+        if not isinstance(name, str) or not isinstance(content, str):
+            raise Invalid(
+                TYPE, f"has {name!r}, which is not a string or has a value that is none", "Give strings."
+            )
+        if not _TOKEN.fullmatch(name):
+            raise Invalid(
+                VALUE, f"has {name!r}, which is not a valid header name", "Use letters, digits and hyphens."
+            )
+        if not is_header_value(content):
+            hint = "Use printable ASCII, without line breaks, and no space at either end."
+            raise Invalid(VALUE, f"has {name!r} with a value that no HTTP header can carry", hint)
+        if name.lower() in _FRAMING:
+            raise Invalid(VALUE, f"has {name!r}, which the pool itself sets", "Leave it out.")
+        if name.lower() in seen:
+            raise Invalid(VALUE, f"has {name!r} twice, in different case", "Leave one out.")
+        seen.add(name.lower())
+    return dict(value)
+
+
+def client_cert(value: Any) -> str | tuple[str, ...] | None:
+    """A PEM file, or (certificate, key), or (certificate, key, password)."""
+    if value is None:
+        return None
+    if isinstance(value, (str, os.PathLike)):
+        value = os.fspath(value)
+        if isinstance(value, str) and value:
+            return value
+    elif isinstance(value, (tuple, list)) and len(value) in (2, 3):
+        parts = tuple(os.fspath(part) if isinstance(part, os.PathLike) else part for part in value)
+        if all(isinstance(part, str) and part for part in parts):
+            return parts
+    hint = "Give a path, (certificate, key) or (certificate, key, password), all strings."
+    raise Invalid(TYPE, "is not a client certificate", hint)
+
+
+def context(value: Any) -> ssl.SSLContext | None:
+    """A ready context."""
+    if value is not None and not isinstance(value, ssl.SSLContext):
+        raise Invalid(
+            TYPE, f"is {with_article(value)}, not an ssl.SSLContext", "Give ssl.create_default_context()."
+        )
+    return value
+
+
+def is_header_value(value: str) -> bool:
+    """Whether HTTP carries ``value`` unchanged: printable ASCII and tabs, no space at either end."""
+    return all(" " <= letter <= "~" or letter == "\t" for letter in value) and value == value.strip()
+
+
+def _url(value: Any, schemes: tuple[str, ...], hint: str) -> httpx.URL:
+    if not isinstance(value, str):
+        raise Invalid(TYPE, f"is {with_article(value)}, not a string", hint)
+    if re.search(r"[\x00-\x20\x7f\\]", value):
+        raise Invalid(VALUE, "holds a space, backslash or control character", hint)
+    try:
+        url = httpx.URL(value)
+        host, port = url.host, url.port
+    except (httpx.InvalidURL, ValueError):  # IDNA's is one
+        raise Invalid(VALUE, "is not a valid URL", hint) from None
+    if url.scheme not in schemes:
+        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise Invalid(VALUE, f"does not begin with {wanted}", hint)
+    if not host:
+        raise Invalid(VALUE, "names no host", hint)
+    if port is not None and not 0 < port < 65536:
+        raise Invalid(VALUE, f"has port {port}, and ports go from 1 to 65535", hint)
+    return url
+
+
+def _one_of(value: Any, names: Iterable[str], what: str) -> str:
+    hint = f"Give {', '.join(repr(name) for name in names)}, or leave it out."
+    if not isinstance(value, str):
+        raise Invalid(TYPE, f"is {with_article(value)}, not a string", hint)
+    if value not in names:
+        raise Invalid(VALUE, f"is not a known {what}", _nearest(value, names) or hint)
+    return value
+
+
+def _refuse_without(extra: str | None) -> None:
+    """``extra``: of this distribution, yet to be installed; None where nothing is missing."""
+    if extra is not None:
+        what = f"needs the package {extra}, which is not installed"
+        raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')
+
+
+def _nearest(value: str, names: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(value.lower(), names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else None

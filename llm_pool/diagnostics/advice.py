@@ -1,0 +1,156 @@
+"""What to do about a dial that failed, read from its cause rather than from its words."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import NamedTuple
+
+from llm_pool.conf import PoolSettings
+from llm_pool.diagnostics.dial import DialResult
+from llm_pool.diagnostics.report import Finding, Level, sentence
+from llm_pool.engine.config import Origin
+from llm_pool.engine.dialer.proxy import proxy_for
+from llm_pool.exceptions import ConnectTimeout, ProxyFailed
+
+__all__ = ["dial_failure"]
+
+
+class _Advice(NamedTuple):
+    code: str
+    text: str
+
+
+CERTIFICATES = {  # X509_V_ERR_* of OpenSSL
+    9: _Advice(
+        "tls.not_yet_valid", "Set this machine's clock; if it is right, the server's certificate is not."
+    ),
+    10: _Advice(
+        "tls.expired",
+        "The server's owner has to renew its certificate. If it is not expired, set this machine's clock.",
+    ),
+    18: _Advice(
+        "tls.untrusted",
+        "If this server is yours, give the path of its certificate as TLS['ca_file'] of {place}.",
+    ),
+    62: _Advice(
+        "tls.wrong_name",
+        "Give BASE_URL of {place} with a name that the certificate holds. If the name is right, "
+        "something else answers in its place: look at DNS and proxies.",
+    ),
+}
+CERTIFICATES |= {64: CERTIFICATES[62]}
+UNTRUSTED = _Advice(
+    "tls.untrusted",
+    "If a proxy of your company's or an authority of your own signed it, give that authority's certificate "
+    "(a PEM file) as TLS['ca_file'] of {place}.",
+)
+HANDSHAKE = _Advice(
+    "tls.failed",
+    "See that the port of BASE_URL in {place} speaks TLS (https://), and no proxy is in the way.",
+)
+NO_NAME = _Advice(
+    "dns.no_such_name",
+    "Check for a typo in {address}. A private name is known to a private resolver only.",
+)
+NO_PUBLIC_NAME = _Advice(
+    "dns.no_such_name",
+    "The name is the provider's own: this machine has no network, or its resolver knows no public names.",
+)
+NO_RESOLVER = _Advice(
+    "dns.unavailable",
+    "The resolver does not answer: see whether this machine has a network at all, and /etc/resolv.conf.",
+)
+SILENT = _Advice(
+    "tcp.no_answer",
+    "Packets are dropped on the way: let the firewall or security group allow this address and port, or "
+    "set PROXY of {place} if this network wants one.",
+)
+REFUSED = _Advice(
+    "tcp.refused", "Nothing listens there: start the server, or correct host and port in {address}."
+)
+UNREACHABLE = _Advice(
+    "tcp.unreachable",
+    "There is no route: see this machine's network, VPN and firewall, or container's network.",
+)
+NO_SOCKET_FILE = _Advice(
+    "tcp.no_socket", "See that the server runs and that UDS of {place} is the path it listens on."
+)
+TCP_FAILED = _Advice("tcp.failed", "See BASE_URL and PROXY of {place}, and what stands between.")
+TUNNEL = _Advice("tunnel.failed", "See that {address} is right, and its user and password.")
+NO_TLS_ANSWER = _Advice(
+    "tls.no_answer",
+    "Something takes the connection and says nothing: see that BASE_URL of {place} is a TLS port.",
+)
+NO_DNS_ANSWER = _Advice("dns.no_answer", NO_RESOLVER.text)
+NO_TUNNEL_ANSWER = _Advice("tunnel.no_answer", "The proxy is too slow or has no way out: ask who runs it.")
+TIMEOUTS = {"dns": NO_DNS_ANSWER, "tcp": SILENT, "tunnel": NO_TUNNEL_ANSWER, "tls": NO_TLS_ANSWER}
+SYSTEM = {
+    errno.ECONNREFUSED: REFUSED,
+    errno.ENETUNREACH: UNREACHABLE,
+    errno.EHOSTUNREACH: UNREACHABLE,
+    errno.ETIMEDOUT: SILENT,
+    errno.ENOENT: NO_SOCKET_FILE,
+}
+
+
+def dial_failure(settings: PoolSettings, origin: Origin, tried: DialResult) -> Finding:
+    """The finding for a dial that failed."""
+    assert tried.error is not None and tried.failed_in is not None
+    advice = _advice(tried.error, tried.failed_in)
+    place = f"LLM_POOL[{settings.alias!r}]"
+    address = _proxy_setting(settings, origin) or _base_url_setting(settings)
+    if advice is NO_NAME and address is None:
+        advice = NO_PUBLIC_NAME
+    text = sentence(tried.error)
+    if isinstance(tried.error, ConnectTimeout):
+        text = f"{text.rstrip('.')}: {_WAITED_FOR[tried.failed_in]}."
+    advised = advice.text.format(place=place, address=address or f"BASE_URL of {place}")
+    return Finding(advice.code, Level.ERROR, text, advised)
+
+
+def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
+    """What names the proxy, if there is one: its host is the first that is dialed."""
+    try:
+        proxy = None if settings.pool.uds else proxy_for(origin, settings.pool.proxy)
+    except ProxyFailed:
+        return "the proxy's URL"
+    if proxy is None:
+        return None
+    return proxy.variable or f"PROXY of LLM_POOL[{settings.alias!r}]"
+
+
+def _base_url_setting(settings: PoolSettings) -> str | None:
+    """What names the server; None for the provider's own."""
+    if settings.base_url == settings.provider.base_url:
+        return None
+    if "BASE_URL" in settings.given:
+        return f"BASE_URL of LLM_POOL[{settings.alias!r}]"
+    return settings.provider.base_url_env
+
+
+_WAITED_FOR = {
+    "dns": "the name service did not answer",
+    "tcp": "the address did not answer",
+    "tunnel": "the proxy opened no tunnel",
+    "tls": "the TLS handshake did not finish",
+}
+
+
+def _advice(error: Exception, step: str) -> _Advice:
+    cause = error.__cause__
+    if isinstance(error, ConnectTimeout):
+        return TIMEOUTS[step]
+    match step:
+        case "dns":
+            temporary = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
+            return NO_RESOLVER if temporary else NO_NAME
+        case "tls":
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return CERTIFICATES.get(cause.verify_code, UNTRUSTED)
+            return HANDSHAKE
+        case "tunnel":
+            return TUNNEL
+    number = cause.errno if isinstance(cause, OSError) else None
+    return SYSTEM.get(number, TCP_FAILED) if number is not None else TCP_FAILED

@@ -1,0 +1,166 @@
+"""Settings against the machine: file descriptors, worker threads, the server's timeout; and the sizing."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from llm_pool.conf import PoolSettings
+from llm_pool.diagnostics.report import Finding, Level, Step
+from llm_pool.diagnostics.sizing import Sizing
+
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["Server", "file_limit", "settings_step"]
+
+OTHER_FILES = 100
+"""Descriptors that a worker needs beside the pool's: its clients, the database, logs."""
+GUNICORN_TIMEOUT = 30.0
+TYPICAL_SECONDS = 10.0
+"""How long a completion often takes, for an example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the environment tells of the web server; None where it does not. ``timeout`` in seconds."""
+
+    threads: int | None = None
+    timeout: float | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Server:
+        """From ``GUNICORN_CMD_ARGS``, and asgiref's ``ASGI_THREADS``."""
+        given = _options(environ.get("GUNICORN_CMD_ARGS", ""))
+        threads = given.get("--threads") or environ.get("ASGI_THREADS")
+        timeout = given.get("--timeout") or given.get("-t")
+        return cls(
+            int(threads) if threads and threads.isdecimal() else None,
+            float(timeout) if timeout and timeout.isdecimal() else None,
+        )
+
+
+def _options(line: str) -> dict[str, str]:
+    """``--threads 4 --timeout=60`` as a dict."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return {}
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    return {name: value for name, value in itertools.pairwise(words) if name.startswith("-")}
+
+
+def file_limit() -> int | None:
+    """How many files this process may have open; None where there is no limit or no telling."""
+    if sys.platform == "win32":
+        return None
+    with contextlib.suppress(OSError):
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return None if soft == resource.RLIM_INFINITY else soft
+    return None
+
+
+def settings_step(
+    settings: PoolSettings, *, streams: int, files: int | None, server: Server, load: Sizing | None
+) -> Step:
+    """What the settings mean here. ``streams`` go on one connection; ``load`` is what it has to carry."""
+    limits = settings.pool.limits
+    findings = [
+        *_sizing(limits.max_connections, streams, load),
+        *_files(limits.max_connections, files),
+        *_threads(limits.max_connections * streams, server.threads),
+        *_timeout(settings.pool.timeouts.read, server.timeout),
+    ]
+    facts = {
+        "max_connections": limits.max_connections,
+        "streams_per_connection": streams,
+        "file_limit": files,
+        "worker_threads": server.threads,
+        "worker_timeout": server.timeout,
+        "load": None
+        if load is None
+        else {
+            "rate": load.rate,
+            "seconds": load.seconds,
+            "busy": load.busy,
+            "connections": load.connections(streams),
+        },
+    }
+    return Step("settings", tuple(findings), facts=facts)
+
+
+def _sizing(connections: int, streams: int, load: Sizing | None) -> Iterator[Finding]:
+    room = connections * streams
+    yield Finding(
+        "settings.room",
+        Level.OK,
+        f"{connections} connections carry {room} calls at a time in each process: "
+        f"{room / TYPICAL_SECONDS:g} calls/s if a call takes {TYPICAL_SECONDS:g} s",
+    )
+    if load is None:
+        return
+    wanted = load.connections(streams)
+    measured = (
+        f"A load of {load.rate:g} calls/s that take {load.seconds:g} s each keeps {load.busy:.1f} calls in "
+        f"progress on average; with room for its peaks it needs {wanted} connections"
+    )
+    if wanted > connections:
+        yield Finding(
+            "settings.too_small",
+            Level.WARNING,
+            f"{measured}, and the pool has {connections}.",
+            f"Set LIMITS['max_connections'] to {wanted}, or spread the load over more processes.",
+        )
+    else:
+        yield Finding("settings.enough", Level.OK, f"{measured}.")
+
+
+def _files(connections: int, limit: int | None) -> Iterator[Finding]:
+    if limit is None or connections + OTHER_FILES <= limit:
+        return
+    fatal = connections >= limit
+    yield Finding(
+        "settings.files",
+        Level.ERROR if fatal else Level.WARNING,
+        f"{connections} connections do not fit into {limit} open files, which is what this process may have.",
+        f"Raise the limit (ulimit -n, LimitNOFILE=, nofile) to {connections + OTHER_FILES} or more, or "
+        "lower LIMITS['max_connections'].",
+    )
+
+
+def _threads(room: int, threads: int | None) -> Iterator[Finding]:
+    if threads is not None and threads > room:
+        yield Finding(
+            "settings.threads",
+            Level.WARNING,
+            f"A worker has {threads} threads, and the pool carries {room} calls at a time: the other "
+            "threads will wait.",
+            f"Set LIMITS['max_connections'] to {threads}, or run fewer threads.",
+        )
+    elif threads is not None and threads * 2 <= room:
+        yield Finding(
+            "settings.spare",
+            Level.NOTE,
+            f"A worker has {threads} threads, so its sync views make at most {threads} of {room} calls "
+            "at a time.",
+            "Nothing to do if async views use the rest.",
+        )
+
+
+def _timeout(read: float | None, worker: float | None) -> Iterator[Finding]:
+    limit = GUNICORN_TIMEOUT if worker is None else worker
+    if limit == 0 or (read is not None and read < limit):
+        return
+    waits = "waits for ever" if read is None else f"waits {read:g} s"
+    who = "gunicorn's default" if worker is None else "this server's"
+    yield Finding(
+        "settings.worker_timeout",
+        Level.NOTE if worker is None else Level.WARNING,
+        f"TIMEOUTS['read'] {waits} for a silent provider; a sync worker is killed after {limit:g} s "
+        f"({who} timeout).",
+        f"With sync workers set TIMEOUTS['read'] below {limit:g}, or raise the server's --timeout above it.",
+    )

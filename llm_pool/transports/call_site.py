@@ -1,0 +1,31 @@
+"""Where in the user's code a call was made, for warnings."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from llm_pool.engine.loops.portal import is_on_server_loop
+
+__all__ = ["call_site", "warn_if_blocking"]
+
+_BETWEEN = {"llm_pool", "httpx", "httpcore"}
+
+
+def call_site() -> str:
+    """File and line of the first frame outside this package and outside httpx."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def warn_if_blocking() -> None:
+    """Warn of a sync call on the server's event loop, once for each place in the user's code."""
+    if is_on_server_loop():
+        warnings.warn(
+            f"{call_site()} makes a call that blocks the server's event loop: no other request is served "
+            "until its end. Await acomplete(), arequest() or aclient, or iterate astream() with 'async for'.",
+            RuntimeWarning,
+            stacklevel=2,
+        )

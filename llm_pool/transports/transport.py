@@ -1,0 +1,159 @@
+"""The pool as transports of httpx: ``AsyncTransport`` for its async client, ``Transport`` for its sync one.
+
+Each is httpx's own transport with the engine in place of httpcore's pool, at that pool's interface. httpx's
+``handle_request`` is inherited, so that whatever hooks into httpx or httpcore, by class, works here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable
+
+import httpcore
+import httpx
+
+from llm_pool.engine.config import Timeouts
+from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.pool import Pool
+
+from .body import AsyncBody, Body
+from .call_site import warn_if_blocking
+from .hooks import ASYNC_POOL, SYNC_POOL, are_stock
+from .translation import to_engine, to_httpcore
+
+__all__ = ["AsyncTransport", "Transport"]
+
+
+class AsyncTransport(httpx.AsyncHTTPTransport):
+    """Sends through the engine. Closing it does nothing: the engine's pool serves more than this client."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        self._pool = _AsyncEnginePool(pool, timeouts or pool.config.timeouts)
+
+
+class Transport(httpx.HTTPTransport):
+    """``AsyncTransport`` for threads. Its connections live on the portal."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        self._pool = _EnginePool(pool, timeouts or pool.config.timeouts)
+
+
+class _AsyncEnginePool(httpcore.AsyncConnectionPool):
+    """httpcore's pool by its interface; its requests go to the engine."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
+        super().__init__()
+        self._engine = pool
+        self._timeouts = timeouts
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        if not are_stock((ASYNC_POOL,)):  # a mock (respx) or instrumentation is hooked into httpcore
+            return await httpcore.AsyncConnectionPool.handle_async_request(self, request)
+        return await _asend(self._engine, request, self._timeouts)
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
+        """For httpcore's own handler, to which a mock lets a request pass."""
+        return _AsyncHTTPCoreConnection(self._engine, self._timeouts, origin)
+
+
+class _EnginePool(httpcore.ConnectionPool):
+    def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
+        super().__init__()
+        self._engine = pool
+        self._timeouts = timeouts
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        if not are_stock((SYNC_POOL,)):
+            return httpcore.ConnectionPool.handle_request(self, request)
+        return _send(self._engine, request, self._timeouts)
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.ConnectionInterface:
+        return _HTTPCoreConnection(self._engine, self._timeouts, origin)
+
+
+class _AlwaysOpen:
+    """Any number of the engine's connections as one of httpcore's: always open, never full."""
+
+    def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
+        self._engine = pool
+        self._timeouts = timeouts
+        self._origin = origin
+
+    def info(self) -> str:
+        return f"llm_pool, {self._origin}"
+
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return origin == self._origin
+
+    def is_available(self) -> bool:
+        return True
+
+    def has_expired(self) -> bool:
+        return False
+
+    def is_idle(self) -> bool:
+        return False
+
+    def is_closed(self) -> bool:
+        return False
+
+
+class _AsyncHTTPCoreConnection(_AlwaysOpen, httpcore.AsyncConnectionInterface):
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        return await _asend(self._engine, request, self._timeouts)
+
+    async def aclose(self) -> None:
+        """Nothing is held here."""
+
+
+class _HTTPCoreConnection(_AlwaysOpen, httpcore.ConnectionInterface):
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        return _send(self._engine, request, self._timeouts)
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+
+async def _asend(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
+    """Send through the engine. A body that is streamed is read here, in the caller's own context."""
+    outgoing = to_engine(request, timeouts)
+    exchange = await pool.open(outgoing)
+    if outgoing.body is None:
+        assert isinstance(request.stream, AsyncIterable)
+        await _aupload(exchange, request.stream)
+    return to_httpcore(exchange, AsyncBody)
+
+
+def _send(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
+    warn_if_blocking()
+    outgoing = to_engine(request, timeouts)
+    exchange = pool.open_sync(outgoing)
+    if outgoing.body is None:
+        assert isinstance(request.stream, Iterable)
+        _upload(exchange, request.stream)
+    return to_httpcore(exchange, Body)
+
+
+async def _aupload(exchange: Exchange, stream: AsyncIterable[bytes]) -> None:
+    host_loop = exchange.host_loop
+    try:
+        async for data in stream:
+            if not await host_loop.arun(exchange.write, data):
+                break
+        await host_loop.arun(exchange.finish)
+        await host_loop.arun(exchange.head)
+    except BaseException:
+        exchange.close_threadsafe()
+        raise
+
+
+def _upload(exchange: Exchange, stream: Iterable[bytes]) -> None:
+    host_loop = exchange.host_loop
+    try:
+        for data in stream:
+            if not host_loop.run(exchange.write, data):
+                break
+        host_loop.run(exchange.finish)
+        host_loop.run(exchange.head)
+    except BaseException:
+        exchange.close_threadsafe()
+        raise
