@@ -14,6 +14,8 @@ READY := $(VENV)/ready
 BENCH := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
+# Where autobahn (daphne needs it) has no wheel, as for Python 3.15 yet, it is made without a compiler.
+export AUTOBAHN_USE_NVX := 0
 # With a provider's key in the environment the demo uses the provider and needs no model.
 MODEL := $(if $(OPENAI_API_KEY)$(OPENAI_BASE_URL)$(ANTHROPIC_API_KEY),,$(READY)/model)
 
