@@ -2,6 +2,6 @@ from __future__ import annotations
 
 import sys
 
-from demo_project.launcher import main
+from demo_project.upstream.launcher import main
 
 sys.exit(main())

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from demo_project import agent as agents
-from demo_project.forms import BadInput, read_distance, read_messages
+from demo_project.validation import BadInput, read_distance, read_messages
 from llm_pool import pools
 from llm_pool.http import event_stream
 

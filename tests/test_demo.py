@@ -15,14 +15,15 @@ import httpx
 import pytest
 from django.test import AsyncClient
 
-from demo_project import agent, simulated
+from demo_project import agent
 from demo_project import settings as demo_settings
-from demo_project.counting import Counts, counting, told
-from demo_project.forms import MAX_BYTES, BadInput, read_distance, read_messages
-from demo_project.listening import listening
 from demo_project.provider import is_given, pool_settings
-from demo_project.relay import relay
-from demo_project.simulated import simulated_upstream
+from demo_project.upstream import simulated
+from demo_project.upstream.counting_proxy import Counts, counting, told
+from demo_project.upstream.relay import relay
+from demo_project.upstream.simulated import simulated_upstream
+from demo_project.upstream.tcp_server import listening
+from demo_project.validation import MAX_BYTES, BadInput, read_distance, read_messages
 from llm_pool.conf import load
 from tests.scenarios.callers import until
 from tests.servers.behaviours import close, json_reply, steps

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from demo_project.listening import listening
+from demo_project.upstream.tcp_server import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,7 +14,7 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from demo_project.listening import listening
+from demo_project.upstream.tcp_server import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

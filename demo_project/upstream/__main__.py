@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo_project.counting import Counts, counting, told
-from demo_project.relay import relay
-from demo_project.simulated import MODEL as SIMULATED
-from demo_project.simulated import simulated_upstream
+from demo_project.upstream.counting_proxy import Counts, counting, told
+from demo_project.upstream.relay import relay
+from demo_project.upstream.simulated import MODEL as SIMULATED
+from demo_project.upstream.simulated import simulated_upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
