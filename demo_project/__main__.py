@@ -1,3 +1,5 @@
+"""The command ``python -m demo_project``."""
+
 from __future__ import annotations
 
 import sys

