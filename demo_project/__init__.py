@@ -1,1 +1,1 @@
-"""A small shop window for llm_pool: a chat page and an agent page. ``python -m demo_project`` opens it."""
+"""A demo of llm_pool: a chat page and an agent page. Start it with ``python -m demo_project``."""

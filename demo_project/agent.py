@@ -1,4 +1,4 @@
-"""An agent-like request: many short calls, one after another, made in two ways and timed."""
+"""What an agent does: many short calls, one after another. They are made in two ways, and each is timed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from llm_pool import pools
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-CALLS = 20
+CALLS = 20  # in each way
 MESSAGES = [{"role": "user", "content": "Is a list in Python ordered? Answer yes or no."}]
 MAX_TOKENS = 1
 
 
-async def events(alias: str) -> AsyncIterator[bytes]:
-    """Run the agent both ways on the pool ``alias``; yield server-sent events as it goes on.
+async def run(alias: str) -> AsyncIterator[bytes]:
+    """Make the calls to the pool ``alias`` in both ways; yields server-sent events.
 
-    ``call``: one call has ended (``way``, ``number``, ``seconds``, ``dialed``); ``done``: all have;
-    ``error``: one failed, and the run is over.
+    ``call``: a call has ended, with ``way`` ("client" or "pool"), ``number``, ``seconds`` and ``dialed``;
+    ``done``: all calls have ended, with the seconds of each way;
+    ``error``: a call has failed and the run ends, with ``error`` (the exception's class) and ``message``.
     """
-    ways: dict[str, Callable[[str], Awaitable[bool]]] = {"client": _call_on_new_client, "pool": _call_on_pool}
+    ways: dict[str, Callable[[str], Awaitable[bool]]] = {"client": _call_new_client, "pool": _call_pool}
     totals = dict.fromkeys(ways, 0.0)
     try:
-        # Uncounted: the upstream reads the prompt into its cache, so that neither way pays for it.
-        await _call_on_new_client(alias)
-        # In turn, so that whatever else the machine is doing slows both ways alike.
+        # This call is not timed. With it the model caches the prompt, so that neither way is charged for it.
+        await _call_new_client(alias)
+        # The ways take turns, so that other work on the machine slows both equally.
         for number in range(1, CALLS + 1):
             for way, call in ways.items():
                 start = time.perf_counter()
@@ -37,14 +38,16 @@ async def events(alias: str) -> AsyncIterator[bytes]:
                 seconds = time.perf_counter() - start
                 totals[way] += seconds
                 yield _event("call", {"way": way, "number": number, "seconds": seconds, "dialed": dialed})
-    except Exception as error:  # noqa: BLE001  whatever failed, the page has to say so
-        yield _event("error", {"error": type(error).__name__, "message": _words(error)})
+    except Exception as error:  # noqa: BLE001  the page shows every error
+        # httpx appends the address of a manual page, which does not help the visitor.
+        message = str(error).partition("\nFor more information check:")[0]
+        yield _event("error", {"error": type(error).__name__, "message": message})
     else:
         yield _event("done", totals)
 
 
-async def _call_on_new_client(alias: str) -> bool:
-    """Call as many projects do: a client made for the call and thrown away after it."""
+async def _call_new_client(alias: str) -> bool:
+    """Call with a new ``httpx.AsyncClient``, as many projects do. Returns whether a connection was opened."""
     settings = pools[alias].settings
     params = {"max_tokens": MAX_TOKENS}
     path, body = settings.provider.completion_request(MESSAGES, settings.model, params, stream=False)
@@ -57,14 +60,10 @@ async def _call_on_new_client(alias: str) -> bool:
     return True
 
 
-async def _call_on_pool(alias: str) -> bool:
+async def _call_pool(alias: str) -> bool:
+    """Call through the pool. Returns whether a connection was opened."""
     completion = await pools[alias].acomplete(MESSAGES, max_tokens=MAX_TOKENS)
     return completion.timing is None or not completion.timing.reused
-
-
-def _words(error: Exception) -> str:
-    """Without the page of a manual, of which httpx tells those who program with it."""
-    return str(error).partition("\nFor more information check:")[0]
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The ASGI application. The import is all that a project changes."""
+"""The ASGI application. A project changes only the import of ``get_asgi_application``."""
 
 from __future__ import annotations
 

@@ -1,13 +1,18 @@
-"""Settings of the demo. Where the answers come from is told by the environment (see ``launcher``)."""
+"""Settings of the demo. ``LLM_POOL`` at the end is what a project that uses the pool adds to its own.
+
+Environment variables choose the provider. Without a provider's variables ``python -m demo_project`` starts a
+model server on this machine, and sets the variables to its address (see ``upstream/launcher.py``).
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from demo_project.provider import pool_settings
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -17,7 +22,7 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 INSTALLED_APPS = [
     "django.contrib.staticfiles",
-    "demo_project",  # before the next one, whose templates it extends under their own names
+    "demo_project",  # before llm_pool: its templates/llm_pool/status.html extends the one of the same name
     "llm_pool",
 ]
 MIDDLEWARE = [
@@ -46,21 +51,42 @@ DATABASES: dict[str, Any] = {}
 STATIC_URL = "static/"
 USE_TZ = True
 
-# What the demo's own upstream is called on the pages; the launcher sets it, and a provider has none.
+# The name of the demo's own model server, for the pages; empty if a provider answers.
 DEMO_UPSTREAM = os.environ.get("DEMO_UPSTREAM_NAME", "")
-# The round trip that the relay in front of "far" charges, in seconds; 0 where there is no relay.
+# The round trip in seconds that the relay adds in front of the pool "far"; 0 without a relay.
 DEMO_ROUND_TRIP = float(os.environ.get("DEMO_ROUND_TRIP", "0"))
-# Where the upstream tells what has reached it; a provider does not.
+# The URL of the counts that the demo's own model server keeps; empty if a provider answers.
 DEMO_COUNTS_URL = os.environ.get("DEMO_COUNTS_URL", "")
 
-_provider: dict[str, Any] = {
-    **pool_settings(os.environ),
-    # Few, so that some dozens of users can be seen to fill the pool and to wait.
-    "LIMITS": {"max_connections": 20},
-    "TIMEOUTS": {"pool": 60.0},
+
+def provider_settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return a pool's ``PROVIDER``, ``BASE_URL``, ``API_KEY`` and ``MODEL``.
+
+    OpenAI's variables come before Anthropic's; the launcher sets OpenAI's for the demo's own model server.
+    """
+    openai = environ.get("OPENAI_API_KEY") or environ.get("OPENAI_BASE_URL")
+    if environ.get("ANTHROPIC_API_KEY") and not openai:
+        return {
+            "PROVIDER": "anthropic",
+            "BASE_URL": environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com",
+            "API_KEY": environ["ANTHROPIC_API_KEY"],
+            "MODEL": environ.get("ANTHROPIC_MODEL") or "claude-haiku-4-5",
+        }
+    return {
+        "PROVIDER": "openai",
+        "BASE_URL": environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+        "API_KEY": environ.get("OPENAI_API_KEY") or "none needed",
+        "MODEL": environ.get("OPENAI_MODEL") or "gpt-4o-mini",
+    }
+
+
+_pool: dict[str, Any] = {
+    **provider_settings(os.environ),
+    "LIMITS": {"max_connections": 20},  # few, so that some dozens of users fill the pool and wait
+    "TIMEOUTS": {"pool": 60.0},  # seconds
 }
 LLM_POOL: dict[str, dict[str, Any]] = {
-    "default": _provider,
-    # The same upstream behind a relay that plays distance; see the agent page.
-    "far": {**_provider, "BASE_URL": os.environ.get("DEMO_FAR_URL") or _provider["BASE_URL"]},
+    "default": _pool,
+    # The same model behind a relay that simulates distance: the agent page compares both.
+    "far": {**_pool, "BASE_URL": os.environ.get("DEMO_FAR_URL") or _pool["BASE_URL"]},
 }

@@ -1,3 +1,5 @@
+"""The demo's URLs."""
+
 from __future__ import annotations
 
 from django.urls import include, path
@@ -12,5 +14,5 @@ urlpatterns = [
     path("stats/", views.stats, name="stats"),
     path("metrics", views.metrics, name="metrics"),
     path("counts/", views.counts, name="counts"),
-    path("llm-pool/", include("llm_pool.urls")),  # open to this machine: the demo has DEBUG on, and no users
+    path("llm-pool/", include("llm_pool.urls")),  # the status page; DEBUG opens it to this machine
 ]

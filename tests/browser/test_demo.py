@@ -1,4 +1,4 @@
-"""The demo's chat and the status page, in a real browser."""
+"""The demo's pages and the status page, in a real browser."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def ask(page: Page, question: str) -> None:
 
 @pytest.fixture
 def gated(page: Page, serve: Callable[..., ScriptedServer]) -> Iterator[tuple[str, Gate]]:
-    """Where a demo answers, and the gate at which each token of "It is." waits."""
+    """The URL of a demo, and the gate that holds back each token of its model's answer "It is."."""
     provider = serve(chat_stream(["It", " is."], pace="token"))
     with started(environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"{provider.url}/v1")) as demo:
         yield demo.read_url(), provider.gate("token")
-        page.goto("about:blank")  # before the demo ends: an open page would complain
+        page.goto("about:blank")  # before the demo ends: an open page would log errors
 
 
 def test_an_answer_streams_into_the_chat(page: Page, gated: tuple[str, Gate]) -> None:
@@ -50,7 +50,7 @@ def test_an_answer_streams_into_the_chat(page: Page, gated: tuple[str, Gate]) ->
     assert answer.locator(".trouble").is_hidden()
 
 
-def test_the_stand_in_answers_in_the_chat(page: Page, demo_url: str) -> None:
+def test_the_simulated_upstream_answers_in_the_chat(page: Page, demo_url: str) -> None:
     page.goto(demo_url)
     ask(page, "Is the water warm?")
     answer = page.locator(".turn.answer")
@@ -77,7 +77,7 @@ def test_stop_ends_the_answer_and_the_call_to_the_model(page: Page, gated: tuple
     page.get_by_text("first token after").wait_for()
 
 
-def test_the_agents_calls_are_drawn_once_there_are_some(page: Page, demo_url: str) -> None:
+def test_the_agents_calls_are_drawn_as_bars(page: Page, demo_url: str) -> None:
     page.goto(f"{demo_url}agent/")
     chart = page.locator("#chart")
     assert chart.is_hidden()
@@ -108,7 +108,7 @@ def test_the_status_page_leads_back_to_the_chat(page: Page, demo_url: str) -> No
     page.get_by_label("Your question").wait_for()
 
 
-def test_the_status_page_shows_calls_as_they_come_without_being_loaded_again(
+def test_the_status_page_shows_new_calls_without_a_reload(
     browser: Browser, page: Page, serve: Callable[..., ScriptedServer]
 ) -> None:
     provider = serve(chat_stream(["It", " is."], pace="token"))
@@ -130,13 +130,13 @@ def test_the_status_page_shows_calls_as_they_come_without_being_loaded_again(
         assert page.locator("#feed").inner_text() == "live"
         assert "not shared between processes" in page.locator("#scope").inner_text()
         chat.close()
-        page.goto("about:blank")  # before the demo ends: an open page would complain
+        page.goto("about:blank")  # before the demo ends: an open page would log errors
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("path", ["", "llm-pool/"])
-def test_a_page_fits_its_screen_and_its_text_can_be_read(
+def test_a_page_fits_the_screen_and_has_enough_contrast(
     browser: Browser, demo_url: str, path: str, width: int, scheme: str
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
@@ -152,7 +152,7 @@ def test_a_page_fits_its_screen_and_its_text_can_be_read(
 
 
 def luminance(color: str) -> float:
-    """Of "rgb(1, 2, 3)", as WCAG has it."""
+    """Return the relative luminance of a color like "rgb(1, 2, 3)" (WCAG 2.2)."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts

@@ -1,4 +1,4 @@
-import { Trouble, duration, post } from "./events.js";
+import { UserError, duration, post } from "./events.js";
 
 const $ = (id) => document.getElementById(id);
 const CALLS = Number($("agent").dataset.calls);
@@ -19,7 +19,7 @@ $("form").addEventListener("submit", async (event) => {
   try {
     await run(distance);
   } catch (error) {
-    $("trouble").textContent = error instanceof Trouble ? error.message : `Something went wrong: ${error.message}`;
+    $("trouble").textContent = error instanceof UserError ? error.message : `Something went wrong: ${error.message}`;
     $("trouble").hidden = false;
     for (const way of WAYS) if (!calls[way].length) $(`${way}-note`).textContent = "not run";
   } finally {
@@ -31,18 +31,18 @@ new ResizeObserver(drawPlot).observe($("plot"));
 
 async function run(distance) {
   for await (const { name, data } of post("/agent/run/", { distance })) {
-    if (name === "error") throw new Trouble(`A call failed and ended the run (${data.error}): ${data.message}`);
-    if (name === "done") return conclude();
+    if (name === "error") throw new UserError(`A call failed and ended the run (${data.error}): ${data.message}`);
+    if (name === "done") return showVerdict();
     calls[data.way].push(data);
     draw();
   }
-  throw new Trouble("The run ended before its last call.");
+  throw new UserError("The run ended before its last call.");
 }
 
 const total = (way) => calls[way].reduce((sum, call) => sum + call.seconds, 0);
 
 function draw() {
-  // Until the last call the end is not known: leave room for the calls that are still to come.
+  // Leave room for the calls that are still to come, at the mean time of those that have ended.
   const expected = WAYS.map((way) => (calls[way].length ? (total(way) / calls[way].length) * CALLS : 0));
   const scale = 100 / Math.max(...expected, 0.001);
   for (const way of WAYS) {
@@ -106,13 +106,13 @@ function drawPlot() {
   }
 }
 
-/** The lowest round number, divisible by four, that is not below the highest bar. */
+/** Returns the lowest round number, divisible by four, that is at least `ms`. */
 function niceTop(ms) {
   const tops = [4, 8, 12, 20, 40, 60, 80, 100, 120, 160, 200, 240, 320, 400, 600, 800, 1000, 1200, 1600, 2000, 4000];
   return tops.find((value) => value >= ms) ?? Math.ceil(ms / 4000) * 4000;
 }
 
-function conclude() {
+function showVerdict() {
   const saved = total("client") - total("pool");
   const times = (total("client") / total("pool")).toFixed(1);
   $("verdict").textContent =

@@ -1,9 +1,9 @@
-import { Trouble, duration, post } from "./events.js";
+import { UserError, duration, post } from "./events.js";
 
 const $ = (id) => document.getElementById(id);
 const turns = $("turns"), form = $("form"), question = $("question"), button = $("send");
-let conversation = []; // what the model is sent: every turn that both sides have ended
-let running = null; // the AbortController of the answer under way
+let conversation = []; // messages for the model: each question that got an answer, and the answer, even if it was cut short
+let running = null; // the AbortController of the answer that is being received
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -15,7 +15,7 @@ question.addEventListener("keydown", (event) => {
   event.preventDefault();
   if (!running) form.requestSubmit();
 });
-question.addEventListener("input", fit);
+question.addEventListener("input", resizeQuestion);
 for (const suggestion of document.querySelectorAll(".suggestions button")) {
   suggestion.addEventListener("click", () => running || ask(suggestion.textContent));
 }
@@ -32,14 +32,14 @@ async function ask(text) {
   $("empty").hidden = true;
   $("fresh").hidden = false;
   question.value = "";
-  fit();
+  resizeQuestion();
   add("user-turn").querySelector(".text").textContent = text;
   const turn = add("answer-turn");
   turn.classList.add("waiting");
   scrollToEnd();
 
-  const mine = conversation; // a new conversation may begin meanwhile: this answer is not part of it
-  const messages = [...mine, { role: "user", content: text }];
+  const current = conversation; // "New conversation" may replace it before the answer ends
+  const messages = [...current, { role: "user", content: text }];
   const answer = { text: "", done: null };
   const control = (running = new AbortController());
   button.classList.add("stop");
@@ -47,15 +47,15 @@ async function ask(text) {
   try {
     await receive(messages, turn, answer, control.signal);
   } catch (error) {
-    if (control.signal.aborted) facts(turn, [["", "Stopped. The call to the model was cancelled."]]);
-    else trouble(turn, error);
+    if (control.signal.aborted) showFacts(turn, [["", "Stopped. The call to the model was cancelled."]]);
+    else showError(turn, error);
   } finally {
     if (running === control) running = null;
     turn.classList.remove("waiting", "streaming");
     button.classList.remove("stop");
     button.firstElementChild.textContent = "Send";
   }
-  if (answer.text) mine.push(messages.at(-1), { role: "assistant", content: answer.text });
+  if (answer.text) current.push(messages.at(-1), { role: "assistant", content: answer.text });
   showPool();
 }
 
@@ -63,10 +63,10 @@ async function receive(messages, turn, answer, signal) {
   const place = turn.querySelector(".text");
   let chunks = 0;
   for await (const { name, data } of post("/answer/", { messages }, signal)) {
-    if (name === "error") throw new Trouble(inWords(data.error, data.message));
+    if (name === "error") throw new UserError(sentence(data.error, data.message));
     if (name === "done") {
       answer.done = data;
-      account(turn, data, chunks);
+      showTiming(turn, data, chunks);
       return;
     }
     if (!data.text) continue;
@@ -75,11 +75,11 @@ async function receive(messages, turn, answer, signal) {
     turn.classList.replace("waiting", "streaming");
     keepInView(() => place.append(data.text));
   }
-  throw new Trouble("The answer ended before the model said that it was done.");
+  throw new UserError("The answer ended before it was complete.");
 }
 
-/** Writes below the answer what the pool did for it. */
-function account(turn, { timing, usage, finish_reason: reason }, chunks) {
+/** Shows the timing of the call below the answer. */
+function showTiming(turn, { timing, usage, finish_reason: reason }, chunks) {
   const first = timing.first_token ?? timing.total;
   const tokens = usage?.output_tokens ?? chunks;
   const streaming = timing.total - first;
@@ -103,11 +103,11 @@ function account(turn, { timing, usage, finish_reason: reason }, chunks) {
   }
   keepInView(() => {
     line.hidden = false;
-    facts(turn, list);
+    showFacts(turn, list);
   });
 }
 
-function facts(turn, list) {
+function showFacts(turn, list) {
   const place = turn.querySelector(".facts");
   for (const [kind, words, value] of list) {
     const item = document.createElement("li");
@@ -119,29 +119,29 @@ function facts(turn, list) {
   place.hidden = false;
 }
 
-function trouble(turn, error) {
+function showError(turn, error) {
   const place = turn.querySelector(".trouble");
-  place.textContent = error instanceof Trouble ? error.message : `Something went wrong in the page: ${error.message}`;
+  place.textContent = error instanceof UserError ? error.message : `Something went wrong in the page: ${error.message}`;
   keepInView(() => (place.hidden = false));
 }
 
-const WORDS = {
+const SENTENCES = {
   PoolTimeout: "All connections were busy for too long.",
   PoolFull: "Too many questions are waiting already.",
   ConnectFailed: "The model's server cannot be reached.",
-  ConnectTimeout: "The model's server cannot be reached in time.",
-  DNSFailed: "The model's server has no address.",
-  ReadTimeout: "The model's server has gone silent.",
-  StreamInterrupted: "The model's server broke off in mid-answer.",
+  ConnectTimeout: "The model's server could not be reached in time.",
+  DNSFailed: "The address of the model's server was not found.",
+  ReadTimeout: "The model's server stopped sending.",
+  StreamInterrupted: "The model's server closed the connection during the answer.",
 };
-const inWords = (name, message) => [WORDS[name], message || name].filter(Boolean).join(" ");
+const sentence = (name, message) => [SENTENCES[name], message || name].filter(Boolean).join(" ");
 
 async function showPool() {
   const response = await fetch("/stats/").catch(() => null);
   if (!response?.ok) return;
   const { requests, opened } = await response.json();
-  const many = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
-  $("pool").textContent = `${many(requests, "request")} over ${many(opened, "connection")}`;
+  const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+  $("pool").textContent = `${counted(requests, "request")} over ${counted(opened, "connection")}`;
 }
 
 function add(id) {
@@ -150,7 +150,7 @@ function add(id) {
   return turn;
 }
 
-/** Scrolls on with what is added, unless the user has scrolled up to read. */
+/** Makes `change` and scrolls to the end, unless the user has scrolled up. */
 function keepInView(change) {
   const page = document.scrollingElement;
   const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 80;
@@ -163,7 +163,7 @@ function scrollToEnd() {
   page.scrollTop = page.scrollHeight;
 }
 
-function fit() {
+function resizeQuestion() {
   question.style.height = "auto";
   question.style.height = `${question.scrollHeight}px`;
 }

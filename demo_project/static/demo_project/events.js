@@ -1,12 +1,12 @@
-/* Posts JSON and reads the server-sent events that come back. EventSource cannot post. */
+/* Post JSON and read the server-sent events of the response. EventSource cannot send a POST. */
 
-/** Trouble that has words for the user. */
-export class Trouble extends Error {}
+/** An error whose message is a sentence for the user. */
+export class UserError extends Error {}
 
-/** Yields {name, data} for each event; throws Trouble, or AbortError when `signal` stops it. */
+/** Yields {name, data} for each event. Throws UserError, or AbortError after `signal` is aborted. */
 export async function* post(url, body, signal) {
   const response = await send(url, body, signal);
-  if (!response.ok) throw await refusal(response);
+  if (!response.ok) throw await responseError(response);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
@@ -32,7 +32,7 @@ async function send(url, body, signal) {
     return await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Trouble("The demo's server does not answer. Is it still running?");
+    throw new UserError("The demo's server does not answer. Is it still running?");
   }
 }
 
@@ -41,14 +41,14 @@ async function read(reader, signal) {
     return await reader.read();
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Trouble("The connection to the demo's server broke in mid-answer.");
+    throw new UserError("The connection to the demo's server was lost during the answer.");
   }
 }
 
-async function refusal(response) {
-  if (response.status === 403) return new Trouble("This page is out of date. Reload it and try again.");
-  const told = await response.json().catch(() => ({}));
-  return new Trouble(told.error ?? `The demo's server answered with status ${response.status}.`);
+async function responseError(response) {
+  if (response.status === 403) return new UserError("This page is out of date. Reload it and try again.");
+  const body = await response.json().catch(() => ({}));
+  return new UserError(body.error ?? `The demo's server answered with status ${response.status}.`);
 }
 
 function parse(block) {
@@ -61,7 +61,7 @@ function parse(block) {
   return data.length ? { name, data: JSON.parse(data.join("\n")) } : null;
 }
 
-/** Seconds as people write them. */
+/** Formats seconds: "<1 ms", "12 ms" or "1.23 s". */
 export function duration(seconds) {
   const ms = seconds * 1000;
   if (ms < 0.95) return "<1 ms";

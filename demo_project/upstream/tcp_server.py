@@ -1,4 +1,4 @@
-"""A TCP server on loopback that takes its connections along when it ends."""
+"""A TCP server on the loopback address, for the proxies and the simulated model server."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 
 
 @contextlib.asynccontextmanager
-async def listening(
+async def tcp_server(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
     """Run ``serve`` for each connection while the context lasts; yields the port.
 
-    A caller may leave at any time: the ``OSError`` or ``EOFError`` that ``serve`` then raises ends that
-    connection and nothing else.
+    Close the connection when ``serve`` returns, or raises ``OSError`` or ``EOFError`` because the caller has
+    disconnected. Cancel every ``serve`` that still runs when the context ends.
     """
     tasks: set[asyncio.Task[None]] = set()
 
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
             await serve(reader, writer)
 
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(connection(reader, writer))
+    def start_task(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(handle(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(start_task, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

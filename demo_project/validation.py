@@ -1,4 +1,4 @@
-"""What the pages may send. Each reader takes a request's body and says in words what is wrong with it."""
+"""Validate the JSON bodies that the pages post."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import json
 from typing import Any
 
 ROLES = ("system", "user", "assistant")
-DISTANCES = {"near": "default", "far": "far"}
+POOL_ALIASES = {"near": "default", "far": "far"}  # by distance
 MAX_BYTES = 1_000_000
 
 
 class BadInput(ValueError):
-    """The body is not what the page is meant to send; the message says what is wrong, for people."""
+    """A body is not valid. The message is a sentence for the page."""
 
 
 def read_messages(body: bytes) -> list[dict[str, str]]:
-    """Return the conversation in ``{"messages": [{"role": ..., "content": ...}, ...]}``."""
+    """Return the messages in ``{"messages": [{"role": ..., "content": ...}, ...]}``, without other keys.
+
+    Raises ``BadInput``.
+    """
     messages = _read_object(body).get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadInput('"messages" must be a list with at least one message.')
     conversation = [_read_message(number, message) for number, message in enumerate(messages, start=1)]
     if conversation[-1]["role"] != "user":
-        raise BadInput("The last message must be the user's.")
+        raise BadInput('The last message must have the role "user".')
     return conversation
 
 
 def read_distance(body: bytes) -> str:
-    """Return the alias of the pool that ``{"distance": "near" | "far"}`` asks for."""
+    """Return the pool's alias for ``{"distance": "near" | "far"}`` (default: near). Raises ``BadInput``."""
     distance = _read_object(body).get("distance", "near")
-    if not isinstance(distance, str) or distance not in DISTANCES:
-        raise BadInput(f'"distance" must be one of {", ".join(DISTANCES)}.')
-    return DISTANCES[distance]
+    if not isinstance(distance, str) or distance not in POOL_ALIASES:
+        raise BadInput(f'"distance" must be one of {", ".join(POOL_ALIASES)}.')
+    return POOL_ALIASES[distance]
 
 
 def _read_message(number: int, message: Any) -> dict[str, str]:
@@ -40,7 +43,7 @@ def _read_message(number: int, message: Any) -> dict[str, str]:
     if role not in ROLES:
         raise BadInput(f'Message {number}: "role" must be one of {", ".join(ROLES)}.')
     if not isinstance(content, str) or not content.strip():
-        raise BadInput(f'Message {number}: "content" must be a text that is not empty.')
+        raise BadInput(f'Message {number}: "content" must be a non-empty string.')
     return {"role": role, "content": content}
 
 
