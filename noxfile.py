@@ -18,7 +18,7 @@ PAIRS = [
 ]
 # The oldest and the newest run everything; those between, what an interpreter may do differently.
 EVERYTHING = [PAIRS[0], PAIRS[-1]]
-ENGINE = ["tests/scenarios", "tests/engine", "tests/engines"]
+ENGINE = ["tests/scenarios", "tests/engine", "tests/backends"]
 
 
 @nox.session(venv_backend="venv")
