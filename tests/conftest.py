@@ -20,13 +20,16 @@ from testbed.echoes import echo
 from testbed.nameserver import NameServer
 from testbed.proxy import Proxy
 from testbed.tls import Certificates
-from tests.fixtures.books import Holdings, abalance, balance, live_pools
+from tests.fixtures.leaks import Holdings, abalance, balance, live_pools
+from tests.fixtures.pools import configure, pool_to, secret, serve_first, upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from llm_pool.engine.pool import Pool
+
+__all__ = ["configure", "pool_to", "secret", "serve_first", "upstream"]
 
 T = TypeVar("T")
 

@@ -1,6 +1,11 @@
-"""What a process pays for before it calls a model."""
+"""The Django app: what starting it imports, and starting it twice."""
 
 from __future__ import annotations
+
+from django.apps import apps
+from django.conf import settings
+from django.test import override_settings
+from prometheus_client import REGISTRY, generate_latest
 
 from tests.fixtures.scripts import run_script
 
@@ -64,3 +69,11 @@ with respx.mock as router:
 pools["default"].close()
 """
     assert run(program).splitlines()[-1] == "mocked 200"
+
+
+def test_the_app_may_be_set_up_again() -> None:
+    """Tests of a project set the apps up anew when they change INSTALLED_APPS."""
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS]):
+        assert apps.is_installed("llm_pool")
+    metrics = generate_latest(REGISTRY).decode()
+    assert metrics.count("# TYPE llm_pool_waiting gauge") == 1

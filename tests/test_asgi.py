@@ -1,10 +1,8 @@
-"""What the app does when its process starts, ends and forks."""
+"""The ASGI lifespan: a server's startup and shutdown reach the pools."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -93,21 +91,3 @@ async def test_a_start_with_settings_that_cannot_be_says_why(caplog: pytest.LogC
     assert said["type"] == "lifespan.startup.failed"
     assert "max_connections" in said["message"]
     assert "llm_pool could not start" in caplog.text
-
-
-@pytest.mark.forks
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_is_not_held_up_by_what_its_parent_was_about_to_make(
-    configure: Callable[..., LLMPool], upstream: ScriptedServer
-) -> None:
-    """Scenario 52: the parent forks while another of its threads makes a pool."""
-    configure(upstream)
-    pools.close_all()
-    with pools._lock:
-        child = os.fork()
-        if child == 0:
-            signal.alarm(5)
-            answered = pools["default"].complete("hello").text
-            os._exit(0 if answered == "You said hello." else 1)
-    assert os.waitpid(child, 0) == (child, 0)
-    upstream.wait_until(lambda s: s.connections_open == 0)

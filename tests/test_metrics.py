@@ -30,7 +30,7 @@ from llm_pool.providers.results import Timing, Usage
 from testbed.behaviours import json_reply
 from testbed.process import free_port
 from tests.deployments.conftest import deploy
-from tests.scenarios.callers import until
+from tests.fixtures.callers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["deploy"]
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 PATIENCE = 20.0
 METRIC = re.compile(r"\b(?:http_client|llm_pool|gen_ai_client)_\w+(?=[{\[ )])")
 

@@ -18,7 +18,7 @@ from llm_pool.calling.record import current_request
 from llm_pool.exceptions import PoolFull, PoolTimeout
 from llm_pool.http import event_stream
 from llm_pool.middleware import PoolMiddleware
-from tests.scenarios.callers import until
+from tests.fixtures.callers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,8 +1,10 @@
-"""``override_settings(LLM_POOL=...)`` takes effect at once."""
+"""``pools``: looked up by alias, made once, and made again when settings change or after a fork."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from django.test import override_settings
 
 import llm_pool
 from llm_pool import exceptions, pool, pools
-from tests.service.calls import CALLS, ask
+from tests.fixtures.calls import CALLS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,3 +186,21 @@ def test_new_threads_see_one_pool(configure: Callable[..., LLMPool], upstream: S
     for thread in threads:
         thread.join()
     assert len(set(map(id, found))) == 1
+
+
+@pytest.mark.forks
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_is_not_held_up_by_what_its_parent_was_about_to_make(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 52: the parent forks while another of its threads makes a pool."""
+    configure(upstream)
+    pools.close_all()
+    with pools._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            answered = pools["default"].complete("hello").text
+            os._exit(0 if answered == "You said hello." else 1)
+    assert os.waitpid(child, 0) == (child, 0)
+    upstream.wait_until(lambda s: s.connections_open == 0)

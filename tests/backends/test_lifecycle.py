@@ -17,8 +17,8 @@ from llm_pool.exceptions import PoolClosed
 from testbed.behaviours import json_reply
 from tests.backends.conftest import KINDS
 from tests.backends.servers import answer, gated, told
+from tests.fixtures.callers import queue_up
 from tests.fixtures.forks import child, inodes
-from tests.scenarios.callers import queue_up
 
 
 async def test_drain_replaces_connections_as_they_come_back(serve, play, configure):

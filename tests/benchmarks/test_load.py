@@ -9,7 +9,7 @@ import pytest
 from benchmarks import load, load_users
 from benchmarks.load import Row
 from testbed.process import free_port
-from tests.test_demo_launcher import environment, started
+from tests.demo.launcher import environment, started
 
 
 @pytest.mark.server

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.ports import refused_port
 from tests.browser.test_demo import ask
-from tests.test_demo_launcher import environment, started
+from tests.demo.launcher import environment, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from llm_pool import exceptions, pools
 from llm_pool.engine.config import Timeouts
 from testbed.behaviours import echo, json_reply, reply, steps
 from testbed.ports import refused_port
-from tests.service.calls import CALLS, ask
+from tests.fixtures.calls import CALLS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

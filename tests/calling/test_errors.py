@@ -9,7 +9,7 @@ import pytest
 
 from llm_pool import exceptions
 from testbed.behaviours import events, json_reply, reply, steps
-from tests.service.calls import CALLS, STREAMS, WHOLE, ask
+from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 from llm_pool import __version__
 from llm_pool.providers.results import Usage
 from testbed.chat import chat_completion
-from tests.service.calls import CALLS, STREAMS, ask
+from tests.fixtures.calls import CALLS, STREAMS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from llm_pool.exceptions import (
     StreamInterrupted,
 )
 from testbed.behaviours import close, json_reply, per_connection, raw, reply, steps
-from tests.scenarios.callers import until
+from tests.fixtures.callers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

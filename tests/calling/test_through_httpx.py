@@ -12,7 +12,7 @@ import pytest
 import respx
 
 from llm_pool import exceptions
-from tests.service.calls import CALLS, STREAMS, WHOLE, ask
+from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,12 +26,12 @@ from demo_project.validation import MAX_BYTES, BadInput, read_distance, read_mes
 from llm_pool.conf import load
 from testbed.behaviours import close, json_reply, steps
 from testbed.ports import refused_port
-from tests.scenarios.callers import until
+from tests.fixtures.callers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parents[2]
 ROUND_TRIP = 0.05  # seconds
 QUESTION = {"role": "user", "content": "Why is the sky blue?"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from testbed.process import free_port
-from tests.fixtures.ticks import A_SECOND, soon
+from tests.fixtures.waiting import A_SECOND, soon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,12 +6,12 @@ import socket
 import struct
 from typing import Self
 
-__all__ = ["Browser"]
+__all__ = ["RawClient"]
 
 PATIENCE = 10.0
 
 
-class Browser:
+class RawClient:
     """Asks once. What is read of the answer is its bytes as they come, framing and all."""
 
     def __init__(self, port: int, path: str, *, window: int | None = None, headers: str = "") -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from testbed import Gate
-from tests.deployments.browser import Browser
+from tests.deployments.raw_client import RawClient
 from tests.fixtures.model import model
-from tests.fixtures.ticks import A_SECOND, soon
+from tests.fixtures.waiting import A_SECOND, soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def test_before_the_head(view: str, deploy: Callable[..., Deployment], upstream:
     """Scenario 24: the upstream has the request, and has not answered."""
     server = deploy("uvicorn", upstream)
     upstream.gate("head").shut()
-    with Browser(server.port, f"/{view}") as browser:
+    with RawClient(server.port, f"/{view}") as browser:
         upstream.gate("head").wait_reached()
         browser.leave()
         assert_call_ends(upstream)
@@ -39,7 +39,7 @@ def test_before_the_first_event(
     """Scenario 24: the upstream has sent its head, and the client has ours."""
     server = deploy("uvicorn", upstream)
     upstream.gate("token").shut()
-    with Browser(server.port, f"/{view}") as browser:
+    with RawClient(server.port, f"/{view}") as browser:
         browser.read_through(b"\r\n\r\n")
         upstream.gate("token").wait_reached()
         browser.leave()
@@ -52,7 +52,7 @@ def test_between_two_events(view: str, deploy: Callable[..., Deployment], upstre
     server = deploy("uvicorn", upstream)
     upstream.gate("token").shut()
     upstream.gate("token").admit()
-    with Browser(server.port, f"/{view}") as browser:
+    with RawClient(server.port, f"/{view}") as browser:
         browser.read_through(b'"one"')
         upstream.gate("token").wait_reached(2)
         browser.leave()
@@ -65,7 +65,7 @@ def test_while_the_client_does_not_read(
 ) -> None:
     """Scenario 24: Django awaits ``send()``, and the whole way back to the upstream is full."""
     server = deploy("uvicorn", upstream)
-    with Browser(server.port, f"/{view}?prompt=flood", window=4096) as browser:
+    with RawClient(server.port, f"/{view}?prompt=flood", window=4096) as browser:
         browser.read_through(b"data: ")
         wait_until_full(upstream.connections[0])
         browser.reset()
@@ -81,7 +81,7 @@ def test_while_a_middleware_has_put_itself_around_the_stream(
     server = deploy("uvicorn", upstream, extra={"middleware": middleware})
     upstream.gate("token").shut()
     upstream.gate("token").admit()
-    with Browser(server.port, f"/{view}") as browser:
+    with RawClient(server.port, f"/{view}") as browser:
         browser.read_through(b'"one"')
         upstream.gate("token").wait_reached(2)
         browser.leave()
@@ -93,9 +93,9 @@ def test_while_queued(view: str, deploy: Callable[..., Deployment], upstream: Sc
     """Scenario 24: another stream has the only connection, and keeps it."""
     server = deploy("uvicorn", upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1})
     upstream.gate("token").shut()
-    with Browser(server.port, f"/{view}") as holder:
+    with RawClient(server.port, f"/{view}") as holder:
         upstream.gate("token").wait_reached()
-        with Browser(server.port, f"/{view}?prompt=queued") as browser:
+        with RawClient(server.port, f"/{view}?prompt=queued") as browser:
             server.wait_stats(in_use=1, waiting=1)
             browser.leave()
             server.wait_stats(in_use=1, waiting=0)
@@ -115,7 +115,7 @@ def test_while_dialing(
     gate = Gate()
     upstream = serve(model, tls=certificates.good, before_handshake=gate.passage)
     server = deploy("uvicorn", upstream, TLS={"ca_file": certificates.ca_file})
-    with Browser(server.port, f"/{view}") as browser:
+    with RawClient(server.port, f"/{view}") as browser:
         gate.wait_reached()
         server.wait_stats(dialing=1, waiting=1)
         browser.leave()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deployments.browser import Browser
 from tests.deployments.launcher import ROOT
+from tests.deployments.raw_client import RawClient
 from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def test_streams_in_both_kinds_of_view_and_twenty_calls_at_once_give_every_conne
     server = deploy("uvicorn", upstream)
     gate = upstream.gate("token")
     gate.shut()
-    with Browser(server.port, "/stream") as one, Browser(server.port, "/astream") as other:
+    with RawClient(server.port, "/stream") as one, RawClient(server.port, "/astream") as other:
         gate.wait_reached(2)
         with ThreadPoolExecutor(4) as threads:
             answers = list(threads.map(server.get, ["/complete", "/acomplete"] * 10))

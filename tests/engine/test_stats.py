@@ -10,7 +10,7 @@ import pytest
 
 from llm_pool.engine.stats.histogram import BOUNDS, Histogram
 from llm_pool.exceptions import ConnectFailed, PoolFull
-from tests.scenarios.callers import until
+from tests.fixtures.callers import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

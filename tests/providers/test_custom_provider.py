@@ -12,7 +12,7 @@ from llm_pool.providers import Provider
 from llm_pool.providers.base import CompletionRequest, StreamReader
 from llm_pool.providers.results import Chunk, Completion
 from testbed.behaviours import reply
-from tests.service.calls import CALLS, STREAMS, ask
+from tests.fixtures.calls import CALLS, STREAMS, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

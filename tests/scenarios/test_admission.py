@@ -10,8 +10,8 @@ import pytest
 from llm_pool.exceptions import ConnectFailed, PoolFull, PoolTimeout, TotalTimeout
 from testbed import ScriptedServer
 from testbed.behaviours import json_reply
+from tests.fixtures.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 
 # The bound.
 

@@ -27,9 +27,9 @@ from testbed.behaviours import echo, json_reply, per_connection, stall, stop_rea
 from testbed.board import PATIENCE
 from testbed.chat import chat_stream
 from testbed.ports import unanswering_port
+from tests.fixtures.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
-from tests.fixtures.ticks import soon
-from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
+from tests.fixtures.waiting import soon
 from tests.scenarios.steppers import MOMENTS, after_turns, cancelled_at, interrupted_at
 
 PIECE = b"x" * 1024 * 1024

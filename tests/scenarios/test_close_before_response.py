@@ -13,8 +13,8 @@ from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import ConnectFailed, PoolClosed
 from testbed.behaviours import hold, raw, steps
 from testbed.chat import chat_stream
+from tests.fixtures.callers import read_out
 from tests.fixtures.engine import until_pool
-from tests.scenarios.callers import read_out
 
 silent = steps(raw(), hold)  # it takes the request, and thinks
 

@@ -17,8 +17,8 @@ from llm_pool.exceptions import ConnectFailed
 from testbed import ScriptedServer
 from testbed.behaviours import close, hold, json_reply, per_connection, steps
 from testbed.behaviours import until as until_open
+from tests.fixtures.callers import gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import gated, in_thread, occupy, queue_up, trusting, until
 
 SLOW_DIAL = 0.15
 

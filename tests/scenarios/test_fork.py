@@ -18,7 +18,7 @@ from testbed.behaviours import JSON, json_reply
 from testbed.ports import unanswering_port
 from tests.fixtures.engine import request_to, sockets_of, until_pool
 from tests.fixtures.forks import child, inodes
-from tests.fixtures.ticks import soon
+from tests.fixtures.waiting import soon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are the point here
 

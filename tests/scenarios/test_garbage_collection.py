@@ -15,7 +15,7 @@ from llm_pool.status.recorder import recorder
 from testbed.behaviours import per_connection
 from testbed.chat import chat_completion, chat_stream
 from tests.fixtures.engine import until_pool
-from tests.fixtures.ticks import soon
+from tests.fixtures.waiting import soon
 
 AT_ONCE = 5.0
 

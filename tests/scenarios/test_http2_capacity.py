@@ -12,8 +12,8 @@ from llm_pool.engine.config import TLS
 from llm_pool.exceptions import PoolTimeout
 from testbed.behaviours import respond, steps
 from testbed.http2 import http2, offering_http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, peers, start_call
 
 __all__ = ["h2_pool"]

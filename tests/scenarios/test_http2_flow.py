@@ -11,8 +11,8 @@ from llm_pool.engine.exchange import HIGH_WATER
 from llm_pool.engine.http2 import wire as http2_wire
 from llm_pool.exceptions import WriteTimeout
 from testbed.http2 import http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import h2_pool, noise, peer, start_call
 
 __all__ = ["h2_pool"]

@@ -10,8 +10,8 @@ from h2.settings import SettingCodes
 
 from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadFailed
 from testbed.http2 import http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import calls, h2_pool, peer, start_call
 
 __all__ = ["h2_pool"]

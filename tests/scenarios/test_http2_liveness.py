@@ -13,8 +13,8 @@ from llm_pool.engine.http2.connection import HTTP2Connection
 from llm_pool.exceptions import PoolClosed, ReadFailed, ReadTimeout, TotalTimeout
 from testbed.behaviours import per_connection
 from testbed.http2 import http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
 from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, start_call
 
 __all__ = ["h2_pool"]

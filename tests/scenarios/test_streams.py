@@ -37,8 +37,8 @@ from testbed.behaviours import (
     stop_reading,
 )
 from testbed.chat import chat_event, chat_stream
+from tests.fixtures.callers import read_out
 from tests.fixtures.engine import request_to, until_pool
-from tests.scenarios.callers import read_out
 
 HERE = r"test_streams\.py:\d+"
 DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"

@@ -20,10 +20,10 @@ from llm_pool.exceptions import PoolClosed
 from testbed import ScriptedServer
 from testbed.behaviours import echo, json_reply, per_connection, stall
 from testbed.chat import chat_completion, chat_stream
+from tests.fixtures.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
 from tests.fixtures.scripts import run_script
-from tests.fixtures.ticks import soon
-from tests.scenarios.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
+from tests.fixtures.waiting import soon
 
 # Draining.
 

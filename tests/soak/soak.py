@@ -20,7 +20,7 @@ from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.ledger.state import Entry, Waiter
 from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.host_loop import LoopCall
-from tests.fixtures.books import Holdings
+from tests.fixtures.leaks import Holdings
 from tests.soak.callers import Callers
 from tests.soak.record import ErrorLog, Record
 from tests.soak.world import World

@@ -17,7 +17,7 @@ from llm_pool.engine.pool import Pool
 from testbed.tls import Certificates
 from tests.soak.calls import Place
 from tests.soak.server import SoakServer, play_http11
-from tests.soak.server2 import play_http2
+from tests.soak.server_http2 import play_http2
 
 if TYPE_CHECKING:
     from tests.soak.record import Record
