@@ -31,6 +31,7 @@ from testbed.behaviours import json_reply
 from testbed.process import free_port
 from tests.deployments.conftest import deploy
 from tests.fixtures.callers import until
+from tests.fixtures.internals import observe_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,7 +219,7 @@ def test_values_added_at_once_are_those_observed_one_by_one() -> None:
     batch = metrics.Histogram("h", "", buckets=(0.1, 1.0), registry=registry)
     single = metrics.Histogram("h", "", buckets=(0.1, 1.0), registry=other)
     for values in ((0.0, 0.1, 0.11, 1.0, 5.0), (0.2, 0.3), ()):
-        metrics._add(batch, values)
+        observe_all(batch, values)
         for value in values:
             single.observe(value)
     assert _values(registry) == _values(other)

@@ -15,6 +15,7 @@ from django.test import override_settings
 import llm_pool
 from llm_pool import exceptions, pool, pools
 from tests.fixtures.calls import CALLS, ask
+from tests.fixtures.internals import registry_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,7 +197,7 @@ def test_a_child_is_not_held_up_by_what_its_parent_was_about_to_make(
     """Scenario 52: the parent forks while another of its threads makes a pool."""
     configure(upstream)
     pools.close_all()
-    with pools._lock:
+    with registry_lock():
         child = os.fork()
         if child == 0:
             signal.alarm(5)

@@ -23,6 +23,7 @@ from llm_pool.engine.config import Timeouts
 from testbed.behaviours import echo, json_reply, reply, steps
 from testbed.ports import refused_port
 from tests.fixtures.calls import CALLS, ask
+from tests.fixtures.internals import builder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +116,7 @@ def test_no_repr_shows_the_key(
         pool.stream("hi"),
         pool.client._transport,
     ]
-    values += [pool._builder.get("/", pool.settings.key(), Timeouts())]
+    values += [builder_of(pool).get("/", pool.settings.key(), Timeouts())]
     values += [vars(pool), vars(pool.settings.provider)]
     assert [value for value in values if secret in repr(value)] == []
     assert upstream.requests[0].headers["authorization"] == f"Bearer {secret}"  # it is the one in use

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tests.fixtures.internals import hosts_of
+
 if TYPE_CHECKING:
     from llm_pool.engine.ledger.state import Lane
     from tests.engine.ledger_world import Connection, World
@@ -131,4 +133,4 @@ def all_is_gone(world: World) -> None:
     assert (ledger.dial_policy.short, ledger.outgoing) == (0, 0)
     assert not ledger.connections.entries and not ledger.connections.bound.idle
     assert not any(ledger.connections.bound.lines) and not ledger.connections.bound.lanes
-    assert not ledger.dial_policy.lanes() and not ledger.dial_policy._hosts, "a lane is leaked"
+    assert not ledger.dial_policy.lanes() and not hosts_of(ledger), "a lane is leaked"

@@ -14,6 +14,7 @@ from llm_pool.engine.ledger import ledger as ledger_module
 from llm_pool.engine.ledger.ledger import Ledger
 from llm_pool.engine.ledger.state import Close, Dial, Entry, Lane, Waiter
 from tests.engine.ledger_world import origin
+from tests.fixtures.internals import newcomers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,5 +156,5 @@ def test_the_first_and_the_last_of_every_place_are_found_without_a_search() -> N
     """A dict steps over each deleted key to find the first one left; no count of instructions shows it."""
     pool = Pool(FEW)
     lane, bound = pool.lanes[0], pool.ledger.connections.bound
-    for place in (lane.available, lane.waiting._newcomers, lane.host.idle, bound.idle, *bound.lines):
+    for place in (lane.available, newcomers_of(lane), lane.host.idle, bound.idle, *bound.lines):
         assert isinstance(place, OrderedDict)

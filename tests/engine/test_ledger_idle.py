@@ -7,6 +7,7 @@ import pytest
 from llm_pool.engine.config import Limits
 from tests.engine.ledger_steps import CheckedWorld, idle, make, reasons, serve
 from tests.engine.ledger_world import origin
+from tests.fixtures.internals import set_jitter
 
 
 def test_last_in_first_out() -> None:
@@ -78,7 +79,7 @@ def test_lifetimes_of_connections_opened_together_differ() -> None:
     """Scenario 32: by up to a tenth, and none is longer than the limit."""
     world = CheckedWorld(Limits(max_lifetime=100.0))
     shares = iter([0.0, 0.5, 1.0])
-    world.ledger.connections._jitter = lambda: next(shares)
+    set_jitter(world.ledger, lambda: next(shares))
     ages = [c.entry.retire_at - world.now for c in [caller.connection for caller in serve(world, times=3)]]
     assert ages == pytest.approx([100.0, 95.0, 90.0])
 

@@ -12,6 +12,7 @@ from testbed import ScriptedServer
 from testbed.behaviours import json_reply
 from tests.fixtures.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import entries_of, ledger_of, lock_of
 
 # The bound.
 
@@ -393,13 +394,13 @@ async def test_refusals_tell_of_connections_that_are_closing(server_loop, serve,
     pool = engine_pool(max_connections=1)
     server.gate("go").open()
     await pool.fetch(request_to(server))
-    with pool._coordinator._lock:
-        pool._coordinator.ledger.drain(time.monotonic())  # and nobody carries out what it orders
+    with lock_of(pool):
+        ledger_of(pool).drain(time.monotonic())  # and nobody carries out what it orders
     stats = pool.stats()
     assert (stats.closing, stats.connections, stats.max_connections) == (1, 0, 1)
     with pytest.raises(PoolTimeout, match="in use 0, idle 0, dialing 0, closing 1, waiting 1, max 1"):
         await pool.fetch(request_to(server, pool=0.05))
-    (entry,) = pool._coordinator.ledger.entries()
+    (entry,) = entries_of(pool)
     entry.connection.close()
     await until(lambda: pool.stats().closing == 0)
 

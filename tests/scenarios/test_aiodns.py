@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pycares
 import pytest
 
-from llm_pool.diagnostics.advice import NO_NAME, NO_RESOLVER, _advice
+from llm_pool.diagnostics.advice import NO_NAME, NO_RESOLVER
 from llm_pool.engine.config import DNS
 from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.exceptions import DNSFailed
@@ -23,6 +23,7 @@ from testbed.board import PATIENCE
 from testbed.nameserver import NO_SUCH_NAME, REFUSED, SERVER_FAILED
 from tests.fixtures.engine import request_to
 from tests.fixtures.forks import child
+from tests.fixtures.internals import advice_of
 from tests.fixtures.scripts import run_script
 
 
@@ -56,7 +57,7 @@ async def test_a_failure_is_of_the_same_kind_as_the_systems(name_server, resolve
     cause = caught.value.__cause__
     assert (type(cause), cause.errno) == (gaierror, number)
     assert (cause.__traceback__, cause.__cause__.__traceback__) == (None, None)  # the cache keeps them
-    assert _advice(caught.value, "dns") is (NO_RESOLVER if number == EAI_AGAIN else NO_NAME)
+    assert advice_of(caught.value, "dns") is (NO_RESOLVER if number == EAI_AGAIN else NO_NAME)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ async def test_no_answer_at_all_is_a_temporary_failure(name_server, resolver, ad
     name_server.patience = 0.05
     with pytest.raises(DNSFailed, match=rf"Temporary failure in name resolution \({words}\)$") as caught:
         await resolver.resolve("llm.test", 80)
-    assert _advice(caught.value, "dns") is NO_RESOLVER
+    assert advice_of(caught.value, "dns") is NO_RESOLVER
 
 
 async def test_ipv4_and_ipv6_are_asked_for_at_once(serve, name_server, pool):

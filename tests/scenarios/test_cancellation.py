@@ -29,6 +29,7 @@ from testbed.chat import chat_stream
 from testbed.ports import unanswering_port
 from tests.fixtures.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import drains_of, has_room
 from tests.fixtures.waiting import soon
 from tests.scenarios.steppers import MOMENTS, after_turns, cancelled_at, interrupted_at
 
@@ -345,7 +346,7 @@ async def test_cancelled_while_writing(each_loop, serve, engine_pool):
 
     task = asyncio.create_task(send())
     await server.await_requests()
-    await until(lambda: not exchange._carrier.has_room)
+    await until(lambda: not has_room(exchange))
     await cancel(task)
     await assert_whole(pool, server)
     server.gate("read on").open()
@@ -473,7 +474,7 @@ async def test_a_cancelled_drain_waits_for_nobody(each_loop, serve, engine_pool,
     with contextlib.suppress(asyncio.CancelledError):
         await task
     await server.await_until(lambda s: s.connections_open == 0)
-    await until(lambda: not pool._coordinator._conditions)
+    await until(lambda: not drains_of(pool))
 
 
 # By whom.

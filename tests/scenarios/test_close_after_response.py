@@ -12,6 +12,7 @@ from llm_pool.exceptions import PoolClosed, ReadFailed
 from testbed.behaviours import chunked, close, mark, per_connection, raw, reply, reset, steps, until
 from testbed.board import PATIENCE
 from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import persistence_of
 
 WHOLE, IN_CHUNKS = reply(body=b"hello"), chunked(b"hello")
 
@@ -37,7 +38,7 @@ def trust(pool, server):
 
 
 def persistence_at(pool, server):
-    return pool._coordinator._dialer._persistence_of(request_to(server).origin)
+    return persistence_of(pool, request_to(server).origin)
 
 
 @pytest.mark.parametrize("end", [close, reset])

@@ -19,7 +19,8 @@ from llm_pool.exceptions import ConnectFailed, ConnectTimeout, PoolClosed, TLSFa
 from testbed import Gate
 from testbed.behaviours import close, json_reply, steps
 from testbed.ports import refused_port, unanswering_port
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import sockets_of
 
 
 @pytest.fixture(params=["portal", "server loop"])

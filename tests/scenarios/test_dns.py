@@ -17,6 +17,7 @@ from testbed import Gate
 from testbed.behaviours import close, json_reply, steps
 from testbed.ports import unanswering_port
 from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import names_of, resolver_of
 
 one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 
@@ -166,7 +167,7 @@ async def test_a_connect_that_is_never_answered_drops_the_entry(serve, engine_po
     with unanswering_port("127.0.0.2") as port:
         server = serve(json_reply(), port=port)
         # Beforehand: a slow look-up would be what the timeout ends, and its answer would come after it.
-        await pool._coordinator._dialer._resolver.resolve("llm.test", port)
+        await resolver_of(pool).resolve("llm.test", port)
         with pytest.raises(ConnectTimeout, match=r"^no connection to http://llm.test:\d+ within 0.1 s$"):
             await pool.fetch(request_to(server, host="llm.test", connect=0.1))
     dns.names["llm.test"] = "127.0.0.1"
@@ -341,7 +342,7 @@ async def test_the_cache_is_bounded(make_resolver, dns):
         await resolver.resolve(name, 80)
     await resolver.resolve(f"{MAX_NAMES}.test", 80)
     assert len(dns.queries) == MAX_NAMES + 1
-    assert len(resolver._names) == MAX_NAMES
+    assert len(names_of(resolver)) == MAX_NAMES
 
 
 async def test_a_failed_lookup_is_the_last_dial_failure(engine_pool, dns, serve):

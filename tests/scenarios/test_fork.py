@@ -16,8 +16,9 @@ from llm_pool.exceptions import PoolClosed
 from testbed import Gate
 from testbed.behaviours import JSON, json_reply
 from testbed.ports import unanswering_port
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.forks import child, inodes
+from tests.fixtures.internals import locks_of, portal_is_started, sockets_of
 from tests.fixtures.waiting import soon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are the point here
@@ -40,7 +41,7 @@ def begin_anew(pool, request, parents):
         before = {
             "total": pool.stats().connections + pool.stats().waiting,
             "opened": pool.stats().opened,
-            "portal": portal._process.portal is not None,
+            "portal": portal_is_started(),
             "threads": len(threading.enumerate()),
             "shared": len(inodes() & parents),
         }
@@ -190,15 +191,13 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     request = request_to(server)
     pool.fetch_sync(request)
     parents = inodes(sockets_of(pool))
-    dialer, host_loop = pool._coordinator._dialer, portal.portal()
+    host_loop = portal.portal()
     held, over = threading.Event(), threading.Event()
 
     def hold():
-        with (
-            pool._coordinator._lock,
-            dialer._context_lock,
-            dialer._resolver._lock,
-        ):
+        with contextlib.ExitStack() as locks:
+            for lock in locks_of(pool):
+                locks.enter_context(lock)
             held.set()
             over.wait()
 

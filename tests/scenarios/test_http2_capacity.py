@@ -14,6 +14,7 @@ from testbed.behaviours import respond, steps
 from testbed.http2 import http2, offering_http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import run_on
 from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, peers, start_call
 
 __all__ = ["h2_pool"]
@@ -228,5 +229,4 @@ async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, mo
 
 async def _settle(server, settings):
     """Changes the settings of the server's first connection, on its loop."""
-    change = asyncio.run_coroutine_threadsafe(peer(server).change_settings(settings), server._loop)
-    await asyncio.wrap_future(change)
+    await run_on(server, peer(server).change_settings(settings))

@@ -12,6 +12,7 @@ from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadFailed
 from testbed.http2 import http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import entries_of, run_on
 from tests.scenarios.http2_calls import calls, h2_pool, peer, start_call
 
 __all__ = ["h2_pool"]
@@ -97,7 +98,7 @@ async def test_goaway_in_two_steps(serve, h2_pool):
     pool = h2_pool(max_connections=2)
     running = calls(pool, server, 3)
     await server.await_mark("warned")
-    await until(lambda: [entry.retired for entry in pool._coordinator.ledger.entries()] == ["goaway"])
+    await until(lambda: [entry.retired for entry in entries_of(pool)] == ["goaway"])
     assert (await start_call(pool, server, target="/later")).body == b"/later"
     assert len(server.requests) == 4  # nothing was sent again yet
     server.gate("warned").open()
@@ -112,7 +113,7 @@ async def test_an_idle_connection_that_is_told_to_go_is_gone(serve, h2_pool):
     server = serve(http2(reply()))
     pool = h2_pool()
     await pool.fetch(request_to(server))
-    asyncio.run_coroutine_threadsafe(peer(server).goaway(1), server._loop)
+    await run_on(server, peer(server).goaway(1))
     await server.await_until(lambda s: s.disconnects)
     await until(lambda: pool.stats().connections == 0)
     assert (await pool.fetch(request_to(server))).status == 200

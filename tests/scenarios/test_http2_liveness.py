@@ -9,12 +9,12 @@ import pytest
 from h2.errors import ErrorCodes
 
 from llm_pool.engine.http2 import heartbeat
-from llm_pool.engine.http2.connection import HTTP2Connection
 from llm_pool.exceptions import PoolClosed, ReadFailed, ReadTimeout, TotalTimeout
 from testbed.behaviours import per_connection
 from testbed.http2 import http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import entries_of, has_stopped_writing, ledger_of, watch_pings
 from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, start_call
 
 __all__ = ["h2_pool"]
@@ -95,13 +95,7 @@ async def test_a_server_that_takes_its_time_is_not_dead(serve, h2_pool, quick_he
 async def test_an_idle_connection_is_not_pinged(serve, h2_pool, quick_heartbeat, monkeypatch):
     """Scenario 45: whoever waits for nothing asks for nothing."""
     waited_for = []  # at each PING: a call that takes long is a reason for one
-    ping = HTTP2Connection._ping
-
-    def watched(connection):
-        waited_for.append(len(connection._streams))
-        ping(connection)
-
-    monkeypatch.setattr(HTTP2Connection, "_ping", watched)
+    watch_pings(monkeypatch, waited_for.append)
     server = serve(http2(reply()))
     pool = h2_pool()
     await pool.fetch(request_to(server))
@@ -346,8 +340,8 @@ async def test_close_does_not_wait_for_a_server_that_takes_nothing(serve, h2_poo
     pool = h2_pool()
     upload = start_call(pool, server, body=bytes(30_000_000))
     await server.await_mark("stuck")
-    [entry] = pool._coordinator.ledger.entries()
-    await until(lambda: entry.connection._writing_paused)
+    [entry] = entries_of(pool)
+    await until(lambda: has_stopped_writing(entry.connection))
     began = time.monotonic()
     await pool.aclose()
     assert time.monotonic() - began < 1.5  # a close that waits is given 2 s
@@ -362,7 +356,7 @@ async def test_drain_moves_new_calls_to_a_new_connection(serve, h2_pool):
     running = calls(pool, server, 2)
     await server.await_requests(2)
     drained = asyncio.create_task(pool.adrain(5.0))
-    await until(lambda: pool._coordinator.ledger.outgoing == 1)
+    await until(lambda: ledger_of(pool).outgoing == 1)
     later = start_call(pool, server)
     await server.await_requests(3)
     server.gate("go").open()

@@ -25,6 +25,7 @@ from testbed.behaviours import (
     until,
 )
 from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import entries_of, has_room
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
 STOLEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
@@ -66,7 +67,7 @@ async def test_an_end_is_seen_though_its_transport_is_not_closing_yet(serve, eng
     """Scenario 27: TLS that ends without a close_notify closes a turn of the loop after it has said so."""
     server, pool = serve(answer_then(until("end"))), engine_pool()
     await pool.fetch(request_to(server))
-    [entry] = pool._coordinator.ledger.entries()
+    [entry] = entries_of(pool)
     connection = entry.connection
     connection.eof_received()
     whole = await pool.fetch(request_to(server))
@@ -308,5 +309,5 @@ async def test_an_early_response_ends_an_upload_in_pieces(serve, engine_pool, ea
 
 
 async def write_until_full(exchange):
-    while exchange._carrier.has_room:
+    while has_room(exchange):
         await exchange.write(b"x" * 65536)

@@ -11,7 +11,8 @@ from llm_pool.engine.dialer.proxy import MAX_ANSWER, parse_proxy, proxy_for
 from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed, ProxyFailed, TLSFailed
 from testbed.behaviours import close, garbage, hold, json_reply, raw, reset, steps
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import sockets_of
 from tests.fixtures.reports import reported
 
 SECRET = "user:s3cr%40t"  # the password is s3cr@t

@@ -39,6 +39,7 @@ from testbed.behaviours import (
 from testbed.chat import chat_event, chat_stream
 from tests.fixtures.callers import read_out
 from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import buffered_bytes_of, has_room
 
 HERE = r"test_streams\.py:\d+"
 DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
@@ -369,7 +370,7 @@ async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_loop):
     exchange = await pool.open(request_to(server, read=30.0))
     await server.await_(lambda: server.marks("stalled") or server.marks("sent"), "it stalls or not")
     assert server.connections[0].bytes_sent < 30 * MEGABYTE
-    assert exchange._buffered < MEGABYTE
+    assert buffered_bytes_of(exchange) < MEGABYTE
     assert len((await exchange.host_loop.arun(exchange.read_all)).body) == total
     await until_pool(pool, lambda: pool.stats().idle == 1)
 
@@ -464,7 +465,7 @@ async def test_an_upload_in_pieces_waits_for_the_server(serve, engine_pool, each
         await exchange.head()
 
     writing = asyncio.ensure_future(exchange.host_loop.arun(write))
-    await until_pool(pool, lambda: not exchange._carrier.has_room)
+    await until_pool(pool, lambda: not has_room(exchange))
     assert written < 30
     server.gate("go on").open()
     await writing

@@ -22,6 +22,7 @@ from testbed.behaviours import echo, json_reply, per_connection, stall
 from testbed.chat import chat_completion, chat_stream
 from tests.fixtures.callers import AT_ONCE, gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import add_before_loop_ends, dials_of, ledger_of
 from tests.fixtures.scripts import run_script
 from tests.fixtures.waiting import soon
 
@@ -62,7 +63,7 @@ async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_loop
     calls = await occupy(pool, server)
     calls += await queue_up(pool, *(pool.fetch(request_to(server)) for _ in range(3)))
     drain = asyncio.create_task(pool.adrain())
-    await until(lambda: pool._coordinator.ledger.outgoing == 1)
+    await until(lambda: ledger_of(pool).outgoing == 1)
     server.gate("go").open()
     await asyncio.gather(*calls)
     assert await drain is True
@@ -133,7 +134,7 @@ async def test_close_from_a_thread_ends_the_connections_of_both_loops(server_loo
 
     def close() -> int:
         pool.close()
-        return pool._coordinator.ledger.total
+        return ledger_of(pool).total
 
     # The loop has to go on meanwhile.
     done = asyncio.get_running_loop().run_in_executor(None, close)
@@ -200,7 +201,7 @@ async def test_a_caller_served_in_the_very_tick_of_the_close_is_told(server_loop
     pool = engine_pool()
     call = asyncio.create_task(pool.fetch(request_to(server)))
     await asyncio.sleep(0)  # it has ordered its dial
-    (dial,) = pool._coordinator._dials
+    (dial,) = dials_of(pool)
     dial.add_done_callback(lambda _: pool.close())  # comes after the pool's own, which serves the caller
     with pytest.raises(PoolClosed):
         await call
@@ -565,7 +566,7 @@ def test_a_caller_who_comes_when_the_portal_is_closing_down_is_told(serve, engin
         caller.join(AT_ONCE)
 
     portal.portal()
-    monkeypatch.setattr(portal, "_before_loop_ends", [*portal._before_loop_ends, call_late])
+    add_before_loop_ends(monkeypatch, call_late)
     portal.stop()
     assert len(errors) == 1
     assert server.requests == []

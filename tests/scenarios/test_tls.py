@@ -15,7 +15,8 @@ from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectTimeout, LLMPoolError, TLSFailed
 from testbed.behaviours import close, hold, json_reply, reset, send, steps
 from testbed.tls import server_context
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import sockets_of, tls_of
 from tests.fixtures.reports import reported
 
 REFUSED = {
@@ -33,11 +34,6 @@ async def host_loop(request):
         adopt_server_loop()
     yield
     release_server_loop()
-
-
-def tls_of(server, connection=0):
-    """The server's end of the TLS of a connection."""
-    return server.connections[connection]._transport.get_extra_info("ssl_object")
 
 
 # Whom it trusts.
@@ -230,7 +226,7 @@ async def test_alpn_says_what_is_spoken(serve, engine_pool, certificates, http2)
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file), http2=http2)
     await pool.fetch(request_to(server))
-    assert tls_of(server).selected_alpn_protocol() == "http/1.1"
+    assert tls_of(server.connections[0]).selected_alpn_protocol() == "http/1.1"
 
 
 one_answer = steps(json_reply(headers={"Connection": "close"}), close)
@@ -274,7 +270,7 @@ async def test_the_next_connection_resumes_the_session_of_the_last(
 
 
 async def _note(conn, reused):
-    reused.append(conn._transport.get_extra_info("ssl_object").session_reused)
+    reused.append(tls_of(conn).session_reused)
 
 
 @pytest.mark.usefixtures("resumes")

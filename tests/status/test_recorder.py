@@ -12,6 +12,7 @@ import llm_pool.urls  # noqa: F401  as a project with the page has it
 from llm_pool import pools
 from llm_pool.engine.stats.listeners import stats_listeners
 from llm_pool.status.recorder import Recorder, recorder
+from tests.fixtures.internals import recorder_thread, replace_recorder_thread
 from tests.fixtures.model import model
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ PATIENCE = 5.0  # seconds
 def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Set when a recorder of its own, which hears the news, has begun."""
     event = threading.Event()
-    monkeypatch.setattr(Recorder, "_run", lambda _: event.set())
+    replace_recorder_thread(monkeypatch, event.set)
     fresh = Recorder()
     stats_listeners.append(fresh.pool_changed)
     yield event
@@ -67,11 +68,11 @@ def test_news_of_a_pool_that_nobody_calls_begin_nothing(
     monkeypatch: pytest.MonkeyPatch, server: ScriptedServer
 ) -> None:
     begun = threading.Event()
-    monkeypatch.setattr(Recorder, "_run", lambda _: begun.set())
+    replace_recorder_thread(monkeypatch, begun.set)
     fresh, unused = Recorder(), pools["default"].stats()
     fresh.pool_changed("default", unused, None)
     called = replace(unused, requests=1)
     fresh.pool_changed("default", called, called)
-    assert fresh._thread is None
+    assert recorder_thread(fresh) is None
     fresh.pool_changed("default", called, unused)
     assert begun.wait(PATIENCE)

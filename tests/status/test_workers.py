@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_pool.status import workers
+from tests.fixtures.internals import forget_worker_place, worker_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _anew() -> Iterator[None]:
-    workers._place.cache_clear()
+    forget_worker_place()
     yield
-    workers._place.cache_clear()
+    forget_worker_place()
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,8 @@ def test_another_project_has_slots_of_its_own(
     monkeypatch: pytest.MonkeyPatch, move: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     """Two sites may share a Redis without a prefix, and a deployment may run two versions for a while."""
-    here = workers._key(0)
-    assert workers._key(0) == here != workers._key(1)
-    workers._place.cache_clear()
+    here = worker_key(0)
+    assert worker_key(0) == here != worker_key(1)
+    forget_worker_place()
     move(monkeypatch)
-    assert workers._key(0) != here
+    assert worker_key(0) != here
