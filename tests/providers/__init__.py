@@ -1,1 +1,1 @@
-from __future__ import annotations
+"""``llm_pool.providers``: request bodies, parsed answers and errors, without a connection."""
