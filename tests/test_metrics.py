@@ -1,24 +1,12 @@
-"""Metrics: what Prometheus sees is what the server saw, in one process and in several."""
+"""Metrics for Prometheus: what a scrape of one process shows is what its server saw."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import signal
-import subprocess
 import threading
-import time
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from llm_pool import metrics
 from llm_pool.calling.record import CallRecord, observe, unobserve
@@ -28,63 +16,18 @@ from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.exceptions import AuthenticationFailed, ConnectFailed, PoolTimeout
 from llm_pool.providers.results import Timing, Usage
 from testbed.behaviours import json_reply
-from testbed.process import free_port
-from tests.deployments.conftest import deploy
 from tests.fixtures.callers import until
 from tests.fixtures.internals import observe_all
+from tests.fixtures.scrapes import Installed, Scrape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llm_pool.calling.pool import LLMPool
-    from llm_pool.engine.stats.stats import PoolStats
     from testbed import Script, ScriptedServer
-    from tests.deployments.launcher import Deployment
 
-__all__ = ["deploy"]
 
-DOCS = Path(__file__).parents[1] / "docs"
 PATIENCE = 20.0
-METRIC = re.compile(r"\b(?:http_client|llm_pool|gen_ai_client)_\w+(?=[{\[ )])")
-
-
-class Scrape:
-    """The samples of one scrape."""
-
-    def __init__(self, text: str) -> None:
-        self._samples = [
-            sample for family in text_string_to_metric_families(text) for sample in family.samples
-        ]
-        self.names = {sample.name for sample in self._samples}
-
-    def sum(self, name: str, **labels: str) -> float:
-        """Of all samples of that name that have these labels."""
-        return sum(s.value for s in self._samples if s.name == name and labels.items() <= s.labels.items())
-
-    def labels(self, name: str, label: str) -> set[str]:
-        return {sample.labels[label] for sample in self._samples if sample.name == name}
-
-
-class Installed:
-    """Metrics in a registry of their own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._told: list[PoolStats] = []
-        self.metrics = metrics.Metrics(self.registry, "shop", (0.1, 1.0, 10.0))
-
-    def changed(self, name: str, now: PoolStats, before: PoolStats | None) -> None:
-        """News, but for those of pools of earlier tests: they began with other metrics."""
-        if before is None or any(before is told for told in self._told):
-            self._told.append(now)
-            self.metrics.pool_changed(name, now, before)
-
-    def scrape(self) -> Scrape:
-        self.metrics.flush()
-        return self.scrape_what_is_flushed()
-
-    def scrape_what_is_flushed(self) -> Scrape:
-        return Scrape(generate_latest(self.registry).decode())
 
 
 @pytest.fixture
@@ -265,152 +208,3 @@ def test_they_appear_in_the_view_of_django_prometheus(
     configure(upstream).complete("hello")
     text = exports.ExportToDjangoView(None).content.decode()
     assert "http_client_open_connections" in Scrape(text).names
-
-
-# Two gunicorn workers
-
-
-@pytest.fixture
-def shop(
-    deploy: Callable[..., Deployment], upstream: ScriptedServer, tmp_path: Path
-) -> tuple[Deployment, ScriptedServer]:
-    """Two workers with metrics in multiprocess mode, set up as docs/metrics.md has it."""
-    (tmp_path / "metrics").mkdir()
-    config = tmp_path / "gunicorn.conf.py"
-    config.write_text(
-        "from prometheus_client import multiprocess\n\n"
-        "def child_exit(server, worker):\n"
-        "    multiprocess.mark_process_dead(worker.pid)\n"
-    )
-    extra = {
-        "options": f"--workers 2 --config {config}",
-        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
-    }
-    return deploy("gunicorn-gthread", upstream, extra=extra), upstream
-
-
-@pytest.mark.server
-def test_gauges_of_two_workers_add_up_and_a_killed_one_has_none(
-    shop: tuple[Deployment, ScriptedServer],
-) -> None:
-    server, upstream = shop
-    workers: set[int] = set()
-    calls = 0
-    with ThreadPoolExecutor(4) as threads:
-        for _ in range(50):  # until each worker has come to its turn
-            answers = list(threads.map(server.get, ["/complete"] * 8))
-            calls += len(answers)
-            workers |= {answer["process"] for answer in answers}
-            if len(workers) == 2:
-                break
-    assert len(workers) == 2
-    # One that was dialed for a call which then got another may be accepted after all calls are over.
-    wait_for_scrape(server, lambda s: s.sum("http_client_open_connections") == upstream.connections_open >= 2)
-    before = upstream.connections_open
-    wait_for_scrape(server, lambda s: s.sum("llm_pool_requests_total") == calls == len(upstream.requests))
-    wait_for_scrape(
-        server, lambda s: s.sum("gen_ai_client_operation_duration_seconds_count", error_type="") == calls
-    )
-    os.kill(workers.pop(), signal.SIGKILL)
-    upstream.wait_until(lambda s: s.connections_open < before)
-    wait_for_scrape(server, lambda s: s.sum("http_client_open_connections") == upstream.connections_open > 0)
-    assert scrape(server).sum("llm_pool_requests_total") == calls  # what was counted stays
-
-
-def wait_for_scrape(server: Deployment, condition: Callable[[Scrape], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition(seen := scrape(server)):
-        assert time.monotonic() < deadline, sorted(map(str, seen._samples))
-        time.sleep(0.05)
-
-
-def scrape(server: Deployment) -> Scrape:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=PATIENCE) as response:
-        return Scrape(response.read().decode())
-
-
-# A real Prometheus
-
-
-def program(name: str) -> str:
-    """Where it is. Skips the test where it is not installed, but not in CI."""
-    found = shutil.which(name)
-    if found is None:
-        assert "CI" not in os.environ, f"{name} is missing; Debian's package 'prometheus' has it"
-        pytest.skip(f"{name} is not installed; Debian's package 'prometheus' has it")
-    return found
-
-
-def promtool(*arguments: str, cwd: Path = DOCS) -> None:
-    done = subprocess.run(
-        [program("promtool"), *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_alert_rules_are_valid() -> None:
-    promtool("check", "rules", "alerts.yml")
-
-
-def test_alerts_fire_when_they_should_and_not_before() -> None:
-    promtool("test", "rules", "alerts_test.yml", cwd=Path(__file__).parent)
-
-
-@pytest.mark.server
-def test_a_prometheus_scrapes_a_running_server(
-    shop: tuple[Deployment, ScriptedServer], tmp_path: Path
-) -> None:
-    prometheus, port = program("prometheus"), free_port()
-    server, _ = shop
-    server.get("/complete")
-    (tmp_path / "prometheus.yml").write_text(
-        f"global: {{scrape_interval: 1s}}\nrule_files: ['{DOCS / 'alerts.yml'}']\n"
-        f"scrape_configs: [{{job_name: shop, static_configs: [{{targets: ['127.0.0.1:{server.port}']}}]}}]\n"
-    )
-    command = [
-        prometheus, f"--config.file={tmp_path / 'prometheus.yml'}",
-        f"--storage.tsdb.path={tmp_path / 'data'}", f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
-    with (tmp_path / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while not (found := query(port, "sum(http_client_open_connections)")) or found[0]["value"][1] == "0":
-            assert process.poll() is None, (tmp_path / "prometheus.log").read_text()
-            assert time.monotonic() < deadline, f"{found}; {(tmp_path / 'prometheus.log').read_text()}"
-            time.sleep(0.1)
-        assert float(found[0]["value"][1]) == 1.0
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-
-
-def query(port: int, expression: str) -> Any:
-    """The result of an instant query; nothing while Prometheus is not up."""
-    url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(expression)}"
-    try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-            return json.load(response)["data"]["result"]
-    except OSError:
-        return []
-
-
-def test_the_dashboard_and_the_alerts_use_metrics_that_exist() -> None:
-    """Every name, in whichever of its shapes Prometheus has it."""
-    exposed = {
-        f"{family.name}{ending}"
-        for family in Installed().registry.collect()
-        for ending in ("", "_total", "_count", "_sum", "_bucket")
-    }
-    dashboard = json.loads((DOCS / "grafana-dashboard.json").read_text())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    used = set(METRIC.findall(" ".join([*expressions, (DOCS / "alerts.yml").read_text()])))
-    assert len(used) >= 15
-    assert {f"shop_{name}" for name in used} <= exposed
-
-
-def test_every_metric_is_in_the_docs() -> None:
-    text = (DOCS / "metrics.md").read_text()
-    for family in Installed().registry.collect():
-        name = family.name.removeprefix("shop_") + ("_total" if family.type == "counter" else "")
-        assert f"`{name}`" in text

@@ -1,1 +1,1 @@
-"""Behaviour of the whole engine over real connections, by the numbers of ``docs/scenarios.md``."""
+"""Behaviour of the whole engine over real connections, by scenario number."""
