@@ -1,14 +1,15 @@
-"""``settings.LLM_POOL``: what each key does, defaults, environment variables and the API key."""
-
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llm_pool.conf import PoolSettings, Secret, load
+from llm_pool.conf import PoolSettings, Secret, load, problems, survey
 from llm_pool.engine.config import DNS, TLS, Limits, PoolConfig, Timeouts
 from llm_pool.providers.openai import OpenAI
 
@@ -17,6 +18,13 @@ SECRET = "sk-do-not-show"
 
 def one(given: Any, **environ: str) -> PoolSettings:
     return load({"default": given}, environ)["default"]
+
+
+def wrong(given: Any, **environ: str) -> tuple[str, str]:
+    """The one problem's message and hint."""
+    [problem] = problems({"default": given}, environ)
+    assert SECRET not in repr(problem)
+    return problem.message, problem.hint
 
 
 # --- what is understood
@@ -178,3 +186,292 @@ def test_no_repr_shows_a_secret() -> None:
     assert SECRET not in repr(pool) + str(pool) + repr(pool.api_key) + f"{pool.api_key}"
     assert repr(Secret(SECRET)) == "Secret('***')"
     assert pool.key() == SECRET
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("given", "place", "hint"),
+    [
+        ({"TIMEOUT": {}}, "['TIMEOUT'] is not a known key", "Did you mean 'TIMEOUTS'?"),
+        ({"base_url": "x"}, "['base_url'] is not a known key", "Did you mean 'BASE_URL'?"),
+        ({"API_KEYS": SECRET}, "['API_KEYS'] is not a known key", "Did you mean 'API_KEY'?"),
+        ({"QUIC": True}, "['QUIC'] is not a known key", "The keys are PROVIDER, BASE_URL,"),
+        ({5: 1}, "[5] is not a known key", "The keys are"),
+        (
+            {"LIMITS": {"max_connection": 5}},
+            "['LIMITS']['max_connection'] is not a known key",
+            "'max_connections'?",
+        ),
+        ({"TLS": {"verfy": 5}}, "['TLS']['verfy'] is not a known key", "'verify'?"),
+        (None, "LLM_POOL['default'] is None, not a dict", "Give a dict"),
+        (SECRET, "LLM_POOL['default'] is a str, not a dict", "Give a dict"),
+        ({"LIMITS": 5}, "['LIMITS'] is an int, not a dict", 'Give a dict: {"max_connections": 100}.'),
+        ({"LIMITS": None}, "['LIMITS'] is None, not a dict", "Give a dict"),
+        (
+            {"LIMITS": {"max_connections": "50"}},
+            "= '50' is a str, not a whole number",
+            "Write 50, without quotes.",
+        ),
+        ({"LIMITS": {"max_connections": True}}, "= True is a bool, not a whole number", "Give a number."),
+        ({"LIMITS": {"max_connections": 5.0}}, "= 5.0 is a float, not a whole number", "Give a number."),
+        ({"LIMITS": {"max_connections": None}}, "is None, not a whole number", "Give a number."),
+        ({"LIMITS": {"max_connections": 0}}, "= 0 is less than 1", "Give 1 or more."),
+        ({"LIMITS": {"max_waiting": -1}}, "= -1 is less than 0", "Give 0 or more."),
+        ({"LIMITS": {"max_connections_per_host": 0}}, "is less than 1", "Give 1 or more."),
+        (
+            {"LIMITS": {"max_connections": 5, "max_keepalive_connections": 6}},
+            "['max_keepalive_connections'] = 6 is more than max_connections (5)",
+            "Lower max_keepalive_connections, or raise max_connections.",
+        ),
+        (
+            {"LIMITS": {"max_keepalive_connections": 101}},
+            "more than max_connections (100, its default)",
+            "raise",
+        ),
+        ({"LIMITS": {"min_connections": 101}}, "= 101 is more than max_keepalive_connections", "Lower"),
+        ({"LIMITS": {"min_connections": 6, "max_keepalive_connections": 5}}, "= 6 is more than", "Lower"),
+        ({"TIMEOUTS": {"read": "60"}}, "['TIMEOUTS']['read'] = '60' is a str", "Write 60, without quotes."),
+        ({"TIMEOUTS": {"read": "1m"}}, "= '1m' is a str", "Give a number, or None for no bound."),
+        ({"TIMEOUTS": {"read": False}}, "= False is a bool", "Give a number"),
+        ({"TIMEOUTS": {"read": float("nan")}}, "= nan is not a finite number", "Give None for no bound."),
+        ({"TIMEOUTS": {"read": float("inf")}}, "= inf is not a finite number", "Give None for no bound."),
+        ({"TIMEOUTS": {"read": 10**400}}, "is not a finite number", "Give None for no bound."),
+        ({"TIMEOUTS": {"read": -1}}, "= -1 is less than 0", "Give seconds"),
+        ({"TIMEOUTS": {"read": 0}}, "must be greater than 0", "Give seconds"),
+        ({"TIMEOUTS": 60}, "['TIMEOUTS'] is an int, not a dict", "Give a dict"),
+        ({"DNS": {"ttl": None}}, "is None, not a number of seconds", "Give a number."),
+        (
+            {"DNS": {"resolver": "aiodn"}},
+            "['resolver'] = 'aiodn' is not a known resolver",
+            "Did you mean 'aiodns'?",
+        ),
+        (
+            {"DNS": {"resolver": "8.8.8.8"}},
+            "is not a known resolver",
+            "Give 'system', 'aiodns', or leave it out.",
+        ),
+        ({"DNS": {"resolver": None}}, "is None, not a string", "Give 'system', 'aiodns', or leave it out."),
+        ({"TLS": {"verify": "no"}}, "= 'no' is a str, not True or False", "Give True or False"),
+        ({"TLS": {"verify": 0}}, "= 0 is an int, not True or False", "Give True or False"),
+        ({"TLS": {"ca_file": ""}}, "is empty", "Give a string."),
+        ({"TLS": {"ca_file": b"x"}}, "is a bytes, not a string", "Give a string."),
+        (
+            {"TLS": {"client_cert": ("c", "k", SECRET, "x")}},
+            "['client_cert'] is not a client certificate",
+            "Give a path",
+        ),
+        ({"TLS": {"client_cert": ("c", 5)}}, "is not a client certificate", "Give a path"),
+        ({"TLS": {"context": "x"}}, "= 'x' is a str, not an ssl.SSLContext", "create_default_context"),
+        ({"WARN_UTILIZATION": "80%"}, "= '80%' is a str, not a number", "Give a number such as 0.8"),
+        ({"WARN_UTILIZATION": 80}, "= 80 is not between 0 and 1", "Give a number such as 0.8"),
+        ({"LEAK_THRESHOLD": 0}, "must be greater than 0", "Give seconds, or None"),
+        ({"PROVIDER": "opnai"}, "= 'opnai' is not a known provider", "Did you mean 'openai'?"),
+        (
+            {"PROVIDER": "zzz"},
+            "= 'zzz' is not a known provider",
+            "Give 'openai', 'anthropic', or the dotted path",
+        ),
+        ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
+        ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
+        ({"PROVIDER": "json.dumps"}, "cannot be used: json.dumps is no subclass", "Give 'openai'"),
+        (
+            {"PROVIDER": "json.JSONDecoder"},
+            "cannot be used: json.JSONDecoder is no subclass",
+            "Give 'openai'",
+        ),
+        ({"PROVIDER": "json.Nothing"}, 'Module "json" does not define a "Nothing"', "Give 'openai'"),
+        ({"PROVIDER": "anthropic_"}, "= 'anthropic_' is not a known provider", "Did you mean 'anthropic'?"),
+        ({"PROVIDER": ""}, "is not a known provider", "Give 'openai'"),
+        ({"PROVIDER": "."}, "is not a known provider", "Give 'openai'"),
+        ({"PROVIDER": "a b.c"}, "is not a known provider", "Give 'openai'"),
+        ({"ENGINE": "httpcor"}, "= 'httpcor' is not a known engine", "Did you mean 'httpcore'?"),
+        (
+            {"ENGINE": "curl"},
+            "= 'curl' is not a known engine",
+            "Give 'native', 'httpcore', 'aiohttp', or leave it",
+        ),
+        ({"ENGINE": None}, "['ENGINE'] is None, not a string", "Give 'native', 'httpcore', 'aiohttp', or"),
+        ({"HTTP2": "h2c"}, "= 'h2c' is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".'),
+        ({"HTTP2": 1}, "= 1 is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".'),
+        ({"LIMITS": {"max_streams_per_connection": 0}}, "= 0 is less than 1", "Give 1 or more."),
+        ({"MODEL": ["m"]}, "= ['m'] is a list, not a string", "Give a string."),
+        ({"MODEL": " "}, "is empty", "Give a string."),
+        ({"UDS": "/a\0b"}, "holds a NUL", "Give a string."),
+        ({"UDS": "/a", "PROXY": "http://p"}, "['PROXY'] and UDS are both given", "Give one of them."),
+        (
+            {"BASE_URL": "localhost:8080"},
+            "['BASE_URL'] = 'localhost:8080' does not begin with http:// or https://",
+            "Give a URL",
+        ),
+        ({"BASE_URL": "api.openai.com"}, "does not begin with http:// or https://", "Give a URL"),
+        ({"BASE_URL": "ftp://x"}, "does not begin with http:// or https://", "Give a URL"),
+        ({"BASE_URL": "https://"}, "names no host", "Give a URL"),
+        ({"BASE_URL": "https:///v1"}, "names no host", "Give a URL"),
+        ({"BASE_URL": "https://x:99999"}, "['BASE_URL'] = 'https://x:99999' ", ""),
+        ({"BASE_URL": "https://[::1"}, "is not a valid URL", "Give a URL"),
+        ({"BASE_URL": "https://a b/v1"}, "holds a space", "Give a URL"),
+        ({"BASE_URL": "https://a/v1\n"}, "holds a space, backslash or control character", "Give a URL"),
+        (
+            {"BASE_URL": f"https://u:{SECRET}@x/v1"},
+            "holds a user name or password",
+            "Give the key as API_KEY.",
+        ),
+        ({"BASE_URL": f"https://x/v1?key={SECRET}"}, "holds a query or fragment", "the part before it"),
+        ({"BASE_URL": "https://x/v1?"}, "holds a query or fragment", "the part before it"),
+        ({"BASE_URL": "https://x/v1#a"}, "holds a query or fragment", "the part before it"),
+        ({"BASE_URL": 5}, "is an int, not a string", "Give a URL"),
+        ({"BASE_URL": "https://x/v1/chat/completions"}, "ends in /chat/completions", "Give 'https://x/v1'."),
+        ({"PROXY": "socks5://x"}, "['PROXY'] does not begin with http://", "Give a URL"),
+        ({"PROXY": "proxy:3128"}, "does not begin with http://", "Give a URL"),
+        ({"API_KEY": 5}, "['API_KEY'] is an int, not a string or callable", "Give a string, or a callable."),
+        ({"API_KEY": SECRET.encode()}, "is a bytes, not a string", "Give a string"),
+        (
+            {"API_KEY": f"{SECRET}\nx"},
+            "a character that no HTTP header can carry",
+            "as its provider shows it",
+        ),
+        ({"HEADERS": [("a", "b")]}, "['HEADERS'] is a list, not a dict", "Give a dict"),
+        ({"HEADERS": {"X-A": 5}}, "has 'X-A', which is not a string or", "Give strings."),
+        ({"HEADERS": {5: "x"}}, "has 5, which is not a string", "Give strings."),
+        ({"HEADERS": {"X A": "x"}}, "has 'X A', which is not a valid header name", "Use letters"),
+        ({"HEADERS": {"X-A\n": "x"}}, "which is not a valid header name", "Use letters"),
+        (
+            {"HEADERS": {"X-A": f"{SECRET}\r\nB: c"}},
+            "has 'X-A' with a value that no HTTP",
+            "Use printable ASCII",
+        ),
+        ({"HEADERS": {"X-A": f"{SECRET}é"}}, "has 'X-A' with a value that no HTTP", "Use printable ASCII"),
+        ({"HEADERS": {"X-A": f"{SECRET}\0"}}, "has 'X-A' with a value that no HTTP", "Use printable ASCII"),
+        ({"HEADERS": {"content-Length": "5"}}, "which the pool itself sets", "Leave it out."),
+        ({"HEADERS": {"x-a": "1", "X-A": "2"}}, "has 'X-A' twice, in different case", "Leave one out."),
+    ],
+)
+def test_what_is_wrong_is_told_by_place_and_value_with_what_to_type(
+    given: Any, place: str, hint: str
+) -> None:
+    message, hinted = wrong(given)
+    assert place in message
+    assert hint in hinted
+    assert message.startswith("LLM_POOL['default']")
+    with pytest.raises(ImproperlyConfigured) as caught:
+        one(given)
+    assert message in str(caught.value)
+    assert hinted in str(caught.value)
+
+
+def test_a_context_takes_the_place_of_all_the_rest() -> None:
+    context = ssl.create_default_context()
+    assert one({"TLS": {"context": context}}).pool.tls.context is context
+    message, _ = wrong({"TLS": {"context": context, "verify": True}})
+    assert "takes the place of verify" in message
+
+
+@pytest.mark.parametrize("setting", [[], "x", 5, False])
+def test_a_setting_that_is_no_dict_is_told(setting: Any) -> None:
+    [problem] = problems(setting, {})
+    assert problem.id == "E001"
+    assert "LLM_POOL is a" in problem.message
+
+
+def test_a_pool_without_a_name_is_told() -> None:
+    assert [p.id for p in problems({5: {}, "": {}}, {})] == ["E001", "E001"]
+
+
+def test_a_bad_url_in_the_environment_is_told_by_its_name() -> None:
+    message, hint = wrong({}, OPENAI_BASE_URL=f"https://u:{SECRET}@x")
+    assert message == (
+        "LLM_POOL['default'] takes its BASE_URL from OPENAI_BASE_URL, which holds a user name or password."
+    )
+    assert hint
+
+
+def test_a_bad_key_in_the_environment_is_told_and_not_shown() -> None:
+    [problem] = problems({"default": {}}, {"OPENAI_API_KEY": f"{SECRET}\u201d"})
+    assert "takes its API_KEY from OPENAI_API_KEY, which holds a character" in problem.message
+    assert problem.id == "E004"
+    assert SECRET not in repr(problem)
+
+
+@pytest.mark.parametrize("header", ["Authorization", "api-key"])
+def test_the_environments_key_does_not_go_beside_one_in_the_headers(header: str) -> None:
+    """It is OpenAI's, and the server may be somebody else's."""
+    pool = one({"HEADERS": {header: "Bearer mine"}}, OPENAI_API_KEY=SECRET)
+    assert pool.key() is None
+    assert pool.secrets(None) == ("mine",)
+    given = one({"HEADERS": {header: "Bearer mine"}, "API_KEY": SECRET})
+    assert given.key() == SECRET  # who gives both wants both
+
+
+def test_what_is_no_secret_is_not_hidden() -> None:
+    assert one({"API_KEY": "x"}).secrets("x") == ()
+    assert one({"API_KEY": SECRET}).secrets(SECRET) == (SECRET,)
+
+
+def test_a_setting_that_names_no_pool_is_told() -> None:
+    [problem] = problems({}, {})
+    assert (problem.message, problem.id) == ("LLM_POOL has no pools.", "E001")
+    assert "leave LLM_POOL out" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [("max_connections", "LIMITS"), ("read", "TIMEOUTS"), ("verify", "TLS"), ("ttl", "DNS")],
+)
+def test_a_key_that_was_given_outside_its_section_is_sent_there(key: str, section: str) -> None:
+    [problem] = problems({"default": {key: 5}}, {})
+    assert problem.hint == f"It belongs inside '{section}': {{'{section}': {{'{key}': ...}}}}."
+
+
+def test_all_problems_of_all_pools_are_found() -> None:
+    setting = {
+        "a": {"LIMITS": {"max_connections": "5", "max_waitng": 1}, "MODEL": 5},
+        "b": {"TIMEOUTS": {"read": -1}, "X": 1},
+    }
+    pools, found = survey(setting, {})
+    assert [(p.alias, p.key, p.id) for p in found] == [
+        ("a", "MODEL", "E003"),
+        ("a", "LIMITS.max_connections", "E003"),
+        ("a", "LIMITS.max_waitng", "E002"),
+        ("b", "X", "E002"),
+        ("b", "TIMEOUTS.read", "E004"),
+    ]
+    assert list(pools) == ["a", "b"]
+    with pytest.raises(ImproperlyConfigured, match=r"\(4 more: run manage.py check\.\)"):
+        load(setting, {})
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.text()
+            | st.sampled_from(
+                [
+                    "default",
+                    "LIMITS",
+                    "TLS",
+                    "BASE_URL",
+                    "HEADERS",
+                    "API_KEY",
+                    "PROXY",
+                    "max_connections",
+                    "verify",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_no_setting_at_all_raises_anything_else(setting: Any) -> None:
+    for value in (setting, {"default": setting}, {"default": {"BASE_URL": setting, "LIMITS": setting}}):
+        for problem in problems(value, {}):
+            assert problem.message
+            assert problem.id in {"E001", "E002", "E003", "E004"}
