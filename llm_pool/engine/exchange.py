@@ -18,7 +18,6 @@ __all__ = ["Carrier", "Exchange"]
 DRAIN_SECONDS = 0.1  # how long the rest of a closed response is read, so that its connection can be reused
 DRAIN_BYTES = 64 * 1024  # how much of it is read
 HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
-LOW_WATER = 64 * 1024
 
 
 class _Until(Enum):
