@@ -1,4 +1,4 @@
-"""Origins that cannot be reached, and a pool that is drained, resized and closed."""
+"""Origins that cannot be reached, host loops that end, and a pool that is drained or closed."""
 
 from __future__ import annotations
 

@@ -22,6 +22,9 @@ class Connections:
 
     def __init__(self, limits: Limits, jitter: Callable[[], float]) -> None:
         self.limits = limits
+        self.minimum = min(limits.min_connections, limits.max_keepalive_connections)
+        if limits.keepalive_expiry == 0:
+            self.minimum = 0  # a prewarmed connection would expire at once
         self.bound = Bound(limits.max_connections)
         self.timers = Timers()
         self.closed = False
@@ -40,7 +43,8 @@ class Connections:
     def add(self, lane: Lane, connection: Any, capacity: int, now: float) -> Entry:
         """A new connection, in no place yet. Its slot is the dial's."""
         entry = Entry(connection, lane, capacity, now, self._generation)
-        self._limit_lifetime(entry)
+        if self.limits.max_lifetime is not None:
+            entry.retire_at = now + self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._jitter())
         self.entries[entry] = None
         self.opened += 1
         lane.open += 1
@@ -183,13 +187,6 @@ class Connections:
         idle = self.bound.idle
         return next(iter(idle)) if len(idle) > self.limits.max_keepalive_connections else None
 
-    @property
-    def minimum(self) -> int:
-        """The connections that a prewarmed lane keeps."""
-        if self.limits.keepalive_expiry == 0:
-            return 0
-        return min(self.limits.min_connections, self.limits.max_keepalive_connections)
-
     def _expired(self, entry: Entry, now: float) -> str | None:
         if entry.streams or now < entry.expires_at:
             return None
@@ -197,12 +194,6 @@ class Connections:
         if lane.prewarmed and lane.open <= self.minimum and entry.hint is None:
             return None
         return "expired"
-
-    def _limit_lifetime(self, entry: Entry) -> None:
-        longest = self.limits.max_lifetime
-        entry.retire_at = inf
-        if longest is not None:
-            entry.retire_at = entry.opened_at + longest * (1 - LIFETIME_JITTER * self._jitter())
 
     # Places
 

@@ -44,8 +44,9 @@ class DialPolicy:
         return list(self._lanes.values())
 
     def trim(self, now: float, orders: list[Order]) -> None:
-        """Close the connections that have idled longest, down to ``max_keepalive_connections``."""
-        while (entry := self._connections.surplus()) is not None:
+        """A connection has become idle: close the longest idle one, if too many are idle now."""
+        entry = self._connections.surplus()
+        if entry is not None:
             self._connections.close(entry, "excess", orders)
             self.settle(entry.lane, now)
 
