@@ -23,7 +23,7 @@ def test_an_origin_without_connections_gets_one_of_a_busy_origin() -> None:
 
 
 def test_an_origin_below_its_share_gets_a_connection_of_one_above() -> None:
-    """Scenario 6: one has three connections, the other one; two is the share."""
+    """Scenario 6: three connections against one, with a share of two."""
     world = make(max_connections=4)
     busy = serve(world, "a", times=3)
     serve(world, "b")

@@ -161,7 +161,7 @@ class DialPolicy:
         self.update(lane, now)
 
     def _move_to_pool_queues(self, host_bound: Bound) -> None:
-        """Let the lanes in the queues of a host's bound wait in those of the pool's again."""
+        """Move the lanes in the queues of a host's bound back to those of the pool's bound."""
         for priority, queue in enumerate(host_bound.dial_queues):
             while queue:
                 next(iter(queue)).enter_dial_queue(self._pool_bound, priority)
