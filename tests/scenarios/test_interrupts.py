@@ -1,186 +1,156 @@
-"""Sync calls are interrupted, and threads killed: they free their slot and their socket."""
+"""A sync caller is interrupted at every step of what it does: whatever comes next works."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ctypes
 import signal
 import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.test import override_settings
 
-from llm_pool.engine.pool import Pool
-from llm_pool.engine.request import Request
-from llm_pool.exceptions import ConnectFailed, LLMPoolError
-from testbed import ScriptedServer
-from testbed.behaviours import echo, json_reply, per_connection, stall
-from tests.fixtures.callers import AT_ONCE, gated, in_thread
+from llm_pool import pools
+from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.threads import hold
+from testbed.behaviours import json_reply
+from testbed.chat import chat_completion
+from tests.fixtures.callers import AT_ONCE
 from tests.fixtures.engine import request_to
-from tests.fixtures.waiting import soon
 from tests.scenarios.steppers import interrupted_at
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def open_read_and_leave(pool: Pool, request: Request) -> None:
-    exchange = pool.open_sync(request)
-    try:
-        while exchange.host_loop.run(exchange.read):
-            pass
-    finally:
-        exchange.close_threadsafe()
+    from llm_pool.engine.pool import Pool
+    from testbed import ScriptedServer
 
 
-def fetch_sync(pool: Pool, request: Request) -> None:
-    pool.fetch_sync(request)
+def interrupt_each_step(
+    function: Callable[[], Any], works: Callable[[], Any], before: Callable[[], object] = lambda: None
+) -> int:
+    """Interrupts ``function`` at its first step, its second and so on, until it has no more; their number.
 
-
-@pytest.fixture
-def interrupts():
-    """Python's own way with SIGINT; whoever starts the tests in the background has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interrupts")
-@pytest.mark.parametrize("blocked_in", ["queue", "head", "body"])
-def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_in):
-    """Scenario 26: SIGINT in the main thread while it blocks in the pool, as Ctrl-C gives it."""
-
-    async def half(conn) -> None:
-        await conn.read_request()
-        await conn.send_head(200, {"Content-Length": "10"})
-        await conn.hold()
-
-    scripts = {"queue": gated(), "head": stall, "body": half}
-    server = serve(per_connection(scripts[blocked_in], json_reply()))
-    pool = engine_pool(max_connections=1)
-    main = threading.main_thread()
-    assert threading.current_thread() is main
-
-    def interrupt() -> None:
-        server.wait_requests()
-        if blocked_in == "queue":
-            assert soon(lambda: pool.stats().waiting == 1)
-        signal.pthread_kill(main.ident, signal.SIGINT)
-
-    holder = None
-    if blocked_in == "queue":
-        holder = threading.Thread(target=fetch_sync, args=(pool, request_to(server)))
-        holder.start()
-        server.wait_requests()
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            open_read_and_leave(pool, request_to(server))
-        thread.join()
-        assert soon(lambda: pool.stats().waiting == 0)
-    finally:
-        server.gate("go").open()
-    if holder is not None:
-        holder.join()
-    else:
-        server.wait_until(lambda s: s.disconnects)
-    assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
-
-
-@pytest.mark.parametrize("way", [fetch_sync, open_read_and_leave])
-def test_interrupted_at_every_step_of_a_sync_call(serve, engine_pool, way):
-    """Scenario 26: wherever CPython could have looked for a signal; there is but one connection to lose."""
-    server = serve(json_reply())
-    pool = engine_pool(max_connections=1)
-    pool.fetch_sync(request_to(server))
-    go_through_interrupts(lambda step: interrupted_at(step, way, pool, request_to(server)), pool, server)
-
-
-def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, engine_pool):
-    """Scenario 26: until the very moment in which the caller has it in hand, and can leave it."""
-
-    async def script(conn) -> None:
-        request = await conn.read_request()
-        if request.target == "/unending":
-            await conn.send_head(200, {"Content-Length": "8"})
-            await conn.hold()
-        await conn.respond(200)
-
-    server = serve(script)
-    pool = engine_pool(max_connections=1)
-
-    def run(step: int) -> tuple[bool, None]:
-        got_there, exchange = interrupted_at(step, pool.open_sync, request_to(server, target="/unending"))
-        exchange.close_threadsafe()
-        return got_there, None
-
-    go_through_interrupts(run, pool, server)
-
-
-def go_through_interrupts(run, pool: Pool, server: ScriptedServer) -> None:
-    """``run(step)`` for each step until the call has no such step; the pool is whole after each."""
+    ``works`` is called after each, on another thread: the lock that the interrupted thread holds is its own.
+    """
     step, got_there = 0, True
     while got_there:
+        before()
+        got_there = True  # an interrupt that is raised has got there
         with contextlib.suppress(KeyboardInterrupt):
-            got_there, _ = run(step)
-        assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200, step
-        assert (pool.stats().in_use, pool.stats().waiting) == (0, 0), step
+            got_there, _ = interrupted_at(step, function)
+        other = threading.Thread(target=works, daemon=True)
+        other.start()
+        other.join(5 * AT_ONCE)
+        assert not other.is_alive(), f"hangs after an interrupt at step {step}"
         step += 1
-    assert step > 10
+    return step
 
 
-@pytest.mark.parametrize("blocked_in", ["queue", "head"])
-def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocked_in):
-    """Scenario 26: an exception raised in the thread from outside, as timeouts of task queues do it.
+def answers(pool: Pool, server: ScriptedServer) -> Callable[[], None]:
+    """A call that has to be served at once."""
 
-    A thread that blocks sees it when the answer comes: that answer is the one to be given up.
-    """
-    server = serve(gated())
-    pool = engine_pool(max_connections=1)
-    holder = threading.Thread(target=pool.fetch_sync, args=(request_to(server),))
-    if blocked_in == "queue":
-        holder.start()
-        server.wait_requests()
-    victim = threading.Thread(target=swallow, args=(pool.open_sync, request_to(server)))
-    victim.start()
-    if blocked_in == "queue":
-        assert soon(lambda: pool.stats().waiting == 1)
-    else:
-        server.wait_requests()
-    raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(victim.ident), ctypes.py_object(SystemExit)
-    )
-    assert raised == 1
-    server.gate("go").open()
-    victim.join()
-    if blocked_in == "queue":
-        holder.join()
-    assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
-    assert pool.stats().in_use == 0
+    def call() -> None:
+        assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
+
+    return call
 
 
-def swallow(function, *args) -> None:
-    with contextlib.suppress(LLMPoolError, ConnectFailed, SystemExit):
-        function(*args)
+def test_the_portal_starts_after_an_interrupt_of_its_start(serve, engine_pool):
+    """Scenario 26: the next call starts another, or finds the one that has started all the same."""
+    server = serve(json_reply())
+    pool = engine_pool(max_connections=2)
+    works = answers(pool, server)
+    steps = interrupt_each_step(lambda: pool.fetch_sync(request_to(server)), works, before=portal.stop)
+    assert steps > 10
 
 
-async def test_threads_and_tasks_that_leave_do_not_disturb_each_other(serve, engine_pool):
-    """Scenario 26: cancelled tasks and threads share the portal; every thread gets its answer."""
-    server = serve(echo)
-    pool = engine_pool(max_connections=3)
-    stop = asyncio.Event()
+@pytest.mark.parametrize("operation", ["stats", "connections", "drain"])
+def test_a_pool_works_after_an_interrupt_of_its_operations(serve, engine_pool, operation):
+    """Scenario 26: the lock of the pool is free."""
+    server = serve(json_reply())
+    pool = engine_pool(max_connections=2)
+    works = answers(pool, server)
+    works()
+    assert interrupt_each_step(getattr(pool, operation), works) > 3
 
-    async def leave_again_and_again() -> None:
-        while not stop.is_set():
-            task = asyncio.create_task(pool.fetch(request_to(server)))
-            await asyncio.sleep(0.001)
-            task.cancel()
-            await asyncio.wait([task])
 
-    def call_often() -> list[int]:
-        return [pool.fetch_sync(request_to(server)).status for _ in range(20)]
+def test_a_pool_can_be_closed_after_an_interrupt_of_its_close(serve, engine_pool):
+    """Scenario 26: and it is closed then."""
+    server = serve(json_reply())
+    made: list[Pool] = []
 
-    leavers = [asyncio.create_task(leave_again_and_again()) for _ in range(3)]
-    statuses = await asyncio.gather(*(in_thread(call_often) for _ in range(4)))
-    stop.set()
-    await asyncio.gather(*leavers)
-    assert statuses == [[200] * 20] * 4
-    assert server.peak_open <= 3
+    def make() -> None:
+        made.append(engine_pool())
+        answers(made[-1], server)()
+
+    def close() -> None:
+        made[-1].close()
+
+    def works() -> None:
+        close()
+        assert made[-1].closed
+
+    assert interrupt_each_step(close, works, before=make) > 3
+    server.wait_until(lambda s: s.connections_open == 0)
+
+
+def test_a_pool_of_the_settings_is_there_after_an_interrupt_of_its_first_use(serve):
+    """Scenario 26: it is made under a lock that all threads share."""
+    server = serve(chat_completion("Hello!"))
+    settings = {"default": {"BASE_URL": f"{server.url}/v1", "API_KEY": "k", "MODEL": "m", "PROXY": ""}}
+
+    def works() -> None:
+        assert pools["default"].complete("Hi").text == "Hello!"
+
+    with override_settings(LLM_POOL=settings):
+        assert interrupt_each_step(lambda: pools["default"], works, before=pools.close_all) > 3
+        pools.close_all()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # a generator has been interrupted
+def test_a_completion_works_after_an_interrupt_of_another(serve):
+    """Scenario 26: what is counted and recorded at its end included."""
+    server = serve(chat_completion("Hello!"))
+    limits = {"max_connections": 1}
+    settings = {
+        "default": {
+            "BASE_URL": f"{server.url}/v1", "API_KEY": "k", "MODEL": "m", "PROXY": "", "LIMITS": limits,
+        }
+    }  # fmt: skip
+
+    def call() -> None:
+        assert pools["default"].complete("Hi").text == "Hello!"
+
+    with override_settings(LLM_POOL=settings):
+        assert interrupt_each_step(call, call) > 30
+        pools.close_all()
+
+
+def test_real_signals_leave_a_lock_free():
+    """Scenario 26: a timer's signal comes at whatever bytecode the thread has got to."""
+
+    class Rang(Exception):
+        pass
+
+    def ring(_number: int, _frame: object) -> None:
+        raise Rang
+
+    lock, calls, rings = threading.RLock(), 0, 0
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        while rings < 300:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002)
+                while True:
+                    hold(lock, lambda: None)
+                    calls += 1
+            except Rang:
+                rings += 1
+            assert not lock._is_owned()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert calls > rings
