@@ -48,7 +48,7 @@ async def running() -> AsyncIterator[Lifespan]:
         await lifespan.task
 
 
-async def test_the_lifespan_makes_the_servers_loop_a_loop_and_ends_all_its_connections(
+async def test_the_lifespan_adopts_the_servers_loop_and_closes_its_connections(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     """Scenario 51."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 
-def test_streams_in_both_kinds_of_view_and_twenty_calls_at_once_give_every_connection_back(
+def test_concurrent_streams_and_calls_give_every_connection_back(
     deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
     """Scenario 53: an ASGI server's loop and its threads share one pool."""

@@ -49,7 +49,7 @@ async def test_fifty_at_once_open_what_the_work_needs_and_no_more(
     assert len(server.requests) == 550
 
 
-async def test_callers_who_come_while_dials_are_slow_add_no_dials_of_their_own_once_served(
+async def test_callers_that_arrive_during_slow_dials_add_no_dials_once_served(
     each_loop, serve, engine_pool, certificates
 ):
     """Scenario 9: fifty come one by one, each done before the next: one connection is all they need."""

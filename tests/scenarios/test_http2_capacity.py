@@ -22,7 +22,7 @@ __all__ = ["h2_pool"]
 MOST = SettingCodes.MAX_CONCURRENT_STREAMS
 
 
-async def test_more_calls_than_streams_take_another_connection_and_then_queue_in_order(serve, h2_pool):
+async def test_calls_above_the_stream_limit_dial_again_and_then_queue_in_order(serve, h2_pool):
     """Scenario 41: two streams on each of two connections; the other calls wait their turn."""
     server = serve(http2(gated("go"), settings={MOST: 2}))
     pool = h2_pool(max_connections=2)

@@ -98,7 +98,7 @@ def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_connection_on_a_closed_loop_that_is_no_longer_the_server_loop_holds_no_slot(serve, engine_pool):
+def test_a_connection_of_a_former_server_loop_that_closed_holds_no_slot(serve, engine_pool):
     """Scenario 53: it was released before; that it is gone comes out when the slot is needed."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
@@ -175,7 +175,7 @@ def test_two_server_loops_at_once(serve, engine_pool):
     assert server.connections_accepted == 3
 
 
-def test_when_the_portal_is_stopped_its_callers_are_told_and_the_next_starts_another(serve, engine_pool):
+def test_calls_fail_when_the_portal_stops_and_the_next_call_starts_another(serve, engine_pool):
     """Scenario 53: one in use, one queued; neither hangs, and nothing is left of them."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)

@@ -355,7 +355,7 @@ async def test_a_connection_is_closed_with_a_tls_goodbye(serve, engine_pool, cer
     assert server.disconnects[0].reason == "eof"
 
 
-async def test_a_server_that_does_not_answer_the_goodbye_holds_up_a_close_for_a_second(
+async def test_a_close_notify_without_an_answer_delays_a_close_by_one_second(
     serve, engine_pool, certificates, host_loop
 ):
     """Scenario 49: the socket is gone after ``TLS_CLOSE_SECONDS``."""
