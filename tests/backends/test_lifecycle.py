@@ -155,7 +155,7 @@ def test_parent_and_child_share_no_connection(serve, play, configure, certificat
         return [shared, before, statuses, pool.stats().opened]
 
     with child(work) as forked:
-        assert forked.says() == [0, 0, [200, 200], 1]
+        assert forked.result() == [0, 0, [200, 200], 1]
         assert server.connections[0].bytes_received == received
         assert not server.connections[0].gone
         assert pool.request("GET", "/x").extensions["llm_pool_marks"].reused

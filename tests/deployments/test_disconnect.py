@@ -26,9 +26,9 @@ def test_before_the_head(view: str, deploy: Callable[..., Deployment], upstream:
     """Scenario 24: the upstream has the request, and has not answered."""
     server = deploy("uvicorn", upstream)
     upstream.gate("head").shut()
-    with RawClient(server.port, f"/{view}") as browser:
+    with RawClient(server.port, f"/{view}") as client:
         upstream.gate("head").wait_reached()
-        browser.leave()
+        client.close()
         assert_call_ends(upstream)
     assert_in_order(server)
 
@@ -39,10 +39,10 @@ def test_before_the_first_event(
     """Scenario 24: the upstream has sent its head, and the client has ours."""
     server = deploy("uvicorn", upstream)
     upstream.gate("token").shut()
-    with RawClient(server.port, f"/{view}") as browser:
-        browser.read_through(b"\r\n\r\n")
+    with RawClient(server.port, f"/{view}") as client:
+        client.read_through(b"\r\n\r\n")
         upstream.gate("token").wait_reached()
-        browser.leave()
+        client.close()
         assert_call_ends(upstream)
     assert_in_order(server)
 
@@ -52,10 +52,10 @@ def test_between_two_events(view: str, deploy: Callable[..., Deployment], upstre
     server = deploy("uvicorn", upstream)
     upstream.gate("token").shut()
     upstream.gate("token").admit()
-    with RawClient(server.port, f"/{view}") as browser:
-        browser.read_through(b'"one"')
+    with RawClient(server.port, f"/{view}") as client:
+        client.read_through(b'"one"')
         upstream.gate("token").wait_reached(2)
-        browser.leave()
+        client.close()
         assert_call_ends(upstream)
     assert_in_order(server)
 
@@ -65,10 +65,10 @@ def test_while_the_client_does_not_read(
 ) -> None:
     """Scenario 24: Django awaits ``send()``, and the whole way back to the upstream is full."""
     server = deploy("uvicorn", upstream)
-    with RawClient(server.port, f"/{view}?prompt=flood", window=4096) as browser:
-        browser.read_through(b"data: ")
+    with RawClient(server.port, f"/{view}?prompt=flood", window=4096) as client:
+        client.read_through(b"data: ")
         wait_until_full(upstream.connections[0])
-        browser.reset()
+        client.reset()
         assert_call_ends(upstream)
     assert_in_order(server)
 
@@ -81,10 +81,10 @@ def test_while_a_middleware_has_put_itself_around_the_stream(
     server = deploy("uvicorn", upstream, extra={"middleware": middleware})
     upstream.gate("token").shut()
     upstream.gate("token").admit()
-    with RawClient(server.port, f"/{view}") as browser:
-        browser.read_through(b'"one"')
+    with RawClient(server.port, f"/{view}") as client:
+        client.read_through(b'"one"')
         upstream.gate("token").wait_reached(2)
-        browser.leave()
+        client.close()
         assert_call_ends(upstream)
     assert_in_order(server)
 
@@ -95,9 +95,9 @@ def test_while_queued(view: str, deploy: Callable[..., Deployment], upstream: Sc
     upstream.gate("token").shut()
     with RawClient(server.port, f"/{view}") as holder:
         upstream.gate("token").wait_reached()
-        with RawClient(server.port, f"/{view}?prompt=queued") as browser:
+        with RawClient(server.port, f"/{view}?prompt=queued") as client:
             server.wait_stats(in_use=1, waiting=1)
-            browser.leave()
+            client.close()
             server.wait_stats(in_use=1, waiting=0)
         upstream.gate("token").open()
         holder.read_through(b"event: done")
@@ -115,10 +115,10 @@ def test_while_dialing(
     gate = Gate()
     upstream = serve(model, tls=certificates.good, before_handshake=gate.passage)
     server = deploy("uvicorn", upstream, TLS={"ca_file": certificates.ca_file})
-    with RawClient(server.port, f"/{view}") as browser:
+    with RawClient(server.port, f"/{view}") as client:
         gate.wait_reached()
         server.wait_stats(dialing=1, waiting=1)
-        browser.leave()
+        client.close()
         server.wait_stats(waiting=0)
     gate.open()
     assert_in_order(server)

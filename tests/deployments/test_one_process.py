@@ -35,8 +35,8 @@ def test_concurrent_streams_and_calls_give_every_connection_back(
         assert len(answers) == 20
         assert server.get("/stats")["in_use"] == 2  # the streams were there all the time
         gate.open()
-        for browser in (one, other):
-            browser.read_through(b"event: done")
+        for client in (one, other):
+            client.read_through(b"event: done")
     stats = server.wait_stats(in_use=0, waiting=0, dialing=0)
     assert stats["requests"] == 22
     assert stats["opened"] == upstream.connections_accepted <= 2 + 2 * 4  # streams, and a caller's at a time

@@ -1,4 +1,4 @@
-"""Cancels and interrupts a call at one chosen step of it, so that a test can go through them all."""
+"""Cancels or interrupts a call at one chosen step, so that a test can go through all steps."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_the_child_of_a_fork_looks_up_for_itself_and_leaves_nothing(serve, name_
             gate.wait_reached()
             name_server.gate = None
         with child(work) as forked:
-            assert forked.says() == [["127.0.0.1"] * 6, 200]
+            assert forked.result() == [["127.0.0.1"] * 6, 200]
         if gate:
             gate.open()
             assert asking.result().status == 200

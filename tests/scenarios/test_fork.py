@@ -61,7 +61,7 @@ def test_an_idle_connection_stays_the_parents(server, pool):
     parents = inodes(sockets_of(pool))
     assert len(parents) == 1
     with child(begin_anew(pool, request, parents)) as forked:
-        assert forked.says() == ANEW
+        assert forked.result() == ANEW
         assert server.connections_accepted == 2
         assert (server.connections[0].bytes_received, server.connections[0].gone) == (received, False)
         assert pool.fetch_sync(request).marks.reused
@@ -75,7 +75,7 @@ def test_what_the_parent_closes_is_closed_though_the_child_lives(server, pool):
     """Scenario 52: a copy left open in the child would keep the connection from its end."""
     pool.fetch_sync(request_to(server))
     with child(lambda: None) as forked:
-        forked.says()
+        forked.result()
         pool.close()
         server.wait_until(lambda s: s.connections_open == 0)
 
@@ -105,7 +105,7 @@ def test_a_response_in_progress_stays_the_parents(serve, pool, certificates):
         return begin_anew(pool, request_to(server, target="/whole"), parents)()
 
     with child(work) as forked:
-        assert forked.says() == ANEW
+        assert forked.result() == ANEW
         assert not server.connections[0].gone
         server.gate("go").open()
         assert exchange.host_loop.run(exchange.read) == b"half"
@@ -123,7 +123,7 @@ def test_a_dial_in_progress_stays_the_parents(serve, pool, certificates):
         parents = inodes(sockets_of(pool))
         assert len(parents) == 1
         with child(begin_anew(pool, request_to(other), parents)) as forked:
-            assert forked.says() == ANEW
+            assert forked.result() == ANEW
             gate.open()
             server.wait_requests()
     assert outcome[0].status == 200
@@ -141,7 +141,7 @@ def test_a_connect_in_progress_stays_the_parents(serve, pool):
             parents = inodes(sockets_of(pool))
             assert len(parents) == 1
             with child(begin_anew(pool, request_to(other), parents)) as forked:
-                assert forked.says() == ANEW
+                assert forked.result() == ANEW
             assert (inodes(sockets_of(pool)), pool.stats().dialing) == (parents, 1)
             pool.close()
     assert isinstance(outcome[0], PoolClosed)
@@ -161,7 +161,7 @@ def test_a_lookup_in_progress_stays_the_parents(serve, pool, fake_dns):
     with _calling(pool, request) as outcome:
         gate.wait_reached()
         with child(work) as forked:
-            assert forked.says() == ANEW
+            assert forked.result() == ANEW
             gate.open()
     assert outcome[0].status == 200
     assert server.connections_accepted == 2
@@ -211,7 +211,7 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     held.wait()
     try:
         with child(work) as forked:
-            assert forked.says() == ANEW
+            assert forked.result() == ANEW
     finally:
         over.set()
         thread.join()
@@ -227,10 +227,10 @@ def test_a_child_of_a_child_begins_anew_too(server, pool):
     def work():
         own = begin_anew(pool, request, parents)()
         with child(begin_anew(pool, request, parents | inodes(sockets_of(pool)))) as grandchild:
-            return [own, grandchild.says(), pool.fetch_sync(request).marks.reused]
+            return [own, grandchild.result(), pool.fetch_sync(request).marks.reused]
 
     with child(work) as forked:
-        assert forked.says() == [ANEW, ANEW, True]
+        assert forked.result() == [ANEW, ANEW, True]
     assert pool.fetch_sync(request).marks.reused
 
 
@@ -245,7 +245,7 @@ def test_a_pool_that_was_closed_is_closed_in_the_child(server, pool):
         return pool.closed
 
     with child(work) as forked:
-        assert forked.says() is True
+        assert forked.result() is True
     assert server.connections_accepted == 1
 
 
