@@ -44,7 +44,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert run(program).splitlines()[-1] == "[]"
 
 
-def test_an_asgi_application_is_ready_to_call_before_the_server_has_a_loop() -> None:
+def test_get_asgi_application_imports_all_that_a_pool_needs() -> None:
     program = """
 from llm_pool.asgi import get_asgi_application
 get_asgi_application()
@@ -56,7 +56,7 @@ print(sorted(name for name in set(sys.modules) - before if name.startswith(("h2"
     assert run(program).splitlines()[-1] == "[]"
 
 
-def test_a_mock_that_was_there_before_the_engine_intercepts_all_the_same() -> None:
+def test_a_mock_installed_before_the_engine_intercepts_calls() -> None:
     program = """
 import respx
 django.setup()

@@ -25,13 +25,13 @@ class Lifespan:
 
     def __init__(self) -> None:
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
-        self._told: asyncio.Queue[Any] = asyncio.Queue()
+        self._events: asyncio.Queue[Any] = asyncio.Queue()
         scope = {"type": "lifespan", "asgi": {"version": "3.0"}}  # no state: not all servers have one
         application = get_asgi_application()
-        self.task = asyncio.create_task(application(scope, self._told.get, self.sent.put))  # type: ignore[arg-type]
+        self.task = asyncio.create_task(application(scope, self._events.get, self.sent.put))  # type: ignore[arg-type]
 
-    async def tell(self, what: str) -> Any:
-        await self._told.put({"type": f"lifespan.{what}"})
+    async def send(self, event: str) -> Any:
+        await self._events.put({"type": f"lifespan.{event}"})
         async with asyncio.timeout(5):
             return await self.sent.get()
 
@@ -39,12 +39,12 @@ class Lifespan:
 @asynccontextmanager
 async def running() -> AsyncIterator[Lifespan]:
     lifespan = Lifespan()
-    assert await lifespan.tell("startup") == {"type": "lifespan.startup.complete"}
+    assert await lifespan.send("startup") == {"type": "lifespan.startup.complete"}
     try:
         yield lifespan
     finally:
         if not lifespan.task.done():
-            assert await lifespan.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+            assert await lifespan.send("shutdown") == {"type": "lifespan.shutdown.complete"}
         await lifespan.task
 
 
@@ -74,7 +74,7 @@ async def test_a_shutdown_lets_calls_finish(
         first = asyncio.create_task(stream.astep())
         await upstream.gate("token").await_reached()
         await pool.acomplete("hello")
-        ended = asyncio.create_task(lifespan.tell("shutdown"))
+        ended = asyncio.create_task(lifespan.send("shutdown"))
         await upstream.await_until(lambda s: s.connections_open == 1)  # the idle one has gone
         upstream.gate("token").open()
         text = "".join(chunk.text for chunk in await first)
@@ -82,12 +82,14 @@ async def test_a_shutdown_lets_calls_finish(
         assert (await ended)["type"] == "lifespan.shutdown.complete"
 
 
-async def test_a_start_with_settings_that_cannot_be_says_why(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_startup_with_invalid_settings_fails_with_the_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with override_settings(LLM_POOL={"default": {"LIMITS": {"max_connections": 0}}}):
         lifespan = Lifespan()
-        said = await lifespan.tell("startup")
+        answer = await lifespan.send("startup")
         await lifespan.task
     assert not portal.host_loop_of_caller().is_current
-    assert said["type"] == "lifespan.startup.failed"
-    assert "max_connections" in said["message"]
+    assert answer["type"] == "lifespan.startup.failed"
+    assert "max_connections" in answer["message"]
     assert "llm_pool could not start" in caplog.text

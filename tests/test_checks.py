@@ -64,7 +64,7 @@ def test_each_fault_has_its_number(settings: Any, given: Any, expected: list[str
         ("socks5://proxy.test:1", LOCAL, []),
     ],
 )
-def test_a_proxy_of_the_environment_that_cannot_be_is_told(
+def test_an_invalid_proxy_of_the_environment_is_reported(
     settings: Any, monkeypatch: pytest.MonkeyPatch, proxy: str, given: Any, expected: list[str]
 ) -> None:
     monkeypatch.setenv("https_proxy", proxy)
@@ -92,7 +92,7 @@ def test_a_proxy_of_the_environment_that_cannot_be_is_told(
         ),
     ],
 )
-def test_what_the_engine_cannot_do_is_told_where_it_was_asked_for(
+def test_a_setting_that_the_engine_does_not_support_is_reported(
     settings: Any, engine: str, given: Any, warned_of: list[str]
 ) -> None:
     settings.LLM_POOL = {"default": {**LOCAL, "ENGINE": engine, **given}}
@@ -102,7 +102,7 @@ def test_what_the_engine_cannot_do_is_told_where_it_was_asked_for(
         assert message.msg.startswith(f"LLM_POOL['default']{key} is not supported by the engine {engine!r}: ")
 
 
-def test_an_engine_that_is_not_installed_is_told_with_what_to_type(
+def test_a_missing_engine_is_reported_with_the_command_to_install_it(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm_pool.backends.find_spec", lambda name: None)
@@ -113,7 +113,7 @@ def test_an_engine_that_is_not_installed_is_told_with_what_to_type(
     assert message.hint == 'Type: python -m pip install "django-llm-pool[aiohttp]"'
 
 
-def test_a_resolver_that_is_not_installed_is_told_with_what_to_type(
+def test_a_missing_resolver_is_reported_with_the_command_to_install_it(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm_pool.conf.validators.find_spec", lambda name: None)
@@ -138,7 +138,7 @@ def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> Non
         ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": ""}, []),
         ({**LOCAL, "API_KEY": SECRET}, []),
         ({"BASE_URL": "http://x/v1", "API_KEY": SECRET, "UDS": "/run/x"}, []),
-        ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # what is broken is told of by the other check
+        ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # the other check reports what is invalid
     ],
 )
 def test_a_deployment_is_asked_for_more(settings: Any, given: Any, expected: list[str]) -> None:
@@ -146,7 +146,7 @@ def test_a_deployment_is_asked_for_more(settings: Any, given: Any, expected: lis
     assert not set(expected) & set(ids(settings, given))
 
 
-def test_a_missing_key_is_told_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_reported_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.LLM_POOL = {"default": {}}
     found = checks.run_checks(tags=["llm_pool"], include_deployment_checks=True)
     assert [message.id for message in found] == ["llm_pool.W002"]

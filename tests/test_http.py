@@ -1,4 +1,4 @@
-"""Views under Django's own test client and handlers, as users test theirs."""
+"""``event_stream``, and views that call a pool, under Django's test client."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_error_is_an_event_of_its_own(
     secret: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What happened is for the log and for developers; visitors get a sentence."""
+    """The error is in the log, and with DEBUG in the event; without it users get a general sentence."""
     settings.DEBUG = debug
     says = {"error": {"message": f"Not your key: {secret}."}}
     server = serve_first(json_reply(says, status=401))
@@ -104,10 +104,10 @@ def test_an_error_is_an_event_of_its_own(
 
 
 @pytest.mark.parametrize("kind", ["stream", "astream"])
-def test_an_error_of_the_projects_own_ends_a_response_in_order_too(
+def test_an_error_of_the_project_is_an_error_event_too(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Here: no key. The response has begun, and Django could only cut it off."""
+    """Here: no key. The response has begun, and without the event Django could only cut it off."""
 
     def no_key() -> str:
         raise LookupError("the vault is closed")
@@ -121,7 +121,7 @@ def test_an_error_of_the_projects_own_ends_a_response_in_order_too(
 
 
 @pytest.mark.parametrize("kind", ["stream", "astream"])
-def test_what_a_view_has_peeked_at_takes_nothing_from_the_rest(
+def test_a_view_may_read_the_first_chunk_before_the_response(
     kind: str, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
 ) -> None:
     """Chunks that come in one read are not lost with the first of them."""
@@ -136,7 +136,7 @@ def test_what_a_view_has_peeked_at_takes_nothing_from_the_rest(
 
 
 @pytest.mark.parametrize("kind", ["stream", "astream"])
-def test_a_response_that_nobody_reads_makes_no_call(
+def test_a_response_that_is_never_read_makes_no_call(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     pool = configure(upstream)
@@ -192,7 +192,7 @@ def events(pieces: list[bytes]) -> list[dict[str, Any]]:
     return [{**event, "data": json.loads(event["data"])} for event in found]
 
 
-def test_nothing_runs_on_after_a_loop_has_ended(
+def test_a_loop_that_ends_in_mid_stream_ends_the_upstream_call(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     """Scenario 24: a loop that ends in the middle of a stream takes the upstream call with it."""

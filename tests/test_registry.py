@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from testbed import ScriptedServer
 
 
-def test_pools_are_what_they_are_called_whatever_was_imported_before() -> None:
+def test_pools_are_found_by_alias_after_any_import_order() -> None:
     assert llm_pool.pools is pools
     assert pools["default"].alias == pool.alias == "default"
     assert list(pools) == ["default"]
@@ -34,13 +34,13 @@ def test_pools_are_what_they_are_called_whatever_was_imported_before() -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_new_settings_hold_and_old_connections_are_gone(
+def test_new_settings_take_effect_and_close_old_connections(
     call: str,
     configure: Callable[..., LLMPool],
     serve: Callable[..., ScriptedServer],
     upstream: ScriptedServer,
 ) -> None:
-    """Scenario 54: for whoever looks the pool up anew, and for the default pool in any case."""
+    """Scenario 54: for each later look-up, and for ``llm_pool.pool``."""
     other = serve(upstream.script)
     other.gate("head").open()
     other.gate("token").open()
@@ -114,10 +114,10 @@ def test_settings_may_change_while_others_call(
     assert pools["default"].stats().max_connections == 10
 
 
-def test_a_providers_module_that_uses_a_pool_is_told_so(
+def test_a_provider_module_that_uses_a_pool_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is imported when the settings are read: to wait for the pool there would be for ever."""
+    """It is imported while the settings are read: the pool cannot be made yet, and a wait would never end."""
     lines = ["from llm_pool import pools", "from llm_pool.providers.openai import OpenAI", "pools['default']"]
     (tmp_path / "shy.py").write_text("\n".join([*lines, "class Shy(OpenAI): pass"]))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -138,7 +138,7 @@ def test_an_unknown_alias_names_the_nearest() -> None:
         pools["default"]
 
 
-def test_settings_that_cannot_be_are_told_at_the_next_use() -> None:
+def test_invalid_settings_raise_at_the_next_use() -> None:
     with (
         override_settings(LLM_POOL={"default": {"LIMITS": {"max_connections": 0}}}),
         pytest.raises(ImproperlyConfigured, match="max_connections"),
@@ -147,7 +147,7 @@ def test_settings_that_cannot_be_are_told_at_the_next_use() -> None:
 
 
 def test_a_closed_pool_is_made_anew(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
-    """Scenario 51: by its alias; whoever holds the old one is told."""
+    """Scenario 51: by its alias; the old one raises PoolClosed."""
     first = configure(upstream)
     first.close()
     first.close()
@@ -191,7 +191,7 @@ def test_new_threads_see_one_pool(configure: Callable[..., LLMPool], upstream: S
 
 @pytest.mark.forks
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_is_not_held_up_by_what_its_parent_was_about_to_make(
+def test_a_child_makes_pools_though_its_parent_held_the_lock(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     """Scenario 52: the parent forks while another of its threads makes a pool."""

@@ -182,7 +182,7 @@ def test_uvloops_connections_stay_the_parents_too(server, configure):
             return [len(inodes() & parents), pool.request("GET", "/x").status_code]
 
         with child(work) as forked:
-            assert await asyncio.to_thread(forked.says) == [0, 200]
+            assert await asyncio.to_thread(forked.result) == [0, 200]
             assert (await pool.arequest("GET", "/x")).extensions["llm_pool_marks"].reused
         await pool.aclose()
 

@@ -18,7 +18,7 @@ from benchmarks.results import Measured, Results
 pytestmark = [pytest.mark.server, pytest.mark.forks]
 
 
-def test_a_library_that_is_not_there_is_skipped_with_the_reason(monkeypatch, tmp_path):
+def test_a_missing_library_is_skipped_with_the_reason(monkeypatch, tmp_path):
     target = {"url": "http://127.0.0.1:9/v1"}
     task = {"client": "litellm", "work": "calls", "loop": "asyncio", "target": target, "parameters": {}}
     found = work(task)
@@ -30,38 +30,38 @@ def test_a_library_that_is_not_there_is_skipped_with_the_reason(monkeypatch, tmp
     assert install.why_missing("httpx_aiohttp") == "no version of it is to be had"
 
 
-def test_pip_says_why_it_could_not():
+def test_a_failed_pip_install_returns_its_reason():
     reason = install._pip(sys.executable, ["--no-index", "no-such-peer"])
     assert reason == "No matching distribution found for no-such-peer"
 
 
-def test_the_far_host_is_as_far_as_it_is_to_be():
+def test_the_far_host_has_the_round_trip_time_asked_for():
     try:
         with link(0.5) as far, socket.socket() as sock:
             sock.settimeout(5)
             began = time.monotonic()
             with pytest.raises(
                 ConnectionRefusedError
-            ):  # nobody listens there, which takes a round trip to say
+            ):  # nothing listens there; the refusal takes a round trip
                 sock.connect((far.host, 8443))
             assert time.monotonic() - began >= 0.5
     except LinkImpossible as error:
         pytest.skip(str(error))
 
 
-def test_the_command_prints_goals_and_ends_well():
+def test_the_command_prints_goals_and_exits_with_0():
     command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--workloads", "import"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "llm_pool" in done.stdout
     assert "at most" in done.stdout
 
 
-def test_the_document_tells_goals_losses_and_what_was_left_out():
+def test_the_document_lists_goals_losses_and_skipped_clients():
     ours, theirs = {"cpu": 0.002}, {"cpu": 0.001}
     http2 = Measured("http2", {"acomplete": [ours], "httpx": [theirs]}, {"pyreqwest": "not to be had"})
-    told = text(Results("2026-01-01", 60.0, {"CPU": "a good one"}, {"httpx": "1.0"}, {"http2": http2}))
-    assert "| httpx | at most 0.35 | **2.00** (2.00 to 2.00) | does not hold |" in told
-    assert "`acomplete` against httpx is 2.00, and was to be at most 0.35." in told
-    assert "httpx needs 0.50 of our CPU" in told
-    assert "pyreqwest is skipped: not to be had" in told
-    assert "- CPU: a good one" in told
+    document = text(Results("2026-01-01", 60.0, {"CPU": "a good one"}, {"httpx": "1.0"}, {"http2": http2}))
+    assert "| httpx | at most 0.35 | **2.00** (2.00 to 2.00) | does not hold |" in document
+    assert "`acomplete` against httpx is 2.00, and was to be at most 0.35." in document
+    assert "httpx needs 0.50 of our CPU" in document
+    assert "pyreqwest is skipped: not to be had" in document
+    assert "- CPU: a good one" in document

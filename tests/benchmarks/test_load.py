@@ -14,7 +14,7 @@ from tests.demo.launcher import environment, started
 
 @pytest.mark.server
 @pytest.mark.slow
-async def test_what_the_demo_shows_is_what_its_upstream_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_demo_shows_what_its_upstream_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_users, "AGENTS", 3)
     turns = itertools.cycle([True, False])
     monkeypatch.setattr(load_users, "_leaves", lambda: next(turns))
@@ -45,11 +45,11 @@ async def test_what_the_demo_shows_is_what_its_upstream_counted(monkeypatch: pyt
         (Row("", counted=0, page=0, metrics=1), True),
     ],
 )
-def test_more_than_one_percent_is_off(row: Row, is_off: bool) -> None:
+def test_a_difference_of_more_than_one_percent_is_off(row: Row, is_off: bool) -> None:
     assert row.is_off() == is_off
 
 
-def test_without_a_demo_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_demo_is_an_error_with_its_url(capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{free_port()}/"
     assert load.main([url]) == 2
     assert url in capsys.readouterr().err

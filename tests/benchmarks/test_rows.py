@@ -39,7 +39,7 @@ def test_a_goal_may_be_the_least_that_is_asked():
     assert more.shown_goal == "at least 3.1"
 
 
-def test_a_difference_is_told_in_milliseconds():
+def test_a_difference_is_shown_in_milliseconds():
     row = Row("http2", "ours", "theirs", 0.06, compare=difference)
     found = outcome(row, measured_of(ours=[0.35, 0.34], theirs=[0.28, 0.3]))
     assert found.spread is not None

@@ -15,7 +15,7 @@ from testbed.process import free_port
 pytestmark = [pytest.mark.server, pytest.mark.forks]
 
 SHORT = 0.05  # seconds
-LONG = 1.5  # seconds, where nobody waits until something has been done: longer than a machine stops
+LONG = 1.5  # seconds, for work that ends by time alone: longer than a busy machine pauses
 
 
 def workload(work: str, upstream: str, *clients: str, loop: str = "asyncio", **parameters: float) -> Workload:
@@ -29,7 +29,7 @@ def measured(given: Workload) -> Measured:
     return found
 
 
-def test_each_client_has_its_turn_in_each_round():
+def test_each_round_measures_each_client():
     turns: list[str] = []
     calls = workload("calls", "http", "floor", "acomplete", loop="uvloop", concurrency=3, seconds=SHORT)
     found = run([replace(calls, rounds=2)], 60, 1.0, turns.append)[calls.name]
@@ -43,30 +43,30 @@ def test_each_client_has_its_turn_in_each_round():
             assert each["memory"] > 2**20
 
 
-def test_no_round_begins_when_the_time_is_up():
+def test_no_round_begins_after_the_time_limit():
     calls = replace(workload("calls", "http", "floor", concurrency=1, seconds=SHORT), rounds=1000)
     assert len(run([calls], 0.1, 1.0, lambda _: None)[calls.name].rounds["floor"]) == 1
     assert "minutes were over" in run([calls], 0.0, 1.0, lambda _: None)[calls.name].not_run
 
 
-def test_the_clients_that_are_installed_answer():
+def test_each_installed_client_is_measured():
     clients = ("acomplete+metrics", "aclient", "httpx", "httpx2", "aiohttp", "openai")
     found = measured(workload("calls", "http", *clients, concurrency=2, seconds=SHORT))
     assert {"acomplete+metrics", "aclient", "httpx", "aiohttp"} <= set(found.rounds)
     assert not [reason for reason in found.skipped.values() if not reason.endswith("is not installed")]
 
 
-def test_http2_goes_over_tls():
+def test_http2_is_measured_over_tls():
     calls = workload("calls", "tls", "acomplete", "httpx", concurrency=2, seconds=SHORT)
     assert set(measured(calls).rounds) == {"acomplete", "httpx"}
 
 
-def test_threads_call_too():
+def test_calls_of_threads_are_measured():
     calls = workload("threads", "http", "complete", "httpx.Client", concurrency=2, seconds=LONG)
     assert set(measured(calls).rounds) == {"complete", "httpx.Client"}
 
 
-def test_streams_are_measured_while_they_come():
+def test_streams_are_measured_as_their_events_come():
     events = workload("events", "events", "floor", "acomplete", concurrency=5, seconds=LONG)
     found = measured(events)
     assert set(found.rounds) == {"floor", "acomplete"}, found.skipped

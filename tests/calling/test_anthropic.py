@@ -28,8 +28,8 @@ MESSAGE = {
 }
 
 
-def told(*values: dict[str, Any]) -> Script:
-    """Events, each named by its type."""
+def event_stream(*values: dict[str, Any]) -> Script:
+    """Answer with these values as events, each named by its type."""
     return events(*[f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode() for value in values])
 
 
@@ -60,8 +60,8 @@ def claude(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_answer_comes_through(call: str, claude: Any, secret: str) -> None:
-    pool, server = claude(json_reply(MESSAGE) if call in WHOLE else told(BEGIN, *TEXT, *END))
+def test_an_answer_is_returned(call: str, claude: Any, secret: str) -> None:
+    pool, server = claude(json_reply(MESSAGE) if call in WHOLE else event_stream(BEGIN, *TEXT, *END))
     completion = ask(call, pool, max_tokens=9)
     assert (completion.text, completion.finish_reason, completion.model) == (
         "Hello!",
@@ -77,14 +77,14 @@ def test_an_answer_comes_through(call: str, claude: Any, secret: str) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_connections_are_reused(call: str, claude: Any) -> None:
-    pool, server = claude(json_reply(MESSAGE) if call in WHOLE else told(BEGIN, *TEXT, *END))
+    pool, server = claude(json_reply(MESSAGE) if call in WHOLE else event_stream(BEGIN, *TEXT, *END))
     for _ in range(3):
         ask(call, pool, max_tokens=9)
     assert server.connections_accepted == 1
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_overload_is_told_by_its_status(call: str, claude: Any) -> None:
+def test_a_529_raises_overloaded(call: str, claude: Any) -> None:
     says = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     pool, _ = claude(json_reply(says, status=529))
     with pytest.raises(exceptions.Overloaded, match="Overloaded"):
@@ -94,15 +94,15 @@ def test_an_overload_is_told_by_its_status(call: str, claude: Any) -> None:
 @pytest.mark.parametrize("call", STREAMS)
 def test_an_error_in_mid_stream_has_the_text_so_far(call: str, claude: Any) -> None:
     broken = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    pool, _ = claude(told(BEGIN, *TEXT[:2], broken))
+    pool, _ = claude(event_stream(BEGIN, *TEXT[:2], broken))
     with pytest.raises(exceptions.APIError, match="Overloaded") as caught:
         ask(call, pool, max_tokens=9)
     assert caught.value.partial == "Hel"
 
 
 @pytest.mark.parametrize("call", STREAMS)
-def test_a_stream_that_does_not_say_its_end_is_interrupted(call: str, claude: Any) -> None:
-    pool, _ = claude(told(BEGIN, *TEXT))
+def test_a_stream_without_its_last_event_is_interrupted(call: str, claude: Any) -> None:
+    pool, _ = claude(event_stream(BEGIN, *TEXT))
     with pytest.raises(exceptions.StreamInterrupted) as caught:
         ask(call, pool, max_tokens=9)
     assert caught.value.partial == "Hello!"

@@ -1,4 +1,4 @@
-"""The API key is seen by the provider and by nobody else."""
+"""The API key: sent to its own origin only, and shown in no error, log or repr."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_key_that_the_provider_repeats_is_shown_as_stars(
         steps(reply(200, b"", {"Content-Length": "9"})),
     ],
 )
-def test_no_log_and_no_report_of_an_error_shows_the_key(
+def test_no_log_and_no_error_report_shows_the_key(
     answer: Script,
     hooked: bool,
     call: str,
@@ -80,15 +80,15 @@ def test_no_log_and_no_report_of_an_error_shows_the_key(
     if hooked:
         pool.client.event_hooks = {"request": [lambda request: None]}
 
-        async def look_on(request: httpx.Request) -> None: ...
+        async def hook(request: httpx.Request) -> None: ...
 
-        pool.aclient.event_hooks = {"request": [look_on]}
+        pool.aclient.event_hooks = {"request": [hook]}
     with pytest.raises(exceptions.LLMPoolError):
         ask(call, pool)
     assert_hidden(secret, pool, sys.exc_info() if sys.exc_info()[0] else capture(call, pool), caplog)
 
 
-def test_a_dead_provider_shows_no_key_either(
+def test_no_error_of_an_unreachable_provider_shows_the_key(
     secret: str,
     configure: Callable[..., LLMPool],
     upstream: ScriptedServer,
@@ -151,7 +151,7 @@ def test_the_key_goes_to_its_own_origin_only(
         assert "x-token" not in request.headers
 
 
-async def test_the_async_client_keeps_the_key_at_loop_too(
+async def test_the_async_client_sends_the_key_to_its_own_origin_only(
     secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     elsewhere = serve(echo)
@@ -173,10 +173,10 @@ def test_a_requests_own_authorization_wins(
 
 
 @pytest.mark.parametrize("kind", ["request", "arequest"])
-def test_who_brings_a_key_needs_none_of_the_pool(
+def test_a_request_with_its_own_key_needs_none_of_the_pool(
     kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer], fake_dns: Any
 ) -> None:
-    """An SDK on the pool's client does."""
+    """For example one that an SDK makes on the pool's client."""
     server = serve(echo)
     fake_dns.names["llm.test"] = server.host
     pool = configure(server, BASE_URL=f"http://llm.test:{server.port}/v1", API_KEY=None)
@@ -190,7 +190,9 @@ def test_who_brings_a_key_needs_none_of_the_pool(
         pool.request("GET", "models")
 
 
-def test_a_rotated_key_is_taken_up(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+def test_a_rotated_key_is_used_by_the_next_call(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
     keys = iter(["first", "second", "third"])
     pool = configure(upstream, API_KEY=lambda: next(keys))
     ask("complete", pool)
@@ -204,10 +206,10 @@ def test_a_rotated_key_is_taken_up(configure: Callable[..., LLMPool], upstream: 
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_rotated_key_is_hidden_though_somebody_looks_on(
+def test_a_rotated_key_is_hidden_when_hooks_are_installed(
     call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
-    """It is asked for once for each call: the key that goes out is the one that errors do not show."""
+    """The function is called once for each call: errors hide the key that was sent."""
     keys = (f"sk-rotated-{number}" for number in itertools.count())
 
     async def refuse(conn: Any) -> None:
@@ -217,14 +219,14 @@ def test_a_rotated_key_is_hidden_though_somebody_looks_on(
 
     pool = configure(serve(refuse), API_KEY=lambda: next(keys))
     pool.client.event_hooks = {"request": [lambda _: None]}
-    pool.aclient.event_hooks = {"request": [look_on]}
+    pool.aclient.event_hooks = {"request": [hook]}
     with pytest.raises(exceptions.AuthenticationFailed) as caught:
         ask(call, pool)
     assert "Not Bearer ***" in str(caught.value)
     assert next(keys) == "sk-rotated-1"
 
 
-async def look_on(request: httpx.Request) -> None:
+async def hook(request: httpx.Request) -> None:
     """An event hook."""
 
 
@@ -232,7 +234,7 @@ async def look_on(request: httpx.Request) -> None:
 def test_a_function_without_a_next_key_is_a_clear_error(
     call: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """StopIteration goes through no future: whoever waited for the key would wait for ever."""
+    """A future cannot hold a StopIteration: the call would wait for the key for ever."""
     pool = configure(upstream, API_KEY=lambda: next(iter(())))
     with pytest.raises(ImproperlyConfigured, match=r"\['API_KEY'\] raised StopIteration"):
         ask(call, pool)
@@ -264,7 +266,7 @@ def assert_hidden(secret: str, pool: LLMPool, caught: Any, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("way", ["acomplete", "arequest"])
-async def test_a_key_that_has_to_be_fetched_blocks_no_event_loop(
+async def test_fetching_a_key_blocks_no_event_loop(
     way: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     may_come = threading.Event()

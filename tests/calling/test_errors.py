@@ -1,4 +1,4 @@
-"""Whatever is wrong, by us or by them: one exception of the family, and a connection in order."""
+"""Invalid input and bad answers: one exception of the package each, and a connection that still works."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ JSON = {"Content-Type": "application/json", **REQUEST_ID}
         ("hi", {"stream": "both"}, exceptions.InvalidParameter, "stream='both'"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_before_anything_is(
+def test_invalid_input_is_refused_before_a_connection_is_opened(
     call: str,
     messages: Any,
     params: dict[str, Any],
@@ -60,7 +60,13 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(
 
 
 class Bad(NamedTuple):
-    """An answer that is none, and the error that tells of it."""
+    """An answer that is no completion, and the error that it raises.
+
+    answer   the server's script
+    kind     the exception's class
+    status   its ``status_code``
+    says     a part of its text
+    """
 
     answer: Script
     kind: type[exceptions.LLMPoolError]
@@ -99,7 +105,7 @@ WHOLE_ANSWERS = {
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("what", ANSWERS)
-def test_a_bad_answer_is_one_error_and_the_connection_serves_the_next_call(
+def test_a_bad_answer_is_one_error_and_keeps_the_connection(
     what: str,
     call: str,
     configure: Callable[..., LLMPool],
@@ -140,7 +146,7 @@ def assert_one_error(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_refusal_says_when_to_come_back(
+def test_a_429_has_the_time_to_retry_after(
     call: str, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
 ) -> None:
     refused = assert_one_error(ANSWERS["too many"], call, configure, serve_first)

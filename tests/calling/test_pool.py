@@ -1,4 +1,4 @@
-"""What a call sends, and what it brings back."""
+"""``LLMPool``: what a call sends, and what it returns."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("way", ["straight", "past somebody who looks on"])
+@pytest.mark.parametrize("way", ["direct", "through event hooks"])
 def test_a_call_is_one_post_to_the_providers_path(
     way: str, call: str, secret: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     pool = configure(upstream, HEADERS={"OpenAI-Project": "proj-1"})
-    if way != "straight":
+    if way != "direct":
         pool.client.event_hooks = {"request": [lambda request: None]}
-        pool.aclient.event_hooks = {"response": [look_on]}
+        pool.aclient.event_hooks = {"response": [hook]}
     ask(call, pool, [{"role": "user", "content": "Hé!"}], temperature=0.5)
     (request,) = upstream.requests
     assert (request.method, request.target) == ("POST", "/v1/chat/completions")
@@ -47,14 +47,14 @@ def test_a_call_is_one_post_to_the_providers_path(
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("way", ["straight", "past somebody who looks on"])
-def test_a_completion_tells_how_long_it_took(
+@pytest.mark.parametrize("way", ["direct", "through event hooks"])
+def test_a_completion_has_its_timing(
     way: str, call: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     pool = configure(upstream)
-    if way != "straight":
+    if way != "direct":
         pool.client.event_hooks = {"request": [lambda request: None]}
-        pool.aclient.event_hooks = {"response": [look_on]}
+        pool.aclient.event_hooks = {"response": [hook]}
     first, second = ask(call, pool), ask(call, pool)
     assert first.request_id == second.request_id == "0"  # the upstream's name for its connection
     assert first.finish_reason == "stop"
@@ -72,7 +72,7 @@ def test_a_completion_tells_how_long_it_took(
 
 
 @pytest.mark.parametrize("call", ["complete", "acomplete"])
-def test_a_completion_carries_what_the_provider_says(
+def test_a_completion_has_the_providers_fields(
     call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     pool = configure(serve(chat_completion("Hello there!", headers={"X-Request-Id": "req-7"}, extra=1)))
@@ -84,5 +84,5 @@ def test_a_completion_carries_what_the_provider_says(
     assert completion.raw["extra"] == 1
 
 
-async def look_on(message: Any) -> None:
+async def hook(message: Any) -> None:
     """An event hook."""

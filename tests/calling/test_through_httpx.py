@@ -1,4 +1,4 @@
-"""Mocks and instrumentation, as any user of httpx writes them, see every call."""
+"""Mocks and instrumentation of httpx, as its users write them, see every call."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def test_the_respx_decorator_intercepts_calls(call: str, pool: LLMPool) -> None:
         (httpx.RemoteProtocolError, exceptions.ProtocolError),
     ],
 )
-def test_an_error_that_a_mock_raises_is_of_the_family(
+def test_an_error_that_a_mock_raises_becomes_the_pools_error(
     raised: type[httpx.TransportError], kind: type[Exception], call: str, using: str, pool: LLMPool
 ) -> None:
     with respx.mock(using=using) as router:
-        router.post(URL).mock(side_effect=raised("as told"))
-        with pytest.raises(kind, match="as told") as caught:
+        router.post(URL).mock(side_effect=raised("by the mock"))
+        with pytest.raises(kind, match="by the mock") as caught:
             ask(call, pool)
     assert isinstance(caught.value, exceptions.LLMPoolError)
     assert isinstance(caught.value, raised)
@@ -111,7 +111,7 @@ def test_an_error_that_a_mock_raises_is_of_the_family(
 
 @pytest.mark.parametrize("using", ["httpcore", "httpx"])
 @pytest.mark.parametrize("call", CALLS)
-def test_what_respx_passes_through_goes_over_the_pool(
+def test_calls_that_respx_passes_through_use_the_pool(
     call: str, using: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     pool = configure(upstream)
@@ -140,14 +140,14 @@ def test_pytest_httpx_intercepts_clients(kind: str, pool: LLMPool, httpx_mock: H
 
 @pytest.mark.httpx_mock(should_mock=lambda request: request.url.host != "127.0.0.1")
 @pytest.mark.parametrize("call", CALLS)
-def test_what_pytest_httpx_lets_by_goes_over_the_pool(
+def test_calls_that_pytest_httpx_does_not_mock_use_the_pool(
     call: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, httpx_mock: HTTPXMock
 ) -> None:
     assert ask(call, configure(upstream)).text
     assert len(upstream.requests) == 1
 
 
-# Instrumentation: it looks on, and lets everything by.
+# Instrumentation: it sees each call, and lets it pass.
 
 
 class Watcher:
@@ -222,7 +222,7 @@ def test_a_wrapped_method_sees_every_call(
             watcher.watch(place, name, wraps=way == "wraps")
     assert ask(call, pool).text
     assert len(watcher.seen) == 1
-    assert pool.stats().requests == 2  # it looked on, and the call went over the pool
+    assert pool.stats().requests == 2  # the call used the pool
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -265,7 +265,7 @@ def test_a_mounted_transport_takes_the_calls_it_is_mounted_for(call: str, pool: 
 
 
 @pytest.mark.parametrize("call", STREAMS)
-def test_a_mocked_stream_that_is_left_early_is_closed(call: str, pool: LLMPool) -> None:
+def test_a_mocked_stream_that_is_closed_early_closes_its_body(call: str, pool: LLMPool) -> None:
     class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
         closed = 0
 
@@ -290,19 +290,19 @@ def test_a_mocked_stream_that_is_left_early_is_closed(call: str, pool: LLMPool) 
                 next(stream)
         else:
 
-            async def leave() -> None:
+            async def read_one_token() -> None:
                 async with pool.astream("hello") as stream:
                     await anext(stream)
 
-            asyncio.run(leave())
+            asyncio.run(read_one_token())
     assert body.closed == 1
 
 
 @pytest.mark.parametrize("call", STREAMS)
-def test_a_watched_stream_that_is_left_early_frees_its_connection(
+def test_an_instrumented_stream_that_is_closed_early_frees_its_connection(
     call: str, watcher: Watcher, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 35: and nobody is warned of a response that was never closed."""
+    """Scenario 35: without a warning of a response that was never closed."""
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     pool = configure(upstream)
@@ -313,10 +313,10 @@ def test_a_watched_stream_that_is_left_early_frees_its_connection(
             assert next(stream).text == "one"
     else:
 
-        async def leave() -> None:
+        async def read_one_token() -> None:
             async with pool.astream("hello") as stream:
                 assert (await anext(stream)).text == "one"
 
-        asyncio.run(leave())
+        asyncio.run(read_one_token())
     upstream.wait_until(lambda s: len(s.disconnects) == 1)
     assert watcher.seen == ["send"]

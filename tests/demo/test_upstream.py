@@ -117,10 +117,10 @@ async def test_chunks_in_transit_do_not_delay_each_other() -> None:
 
 
 async def test_the_relay_closes_when_the_server_closes() -> None:
-    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
 
-    async with tcp_server(leave) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
+    async with tcp_server(close) as port, relay("127.0.0.1", port, ROUND_TRIP) as far_port:
         reader, writer = await asyncio.open_connection("127.0.0.1", far_port)
         writer.write(b"x")
         assert await reader.read() == b""

@@ -1,4 +1,4 @@
-"""A client that leaves ends the upstream call within a second, wherever its stream is suspended."""
+"""A client that disconnects ends the upstream call within a second, wherever its stream waits."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def assert_call_ends(upstream: ScriptedServer) -> None:
 
 
 def assert_in_order(server: Deployment) -> None:
-    """Nothing is held, the next call is served, and nobody has complained."""
+    """No connection is in use, the next call is served, and the server logged no error."""
     server.wait_stats(in_use=0, waiting=0)
     assert server.get("/acomplete?prompt=afterwards")["text"] == "You said afterwards."
     assert "Traceback" not in server.output
@@ -139,7 +139,7 @@ def assert_in_order(server: Deployment) -> None:
 
 
 def wait_until_full(connection: ServerConnection) -> None:
-    """Until nothing more has gone out for a while: nobody tells that they do not read."""
+    """Wait until nothing more was sent for a while: a reader that stops sends no notice."""
     sent, deadline = -1, time.monotonic() + 10.0
     while sent != connection.bytes_sent:
         assert time.monotonic() < deadline, "the upstream is never held up"

@@ -94,7 +94,7 @@ def parrot(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_it_does_all_that_the_others_do(call: str, parrot: Any, secret: str) -> None:
+def test_a_custom_provider_serves_every_kind_of_call(call: str, parrot: Any, secret: str) -> None:
     pool, server = parrot(reply(200, b"Pretty\n Polly\n.\n"))
     completion = ask(call, pool, "Polly?", loudly=True)
     assert (completion.text, completion.model) == ("Pretty Polly", "parrot-1")
@@ -106,7 +106,7 @@ def test_it_does_all_that_the_others_do(call: str, parrot: Any, secret: str) -> 
 
 
 @pytest.mark.parametrize("looked_on", [False, True])
-def test_headers_go_out_once_however_they_are_spelled(looked_on: bool, parrot: Any) -> None:
+def test_headers_are_sent_once_in_whatever_case(looked_on: bool, parrot: Any) -> None:
     """And the user's own take the place of the provider's."""
     pool, server = parrot(reply(200, b"Hi\n.\n"), HEADERS={"x-team": "ours"})
     if looked_on:
@@ -119,14 +119,14 @@ def test_headers_go_out_once_however_they_are_spelled(looked_on: bool, parrot: A
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_its_refusals_are_errors_by_status(call: str, parrot: Any) -> None:
+def test_an_error_status_raises_the_error_of_that_status(call: str, parrot: Any) -> None:
     pool, _ = parrot(reply(404, b"no such bird", {"Content-Type": "text/plain"}))
     with pytest.raises(NotFound, match="parrot answered 404 Not Found: no such bird"):
         ask(call, pool, "Polly?")
 
 
 @pytest.mark.parametrize("call", STREAMS)
-def test_a_stream_that_does_not_come_to_its_end_is_interrupted(call: str, parrot: Any) -> None:
+def test_a_stream_without_its_end_is_interrupted(call: str, parrot: Any) -> None:
     pool, _ = parrot(reply(200, b"Pretty\n"))
     with pytest.raises(StreamInterrupted) as caught:
         ask(call, pool, "Polly?")

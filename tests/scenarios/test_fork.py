@@ -289,7 +289,7 @@ async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_
             return said, asyncio.run(pool.fetch(request)).marks.reused
 
         async with _child(work, fork_on) as forked:
-            assert await asyncio.to_thread(forked.says) == [ANEW, True]
+            assert await asyncio.to_thread(forked.result) == [ANEW, True]
             assert not server.connections[0].gone
             assert (await pool.fetch(request)).marks.reused
         assert (await pool.fetch(request)).marks.reused
@@ -320,7 +320,7 @@ async def test_both_loops_are_forgotten_in_the_child(server, pool):
         parents = inodes(sockets_of(pool))
         assert len(parents) == 2
         with child(begin_anew(pool, request, parents)) as forked:
-            assert await asyncio.to_thread(forked.says) == ANEW
+            assert await asyncio.to_thread(forked.result) == ANEW
             assert [connection.gone for connection in server.connections[:2]] == [False, False]
         assert (await pool.fetch(request)).marks.reused
         assert (await asyncio.to_thread(pool.fetch_sync, request)).marks.reused
@@ -340,7 +340,7 @@ def test_uvloops_sockets_stay_the_parents(server, pool):
         parents = inodes(sockets_of(pool))
         assert len(parents) == 1
         with child(begin_anew(pool, request, parents)) as forked:
-            assert await asyncio.to_thread(forked.says) == ANEW
+            assert await asyncio.to_thread(forked.result) == ANEW
             assert (await pool.fetch(request)).marks.reused
         assert (await pool.fetch(request)).marks.reused
         await pool.aclose()

@@ -101,7 +101,7 @@ def test_peak_counts_what_clients_held_at_one_moment(serve, connect):
     assert server.peak_open == 2
 
 
-def test_a_client_that_resets_is_told_from_one_that_closes(serve, connect):
+def test_a_reset_and_a_close_of_a_client_are_recorded_apart(serve, connect):
     server = serve(stall)
     sock = connect(server)
     sock.sendall(REQUEST)
@@ -128,7 +128,7 @@ def test_a_gate_holds_a_script_until_the_test_opens_it(serve, connect, ending, s
             sock.recv(1)
 
 
-def test_a_client_that_leaves_ends_a_script_that_stands_at_a_gate(serve, connect):
+def test_a_client_that_disconnects_ends_a_script_waiting_at_a_gate(serve, connect):
     server = serve(until("never"))
     connect(server).close()
     server.wait_until(lambda s: s.disconnects and s.connections_open == 0)
@@ -167,7 +167,7 @@ async def test_marks_and_gates_serve_event_loops_too(serve):
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-def test_a_gate_stops_threads_and_lets_through_as_many_as_it_is_told():
+def test_a_gate_admits_as_many_threads_as_asked_for():
     gate = Gate()
     through = threading.Semaphore(0)
     threads = [threading.Thread(target=lambda: (gate.block(), through.release())) for _ in range(3)]
@@ -256,7 +256,7 @@ def test_a_server_refuses_and_listens_again_on_the_same_port(serve, client):
     assert ask(client(server))[0] == 200
 
 
-def test_ports_where_nobody_answers():
+def test_unanswering_and_refusing_ports():
     with refused_port() as port, pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
     with unanswering_port() as port, pytest.raises(TimeoutError):
@@ -311,7 +311,7 @@ def test_bad_certificates_are_bad_for_the_reason_they_say(serve, client, certifi
     assert server.requests == []
 
 
-def test_a_server_that_wants_a_client_certificate(serve, client, certificates):
+def test_a_server_that_requires_a_client_certificate(serve, client, certificates):
     server = serve(json_reply(), tls=certificates.wants_client)
     known, stranger = certificates.client_context(), certificates.client_context()
     known.load_cert_chain(*certificates.client_cert)
@@ -344,7 +344,7 @@ def test_the_proxy_tunnels_and_forwards(serve, serve_proxy, client, certificates
         each.wait_until(lambda s: s.connections_open == 0)
 
 
-def test_the_proxy_wants_credentials_and_refuses(serve_proxy, client):
+def test_the_proxy_requires_credentials_and_refuses_others(serve_proxy, client):
     assert ask(client(serve_proxy(credentials="user:word")))[0] == 407
     assert ask(client(serve_proxy(refuse=502)))[0] == 502
 

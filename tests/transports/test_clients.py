@@ -49,7 +49,7 @@ def test_a_path_is_relative_to_the_base_url(kind: str, path: str, pool: LLMPool)
 
 @both
 @pytest.mark.parametrize("hooked", [False, True])
-def test_headers_of_the_settings_take_the_place_of_our_own(
+def test_headers_of_the_settings_replace_the_defaults(
     kind: str, hooked: bool, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     """On every call, whichever way it goes; what the request itself says stands above them."""
@@ -69,13 +69,13 @@ def test_headers_of_the_settings_take_the_place_of_our_own(
 
 
 @both
-def test_a_url_that_is_none_is_an_error_of_ours(kind: str, pool: LLMPool) -> None:
+def test_an_invalid_url_raises_an_error_of_the_pool(kind: str, pool: LLMPool) -> None:
     with pytest.raises(exceptions.LLMPoolError, match="the URL cannot be used"):
         send(kind, pool, "GET", "http://[::1")
 
 
 @both
-def test_all_of_httpxs_bodies_arrive(kind: str, pool: LLMPool) -> None:
+def test_every_kind_of_httpx_body_arrives(kind: str, pool: LLMPool) -> None:
     assert send(kind, pool, "POST", "a", json={"a": 1}).json()["body"] == '{"a":1}'
     assert send(kind, pool, "POST", "a", data={"a": "1"}).json()["body"] == "a=1"
     assert send(kind, pool, "PUT", "a", content=b"raw").json()["body"] == "raw"
@@ -159,7 +159,7 @@ def test_an_early_answer_ends_the_upload(
     assert server.connections_accepted == 2
 
 
-def test_nobody_closes_the_client_of_all(pool: LLMPool) -> None:
+def test_closing_the_shared_client_does_nothing(pool: LLMPool) -> None:
     client = pool.client
     client.close()
     for _ in range(2):
@@ -168,7 +168,7 @@ def test_nobody_closes_the_client_of_all(pool: LLMPool) -> None:
     assert client.get("a").json()["connection"] == pool.request("GET", "b").json()["connection"] == 0
 
 
-async def test_nobody_closes_the_async_client_of_all(pool: LLMPool) -> None:
+async def test_closing_the_shared_async_client_does_nothing(pool: LLMPool) -> None:
     client = pool.aclient
     await client.aclose()
     for _ in range(2):
@@ -178,7 +178,7 @@ async def test_nobody_closes_the_async_client_of_all(pool: LLMPool) -> None:
     assert (await pool.arequest("GET", "b")).json()["connection"] == 0
 
 
-def test_one_async_client_is_good_for_any_event_loop(pool: LLMPool) -> None:
+def test_one_async_client_works_on_any_event_loop(pool: LLMPool) -> None:
     """Scenario 53."""
     client = pool.aclient
     connections = {asyncio.run(client.get("a")).json()["connection"] for _ in range(10)}
@@ -186,7 +186,7 @@ def test_one_async_client_is_good_for_any_event_loop(pool: LLMPool) -> None:
 
 
 @both
-def test_code_that_catches_httpxs_errors_catches_ours(
+def test_the_pools_errors_are_caught_as_httpx_errors(
     kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     def caught(pool: LLMPool) -> Any:
@@ -231,7 +231,7 @@ def test_a_pool_timeout_is_httpxs(
 
 
 @both
-def test_a_timeout_of_one_request_is_its_own(
+def test_a_request_may_have_its_own_timeout(
     kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     pool = configure(serve(steps(reply(), stall)))
