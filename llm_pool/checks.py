@@ -1,7 +1,7 @@
 """System checks of ``settings.LLM_POOL``.
 
 ==============  ==============================================================
-llm_pool.E001   LLM_POOL, or a pool in it, is no dict or has an invalid name
+llm_pool.E001   LLM_POOL, or a pool in it, is not a dict or has an invalid name
 llm_pool.E002   an unknown key
 llm_pool.E003   a value of the wrong type
 llm_pool.E004   an invalid value

@@ -28,9 +28,9 @@ from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
 
-__all__ = ["MOST_MODELS", "Metrics", "install"]
+__all__ = ["MAX_MODELS", "Metrics", "install"]
 
-MOST_MODELS = 50
+MAX_MODELS = 50
 BATCH = 64  # calls after which a flush is due at once: later the first has left the processor's cache
 OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
@@ -126,7 +126,10 @@ class Metrics:
         self._alarm.set(time.monotonic() + delay)
 
     def flush(self) -> None:
-        """Add the calls that have ended since the last flush to the registry."""
+        """Add the calls that have ended since the last flush to the registry.
+
+        From any thread. An interrupt, which can come only at exit, loses the calls of this flush.
+        """
         hold(self._lock, self._flush)
 
     def _flush(self) -> None:
@@ -177,7 +180,7 @@ class Metrics:
         if model is None or model in self._models:
             return model or ""
         configured = any(pool.settings.model == model for pool in pools.made())
-        if not configured and (error or len(self._models) >= MOST_MODELS):
+        if not configured and (error or len(self._models) >= MAX_MODELS):
             return OTHER
         self._models.add(model)
         return model

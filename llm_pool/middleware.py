@@ -97,7 +97,7 @@ def _finish(request: HttpRequest, response: HttpResponseBase, calls: RequestCall
         _add_timing(response, calls)
     if response.streaming:
         closers: list[Callable[[], object]] = vars(response)["_resource_closers"]  # the type stubs lack it
-        closers.append(lambda: _log(request, response, calls))  # until then it makes calls
+        closers.append(lambda: _log(request, response, calls))  # a stream makes calls until then
     else:
         _log(request, response, calls)
     return response

@@ -66,8 +66,8 @@ async def _call(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | 
     return response if response.status < 400 else f"status {response.status}"
 
 
-def live_step(live: LiveCalls, capacity: int) -> Step:
-    """The step's findings: percentiles, waits, failures. ``capacity`` is the pool's calls at a time."""
+def live_step(live: LiveCalls, max_calls: int) -> Step:
+    """The step's findings: percentiles, waits, failures. ``max_calls`` is the pool's calls at a time."""
     facts = {
         "calls": live.calls,
         "failed": live.failures.total(),
@@ -76,17 +76,17 @@ def live_step(live: LiveCalls, capacity: int) -> Step:
         "total": _percentiles(live.durations),
         "queued": _percentiles(live.queued),
     }
-    return Step("live", tuple(_findings(live, capacity)), live.seconds, facts)
+    return Step("live", tuple(_findings(live, max_calls)), live.seconds, facts)
 
 
-def _findings(live: LiveCalls, capacity: int) -> list[Finding]:
+def _findings(live: LiveCalls, max_calls: int) -> list[Finding]:
     found = []
     if live.durations:
         total, queued = _percentiles(live.durations), _percentiles(live.queued)
         text = f"{len(live.durations)} of {live.calls} calls at once: {_as_text(total)}"
         found.append(Finding("live.done", Level.OK, f"{text}; queued {_as_text(queued)}"))
-    if live.calls > capacity:
-        text = f"The pool carries {capacity} calls at a time, so {live.calls - capacity} had to wait."
+    if live.calls > max_calls:
+        text = f"The pool carries {max_calls} calls at a time, so {live.calls - max_calls} had to wait."
         advice = "If real traffic reaches this level, raise LIMITS['max_connections']."
         found.append(Finding("live.queued", Level.NOTE, text, advice))
     if live.failures:

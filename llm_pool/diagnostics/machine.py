@@ -104,12 +104,12 @@ def settings_step(
 
 
 def _sizing(connections: int, streams: int, load: Sizing | None) -> Iterator[Finding]:
-    capacity = connections * streams
+    max_calls = connections * streams
     yield Finding(
         "settings.room",
         Level.OK,
-        f"{connections} connections carry {capacity} calls at a time in each process: "
-        f"{capacity / TYPICAL_SECONDS:g} calls/s if a call takes {TYPICAL_SECONDS:g} s",
+        f"{connections} connections carry {max_calls} calls at a time in each process: "
+        f"{max_calls / TYPICAL_SECONDS:g} calls/s if a call takes {TYPICAL_SECONDS:g} s",
     )
     if load is None:
         return
@@ -142,20 +142,20 @@ def _files(connections: int, limit: int | None) -> Iterator[Finding]:
     )
 
 
-def _threads(capacity: int, threads: int | None) -> Iterator[Finding]:
-    if threads is not None and threads > capacity:
+def _threads(max_calls: int, threads: int | None) -> Iterator[Finding]:
+    if threads is not None and threads > max_calls:
         yield Finding(
             "settings.threads",
             Level.WARNING,
-            f"A worker has {threads} threads, and the pool carries {capacity} calls at a time: the other "
+            f"A worker has {threads} threads, and the pool carries {max_calls} calls at a time: the other "
             "threads will wait.",
             f"Set LIMITS['max_connections'] to {threads}, or run fewer threads.",
         )
-    elif threads is not None and threads * 2 <= capacity:
+    elif threads is not None and threads * 2 <= max_calls:
         yield Finding(
             "settings.spare",
             Level.NOTE,
-            f"A worker has {threads} threads, so its sync views make at most {threads} of {capacity} calls "
+            f"A worker has {threads} threads, so its sync views make at most {threads} of {max_calls} calls "
             "at a time.",
             "Nothing to do if async views use the rest.",
         )

@@ -14,7 +14,7 @@ __all__ = ["Readiness", "readiness"]
 
 
 class Readiness:
-    """Keeps, from probe to probe, since when each pool has been exhausted.
+    """Keeps, from probe to probe, since when each pool has been saturated.
 
     A pool is saturated while all its connections are in use and callers wait. It is exhausted if every probe
     for longer than its pool timeout has found it saturated: its callers fail then, and another process may

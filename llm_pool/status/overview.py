@@ -89,7 +89,7 @@ def _sum(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             merged[name] = sum(values)
     merged["utilization"] = merged["in_use"] / merged["max_connections"]
     none_open = merged["connections"] == merged["dialing"]
-    # ``dial_failure`` does not show it: a worker keeps that message when another worker connects.
+    # Not by ``dial_failure``: a worker keeps that message although another worker has connected since.
     merged["unreachable"] = none_open and merged["dial_failed_at"] > merged["dialed_at"]
     return merged
 

@@ -229,7 +229,7 @@ def _values(registry: CollectorRegistry) -> list[str]:
 
 
 def test_the_number_of_model_labels_is_bounded(installed: Installed) -> None:
-    for number in range(3 * metrics.MOST_MODELS):
+    for number in range(3 * metrics.MAX_MODELS):
         for error in ("NotFound", None):
             name = f"model-{number}"
             installed.metrics.call_ended(
@@ -238,9 +238,9 @@ def test_the_number_of_model_labels_is_bounded(installed: Installed) -> None:
     seen = installed.scrape()
     name = "shop_gen_ai_client_operation_duration_seconds_count"
     models = seen.labels(name, "gen_ai_request_model")
-    assert len(models) == metrics.MOST_MODELS + 1
+    assert len(models) == metrics.MAX_MODELS + 1
     assert "other" in models
-    assert seen.sum(name) == 6 * metrics.MOST_MODELS
+    assert seen.sum(name) == 6 * metrics.MAX_MODELS
 
 
 async def test_a_full_batch_is_flushed_at_once(
