@@ -42,8 +42,8 @@ class LLMPool:
     - at any time: ``TotalTimeout``, and ``PoolClosed`` if the pool was or is closed;
     - while the request is sent and the answer read: ``WriteTimeout``, ``WriteFailed``, ``ReadTimeout``,
       ``ReadFailed`` and ``ProtocolError``;
-    - for the answer itself: ``APIStatusError`` (by status: ``RateLimited``, ...) if its status is not 2xx,
-      ``APIError`` if it is an error all the same, ``InvalidResponse`` if it is not what the API promises.
+    - for a model's answer: ``APIStatusError`` (by status: ``RateLimited``, ...) if its status is not 2xx,
+      ``APIError`` if it is 2xx but holds an error, ``InvalidResponse`` if it is not what the API promises.
 
     A missing API key raises Django's ``ImproperlyConfigured``.
     """
