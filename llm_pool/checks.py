@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 
-from llm_pool.conf import PoolSettings, Problem, survey
+from llm_pool.conf import PoolSettings, Problem, load_with_problems
 from llm_pool.engine.config import is_loopback
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def register_checks() -> None:
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """What is wrong, all of it, and what is doubtful."""
-    pools, problems = survey()
+    pools, problems = load_with_problems()
     messages: list[checks.CheckMessage] = [
         checks.Error(problem.message, hint=problem.hint, id=f"llm_pool.{problem.id}") for problem in problems
     ]
@@ -71,7 +71,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
     """What is well on a developer's machine, and leaves a deployment open to others."""
-    return [message for pool in _sound(*survey()) for message in _openings(pool)]
+    return [message for pool in _sound(*load_with_problems()) for message in _openings(pool)]
 
 
 def _sound(pools: dict[str, PoolSettings], problems: list[Problem]) -> list[PoolSettings]:
@@ -133,7 +133,7 @@ def _proxy_faults(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessag
 def _beyond_engine(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
     """What the user has asked for and the engine cannot do. A default asks for nothing."""
     for key, instead in BEYOND[pool.engine].items():
-        if key not in pool.given or _asks_for_nothing(pool, key):
+        if key not in pool.explicit_keys or _asks_for_nothing(pool, key):
             continue
         name = "".join(f"[{step!r}]" for step in key.split("."))
         fatal = key == "UDS" or (key, pool.pool.http2) == ("HTTP2", "prior-knowledge")
