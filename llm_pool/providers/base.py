@@ -1,14 +1,15 @@
 """The interface of a provider: one API's requests, answers and errors. No I/O.
 
 To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set ``PROVIDER`` in
-``settings.LLM_POOL`` to the dotted path of the ``Provider``. The pool calls them in this order:
+``settings.LLM_POOL`` to the dotted path of the ``Provider``. For an API that is almost OpenAI's, subclass
+``llm_pool.providers.openai.OpenAI`` instead. The pool calls the methods in this order:
 
 1. ``completion_request(...)`` and ``encode(...)`` make the path and the body, ``headers(key)`` the headers.
 2. A status outside 200 to 299: ``error_from_response(head, body)``, for every kind of call.
 3. A call without a stream: ``parse_completion(head, body, timing)``.
-4. A stream: ``stream_reader(head)``; then ``feed(data)`` for each piece of the body, and ``end()`` after the
-   last one, until ``finished`` is true; then ``completion(timing)``. If the connection breaks before that,
-   ``interruption(reason)``.
+4. A stream: ``stream_reader(head)`` makes its reader. ``feed(data)`` takes each piece of the body until
+   ``finished`` is true, and ``end()`` is called if the body ends before that. Then ``completion(timing)``
+   returns the whole answer. If the connection breaks instead, ``interruption(reason)`` makes the error.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class Head(NamedTuple):
 
 
 class HeaderView(Mapping[str, str]):
-    """Raw headers as a mapping with lower-case names. Copies nothing: one or two headers are read of most."""
+    """Raw headers as a mapping with lower-case names.
+
+    It copies nothing: of most answers only one or two headers are read.
+    """
 
     __slots__ = ("_raw",)
 
@@ -147,7 +151,7 @@ class Provider(ABC):
         """Return the request for one call. Do not change the arguments: they are the caller's.
 
         ``messages``  as the caller gave them, not yet checked
-        ``model``     MODEL from the settings, None if it is not set; ``params["model"]`` goes before it
+        ``model``     MODEL from the settings, None if it is not set; ``params["model"]`` replaces it
         ``params``    the caller's keyword arguments, which go into the body unchanged
         ``stream``    whether the answer is to be a stream
 
@@ -202,7 +206,7 @@ class Provider(ABC):
         """Return the error for an answer that the API does not describe.
 
         ``what`` is a phrase for it: "an empty body". The message shows the beginning of ``body``. ``partial``
-        is the text of the answer before it.
+        is the text of the answer so far.
         """
         return errors.invalid_response(self._error_context(head), what, body, partial)
 

@@ -20,7 +20,7 @@ _EVENT_STREAM_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:")
 
 
 class EventStreamReader(StreamReader):
-    """Makes chunks of events, and keeps their text. A provider's subclass reads the events' fields."""
+    """Turns events into chunks, and keeps their text. Each provider's subclass reads its events' fields."""
 
     def __init__(self, provider: Provider, head: Head) -> None:
         self.finished = False

@@ -1,4 +1,4 @@
-"""Refuses requests that no provider accepts before they are sent. All else is left to the provider."""
+"""Refuses, before it is sent, a request that no provider accepts. All else is left to the provider."""
 
 from __future__ import annotations
 
