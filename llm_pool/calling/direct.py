@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from llm_pool.calling.answers import Answer, OpenAnswer
 from llm_pool.calling.through_httpx import ThroughHTTPX
+from llm_pool.engine.head import content_coding
 from llm_pool.exceptions import LLMPoolError, PoolClosed
 from llm_pool.providers.base import Head, HeaderView
 from llm_pool.transports.call_site import warn_if_blocking
-from llm_pool.transports.clients import is_unhooked
-from llm_pool.transports.translation import content_coding
 
 if TYPE_CHECKING:
     from llm_pool.conf import PoolSettings
@@ -39,14 +38,14 @@ class Sender:
     async def afetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """POST ``body`` and read the whole answer."""
         key = await self._settings.akey()
-        if not is_unhooked(self._through_httpx.aclient):
+        if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.afetch(path, body, key, marks)
         return self._answer(await self._engine.fetch(self._builder.post(path, body, key, marks)), key)
 
     def fetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """``afetch`` for a plain thread."""
         key = self._settings.key()
-        if not is_unhooked(self._through_httpx.client):
+        if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.fetch(path, body, key, marks)
         warn_if_blocking()
         return self._answer(self._engine.fetch_sync(self._builder.post(path, body, key, marks)), key)
@@ -57,7 +56,7 @@ class Sender:
         Raises PoolClosed if ``scope`` is cancelled before the head arrives.
         """
         key = await self._settings.akey()
-        if not is_unhooked(self._through_httpx.aclient):
+        if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.aopen(path, body, key, marks, scope)
         request = self._builder.post(path, body, key, marks, scope)
         return self._open_answer(await self._engine.open(request), key)
@@ -65,7 +64,7 @@ class Sender:
     def open(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """``aopen`` for a plain thread."""
         key = self._settings.key()
-        if not is_unhooked(self._through_httpx.client):
+        if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.open(path, body, key, marks, scope)
         warn_if_blocking()
         request = self._builder.post(path, body, key, marks, scope)

@@ -15,6 +15,7 @@ from llm_pool.exceptions import PoolClosed
 from llm_pool.providers.base import Head
 from llm_pool.transports.clients import AsyncClient, Client, KeyAuth
 from llm_pool.transports.errors import translate_httpx_errors
+from llm_pool.transports.hooks import HookDetector
 from llm_pool.transports.transport import AsyncTransport, Transport
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class ThroughHTTPX:
         }
         self.aclient = AsyncClient(transport=AsyncTransport(engine), **options)
         self.client = Client(transport=Transport(engine), **options)
+        self.async_hooks = HookDetector(self.aclient)
+        self.sync_hooks = HookDetector(self.client)
 
     async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
         """POST ``body`` and read the whole answer."""

@@ -16,19 +16,16 @@ __all__ = ["Secret"]
 class Secret:
     """An API key, or a callable that returns one. Its repr does not show the key.
 
-    ``name`` is the setting or environment variable that it comes from, for errors.
+    ``name``   the setting or environment variable that it comes from, for errors
+    ``fixed``  the key, if it is not a callable's; each call of the pool reads it
     """
 
-    __slots__ = ("_name", "_value")
+    __slots__ = ("_name", "_value", "fixed")
 
     def __init__(self, value: str | Callable[[], str], name: str = "API_KEY") -> None:
         self._value = value
         self._name = name
-
-    @property
-    def is_callable(self) -> bool:
-        """True if ``reveal`` calls a callable, which may block."""
-        return callable(self._value)
+        self.fixed = None if callable(value) else self.reveal()
 
     def reveal(self) -> str:
         """Return the key. A callable is called each time, so that keys can be rotated; it may block.

@@ -117,14 +117,14 @@ class PoolSettings:
         Raises ``ImproperlyConfigured`` if ``needs_key`` is true, or the key is invalid.
         """
         if self.api_key is not None:
-            return self.api_key.reveal()
+            return self.api_key.fixed or self.api_key.reveal()
         if self.needs_key:
             raise ImproperlyConfigured(f"{self.missing_key} {self.how_to_give_key}")
         return None
 
     async def akey(self) -> str | None:
         """``key`` for async code: a callable API_KEY may block, so it is called in a thread."""
-        if self.api_key is not None and self.api_key.is_callable:
+        if self.api_key is not None and self.api_key.fixed is None:
             return await sync_to_async(self.key)()
         return self.key()
 

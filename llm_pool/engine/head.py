@@ -9,7 +9,7 @@ from llm_pool.exceptions import InvalidRequest
 from .config import DEFAULT_PORTS
 from .request import Headers, Request
 
-__all__ = ["Framing", "asks_to_close", "check", "encode_head"]
+__all__ = ["Framing", "asks_to_close", "check", "content_coding", "encode_head"]
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 TARGET = re.compile(rb"[!-~]+")
@@ -86,6 +86,14 @@ def asks_to_close(headers: Headers) -> bool:
         len(name) == 10 and name.lower() == b"connection" and b"close" in value.lower()
         for name, value in headers
     )
+
+
+def content_coding(headers: Headers) -> str:
+    """The value of the header Content-Encoding; "" if the body is not encoded."""
+    for name, value in headers:
+        if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
+            return value.decode("latin-1")
+    return ""
 
 
 def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:

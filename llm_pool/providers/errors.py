@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
+from llm_pool.providers.results import repair_surrogates
 from llm_pool.redaction import redact
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ __all__ = [
     "ErrorContext",
     "api_error",
     "invalid_response",
-    "repair_surrogates",
     "retry_after",
     "snippet",
     "status_error_from",
@@ -145,16 +145,6 @@ def _number(value: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, wait) if math.isfinite(wait) else None
-
-
-def repair_surrogates(text: str) -> str:
-    """Join the halves of surrogate pairs in ``text``, and replace a half without its other half by U+FFFD.
-
-    JSON can contain such halves as escapes (RFC 8259, section 8.2); UTF-8 cannot encode them.
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _redact_bytes(content: bytes, secrets: Iterable[str]) -> bytes:

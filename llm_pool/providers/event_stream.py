@@ -8,8 +8,8 @@ from typing import Any
 
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
 from llm_pool.providers.base import Head, Provider, StreamReader
-from llm_pool.providers.errors import SHAPE_ERRORS, repair_surrogates
-from llm_pool.providers.results import Chunk, Completion, Timing
+from llm_pool.providers.errors import SHAPE_ERRORS
+from llm_pool.providers.results import Chunk, Completion, Timing, repair_surrogates
 from llm_pool.providers.sse import Event, EventParser
 
 __all__ = ["EventStreamReader", "parse_index"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_pool.providers.errors import repair_surrogates
+from llm_pool.providers.results import repair_surrogates
 
 __all__ = ["MergedObject"]
 

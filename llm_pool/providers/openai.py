@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import with_article
 from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages, Provider, usage_of
-from llm_pool.providers.errors import repair_surrogates
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall
+from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, repair_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_pool.engine.request import Marks
 
-__all__ = ["Chunk", "Completion", "Timing", "ToolCall", "Usage", "timing_of"]
+__all__ = ["Chunk", "Completion", "Timing", "ToolCall", "Usage", "repair_surrogates", "timing_of"]
 
 _MAX_REPR = 60  # characters of a text in a repr
 
@@ -154,3 +154,13 @@ class Chunk:
     def __repr__(self) -> str:
         end = f", finish_reason={self.finish_reason!r}" if self.finish_reason else ""
         return f"Chunk({_short_repr(self.text)}{end})"
+
+
+def repair_surrogates(text: str) -> str:
+    """Join the halves of surrogate pairs in ``text``, and replace a half without its other half by U+FFFD.
+
+    JSON can contain such halves as escapes (RFC 8259, section 8.2); UTF-8 cannot encode them.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -7,10 +7,7 @@ from typing import Self
 
 import httpx
 
-from .hooks import ASYNC_HOOK_POINTS, HOOK_NAMES, SYNC_HOOK_POINTS, are_original
-from .transport import AsyncTransport, Transport
-
-__all__ = ["AsyncClient", "Client", "KeyAuth", "is_unhooked"]
+__all__ = ["AsyncClient", "Client", "KeyAuth"]
 
 
 class Redirects:
@@ -110,23 +107,6 @@ class KeyAuth(httpx.Auth):
 def _given_key(request: httpx.Request) -> str | None:
     key: str | None = request.extensions.get("llm_pool_key")
     return key
-
-
-def is_unhooked(client: httpx.AsyncClient | httpx.Client) -> bool:
-    """Whether nothing intercepts requests of ``client``: no mock, instrumentation, hook or other transport.
-
-    Only then may a call go to the engine directly.
-    """
-    transport = client._transport
-    return (
-        type(transport) in (AsyncTransport, Transport)
-        and not client._mounts
-        and type(client._auth) is KeyAuth
-        and not any(client._event_hooks.values())
-        and HOOK_NAMES.isdisjoint(client.__dict__)
-        and HOOK_NAMES.isdisjoint(transport.__dict__)
-        and are_original(ASYNC_HOOK_POINTS if isinstance(client, httpx.AsyncClient) else SYNC_HOOK_POINTS)
-    )
 
 
 def _origin(url: httpx.URL) -> tuple[bytes, bytes, int | None]:

@@ -9,15 +9,7 @@ from typing import Any, NamedTuple
 import httpcore
 import httpx
 
-__all__ = [
-    "ASYNC_HOOK_POINTS",
-    "ASYNC_POOL",
-    "HOOK_NAMES",
-    "SYNC_HOOK_POINTS",
-    "SYNC_POOL",
-    "HookPoint",
-    "are_original",
-]
+__all__ = ["ASYNC_POOL", "SYNC_POOL", "HookDetector", "HookPoint", "are_original"]
 
 
 class HookPoint(NamedTuple):
@@ -61,3 +53,32 @@ def are_original(points: Iterable[HookPoint]) -> bool:
         if type(function) is not FunctionType or function.__globals__["__name__"] != module:
             return False
     return True
+
+
+class HookDetector:
+    """Detects whether anything intercepts the requests of one of a pool's clients.
+
+    That is a mock, instrumentation, an event hook of the client, or another transport or authentication than
+    it was made with. Without any, a call may go to the engine directly, past httpx.
+    """
+
+    __slots__ = ("_auth", "_client", "_points", "_transport")
+
+    def __init__(self, client: httpx.AsyncClient | httpx.Client) -> None:
+        self._client = client
+        self._transport = client._transport
+        self._auth = client._auth
+        self._points = ASYNC_HOOK_POINTS if isinstance(client, httpx.AsyncClient) else SYNC_HOOK_POINTS
+
+    def is_hooked(self) -> bool:
+        """Whether a request of the client would be intercepted now."""
+        client = self._client
+        return not (
+            client._transport is self._transport
+            and client._auth is self._auth
+            and not client._mounts
+            and not any(client._event_hooks.values())
+            and HOOK_NAMES.isdisjoint(client.__dict__)
+            and HOOK_NAMES.isdisjoint(self._transport.__dict__)
+            and are_original(self._points)
+        )

@@ -10,12 +10,13 @@ import httpx
 
 from llm_pool.engine.config import DEFAULT_PORTS, Origin, Timeouts
 from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.head import content_coding
 from llm_pool.engine.request import Headers, Marks, Request
 from llm_pool.exceptions import ProtocolError
 
 from .body import AsyncBody, Body
 
-__all__ = ["content_coding", "origin_of", "to_engine", "to_httpcore"]
+__all__ = ["origin_of", "to_engine", "to_httpcore"]
 
 
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
@@ -62,14 +63,6 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
     return httpcore.Response(
         exchange.status, headers=exchange.headers, content=content, extensions=extensions
     )
-
-
-def content_coding(headers: Headers) -> str:
-    """The value of the header Content-Encoding; "" if the body is not encoded."""
-    for name, value in headers:
-        if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
-            return value.decode("latin-1")
-    return ""
 
 
 def _accepts(headers: Headers, codings: str) -> bool:
