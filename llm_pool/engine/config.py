@@ -9,17 +9,25 @@ from typing import Literal, NamedTuple
 
 from llm_pool.redaction import Hidden
 
-__all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts", "is_loopback"]
+__all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts", "is_loopback", "is_loopback_address"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host, in lower case, is this machine, as far as its text tells."""
+def is_loopback_address(text: str) -> bool:
+    """Whether ``text`` is an IP address of this machine's loopback interface. False for a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(text).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is a loopback address, or a name reserved for one (RFC 6761). Resolves nothing.
+
+    ``host`` is in lower case.
+    """
+    return is_loopback_address(host) or host == "localhost" or host.endswith(".localhost")
 
 
 class Origin(NamedTuple):

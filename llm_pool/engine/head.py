@@ -9,11 +9,25 @@ from llm_pool.exceptions import InvalidRequest
 from .config import DEFAULT_PORTS
 from .request import Headers, Request
 
-__all__ = ["Framing", "asks_to_close", "check", "encode_head"]
+__all__ = [
+    "LOWERCASE_TOKEN",
+    "TEXT_TOKEN",
+    "TOKEN",
+    "UNSAFE",
+    "Framing",
+    "asks_to_close",
+    "check",
+    "encode_head",
+]
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+# Methods and header names are tokens, made of ``tchar`` (RFC 9110, section 5.6.2). HTTP/2 has no upper case in
+# names (RFC 9113, section 8.2.1).
+_LOWERCASE_TCHARS = r"!#$%&'*+\-.^_`|~0-9a-z"
+LOWERCASE_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}]+".encode())
+TEXT_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}A-Z]+")
+TOKEN = re.compile(TEXT_TOKEN.pattern.encode())
+UNSAFE = re.compile(rb"[\r\n\0]")  # a value with one of these is invalid (RFC 9110, section 5.5)
 TARGET = re.compile(rb"[!-~]+")
-UNSAFE = re.compile(rb"[\r\n\0]")
 LENGTH = re.compile(rb"[0-9]{1,18}")
 FRAMING = {b"content-length", b"transfer-encoding"}
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from django.http import HttpRequest
 
 from llm_pool.conf.observability import debugging
+from llm_pool.engine.config import is_loopback_address
 
 __all__ = ["may_look"]
 
@@ -19,11 +18,4 @@ def may_look(request: HttpRequest) -> bool:
     user = getattr(request, "user", None)
     if user is not None:
         return bool(user.is_active and user.is_staff)
-    return debugging() and _is_loopback(request.META.get("REMOTE_ADDR", ""))
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return debugging() and is_loopback_address(request.META.get("REMOTE_ADDR", ""))
