@@ -51,7 +51,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a pool may hold, and for how long. None is no limit.
+    """How many connections a pool may hold, and for how long. None means no limit.
 
     ``max_connections``             connections in the process: being dialed, open and closing
     ``max_keepalive_connections``   idle connections that are kept; more are closed
@@ -59,8 +59,8 @@ class Limits:
     ``min_connections``             connections that ``Pool.prewarm`` opens to an origin and keeps, even idle
     ``max_lifetime``                seconds, less a random 0 to 10 %, after which a connection accepts no new
                                     calls
-    ``max_waiting``                 callers that may wait in the queue, beside those that wait for a dial in
-                                    progress; the next gets PoolFull
+    ``max_waiting``                 callers that may wait in the queue, those not counted that wait for a dial
+                                    in progress; the next gets PoolFull
     ``max_connections_per_host``    as ``max_connections``, for each origin
     ``max_streams_per_connection``  calls that one HTTP/2 connection carries at a time; fewer if the server
                                     allows fewer
@@ -78,9 +78,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each part of a call may take, in seconds. None is no limit.
+    """How long each part of a call may take, in seconds. None means no limit.
 
-    ``connect``  one dial: DNS, TCP and TLS
+    ``connect``  one dial: DNS, TCP, the proxy's tunnel, TLS
     ``read``     the time in which the server sends nothing
     ``write``    the time in which the server accepts nothing of the request
     ``pool``     the whole wait for a connection: queue and dial
@@ -135,7 +135,7 @@ class PoolConfig:
     """The whole configuration of one pool.
 
     ``limits``            numbers of connections, and how long they are kept
-    ``timeouts``          of the calls that set none of their own
+    ``timeouts``          timeouts of the calls that set none of their own
     ``dns``               the DNS cache and its resolver
     ``tls``               certificates
     ``http2``             True: offer HTTP/2 by ALPN, over TLS only. False: use HTTP/1.1 only.
@@ -143,8 +143,8 @@ class PoolConfig:
                           section 3.3)
     ``proxy``             URL of an HTTP proxy; None: as the environment variables say; "": no proxy
     ``uds``               path of a Unix domain socket to connect to, in place of host and port
-    ``warn_utilization``  the part of ``max_connections`` in use at which a warning is logged, 0.0 to 1.0;
-                          None: never
+    ``warn_utilization``  fraction of ``max_connections``, 0.0 to 1.0, that is in use when a warning is
+                          logged; None: never
     ``leak_threshold``    seconds after which a response that is still held is logged; None: never
     """
 

@@ -19,14 +19,14 @@ class Marks:
     A part that has not taken place is 0.0.
 
     ``started``     when the caller made the call
-    ``dialing``     seconds of the wait for a connection in which that connection was dialed
+    ``dialing``     seconds for which the call waited for the dial of its connection
     ``acquired``    when the call got a connection
     ``first_byte``  when the head of the response had arrived
     ``ended``       when the response was complete, or the call failed
     ``reused``      whether the connection carried another call then or before
     ``replays``     how often the request was sent again
     ``sent``        bytes of the request's body
-    ``received``    bytes of the response's body, as they came over the wire
+    ``received``    bytes of the response's body, not decompressed
     """
 
     started: float = 0.0
