@@ -145,7 +145,7 @@ class InvalidMessages(InvalidRequest, ValueError):
 
 
 class InvalidParameter(InvalidRequest, ValueError):
-    """A parameter cannot be sent: JSON cannot encode it, the method sets it itself, or no API has it."""
+    """A parameter cannot be sent: JSON cannot encode it, the method itself sets it, or it is in no API."""
 
 
 class InvalidResponse(ProtocolError):

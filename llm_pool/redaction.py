@@ -75,6 +75,7 @@ def _pattern_of(secret: str) -> re.Pattern[str]:
 
 
 def _plain_or_escaped(character: str) -> str:
+    # Each of the three levels also escapes the backslashes of the one before: 1, 3, then 7 of them.
     units = character.encode("utf-16-be").hex(" ", 2).split()
     code = "".join(rf"\\{{1,7}}(?i:u{unit})" for unit in units)
     return rf"(?:\\{{0,7}}{re.escape(character)}|{code})"

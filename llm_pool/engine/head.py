@@ -95,7 +95,7 @@ def _validate_framing(request: Request) -> None:
     if len(name) == len(b"Transfer-Encoding"):
         if request.body is not None or value.lower() != b"chunked":
             raise InvalidRequest(
-                "only a body that follows piece by piece is sent chunked, and in no other coding"
+                "only a body that follows piece by piece can have a Transfer-Encoding, and only chunked"
             )
     elif not LENGTH.fullmatch(value):
         raise InvalidRequest(f"the Content-Length {value!r} is not a number")

@@ -268,6 +268,7 @@ def _at_exit() -> None:
 
 
 def _forget_parent() -> None:
+    """In the child of a fork: forget the parent's loops, then call the functions of ``after_fork``."""
     left_to_parent.append(vars(_process).copy())
     for host_loop in (_process.portal, _process.server, *_process.end_watchers):
         if host_loop is not None:

@@ -1,4 +1,4 @@
-"""Callbacks that are called at an event. One that fails must not break the code that calls it."""
+"""Lists of callbacks. One that fails must not break the code that calls it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ts = TypeVarTuple("Ts")
 logger = logging.getLogger("llm_pool.engine")
 
 STATS_INTERVAL = 0.25
-"""Seconds between two calls of ``stats_listeners``, at least."""
+"""The least number of seconds between two calls of ``stats_listeners``."""
 
 
 class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
