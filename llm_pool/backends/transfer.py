@@ -9,7 +9,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 from llm_pool.backends.upload import Upload
-from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from llm_pool.engine.head import asks_to_close
 from llm_pool.engine.request import Headers, Request
 from llm_pool.engine.watchdog import Watchdog
@@ -19,9 +19,6 @@ from llm_pool.exceptions import (
     LLMPoolError,
     PoolClosed,
     ReadFailed,
-    ReadTimeout,
-    TotalTimeout,
-    WriteTimeout,
 )
 
 if TYPE_CHECKING:
@@ -30,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Transfer"]
 
 logger = logging.getLogger("llm_pool.engine")
-
-DRAIN_SECONDS = 0.1
-DRAIN_BYTES = 64 * 1024
 
 
 class TransferConnection(Protocol):
@@ -234,14 +228,11 @@ class Transfer:
         if self._to_drain >= 0:
             self._abort()
             return
-        exchange, timeouts, origin = self.exchange, self.request.timeouts, self.request.origin
+        now = self._loop.time()
         error: LLMPoolError
-        if exchange.is_past_total(self._loop.time()):
-            error = TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s")
-        elif self._dialing_since is not None:
-            error = ConnectTimeout(f"no connection to {origin} within {timeouts.connect} s")
-        elif self.upload.pending:
-            error = WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
+        if self._dialing_since is not None and not self.exchange.is_past_total(now):
+            connect = self.request.timeouts.connect
+            error = ConnectTimeout(f"no connection to {self.request.origin} within {connect} s")
         else:
-            error = ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
+            error = self.exchange.timeout_error(now, writing=self.upload.pending)
         self.stop(error)

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from llm_pool.exceptions import LLMPoolError, PoolClosed
+from llm_pool.exceptions import LLMPoolError, PoolClosed, ReadTimeout, TotalTimeout, WriteTimeout
 
 from .loops.host_loop import HostLoop
 from .request import Headers, Request, WholeResponse
 
 __all__ = ["Carrier", "Exchange"]
 
+DRAIN_SECONDS = 0.1  # how long the rest of a closed response is read, so that its connection can be reused
+DRAIN_BYTES = 64 * 1024  # how much of it is read
 HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
 
 
@@ -241,6 +243,15 @@ class Exchange:
     def is_past_total(self, now: float) -> bool:
         """Whether the total timeout has ended at ``now``."""
         return self.total_at is not None and now >= self.total_at
+
+    def timeout_error(self, now: float, *, writing: bool) -> LLMPoolError:
+        """Return the error for a ``deadline`` that has passed: the total, write or read timeout's."""
+        timeouts, origin = self.request.timeouts, self.request.origin
+        if self.is_past_total(now):
+            return TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s")
+        if writing:
+            return WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
+        return ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
 
     def _report_end(self) -> None:
         callback, self._end_callback = self._end_callback, None

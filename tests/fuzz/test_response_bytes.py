@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llm_pool.engine.config import Origin, Timeouts
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.http11.connection import HTTP11Connection
-from llm_pool.engine.http11.persistence import Persistence
+from llm_pool.engine.http11.keep_alive import KeepAliveHistory
 from llm_pool.engine.loops.host_loop import HostLoop
 from llm_pool.engine.request import Marks, Request, WholeResponse
 from llm_pool.exceptions import APIError, LLMPoolError
@@ -152,7 +152,7 @@ class Wire:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.owner = Owner()
-        self.connection = HTTP11Connection(HostLoop(loop), self.owner, Persistence())
+        self.connection = HTTP11Connection(HostLoop(loop), self.owner, KeepAliveHistory())
         self.connection.entry = object()  # type: ignore[assignment]
         self._loop = loop
         self._ours, self._theirs = socket.socketpair()

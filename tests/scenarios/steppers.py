@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -65,16 +66,20 @@ def after_turns(host_loop: HostLoop, turns: int, function: Callable[[], object])
     host_loop.post(turn, turns)
 
 
+_INTERRUPTED = re.compile(r"/llm_pool/|/threading\.py$|/concurrent/futures/").search
+
+
 def interrupted_at(step: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
     """Calls ``function``, with a KeyboardInterrupt at step number ``step``: (whether it got there, result).
 
     A step is a place where CPython looks for signals: the entry of a function, the return from a built-in.
+    Steps of the package count, and of the modules that start threads and make futures.
     """
     steps = 0
 
     def profile(frame: types.FrameType, event: str, arg: object) -> None:
         nonlocal steps
-        if event not in ("call", "c_return") or "/llm_pool/engine/" not in frame.f_code.co_filename:
+        if event not in ("call", "c_return") or not _INTERRUPTED(frame.f_code.co_filename):
             return
         steps += 1
         if steps - 1 == step:

@@ -7,7 +7,11 @@ import asyncio
 import pytest
 
 from llm_pool.engine.config import TLS
-from llm_pool.engine.http11.persistence import FIRST_PROOFS, PROOFS_AFTER_A_LAPSE, Persistence
+from llm_pool.engine.http11.keep_alive import (
+    CONFIRMATIONS_AFTER_CHUNKED,
+    CONFIRMATIONS_AFTER_CLOSE,
+    KeepAliveHistory,
+)
 from llm_pool.exceptions import PoolClosed, ReadFailed
 from testbed.behaviours import chunked, close, mark, per_connection, raw, reply, reset, steps, until
 from testbed.board import PATIENCE
@@ -19,8 +23,8 @@ WHOLE, IN_CHUNKS = reply(body=b"hello"), chunked(b"hello")
 @pytest.fixture
 def for_ever(monkeypatch):
     """Who comes right after an answer rests until the server closes, however slow the machine is."""
-    for name in ("REST_SECONDS", "SOON_SECONDS"):
-        monkeypatch.setattr(f"llm_pool.engine.http11.persistence.{name}", 3600.0)
+    for name in ("WAIT_SECONDS", "EARLY_CLOSE_SECONDS"):
+        monkeypatch.setattr(f"llm_pool.engine.http11.keep_alive.{name}", 3600.0)
 
 
 async def in_time(*calls):
@@ -31,13 +35,13 @@ async def in_time(*calls):
 
 def trust(pool, server):
     """Take the server for one that keeps its connections."""
-    persistence = persistence_at(pool, server)
-    while persistence.doubted(chunked=True):
-        persistence.kept(chunked=True)
+    history = history_of(pool, server)
+    while history.may_close(chunked=True):
+        history.record_kept(chunked=True)
 
 
-def persistence_at(pool, server):
-    return pool._coordinator._dialer._persistence_of(request_to(server).origin)
+def history_of(pool, server):
+    return pool._coordinator._dialer._keep_alive_history(request_to(server).origin)
 
 
 @pytest.mark.parametrize("end", [close, reset])
@@ -103,10 +107,10 @@ async def test_after_a_whole_answer_nobody_waits(serve, engine_pool, each_loop, 
 async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool, each_loop, monkeypatch):
     """After a chunked answer, too, when it has done so for some times."""
     server, pool = serve(IN_CHUNKS), engine_pool()
-    for _ in range(FIRST_PROOFS + 1):
-        assert persistence_at(pool, server).doubted(chunked=True)
+    for _ in range(CONFIRMATIONS_AFTER_CHUNKED + 1):
+        assert history_of(pool, server).may_close(chunked=True)
         await pool.fetch(request_to(server))
-    monkeypatch.setattr("llm_pool.engine.http11.persistence.REST_SECONDS", 3600.0)
+    monkeypatch.setattr("llm_pool.engine.http11.keep_alive.WAIT_SECONDS", 3600.0)
     await in_time(pool.fetch(request_to(server)))
     assert server.connections_accepted == 1
 
@@ -143,13 +147,13 @@ async def test_who_waits_for_a_server_to_make_up_its_mind_hears_of_the_pools_end
 
 def test_a_lapse_weighs_more_than_the_first_doubt():
     """And is forgiven at last: it may have been a restart of the server's."""
-    persistence = Persistence()
-    assert [persistence.doubted(chunked=chunked) for chunked in (False, True)] == [False, True]
-    persistence.lapsed(chunked=False)
-    for _ in range(PROOFS_AFTER_A_LAPSE - 1):
-        persistence.kept(chunked=False)
-    assert persistence.doubted(chunked=False)
-    persistence.kept(chunked=False)
-    assert not persistence.doubted(chunked=False)
-    persistence.kept(chunked=False)
-    assert not persistence.doubted(chunked=False)
+    history = KeepAliveHistory()
+    assert [history.may_close(chunked=chunked) for chunked in (False, True)] == [False, True]
+    history.record_early_close(chunked=False)
+    for _ in range(CONFIRMATIONS_AFTER_CLOSE - 1):
+        history.record_kept(chunked=False)
+    assert history.may_close(chunked=False)
+    history.record_kept(chunked=False)
+    assert not history.may_close(chunked=False)
+    history.record_kept(chunked=False)
+    assert not history.may_close(chunked=False)

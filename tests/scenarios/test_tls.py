@@ -239,14 +239,14 @@ one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 @pytest.fixture
 def resumes(monkeypatch):
     """On this Python too: what it leaks of a few sessions does not matter here."""
-    monkeypatch.setattr("llm_pool.engine.dialer.tls.RESUMES", True)
+    monkeypatch.setattr("llm_pool.engine.dialer.tls.CAN_RESUME", True)
 
 
 async def test_where_python_leaks_sessions_none_is_looked_at(
     serve, engine_pool, certificates, monkeypatch, host_loop
 ):
     """Scenario 49: a full handshake costs a millisecond, a leaked session costs memory for ever."""
-    monkeypatch.setattr("llm_pool.engine.dialer.tls.RESUMES", False)
+    monkeypatch.setattr("llm_pool.engine.dialer.tls.CAN_RESUME", False)
     monkeypatch.setattr(ssl.SSLObject, "session", property(lambda _: pytest.fail("a session was looked at")))
     server = serve(one_answer, tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))

@@ -1,1 +1,1 @@
-"""From the name of a server to a connection: DNS, TCP, proxy, TLS."""
+"""From an origin to an open connection: DNS, TCP, proxy tunnel, TLS."""

@@ -1,4 +1,4 @@
-"""Look-ups through aiodns, which asks the name servers by itself."""
+"""DNS lookups through aiodns (c-ares), which sends the queries itself instead of calling ``getaddrinfo``."""
 
 from __future__ import annotations
 
@@ -23,33 +23,37 @@ NO_SUCH_NAME = {
 
 
 def look_up(host: str, port: int) -> list[AddrInfoType]:
-    """The addresses of ``host``. Blocks, and raises ``socket.gaierror``, as the system's resolver does."""
+    """Return the addresses of ``host`` in the form of ``socket.getaddrinfo``. Blocks the calling thread.
+
+    Raises ``socket.gaierror``, as ``socket.getaddrinfo`` does.
+    """
     try:
-        # A loop of its own, and none that connections live on: c-ares reads /etc/hosts as it asks.
+        # A loop of its own, since c-ares reads /etc/hosts in the loop's thread: that would block connections.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            found = runner.run(_ask(host, port))
+            found = runner.run(_query(host, port))
     except (aiodns.error.DNSError, pycares.AresError, RuntimeError) as error:
-        raise _as_systems(error) from error.with_traceback(None)  # the cache would keep its frames
+        # Without its traceback: the DNS cache keeps the error, and would keep the frames with it.
+        raise _as_gaierror(error) from error.with_traceback(None)
     return [
         (node.family, node.socktype, node.protocol, "", (node.addr[0].decode("ascii"), *node.addr[1:]))
         for node in found.nodes
     ]
 
 
-async def _ask(host: str, port: int) -> pycares.AddrInfoResult:
-    # A resolver for each question: c-ares keeps answers as long as DNS says, whatever our cache has dropped.
+async def _query(host: str, port: int) -> pycares.AddrInfoResult:
+    # A new resolver for each query: its c-ares cache is empty, and ``Resolver`` alone decides what is kept.
     async with aiodns.DNSResolver() as resolver:
         return await resolver.getaddrinfo(host, port=port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
 
 
-def _as_systems(error: Exception) -> socket.gaierror:
+def _as_gaierror(error: Exception) -> socket.gaierror:
     if isinstance(error, aiodns.error.DNSError) and error.args[0] in NO_SUCH_NAME:
         return socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     return socket.gaierror(socket.EAI_AGAIN, f"Temporary failure in name resolution ({error.args[-1]})")
 
 
 @after_fork
-def _forget_parents_thread() -> None:
-    # pycares closes resolvers on a thread, and does not notice that a fork's child has none.
-    with suppress(AttributeError):  # of a later pycares
+def _replace_shutdown_manager() -> None:
+    # pycares closes resolvers on a thread that a forked child does not have, and does not start it again.
+    with suppress(AttributeError):  # a later version of pycares may have no such attribute
         pycares._shutdown_manager = pycares._ChannelShutdownManager()

@@ -1,4 +1,4 @@
-"""From an origin to a connection: name, address, TCP, proxy tunnel, TLS."""
+"""Open a connection to an origin: DNS, TCP, proxy tunnel, TLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..config import Origin, PoolConfig
 from ..connection import Connection, Owner
 from ..http2.connection import HTTP2Connection
 from ..http11.connection import HTTP11Connection
-from ..http11.persistence import Persistence
+from ..http11.keep_alive import KeepAliveHistory
 from ..loops.host_loop import HostLoop
 from ..loops.threads import in_thread
 from .proxy import Proxy, open_tunnel, proxy_for
@@ -33,36 +33,42 @@ from .tls import build_context, describe, server_name
 __all__ = ["Dialer"]
 
 HAPPY_EYEBALLS_DELAY = 0.25  # RFC 8305, section 5
-TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the peer's goodbye
-MOST_ORIGINS = 1024
-KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4
+TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the server's close_notify
+MAX_ORIGINS = 1024  # bounds the keep-alive histories: callers choose the origins
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4  # of TCP: seconds, seconds, count
 
 
 class ALPNProtocol(asyncio.Protocol):
-    """Hands a new transport to the connection that ``choose`` makes for ALPN's protocol (RFC 7301).
+    """Makes the connection for the protocol that ALPN selected (RFC 7301), and hands it the transport.
 
-    It does so as soon as the handshake ends: an HTTP/2 server may send its settings right behind it.
+    ``make_connection``  gets the selected protocol, or None without TLS or ALPN
+
+    The connection is in place before the next bytes arrive: an HTTP/2 server may send its settings right
+    after the handshake.
     """
 
-    def __init__(self, choose: Callable[[str | None], Connection]) -> None:
-        self._choose = choose
+    def __init__(self, make_connection: Callable[[str | None], Connection]) -> None:
+        self._make_connection = make_connection
         self.connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
-        self.connection = self._choose(tls.selected_alpn_protocol() if tls is not None else None)
+        self.connection = self._make_connection(tls.selected_alpn_protocol() if tls is not None else None)
         transport.set_protocol(self.connection)
         self.connection.connection_made(transport)
 
 
 class Dialer:
-    """Opens connections for one pool."""
+    """Opens the connections of one pool.
+
+    ``sockets``  the sockets that it has made and that still exist
+    """
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
         self._resolver = Resolver(config.dns)
-        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # all that are alive
-        self._persistence_of = lru_cache(MOST_ORIGINS)(lambda _: Persistence())
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._keep_alive_history = lru_cache(MAX_ORIGINS)(lambda _: KeepAliveHistory())
         self._context: Future[ssl.SSLContext] | None = None
         self._context_lock = threading.Lock()
 
@@ -74,9 +80,14 @@ class Dialer:
         timeout: float | None,
         steps: DialSteps | None = None,
     ) -> Connection:
-        """A new connection to ``origin``; ``timeout`` in seconds. Raises ConnectFailed and its kin.
+        """Return a new connection to ``origin``.
 
-        ``steps`` takes down how long each part of the dial took, and which one failed.
+        ``host_loop``  the loop that the connection lives on; the running one
+        ``owner``      receives the facts about the connection
+        ``timeout``    seconds for the whole dial, DNS included; None for no limit
+        ``steps``      receives the duration of each step, and the step that failed
+
+        Raises ConnectFailed or a subclass of it: ConnectTimeout, DNSFailed, TLSFailed, ProxyFailed.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -85,37 +96,38 @@ class Dialer:
             raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from error
 
     def prepare(self, origin: Origin) -> None:
-        """Begin what the first dial would wait for."""
+        """Start to build the TLS context, if ``origin`` needs one, so that the first dial waits less."""
         if origin.scheme == "https":
-            self._begin_tls_context()
+            self._start_tls_context()
 
     def forget_parent(self) -> None:
-        """In the child of a fork: close the parent's sockets here, without a word on them."""
+        """Close the parent's sockets in a forked child, without sending anything on them."""
         for sock in list(self.sockets):
-            descriptor = sock.detach()  # a mere close would wait for the transport, under uvloop
+            descriptor = sock.detach()  # with uvloop, ``sock.close`` would wait until the transport closes
             if descriptor >= 0:
                 os.close(descriptor)
 
     async def _dial(self, origin: Origin, host_loop: HostLoop, owner: Owner, steps: DialSteps) -> Connection:
-        began = time.monotonic()
+        started_at = time.monotonic()
         check_host(origin.host, origin.port)
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
-        forward = proxy.headers if proxy is not None and not secure else None
+        # A proxy forwards plain requests, which carry its headers; for https it opens a tunnel.
+        proxy_headers = proxy.headers if proxy is not None and not secure else None
 
-        def choose(alpn: str | None) -> Connection:
-            if alpn == "h2" or (self._config.http2 == "prior-knowledge" and forward is None):
+        def make_connection(alpn: str | None) -> Connection:
+            if alpn == "h2" or (self._config.http2 == "prior-knowledge" and proxy_headers is None):
                 return HTTP2Connection(host_loop, owner, self._config.limits.max_streams_per_connection)
-            return HTTP11Connection(host_loop, owner, self._persistence_of(origin), forward=forward)
+            history = self._keep_alive_history(origin)
+            return HTTP11Connection(host_loop, owner, history, proxy_headers=proxy_headers)
 
         try:
-            connection = await self._open(origin, proxy, context, ALPNProtocol(choose), steps)
-        except BaseException:  # a timeout comes as a cancellation
-            host, port = _next_stop(origin, proxy)
-            self._resolver.forget(host, port)
+            connection = await self._open(origin, proxy, context, ALPNProtocol(make_connection), steps)
+        except BaseException:  # including CancelledError, which the connect timeout raises here
+            self._resolver.forget(*_connect_address(origin, proxy))
             raise
-        connection.dial_seconds = time.monotonic() - began
+        connection.dial_seconds = time.monotonic() - started_at
         return connection
 
     async def _open(
@@ -135,7 +147,7 @@ class Dialer:
                 await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
             else:
                 with steps.step("tls"):
-                    await _shake_hands(sock, origin, context, protocol)
+                    await _start_tls(sock, origin, context, protocol)
         except BaseException:
             if protocol.connection is not None:
                 protocol.connection.abort()
@@ -149,11 +161,11 @@ class Dialer:
             if self._config.uds is not None:
                 with steps.step("tcp"):
                     return await self._connect_unix(self._config.uds)
-            return await self._connect_tcp(*_next_stop(origin, proxy), steps)
-        except (OSError, RuntimeError) as error:  # the latter is uvloop's
-            through = f" through the proxy {proxy}" if proxy is not None else ""
-            through = f" at {self._config.uds}" if self._config.uds is not None else through
-            raise ConnectFailed(f"no connection to {origin}{through}: {reason(error)}") from error
+            return await self._connect_tcp(*_connect_address(origin, proxy), steps)
+        except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError
+            route = f" through the proxy {proxy}" if proxy is not None else ""
+            route = f" at {self._config.uds}" if self._config.uds is not None else route
+            raise ConnectFailed(f"no connection to {origin}{route}: {reason(error)}") from error
 
     async def _connect_tcp(self, host: str, port: int, steps: DialSteps) -> socket.socket:
         with steps.step("dns"):
@@ -181,11 +193,11 @@ class Dialer:
         sock = socket.socket(family, kind, protocol)
         self.sockets.add(sock)
         if family != socket.AF_UNIX:
-            _tune(sock)
+            _enable_keepalive(sock)
         return sock
 
-    def _begin_tls_context(self) -> Future[ssl.SSLContext]:
-        # Reading the trust store takes tens of milliseconds: not on an event loop.
+    def _start_tls_context(self) -> Future[ssl.SSLContext]:
+        # On a thread, since reading the trust store takes tens of milliseconds.
         with self._context_lock:
             if self._context is None:
                 self._context = in_thread(build_context, self._config.tls, http2=bool(self._config.http2))
@@ -193,18 +205,18 @@ class Dialer:
 
     async def _tls_context(self) -> ssl.SSLContext:
         try:
-            return await asyncio.wrap_future(self._begin_tls_context())
+            return await asyncio.wrap_future(self._start_tls_context())
         except TLSFailed:
-            self._context = None  # the files may be there next time
+            self._context = None  # the next dial reads the files again: they may be corrected by then
             raise
 
 
-def _next_stop(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:
-    """Host and port that the socket connects to."""
+def _connect_address(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:
+    """Return the host and port that the socket connects to."""
     return (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
 
 
-async def _shake_hands(
+async def _start_tls(
     sock: socket.socket, origin: Origin, context: ssl.SSLContext, protocol: ALPNProtocol
 ) -> None:
     try:
@@ -215,17 +227,17 @@ async def _shake_hands(
             server_hostname=server_name(origin.host),
             ssl_shutdown_timeout=TLS_CLOSE_SECONDS,
         )
-    except (OSError, ValueError) as error:  # the latter for a name that no certificate can hold
+    except (OSError, ValueError) as error:  # ValueError: a name that no certificate can hold
         raise TLSFailed(f"no TLS connection to {origin}: {describe(error)}") from error
 
 
-def _tune(sock: socket.socket) -> None:
-    """TCP keep-alive. TCP_NODELAY is set by the event loop."""
+def _enable_keepalive(sock: socket.socket) -> None:
+    """Enable TCP keep-alive. (The event loop sets TCP_NODELAY.)"""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
         ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
         ("TCP_KEEPCNT", KEEPALIVE_PROBES),
     ):
-        if hasattr(socket, name):  # macOS and Windows name fewer
+        if hasattr(socket, name):  # macOS and Windows have fewer of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,10 +1,14 @@
-"""Which proxy, if any, leads to an origin; and the tunnel through it (RFC 9110, section 9.3.6).
+"""Choose the proxy for an origin, and open a tunnel through it (CONNECT; RFC 9110, section 9.3.6).
 
-Without a proxy of its own a pool goes by ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY``, in lower case
-first. They are never used for ``localhost``, names beneath it and loopback addresses, nor for what
-``NO_PROXY`` exempts: names with all that is beneath them (``example.com``, ``.example.com``,
-``*.example.com``), addresses and networks (``10.0.0.0/8``, ``fd00::/8``; names are not looked up for this),
-each with a ``:port`` if need be, or everything (``*``).
+A pool without a proxy setting uses the environment: ``https_proxy`` or ``http_proxy``, by the scheme of the
+origin, or else ``all_proxy``. Each may be written in upper case too; lower case comes first.
+
+The environment's proxy is not used for ``localhost``, names below it and loopback addresses, nor for the
+entries of ``NO_PROXY``, each with an optional ``:port``:
+
+``example.com``             the name and every name below it; also as ``.example.com``, ``*.example.com``
+``10.0.0.0/8``, ``::1``     addresses and networks; a name is not resolved to compare it with them
+``*``                       everything
 """
 
 from __future__ import annotations
@@ -28,17 +32,20 @@ from .resolver import check_host
 
 __all__ = ["Proxy", "open_tunnel", "parse_proxy", "proxy_for"]
 
-MAX_ANSWER = 16 * 1024  # bytes
-MAX_SHOWN = 200  # characters of a strange answer that a message repeats
+MAX_RESPONSE = 16 * 1024  # bytes of the response to CONNECT
+MAX_SHOWN = 200  # characters of an unexpected response that an error quotes
 HEAD_END = b"\r\n\r\n"
-OPENED = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
+SUCCESS = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy: where it is, and the header with its credentials.
+    """An HTTP proxy.
 
-    ``variable`` is the environment variable that named it, where one did.
+    ``host``         its name or address
+    ``port``         its port
+    ``credentials``  the value of Proxy-Authorization, or None
+    ``variable``     the environment variable that its URL comes from, or None
     """
 
     host: str
@@ -48,19 +55,24 @@ class Proxy:
 
     @property
     def headers(self) -> Headers:
-        """What goes to the proxy with every request."""
+        """The headers that each request to the proxy carries."""
         return [(b"Proxy-Authorization", self.credentials)] if self.credentials else []
 
-    def redact(self, answer: bytes) -> bytes:
-        """An answer of the proxy's with stars for the credentials, which it may repeat."""
-        return answer.replace(self.credentials.split()[-1], b"***") if self.credentials else answer
+    def redact(self, response: bytes) -> bytes:
+        """Replace the credentials, which a response of the proxy may repeat, by ``***``."""
+        return response.replace(self.credentials.split()[-1], b"***") if self.credentials else response
 
     def __str__(self) -> str:
         return _authority(self.host, self.port)
 
 
 def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
-    """The proxy for an origin: ``url``, none for ``""``, or what the environment says for None."""
+    """Return the proxy for an origin, or None.
+
+    ``url``  the proxy's URL; ``""`` for no proxy; None to use the environment
+
+    Raises ProxyFailed if the URL is not of the form http://host:port.
+    """
     variable = None
     if url is None:
         variable, url = _from_environment(origin)
@@ -68,13 +80,16 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
 
 def parse_proxy(url: str, variable: str | None = None) -> Proxy:
-    """Raises ProxyFailed for a proxy of a kind not spoken here. The message does not show the password."""
+    """Parse the URL of a proxy; ``variable`` is the environment variable that it comes from, if any.
+
+    Raises ProxyFailed if the URL is not of the form http://host:port. The error does not show the password.
+    """
     which = f"the environment variable {variable}" if variable else "the proxy's URL"
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname or "", parts.port or 80
         check_host(host, port)
-    except (ValueError, DNSFailed):  # whose message may show a piece of the password
+    except (ValueError, DNSFailed):  # its message may show a part of the password
         raise ProxyFailed(f"{which} is not of the form http://host:port") from None
     if parts.scheme != "http":
         raise ProxyFailed(f"{which} is {parts.scheme}://{host}, and not of the form http://host:port")
@@ -86,7 +101,7 @@ def parse_proxy(url: str, variable: str | None = None) -> Proxy:
 
 
 def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
-    """The variable that holds for the origin, and its value."""
+    """Return the environment variable that applies to the origin, and its value."""
     proxies = urllib.request.getproxies_environment()
     host = origin.host.lower().rstrip(".")
     if is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
@@ -114,7 +129,7 @@ def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """``host:80``, ``[::1]:80`` and ``::1`` in two."""
+    """Split ``host:80``, ``[::1]:80`` or ``::1`` into the host and the port, which is ``""`` if not given."""
     if entry.startswith("["):
         host, _, port = entry[1:].partition("]")
         return host, port.removeprefix(":")
@@ -136,18 +151,20 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
 
 
 async def open_tunnel(sock: socket.socket, proxy: Proxy, origin: Origin) -> None:
-    """Ask the proxy on ``sock`` for a tunnel to ``origin``. Raises ProxyFailed with the proxy's answer."""
+    """Open a tunnel to ``origin`` through the proxy that ``sock`` is connected to.
+
+    Raises ProxyFailed, which quotes the first line of the proxy's response.
+    """
     try:
         await asyncio.get_running_loop().sock_sendall(sock, _connect_request(proxy, origin))
-        answer = await _read_head(sock)
+        response = await _read_head(sock)
     except OSError as error:
-        why = f"the proxy {proxy} opened no tunnel to {origin}: {reason(error)}"
-        raise ProxyFailed(why) from without_frames(error)
-    if not (OPENED.match(answer) and answer.endswith(HEAD_END)):
-        answer = proxy.redact(answer)
-        line = answer.split(b"\r\n", 1)[0].decode("latin-1")[:MAX_SHOWN]
-        said = f"it answered {line!r}" if line else "it closed the connection"
-        raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {said}")
+        message = f"the proxy {proxy} opened no tunnel to {origin}: {reason(error)}"
+        raise ProxyFailed(message) from without_frames(error)
+    if not (SUCCESS.match(response) and response.endswith(HEAD_END)):
+        line = proxy.redact(response).split(b"\r\n", 1)[0].decode("latin-1")[:MAX_SHOWN]
+        cause = f"it answered {line!r}" if line else "it closed the connection"
+        raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {cause}")
 
 
 def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
@@ -158,17 +175,17 @@ def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
 
 
 async def _read_head(sock: socket.socket) -> bytes:
-    """The head of an answer, or what there is of one when the proxy closes or speaks no HTTP.
+    """Return the head of the response, or its beginning if the proxy closes or does not speak HTTP.
 
-    Nothing may follow it: in TLS the client speaks first.
+    No bytes may follow the head, since in TLS the client sends first.
     """
-    answer = b""
-    while HEAD_END not in answer and len(answer) < MAX_ANSWER:
+    head = b""
+    while HEAD_END not in head and len(head) < MAX_RESPONSE:
         piece = await asyncio.get_running_loop().sock_recv(sock, 4096)
-        answer += piece
-        if not piece or not answer.startswith(b"HTTP/"[: len(answer)]):
+        head += piece
+        if not piece or not head.startswith(b"HTTP/"[: len(head)]):
             break
-    return answer
+    return head
 
 
 def _authority(host: str, port: int) -> str:

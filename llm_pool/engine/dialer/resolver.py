@@ -1,4 +1,4 @@
-"""The DNS cache: one query for many askers, answers and failures kept for a while."""
+"""The DNS cache: concurrent lookups of one name share one query; results and failures are kept for a TTL."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..loops.threads import in_thread
 
 __all__ = ["Resolver", "check_host"]
 
-Answer = list[AddrInfoType] | DNSFailed
-LookUp = Callable[[str, int], list[AddrInfoType]]
+LookupResult = list[AddrInfoType] | DNSFailed
+LookupFunction = Callable[[str, int], list[AddrInfoType]]
 
-MAX_NAMES = 1000  # names remembered; callers choose them
-HOST = re.compile(r"[!-~]+")  # the system's resolver cuts a name at a NUL
+MAX_NAMES = 1000  # bounds the cache: callers choose the names
+HOST = re.compile(r"[!-~]+")  # no NUL either: ``getaddrinfo`` ignores what follows one
 
 
 def check_host(host: str, port: int) -> None:
-    """Refuse what is no host and port, before anything is made of it. Raises DNSFailed."""
+    """Raise DNSFailed if ``host`` cannot be a host name or ``port`` is not in 1 to 65535."""
     if not HOST.fullmatch(host):
         raise DNSFailed(f"{host!r} is not a valid host name; write international names in their xn-- form")
     if not 0 < port < 65536:
@@ -37,109 +37,120 @@ def check_host(host: str, port: int) -> None:
 
 
 class Resolver:
-    """Names to addresses, through the system's resolver or aiodns, on a thread and never on an event loop.
+    """Resolves names through ``getaddrinfo`` or aiodns, on a thread, so that no event loop blocks.
 
-    Shared by all homes of a pool. Each lookup starts at the next address, so that connections spread.
+    All host loops of a pool share it. Each lookup starts at the next address, which spreads the connections.
     """
 
     def __init__(self, config: DNS) -> None:
         self._config = config
-        self._look_up = _way(config)
+        self._look_up = _lookup_function(config)
         self._lock = threading.Lock()
-        self._names: dict[tuple[str, int], _Name] = {}
+        self._names: dict[tuple[str, int], _CachedName] = {}
 
     async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
-        """The addresses of ``host``, as ``getaddrinfo`` gives them. Raises DNSFailed."""
-        literal = _literal(host, port)
+        """Return the addresses of ``host`` in the form of ``getaddrinfo``. Raises DNSFailed."""
+        literal = _ip_literal(host, port)
         if literal is not None:
             return [literal]
         with self._lock:
-            name = self._name(host, port)
-            answer = name.answer if time.monotonic() < name.expires_at else None
+            name = self._cached_name(host, port)
+            result = name.result if time.monotonic() < name.expires_at else None
             query = name.query
-            if answer is None and query is None:
-                query = name.query = in_thread(self._ask, host, port, name)
-        if answer is None:
+            if result is None and query is None:
+                query = name.query = in_thread(self._query, host, port, name)
+        if result is None:
             assert query is not None
-            answer = await asyncio.wrap_future(query)
-        if isinstance(answer, DNSFailed):
-            raise copy_of(answer)
+            result = await asyncio.wrap_future(query)
+        if isinstance(result, DNSFailed):
+            raise copy_of(result)
         with self._lock:
-            name.turn += 1
-        return _rotated(answer, name.turn)
+            name.rotation += 1
+        return _rotated(result, name.rotation)
 
     def forget(self, host: str, port: int) -> None:
-        """Drop the addresses of ``host``: no connection to them could be made."""
+        """Let the cached addresses of ``host`` expire now, because a dial to them failed."""
         with self._lock:
             name = self._names.get((host, port))
-            if name is not None and not isinstance(name.answer, DNSFailed):
+            if name is not None and not isinstance(name.result, DNSFailed):
                 name.expires_at = -inf
 
-    def _name(self, host: str, port: int) -> _Name:
+    def _cached_name(self, host: str, port: int) -> _CachedName:
         name = self._names.get((host, port))
         if name is None:
             if len(self._names) >= MAX_NAMES:
                 del self._names[next(iter(self._names))]
-            name = self._names[host, port] = _Name()
+            name = self._names[host, port] = _CachedName()
         return name
 
-    def _ask(self, host: str, port: int, name: _Name) -> Answer:
-        answer = self._answer(host, port)
-        ttl = self._config.negative_ttl if isinstance(answer, DNSFailed) else self._config.ttl
+    def _query(self, host: str, port: int, name: _CachedName) -> LookupResult:
+        result = self._lookup_result(host, port)
+        ttl = self._config.negative_ttl if isinstance(result, DNSFailed) else self._config.ttl
         with self._lock:
             name.query = None
-            name.answer = answer
+            name.result = result
             name.expires_at = time.monotonic() + ttl
-        return answer
+        return result
 
-    def _answer(self, host: str, port: int) -> Answer:
-        look_up = _by_system if "%" in host else self._look_up  # a zone is a matter of this machine's
+    def _lookup_result(self, host: str, port: int) -> LookupResult:
+        # An IPv6 zone ("fe80::1%eth0") names an interface of this machine: only the system resolves it.
+        look_up = _system_look_up if "%" in host else self._look_up
         try:
             return look_up(host, port)
-        except (OSError, UnicodeError) as error:  # the latter for labels that are empty or too long
+        except (
+            OSError,
+            UnicodeError,
+        ) as error:  # UnicodeError: a label is empty or longer than 63 characters
             failure = DNSFailed(f"the name {host!r} has no address: {reason(error)}")
             failure.__cause__ = error.with_traceback(None)
             return failure
 
 
-class _Name:
-    """What is known of one name: the last answer, and the question on its way."""
+class _CachedName:
+    """One name in the cache.
 
-    __slots__ = ("answer", "expires_at", "query", "turn")
+    ``result``      the last result, or None before the first
+    ``expires_at``  when the result expires (monotonic seconds)
+    ``query``       the lookup in progress, if any
+    ``rotation``    how many lookups were served; kept when the result expires, or a bad first address
+                    would be the first again
+    """
+
+    __slots__ = ("expires_at", "query", "result", "rotation")
 
     def __init__(self) -> None:
-        self.answer: Answer | None = None
+        self.result: LookupResult | None = None
         self.expires_at = -inf
-        self.query: Future[Answer] | None = None
-        self.turn = -1  # lookups so far; outlives the answer, or a bad first address would always be first
+        self.query: Future[LookupResult] | None = None
+        self.rotation = -1
 
 
-def _way(config: DNS) -> LookUp:
+def _lookup_function(config: DNS) -> LookupFunction:
     if config.resolver == "system":
-        return _by_system
-    from .aiodns import look_up  # noqa: PLC0415  an extra of the distribution's
+        return _system_look_up
+    from .aiodns import look_up  # noqa: PLC0415  an optional dependency
 
     return look_up
 
 
-def _by_system(host: str, port: int) -> list[AddrInfoType]:
+def _system_look_up(host: str, port: int) -> list[AddrInfoType]:
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
 
 
-def _rotated(answer: list[AddrInfoType], turn: int) -> list[AddrInfoType]:
-    """Within each family, begin ``turn`` addresses further; the families keep their order."""
+def _rotated(addresses: list[AddrInfoType], rotation: int) -> list[AddrInfoType]:
+    """Rotate the addresses of each family by ``rotation``; the order of the families stays as it is."""
     families: dict[int, list[AddrInfoType]] = {}
-    for info in answer:
+    for info in addresses:
         families.setdefault(info[0], []).append(info)
-    turned = {
-        family: iter(infos[turn % len(infos) :] + infos[: turn % len(infos)])
+    rotated = {
+        family: iter(infos[rotation % len(infos) :] + infos[: rotation % len(infos)])
         for family, infos in families.items()
     }
-    return [next(turned[info[0]]) for info in answer]
+    return [next(rotated[info[0]]) for info in addresses]
 
 
-def _literal(host: str, port: int) -> AddrInfoType | None:
-    """An address that needs no look-up. One with a zone does: only the system knows its interfaces."""
+def _ip_literal(host: str, port: int) -> AddrInfoType | None:
+    """Return the address that ``host`` spells out, or None if it needs a lookup, as a name or a zone does."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

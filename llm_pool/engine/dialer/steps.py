@@ -1,4 +1,4 @@
-"""How a dial went, part by part."""
+"""How long each step of a dial took, and in which step it failed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ __all__ = ["DialSteps"]
 
 
 class DialSteps:
-    """The parts of one dial: "dns", "tcp", "tunnel", "tls".
+    """The steps of one dial: "dns", "tcp", "tunnel", "tls".
 
-    ``seconds`` has how long each took that was begun, and ``current`` the one that is under way, or that
-    the dial failed in. ``addresses`` are those that the name stood for.
+    ``addresses``  the IP addresses that the lookup returned
+    ``seconds``    the duration of each step that has ended, failed ones included
+    ``current``    the step in progress, or the one that failed; None before, between and after the steps
     """
 
     def __init__(self) -> None:
@@ -23,11 +24,11 @@ class DialSteps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Within it that part takes place."""
+        """Measure the block as the step ``name``. ``current`` keeps the name if the block raises."""
         self.current = name
-        began = time.monotonic()
+        started_at = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = time.monotonic() - began
+            self.seconds[name] = time.monotonic() - started_at
         self.current = None

@@ -1,4 +1,4 @@
-"""TLS contexts, built once, and what went wrong in a handshake, in words."""
+"""TLS contexts, and readable reasons for failed handshakes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from ..config import TLS
 
 __all__ = ["build_context", "describe", "server_name"]
 
-MAX_SESSIONS = 100  # servers remembered; callers choose them
+MAX_SESSIONS = 100  # bounds the sessions kept for resumption: callers choose the hosts
 
-# Elsewhere each look at a session leaks it, some 6 KiB: https://github.com/python/cpython/issues/116810
-RESUMES = sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13)
+# Other versions leak about 6 KiB at each read of a session: https://github.com/python/cpython/issues/116810
+CAN_RESUME = sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13)
 
 
 def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
-    """A client context. Reads files: not for an event loop's thread. Raises TLSFailed."""
+    """Return a client context; with ``http2``, ALPN offers h2 before http/1.1.
+
+    Reads files, so call it off the event loop. Raises TLSFailed, which names the setting of the bad file.
+    """
     if config.context is not None:
         return config.context
-    with _naming("ca_file", config.ca_file):
+    with _naming_setting("ca_file", config.ca_file):
         context = ssl.create_default_context(cafile=config.ca_file)
     if not config.verify:
         context.check_hostname = False
@@ -32,22 +35,22 @@ def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
     if config.client_cert is not None:
         given = (config.client_cert,) if isinstance(config.client_cert, str) else config.client_cert
         certificate, key, password = (*given, None, None)[:3]
-        with _naming("client_cert", certificate):
-            # The empty password: without any, OpenSSL would ask on the terminal.
+        with _naming_setting("client_cert", certificate):
+            # An empty password, since OpenSSL asks for one on the terminal if it gets None.
             context.load_cert_chain(certificate, key, password or "")
-    if RESUMES:
-        context.sslobject_class = _resuming()
+    if CAN_RESUME:
+        context.sslobject_class = _resuming_ssl_object()
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
 
 
 def server_name(host: str) -> str:
-    """The name that the server's certificate must hold: without the root's dot, without a zone."""
+    """Return the name that the server's certificate must hold: ``host`` without a final dot or IPv6 zone."""
     return host.partition("%")[0].rstrip(".")
 
 
 def describe(error: Exception) -> str:
-    """The reason of a failed handshake, without the library's file names and line numbers."""
+    """Return why a handshake failed, without the file names and line numbers of the ssl module's text."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -57,34 +60,35 @@ def describe(error: Exception) -> str:
     return reason(error)
 
 
-def _resuming() -> type[ssl.SSLObject]:
-    """TLS connections that offer the server the session of the last one to it (RFC 8446, section 2.2).
+def _resuming_ssl_object() -> type[ssl.SSLObject]:
+    """Return an ``SSLObject`` class that resumes the last session with a server (RFC 8446, section 2.2).
 
-    asyncio has no argument for a session; the class of a context's connections is the way in. One thread's
-    connections do not read another's session, which OpenSSL replaces whenever the server sends a new ticket.
+    asyncio has no argument for a session, but it makes its connections from the context's
+    ``sslobject_class``. Sessions are kept for each thread apart: OpenSSL replaces a connection's session
+    whenever the server sends a new ticket, and another thread must not read it meanwhile.
     """
     latest: dict[tuple[int, str | None], ssl.SSLObject] = {}
 
-    class Resuming(ssl.SSLObject):
-        begun = False
+    class ResumingSSLObject(ssl.SSLObject):
+        handshake_started = False
 
         def do_handshake(self) -> None:
             key = (threading.get_ident(), self.server_hostname)
             last = latest.get(key)
-            if not self.begun and last is not None and (session := last.session) is not None:
+            if not self.handshake_started and last is not None and (session := last.session) is not None:
                 self.session = session
-            self.begun = True
+            self.handshake_started = True
             super().do_handshake()
             if len(latest) >= MAX_SESSIONS:
                 latest.clear()
             latest[key] = self
 
-    return Resuming
+    return ResumingSSLObject
 
 
 @contextmanager
-def _naming(setting: str, path: str | None) -> Iterator[None]:
-    """Say which setting's file is at fault."""
+def _naming_setting(setting: str, path: str | None) -> Iterator[None]:
+    """Turn an error of the block into a TLSFailed that names the setting and its file."""
     try:
         yield
     except (OSError, ValueError) as error:

@@ -4,99 +4,97 @@ from __future__ import annotations
 
 import ssl
 
-from llm_pool.exceptions import (
-    LLMPoolError,
-    PoolClosed,
-    ProtocolError,
-    ReadFailed,
-    ReadTimeout,
-    TotalTimeout,
-    WriteTimeout,
-)
+from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
 
 from ..closing import abort, holds_back
 from ..connection import Connection, Owner
-from ..exchange import Exchange
+from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from ..head import Framing, asks_to_close, encode_head
 from ..loops.host_loop import HostLoop
 from ..request import Headers, Request
 from ..watchdog import Watchdog
-from .persistence import Aftermath, Persistence
+from .keep_alive import CloseDetector, KeepAliveHistory
 from .response import ResponseParser
 
 __all__ = ["HTTP11Connection"]
 
-SLICE = 64 * 1024  # bytes of a body that go out at a time
-DRAIN_SECONDS = 0.1
-DRAIN_BYTES = 64 * 1024
+WRITE_SIZE = 64 * 1024  # bytes of a body given to the transport at a time
 
 
 class HTTP11Connection(Connection):
-    """Speaks HTTP/1.1 on a transport. Lives on one home, and is touched there only.
+    """Speaks HTTP/1.1 on a transport.
 
-    ``forward`` is given where an HTTP proxy takes plain requests for us: the headers that go to the proxy.
+    ``host_loop``      the loop that it lives on; all methods are called there
+    ``owner``          receives the facts about it
+    ``history``        whether the origin has kept its connections open so far
+    ``proxy_headers``  the headers for an HTTP proxy that forwards plain requests; None without one
     """
 
     def __init__(
-        self, host_loop: HostLoop, owner: Owner, persistence: Persistence, *, forward: Headers | None = None
+        self,
+        host_loop: HostLoop,
+        owner: Owner,
+        history: KeepAliveHistory,
+        *,
+        proxy_headers: Headers | None = None,
     ) -> None:
         super().__init__(host_loop, owner)
-        self._aftermath = Aftermath(host_loop.loop, persistence)
-        self._forward = forward
+        self._close_detector = CloseDetector(host_loop.loop, history)
+        self._proxy_headers = proxy_headers
         self._exchange: Exchange | None = None
         self._framing = Framing(0)
         self._response = ResponseParser()
         self._watchdog = Watchdog(host_loop.loop, self._timed_out)
         self._writing_paused = False
-        self._rest = memoryview(b"")  # of a body that the transport had no room for
-        self._unwritten = 0
+        self._unsent_body = memoryview(b"")  # what the transport has not been given yet
+        self._buffered = 0  # bytes in the transport's write buffer when progress was last checked
         self._eof = False
-        self._to_drain = -1  # bytes that a response left by its caller may still bring
+        self._to_drain = -1  # bytes of a closed response that may still come; -1 if none is drained
 
     # For the pool
 
     def start(self, request: Request) -> Exchange:
-        """Send the request, or its head where the body follows. ``unsent`` is set where nothing went out."""
+        """See ``Connection.start``. Sets ``Exchange.unsent`` if no byte was sent."""
         exchange = Exchange(self.host_loop, self, request)
         if self.closed or self._eof or self.transport is None or self.transport.is_closing():
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"{request.origin} has closed the connection"))
             return exchange
-        head, self._framing = encode_head(request, self._forward)
+        head, self._framing = encode_head(request, self._proxy_headers)
         self._exchange = exchange
         self._response.expect(exchange)
         body = request.body or b""
-        self._rest = memoryview(body)[SLICE:]
-        self.transport.write(head + body[:SLICE])
+        self._unsent_body = memoryview(body)[WRITE_SIZE:]
+        self.transport.write(head + body[:WRITE_SIZE])
         if self.transport.is_closing():  # the kernel refused the first byte
             exchange.unsent = True
             self._fail_exchange(ReadFailed(f"{request.origin} has closed the connection"))
         else:
-            self._send_rest()
+            self._write_body()
         return exchange
 
     async def is_still_open(self) -> bool:
-        """See ``Connection.is_still_open``, and ``Persistence``."""
+        """See ``Connection.is_still_open`` and ``KeepAliveHistory``."""
         if not self._eof:
-            await self._aftermath.rest()
+            await self._close_detector.wait()
         if self._eof or self.closed:
             return False
-        self._aftermath.kept()
+        self._close_detector.on_kept()
         return True
 
     def close(self) -> None:
-        """Close in good order; an exchange in progress fails."""
+        """See ``Connection.close``."""
         self._fail_exchange(PoolClosed("the pool was closed during the call"))
         self._watchdog.stop()
         if self.transport is None or self.closed:
             return
         if holds_back(self.transport):
-            abort(self.transport)  # a close would wait until the server has taken the rest
+            abort(self.transport)  # ``transport.close`` would wait until the server has read the request
         else:
             self.transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """See ``Connection.abort``."""
         self._watchdog.stop()
         if self.transport is not None and not self.closed:
             abort(self.transport)
@@ -119,13 +117,6 @@ class HTTP11Connection(Connection):
         if exchange is self._exchange and self._to_drain < 0:
             self._watchdog.watch(exchange.total_at)
 
-    def _send_rest(self) -> None:
-        """Send of a body as much as there is room for: the rest must not look as if it were on the wire."""
-        assert self.transport is not None
-        while self._rest and not self._writing_paused:
-            self.transport.write(self._rest[:SLICE])
-            self._rest = self._rest[SLICE:]
-
     def send_body(self, exchange: Exchange, data: bytes) -> None:
         assert self.transport is not None
         self.transport.write(self._framing.frame(data))
@@ -145,10 +136,10 @@ class HTTP11Connection(Connection):
             self.transport.resume_reading()
 
     def cancel(self, exchange: Exchange) -> None:
-        """The caller has left. What is almost over is read out; anything else ends the connection."""
+        """Drain a response that the caller has closed, within ``DRAIN_SECONDS``; or abort the connection."""
         if exchange is not self._exchange:
             return
-        if self._response.in_body and self._taken_whole(exchange.request):
+        if self._response.has_head and self._is_delivered(exchange.request):
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self.host_loop.loop.time() + DRAIN_SECONDS)
             if exchange.is_complete_enough and self.entry is not None:
@@ -161,91 +152,111 @@ class HTTP11Connection(Connection):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self.abort()  # nobody asked: what came belongs to no call
+            self.abort()  # the bytes belong to no call
             return
         exchange.answered = True
         error = self._response.feed(data)
         if error is not None:
-            self._broken(error)
+            self._fail_and_abort(error)
         elif self._response.complete:
-            self._conclude()
+            self._finish_exchange()
         elif self._to_drain >= 0:
             self._to_drain -= len(data)
             if self._to_drain < 0:
                 self._abort_exchange()
 
     def eof_received(self) -> bool:
-        self._note_end()
+        self._note_close()
         self._eof = True
-        if self._exchange is not None and self._was_closed_properly() and self._response.end():
-            self._conclude()
+        if self._exchange is not None and self._is_orderly_close() and self._response.end():
+            self._finish_exchange()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
-            self._note_end()
+            self._note_close()
         self.closed = True
-        self._aftermath.wake()
+        self._close_detector.wake()
         self._watchdog.stop()
         exchange = self._exchange
         if exchange is not None:
-            self._fail_exchange(_broken_off(exchange, error))
+            self._fail_exchange(_connection_lost_error(exchange, error))
         super().connection_lost(error)
 
     def pause_writing(self) -> None:
         assert self.transport is not None
         self._writing_paused = True
-        self._unwritten = self.transport.get_write_buffer_size()
+        self._buffered = self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
         if self._exchange is not None:
-            self._send_rest()
+            self._write_body()
             self._exchange.on_room()
+
+    # Sending
+
+    def _write_body(self) -> None:
+        """Give the transport the body slice by slice, as it has room.
+
+        A TLS transport would take the whole body into buffers whose size it does not report: bytes still to
+        be sent would count as sent, for the write timeout and for ``_is_delivered``.
+        """
+        assert self.transport is not None
+        while self._unsent_body and not self._writing_paused:
+            self.transport.write(self._unsent_body[:WRITE_SIZE])
+            self._unsent_body = self._unsent_body[WRITE_SIZE:]
+
+    def _is_delivered(self, request: Request) -> bool:
+        """Return whether the server has received the request.
+
+        A body of at most ``WRITE_SIZE`` is taken for received: it fits into the server's receive buffer.
+        """
+        assert self.transport is not None
+        is_long = request.body is None or len(request.body) > WRITE_SIZE
+        return self._framing.complete and not (is_long and holds_back(self.transport))
 
     # Endings
 
-    def _note_end(self) -> None:
-        answering = self._exchange is not None and self._exchange.answered
-        if not (answering or self._eof):
-            self._aftermath.left()
+    def _note_close(self) -> None:
+        """Report the close by the server, unless a response has begun: then it is no early close."""
+        has_response_begun = self._exchange is not None and self._exchange.answered
+        if not (has_response_begun or self._eof):
+            self._close_detector.on_close()
 
-    def _was_closed_properly(self) -> bool:
-        """Under TLS anybody may cut a connection: only the server can end it (RFC 9112, section 9.8)."""
+    def _is_orderly_close(self) -> bool:
+        """Return whether the server itself has ended the connection.
+
+        Under TLS only its close_notify proves that: a FIN may come from anywhere (RFC 9112, section 9.8).
+        """
         assert self.transport is not None
         tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
         try:
-            return tls is None or tls.read() == b""  # otherwise it waits for more
+            return tls is None or tls.read() == b""  # raises SSLWantReadError without a close_notify
         except ssl.SSLError:
             return False
 
-    def _conclude(self) -> None:
-        """The response has come whole: the connection is free, or done for."""
+    def _finish_exchange(self) -> None:
+        """Release the connection after a complete response, for reuse if the rules allow it."""
         exchange = self._exchange
         assert exchange is not None and self.transport is not None and self.entry is not None
         self._exchange = None
         self._watchdog.deadline = None
         self._to_drain = -1
         response = self._response
-        clean = response.keeps_alive and not response.surplus and self._taken_whole(exchange.request)
+        clean = response.keeps_alive and not response.surplus and self._is_delivered(exchange.request)
         reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
         if reusable:
             self.transport.resume_reading()
-            self.unverified = self._aftermath.answered(chunked=response.is_chunked)
+            self.unverified = self._close_detector.on_response(chunked=response.is_chunked)
         self.owner.released(self.entry, reusable=reusable, hint=response.hint)
 
-    def _taken_whole(self, request: Request) -> bool:
-        """Whether the server has the request. What is no longer than a slice finds room with its kernel."""
-        assert self.transport is not None
-        long = request.body is None or len(request.body) > SLICE
-        return self._framing.complete and not (long and holds_back(self.transport))
-
-    def _broken(self, error: LLMPoolError) -> None:
+    def _fail_and_abort(self, error: LLMPoolError) -> None:
         self._fail_exchange(error)
         self.abort()
 
     def _abort_exchange(self) -> None:
-        """End an exchange whose caller has left, and the connection with it."""
+        """Drop an exchange that its caller has closed, and abort the connection."""
         self._exchange = None
         self._watchdog.deadline = None
         if self.entry is not None:
@@ -268,19 +279,17 @@ class HTTP11Connection(Connection):
         if self._to_drain >= 0:
             self._abort_exchange()
             return
-        timeouts, origin = exchange.request.timeouts, exchange.request.origin
-        if exchange.is_past_total(self.host_loop.loop.time()):
-            self._broken(TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s"))
-        elif not self._writing_paused:
-            self._broken(ReadTimeout(f"{origin} sent nothing for {timeouts.read} s"))
-        elif (left := transport.get_write_buffer_size()) < self._unwritten:
-            self._unwritten = left
-            self.watch(exchange, writing=True)
-        else:
-            self._broken(WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s"))
+        now = self.host_loop.loop.time()
+        if self._writing_paused and not exchange.is_past_total(now):
+            buffered = transport.get_write_buffer_size()
+            if buffered < self._buffered:  # the server has taken some of the request
+                self._buffered = buffered
+                self.watch(exchange, writing=True)
+                return
+        self._fail_and_abort(exchange.timeout_error(now, writing=self._writing_paused))
 
 
-def _broken_off(exchange: Exchange, error: Exception | None) -> LLMPoolError:
+def _connection_lost_error(exchange: Exchange, error: Exception | None) -> LLMPoolError:
     origin = exchange.request.origin
     why = f" ({error.__class__.__name__}: {error})" if error is not None else ""
     if not exchange.answered:

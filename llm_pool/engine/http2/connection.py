@@ -1,4 +1,4 @@
-"""A connection that speaks HTTP/2 (RFC 9113): many exchanges at a time, each a stream of its own."""
+"""A connection that speaks HTTP/2 (RFC 9113): concurrent exchanges, each on a stream of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
-from h2.exceptions import ProtocolError as RulesBroken
+from h2.exceptions import ProtocolError as H2ProtocolError
 
 from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
 
@@ -34,27 +34,32 @@ from .wire import CONNECTION_WINDOW, Wire
 
 __all__ = ["HTTP2Connection"]
 
-SEND_AT_ONCE = 128 * 1024  # bytes of uploads that may stand before a call that begins meanwhile
+UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once: the head of a new call waits behind no more
 
 
 class HTTP2Connection(Connection):
-    """Speaks HTTP/2 on a transport. ``most_streams`` bounds the streams, whatever more the server allows."""
+    """Speaks HTTP/2 on a transport.
+
+    ``host_loop``    the loop that it lives on; all methods are called there
+    ``owner``        receives the facts about it
+    ``max_streams``  bounds its concurrent calls, even if the server allows more
+    """
 
     announced = False
 
-    def __init__(self, host_loop: HostLoop, owner: Owner, most_streams: int) -> None:
+    def __init__(self, host_loop: HostLoop, owner: Owner, max_streams: int) -> None:
         super().__init__(host_loop, owner)
-        self.capacity = self._most_streams = most_streams
+        self.capacity = self._max_streams = max_streams
         self.wire = Wire()
-        self._streams: dict[int, HTTP2Stream] = {}
-        self._uploads: deque[HTTP2Stream] = deque()  # those that have something to send, each in its turn
-        self._heartbeat = Heartbeat(host_loop.loop, lambda: self._streams, self._ping, self._ping_unanswered)
-        self._consumed = 0  # bytes received that the connection's window has not been given back for
-        self._flushing = False
+        self._streams: dict[int, HTTP2Stream] = {}  # the open ones, by number
+        self._uploads: deque[HTTP2Stream] = deque()  # those with something to send; they take turns
+        self._heartbeat = Heartbeat(host_loop.loop, lambda: self._streams, self._ping, self._on_dead)
+        self._unacknowledged = 0  # bytes received that were not given back to the connection's window yet
+        self._flush_scheduled = False
         self._writing_paused = False
-        self._retired: str | None = None  # why it takes no more calls
-        self._ended = False  # nothing is sent or heard any more
-        self._goaway_reason = ""  # what the server said at its end
+        self._retire_reason: str | None = None  # set once it accepts no new calls
+        self._ended = False  # closed, aborted or lost: nothing is sent or handled any more
+        self._goaway_reason = ""  # the error code of the server's GOAWAY, for error texts
 
     # For the pool
 
@@ -62,12 +67,12 @@ class HTTP2Connection(Connection):
         """See ``Connection.start``."""
         stream = HTTP2Stream(self)
         exchange = stream.exchange = Exchange(self.host_loop, stream, request)
-        if self._ended or self._retired or not self._open(stream, request):
-            return self._refused(exchange)
+        if self._ended or self._retire_reason or not self._open_stream(stream, request):
+            return self._refuse_call(exchange)
         self._streams[stream.number] = stream
-        self._heartbeat.ask()
+        self._heartbeat.on_request()
         if request.body is not None:
-            stream.send_whole(request.body)
+            stream.send_complete_body(request.body)
         self.flush()
         return exchange
 
@@ -76,12 +81,12 @@ class HTTP2Connection(Connection):
         self._fail_all(PoolClosed("the pool was closed during the call"))
         if self.transport is None or self._ended:
             return
-        stuck = self.transport.get_write_buffer_size() > 0
+        has_unsent = self.transport.get_write_buffer_size() > 0
         self.wire.close_connection()
         self._write()
         self._end()
-        if stuck:
-            abort(self.transport)  # a close would wait until the server has taken the rest
+        if has_unsent:
+            abort(self.transport)  # ``transport.close`` would wait until the server has read the data
         else:
             self.transport.close()
 
@@ -97,44 +102,43 @@ class HTTP2Connection(Connection):
 
     # For the streams
 
-    def carries(self, stream: HTTP2Stream) -> bool:
-        """Whether the stream has not ended."""
+    def is_open(self, stream: HTTP2Stream) -> bool:
+        """Return whether neither the stream nor the connection has ended."""
         return stream.number in self._streams and not self._ended
 
     def flush(self) -> None:
-        """Write what has come up in this turn of the loop, all at once."""
-        if not self._flushing:
-            self._flushing = True
+        """Schedule one write of all frames that are made in this iteration of the event loop."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
             self.host_loop.loop.call_soon(self._write)
 
-    def upload(self, stream: HTTP2Stream) -> None:
-        """A stream has something to send: it joins the line."""
+    def queue_upload(self, stream: HTTP2Stream) -> None:
+        """Queue a stream that has something to send."""
         self._uploads.append(stream)
-        self._fill()
+        self._send_uploads()
 
     def release(self, stream: HTTP2Stream) -> None:
-        """A stream has ended, well or badly; the connection lives on."""
+        """Remove a stream that has ended, and give its place back to the pool. The connection stays open."""
         if self._streams.pop(stream.number, None) is None:
             return
         stream.watchdog.stop()
         self.wire.forget(stream.number)
         if stream.exchange.refused:
-            self.host_loop.loop.call_soon(
-                self._release
-            )  # its caller, who comes again, is the first in the queue
+            # Later, so that the refused call, which is sent again, returns to the queue first.
+            self.host_loop.loop.call_soon(self._release_place)
         else:
-            self._release()
+            self._release_place()
 
     def reset(self, stream: HTTP2Stream, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        """End a stream from our side, and say so to the server."""
-        if self.carries(stream):
+        """End a stream early: send RST_STREAM (section 6.4), if it is open, and release it."""
+        if self.is_open(stream):
             self.wire.reset(stream.number, code)
             self.flush()
         self.release(stream)
 
-    def distrust_if_silent(self, silent_since: float) -> None:
-        """A stream has timed out. Where the server has said nothing at all meanwhile, trust it no further."""
-        if self._heartbeat.heard_at <= silent_since:
+    def retire_if_silent(self, since: float) -> None:
+        """Retire the connection if nothing was received since then (the loop's time): it may be dead."""
+        if self._heartbeat.received_at <= since:
             self._retire("unclean")
 
     # For the event loop
@@ -144,16 +148,16 @@ class HTTP2Connection(Connection):
         self._write()
 
     def data_received(self, data: bytes) -> None:
-        self._heartbeat.hear()
+        self._heartbeat.on_received()
         try:
-            self._take(data)
-        except RulesBroken as error:
+            self._handle(data)
+        except H2ProtocolError as error:
             self.wire.close_connection(error.error_code)
             self._write()
             kind = type(error).__name__
-            self._break(ProtocolError(f"the server broke the rules of HTTP/2: {kind}: {error}"))
+            self._fail_and_abort(ProtocolError(f"the server broke the rules of HTTP/2: {kind}: {error}"))
             return
-        if not self._flushing:
+        if not self._flush_scheduled:
             self._write()
 
     def eof_received(self) -> bool:
@@ -161,7 +165,7 @@ class HTTP2Connection(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
-        super().connection_lost(error)  # first, so that no stream that ends now is offered to others
+        super().connection_lost(error)  # first, so that the pool gives the streams' places to no other call
         why = f" ({type(error).__name__}: {error})" if error is not None else self._goaway_reason
         for stream in list(self._streams.values()):
             origin = stream.exchange.request.origin
@@ -173,14 +177,14 @@ class HTTP2Connection(Connection):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        self._fill()
+        self._send_uploads()
         self.flush()
 
     # Events
 
-    def _take(self, data: bytes) -> None:
+    def _handle(self, data: bytes) -> None:
         events = self.wire.receive(data)
-        while not self._ended and (event := next(events, None)):  # an event may bring the end
+        while not self._ended and (event := next(events, None)):  # an event may end the connection
             handler = self._HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
@@ -190,10 +194,10 @@ class HTTP2Connection(Connection):
             stream.on_head(event.headers)
 
     def _on_data(self, event: DataReceived) -> None:
-        self._consumed += event.flow_controlled_length
-        if self._consumed >= CONNECTION_WINDOW // 4:
-            self.wire.increment_flow_control_window(self._consumed)
-            self._consumed = 0
+        self._unacknowledged += event.flow_controlled_length
+        if self._unacknowledged >= CONNECTION_WINDOW // 4:
+            self.wire.increment_flow_control_window(self._unacknowledged)
+            self._unacknowledged = 0
         if stream := self._streams.get(event.stream_id):
             stream.on_data(event.data, event.flow_controlled_length, ended=event.stream_ended is not None)
 
@@ -205,7 +209,7 @@ class HTTP2Connection(Connection):
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
-        origin, code = stream.exchange.request.origin, _name(event.error_code)
+        origin, code = stream.exchange.request.origin, _error_name(event.error_code)
         stream.exchange.refused = event.error_code == ErrorCodes.REFUSED_STREAM
         if event.remote_reset:
             stream.fail(ProtocolError(f"{origin} reset the call: {code}"))
@@ -213,25 +217,26 @@ class HTTP2Connection(Connection):
             stream.fail(ProtocolError(f"{origin} broke the rules of HTTP/2 in its response: {code}"))
 
     def _on_settings(self, event: RemoteSettingsChanged) -> None:
-        allowed = min(self.wire.remote_settings.max_concurrent_streams, self._most_streams)
+        allowed = min(self.wire.remote_settings.max_concurrent_streams, self._max_streams)
         if allowed != self.capacity or not self.announced:
             self.announced = True
             self.capacity = allowed
             if self.entry is not None:
                 self.owner.resized(self.entry, allowed)
-        self._pump()
+        for stream in list(self._streams.values()):
+            stream.resume_upload()  # the server may have enlarged the streams' windows
 
     def _on_window(self, event: WindowUpdated) -> None:
-        if not event.stream_id:
-            self._fill()
+        if not event.stream_id:  # the connection's window
+            self._send_uploads()
         elif stream := self._streams.get(event.stream_id):
-            stream.pump()
+            stream.resume_upload()
 
     def _on_goaway(self, event: ConnectionTerminated) -> None:
-        """Section 6.8: streams above the last one named were not, and will not be, worked on."""
+        """Retire the connection. Streams above ``last_stream_id`` were not processed (section 6.8)."""
         last = event.last_stream_id or 0
         if event.error_code:
-            self._goaway_reason = f" ({_name(event.error_code)})"
+            self._goaway_reason = f" ({_error_name(event.error_code)})"
         self._retire("goaway")
         for number, stream in list(self._streams.items()):
             if number > last:
@@ -251,41 +256,38 @@ class HTTP2Connection(Connection):
 
     # Sending
 
-    def _open(self, stream: HTTP2Stream, request: Request) -> bool:
+    def _open_stream(self, stream: HTTP2Stream, request: Request) -> bool:
+        """Send the head. Return False if the connection can open no more streams."""
         try:
             stream.number = self.wire.get_next_available_stream_id()
             fields = encode_fields(request)
             self.wire.send_headers(stream.number, fields, end_stream=request.body == b"")
         except TooManyStreamsError:
             return False  # the server has lowered its limit since the ledger chose this connection
-        except NoAvailableStreamIDError:
+        except NoAvailableStreamIDError:  # all 2**30 were used: section 5.1.1
             self._retire("lifetime")
             return False
         return True
 
     def _write(self) -> None:
-        self._flushing = False
+        self._flush_scheduled = False
         if self.transport is None or self.transport.is_closing():
             return
         if data := self.wire.data_to_send():
             self.transport.write(data)
-            self._fill()
+            self._send_uploads()
             if self.wire.unsent:
                 self.flush()
 
-    def _fill(self) -> None:
-        """Uploads take turns, a frame each: a small one does not wait for a large one."""
+    def _send_uploads(self) -> None:
+        """Send one frame of each upload in turn, so that a small one does not wait for a large one."""
         uploads, wire = self._uploads, self.wire
-        while uploads and not self._writing_paused and wire.unsent < SEND_AT_ONCE:
+        while uploads and not self._writing_paused and wire.unsent < UPLOAD_BATCH:
             if wire.outbound_flow_control_window <= 0:
                 break
             stream = uploads.popleft()
-            if stream.send_piece():
+            if stream.send_frame():
                 uploads.append(stream)
-
-    def _pump(self) -> None:
-        for stream in list(self._streams.values()):
-            stream.pump()
 
     def _ping(self) -> None:
         self.wire.ping(b"llm_pool")
@@ -293,22 +295,22 @@ class HTTP2Connection(Connection):
 
     # Endings
 
-    def _refused(self, exchange: Exchange) -> Exchange:
-        """What the ledger did not know when it chose this connection."""
+    def _refuse_call(self, exchange: Exchange) -> Exchange:
+        """Fail a call before it is sent: the ledger chose this connection before it ended or had no place."""
         exchange.unsent = exchange.refused = True
         exchange.on_error(ReadFailed(f"the connection to {exchange.request.origin} takes no more calls"))
-        if self._retired:
-            self._retire(self._retired)
-        self.host_loop.loop.call_soon(self._release)
+        if self._retire_reason:
+            self._retire(self._retire_reason)
+        self.host_loop.loop.call_soon(self._release_place)
         return exchange
 
-    def _release(self) -> None:
+    def _release_place(self) -> None:
         if self.entry is not None:
             self.owner.released(self.entry, reusable=True, hint=None)
 
     def _retire(self, reason: str) -> None:
-        """Take no more calls; those that are open go on."""
-        self._retired = reason
+        """Accept no new calls. Calls in progress go on."""
+        self._retire_reason = reason
         if self.entry is not None:
             self.owner.retired(self.entry, reason)
 
@@ -316,21 +318,20 @@ class HTTP2Connection(Connection):
         self._ended = True
         self._heartbeat.stop()
 
-    def _break(self, error: LLMPoolError) -> None:
-        """The connection is of no use any more."""
+    def _fail_and_abort(self, error: LLMPoolError) -> None:
         self._retire("unclean")
         self._fail_all(error)
         self.abort()
 
     def _fail_all(self, error: LLMPoolError) -> None:
         for stream in list(self._streams.values()):
-            stream.fail(type(error)(str(error)))
+            stream.fail(type(error)(str(error)))  # one error for each call: its traceback is the call's own
 
-    def _ping_unanswered(self) -> None:
-        self._break(ReadFailed("the connection is dead: no answer to a PING"))
+    def _on_dead(self) -> None:
+        self._fail_and_abort(ReadFailed("the connection is dead: no answer to a PING"))
 
 
-def _name(code: Any) -> str:
+def _error_name(code: Any) -> str:
     try:
         return ErrorCodes(code).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""A request's head as HTTP/2 fields, and a response's as status and headers (RFC 9113, section 8)."""
+"""Encode the head of a request as HTTP/2 fields, and read the head of a response (RFC 9113, section 8)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from llm_pool.exceptions import ProtocolError
 from ..head import LOWERCASE_TOKEN, UNSAFE
 from ..request import Headers, Request
 
-__all__ = ["encode_fields", "promised_length", "read_fields"]
+__all__ = ["content_length", "encode_fields", "read_fields"]
 
-STATUS = re.compile(rb"[2-9][0-9]{2}")  # h2 keeps the interim ones to itself
+STATUS = re.compile(rb"[2-9][0-9]{2}")  # h2 reports interim responses (1xx) as another event
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 NOT_SENT = HOP_BY_HOP | {b"te"}
 WITHOUT_BODY = (204, 304)
 
 
 def encode_fields(request: Request) -> Headers:
-    """Section 8.3.1; without what section 8.2.2 forbids, which is for HTTP/1.1 only."""
+    """Return the pseudo-header fields (section 8.3.1) and the headers that section 8.2.2 does not forbid."""
     authority = b""
     regular = []
     for name, value in request.headers:
@@ -37,7 +37,7 @@ def encode_fields(request: Request) -> Headers:
 
 
 def read_fields(fields: Headers) -> tuple[int, Headers]:
-    """Status and headers. Raises ProtocolError for a malformed head: an error of this one stream."""
+    """Return status and headers. Raises ProtocolError for a malformed head, which fails only its stream."""
     if not fields:
         raise ProtocolError("an empty head")
     (first, status), *headers = fields
@@ -51,8 +51,8 @@ def read_fields(fields: Headers) -> tuple[int, Headers]:
     return int(status), headers
 
 
-def promised_length(request: Request, status: int, headers: Headers) -> int | None:
-    """The bytes of body that the head promises, where it does. h2 has seen to it that it is a number."""
+def content_length(request: Request, status: int, headers: Headers) -> int | None:
+    """Return the length of the body by its Content-Length, or None. h2 has checked that it is a number."""
     if request.method == b"HEAD" or status in WITHOUT_BODY:
         return None
     return next((int(value) for name, value in headers if name == b"content-length"), None)

@@ -1,4 +1,4 @@
-"""Whether a server that says nothing is still there."""
+"""Finds out by PING frames whether a silent server is still there (RFC 9113, section 6.7)."""
 
 from __future__ import annotations
 
@@ -9,62 +9,67 @@ from ..watchdog import Watchdog
 
 __all__ = ["Heartbeat"]
 
-PING_AFTER = 15.0  # seconds of silence, with something asked, before the server is to give a sign of life
-PING_SECONDS = 5.0  # and how long it has to give one
+PING_AFTER = 15.0  # seconds without a byte from the server, while an answer is due, before a PING
+PING_SECONDS = 5.0  # seconds to wait for a byte after a PING
 
 
 class Heartbeat:
-    """Calls ``ping`` after a silence, and ``dead`` when that brings nothing.
+    """Sends a PING after a silence, and reports the connection as dead if the server stays silent.
 
-    It beats while calls are open (``busy``), and on until the server has said something: those who give up
-    on a dead connection one after another must not each begin the wait anew.
+    ``has_streams``  returns whether calls are open
+    ``ping``         sends a PING
+    ``on_dead``      is called if nothing was received within ``PING_SECONDS`` after a PING
+
+    It runs while calls are open, and after a request until something is received, even if the call was
+    cancelled meanwhile. Otherwise short calls on a dead connection, cancelled one after another, would each
+    start the silence anew, and the connection would never be found dead.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        busy: Callable[[], object],
+        has_streams: Callable[[], object],
         ping: Callable[[], None],
-        dead: Callable[[], None],
+        on_dead: Callable[[], None],
     ) -> None:
-        self.heard_at = loop.time()
+        self.received_at = loop.time()  # when the last bytes came
         self._loop = loop
-        self._busy = busy
+        self._has_streams = has_streams
         self._ping = ping
-        self._dead = dead
-        self._watchdog = Watchdog(loop, self._beat)
-        self._due = 0.0
-        self._asked = False  # and nothing has been heard since
+        self._on_dead = on_dead
+        self._watchdog = Watchdog(loop, self._check)
+        self._check_at = 0.0
+        self._answer_due = False  # a request was sent, and nothing was received since
         self._pinged = False
 
-    def ask(self) -> None:
-        """Something goes out that the server is to answer."""
-        if not self._asked:
-            self._asked = True
-            self._due = self._loop.time() + PING_AFTER
-            self._watchdog.watch(self._due)
+    def on_request(self) -> None:
+        """Note that a request is sent: the silence counts from now on."""
+        if not self._answer_due:
+            self._answer_due = True
+            self._check_at = self._loop.time() + PING_AFTER
+            self._watchdog.watch(self._check_at)
 
-    def hear(self) -> None:
-        """Something has come."""
-        self.heard_at = self._loop.time()
-        self._due = self.heard_at + PING_AFTER
-        self._asked = self._pinged = False
+    def on_received(self) -> None:
+        """Note that bytes were received: the silence begins anew."""
+        self.received_at = self._loop.time()
+        self._check_at = self.received_at + PING_AFTER
+        self._answer_due = self._pinged = False
 
     def stop(self) -> None:
-        """Take its timer off the loop."""
+        """Cancel the timer."""
         self._watchdog.stop()
 
-    def _beat(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
-        if now < self._due:
+        if now < self._check_at:
             pass
         elif self._pinged:
-            self._dead()
+            self._on_dead()
             return
-        elif self._asked or self._busy():
+        elif self._answer_due or self._has_streams():
             self._pinged = True
-            self._due = now + PING_SECONDS
+            self._check_at = now + PING_SECONDS
             self._ping()
         else:
             return
-        self._watchdog.watch(self._due)
+        self._watchdog.watch(self._check_at)

@@ -1,4 +1,4 @@
-"""One exchange on an HTTP/2 connection: what it still has to send, and what its reader has still to take."""
+"""One stream of an HTTP/2 connection, with the upload, flow control and deadlines of its exchange."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from h2.errors import ErrorCodes
 
-from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadTimeout, TotalTimeout, WriteTimeout
+from llm_pool.exceptions import LLMPoolError, ProtocolError
 
 from ..request import Headers
 from ..watchdog import Watchdog
-from .head import promised_length, read_fields
+from .head import content_length, read_fields
 
 if TYPE_CHECKING:
     from ..exchange import Exchange
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP2Stream"]
 
-SEND_HIGH_WATER = 256 * 1024  # bytes of an upload that wait for the server's window before the caller waits
-GIVE_BACK = 128 * 1024  # bytes read before the server is told that it may send as many more
+SEND_HIGH_WATER = 256 * 1024  # bytes of an upload that are queued before the caller has to wait
+WINDOW_UPDATE_SIZE = 128 * 1024  # bytes received before a WINDOW_UPDATE lets the server send as many more
 
 
 class StreamConnection(Protocol):
-    """The connection, as far as its streams use it."""
+    """The part of the connection that its streams use."""
 
     host_loop: HostLoop
     wire: Wire
 
-    def carries(self, stream: HTTP2Stream) -> bool: ...
+    def is_open(self, stream: HTTP2Stream) -> bool: ...
     def flush(self) -> None: ...
-    def upload(self, stream: HTTP2Stream) -> None: ...
+    def queue_upload(self, stream: HTTP2Stream) -> None: ...
     def release(self, stream: HTTP2Stream) -> None: ...
     def reset(self, stream: HTTP2Stream, code: ErrorCodes = ...) -> None: ...
-    def distrust_if_silent(self, silent_since: float) -> None: ...
+    def retire_if_silent(self, since: float) -> None: ...
 
 
 class HTTP2Stream:
-    """The carrier of an exchange. Its end is the connection's ``over`` or ``reset``."""
+    """The carrier of one exchange. It ends with ``release`` or ``reset`` of its connection."""
 
     exchange: Exchange
 
@@ -48,16 +48,16 @@ class HTTP2Stream:
         self.number = 0
         self.watchdog = Watchdog(connection.host_loop.loop, self._timed_out)
         self._watched_since = 0.0
-        self._outgoing: deque[memoryview] = deque()
+        self._outgoing: deque[memoryview] = deque()  # the parts of the body that are still to be sent
         self._queued = 0  # bytes in ``_outgoing``
-        self._sent = 0  # bytes, to tell progress from a standstill
-        self._sent_then = 0
-        self._in_line = False  # to send a piece
-        self._body_ended = False
-        self._end_sent = False
-        self._promised: int | None = None  # bytes of body that the head promises
-        self._received = 0
-        self._unread = 0  # bytes received that the stream's window has not been given back for
+        self._sent = 0  # bytes of the body sent so far
+        self._sent_at_watch = 0  # ``_sent`` when the deadline was set: more means progress
+        self._upload_queued = False  # in the connection's queue of uploads
+        self._body_ended = False  # no more parts follow
+        self._end_sent = False  # END_STREAM was sent
+        self._content_length: int | None = None
+        self._received = 0  # bytes of the body
+        self._unacknowledged = 0  # bytes received that were not given back to the stream's window yet
         self._paused = False
 
     # For the exchange
@@ -67,21 +67,21 @@ class HTTP2Stream:
         return self._queued < SEND_HIGH_WATER
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
-        self._sent_then = self._sent
+        self._sent_at_watch = self._sent
         self._watched_since = self.connection.host_loop.loop.time()
         self.watchdog.watch(exchange.deadline(self._watched_since, writing=writing or self._queued > 0))
 
     def unwatch(self, exchange: Exchange) -> None:
-        if self.connection.carries(self):
+        if self.connection.is_open(self):
             self.watchdog.watch(exchange.total_at)
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
         if data:
-            self._queue(data)
+            self._queue_data(data)
 
     def end_body(self, exchange: Exchange) -> None:
         self._body_ended = True
-        if not self._outgoing and not self._end_sent and self.connection.carries(self):
+        if not self._outgoing and not self._end_sent and self.connection.is_open(self):
             self._end_sent = True
             self.connection.wire.end_stream(self.number)
             self.connection.flush()
@@ -91,20 +91,20 @@ class HTTP2Stream:
 
     def resume(self, exchange: Exchange) -> None:
         self._paused = False
-        self._give_back()
+        self._update_window()
 
     def cancel(self, exchange: Exchange) -> None:
         self.connection.reset(self)
 
     # For the connection
 
-    def send_whole(self, body: bytes) -> None:
-        """The body of a request that is all there."""
+    def send_complete_body(self, body: bytes) -> None:
+        """Send a body that is complete; ``b""`` for none."""
         self._body_ended = True
         if body:
-            self._queue(body)
+            self._queue_data(body)
         else:
-            self._end_sent = True  # the head says so
+            self._end_sent = True  # the head carries END_STREAM
 
     def on_head(self, fields: Headers) -> None:
         exchange = self.exchange
@@ -112,51 +112,53 @@ class HTTP2Stream:
         try:
             status, headers = read_fields(fields)
         except ProtocolError as error:
-            self._refuse(str(error))
+            self._reject_response(str(error))
             return
-        self._promised = promised_length(exchange.request, status, headers)
+        self._content_length = content_length(exchange.request, status, headers)
         exchange.on_head(status, b"", b"HTTP/2", headers)
 
     def on_data(self, data: bytes, size: int, *, ended: bool) -> None:
-        """``size`` counts the padding too."""
+        """Feed ``data`` to the exchange; ``size`` is its flow-controlled length, which includes padding."""
         self._received += len(data)
-        self._unread += size
+        self._unacknowledged += size
         if data:
             self.exchange.on_data(data)
-        if not ended and not self._paused and self._unread >= GIVE_BACK:
-            self._give_back()
+        if not ended and not self._paused and self._unacknowledged >= WINDOW_UPDATE_SIZE:
+            self._update_window()
 
     def on_end(self) -> None:
-        if self._promised is not None and self._received != self._promised:
-            self._refuse(f"a body of {self._received} bytes, where {self._promised} were promised")
+        expected = self._content_length
+        if expected is not None and self._received != expected:
+            self._reject_response(f"a body of {self._received} bytes, and a Content-Length of {expected}")
             return
         if self._end_sent:
             self.connection.release(self)
         else:
-            self.connection.reset(self)  # an early answer: the rest of the upload is not wanted
+            self.connection.reset(self)  # an early response: the server needs no more of the upload
         self.exchange.on_end()
 
     def fail(self, error: LLMPoolError) -> None:
-        """The stream has ended badly, and the server knows."""
+        """Fail the exchange. Sends no reset: the server or the connection has ended the stream."""
         self.exchange.on_error(error)
         self.connection.release(self)
 
-    def pump(self) -> None:
-        """Get in line where there is something to send."""
-        if self._outgoing and not self._in_line:
-            self._in_line = True
-            self.connection.upload(self)
+    def resume_upload(self) -> None:
+        """Queue for the next turn to send, if there is something to send."""
+        if self._outgoing and not self._upload_queued:
+            self._upload_queued = True
+            self.connection.queue_upload(self)
 
-    def send_piece(self) -> bool:
-        """Send what goes into one frame. Whether the stream is to stay in line: it has more, and may."""
+    def send_frame(self) -> bool:
+        """Send one DATA frame. Return whether the stream stays queued: it has more and an open window."""
         connection, wire = self.connection, self.connection.wire
         window = 0
-        if connection.carries(self):
+        if connection.is_open(self):
             window = min(wire.local_flow_control_window(self.number), wire.max_outbound_frame_size)
-        self._in_line = window > 0 and self._send(window)
-        return self._in_line
+        self._upload_queued = window > 0 and self._send_data(window)
+        return self._upload_queued
 
-    def _send(self, window: int) -> bool:
+    def _send_data(self, window: int) -> bool:
+        """Send at most ``window`` bytes. Return whether there is more to send."""
         had_room = self.has_room
         piece = self._outgoing.popleft()
         if len(piece) > window:
@@ -173,35 +175,28 @@ class HTTP2Stream:
 
     # Inside
 
-    def _queue(self, data: bytes) -> None:
+    def _queue_data(self, data: bytes) -> None:
         self._outgoing.append(memoryview(data))
         self._queued += len(data)
-        self.pump()
+        self.resume_upload()
 
-    def _give_back(self) -> None:
-        if self._unread and self.connection.carries(self):
-            self.connection.wire.increment_flow_control_window(self._unread, self.number)
-            self._unread = 0
+    def _update_window(self) -> None:
+        if self._unacknowledged and self.connection.is_open(self):
+            self.connection.wire.increment_flow_control_window(self._unacknowledged, self.number)
+            self._unacknowledged = 0
             self.connection.flush()
 
-    def _refuse(self, why: str) -> None:
-        """A response that cannot be made sense of (RFC 9113, section 8.1.1)."""
+    def _reject_response(self, cause: str) -> None:
+        """Fail the exchange for a malformed response (RFC 9113, section 8.1.1)."""
         self.connection.reset(self, ErrorCodes.PROTOCOL_ERROR)
-        self.exchange.on_error(ProtocolError(f"{self.exchange.request.origin} sent no valid HTTP/2: {why}"))
+        self.exchange.on_error(ProtocolError(f"{self.exchange.request.origin} sent no valid HTTP/2: {cause}"))
 
     def _timed_out(self) -> None:
-        exchange = self.exchange
-        timeouts, origin = exchange.request.timeouts, exchange.request.origin
-        error: LLMPoolError
-        if exchange.is_past_total(self.connection.host_loop.loop.time()):
-            error = TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s")
-        elif not self._queued:
-            error = ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
-        elif self._sent > self._sent_then:
+        exchange, now = self.exchange, self.connection.host_loop.loop.time()
+        writing = self._queued > 0
+        if writing and self._sent > self._sent_at_watch and not exchange.is_past_total(now):
             self.watch(exchange, writing=True)
             return
-        else:
-            error = WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
-        self.connection.distrust_if_silent(self._watched_since)
+        self.connection.retire_if_silent(self._watched_since)
         self.connection.reset(self)
-        exchange.on_error(error)
+        exchange.on_error(exchange.timeout_error(now, writing=writing))

@@ -1,4 +1,4 @@
-"""h2, with what this client needs done otherwise than h2 does it."""
+"""h2's connection state machine, with the changes that this client needs. Sections are those of RFC 9113."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from hyperframe.exceptions import HyperframeError
 
 __all__ = ["Wire"]
 
-STREAM_WINDOW = 512 * 1024  # bytes the server may send ahead of a slow reader
-CONNECTION_WINDOW = 16 * 1024 * 1024  # of all streams together: a slow reader must not stop the others
+STREAM_WINDOW = 512 * 1024  # bytes of one response that the server may send before they are read
+CONNECTION_WINDOW = 16 * 1024 * 1024  # for all streams; given back on receipt: a slow reader stops no other
 MAX_HEADER_LIST = 64 * 1024
 
 CONFIG = H2Configuration(
     client_side=True,
     header_encoding=None,
-    validate_outbound_headers=False,  # ``engine.head.validate`` has seen to it
+    validate_outbound_headers=False,  # ``engine.head.validate`` has validated the headers
     normalize_outbound_headers=False,
-    validate_inbound_headers=False,  # ``read_fields`` does, and spares the other streams
+    validate_inbound_headers=False,  # ``read_fields`` does, and fails one stream, not the connection
     normalize_inbound_headers=False,
 )
 
 
 class Wire(H2Connection):
-    """The state of one HTTP/2 connection: frames in, events out, and the bytes to send. No I/O."""
+    """The state of one HTTP/2 connection: takes received bytes, gives events and bytes to send. No I/O."""
 
-    MAX_CLOSED_STREAMS = 4096  # those that late frames are recognised by; h2 keeps 65,536, in megabytes
+    MAX_CLOSED_STREAMS = 4096  # closed streams whose late frames are recognised; h2's 65,536 take megabytes
 
     def __init__(self) -> None:
         super().__init__(CONFIG)
@@ -55,84 +55,92 @@ class Wire(H2Connection):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for ``data_to_send``."""
+        """How many bytes wait for ``data_to_send``."""
         return len(self._data_to_send)
 
     @property
     def open_outbound_streams(self) -> int:
-        """h2 looks at every stream for each new one; here those that are over have been forgotten."""
+        """The number of open streams. O(1), since ``forget`` removes closed ones; h2 counts each time."""
         return len(self.streams)
 
     def reset(self, number: int, code: ErrorCodes) -> None:
-        """Reset a stream, unless it has come to its end."""
+        """Reset a stream, unless it is closed."""
         stream = self.streams.get(number)
         if stream is not None and not stream.closed:
             self.reset_stream(number, code)
 
     def forget(self, number: int) -> None:
-        """A stream is over."""
+        """Remove a stream if it is closed, so that h2 keeps only how it was closed."""
         stream = self.streams.get(number)
         if stream is not None and stream.closed:
             del self.streams[number]
             self._closed_streams[number] = stream.closed_by
 
     def receive(self, data: bytes) -> Iterator[Event]:
-        """What the bytes mean, frame by frame: h2 is never ahead of what its user has heard.
+        """Yield the events of received bytes, one frame at a time. Raises h2's ProtocolError.
 
-        ``receive_data`` takes in all frames before the first event is seen, and loses the events of good
-        frames when a bad one follows. Raises h2's ProtocolError.
+        h2's own ``receive_data`` processes all frames before it returns the first event, and drops the events
+        of the valid frames if an invalid one follows.
         """
         self.incoming_buffer.add_data(data)
         self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
         try:
             for frame in self.incoming_buffer:
-                yield from self._take(frame)
+                yield from self._handle_frame(frame)
             self._check_length()
         except HyperframeError as error:
             raise ProtocolError(f"a frame that cannot be read: {error}") from error
 
     def _check_length(self) -> None:
-        """Of a frame whose beginning is there: h2 would wait for all of it, and garbage may promise much."""
+        """Refuse a frame that is too long as soon as its header is there. h2 waits for the whole frame."""
         length = int.from_bytes(self.incoming_buffer._data[:3], "big")
         if length > self.max_inbound_frame_size and len(self.incoming_buffer._data) >= 3:
             raise FrameTooLargeError(f"a frame of {length} bytes")
 
-    def _take(self, frame: Any) -> list[Event]:
-        """As ``_receive_frame``, which spells out every frame for a log that nobody keeps."""
+    def _handle_frame(self, frame: Any) -> list[Event]:
+        """Do what h2's ``_receive_frame`` does, without its debug log, which formats every frame."""
         try:
             frames, events = self._frame_dispatch_table[type(frame)](frame)
         except InvalidBodyLengthError:
-            return self._refuse_body(frame)
+            return self._reject_body(frame)
         except (StreamClosedError, StreamIDTooLowError) as error:
             if not self._stream_is_closed_by_reset(error.stream_id):
                 raise
-            return self._late(error)
+            return self._handle_late_frame(error)
         self._prepare_for_sending(frames)
         return list(events)
 
-    def _refuse_body(self, frame: Any) -> list[Event]:
-        """A body not of the promised length ends its stream (section 8.1.1), and for h2 the connection."""
+    def _reject_body(self, frame: Any) -> list[Event]:
+        """Reset the stream of a body that differs from its Content-Length (section 8.1.1).
+
+        h2 ends the whole connection.
+        """
         self.reset(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
         self.acknowledge_received_data(frame.flow_controlled_length, frame.stream_id)
         return [
             StreamReset(stream_id=frame.stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)
         ]
 
-    def _late(self, error: StreamClosedError | StreamIDTooLowError) -> list[Event]:
-        """A frame of a stream that was reset: it was on its way, or the server broke the rules just now."""
+    def _handle_late_frame(self, error: StreamClosedError | StreamIDTooLowError) -> list[Event]:
+        """Return the events of a frame that came after its stream was reset.
+
+        There are none if this client reset the stream: the server sent the frame before the reset arrived.
+        There are some if h2 has closed the stream because of this frame, which broke the rules: the server
+        gets the reset now.
+        """
         events = list(getattr(error, "_events", []))
         if events:
             self.reset_stream(error.stream_id, ErrorCodes.STREAM_CLOSED)
         return events
 
     def _receive_headers_frame(self, frame: Any) -> Any:
-        """h2 lets the server open streams; by section 8.4 they come after a promise only."""
+        """Refuse streams that the server opens, which h2 allows: they need a push promise (section 8.4)."""
         if not frame.stream_id % 2:
-            raise ProtocolError(f"a stream {frame.stream_id} that nobody asked for")
+            raise ProtocolError(f"the server opened stream {frame.stream_id}, which was not promised")
         return super()._receive_headers_frame(frame)
 
     def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Event]]:
-        """h2 takes it for the end; by section 6.8, the streams below its mark go on."""
+        """Keep the connection open for the streams up to ``last_stream_id`` (section 6.8). h2 closes it."""
         event = ConnectionTerminated()
         event.error_code = frame.error_code
         event.last_stream_id = frame.last_stream_id

@@ -1,0 +1,84 @@
+"""Learns whether a server closes its connections right after a response, although its head allows reuse."""
+
+from __future__ import annotations
+
+import asyncio
+
+__all__ = ["CloseDetector", "KeepAliveHistory"]
+
+WAIT_SECONDS = 0.01  # a server that closes right after a response has closed by then
+EARLY_CLOSE_SECONDS = 0.05  # the same with a margin: a busy event loop sees the close late
+CONFIRMATIONS_AFTER_CHUNKED = 3
+CONFIRMATIONS_AFTER_CLOSE = 100
+
+
+class KeepAliveHistory:
+    """Records whether one origin keeps its connections open, separately for chunked and other responses.
+
+    Some servers close after a response although its head allows reuse: llama.cpp's does so after each stream.
+    A request that crosses the close is lost, since it may not be sent twice (RFC 9110, section 9.2.2). So a
+    call that reuses a connection right after a response first waits ``WAIT_SECONDS`` for the close:
+
+    - after chunked responses, until the origin has kept ``CONFIRMATIONS_AFTER_CHUNKED`` connections
+    - after any early close, until it has kept ``CONFIRMATIONS_AFTER_CLOSE`` connections
+    """
+
+    def __init__(self) -> None:
+        self._confirmations_needed = {False: 0, True: CONFIRMATIONS_AFTER_CHUNKED}  # by chunked
+
+    def may_close(self, *, chunked: bool) -> bool:
+        """Return whether the server may close a connection after such a response."""
+        return self._confirmations_needed[chunked] > 0
+
+    def record_kept(self, *, chunked: bool) -> None:
+        """Record that a connection was still open after the wait that followed such a response."""
+        self._confirmations_needed[chunked] = max(0, self._confirmations_needed[chunked] - 1)
+
+    def record_early_close(self, *, chunked: bool) -> None:
+        """Record that a connection was closed right after such a response."""
+        self._confirmations_needed[chunked] = CONFIRMATIONS_AFTER_CLOSE
+
+
+class CloseDetector:
+    """Finds out whether the server closes one connection right after a response."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, history: KeepAliveHistory) -> None:
+        self._loop = loop
+        self._history = history
+        self._responded_at: float | None = None
+        self._chunked = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def on_response(self, *, chunked: bool) -> bool:
+        """Note that a response is complete. Return whether the server may close the connection now."""
+        self._responded_at = self._loop.time()
+        self._chunked = chunked
+        return self._history.may_close(chunked=chunked)
+
+    async def wait(self) -> None:
+        """Wait until ``WAIT_SECONDS`` after the last response, or until ``wake`` is called."""
+        assert self._responded_at is not None
+        wait_until = self._responded_at + WAIT_SECONDS
+        if self._loop.time() >= wait_until:
+            return
+        self._waiting = self._loop.create_future()
+        timer = self._loop.call_at(wait_until, self.wake)
+        try:
+            await self._waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+
+    def wake(self) -> None:
+        """End ``wait`` early, because the connection is lost."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def on_kept(self) -> None:
+        """Note that the connection is still open after ``wait``."""
+        self._history.record_kept(chunked=self._chunked)
+
+    def on_close(self) -> None:
+        """Note that the server has closed the connection, with no response begun since the last one."""
+        if self._responded_at is not None and self._loop.time() < self._responded_at + EARLY_CLOSE_SECONDS:
+            self._history.record_early_close(chunked=self._chunked)
