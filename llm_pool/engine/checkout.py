@@ -131,7 +131,7 @@ def _total_timed_out(coordinator: Coordinator, waiter: Waiter, request: Request)
         return
     state, seconds = describe(coordinator.stats()), request.timeouts.total
     error = (
-        f"pool {coordinator.name!r}: the call to {request.origin} took longer than its {seconds} s, "
-        f"and has no connection yet ({state})"
+        f"pool {coordinator.name!r}: the call to {request.origin} took longer than its total timeout of "
+        f"{seconds} s, and still had no connection ({state})"
     )
     waiter.future.set_exception(TotalTimeout(error))

@@ -248,9 +248,11 @@ class Exchange:
         """Return the error for a ``deadline`` that has passed: the total, write or read timeout's."""
         timeouts, origin = self.request.timeouts, self.request.origin
         if self.is_past_total(now):
-            return TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s")
+            return TotalTimeout(
+                f"the call to {origin} took longer than its total timeout of {timeouts.total} s"
+            )
         if writing:
-            return WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
+            return WriteTimeout(f"{origin} accepted nothing of the request for {timeouts.write} s")
         return ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
 
     def _report_end(self) -> None:
