@@ -56,11 +56,11 @@ class Limits:
     ``max_connections``             connections in the process: being dialed, open and closing
     ``max_keepalive_connections``   idle connections that are kept; more are closed
     ``keepalive_expiry``            seconds after which an idle connection is closed; 0 keeps none
-    ``min_connections``             connections that ``Pool.prewarm`` opens to an origin and keeps, even idle
+    ``min_connections``             connections that ``Pool.prewarm`` opens to an origin and keeps open
     ``max_lifetime``                seconds, less a random 0 to 10 %, after which a connection accepts no new
                                     calls
-    ``max_waiting``                 callers that may wait in the queue, those not counted that wait for a dial
-                                    in progress; the next gets PoolFull
+    ``max_waiting``                 callers that may wait in the queue; the next gets PoolFull. A caller that
+                                    a dial in progress will serve does not count
     ``max_connections_per_host``    as ``max_connections``, for each origin
     ``max_streams_per_connection``  calls that one HTTP/2 connection carries at a time; fewer if the server
                                     allows fewer
@@ -139,8 +139,8 @@ class PoolConfig:
     ``dns``               the DNS cache and its resolver
     ``tls``               certificates
     ``http2``             True: offer HTTP/2 by ALPN, over TLS only. False: use HTTP/1.1 only.
-                          "prior-knowledge": use HTTP/2 without asking, over cleartext too (RFC 9113,
-                          section 3.3)
+                          "prior-knowledge": use HTTP/2 without negotiation, over cleartext too (RFC
+                          9113, section 3.3)
     ``proxy``             URL of an HTTP proxy; None: as the environment variables say; "": no proxy
     ``uds``               path of a Unix domain socket to connect to, in place of host and port
     ``warn_utilization``  fraction of ``max_connections``, 0.0 to 1.0, that is in use when a warning is

@@ -81,7 +81,7 @@ class Coordinator:
         self._carry_out(orders)
 
     def prewarm(self, origin: Origin, host_loop: HostLoop) -> None:
-        """Keep ``min_connections`` open to ``origin`` on ``host_loop``, and prepare more dials."""
+        """Keep ``min_connections`` open to ``origin`` on ``host_loop``, and load the TLS context."""
         self._dialer.prepare(origin)
         with self._lock:
             orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), time.monotonic())

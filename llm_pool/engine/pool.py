@@ -168,7 +168,10 @@ class Pool:
         self._coordinator.tally.answer_read(input_tokens, output_tokens, first_token)
 
     async def prewarm(self, origin: Origin) -> None:
-        """Keep ``min_connections`` to ``origin`` open from now on, and prepare more dials. Does not wait."""
+        """Keep ``min_connections`` to ``origin`` open from now on, and load the TLS context.
+
+        Does not wait for the dials.
+        """
         self._coordinator.prewarm(origin, host_loop_of_caller())
 
     async def adrain(self, timeout: float | None = None) -> bool:
