@@ -82,7 +82,7 @@ def ledger(idle: int, checkouts: int) -> Round:
     for waiter in waiters:
         assert waiter.entry is not None
         books.released(waiter.entry, 0.0)
-    assert len(books.connections.bound.idle) == idle
+    assert len(books.connections.pool_bound.idle) == idle
 
     def run() -> float:
         gc.collect()

@@ -41,7 +41,7 @@ class Coordinator:
     def __init__(self, config: PoolConfig, name: str, dialer: Dialer) -> None:
         self.name = name
         self._capacities = Capacities(config)
-        self.ledger = Ledger(config.limits, expects=self._capacities.expected)
+        self.ledger = Ledger(config.limits, expected_capacity=self._capacities.expected)
         self._connect_timeout = config.timeouts.connect
         self._utilization = Utilization(config.warn_utilization)
         self._lock = threading.RLock()  # reentrant as ``hold`` requires; no thread acquires it twice
@@ -164,7 +164,7 @@ class Coordinator:
                 self.forget_loop(host_loop)
         if self._utilization.has_crossed(self.ledger.connections.in_use, self.ledger.limits.max_connections):
             warn_of_utilization(self.name, self.stats())
-        when = self.ledger.next_alarm
+        when = self.ledger.next_timer_at
         if when is not None:
             self._alarm.set(when)
         if self._conditions:
@@ -281,7 +281,7 @@ class Coordinator:
         stats_listeners.call(self.name, now, before)
 
     def drain(self) -> None:
-        """Retire every connection. Wait for ``ledger.outgoing == 0`` by ``until``."""
+        """Retire every connection. Wait for ``ledger.draining == 0`` by ``until``."""
         self.enter(self.ledger.drain)
 
     def close(self) -> None:

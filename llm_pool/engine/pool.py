@@ -208,7 +208,7 @@ class Pool:
 
     async def _wait_until_drained(self, host_loop: HostLoop, timeout: float | None) -> bool:
         coordinator = self._coordinator
-        return await coordinator.until(lambda: coordinator.ledger.outgoing == 0, host_loop, timeout)
+        return await coordinator.until(lambda: coordinator.ledger.draining == 0, host_loop, timeout)
 
     async def _wait_until_closed(self, host_loop: HostLoop) -> None:
         coordinator, ledger = self._coordinator, self._coordinator.ledger

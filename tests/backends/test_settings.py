@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_pool.checks import BEYOND, check_settings
+from llm_pool.checks import UNSUPPORTED, check_settings
 from llm_pool.engine.loops import portal
 from llm_pool.exceptions import ConnectTimeout, InvalidResponse, ProxyFailed, TLSFailed
 from testbed.behaviours import json_reply
@@ -354,8 +354,8 @@ async def test_a_socket_that_is_not_there_is_named(configure, tmp_path):
 def test_whatever_an_engine_cannot_do_is_in_the_table():
     """The checks and the documentation say the same."""
     page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
-    for engine, beyond in BEYOND.items():
-        for key in beyond:
+    for engine, settings in UNSUPPORTED.items():
+        for key in settings:
             assert f"`{key}`" in page, (engine, key)
 
 

@@ -1,134 +1,132 @@
-"""What must hold in the ledger after every fact, by the world's own counts (DESIGN, section 5)."""
+"""Checks that hold in the ledger after every fact, compared with the simulated world's own lists."""
 
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llm_pool.engine.ledger.state import Lane
     from tests.engine.ledger_world import Connection, World
 
-__all__ = ["after_time", "all_is_gone", "books_are_right"]
+__all__ = ["check_after_tick", "check_nothing_left", "check_world"]
 
 
-def books_are_right(world: World) -> None:
-    gauges_are_the_worlds(world)
+def check_world(world: World) -> None:
+    check_counts(world)
     for lane in world.ledger.dial_policy.lanes():
-        lane_is_the_worlds(world, lane)
-        if lane.waiting:
-            nothing_at_hand(lane)
-            something_is_coming(world, lane)
-    claims_are_backed(world)
-    idle_will_be_looked_at(world)
+        check_lane(world, lane)
+        if lane.queue:
+            assert not lane.available, "a waiter waits beside an available connection"
+            check_connection_is_coming(world, lane)
+    check_evictions(world)
+    check_idle_timers(world)
 
 
-def gauges_are_the_worlds(world: World) -> None:
+def check_counts(world: World) -> None:
     ledger, connections = world.ledger, world.ledger.connections
-    live = world.connections
+    live, idle = world.connections, connections.pool_bound.idle
     assert ledger.total == len(live) + len(world.dials)
     assert ledger.dial_policy.dialing == len(world.dials)
     assert ledger.waiting == sum(caller.state == "waiting" for caller in world.callers)
     assert connections.in_use == sum(bool(connection.callers) for connection in live)
-    assert {entry.connection for entry in connections.bound.idle} == set(world.idle())
-    assert len(connections.bound.idle) <= ledger.limits.max_keepalive_connections
+    assert {entry.connection for entry in idle} == set(world.idle())
+    assert len(idle) <= ledger.limits.max_keepalive_connections
     all_closing = sum(connection.state == "closing" for connection in live)
     assert all_closing == sum(entry.closing for entry in connections.entries)
-    assert ledger.outgoing == sum(connection.old for connection in live)
+    assert ledger.draining == sum(connection.draining for connection in live)
     closing = [c for c in live if c.state == "closing" and not c.callers]
-    assert ledger.total - connections.in_use - len(connections.bound.idle) - len(world.dials) == len(closing)
+    assert ledger.total - connections.in_use - len(idle) - len(world.dials) == len(closing)
     assert 0 <= connections.reused <= ledger.requests
     assert 0 <= ledger.queued <= ledger.requests
     assert connections.opened == len(live) + sum(connections.closed_by_reason.values()) - all_closing
-    assert ledger.dial_policy.short == sum(lane.shortage for lane in ledger.dial_policy.lanes())
+    assert ledger.dial_policy.shortage == sum(lane.shortage for lane in ledger.dial_policy.lanes())
 
 
-def lane_is_the_worlds(world: World, lane: Lane) -> None:
+def check_lane(world: World, lane: Lane) -> None:
     key = (lane.origin, lane.host_loop)
-    states = Counter(connection.state for connection in world.connections if connection.key == key)
+    connections = [connection for connection in world.connections if connection.key == key]
+    states = Counter(connection.state for connection in connections)
     assert (lane.open, lane.closing) == (states["open"], states["closing"])
     assert lane.dialing == world.dials.count(lane)
-    due = [connection for connection in world.connections if connection.key == key and connection.entry.due]
-    assert lane.due == len(due)
-    assert all(c.due and c.callers and not c.tainted and not c.entry.retired for c in due)
-    assert [w.number for w in lane.waiting] == [caller.waiter.number for caller in world.waiting(key)]
-    assert lane.shortage == max(0, len(lane.waiting) - lane.incoming)
-    assert min(lane.claims, lane.promises, lane.shut, lane.host.reserved) >= 0
-    assert lane.host.held == world.held(lane.origin)
-    assert {entry.connection for entry in lane.host.idle} == set(world.idle(host=lane.origin))
+    due = [connection for connection in connections if connection.entry.release_due]
+    assert lane.releases_due == len(due)
+    assert all(c.release_due and c.callers and not c.unusable and not c.entry.retire_reason for c in due)
+    assert [w.number for w in lane.queue] == [caller.waiter.number for caller in world.waiting(key)]
+    assert lane.shortage == max(0, len(lane.queue) - lane.streams_coming)
+    assert min(lane.slots_soon, lane.slots_later, lane.blocked, lane.host_bound.reserved) >= 0
+    assert lane.host_bound.held == world.held(lane.origin)
+    assert {entry.connection for entry in lane.host_bound.idle} == set(world.idle(host=lane.origin))
 
 
-def nothing_at_hand(lane: Lane) -> None:
-    """Rule 5.2: while a connection that could serve a waiter is idle, no such waiter waits."""
-    assert not lane.available
-
-
-def something_is_coming(world: World, lane: Lane) -> None:
-    """No lost wake-up: for each waiter a connection is on its way, or there is a reason why not."""
+def check_connection_is_coming(world: World, lane: Lane) -> None:
+    """For each waiter a connection is under way, or a limit or a backoff forbids to dial."""
     ledger, limits = world.ledger, world.ledger.limits
-    if len(lane.waiting) <= lane.incoming:
+    if len(lane.queue) <= lane.streams_coming:
         return
-    if lane.backoff is not None and (lane.dialing or lane.claims):
+    if lane.backoff is not None and (lane.dialing or lane.slots_soon):
         return
-    if lane.backoff is not None and (world.now < lane.backoff.retry_at or lane.line is None):
+    if lane.backoff is not None and (world.now < lane.backoff.retry_at or lane.dial_queue is None):
         latest = max(world.now, lane.backoff.retry_at)
-        assert ledger.next_alarm is not None and ledger.next_alarm <= latest, "suspended for ever"
+        assert ledger.next_timer_at is not None and ledger.next_timer_at <= latest, "the backoff never ends"
         return
     per_host = limits.max_connections_per_host
-    expendable = [c for c in world.idle() if is_expendable(c, lane)]
-    if per_host is not None and lane.host.held + lane.host.reserved >= per_host:
-        assert not [c for c in expendable if c.key[0] == lane.origin], "an idle connection is not closed"
+    evictable = [c for c in world.idle() if is_evictable(c, lane)]
+    if per_host is not None and lane.host_bound.held + lane.host_bound.reserved >= per_host:
+        assert not [c for c in evictable if c.key[0] == lane.origin], "an idle connection is not evicted"
         return
-    assert world.held() >= limits.max_connections, "there is room, and nobody dials"
-    assert not expendable, "an idle connection of another lane is not closed"
+    assert world.held() >= limits.max_connections, "a slot is free, and no dial is under way"
+    assert not evictable, "an idle connection of another lane is not evicted"
 
 
-def is_expendable(connection: Connection, lane: Lane) -> bool:
-    """Whether an idle connection is closed for the sake of a lane that lacks one."""
+def is_evictable(connection: Connection, lane: Lane) -> bool:
+    """Whether an idle connection is closed if ``lane`` lacks a slot."""
     if connection.key == (lane.origin, lane.host_loop):
         return False
-    awaited = not connection.entry.capacity and connection.entry.lane.waiting
-    return not awaited or not lane.standing
+    needed = not connection.entry.capacity and connection.entry.lane.queue
+    return not needed or not lane.open_or_coming
 
 
-def claims_are_backed(world: World) -> None:
+def check_evictions(world: World) -> None:
+    """Each slot that a lane expects is that of a connection which was evicted for it."""
     lanes = world.ledger.dial_policy.lanes()
-    heirs = [c.entry for c in world.connections if c.entry.heir is not None]
-    assert sum(lane.claims for lane in lanes) == sum(entry.claimed for entry in heirs)
-    assert sum(lane.promises for lane in lanes) == sum(not entry.claimed for entry in heirs)
-    hosts = {id(lane.host): lane.host for lane in lanes}.values()
-    strangers = [e for e in heirs if e.claimed and e.heir is not None and e.heir.host is not e.lane.host]
-    assert sum(host.reserved for host in hosts) == len(strangers)
+    evicted = [(c.entry, c.entry.evicted_for) for c in world.connections if c.entry.evicted_for is not None]
+    assert sum(lane.slots_soon for lane in lanes) == sum(entry.evicted_idle for entry, _ in evicted)
+    assert sum(lane.slots_later for lane in lanes) == sum(not entry.evicted_idle for entry, _ in evicted)
+    host_bounds = {id(lane.host_bound): lane.host_bound for lane in lanes}.values()
+    of_other_hosts = [
+        entry
+        for entry, lane in evicted
+        if entry.evicted_idle and lane.host_bound is not entry.lane.host_bound
+    ]
+    assert sum(host_bound.reserved for host_bound in host_bounds) == len(of_other_hosts)
 
 
-def idle_will_be_looked_at(world: World) -> None:
+def check_idle_timers(world: World) -> None:
     times = [min(c.entry.expires_at, c.entry.retire_at) for c in world.idle()]
-    if times and min(times) < float("inf"):
-        alarm = world.ledger.next_alarm
-        assert alarm is not None and alarm <= max(min(times), world.now)
+    if times and min(times) < inf:
+        next_timer_at = world.ledger.next_timer_at
+        assert next_timer_at is not None and next_timer_at <= max(min(times), world.now)
 
 
-def after_time(world: World) -> None:
-    """After a tick no connection idles beyond its time."""
+def check_after_tick(world: World) -> None:
+    """After a tick no idle connection is past its time."""
     limits = world.ledger.limits
     for connection in world.idle():
-        assert not connection.tainted, "it should have been closed"
+        assert not connection.unusable, "it should have been closed"
         if limits.max_lifetime is not None:
             assert world.now < connection.opened_at + limits.max_lifetime
         lane = connection.entry.lane
         if limits.keepalive_expiry is not None and not (lane.prewarmed and limits.min_connections):
-            assert world.now < connection.quiet_since + limits.keepalive_expiry
+            assert world.now < connection.last_used_at + limits.keepalive_expiry
 
 
-def all_is_gone(world: World) -> None:
-    ledger = world.ledger
-    assert (ledger.total, ledger.waiting, ledger.connections.in_use, ledger.dial_policy.dialing) == (
-        0,
-        0,
-        0,
-        0,
-    )
-    assert (ledger.dial_policy.short, ledger.outgoing) == (0, 0)
-    assert not ledger.connections.entries and not ledger.connections.bound.idle
-    assert not any(ledger.connections.bound.lines) and not ledger.connections.bound.lanes
-    assert not ledger.dial_policy.lanes() and not ledger.dial_policy._hosts, "a lane is leaked"
+def check_nothing_left(world: World) -> None:
+    """After the pool has closed, or has forgotten every origin, the ledger is empty."""
+    ledger, connections, dial_policy = world.ledger, world.ledger.connections, world.ledger.dial_policy
+    assert (ledger.total, ledger.waiting, connections.in_use, dial_policy.dialing) == (0, 0, 0, 0)
+    assert (dial_policy.shortage, ledger.draining) == (0, 0)
+    assert not connections.entries and not connections.pool_bound.idle
+    assert not any(connections.pool_bound.dial_queues) and not connections.pool_bound.lanes
+    assert not dial_policy.lanes() and not dial_policy._host_bounds, "a lane is leaked"

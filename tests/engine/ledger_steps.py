@@ -1,4 +1,4 @@
-"""Steps that the tests of the ledger's rules are made of. After every fact the books are right."""
+"""Steps that the tests of the ledger's rules share. Every fact is followed by all checks."""
 
 from __future__ import annotations
 
@@ -6,40 +6,39 @@ from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.config import Limits
 from llm_pool.engine.ledger.state import Close
-from tests.engine.ledger_checks import books_are_right
-from tests.engine.ledger_world import Caller, Connection, World
+from tests.engine.ledger_checks import check_world
+from tests.engine.ledger_world import Caller, Connection, World, origin
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from llm_pool.engine.ledger.state import Order
 
-__all__ = ["CheckedWorld", "idle", "make", "reasons", "serve", "states"]
+__all__ = ["CheckedWorld", "connect_all", "idle", "make", "prewarm", "reasons", "serve", "states"]
 
 
 class CheckedWorld(World):
-    """A world that looks at the books after each fact."""
+    """A world that runs all checks after each fact."""
 
     def carry_out(self, orders: Iterable[Order]) -> None:
         super().carry_out(orders)
-        books_are_right(self)
+        check_world(self)
 
 
 def make(**limits: Any) -> World:
-    """A pool whose connections live for ever, unless told otherwise."""
+    """A pool with these limits; without ``max_lifetime``, unless it is given."""
     return CheckedWorld(Limits(**{"max_lifetime": None, **limits}))
 
 
 def serve(world: World, name: str = "a", host_loop: Hashable = "portal", times: int = 1) -> list[Caller]:
-    """Callers, each in the middle of a call."""
+    """Let callers arrive, and every dial succeed; the callers keep their connections."""
     callers = [world.arrive(name, host_loop) for _ in range(times)]
-    while world.dials:
-        world.connect()
+    connect_all(world)
     return callers
 
 
 def idle(world: World, name: str = "a", host_loop: Hashable = "portal", times: int = 1) -> list[Connection]:
-    """Connections at rest, the one that has idled longest first."""
+    """Open connections that become idle, the longest idle first."""
     connections = []
     for caller in serve(world, name, host_loop, times):
         assert caller.connection is not None
@@ -48,10 +47,21 @@ def idle(world: World, name: str = "a", host_loop: Hashable = "portal", times: i
     return connections
 
 
+def prewarm(world: World, name: str = "a", host_loop: Hashable = "portal") -> None:
+    """Keep ``min_connections`` open to an origin from now on."""
+    world.do("prewarm", world.ledger.lane(origin(name), host_loop))
+
+
+def connect_all(world: World) -> None:
+    """Let dials succeed until none is under way."""
+    while world.dials:
+        world.connect()
+
+
 def states(callers: Iterable[Caller]) -> list[str]:
     return [caller.state for caller in callers]
 
 
 def reasons(world: World) -> list[str]:
-    """Why connections were closed, in order."""
+    """The reason of each close that the ledger has ordered, in order."""
     return [order.reason for order in world.orders if isinstance(order, Close)]

@@ -1,4 +1,4 @@
-"""A world for the ledger: it carries out the orders, keeps counts of its own, and compares."""
+"""A simulation of all that surrounds a ledger: callers, sockets and a clock, in plain lists."""
 
 from __future__ import annotations
 
@@ -24,22 +24,41 @@ def origin(name: str) -> Origin:
 
 @dataclass(eq=False)
 class Connection:
-    """A connection as the world knows it. ``quiet_since``: when it last carried anything."""
+    """A simulated connection.
+
+    ``key``           its lane's origin and host loop
+    ``opened_at``     when its dial succeeded
+    ``last_used_at``  when a call on it last ended; at first ``opened_at``
+    ``entry``         its record in the ledger
+    ``state``         "open", "closing" or "dead"
+    ``callers``       the callers that use it
+    ``release_due``   whether a call on it is about to end
+    ``unusable``      whether it must not be given to another caller
+    ``draining``      whether a drain has begun since it was opened
+    """
 
     key: tuple[Origin, Hashable]
     opened_at: float
-    quiet_since: float
+    last_used_at: float
     entry: Entry = field(init=False)
-    state: str = "open"  # then "closing", "dead"
+    state: str = "open"
     callers: set[Caller] = field(default_factory=set)
-    due: bool = False  # a call on it is about to end
-    tainted: bool = False  # it must serve nobody any more
-    old: bool = False  # from before the last drain
+    release_due: bool = False
+    unusable: bool = False
+    draining: bool = False
 
 
 @dataclass(eq=False)
 class Caller:
-    """``state``: waiting, then served or failed; once served, done; or left from either."""
+    """A simulated caller.
+
+    ``waiter``      its waiter in the ledger
+    ``key``         its lane's origin and host loop
+    ``number``      its place in the order of arrival
+    ``state``       "new", "waiting", "served", "done", "failed" or "cancelled"
+    ``connection``  the connection that it was given
+    ``error``       why the ledger refused it
+    """
 
     waiter: Waiter
     key: tuple[Origin, Hashable]
@@ -50,35 +69,42 @@ class Caller:
 
 
 class World:
-    """Sockets and callers that exist in these lists only, and a clock that moves when told to."""
+    """Enters facts into a ledger, carries out its orders, and asserts that each order is allowed.
+
+    ``now``          the simulated time, in seconds; only ``tick`` and ``pass_time`` change it
+    ``callers``      callers that are neither done, failed nor cancelled
+    ``connections``  connections that are not dead
+    ``dials``        the lanes of the dials under way
+    ``orders``       all orders so far
+    """
 
     def __init__(self, limits: Limits, **options: Any) -> None:
         self.ledger = Ledger(limits, jitter=lambda: 0.5, **options)
         self.now = 1000.0
         self.callers: list[Caller] = []
-        self.connections: list[Connection] = []  # that are not dead
+        self.connections: list[Connection] = []
         self.dials: list[Lane] = []
-        self.orders: list[Order] = []  # all there were
+        self.orders: list[Order] = []
         self._of_waiter: dict[Waiter, Caller] = {}
         self._arrivals = 0
 
-    # What is
+    # State
 
     def waiting(self, key: tuple[Origin, Hashable] | None = None) -> list[Caller]:
-        """In order of arrival."""
+        """The waiting callers of one lane, or of all, in order of arrival."""
         queue = [c for c in self.callers if c.state == "waiting" and key in {None, c.key}]
         return sorted(queue, key=lambda caller: caller.number)
 
     def idle(self, **where: Any) -> list[Connection]:
-        """The connections at ``host=...`` or everywhere."""
+        """The idle connections; with ``host`` or ``host_loop``, only those there."""
         return [c for c in self.connections if c.state == "open" and not c.callers and _matches(c.key, where)]
 
     def held(self, host: Origin | None = None) -> int:
-        """Slots taken, dialing and closing ones included."""
+        """Slots in use, of dialing and closing connections too: those of one host, or of all."""
         keys = [c.key for c in self.connections] + [(lane.origin, lane.host_loop) for lane in self.dials]
         return sum(host in {None, key[0]} for key in keys)
 
-    # What happens
+    # Facts
 
     def arrive(
         self, name: str = "a", host_loop: Hashable = "portal", connect_timeout: float | None = None
@@ -88,37 +114,37 @@ class World:
         caller = Caller(waiter, (origin(name), host_loop), self._arrivals)
         self.callers.append(caller)
         self._of_waiter[waiter] = caller
-        self._enter(caller)
+        self._arrive(caller)
         return caller
 
-    def come_back(self, caller: Caller) -> None:
-        """It was given a connection that had died."""
+    def return_to_queue(self, caller: Caller) -> None:
+        """The caller was given a connection that had died."""
         caller.connection = caller.waiter.entry = None
         caller.waiter.returning = True
-        self._enter(caller)
+        self._arrive(caller)
 
-    def leave(self, caller: Caller) -> None:
-        """Before it has used what it may have been given."""
+    def cancel(self, caller: Caller) -> None:
+        """The caller is cancelled, while it waits or before it has used its connection."""
         if caller.connection is not None:
             caller.connection.callers.discard(caller)
-            caller.connection.due = False
-        self._end(caller, "left")
+            caller.connection.release_due = False
+        self._end(caller, "cancelled")
         self.carry_out(self.ledger.cancel(caller.waiter, self.now))
 
-    def expect(self, caller: Caller) -> None:
-        """It has all it wants; its connection comes back in a moment."""
+    def expect_release(self, caller: Caller) -> None:
+        """The call is about to end."""
         connection = caller.connection
         assert connection is not None
-        connection.due = connection.state == "open"
+        connection.release_due = connection.state == "open"
         self.carry_out(self.ledger.due(connection.entry, self.now))
 
     def release(self, caller: Caller, *, reusable: bool = True, hint: float | None = None) -> None:
         connection = caller.connection
         assert connection is not None
         connection.callers.discard(caller)
-        connection.quiet_since = self.now
-        connection.tainted |= not reusable
-        connection.due = False
+        connection.last_used_at = self.now
+        connection.unusable |= not reusable
+        connection.release_due = False
         self._end(caller, "done")
         facts = {"reusable": reusable, "hint": hint}
         self.carry_out(self.ledger.released(connection.entry, self.now, **facts))
@@ -139,17 +165,17 @@ class World:
         self.carry_out(self.ledger.dial_failed(lane, error or OSError("refused"), self.now))
 
     def kill(self, connection: Connection) -> None:
-        """It is gone, whether it was closing or in the middle of a call."""
-        self._bury(connection)
+        """The connection has closed or was lost; callers may still use it."""
+        self._remove(connection)
         self.carry_out(self.ledger.died(connection.entry, self.now))
 
-    def close_out(self) -> None:
-        """What is being closed has closed."""
+    def finish_closing(self) -> None:
+        """Let every closing connection end."""
         while closing := [c for c in self.connections if c.state == "closing"]:
             self.kill(closing[0])
 
-    def wait(self, seconds: float) -> None:
-        """Time passes, with no alarm heard."""
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass without a tick."""
         self.now += seconds
 
     def tick(self, seconds: float = 0.0) -> None:
@@ -158,21 +184,21 @@ class World:
 
     def drain(self) -> None:
         for connection in self.connections:
-            connection.old = connection.tainted = True
+            connection.draining = connection.unusable = True
         self.carry_out(self.ledger.drain(self.now))
 
     def retire(self, connection: Connection) -> None:
-        connection.tainted = True
+        connection.unusable = True
         self.carry_out(self.ledger.retire(connection.entry, "goaway", self.now))
 
     def lose_loop(self, host_loop: Hashable) -> None:
         for connection in [c for c in self.connections if c.key[1] == host_loop]:
-            self._bury(connection)
+            self._remove(connection)
         self.dials = [lane for lane in self.dials if lane.host_loop != host_loop]
         self.carry_out(self.ledger.lost_loop(host_loop, RuntimeError("the loop has ended"), self.now))
 
     def do(self, fact: str, *args: Any) -> None:
-        """Any other fact, by its name."""
+        """Enter any other fact, by the name of the ledger's method."""
         self.carry_out(getattr(self.ledger, fact)(*args, self.now))
 
     # Orders
@@ -185,7 +211,7 @@ class World:
                     self._serve(self._of_waiter[waiter])
                 case Fail(waiter, error):
                     caller = self._of_waiter[waiter]
-                    assert caller.state in {"new", "waiting"}, "settled twice"
+                    assert caller.state in {"new", "waiting"}, "it was served or has failed already"
                     caller.error = error
                     self._end(caller, "failed")
                 case Dial(lane):
@@ -193,31 +219,31 @@ class World:
                 case Close(entry):
                     self._close(entry.connection)
 
-    def _enter(self, caller: Caller) -> None:
-        rivals = self.waiting(caller.key)
+    def _arrive(self, caller: Caller) -> None:
+        ahead = self.waiting(caller.key)
         orders = self.ledger.arrive(caller.waiter, self.now)
         if caller.waiter.entry is not None:
-            assert not rivals, "a newcomer overtook"
+            assert not ahead, "a newcomer was served before a waiter"
             connection = caller.waiter.entry.connection
             assert (
-                self.now < connection.quiet_since + self._longest_idle(connection)
+                self.now < connection.last_used_at + self._longest_idle(connection)
                 or connection.callers
-                or (caller.waiter.lane.prewarmed)
+                or caller.waiter.lane.prewarmed
             ), "served by an expired connection"
-            self._give(caller, connection)
+            self._assign(caller, connection)
         elif caller.waiter.error is None:
             caller.state = "waiting"
         self.carry_out(orders)
 
     def _serve(self, caller: Caller) -> None:
-        assert caller.state == "waiting", "settled twice"
-        assert self.waiting(caller.key)[0] is caller, "served out of turn"
+        assert caller.state == "waiting", "it was served or has failed already"
+        assert self.waiting(caller.key)[0] is caller, "served before an earlier waiter"
         assert caller.waiter.entry is not None
-        self._give(caller, caller.waiter.entry.connection)
+        self._assign(caller, caller.waiter.entry.connection)
 
-    def _give(self, caller: Caller, connection: Connection) -> None:
+    def _assign(self, caller: Caller, connection: Connection) -> None:
         assert connection.key == caller.key, "served across lanes"
-        assert connection.state == "open" and not connection.tainted
+        assert connection.state == "open" and not connection.unusable
         lifetime = self.ledger.limits.max_lifetime
         assert lifetime is None or self.now < connection.opened_at + lifetime
         caller.state, caller.connection = "served", connection
@@ -234,11 +260,11 @@ class World:
         assert per_host is None or self.held(lane.origin) <= per_host, "the host's bound is exceeded"
 
     def _close(self, connection: Connection) -> None:
-        assert connection.state == "open", "closed twice"
-        assert self.ledger.closed or not connection.callers, "a call was cut"
+        assert connection.state == "open", "it is closed twice"
+        assert self.ledger.closed or not connection.callers, "a connection in use was closed"
         connection.state = "closing"
 
-    def _bury(self, connection: Connection) -> None:
+    def _remove(self, connection: Connection) -> None:
         connection.state = "dead"
         self.connections.remove(connection)
 
@@ -248,7 +274,7 @@ class World:
 
     def _longest_idle(self, connection: Connection) -> float:
         expiry = self.ledger.limits.keepalive_expiry
-        hint = connection.entry.hint
+        hint = connection.entry.keepalive_hint
         return min(inf if expiry is None else expiry, inf if hint is None else hint)
 
 

@@ -1,4 +1,4 @@
-"""A connection that is over for us is over at the server too, even at one that reads nothing."""
+"""A connection closed by the pool ends at the server too, even if the server reads nothing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from llm_pool.exceptions import WriteTimeout
 from testbed.behaviours import early_reply, stop_reading
 from tests.fixtures.engine import request_to, until_pool
 
-BODY = b"x" * 8_000_000  # more than the kernel takes for a server that reads nothing
-SMALL_BODY = b"x" * 1_000_000  # all of it fits into the kernel's buffers
+BODY = b"x" * 8_000_000  # bytes: more than the kernel buffers if the server reads nothing
+SMALL_BODY = b"x" * 1_000_000  # bytes: all fit into the kernel's buffers
 
 
 def held(server) -> int:
+    """How many connections are open at the server."""
     return sum(connection.still_held for connection in server.connections)
 
 
-async def test_an_upload_that_is_given_up_ends_at_the_server(serve, engine_pool):
-    """Scenarios 1 and 20: what the server has not taken does not keep the connection open there."""
+async def test_an_upload_after_a_write_timeout_ends_at_the_server(serve, engine_pool):
+    """Scenarios 1 and 20: bytes that the server has not read do not keep the connection open there."""
     server = serve(stop_reading())
     pool = engine_pool()
     with pytest.raises(WriteTimeout):
@@ -25,8 +26,8 @@ async def test_an_upload_that_is_given_up_ends_at_the_server(serve, engine_pool)
     await until_pool(pool, lambda: held(server) == 0)
 
 
-async def test_an_early_answer_ends_the_connection_at_a_server_that_reads_no_further(serve, engine_pool):
-    """Scenarios 1 and 34: the upload that waits in the kernel does not keep the connection open there."""
+async def test_after_an_early_answer_the_connection_ends_at_the_server(serve, engine_pool):
+    """Scenarios 1 and 34: the upload, which the server stops reading, does not keep it open there."""
     server = serve(early_reply(413, read_on=False))
     pool = engine_pool()
     answer = await pool.fetch(request_to(server, SMALL_BODY))
@@ -34,8 +35,8 @@ async def test_an_early_answer_ends_the_connection_at_a_server_that_reads_no_fur
     await until_pool(pool, lambda: held(server) == 0)
 
 
-async def test_a_closed_pool_leaves_no_upload_behind(serve, engine_pool):
-    """Scenarios 1 and 51: a call in the middle of its upload when the pool closes."""
+async def test_closing_the_pool_ends_an_upload_at_the_server(serve, engine_pool):
+    """Scenarios 1 and 51: the server has stopped reading."""
     server = serve(stop_reading())
     pool = engine_pool()
     exchange = await pool.open(request_to(server, None))

@@ -1,4 +1,4 @@
-"""The list of a pool's connections."""
+"""``Pool.connections()``, the list of a pool's connections."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from testbed import ScriptedServer, ServerConnection
 
 
-async def answers_when_told(conn: ServerConnection) -> None:
-    """Answers one request, but for its end, which waits at the gate "end"."""
+async def answer_at_gate(conn: ServerConnection) -> None:
+    """Answer one request, and end the body when the gate "end" opens."""
     await conn.read_request()
     await conn.send_head(200, {"Transfer-Encoding": "chunked"})
     await conn.wait_for("end")
     await conn.end_chunks()
 
 
-def test_a_connection_is_listed_with_its_origin_state_age_streams_and_loop(
+def test_a_connection_is_listed_with_origin_state_age_streams_and_loop(
     serve: Callable[..., ScriptedServer], engine_pool: Callable[..., Pool]
 ) -> None:
-    server, pool = serve(answers_when_told), engine_pool()
+    server, pool = serve(answer_at_gate), engine_pool()
     server.gate("end")
     assert pool.connections() == []
     exchange = pool.open_sync(request_to(server))

@@ -1,4 +1,4 @@
-"""Rule 5.6: a fact costs the same with 10 connections and with 10,000. Operations count, not seconds."""
+"""A fact costs the same with 10 connections and with 10,000: counted in bytecodes, not in seconds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-ENGINE = ledger_module.__file__.rpartition("/")[0]
+LEDGER = ledger_module.__file__.rpartition("/")[0]
 FEW, MANY = 10, 10_000
-REPEATS = 5  # the least counts: now and then a table grows
-SMALL = 8192  # bytes: a list of MANY things is ten times that
+REPEATS = 5  # the lowest cost counts: now and then a dict is resized
+SMALL = 8192  # bytes: a list of MANY items has ten times as many
 
 
 class Pool:
-    """So many idle connections, half of them of another origin, at the bound; and one more in use."""
+    """A ledger at its limit: idle connections, half of them of another origin, and one in use."""
 
     def __init__(self, connections: int) -> None:
         self.ledger = Ledger(
@@ -56,7 +56,7 @@ class Pool:
         assert entry is not None
         self.ledger.released(entry, 2.0)
 
-    def checkout_and_leave(self) -> None:
+    def checkout_and_cancel(self) -> None:
         self.ledger.cancel(self.checkout(), 2.0)
 
     def idle_death(self) -> None:
@@ -81,7 +81,7 @@ class Pool:
 
 FACTS = [
     Pool.checkout_and_release,
-    Pool.checkout_and_leave,
+    Pool.checkout_and_cancel,
     Pool.idle_death,
     Pool.death_in_use,
     Pool.eviction,
@@ -90,12 +90,12 @@ FACTS = [
 
 
 def operations(act: Callable[[], Any]) -> int:
-    """The bytecode instructions that the engine executes for it."""
+    """How many bytecode instructions of the ledger ``act`` executes."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal count
-        if not frame.f_code.co_filename.startswith(ENGINE):
+        if not frame.f_code.co_filename.startswith(LEDGER):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
@@ -111,8 +111,8 @@ def operations(act: Callable[[], Any]) -> int:
     return count
 
 
-def bytes_at_most(act: Callable[[], Any]) -> int:
-    """The memory that it takes meanwhile: what loops in C unseen mostly makes a list."""
+def peak_bytes(act: Callable[[], Any]) -> int:
+    """The most memory that ``act`` uses, in bytes: a loop in C, which is not traced, mostly builds a list."""
     tracemalloc.start()
     try:
         act()
@@ -127,33 +127,39 @@ def test_a_fact_costs_the_same_with_few_connections_and_with_many(fact: Callable
     assert min(operations(lambda: fact(many)) for _ in range(REPEATS)) <= min(
         operations(lambda: fact(few)) for _ in range(REPEATS)
     )
-    assert min(bytes_at_most(lambda: fact(many)) for _ in range(REPEATS)) < SMALL
+    assert min(peak_bytes(lambda: fact(many)) for _ in range(REPEATS)) < SMALL
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python 3.13's tracing counts opcodes by chance")
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python 3.13 does not trace opcodes reliably")
 def test_a_fact_costs_the_same_with_few_waiters_and_with_many() -> None:
     few, many = Pool(0), Pool(0)
     for pool, waiters in ((few, FEW), (many, MANY)):
         for _ in range(waiters):
             pool.checkout()
 
-    def serve_one_and_let_another_go(pool: Pool) -> None:
+    def serve_one_and_cancel_another(pool: Pool) -> None:
         waiter = pool.checkout()
         pool.ledger.cancel(waiter, 2.0)
         orders = pool.ledger.released(pool.busy, 2.0)
         assert len(orders) == 1
 
     costs = [
-        min(operations(lambda pool=pool: serve_one_and_let_another_go(pool)) for _ in range(REPEATS))
+        min(operations(lambda pool=pool: serve_one_and_cancel_another(pool)) for _ in range(REPEATS))
         for pool in (few, many)
     ]
     assert costs[0] == costs[1]
-    assert min(bytes_at_most(lambda: serve_one_and_let_another_go(many)) for _ in range(REPEATS)) < SMALL
+    assert min(peak_bytes(lambda: serve_one_and_cancel_another(many)) for _ in range(REPEATS)) < SMALL
 
 
-def test_the_first_and_the_last_of_every_place_are_found_without_a_search() -> None:
-    """A dict steps over each deleted key to find the first one left; no count of instructions shows it."""
+def test_the_first_and_last_of_every_queue_are_found_without_a_search() -> None:
+    """A dict steps over each deleted key to find its first; no count of bytecodes shows that."""
     pool = Pool(FEW)
-    lane, bound = pool.lanes[0], pool.ledger.connections.bound
-    for place in (lane.available, lane.waiting._newcomers, lane.host.idle, bound.idle, *bound.lines):
-        assert isinstance(place, OrderedDict)
+    lane, bound = pool.lanes[0], pool.ledger.connections.pool_bound
+    for queue in (
+        lane.available,
+        lane.queue._newcomers,
+        lane.host_bound.idle,
+        bound.idle,
+        *bound.dial_queues,
+    ):
+        assert isinstance(queue, OrderedDict)

@@ -1,42 +1,42 @@
-"""Bounds over origins and homes, and whose turn it is to have a connection."""
+"""Limits over origins and host loops, and fair shares of connections between lanes."""
 
 from __future__ import annotations
 
-from tests.engine.ledger_steps import idle, make, reasons, serve, states
+from tests.engine.ledger_steps import connect_all, idle, make, prewarm, reasons, serve, states
 from tests.engine.ledger_world import origin
 
 
-def test_a_busy_origin_gives_a_connection_to_one_that_has_none() -> None:
-    """Scenario 6: it comes in its turn, however many newcomers the busy one has."""
+def test_an_origin_without_connections_gets_one_of_a_busy_origin() -> None:
+    """Scenario 6: in order of arrival, however many more callers the busy origin has."""
     world = make(max_connections=2)
     busy = serve(world, "a", times=2)
     queue = [world.arrive("a")]
     other = world.arrive("b")
     queue += [world.arrive("a") for _ in range(3)]
     world.release(busy[0])
-    assert queue[0].state == "served", "it came first"
+    assert queue[0].state == "served", "it arrived first"
     world.release(busy[1])
-    world.close_out()
+    world.finish_closing()
     world.connect()
     assert other.state == "served"
     assert states(queue) == ["served", "waiting", "waiting", "waiting"]
 
 
-def test_a_connection_moves_to_an_origin_below_its_share_from_one_above() -> None:
-    """Scenario 6: one of four is not enough while another origin has three."""
+def test_an_origin_below_its_share_gets_a_connection_of_one_above() -> None:
+    """Scenario 6: three connections against one, with a share of two."""
     world = make(max_connections=4)
     busy = serve(world, "a", times=3)
     serve(world, "b")
     second_of_b = world.arrive("b")
     world.arrive("a")
     world.release(busy[0])
-    world.close_out()
+    world.finish_closing()
     world.connect()
     assert second_of_b.state == "served"
 
 
-def test_nothing_is_taken_from_an_origin_at_its_share_while_a_slot_comes_free() -> None:
-    """Scenario 6: what is closing already is enough for the one below its share."""
+def test_an_origin_at_its_share_keeps_its_connection_while_one_closes() -> None:
+    """Scenario 6: the slot of the closing one is enough for the origin below its share."""
     world = make(max_connections=4)
     busy = serve(world, "a", times=3)
     serve(world, "b")
@@ -48,7 +48,7 @@ def test_nothing_is_taken_from_an_origin_at_its_share_while_a_slot_comes_free() 
 
 
 def test_origins_at_their_share_do_not_take_connections_from_each_other() -> None:
-    """Scenario 6: no redialing for ever where each has its half."""
+    """Scenario 6: each has its half, and no dial follows."""
     world = make(max_connections=2)
     callers = {"a": serve(world, "a")[0], "b": serve(world, "b")[0]}
     dialed = world.ledger.connections.opened
@@ -61,8 +61,8 @@ def test_origins_at_their_share_do_not_take_connections_from_each_other() -> Non
     assert not reasons(world)
 
 
-def test_the_origin_with_none_is_found_behind_those_with_their_share() -> None:
-    """Scenario 7: three origins, and the one that stands last in line has nothing."""
+def test_an_origin_without_connections_is_found_behind_others() -> None:
+    """Scenario 7: of three origins the one that arrived last has no connection."""
     world = make(max_connections=3)
     busy = [*serve(world, "a", times=2), *serve(world, "b")]
     for name in ("a", "b", "c"):
@@ -70,12 +70,12 @@ def test_the_origin_with_none_is_found_behind_those_with_their_share() -> None:
     world.arrive("a")
     for caller in busy[:2]:
         world.release(caller)
-    world.close_out()
+    world.finish_closing()
     assert [lane.origin for lane in world.dials] == [origin("c")]
 
 
-def test_one_below_its_share_is_found_behind_one_that_has_its_share() -> None:
-    """Scenario 6: who has what it is due stands back, however long it has waited."""
+def test_an_origin_below_its_share_is_found_behind_one_at_its_share() -> None:
+    """Scenario 6: the other one gets no more, however long it has waited."""
     world = make(max_connections=6)
     busy = serve(world, "a", times=3)
     serve(world, "b", times=2)
@@ -84,12 +84,12 @@ def test_one_below_its_share_is_found_behind_one_that_has_its_share() -> None:
         world.arrive(name)
     world.release(busy[0])
     world.release(busy[1])
-    world.close_out()
+    world.finish_closing()
     assert [lane.origin for lane in world.dials] == [origin("c")]
 
 
-def test_a_multiplexed_connection_that_is_never_idle_starves_nobody() -> None:
-    """Scenario 7: it takes no newcomers, and when its last call ends the other origin dials."""
+def test_a_multiplexed_connection_that_is_never_idle_starves_no_origin() -> None:
+    """Scenario 7: it accepts no new calls, and when its last call ends the other origin dials."""
     world = make(max_connections=1)
     first = world.arrive("a")
     world.connect(capacity=100)
@@ -97,13 +97,13 @@ def test_a_multiplexed_connection_that_is_never_idle_starves_nobody() -> None:
     newcomer = world.arrive("a")
     assert newcomer.state == "waiting"
     world.release(first)
-    world.close_out()
+    world.finish_closing()
     world.connect()
     assert other.state == "served"
 
 
-def test_one_promised_connection_is_enough() -> None:
-    """Scenario 7: one caller of another origin retires one busy connection, not all."""
+def test_one_waiter_of_another_origin_retires_one_connection_in_use() -> None:
+    """Scenario 7: the other connection still accepts calls."""
     world = make(max_connections=2)
     for _ in range(2):
         world.arrive("a")
@@ -114,36 +114,36 @@ def test_one_promised_connection_is_enough() -> None:
     assert states([world.arrive("a") for _ in range(5)]) == ["served"] * 5
 
 
-def test_the_longest_idle_connection_makes_room_for_another_origin() -> None:
-    """Scenario 7: at the bound, and only there."""
+def test_the_longest_idle_connection_is_evicted_for_another_origin() -> None:
+    """Scenario 7: only at ``max_connections``."""
     world = make(max_connections=3)
     oldest, newest = idle(world, "a", times=2)
     serve(world, "b", times=2)
     assert (oldest.state, newest.state) == ("closing", "open")
 
 
-def test_an_idle_connection_in_one_loop_makes_room_in_the_other() -> None:
-    """Scenario 1: the bound holds for the process, and the homes share it."""
+def test_an_idle_connection_on_one_loop_is_evicted_for_the_other_loop() -> None:
+    """Scenario 1: both loops together have ``max_connections``."""
     world = make(max_connections=1)
     idle(world, "a", "server")
     caller = world.arrive("a", "portal")
-    assert not world.dials, "not before the slot is free"
-    world.close_out()
+    assert not world.dials, "no dial before the slot is free"
+    world.finish_closing()
     world.connect()
     assert caller.state == "served"
 
 
-def test_room_made_for_one_who_left_meanwhile_is_left_free() -> None:
-    """Scenario 16: nothing is dialed for nobody."""
+def test_a_slot_freed_for_a_cancelled_waiter_stays_free() -> None:
+    """Scenario 16: no dial without a waiter."""
     world = make(max_connections=1)
     idle(world, "a")
-    world.leave(world.arrive("b"))
-    world.close_out()
+    world.cancel(world.arrive("b"))
+    world.finish_closing()
     assert world.held() == 0
 
 
-def test_the_bound_of_a_host_holds_over_both_loops() -> None:
-    """Scenario 6: two at most, wherever the callers are; another host is free to dial."""
+def test_the_limit_of_a_host_holds_over_both_loops() -> None:
+    """Scenario 6: two connections to it, and another host may still dial."""
     world = make(max_connections_per_host=2)
     callers = [world.arrive("a", host_loop) for host_loop in ("server", "portal", "server", "portal")]
     world.arrive("b")
@@ -154,31 +154,31 @@ def test_the_bound_of_a_host_holds_over_both_loops() -> None:
     assert callers[2].state == "served"
 
 
-def test_what_comes_free_under_the_bound_of_a_host_serves_the_other_loop() -> None:
-    """Scenario 6: a caller held back by its host's bound is not forgotten when a connection there idles."""
+def test_at_its_hosts_limit_a_connection_is_evicted_for_the_other_loop() -> None:
+    """Scenario 6: when it is released; the waiter on the other loop is not forgotten."""
     world = make(max_connections_per_host=1)
     (first,) = serve(world, "a", "server")
     other = world.arrive("a", "portal")
     world.release(first)
-    world.close_out()
+    world.finish_closing()
     world.connect()
     assert other.state == "served"
 
 
-def test_a_busy_loop_gives_its_turn_to_the_other_under_the_bound_of_a_host() -> None:
-    """Scenario 6: as between origins."""
+def test_a_busy_loop_yields_to_the_other_loop_at_the_limit_of_a_host() -> None:
+    """Scenario 6: as a busy origin does."""
     world = make(max_connections_per_host=1)
     (first,) = serve(world, "a", "server")
     other = world.arrive("a", "portal")
     world.arrive("a", "server")
     world.release(first)
-    world.close_out()
+    world.finish_closing()
     world.connect()
     assert other.state == "served"
 
 
-def test_no_more_idle_connections_are_closed_than_the_other_host_may_dial() -> None:
-    """Scenario 7: five wait, but two may dial: two connections make room."""
+def test_no_more_idle_connections_are_evicted_than_the_other_host_may_dial() -> None:
+    """Scenario 7: of five waiters two may dial, so two connections are evicted."""
     world = make(max_connections=5, max_connections_per_host=2)
     for name in ("a", "c"):
         idle(world, name, times=2)
@@ -188,14 +188,13 @@ def test_no_more_idle_connections_are_closed_than_the_other_host_may_dial() -> N
     assert len(reasons(world)) == 2
 
 
-def test_prewarming_takes_nothing_from_others() -> None:
-    """Scenario 13: neither at the pool's bound nor at the host's."""
+def test_prewarming_evicts_no_connection() -> None:
+    """Scenario 13: neither at the pool's limit nor at the host's."""
     world = make(max_connections=4, max_connections_per_host=2, min_connections=2)
     for host_loop in ("server", "portal"):
-        world.do("prewarm", world.ledger.lane(origin("a"), host_loop))
+        prewarm(world, "a", host_loop)
     idle(world, "b", times=2)
-    while world.dials:
-        world.connect()
-    world.do("prewarm", world.ledger.lane(origin("c"), "portal"))
+    connect_all(world)
+    prewarm(world, "c")
     assert not reasons(world)
     assert len(world.idle()) == 4

@@ -1,6 +1,6 @@
-"""The ledger under thousands of random histories. After every fact its books are the world's.
+"""The ledger under thousands of random histories, with all checks after every fact.
 
-200 examples; 2,000 in CI; ``LLM_POOL_EXAMPLES`` says otherwise.
+The number of histories: ``LLM_POOL_EXAMPLES``; by default 200, and 2,000 in CI.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from llm_pool.engine.config import Limits
-from tests.engine.ledger_checks import after_time, all_is_gone, books_are_right
+from tests.engine.ledger_checks import check_after_tick, check_nothing_left, check_world
 from tests.engine.ledger_world import Caller, World, origin
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 EXAMPLES = int(os.environ.get("LLM_POOL_EXAMPLES") or (2000 if os.environ.get("CI") else 200))
 EXAMPLES_IN_A_PART = 200
-STEPS_TO_REST = 2000
+STEPS_TO_FINISH = 2000
 
-which = st.integers(0, 11)  # one of those there are; few values, so that shrinking is quick
+indexes = st.integers(0, 11)  # few values, so that hypothesis shrinks a failure quickly
 names = st.sampled_from("abc")
 host_loops = st.sampled_from([0, 1])
 limits = st.builds(
@@ -48,20 +48,20 @@ limits = st.builds(
 )
 
 
-def pick(those: Sequence[T], number: int) -> T:
-    return those[number % len(those)]
+def pick(items: Sequence[T], index: int) -> T:
+    return items[index % len(items)]
 
 
 class LedgerMachine(RuleBasedStateMachine):
     """Scenarios 1 to 7, 9, 11, 12, 14 to 16, 25, 32, 41, 51, in any order."""
 
-    sound = False  # not begun, or found wrong
+    passed = False  # whether the last checks have passed
 
-    @initialize(limits=limits, expected=st.sampled_from([1, 1, 2]))
-    def begin(self, limits: Limits, expected: int) -> None:
-        self.world = World(limits, expects=lambda _: expected)
+    @initialize(limits=limits, expected_capacity=st.sampled_from([1, 1, 2]))
+    def begin(self, limits: Limits, expected_capacity: int) -> None:
+        self.world = World(limits, expected_capacity=lambda _: expected_capacity)
         self.host_loops = [0, 1]
-        self.sound = True
+        self.passed = True
 
     def served(self) -> list[Caller]:
         return [caller for caller in self.world.callers if caller.state == "served"]
@@ -76,70 +76,70 @@ class LedgerMachine(RuleBasedStateMachine):
             assert waiting >= self.world.ledger.limits.max_waiting
 
     @precondition(lambda self: self.world.callers)
-    @rule(number=which)
-    def leave(self, number: int) -> None:
-        self.world.leave(pick(self.world.callers, number))
+    @rule(index=indexes)
+    def cancel(self, index: int) -> None:
+        self.world.cancel(pick(self.world.callers, index))
 
     @precondition(lambda self: self.served())
     @rule(
-        number=which, reusable=st.sampled_from([True, True, False]), hint=st.sampled_from([None, None, 3.0])
+        index=indexes, reusable=st.sampled_from([True, True, False]), hint=st.sampled_from([None, None, 3.0])
     )
-    def release(self, number: int, reusable: bool, hint: float | None) -> None:
-        self.world.release(pick(self.served(), number), reusable=reusable, hint=hint)
+    def release(self, index: int, reusable: bool, hint: float | None) -> None:
+        self.world.release(pick(self.served(), index), reusable=reusable, hint=hint)
 
     @precondition(lambda self: self.served())
-    @rule(number=which)
-    def is_about_to_release(self, number: int) -> None:
-        self.world.expect(pick(self.served(), number))
+    @rule(index=indexes)
+    def expect_release(self, index: int) -> None:
+        self.world.expect_release(pick(self.served(), index))
 
     @precondition(lambda self: any(c.connection.state == "dead" for c in self.served()))
-    @rule(number=which)
-    def come_back(self, number: int) -> None:
-        stranded = [caller for caller in self.served() if caller.connection.state == "dead"]
-        self.world.come_back(pick(stranded, number))
+    @rule(index=indexes)
+    def return_to_queue(self, index: int) -> None:
+        returning = [caller for caller in self.served() if caller.connection.state == "dead"]
+        self.world.return_to_queue(pick(returning, index))
 
     # Connections
 
     @precondition(lambda self: self.world.dials)
-    @rule(number=which, capacity=st.sampled_from([1, 1, 1, 2, 3, 0]))
-    def connect(self, number: int, capacity: int) -> None:
-        self.world.connect(pick(self.world.dials, number), capacity)
+    @rule(index=indexes, capacity=st.sampled_from([1, 1, 1, 2, 3, 0]))
+    def connect(self, index: int, capacity: int) -> None:
+        self.world.connect(pick(self.world.dials, index), capacity)
 
     @precondition(lambda self: self.world.dials)
-    @rule(number=which)
-    def fail_dial(self, number: int) -> None:
-        self.world.fail_dial(pick(self.world.dials, number))
+    @rule(index=indexes)
+    def fail_dial(self, index: int) -> None:
+        self.world.fail_dial(pick(self.world.dials, index))
 
     @precondition(lambda self: self.world.connections)
-    @rule(number=which)
-    def kill(self, number: int) -> None:
-        self.world.kill(pick(self.world.connections, number))
+    @rule(index=indexes)
+    def kill(self, index: int) -> None:
+        self.world.kill(pick(self.world.connections, index))
 
     @precondition(lambda self: self.world.connections)
-    @rule(number=which, capacity=st.integers(0, 3))
-    def change_capacity(self, number: int, capacity: int) -> None:
-        self.world.do("resized", pick(self.world.connections, number).entry, capacity)
+    @rule(index=indexes, capacity=st.integers(0, 3))
+    def change_capacity(self, index: int, capacity: int) -> None:
+        self.world.do("resized", pick(self.world.connections, index).entry, capacity)
 
     @precondition(lambda self: self.world.connections)
-    @rule(number=which)
-    def retire(self, number: int) -> None:
-        self.world.retire(pick(self.world.connections, number))
+    @rule(index=indexes)
+    def retire(self, index: int) -> None:
+        self.world.retire(pick(self.world.connections, index))
 
     @rule(host_loop=host_loops)
     def lose_loop(self, host_loop: int) -> None:
         lost, self.host_loops[host_loop] = self.host_loops[host_loop], max(self.host_loops) + 1
         self.world.lose_loop(lost)
 
-    # Time and intent
+    # Time, and what the pool is to do
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 1.0, 4.9, 5.0, 100.0]))
     def tick(self, seconds: float) -> None:
         self.world.tick(seconds)
-        after_time(self.world)
+        check_after_tick(self.world)
 
     @rule(seconds=st.sampled_from([0.2, 6.0]))
-    def time_passes_unnoticed(self, seconds: float) -> None:
-        self.world.wait(seconds)
+    def pass_time(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
 
     @rule(name=names, host_loop=host_loops)
     def prewarm(self, name: str, host_loop: int) -> None:
@@ -151,30 +151,30 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: hasattr(self, "world"))
     @invariant()
-    def books(self) -> None:
-        self.sound = False
-        books_are_right(self.world)
-        self.sound = True
+    def run_checks(self) -> None:
+        self.passed = False
+        check_world(self.world)
+        self.passed = True
 
     # The end
 
     def teardown(self) -> None:
-        if not self.sound:
+        if not self.passed:
             return
-        come_to_rest(self.world)
-        assert not self.world.callers, "a caller is not settled"
+        finish_all(self.world)
+        assert not self.world.callers, "a caller is still waiting or served"
         self.world.do("close")
         while self.world.dials:
             self.world.connect()
         for connection in list(self.world.connections):
             self.world.kill(connection)
-        books_are_right(self.world)
-        all_is_gone(self.world)
+        check_world(self.world)
+        check_nothing_left(self.world)
 
 
-def come_to_rest(world: World) -> None:
-    """Everything goes well from now on: dials succeed, calls end, what is closing closes."""
-    for _ in range(STEPS_TO_REST):
+def finish_all(world: World) -> None:
+    """Let dials succeed, calls end and closing connections close, until nothing is under way."""
+    for _ in range(STEPS_TO_FINISH):
         served = [caller for caller in world.callers if caller.state == "served"]
         closing = [c for c in world.connections if c.state == "closing"]
         if world.dials:
@@ -184,26 +184,26 @@ def come_to_rest(world: World) -> None:
         elif served:
             world.release(served[0])
         elif world.callers and any(not c.entry.capacity for c in world.connections):
-            reopen(world)
+            unblock(world)
         elif world.callers:
-            alarm = world.ledger.next_alarm
-            assert alarm is not None, "nothing is under way for those who wait"
-            world.tick(max(0.0, alarm - world.now))
+            next_timer_at = world.ledger.next_timer_at
+            assert next_timer_at is not None, "nothing is under way for the waiters"
+            world.tick(max(0.0, next_timer_at - world.now))
         else:
             return
-        books_are_right(world)
-    raise AssertionError("the pool does not come to rest")
+        check_world(world)
+    raise AssertionError("something is still under way")
 
 
-def reopen(world: World) -> None:
-    """A server that took no streams for a while takes some again."""
-    shut = next(c for c in world.connections if not c.entry.capacity)
-    world.do("resized", shut.entry, 1)
+def unblock(world: World) -> None:
+    """Raise the capacity of a blocked connection."""
+    blocked = next(c for c in world.connections if not c.entry.capacity)
+    world.do("resized", blocked.entry, 1)
 
 
 @pytest.mark.parametrize("part", range(-(-EXAMPLES // EXAMPLES_IN_A_PART)))
-def test_the_books_are_right_after_every_fact_and_at_the_end_all_is_settled(part: int) -> None:
-    """Rules 5.1 to 5.4, in parts of some seconds each."""
+def test_the_checks_pass_after_every_fact_and_nothing_is_left_at_the_end(part: int) -> None:
+    """In parts of some seconds each."""
     examples = min(EXAMPLES_IN_A_PART, EXAMPLES - part * EXAMPLES_IN_A_PART)
     run_state_machine_as_test(
         LedgerMachine,
@@ -211,8 +211,8 @@ def test_the_books_are_right_after_every_fact_and_at_the_end_all_is_settled(part
             max_examples=examples,
             stateful_step_count=50,
             deadline=None,
-            derandomize=False,  # or every part would be the same
-            database=None,  # or a history that fails in one part would fail in all that follow
+            derandomize=False,  # else every part would be the same
+            database=None,  # else a history that fails in one part would fail in all later parts
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )

@@ -1,4 +1,4 @@
-"""Who is served, and how many connections there come to be: the rules one at a time."""
+"""The order in which waiters are served, and how many connections are opened for them."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from llm_pool.engine.ledger.state import Dial
 from tests.engine.ledger_steps import CheckedWorld, idle, make, reasons, serve, states
 
 
-def test_dialing_and_closing_connections_count_under_the_bound() -> None:
-    """Scenario 1: a slot is free when the connection is gone, not when its end was ordered."""
+def test_dialing_and_closing_connections_count_in_max_connections() -> None:
+    """Scenario 1: a slot is free when its connection has closed, not when the close was ordered."""
     world = make(max_connections=2)
     idle(world, "a", "portal")
     waiting = [world.arrive("b", "server") for _ in range(3)]
     assert (len(world.dials), len(world.connections), world.held()) == (1, 1, 2)
     assert world.connections[0].state == "closing"
-    world.close_out()
+    world.finish_closing()
     assert (len(world.dials), world.held()) == (2, 2)
     world.connect()
     world.connect()
     assert states(waiting) == ["served", "served", "waiting"]
 
 
-def test_one_more_than_may_wait_is_refused_at_once() -> None:
-    """Scenario 2: the newest is refused; those who wait go on waiting."""
+def test_a_caller_beyond_max_waiting_is_refused_at_once() -> None:
+    """Scenario 2: the newest is refused; the others still wait."""
     world = make(max_connections=1, max_waiting=2)
     callers = [world.arrive() for _ in range(4)]
     assert states(callers) == ["waiting", "waiting", "waiting", "failed"]
     assert callers[3].error == "full"
 
 
-def test_callers_for_whom_a_dial_is_on_its_way_do_not_count_as_waiting() -> None:
-    """Scenario 2: none may wait, and still all for whom there is room are served."""
+def test_callers_that_a_dial_will_serve_do_not_count_in_max_waiting() -> None:
+    """Scenario 2: with ``max_waiting`` 0 a call for each free slot is accepted."""
     world = make(max_connections=3, max_waiting=0)
     callers = [world.arrive() for _ in range(4)]
     assert states(callers) == ["waiting", "waiting", "waiting", "failed"]
 
 
-def test_only_who_finds_no_room_to_dial_is_queued() -> None:
+def test_a_caller_that_finds_no_free_slot_is_counted_as_queued() -> None:
     world = make(max_connections=2)
     callers = serve(world, times=2)
-    assert world.ledger.queued == 0, "each had a dial of its own"
+    assert world.ledger.queued == 0, "each had its own dial"
     callers += [world.arrive("a"), world.arrive("b")]
     assert world.ledger.queued == 2
     world.release(callers[0])
-    world.come_back(callers[2])
-    assert world.ledger.queued == 2, "a call is counted once"
+    world.return_to_queue(callers[2])
+    assert world.ledger.queued == 2, "a call is counted only once"
 
 
-def test_who_makes_room_by_the_end_of_an_idle_connection_is_not_queued() -> None:
+def test_a_caller_for_which_an_idle_connection_is_evicted_is_not_queued() -> None:
     world = make(max_connections=1)
     idle(world, "a")
     world.arrive("b")
     assert world.ledger.queued == 0
 
 
-def test_who_waits_for_an_origin_that_cannot_be_reached_is_not_queued() -> None:
+def test_a_caller_that_waits_for_a_backoff_is_not_counted_as_queued() -> None:
     world = make(max_connections=5)
     world.arrive()
     world.fail_dial()
@@ -65,25 +65,25 @@ def test_who_waits_for_an_origin_that_cannot_be_reached_is_not_queued() -> None:
     assert (world.ledger.waiting, world.ledger.queued) == (2, 0)
 
 
-def test_who_is_refused_has_not_been_queued() -> None:
+def test_a_refused_caller_is_not_counted_as_queued() -> None:
     world = make(max_connections=1, max_waiting=1)
     serve(world)
     assert states([world.arrive(), world.arrive()]) == ["waiting", "failed"]
     assert world.ledger.queued == 1
 
 
-def test_who_left_makes_room_for_another_to_wait() -> None:
-    """Scenario 2: a place in the queue is free at once."""
+def test_a_cancelled_waiter_frees_its_place_in_the_queue() -> None:
+    """Scenario 2: another caller may wait at once."""
     world = make(max_connections=1, max_waiting=1)
     (first,) = serve(world)
-    world.leave(world.arrive())
+    world.cancel(world.arrive())
     second = world.arrive()
     world.release(first)
     assert second.state == "served"
 
 
-def test_waiters_are_served_in_the_order_they_came() -> None:
-    """Scenario 3: over dials and releases alike."""
+def test_waiters_are_served_in_order_of_arrival() -> None:
+    """Scenario 3: by new connections and by released ones."""
     world = make(max_connections=2)
     callers = [world.arrive() for _ in range(5)]
     world.connect()
@@ -94,82 +94,82 @@ def test_waiters_are_served_in_the_order_they_came() -> None:
     assert states(callers[2:]) == ["served", "served", "waiting"]
 
 
-def test_who_found_a_dead_connection_keeps_its_place() -> None:
-    """Scenario 3: and among several of them the one who came first is first."""
+def test_a_caller_that_was_given_a_dead_connection_keeps_its_place() -> None:
+    """Scenario 3: several such callers are served in order of their first arrival."""
     world = make(max_connections=3)
     first, second, third = serve(world, times=3)
     last = world.arrive()
     for caller in (first, second):
         world.kill(caller.connection)
-    world.come_back(second)
-    world.come_back(first)
+    world.return_to_queue(second)
+    world.return_to_queue(first)
     world.release(third)
     assert states([first, second, last]) == ["served", "waiting", "waiting"]
     world.connect()
     assert states([second, last]) == ["served", "waiting"]
 
 
-def test_who_returns_is_never_refused_for_want_of_room() -> None:
-    """Scenario 2: it was admitted when it came."""
+def test_a_returning_caller_is_never_refused_because_the_queue_is_full() -> None:
+    """Scenario 2: it was accepted when it first arrived."""
     world = make(max_connections=1, max_waiting=0)
     (caller,) = serve(world)
     world.kill(caller.connection)
     serve(world, "b")
-    world.come_back(caller)
+    world.return_to_queue(caller)
     assert caller.state == "waiting"
 
 
-def test_a_call_is_counted_once_however_often_it_returns() -> None:
-    """Scenario 27: three idle connections are dead, and no statistic shows more than one call."""
+def test_a_call_is_counted_once_however_often_it_returns_to_the_queue() -> None:
+    """Scenario 27: it was given three dead connections, and counts as one request and none reused."""
     world = make()
     idle(world, times=3)
     caller = world.arrive()
     while caller.state == "served":
         world.kill(caller.connection)
-        world.come_back(caller)
+        world.return_to_queue(caller)
     assert (world.ledger.requests, world.ledger.connections.reused) == (4, 0)
 
 
-def test_a_connection_that_was_not_used_was_not_reused() -> None:
-    """Scenario 15: the caller left before it took what it was given."""
+def test_a_connection_that_a_cancelled_caller_did_not_use_is_not_reused() -> None:
+    """Scenario 15: the caller was cancelled before it used the connection."""
     world = make()
     idle(world)
-    world.leave(world.arrive())
+    world.cancel(world.arrive())
     assert world.ledger.connections.reused == 0
 
 
-def test_a_waiter_that_left_takes_no_connection_with_it() -> None:
-    """Scenario 5: its dial goes on and feeds the pool, or serves another."""
+def test_the_dial_of_a_cancelled_waiter_goes_on() -> None:
+    """Scenario 5: its connection serves another caller, or becomes idle."""
     world = make()
-    world.leave(world.arrive())
+    world.cancel(world.arrive())
     world.connect()
     assert len(world.idle()) == 1
 
 
-def test_a_connection_given_to_one_who_has_just_left_goes_to_the_next() -> None:
-    """Scenario 15: unused, and with no new lease of life."""
+def test_a_connection_given_to_a_cancelled_caller_goes_to_the_next_waiter() -> None:
+    """Scenario 15: without use, its idle time goes on."""
     world = make(max_connections=1, keepalive_expiry=10.0)
     (first,) = serve(world)
     second, third = world.arrive(), world.arrive()
     world.release(first)
-    world.wait(9.0)
-    world.leave(second)
+    world.pass_time(9.0)
+    world.cancel(second)
     assert third.state == "served"
-    world.leave(third)
+    world.cancel(third)
     world.tick(1.0)
-    assert not world.idle(), "it has been idle for 10 s, whoever looked at it"
+    assert not world.idle(), "it has been idle for 10 s"
 
 
-def test_no_more_dials_than_callers_in_need() -> None:
-    """Scenario 9: one each, and none for those who left before there was room."""
+def test_each_waiter_causes_one_dial() -> None:
+    """Scenario 9: not more, however many connections the limit allows."""
     world = make(max_connections=10)
     for _ in range(3):
         world.arrive()
     assert len(world.dials) == 3
 
 
-def test_a_freed_connection_beats_a_dial_which_then_feeds_the_pool() -> None:
-    """Scenario 9: nobody waits for the slow one."""
+def test_a_connection_released_before_a_dial_ends_serves_its_waiter() -> None:
+    """Scenario 9: the new connection becomes idle."""
     world = make()
     (first,) = serve(world)
     second = world.arrive()
@@ -180,12 +180,12 @@ def test_a_freed_connection_beats_a_dial_which_then_feeds_the_pool() -> None:
     assert world.arrive().state == "served"
 
 
-def test_nobody_dials_for_want_of_a_connection_that_is_due() -> None:
-    """Scenario 9: it serves one; for the second there is need."""
+def test_no_dial_begins_for_a_waiter_that_a_coming_release_will_serve() -> None:
+    """Scenario 9: one waiter; a second one causes a dial."""
     world = make(max_waiting=0)
     (first,) = serve(world)
-    world.expect(first)
-    world.expect(first)
+    world.expect_release(first)
+    world.expect_release(first)
     second = world.arrive()
     assert (world.dials, second.state) == ([], "waiting")
     third = world.arrive()
@@ -195,12 +195,12 @@ def test_nobody_dials_for_want_of_a_connection_that_is_due() -> None:
 
 
 @pytest.mark.parametrize("end", ["unclean", "dead", "drained", "retired"])
-def test_who_counted_on_a_connection_that_was_due_is_dialed_for_if_it_does_not_come(end: str) -> None:
-    """Scenario 9: at once."""
+def test_a_dial_begins_if_the_expected_release_brings_no_connection(end: str) -> None:
+    """Scenario 9: at once, for the waiter that the connection was to serve."""
     world = make()
     (first,) = serve(world)
     assert first.connection is not None
-    world.expect(first)
+    world.expect_release(first)
     world.arrive()
     if end == "unclean":
         world.release(first, reusable=False)
@@ -213,9 +213,9 @@ def test_who_counted_on_a_connection_that_was_due_is_dialed_for_if_it_does_not_c
     assert len(world.dials) == 1
 
 
-def test_callers_share_the_dial_that_will_carry_them_all() -> None:
-    """Scenario 41: one connection for a hundred streams; the next when that is known to be too few."""
-    world = CheckedWorld(Limits(), expects=lambda _: 100)
+def test_callers_share_one_dial_that_is_expected_to_carry_them_all() -> None:
+    """Scenario 41: 100 streams are expected of it; as it carries 2, another dial follows."""
+    world = CheckedWorld(Limits(), expected_capacity=lambda _: 100)
     callers = [world.arrive() for _ in range(5)]
     assert len(world.dials) == 1
     world.connect(capacity=2)
@@ -223,8 +223,8 @@ def test_callers_share_the_dial_that_will_carry_them_all() -> None:
     assert len(world.dials) == 2
 
 
-def test_a_lowered_capacity_is_obeyed_and_a_raised_one_used() -> None:
-    """Scenario 41: at once."""
+def test_a_changed_capacity_holds_at_once() -> None:
+    """Scenario 41: a lower one serves no more waiters, a higher one serves more."""
     world = make(max_connections=1)
     callers = [world.arrive() for _ in range(4)]
     world.connect(capacity=2)
@@ -236,8 +236,8 @@ def test_a_lowered_capacity_is_obeyed_and_a_raised_one_used() -> None:
     assert states(callers[1:]) == ["served", "served", "served"]
 
 
-def test_a_retired_connection_takes_nobody_however_much_it_could_carry() -> None:
-    """Scenario 42: the limit is raised after the goodbye."""
+def test_a_retired_connection_serves_no_waiter_when_its_capacity_grows() -> None:
+    """Scenario 42: the server raises its limit after GOAWAY."""
     world = make(max_connections=1)
     callers = [world.arrive() for _ in range(2)]
     world.connect(capacity=1)
@@ -248,8 +248,8 @@ def test_a_retired_connection_takes_nobody_however_much_it_could_carry() -> None
     assert reasons(world) == ["goaway"]
 
 
-def test_a_server_that_takes_no_streams_for_now_is_not_dialed_again_and_again() -> None:
-    """Scenario 46: what is open will serve when it may."""
+def test_a_connection_with_capacity_0_causes_no_further_dials() -> None:
+    """Scenario 46: it serves its waiters when the server raises the limit."""
     world = make()
     caller = world.arrive()
     connection = world.connect(capacity=0)
@@ -259,25 +259,25 @@ def test_a_server_that_takes_no_streams_for_now_is_not_dialed_again_and_again() 
     world.release(caller)
     world.do("resized", connection.entry, 0)
     assert states([world.arrive(), world.arrive()]) == ["waiting", "waiting"]
-    assert not world.dials, "it is expected to carry two again"
+    assert not world.dials, "it is expected to carry 2 again"
 
 
-def test_who_counted_on_a_connection_that_made_room_for_another_is_dialed_for_again() -> None:
-    """Scenario 46: it took no streams for now, and had idled longest."""
+def test_a_waiter_whose_blocked_connection_was_evicted_gets_another_dial() -> None:
+    """Scenario 46: the connection had capacity 0 and was the longest idle."""
     world = make(max_connections=1)
     first = world.arrive("a")
     world.connect(capacity=0)
     second = world.arrive("b")
-    world.close_out()
+    world.finish_closing()
     world.connect()
     world.release(second)
-    world.close_out()
+    world.finish_closing()
     world.connect()
     assert first.state == "served"
 
 
-def test_who_counted_on_a_connection_that_was_one_too_many_is_dialed_for_again() -> None:
-    """Scenario 46: more idled than may."""
+def test_a_waiter_whose_blocked_connection_was_in_excess_gets_another_dial() -> None:
+    """Scenario 46: more were idle than ``max_keepalive_connections``."""
     world = make(max_keepalive_connections=1)
     caller = world.arrive("a")
     world.connect(capacity=0)
@@ -286,8 +286,8 @@ def test_who_counted_on_a_connection_that_was_one_too_many_is_dialed_for_again()
     assert caller.state == "served"
 
 
-def test_a_connection_without_streams_is_not_replaced_by_another_like_it() -> None:
-    """Scenario 46: at the bound, with more callers than it will carry."""
+def test_a_blocked_connection_is_not_replaced_by_one_of_its_own_lane() -> None:
+    """Scenario 46: at ``max_connections``, with more waiters than it will carry."""
     world = make(max_connections=1)
     for _ in range(3):
         world.arrive()
@@ -295,8 +295,8 @@ def test_a_connection_without_streams_is_not_replaced_by_another_like_it() -> No
     assert not reasons(world)
 
 
-def test_a_connection_without_streams_that_is_waited_for_is_left_to_its_own_by_who_has_others() -> None:
-    """Scenario 46: closed for a lane that has some, it would be dialed again by the next turn."""
+def test_a_lane_with_a_connection_evicts_no_blocked_one_that_has_waiters() -> None:
+    """Scenario 46: the lane of the blocked connection would dial again at once."""
     world = make(max_connections=2)
     world.arrive("a")
     world.connect(capacity=0)
@@ -306,20 +306,20 @@ def test_a_connection_without_streams_that_is_waited_for_is_left_to_its_own_by_w
     assert not reasons(world)
 
 
-def test_a_connection_without_streams_that_nobody_waits_for_makes_room() -> None:
-    """Scenario 46: its only caller has left."""
+def test_a_blocked_connection_without_waiters_is_evicted() -> None:
+    """Scenario 46: its only waiter was cancelled."""
     world = make(max_connections=2)
     caller = world.arrive("a")
     world.connect(capacity=0)
-    world.leave(caller)
+    world.cancel(caller)
     world.arrive("b")
     world.connect()
     world.arrive("b")
     assert reasons(world) == ["evicted"]
 
 
-def test_who_looks_for_a_slot_looks_behind_a_connection_that_is_waited_for() -> None:
-    """Scenarios 9 and 46: the one to close is the next, whichever lane lacks it."""
+def test_the_next_idle_connection_is_evicted_in_place_of_one_with_waiters() -> None:
+    """Scenarios 9 and 46: the longest idle one is blocked and has waiters."""
     world = make(max_connections=3)
     world.arrive("a")
     world.connect(capacity=0)
@@ -333,7 +333,7 @@ def test_who_looks_for_a_slot_looks_behind_a_connection_that_is_waited_for() -> 
     ]
 
 
-def test_the_dial_has_the_connect_timeout_of_the_caller_it_is_for() -> None:
+def test_a_dial_has_the_connect_timeout_of_its_waiter() -> None:
     """Scenario 18: in seconds."""
     world = make()
     world.arrive(connect_timeout=1.5)

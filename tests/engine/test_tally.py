@@ -1,4 +1,4 @@
-"""What is counted beside the ledger: dials, and what became of the last that failed."""
+"""Counts of failed dials, and the message of the last one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def failed(tally: Tally, origin: Origin) -> weakref.ref[ConnectFailed]:
     return weakref.ref(error)
 
 
-def test_of_a_failure_the_words_are_kept_and_not_what_its_dial_had_in_hand() -> None:
-    """An error's traceback holds the dial's frames: transport, TLS buffers, and connection."""
+def test_the_message_of_a_failed_dial_is_kept_and_not_the_error() -> None:
+    """Its traceback holds the frames of the dial: transport, TLS buffers and connection."""
     tally = Tally(threading.Lock())
     assert failed(tally, HERE)() is None
     assert (tally.dial_failure, tally.dial_failures) == ("refused", {"ConnectFailed": 1})
 
 
-def test_a_failure_is_the_last_until_a_dial_to_the_same_origin_succeeds() -> None:
+def test_a_failure_is_reported_until_a_dial_to_the_same_origin_succeeds() -> None:
     tally = Tally(threading.Lock())
     failed(tally, HERE)
     tally.dialed(THERE, 0.1)

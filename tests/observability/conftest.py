@@ -1,4 +1,4 @@
-"""Fixtures of the tests of what operators see."""
+"""Fixtures of the tests of stats, records, metrics and the middleware."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["configure", "records", "secret", "serve_first", "upstream"]
 @pytest.fixture
 def records() -> Iterator[list[CallRecord]]:
     """Every call that has ended since the test began."""
-    told: list[CallRecord] = []
-    observe(told.append)
-    yield told
-    unobserve(told.append)
+    ended: list[CallRecord] = []
+    observe(ended.append)
+    yield ended
+    unobserve(ended.append)

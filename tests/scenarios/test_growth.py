@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from llm_pool import pools
 from llm_pool.engine.config import Origin
-from llm_pool.engine.ledger.backoff import FIRST
+from llm_pool.engine.ledger.backoff import FIRST_PAUSE
 from llm_pool.exceptions import ConnectFailed
 from testbed import ScriptedServer
 from testbed.behaviours import close, hold, json_reply, per_connection, steps
@@ -164,7 +164,7 @@ async def test_a_server_that_is_down_gets_no_storm_of_dials(each_loop, serve, en
     await asyncio.gather(*(insist(1) for _ in range(10)))
     began, at_once = time.monotonic(), server.connections_accepted
     await asyncio.gather(*(insist(3) for _ in range(10)))
-    pauses = (time.monotonic() - began) / (0.75 * FIRST)
+    pauses = (time.monotonic() - began) / (0.75 * FIRST_PAUSE)
     assert server.connections_accepted <= at_once + 1 + pauses  # one probe behind each
     down = False
     results = await asyncio.gather(*(pool.fetch(request_to(server)) for _ in range(10)))

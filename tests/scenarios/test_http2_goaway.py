@@ -97,7 +97,7 @@ async def test_goaway_in_two_steps(serve, h2_pool):
     pool = h2_pool(max_connections=2)
     running = calls(pool, server, 3)
     await server.await_mark("warned")
-    await until(lambda: [entry.retired for entry in pool._coordinator.ledger.entries()] == ["goaway"])
+    await until(lambda: [entry.retire_reason for entry in pool._coordinator.ledger.entries()] == ["goaway"])
     assert (await start_call(pool, server, target="/later")).body == b"/later"
     assert len(server.requests) == 4  # nothing was sent again yet
     server.gate("warned").open()

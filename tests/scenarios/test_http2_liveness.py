@@ -362,7 +362,7 @@ async def test_drain_moves_new_calls_to_a_new_connection(serve, h2_pool):
     running = calls(pool, server, 2)
     await server.await_requests(2)
     drained = asyncio.create_task(pool.adrain(5.0))
-    await until(lambda: pool._coordinator.ledger.outgoing == 1)
+    await until(lambda: pool._coordinator.ledger.draining == 1)
     later = start_call(pool, server)
     await server.await_requests(3)
     server.gate("go").open()

@@ -62,7 +62,7 @@ async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_loop
     calls = await occupy(pool, server)
     calls += await queue_up(pool, *(pool.fetch(request_to(server)) for _ in range(3)))
     drain = asyncio.create_task(pool.adrain())
-    await until(lambda: pool._coordinator.ledger.outgoing == 1)
+    await until(lambda: pool._coordinator.ledger.draining == 1)
     server.gate("go").open()
     await asyncio.gather(*calls)
     assert await drain is True

@@ -1,4 +1,4 @@
-"""Which workers see each other in a cache that they share."""
+"""Workers of different projects that share a cache do not see each other."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _anew() -> Iterator[None]:
-    workers._place.cache_clear()
+    workers._deployment.cache_clear()
     yield
-    workers._place.cache_clear()
+    workers._deployment.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,6 @@ def test_another_project_has_slots_of_its_own(
     """Two sites may share a Redis without a prefix, and a deployment may run two versions for a while."""
     here = workers._key(0)
     assert workers._key(0) == here != workers._key(1)
-    workers._place.cache_clear()
+    workers._deployment.cache_clear()
     move(monkeypatch)
     assert workers._key(0) != here

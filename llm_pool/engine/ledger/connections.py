@@ -1,4 +1,4 @@
-"""The connections of a pool: which may serve, which idle, which have to end, and why."""
+"""The connections of a pool: which are available, idle or in use, which have to close, and why."""
 
 from __future__ import annotations
 
@@ -13,215 +13,224 @@ from .timers import Timers
 
 __all__ = ["Connections"]
 
-LIFETIME_JITTER = 0.1  # connections opened together must not all retire together
-HINT_MARGIN = 1.0  # seconds; the server's clock started when it sent, ours when we had read
+LIFETIME_JITTER = 0.1  # connections that were opened together must not retire together
+HINT_MARGIN = 1.0  # seconds: the server's idle time began when it sent, ours when the answer was read
 
 
 class Connections:
-    """Keeps every connection in its place: available or not, idle or in use, open or closing."""
+    """Every connection of a pool, with the counts and sets that depend on its state.
+
+    ``limits``            the pool's limits
+    ``minimum``           how many connections a prewarmed lane keeps open
+    ``pool_bound``        the bound of the pool
+    ``timers``            the timers of entries and lanes
+    ``closed``            whether the pool has been closed
+    ``entries``           open and closing connections, the oldest first
+    ``in_use``            connections that carry streams
+    ``streams``           streams that all connections carry
+    ``draining``          connections in ``entries`` from before the last drain
+    ``opened``            how many have been opened so far
+    ``reused``            how many waiters have been given a connection that was there before
+    ``closed_by_reason``  how many have been closed or lost so far, by reason
+    """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float]) -> None:
         self.limits = limits
-        self.bound = Bound(limits.max_connections)
+        self.minimum = min(limits.min_connections, limits.max_keepalive_connections)
+        if limits.keepalive_expiry == 0:
+            self.minimum = 0  # a prewarmed connection would expire at once
+        self.pool_bound = Bound(limits.max_connections)
         self.timers = Timers()
         self.closed = False
-        self.entries: dict[Entry, None] = {}  # open and closing
+        self.entries: dict[Entry, None] = {}
         self.in_use = 0
-        self.streams = 0  # that all connections carry
-        self.outgoing = 0  # connections from before the last drain
+        self.streams = 0
+        self.draining = 0
         self.opened = 0
         self.reused = 0
         self.closed_by_reason: Counter[str] = Counter()
         self._jitter = jitter
         self._generation = 0
 
-    # Coming and going
+    # From open to dead
 
     def add(self, lane: Lane, connection: Any, capacity: int, now: float) -> Entry:
-        """A new connection, in no place yet. Its slot is the dial's."""
+        """Record a new connection, neither available nor idle yet. It takes over the slot of its dial."""
         entry = Entry(connection, lane, capacity, now, self._generation)
-        self._limit_lifetime(entry)
+        if self.limits.max_lifetime is not None:
+            entry.retire_at = now + self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._jitter())
         self.entries[entry] = None
         self.opened += 1
         lane.open += 1
         if not capacity:
-            lane.shut += 1
+            lane.blocked += 1
         return entry
 
-    def disqualify(self, entry: Entry, reason: str) -> None:
-        """It takes no new streams, and closes for that reason. Of several the first counts."""
-        if entry.retired is None:
-            entry.retired = reason
+    def mark_retired(self, entry: Entry, reason: str) -> None:
+        """Accept no new streams on a connection. The first of several reasons counts."""
+        if entry.retire_reason is None:
+            entry.retire_reason = reason
             entry.lane.available.pop(entry, None)
-            entry.lane.shut -= not entry.capacity
-            self._no_longer_due(entry)
+            entry.lane.blocked -= not entry.capacity
+            self._clear_release_due(entry)
 
     def retire(self, entry: Entry, reason: str, orders: list[Order]) -> None:
-        """It takes no new streams, and closes when it carries none."""
-        self.disqualify(entry, reason)
+        """Accept no new streams on a connection, and close it if it carries none."""
+        self.mark_retired(entry, reason)
         if not entry.streams:
             self.close(entry, reason, orders)
 
     def close(self, entry: Entry, reason: str, orders: list[Order]) -> None:
-        """It closes, whatever it carries."""
+        """Order the close of a connection, even if it carries streams. It keeps its slot until ``remove``."""
         if entry.closing:
             return
-        self.disqualify(entry, reason)
+        self.mark_retired(entry, reason)
         entry.closing = True
-        self._wake(entry)
-        entry.lane.open -= 1
+        self._leave_service(entry)
         entry.lane.closing += 1
-        assert entry.retired is not None
-        self.closed_by_reason[entry.retired] += 1
-        orders.append(Close(entry, entry.retired))
+        assert entry.retire_reason is not None
+        orders.append(Close(entry, entry.retire_reason))
 
     def remove(self, entry: Entry, reason: str) -> None:
-        """It is gone, and its slot is free."""
-        entry.gone = True
+        """Remove a connection that has closed or was lost, and free its slot."""
+        entry.dead = True
         del self.entries[entry]
-        self.disqualify(entry, reason)
-        lane = entry.lane
+        self.mark_retired(entry, reason)
         if entry.closing:
-            lane.closing -= 1
+            entry.lane.closing -= 1
         else:
-            self._wake(entry)
-            lane.open -= 1
-            assert entry.retired is not None
-            self.closed_by_reason[entry.retired] += 1
-        for bound in lane.bounds:
+            self._leave_service(entry)
+        for bound in entry.lane.bounds:
             bound.held -= 1
         if entry.streams:
             self.in_use -= 1
             self.streams -= entry.streams
         if entry.generation < self._generation:
-            self.outgoing -= 1
-        entry.connection = None  # an alarm may keep the entry a while
+            self.draining -= 1
+        entry.connection = None  # a timer may still hold the entry
 
-    def start_over(self) -> list[Entry]:
-        """Connections of today are outgoing. Those among them that are open."""
+    def begin_drain(self) -> list[Entry]:
+        """Count the connections of now as draining. Returns the open ones."""
         self._generation += 1
-        self.outgoing = len(self.entries)
+        self.draining = len(self.entries)
         return [entry for entry in self.entries if not entry.closing]
 
-    # Use
+    # Streams
 
     def assign(self, entry: Entry, waiter: Waiter) -> None:
-        """A stream on the connection is the waiter's."""
+        """Begin a stream for ``waiter`` on an available connection."""
         waiter.entry = entry
-        waiter.reused = entry.used or entry.streams > 0
+        waiter.reused = not entry.is_new or entry.streams > 0
         self.reused += waiter.reused
         if not entry.streams:
             self.in_use += 1
-            self._wake(entry)
+            self._unmark_idle(entry)
         entry.streams += 1
         self.streams += 1
         if entry.streams >= entry.capacity:
             entry.lane.available.pop(entry, None)
 
-    def take_back(self, entry: Entry) -> None:
-        """A stream has ended."""
+    def end_stream(self, entry: Entry) -> None:
+        """End a stream on a connection."""
         entry.streams -= 1
         self.streams -= 1
         if not entry.streams:
             self.in_use -= 1
-        self._no_longer_due(entry)
+        self._clear_release_due(entry)
 
-    def expect(self, entry: Entry) -> None:
-        """A stream is about to end, and its connection for others then."""
-        if entry.retired is None and not entry.due:
-            entry.due = True
-            entry.lane.due += 1
+    def expect_release(self, entry: Entry) -> None:
+        """A stream on a connection will end in a moment: count it in ``Lane.releases_due``."""
+        if entry.retire_reason is None and not entry.release_due:
+            entry.release_due = True
+            entry.lane.releases_due += 1
 
     def change_capacity(self, entry: Entry, capacity: int) -> None:
-        """It carries more streams from now on, or fewer, or none for now."""
-        if entry.retired is None:
-            entry.lane.shut += (not capacity) - (not entry.capacity)
+        """From now on a connection may carry ``capacity`` streams; 0 for none for now."""
+        if entry.retire_reason is None:
+            entry.lane.blocked += (not capacity) - (not entry.capacity)
         entry.capacity = capacity
         if entry.streams >= capacity:
             entry.lane.available.pop(entry, None)
 
-    def shelve(self, entry: Entry) -> None:
-        """What a connection in service has to spare is for those who come."""
+    def make_available(self, entry: Entry) -> None:
+        """Mark a connection as available if it may carry more streams, and as idle if it carries none."""
         if entry.streams < entry.capacity:
             entry.lane.available[entry] = None
         if not entry.streams:
-            self._rest(entry, entry.idle_since)
+            self._mark_idle(entry, entry.last_used_at)
 
     def newest_available(self, lane: Lane, now: float, orders: list[Order]) -> Entry | None:
-        """Last in, first out: those used least come to the end of their time."""
+        """The connection that was made available last; those that may not be used any more are retired.
+
+        Last in, first out: under low load the others expire.
+        """
         while lane.available:
             entry = next(reversed(lane.available))
-            reason = self.unfit(entry, now) or self._expired(entry, now)
+            reason = self._reason_to_close(entry, now)
             if reason is None:
                 return entry
             self.retire(entry, reason, orders)
         return None
 
-    # Ends
+    # Expiry
 
-    def unfit(self, entry: Entry, now: float) -> str | None:
-        """Why a connection may take no more streams, if so."""
-        if entry.retired is not None:
-            return entry.retired
+    def reason_to_retire(self, entry: Entry, now: float) -> str | None:
+        """Why a connection may accept no new streams; None if it may."""
+        if entry.retire_reason is not None:
+            return entry.retire_reason
         if now >= entry.retire_at:
             return "lifetime"
         return None
 
-    def look_at(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Its alarm has rung."""
-        if entry not in self.bound.idle:
+    def check_idle(self, entry: Entry, now: float, orders: list[Order]) -> None:
+        """The timer of a connection has expired: close it if its time is over, else set the next timer."""
+        if entry not in self.pool_bound.idle:
             return
-        reason = self.unfit(entry, now) or self._expired(entry, now)
+        reason = self._reason_to_close(entry, now)
         if reason is not None:
             self.close(entry, reason, orders)
             return
-        kept = entry.expires_at <= now  # for the minimum, for another while
-        self._rest(entry, now if kept else entry.idle_since)
+        kept_for_minimum = entry.expires_at <= now
+        self._mark_idle(entry, now if kept_for_minimum else entry.last_used_at)
 
-    def surplus(self) -> Entry | None:
-        """The connection that has idled longest, if more idle than ``max_keepalive_connections``."""
-        idle = self.bound.idle
+    def excess_idle(self) -> Entry | None:
+        """The longest idle connection, if more are idle than ``max_keepalive_connections``."""
+        idle = self.pool_bound.idle
         return next(iter(idle)) if len(idle) > self.limits.max_keepalive_connections else None
 
-    @property
-    def minimum(self) -> int:
-        """The connections that a prewarmed lane keeps."""
-        if self.limits.keepalive_expiry == 0:
-            return 0
-        return min(self.limits.min_connections, self.limits.max_keepalive_connections)
-
-    def _expired(self, entry: Entry, now: float) -> str | None:
-        if entry.streams or now < entry.expires_at:
-            return None
+    def _reason_to_close(self, entry: Entry, now: float) -> str | None:
+        reason = self.reason_to_retire(entry, now)
+        if reason is not None or entry.streams or now < entry.expires_at:
+            return reason
         lane = entry.lane
-        if lane.prewarmed and lane.open <= self.minimum and entry.hint is None:
+        if lane.prewarmed and lane.open <= self.minimum and entry.keepalive_hint is None:
             return None
         return "expired"
 
-    def _limit_lifetime(self, entry: Entry) -> None:
-        longest = self.limits.max_lifetime
-        entry.retire_at = inf
-        if longest is not None:
-            entry.retire_at = entry.opened_at + longest * (1 - LIFETIME_JITTER * self._jitter())
+    # Changes of state
 
-    # Places
+    def _leave_service(self, entry: Entry) -> None:
+        self._unmark_idle(entry)
+        entry.lane.open -= 1
+        assert entry.retire_reason is not None
+        self.closed_by_reason[entry.retire_reason] += 1
 
-    def _no_longer_due(self, entry: Entry) -> None:
-        entry.lane.due -= entry.due
-        entry.due = False
+    def _clear_release_due(self, entry: Entry) -> None:
+        entry.lane.releases_due -= entry.release_due
+        entry.release_due = False
 
-    def _rest(self, entry: Entry, since: float) -> None:
-        entry.used = True
+    def _mark_idle(self, entry: Entry, since: float) -> None:
+        entry.is_new = False
         for bound in entry.lane.bounds:
             bound.idle[entry] = None
         longest = inf if self.limits.keepalive_expiry is None else self.limits.keepalive_expiry
-        if entry.hint is not None:
-            longest = min(longest, entry.hint - min(HINT_MARGIN, entry.hint / 2))
+        if entry.keepalive_hint is not None:
+            longest = min(longest, entry.keepalive_hint - min(HINT_MARGIN, entry.keepalive_hint / 2))
         entry.expires_at = since + longest
         when = min(entry.expires_at, entry.retire_at)
         if when < inf:
             self.timers.set(when, entry)
 
-    def _wake(self, entry: Entry) -> None:
+    def _unmark_idle(self, entry: Entry) -> None:
         for bound in entry.lane.bounds:
             bound.idle.pop(entry, None)

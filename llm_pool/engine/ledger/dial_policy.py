@@ -1,4 +1,4 @@
-"""Who may dial, and when: as many connections as the need, a slot to each origin in its turn."""
+"""Which lane may dial, and when: as many connections as are needed, and a fair share for each lane."""
 
 from __future__ import annotations
 
@@ -7,189 +7,202 @@ from math import inf
 
 from ..config import Origin
 from .connections import Connections
-from .state import BARE, COLD, SHORT, Bound, Dial, Entry, Lane, Order
+from .state import BELOW_MINIMUM, NO_CONNECTION, TOO_FEW_CONNECTIONS, Bound, Dial, Entry, Lane, Order
 
 __all__ = ["DialPolicy"]
 
 
 class DialPolicy:
-    """The lanes, what each lacks, and the lines in which they wait for a slot."""
+    """The lanes, what each of them lacks, and the queues in which they wait for a slot.
 
-    def __init__(self, connections: Connections, expects: Callable[[Origin], int]) -> None:
+    ``dialing``   dials under way in all lanes
+    ``shortage``  waiters of all lanes that no connection under way will serve
+    """
+
+    def __init__(self, connections: Connections, expected_capacity: Callable[[Origin], int]) -> None:
         self.dialing = 0
-        self.short = 0  # waiters for whom nothing is on its way
+        self.shortage = 0
         self._connections = connections
-        self._pool = connections.bound
-        self._expects = expects
+        self._pool_bound = connections.pool_bound
+        self._expected_capacity = expected_capacity
         per_host = connections.limits.max_connections_per_host
         self._per_host = inf if per_host is None else per_host
         self._lanes: dict[tuple[Origin, Hashable], Lane] = {}
-        self._hosts: dict[Origin, Bound] = {}
+        self._host_bounds: dict[Origin, Bound] = {}
 
     def lane(self, origin: Origin, host_loop: Hashable) -> Lane:
-        """The lane of an origin in a home, made on first use."""
+        """The lane of an origin on a host loop, created at first use."""
         lane = self._lanes.get((origin, host_loop))
         if lane is None:
-            host = self._hosts.get(origin)
-            if host is None:
-                host = self._hosts[origin] = Bound(self._per_host)
-            lane = Lane(origin, host_loop, host, self._pool, max(1, self._expects(origin)))
+            host_bound = self._host_bounds.get(origin)
+            if host_bound is None:
+                host_bound = self._host_bounds[origin] = Bound(self._per_host)
+            capacity = max(1, self._expected_capacity(origin))
+            lane = Lane(origin, host_loop, host_bound, self._pool_bound, capacity)
             self._lanes[origin, host_loop] = lane
             for bound in lane.bounds:
                 bound.lanes[lane] = None
         return lane
 
     def lanes(self) -> list[Lane]:
-        """All there are now."""
+        """The lanes of now; unused ones are forgotten."""
         return list(self._lanes.values())
 
-    def trim(self, now: float, orders: list[Order]) -> None:
-        """Close the connections that have idled longest, down to ``max_keepalive_connections``."""
-        while (entry := self._connections.surplus()) is not None:
+    def close_excess_idle(self, now: float, orders: list[Order]) -> None:
+        """A connection has become idle: close the longest idle one, if too many are idle now."""
+        entry = self._connections.excess_idle()
+        if entry is not None:
             self._connections.close(entry, "excess", orders)
-            self.settle(entry.lane, now)
+            self.update(entry.lane, now)
 
-    def settle(self, lane: Lane, now: float) -> None:
-        """Bring what the lane lacks up to date, and with it its place in line."""
-        shortage = max(0, len(lane.waiting) - lane.incoming) if lane.waiting else 0
-        self.short += shortage - lane.shortage
+    def update(self, lane: Lane, now: float) -> None:
+        """Update what a lane lacks, and the queue in which it waits for a slot. Forget it if it is unused."""
+        shortage = max(0, len(lane.queue) - lane.streams_coming) if lane.queue else 0
+        self.shortage += shortage - lane.shortage
         lane.shortage = shortage
-        rank = self._rank(lane, now)
-        if rank is None:
-            lane.leave()
-            self._forget_if_empty(lane, now)
-        elif lane.line is None or rank != lane.rank:
-            lane.join(self._pool, rank)
-        if lane.host.first() is not None and (lane.host.idle or not lane.host.full):
-            self._call_back(lane.host)
+        priority = self._priority(lane, now)
+        if priority is None:
+            lane.leave_dial_queue()
+            self._forget_if_unused(lane, now)
+        elif lane.dial_queue is None or priority != lane.priority:
+            lane.enter_dial_queue(self._pool_bound, priority)
+        host_bound = lane.host_bound
+        if host_bound.next_to_dial() is not None and (host_bound.idle or not host_bound.full):
+            self._move_to_pool_queues(host_bound)
 
-    def grow(self, now: float, orders: list[Order]) -> None:
-        """Give slots to the lanes that lack them, each in its turn."""
-        while (lane := self._pool.first()) is not None:
-            bound = lane.host if lane.host.full else self._pool
-            if not bound.full and (lane.shortage or self._may_idle_more):
+    def give_slots(self, now: float, orders: list[Order]) -> None:
+        """Let lanes dial, in the order of their queues, while a slot is free or can be made free."""
+        while (lane := self._pool_bound.next_to_dial()) is not None:
+            bound = lane.host_bound if lane.host_bound.full else self._pool_bound
+            if not bound.full and (lane.shortage or self._may_prewarm):
                 self._dial(lane, now, orders)
-            elif lane.shortage and bound.full and (oldest := _idle_elsewhere(bound, lane)):
-                self.pass_on(oldest, lane, now, orders)
-            elif bound is lane.host:
-                lane.join(bound, lane.rank)  # another's turn does not depend on it
+            elif lane.shortage and bound.full and (entry := _idle_to_evict(bound, lane)):
+                self.evict(entry, lane, now, orders)
+            elif bound is lane.host_bound:
+                lane.enter_dial_queue(bound, lane.priority)  # so that other hosts need not wait for it
             else:
                 break
 
-    def dial_over(self, lane: Lane) -> None:
-        """A dial has ended; the slot is its connection's, or free."""
+    def dial_ended(self, lane: Lane) -> None:
+        """Count a dial as ended. Its slot stays held, for the new connection or until it is freed."""
         self.dialing -= 1
         lane.dialing -= 1
 
     # Fairness
 
-    def heir(self, lane: Lane, number: int) -> Lane | None:
-        """The lane with a better right to what comes free in ``lane`` than the caller of that number there.
+    def starved_lane(self, lane: Lane, number: int) -> Lane | None:
+        """The lane that should get the slot of a connection which could serve a waiter of ``lane``.
 
-        It is one that has none, or less than its share where ``lane`` has more. Only a caller who came
-        earlier has the right, so that two busy lanes do not take connections from each other for ever.
+        ``number`` is that waiter's. The starved lane has no connection, or less than its share while ``lane``
+        has more than its own; and its first waiter arrived earlier, else two busy lanes would take each
+        other's connections for ever. Returns None if there is no such lane.
         """
         for bound in lane.bounds:
-            heir = _neediest(bound, lane) if bound.full else None
-            if heir is not None and heir.waiting.first().number < number:
-                return heir
+            starved = _next_starved(bound, lane) if bound.full else None
+            if starved is not None and starved.queue.first().number < number:
+                return starved
         return None
 
-    def pass_on(self, entry: Entry, heir: Lane, now: float, orders: list[Order]) -> None:
-        """Close a connection, now or after its last stream, so that ``heir`` may dial in its place."""
-        entry.heir = heir
-        entry.claimed = not entry.streams
-        if entry.claimed:
-            heir.claims += 1
-            heir.host.reserved += heir.host is not entry.lane.host
+    def evict(self, entry: Entry, lane: Lane, now: float, orders: list[Order]) -> None:
+        """Close a connection, after its last stream if it is in use, so that ``lane`` gets its slot."""
+        entry.evicted_for = lane
+        entry.evicted_idle = not entry.streams
+        if entry.evicted_idle:
+            lane.slots_soon += 1
+            lane.host_bound.reserved += lane.host_bound is not entry.lane.host_bound
         else:
-            heir.promises += 1
+            lane.slots_later += 1
         self._connections.retire(entry, "evicted", orders)
-        heir.leave()
-        self.settle(heir, now)
-        self.settle(entry.lane, now)
+        lane.leave_dial_queue()
+        self.update(lane, now)
+        self.update(entry.lane, now)
 
-    def inherit(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """A connection has died: its heir, if still in need, dials in its place."""
-        heir, entry.heir = entry.heir, None
-        if heir is None:
+    def use_freed_slot(self, entry: Entry, now: float, orders: list[Order]) -> None:
+        """A connection is dead: if it was evicted for a lane that still lacks one, that lane dials."""
+        lane, entry.evicted_for = entry.evicted_for, None
+        if lane is None:
             return
-        if entry.claimed:
-            heir.claims -= 1
-            heir.host.reserved -= heir.host is not entry.lane.host
+        if entry.evicted_idle:
+            lane.slots_soon -= 1
+            lane.host_bound.reserved -= lane.host_bound is not entry.lane.host_bound
         else:
-            heir.promises -= 1
-        self.settle(heir, now)
-        if heir.line is not None and heir.shortage and not heir.full:
-            self._dial(heir, now, orders)
+            lane.slots_later -= 1
+        self.update(lane, now)
+        if lane.dial_queue is not None and lane.shortage and not lane.full:
+            self._dial(lane, now, orders)
 
-    def _rank(self, lane: Lane, now: float) -> int | None:
-        """How badly the lane wants to dial; None where it does not, or may not now."""
+    # Dials
+
+    def _priority(self, lane: Lane, now: float) -> int | None:
+        """How urgently a lane needs to dial; None if it need not, or may not now."""
         if self._connections.closed:
             return None
         backoff = lane.backoff
-        if backoff is not None and (now < backoff.retry_at or lane.dialing or lane.claims):
+        if backoff is not None and (now < backoff.retry_at or lane.dialing or lane.slots_soon):
             return None  # one dial at a time until one succeeds
         if lane.shortage:
-            return SHORT if lane.standing else BARE
-        return COLD if lane.prewarmed and lane.standing < self._connections.minimum else None
+            return TOO_FEW_CONNECTIONS if lane.open_or_coming else NO_CONNECTION
+        return BELOW_MINIMUM if lane.prewarmed and lane.open_or_coming < self._connections.minimum else None
 
     @property
-    def _may_idle_more(self) -> bool:
-        """What is dialed for nobody must not drive out another that idles."""
-        return len(self._pool.idle) + self.dialing < self._connections.limits.max_keepalive_connections
+    def _may_prewarm(self) -> bool:
+        """Whether another connection may be idle. Prewarming must not evict an idle connection."""
+        idle = len(self._pool_bound.idle)
+        return idle + self.dialing < self._connections.limits.max_keepalive_connections
 
     def _dial(self, lane: Lane, now: float, orders: list[Order]) -> None:
         self.dialing += 1
         lane.dialing += 1
         for bound in lane.bounds:
             bound.held += 1
-        newest = lane.waiting.newest()
+        newest = lane.queue.newest()
         orders.append(Dial(lane, newest.connect_timeout if newest else None))
-        lane.leave()
-        self.settle(lane, now)
+        lane.leave_dial_queue()
+        self.update(lane, now)
 
-    def _call_back(self, host: Bound) -> None:
-        """Those whom the host's bound had held back stand in the pool's line again."""
-        for rank, line in enumerate(host.lines):
-            while line:
-                next(iter(line)).join(self._pool, rank)
+    def _move_to_pool_queues(self, host_bound: Bound) -> None:
+        """Move the lanes in the queues of a host's bound back to those of the pool's bound."""
+        for priority, queue in enumerate(host_bound.dial_queues):
+            while queue:
+                next(iter(queue)).enter_dial_queue(self._pool_bound, priority)
 
-    def _forget_if_empty(self, lane: Lane, now: float) -> None:
-        if lane.standing or lane.closing or lane.promises or lane.waiting or lane.prewarmed:
+    def _forget_if_unused(self, lane: Lane, now: float) -> None:
+        if lane.open_or_coming or lane.closing or lane.slots_later or lane.queue or lane.prewarmed:
             return
-        if lane.backoff is not None and now < lane.backoff.forgotten_at:
-            self._connections.timers.set(lane.backoff.forgotten_at, lane)
+        if lane.backoff is not None and now < lane.backoff.forget_at:
+            self._connections.timers.set(lane.backoff.forget_at, lane)
             return
         if self._lanes.get((lane.origin, lane.host_loop)) is not lane:
             return
         del self._lanes[lane.origin, lane.host_loop]
         for bound in lane.bounds:
             del bound.lanes[lane]
-        if not lane.host.lanes:
-            del self._hosts[lane.origin]
+        if not lane.host_bound.lanes:
+            del self._host_bounds[lane.origin]
 
 
-def _idle_elsewhere(bound: Bound, lane: Lane) -> Entry | None:
-    """The longest idle of another lane, which is to dial in its place.
+def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
+    """The longest idle connection of another lane under ``bound``, whose slot ``lane`` may take.
 
-    One that takes no streams of its own lane's waiters would be replaced at once: a lane that has others
-    leaves it, and looks on behind it.
+    A blocked connection that has waiters is left alone if ``lane`` has connections: its own lane would
+    replace it at once.
     """
     for entry in bound.idle:
-        kept = not entry.capacity and entry.lane.waiting and lane.standing
-        if entry.lane is not lane and not kept:
+        needed = not entry.capacity and entry.lane.queue and lane.open_or_coming
+        if entry.lane is not lane and not needed:
             return entry
     return None
 
 
-def _neediest(bound: Bound, lane: Lane) -> Lane | None:
-    """Who is next in line under a bound that is reached, and entitled to a connection of ``lane``."""
-    other = next(iter(bound.lines[BARE] or bound.lines[SHORT]), None)
-    if other is None:
+def _next_starved(bound: Bound, lane: Lane) -> Lane | None:
+    """The first lane in the queues of a full bound, if it should get a slot of ``lane``."""
+    first = next(iter(bound.dial_queues[NO_CONNECTION] or bound.dial_queues[TOO_FEW_CONNECTIONS]), None)
+    if first is None:
         return None
     share = max(1, bound.limit // len(bound.lanes))
-    if other is lane or other.standing >= share or other.shortage <= other.promises * other.capacity:
-        other.join(bound, other.rank)  # to the end: it has what it is due
+    has_enough = first.open_or_coming >= share
+    will_have_enough = first.shortage <= first.slots_later * first.expected_capacity
+    if first is lane or has_enough or will_have_enough:
+        first.enter_dial_queue(bound, first.priority)  # at the end, so that the next call finds another
         return None
-    return other if other.standing == 0 or lane.standing > share else None
+    return first if first.open_or_coming == 0 or lane.open_or_coming > share else None

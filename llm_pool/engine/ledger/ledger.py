@@ -1,8 +1,13 @@
-"""The rules: who gets which connection, and when. Pure: no I/O, no event loop, no clock, no lock.
+"""The rules of the pool: which call gets which connection, and when.
 
-Facts go in (a caller arrived, a dial succeeded, a connection came back or died, time is now t), orders
-come out (serve, dial, close, fail). Every fact costs O(1), amortised, however many connections there are;
-only those about all of them (drain, close, a loop that was lost) cost what there is.
+Pure: no I/O, no event loop, no clock, no lock. Each fact is a method call (a call asks for a connection, a
+dial succeeded, a connection was released or died, the time is now t). It returns orders (serve, dial, close,
+fail), which the coordinator carries out. A fact costs O(1), amortised, for any number of connections; only
+those that concern all connections (drain, close, a lost loop) cost O(connections).
+
+A lane is one origin on one host loop, with its queue of waiters and its connections. Lanes share the slots of
+the pool and of their host (bounds). ``connections`` keeps the state of each connection, ``dial_policy``
+decides which lane gets a free slot, ``backoff`` when a lane may dial again after failed dials.
 """
 
 from __future__ import annotations
@@ -22,254 +27,259 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """The books of one pool, over all its homes. Times are seconds on any one monotonic clock.
+    """The state of one pool, over all its host loops. Times are seconds on any one monotonic clock.
 
-    ``expects`` tells how many streams the first connection to an origin is expected to carry.
+    ``waiting``   waiters in all queues
+    ``requests``  calls that have asked for a connection so far
+    ``queued``    how many of these found all connections in use and no free slot
+
+    Arguments: ``expected_capacity`` returns how many streams the first connection to an origin is expected to
+    carry; ``jitter`` returns random numbers from 0.0 to 1.0, for lifetimes and backoffs.
     """
 
     def __init__(
         self,
         limits: Limits,
         *,
-        expects: Callable[[Origin], int] = lambda _: 1,
+        expected_capacity: Callable[[Origin], int] = lambda _: 1,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.connections = Connections(limits, jitter)
-        self.dial_policy = DialPolicy(self.connections, expects)
+        self.dial_policy = DialPolicy(self.connections, expected_capacity)
         self.waiting = 0
         self.requests = 0
-        self.queued = 0  # of them, those that found all connections taken, and no room for another
+        self.queued = 0
         self._jitter = jitter
         self._numbers = count(1)
 
     @property
     def limits(self) -> Limits:
-        """Those that hold now."""
+        """The pool's limits."""
         return self.connections.limits
 
     @property
     def closed(self) -> bool:
-        """Whether the pool has ended."""
+        """Whether the pool has been closed; connections may still be closing."""
         return self.connections.closed
 
     @property
     def total(self) -> int:
-        """Slots taken: open, dialing and closing connections."""
-        return self.connections.bound.held
+        """Slots in use: open, dialing and closing connections."""
+        return self.connections.pool_bound.held
 
     @property
-    def outgoing(self) -> int:
-        """Connections from before the last drain."""
-        return self.connections.outgoing
+    def draining(self) -> int:
+        """Open and closing connections from before the last drain."""
+        return self.connections.draining
 
     @property
-    def next_alarm(self) -> float | None:
-        """When ``tick`` is next to be called."""
-        return self.connections.timers.next
+    def next_timer_at(self) -> float | None:
+        """When ``tick`` has to be called next; None if no timer is set."""
+        return self.connections.timers.next_at
 
     def lane(self, origin: Origin, host_loop: Hashable) -> Lane:
-        """The lane of an origin in a home, made on first use."""
+        """The lane of an origin on a host loop, created at first use."""
         return self.dial_policy.lane(origin, host_loop)
 
     def entries(self) -> Iterator[Entry]:
-        """Every connection that is open or closing."""
+        """Every connection that is open or closing, the oldest first."""
         return iter(self.connections.entries)
 
-    def first_in_line(self) -> Iterator[Waiter]:
-        """Of each lane that has a queue, who has waited longest."""
-        return (lane.waiting.first() for lane in self.dial_policy.lanes() if lane.waiting)
+    def first_waiters(self) -> Iterator[Waiter]:
+        """The first waiter of each lane that has waiters."""
+        return (lane.queue.first() for lane in self.dial_policy.lanes() if lane.queue)
 
-    # Facts about callers
+    # Facts about calls
 
     def arrive(self, waiter: Waiter, now: float) -> list[Order]:
-        """A caller wants a connection. Where one is at hand ``waiter.entry`` is set on return."""
+        """A call asks for a connection. If one is available, ``waiter.entry`` is set on return."""
         orders = list[Order]()
         self._register(waiter, now)
         lane = waiter.lane
         if self.closed:
             self._fail(waiter, "closed", orders)
-        elif (entry := self._at_hand(lane, waiter, now, orders)) is not None:
+        elif (entry := self._available_for(waiter, now, orders)) is not None:
             self.connections.assign(entry, waiter)
             return orders
         else:
-            lane.waiting.add(waiter)
+            lane.queue.add(waiter)
             self.waiting += 1
             if lane.backoff is not None:
-                lane.backoff.attend()
-                self._wait_out(lane, lane.backoff, now)
-        self._balance(lane, now, orders)
+                lane.backoff.waiter_arrived()
+                self._set_retry_timer(lane, lane.backoff, now)
+        self._rebalance(lane, now, orders)
         if lane.shortage and not waiter.returning:
-            if self.dial_policy.short > self.limits.max_waiting:
+            if self.dial_policy.shortage > self.limits.max_waiting:
                 self._dequeue(waiter)
                 self._fail(waiter, "full", orders)
-                self._balance(lane, now, orders)
-            elif lane.full:  # otherwise it waits for an origin that cannot be reached
+                self._rebalance(lane, now, orders)
+            elif lane.full:  # else it waits for the end of a backoff
                 self.queued += 1
         return orders
 
     def cancel(self, waiter: Waiter, now: float) -> list[Order]:
-        """A caller gave up, waiting or just served. A connection it was given goes back unused."""
+        """A call was cancelled while it waited, or before it used the connection that it was given."""
         orders = list[Order]()
         entry, waiter.entry = waiter.entry, None
         if entry is not None:
             self.connections.reused -= waiter.reused
-            self._take_back(entry, now, orders)
-        elif waiter in waiter.lane.waiting:
+            self._end_stream(entry, now, orders)
+        elif waiter in waiter.lane.queue:
             self._dequeue(waiter)
-            self._balance(waiter.lane, now, orders)
+            self._rebalance(waiter.lane, now, orders)
         return orders
 
     # Facts about connections
 
     def dialed(self, lane: Lane, connection: Any, capacity: int, now: float) -> tuple[Entry, list[Order]]:
-        """A dial succeeded; the connection carries ``capacity`` streams at a time, 0 for none as yet."""
+        """A dial succeeded; the connection may carry ``capacity`` streams at a time, 0 for none for now."""
         orders = list[Order]()
-        self.dial_policy.dial_over(lane)
+        self.dial_policy.dial_ended(lane)
         entry = self.connections.add(lane, connection, capacity, now)
-        lane.capacity = capacity or lane.capacity
+        lane.expected_capacity = capacity or lane.expected_capacity
         lane.backoff = None
         if self.closed:
             self.connections.close(entry, "closed", orders)
         else:
-            self._offer(entry, now, orders)
-        self._balance(lane, now, orders)
+            self._serve_queue(entry, now, orders)
+        self._rebalance(lane, now, orders)
         return entry, orders
 
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
-        """A dial failed. Waiters whom no connection is left to serve fail with its cause."""
+        """A dial failed. Waiters that no connection of the lane can serve any more fail with ``error``."""
         orders = list[Order]()
-        self._free_dial(lane)
+        self._free_dial_slot(lane)
         if not self.closed:
-            self._suspend(lane, now)
-        doomed = 0
+            self._back_off(lane, now)
+        failing = 0
         if not lane.open:
-            doomed = min(1, len(lane.waiting) - lane.incoming) if lane.dialing else len(lane.waiting)
-        for _ in range(doomed):
-            waiter = lane.waiting.first()
+            failing = min(1, len(lane.queue) - lane.streams_coming) if lane.dialing else len(lane.queue)
+        for _ in range(failing):
+            waiter = lane.queue.first()
             self._dequeue(waiter)
             self._fail(waiter, error, orders)
-        self._balance(lane, now, orders)
+        self._rebalance(lane, now, orders)
         return orders
 
     def released(
         self, entry: Entry, now: float, *, reusable: bool = True, hint: float | None = None
     ) -> list[Order]:
-        """A caller is done with its stream. ``hint``: seconds the server keeps the connection if idle."""
+        """A stream ended. ``hint``: seconds for which the server keeps the connection while it is idle."""
         orders = list[Order]()
-        entry.used = True
-        entry.idle_since = now
+        entry.is_new = False
+        entry.last_used_at = now
         if hint is not None:
-            entry.hint = hint
-        self._take_back(entry, now, orders, reason=None if reusable else "unclean")
+            entry.keepalive_hint = hint
+        self._end_stream(entry, now, orders, reason=None if reusable else "unclean")
         return orders
 
     def due(self, entry: Entry, now: float) -> list[Order]:
-        """A caller has all it wants, and the rest is read out: nobody dials for want of this connection."""
+        """A stream will be released in a moment: the waiter that it can serve then needs no dial."""
         orders = list[Order]()
-        if not entry.gone:
-            self.connections.expect(entry)
-            self._balance(entry.lane, now, orders)
+        if not entry.dead:
+            self.connections.expect_release(entry)
+            self._rebalance(entry.lane, now, orders)
         return orders
 
     def resized(self, entry: Entry, capacity: int, now: float) -> list[Order]:
-        """The server changed how many streams the connection may carry; 0 is none for now."""
+        """The server changed how many streams a connection may carry; 0 for none for now."""
         orders = list[Order]()
-        if entry.gone:
+        if entry.dead:
             return orders
         self.connections.change_capacity(entry, capacity)
-        entry.lane.capacity = capacity or entry.lane.capacity
-        self._put_back(entry, now, orders)
+        entry.lane.expected_capacity = capacity or entry.lane.expected_capacity
+        self._reuse_or_retire(entry, now, orders)
         return orders
 
     def retire(self, entry: Entry, reason: str, now: float) -> list[Order]:
-        """The connection takes no new streams; it is closed when its last one ends."""
+        """A connection accepts no new streams; it is closed when its last one ends."""
         orders = list[Order]()
-        if not entry.gone:
-            self._put_back(entry, now, orders, reason=reason)
+        if not entry.dead:
+            self._reuse_or_retire(entry, now, orders, reason=reason)
         return orders
 
     def died(self, entry: Entry, now: float, reason: str = "lost") -> list[Order]:
-        """The connection is gone, closed by us or by anything else. Its slot is free from now on."""
+        """A connection has closed or was lost: its slot is free."""
         orders = list[Order]()
-        if entry.gone:
+        if entry.dead:
             return orders
         self.connections.remove(entry, reason)
-        self.dial_policy.inherit(entry, now, orders)
-        self._balance(entry.lane, now, orders)
+        self.dial_policy.use_freed_slot(entry, now, orders)
+        self._rebalance(entry.lane, now, orders)
         return orders
 
     def loop_ends(self, host_loop: Hashable) -> None:
-        """An event loop is about to end, and cuts what lives on it: nothing there is for anybody any more."""
+        """An event loop is about to end, and its connections will be aborted: use none of them any more."""
         for entry in self.entries():
             if entry.lane.host_loop == host_loop:
-                self.connections.disqualify(entry, "shutdown")
+                self.connections.mark_retired(entry, "shutdown")
 
     def lost_loop(self, host_loop: Hashable, error: BaseException, now: float) -> list[Order]:
-        """An event loop has ended, and with it all that lived on it."""
+        """An event loop has ended: its waiters fail with ``error``; its dials and connections are gone."""
         orders = list[Order]()
         lanes = [lane for lane in self.dial_policy.lanes() if lane.host_loop == host_loop]
         lost = [entry for entry in self.entries() if entry.lane.host_loop == host_loop]
         for lane in lanes:
-            self._abandon(lane, error, orders)
-            self.dial_policy.settle(lane, now)  # none of them is given a slot that another leaves
+            self._stop_lane(lane, error, orders)
+            self.dial_policy.update(lane, now)  # so that it gets no slot that comes free below
             while lane.dialing:
-                self._free_dial(lane)
+                self._free_dial_slot(lane)
         for entry in lost:
-            self.connections.remove(entry, "shutdown")  # all, before anybody looks for one to close
-        for entry in lost:
-            self.dial_policy.inherit(entry, now, orders)
+            self.connections.remove(entry, "shutdown")
+        for entry in lost:  # only now, so that none of them is chosen for eviction
+            self.dial_policy.use_freed_slot(entry, now, orders)
         for lane in lanes:
-            self._balance(lane, now, orders)
+            self._rebalance(lane, now, orders)
         return orders
 
-    # Facts about time and intent
+    # Facts about time, and what the pool is to do
 
     def tick(self, now: float) -> list[Order]:
-        """Time has passed: idle connections expire, suspended lanes may dial again."""
+        """Time has passed: close idle connections that have expired, let lanes dial after their backoff."""
         orders = list[Order]()
-        for subject in self.connections.timers.due(now):
+        for subject in self.connections.timers.pop_due(now):
             if isinstance(subject, Entry):
-                self.connections.look_at(subject, now, orders)
-                self._balance(subject.lane, now, orders)
+                self.connections.check_idle(subject, now, orders)
+                self._rebalance(subject.lane, now, orders)
             else:
-                self._balance(subject, now, orders)
+                self._rebalance(subject, now, orders)
                 if subject.backoff is not None:
-                    self._wait_out(subject, subject.backoff, now)
+                    self._set_retry_timer(subject, subject.backoff, now)
         return orders
 
     def prewarm(self, lane: Lane, now: float) -> list[Order]:
-        """Keep ``min_connections`` open in this lane from now on."""
+        """Keep ``min_connections`` open in a lane from now on."""
         orders = list[Order]()
         lane.prewarmed = not self.closed
-        self._balance(lane, now, orders)
+        self._rebalance(lane, now, orders)
         return orders
 
     def drain(self, now: float) -> list[Order]:
-        """Connections of today serve no new call: the idle close now, the others as they come back."""
+        """Retire every connection: idle ones close now, the others after their last stream."""
         orders = list[Order]()
-        for entry in self.connections.start_over():
+        for entry in self.connections.begin_drain():
             self.connections.retire(entry, "drained", orders)
         for lane in self.dial_policy.lanes():
-            self._balance(lane, now, orders)
+            self._rebalance(lane, now, orders)
         return orders
 
     def close(self, now: float) -> list[Order]:
-        """The end: every waiter fails, every connection closes, nothing is dialed any more."""
+        """Fail every waiter, close every connection, and dial no more."""
         orders = list[Order]()
         self.connections.closed = True
         self.connections.timers.clear()
         for lane in self.dial_policy.lanes():
-            self._abandon(lane, "closed", orders)
-            self._balance(lane, now, orders)
+            self._stop_lane(lane, "closed", orders)
+            self._rebalance(lane, now, orders)
         for entry in self.entries():
             self.connections.close(entry, "closed", orders)
         return orders
 
-    # Callers
+    # Waiters
 
     def _register(self, waiter: Waiter, now: float) -> None:
         if waiter.returning:
-            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)  # it may have been forgotten
+            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)  # its lane may be forgotten
             self.connections.reused -= waiter.reused
             waiter.reused = False
         else:
@@ -277,84 +287,88 @@ class Ledger:
             waiter.arrived_at = now
             self.requests += 1
 
-    def _at_hand(self, lane: Lane, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:
+    def _available_for(self, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:
+        """An available connection; those that a starved lane should get are evicted for it."""
+        lane = waiter.lane
         while (entry := self.connections.newest_available(lane, now, orders)) is not None:
-            heir = self.dial_policy.heir(lane, waiter.number)
-            if heir is None:
+            starved = self.dial_policy.starved_lane(lane, waiter.number)
+            if starved is None:
                 return entry
-            self.dial_policy.pass_on(entry, heir, now, orders)
+            self.dial_policy.evict(entry, starved, now, orders)
         return None
 
     def _dequeue(self, waiter: Waiter) -> None:
-        waiter.lane.waiting.remove(waiter)
+        waiter.lane.queue.remove(waiter)
         self.waiting -= 1
 
     def _fail(self, waiter: Waiter, error: Any, orders: list[Order]) -> None:
         waiter.error = error
         orders.append(Fail(waiter, error))
 
-    def _abandon(self, lane: Lane, error: Any, orders: list[Order]) -> None:
-        """Nobody is to be served in this lane any more."""
+    def _stop_lane(self, lane: Lane, error: Any, orders: list[Order]) -> None:
+        """Fail the waiters of a lane, and end its prewarming and its backoff."""
         lane.prewarmed = False
         lane.backoff = None
-        for waiter in list(lane.waiting):
+        for waiter in list(lane.queue):
             self._dequeue(waiter)
             self._fail(waiter, error, orders)
 
     # Connections
 
-    def _take_back(self, entry: Entry, now: float, orders: list[Order], reason: str | None = None) -> None:
-        if not entry.gone:
-            self.connections.take_back(entry)
-            self._put_back(entry, now, orders, reason)
+    def _end_stream(self, entry: Entry, now: float, orders: list[Order], reason: str | None = None) -> None:
+        if not entry.dead:
+            self.connections.end_stream(entry)
+            self._reuse_or_retire(entry, now, orders, reason)
 
-    def _put_back(self, entry: Entry, now: float, orders: list[Order], reason: str | None = None) -> None:
-        """A connection is for others, or has to end."""
-        reason = reason or self.connections.unfit(entry, now)
+    def _reuse_or_retire(
+        self, entry: Entry, now: float, orders: list[Order], reason: str | None = None
+    ) -> None:
+        """Let a connection serve others, or retire it for ``reason`` or for one of its own."""
+        reason = reason or self.connections.reason_to_retire(entry, now)
         if reason is None:
-            self._offer(entry, now, orders)
+            self._serve_queue(entry, now, orders)
         else:
             self.connections.retire(entry, reason, orders)
-        self._balance(entry.lane, now, orders)
+        self._rebalance(entry.lane, now, orders)
 
-    def _offer(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Its spare streams are for those in the queue; what is left over, for those who come.
+    def _serve_queue(self, entry: Entry, now: float, orders: list[Order]) -> None:
+        """Give the free streams of a connection to waiters, then make it available; or evict it.
 
-        A new one is for those it was dialed for: two lanes must not close each other's unused.
+        A new connection is not evicted: two lanes could evict each other's connections for ever, all unused.
         """
-        waiting = entry.lane.waiting
-        while waiting and entry.streams < entry.capacity:
-            waiter = waiting.first()
-            heir = self.dial_policy.heir(entry.lane, waiter.number) if entry.used else None
-            if heir is not None:
-                self.dial_policy.pass_on(entry, heir, now, orders)
+        queue = entry.lane.queue
+        while queue and entry.streams < entry.capacity:
+            waiter = queue.first()
+            starved = None if entry.is_new else self.dial_policy.starved_lane(entry.lane, waiter.number)
+            if starved is not None:
+                self.dial_policy.evict(entry, starved, now, orders)
                 return
             self._dequeue(waiter)
             self.connections.assign(entry, waiter)
             orders.append(Serve(waiter))
-        self.connections.shelve(entry)
-        self.dial_policy.trim(now, orders)
+        self.connections.make_available(entry)
+        self.dial_policy.close_excess_idle(now, orders)
 
     # Dials
 
-    def _balance(self, lane: Lane, now: float, orders: list[Order]) -> None:
-        """After every fact: what this lane lacks is known, and slots go where they are lacking."""
-        self.dial_policy.settle(lane, now)
-        self.dial_policy.grow(now, orders)
+    def _rebalance(self, lane: Lane, now: float, orders: list[Order]) -> None:
+        """After every fact: update what its lane lacks, then give free slots to lanes that lack them."""
+        self.dial_policy.update(lane, now)
+        self.dial_policy.give_slots(now, orders)
 
-    def _free_dial(self, lane: Lane) -> None:
-        self.dial_policy.dial_over(lane)
+    def _free_dial_slot(self, lane: Lane) -> None:
+        self.dial_policy.dial_ended(lane)
         for bound in lane.bounds:
             bound.held -= 1
 
-    def _suspend(self, lane: Lane, now: float) -> None:
+    def _back_off(self, lane: Lane, now: float) -> None:
         lane.backoff = lane.backoff or Backoff()
-        lane.backoff.grow(now, waited_for=bool(lane.waiting), jitter=self._jitter())
-        self._wait_out(lane, lane.backoff, now)
+        lane.backoff.dial_failed(now, has_waiters=bool(lane.queue), jitter=self._jitter())
+        self._set_retry_timer(lane, lane.backoff, now)
 
-    def _wait_out(self, lane: Lane, backoff: Backoff, now: float) -> None:
-        """Have the lane looked at when its pause is over; where it is, and nobody came, it was the last."""
+    def _set_retry_timer(self, lane: Lane, backoff: Backoff, now: float) -> None:
+        """Set the lane's timer to the end of its pause. A pause that ended without use resets the backoff."""
         if now < backoff.retry_at:
             self.connections.timers.set(backoff.retry_at, lane)
-        elif not (lane.waiting or lane.dialing):
-            backoff.rest()
+        elif not (lane.queue or lane.dialing):
+            backoff.reset()

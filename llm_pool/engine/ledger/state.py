@@ -1,4 +1,4 @@
-"""What the ledger writes in: bounds, lanes, entries and waiters; and the orders that it gives."""
+"""The state of the ledger (bounds, lanes, entries, waiters) and the orders that it gives."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..config import Origin
 from .backoff import Backoff
 
 __all__ = [
-    "BARE",
-    "COLD",
-    "SHORT",
+    "BELOW_MINIMUM",
+    "NO_CONNECTION",
+    "TOO_FEW_CONNECTIONS",
     "Bound",
     "Close",
     "Dial",
@@ -24,150 +24,203 @@ __all__ = [
     "Order",
     "Serve",
     "Waiter",
+    "WaiterQueue",
 ]
 
-# How badly a lane wants to dial, worst first: the place of its line in ``Bound.lines``.
-BARE = 0  # callers wait, and there is no connection
-SHORT = 1  # callers wait, and there are connections, but too few
-COLD = 2  # nobody waits: it is below its minimum
+# Why a lane needs to dial, the most urgent first: the index of its queue in ``Bound.dial_queues``.
+NO_CONNECTION = 0  # it has waiters and no connection
+TOO_FEW_CONNECTIONS = 1  # it has waiters that its connections cannot serve
+BELOW_MINIMUM = 2  # it has no waiters, and fewer connections than its minimum
 
 
 class Bound:
-    """So many connections and no more: the pool has such a bound, and each origin one over all its homes.
+    """A maximum of connections. The pool has one, and each origin has one over all host loops.
 
-    Where an order counts it is an OrderedDict: to find the first key of a dict costs as many steps as
-    keys were deleted before it.
+    ``limit``        the maximum; infinity for none
+    ``held``         slots in use: dialing, open and closing connections
+    ``reserved``     slots kept for dials that begin when an evicted connection of another origin has closed
+    ``idle``         open connections without streams, the longest idle first
+    ``lanes``        the lanes that this bound limits
+    ``dial_queues``  the lanes that need to dial, in one queue for each priority; a lane is in at most one
+
+    Ordered sets are OrderedDicts: in a plain dict, finding the first key takes one step for each key that
+    was deleted before it.
     """
 
-    __slots__ = ("held", "idle", "lanes", "limit", "lines", "reserved")
+    __slots__ = ("dial_queues", "held", "idle", "lanes", "limit", "reserved")
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self.held = 0  # slots taken: dialing, open and closing connections
-        self.reserved = 0  # slots that come from under other bounds, when connections there have closed
-        self.idle: OrderedDict[Entry, None] = OrderedDict()  # longest idle first
+        self.held = 0
+        self.reserved = 0
+        self.idle: OrderedDict[Entry, None] = OrderedDict()
         self.lanes: dict[Lane, None] = {}
-        self.lines: tuple[OrderedDict[Lane, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+        self.dial_queues: tuple[OrderedDict[Lane, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
 
     @property
     def full(self) -> bool:
-        """Whether nobody may dial."""
+        """Whether no slot is free for another dial."""
         return self.held + self.reserved >= self.limit
 
-    def first(self) -> Lane | None:
-        """The lane whose turn it is."""
-        for line in self.lines:
-            if line:
-                return next(iter(line))
+    def next_to_dial(self) -> Lane | None:
+        """The first lane of the most urgent queue; None if all queues are empty."""
+        for queue in self.dial_queues:
+            if queue:
+                return next(iter(queue))
         return None
 
 
 class Lane:
-    """One origin in one home: only here can a connection meet a waiter.
+    """One origin on one host loop. A waiter is served only by connections of its own lane.
 
-    ``available`` has spare streams, the newest last. ``dialing`` counts dials on their way, ``claims`` the
-    slots that connections being closed will leave here, ``promises`` those that connections in use will;
-    ``due`` counts connections in use that come back in a moment.
+    ``origin``             scheme, host and port
+    ``host_loop``          the event loop on which its connections live
+    ``host_bound``         the bound of its origin (``max_connections_per_host``)
+    ``pool_bound``         the bound of the pool (``max_connections``)
+    ``bounds``             both
+    ``expected_capacity``  how many streams its next connection is expected to carry
+    ``available``          connections that accept another stream, the last one made available at the end
+    ``queue``              the waiters
+    ``open``               open connections, in use or idle
+    ``blocked``            of these, those whose capacity is 0 for now and that are not retired
+    ``closing``            connections whose close was ordered and that still hold their slot
+    ``dialing``            dials under way
+    ``releases_due``       connections in use of which one stream is about to be released
+    ``slots_soon``         slots that it gets when evicted idle connections have closed
+    ``slots_later``        slots that it gets when evicted connections in use have ended their streams
+    ``shortage``           waiters that no connection under way will serve
+    ``prewarmed``          whether it keeps ``min_connections`` open without waiters
+    ``backoff``            when to dial after failed dials; None since the last dial that succeeded
+    ``timer_at``           when its timer expires; None if none is set
+    ``dial_queue``         the queue of a bound in which it waits for a slot; None if it is in none
+    ``priority``           the index of its last ``dial_queue`` in ``Bound.dial_queues``
     """
 
     __slots__ = (
-        "alarm",
         "available",
         "backoff",
+        "blocked",
         "bounds",
-        "capacity",
-        "claims",
         "closing",
+        "dial_queue",
         "dialing",
-        "due",
-        "host",
+        "expected_capacity",
+        "host_bound",
         "host_loop",
-        "line",
         "open",
         "origin",
-        "pool",
+        "pool_bound",
         "prewarmed",
-        "promises",
-        "rank",
+        "priority",
+        "queue",
+        "releases_due",
         "shortage",
-        "shut",
-        "waiting",
+        "slots_later",
+        "slots_soon",
+        "timer_at",
     )
 
-    def __init__(self, origin: Origin, host_loop: Hashable, host: Bound, pool: Bound, capacity: int) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        host_loop: Hashable,
+        host_bound: Bound,
+        pool_bound: Bound,
+        expected_capacity: int,
+    ) -> None:
         self.origin = origin
         self.host_loop = host_loop
-        self.host = host
-        self.pool = pool
-        self.bounds = (host, pool)  # all that hold here
-        self.capacity = capacity  # streams that the next connection is expected to carry
+        self.host_bound = host_bound
+        self.pool_bound = pool_bound
+        self.bounds = (host_bound, pool_bound)
+        self.expected_capacity = expected_capacity
         self.available: OrderedDict[Entry, None] = OrderedDict()
-        self.waiting = Queue()
+        self.queue = WaiterQueue()
         self.open = 0
+        self.blocked = 0
         self.closing = 0
-        self.shut = 0  # open connections that take no streams at all for now
         self.dialing = 0
-        self.due = 0
-        self.claims = 0
-        self.promises = 0
+        self.releases_due = 0
+        self.slots_soon = 0
+        self.slots_later = 0
+        self.shortage = 0
         self.prewarmed = False
-        self.shortage = 0  # waiters for whom nothing is on its way
         self.backoff: Backoff | None = None
-        self.alarm: float | None = None
-        self.rank = COLD
-        self.line: OrderedDict[Lane, None] | None = None  # where it stands in line
+        self.timer_at: float | None = None
+        self.dial_queue: OrderedDict[Lane, None] | None = None
+        self.priority = BELOW_MINIMUM
 
     @property
     def full(self) -> bool:
-        """Whether a bound forbids to dial."""
-        return self.host.full or self.pool.full
+        """Whether one of its bounds has no free slot."""
+        return self.host_bound.full or self.pool_bound.full
 
     @property
-    def standing(self) -> int:
-        """The connections that it has and will have."""
-        return self.open + self.dialing + self.claims
+    def open_or_coming(self) -> int:
+        """Open connections, and those that it is about to have."""
+        return self.open + self.dialing + self.slots_soon
 
     @property
-    def incoming(self) -> int:
-        """The waiters that connections on their way will serve: new ones, and those that come back."""
-        return (self.dialing + self.claims + self.shut) * self.capacity + self.due
+    def streams_coming(self) -> int:
+        """How many waiters will be served without another dial: by new, blocked or released connections."""
+        return (self.dialing + self.slots_soon + self.blocked) * self.expected_capacity + self.releases_due
 
-    def join(self, bound: Bound, rank: int) -> None:
-        """Stand at the end of a line."""
-        self.leave()
-        self.rank = rank
-        self.line = bound.lines[rank]
-        self.line[self] = None
+    def enter_dial_queue(self, bound: Bound, priority: int) -> None:
+        """Move to the end of a queue of ``bound``."""
+        self.leave_dial_queue()
+        self.priority = priority
+        self.dial_queue = bound.dial_queues[priority]
+        self.dial_queue[self] = None
 
-    def leave(self) -> None:
-        """Stand in no line."""
-        if self.line is not None:
-            del self.line[self]
-            self.line = None
+    def leave_dial_queue(self) -> None:
+        """Leave the queue, if it is in one."""
+        if self.dial_queue is not None:
+            del self.dial_queue[self]
+            self.dial_queue = None
 
 
 class Entry:
-    """A connection, as the ledger sees it. ``connection`` is the pool's; the ledger never looks inside."""
+    """The ledger's record of one connection.
+
+    ``connection``      the engine's connection, which the ledger never reads; None once ``dead``
+    ``lane``            the lane that it serves
+    ``capacity``        how many streams it may carry at a time; 0 for none for now
+    ``streams``         how many it carries
+    ``opened_at``       when its dial succeeded
+    ``last_used_at``    when a stream was last released; at first ``opened_at``
+    ``expires_at``      when it will have been idle for too long; infinity for never
+    ``retire_at``       when it reaches its lifetime; infinity for never
+    ``generation``      how many drains had begun when it was opened
+    ``is_new``          whether it has neither released a stream nor been idle
+    ``keepalive_hint``  for how many seconds the server says that it keeps an idle connection, if it does
+    ``release_due``     whether one of its streams is about to be released
+    ``retire_reason``   why it accepts no new streams, and closes after its last one; None while it accepts
+    ``closing``         whether its close was ordered
+    ``dead``            whether it has closed or was lost, and its slot is free
+    ``evicted_for``     the lane that gets its slot; None if it was not evicted
+    ``evicted_idle``    whether it was idle then: its slot counts in ``slots_soon``, else in ``slots_later``
+    ``timer_at``        when its timer expires; None if none is set
+    """
 
     __slots__ = (
-        "alarm",
         "capacity",
-        "claimed",
         "closing",
         "connection",
-        "due",
+        "dead",
+        "evicted_for",
+        "evicted_idle",
         "expires_at",
         "generation",
-        "gone",
-        "heir",
-        "hint",
-        "idle_since",
+        "is_new",
+        "keepalive_hint",
         "lane",
+        "last_used_at",
         "opened_at",
+        "release_due",
         "retire_at",
-        "retired",
+        "retire_reason",
         "streams",
-        "used",
+        "timer_at",
     )
 
     def __init__(self, connection: Any, lane: Lane, capacity: int, now: float, generation: int) -> None:
@@ -176,25 +229,33 @@ class Entry:
         self.capacity = capacity
         self.streams = 0
         self.opened_at = now
-        self.idle_since = now  # when it last carried anything
-        self.expires_at = inf  # when it has been idle too long
-        self.retire_at = inf  # when it has reached its lifetime
+        self.last_used_at = now
+        self.expires_at = inf
+        self.retire_at = inf
         self.generation = generation
-        self.retired: str | None = None  # why it takes no new streams
-        self.hint: float | None = None  # seconds the server said it keeps an idle connection
-        self.alarm: float | None = None
-        self.used = False  # it has served, or has been idle
-        self.due = False  # its caller has what it wanted, and the last bytes are on their way
+        self.is_new = True
+        self.keepalive_hint: float | None = None
+        self.release_due = False
+        self.retire_reason: str | None = None
         self.closing = False
-        self.gone = False
-        self.heir: Lane | None = None  # who gets its slot
-        self.claimed = False  # and counts on it already
+        self.dead = False
+        self.evicted_for: Lane | None = None
+        self.evicted_idle = False
+        self.timer_at: float | None = None
 
 
 class Waiter:
-    """A caller in want of a connection. ``entry`` is set when it is served, ``error`` when it is refused.
+    """A call's request for a connection.
 
-    ``future`` and ``connect_timeout`` are the pool's.
+    ``lane``             where it waits
+    ``connect_timeout``  seconds for a dial on its behalf; None for the pool's. Not read by the ledger
+    ``future``           what the call awaits. Set and read by the engine only
+    ``number``           its place in the order of arrival in the pool
+    ``arrived_at``       when it arrived
+    ``entry``            the connection that it was given; None before
+    ``error``            why it was refused (see ``Fail``); None if it was not
+    ``reused``           whether that connection had carried a call or been idle before
+    ``returning``        whether a connection that it was given had died: it keeps its place in the queue
     """
 
     __slots__ = (
@@ -212,24 +273,24 @@ class Waiter:
     def __init__(self, lane: Lane, connect_timeout: float | None = None) -> None:
         self.lane = lane
         self.connect_timeout = connect_timeout
+        self.future: Any = None
+        self.number = 0
+        self.arrived_at = 0.0
         self.entry: Entry | None = None
         self.error: Any = None
-        self.reused = False  # the connection was there before the caller
-        self.future: Any = None
-        self.number = 0  # in order of arrival
-        self.arrived_at = 0.0
-        self.returning = False  # the connection it was given had died: it keeps its place in the queue
+        self.reused = False
+        self.returning = False
 
 
-class Queue:
-    """Waiters of one lane, first come, first served. Who returns goes before all who were never served."""
+class WaiterQueue:
+    """The waiters of one lane: returning ones first, by number; then the others, in order of arrival."""
 
-    __slots__ = ("_newcomers", "_order", "_returned")
+    __slots__ = ("_newcomers", "_returned", "_returned_numbers")
 
     def __init__(self) -> None:
         self._newcomers: OrderedDict[Waiter, None] = OrderedDict()
         self._returned: dict[int, Waiter] = {}
-        self._order: list[int] = []  # a heap of numbers; some have left
+        self._returned_numbers: list[int] = []  # a heap; may hold numbers of waiters that have left
 
     def __len__(self) -> int:
         return len(self._newcomers) + len(self._returned)
@@ -242,56 +303,71 @@ class Queue:
         yield from self._newcomers
 
     def add(self, waiter: Waiter) -> None:
-        """At the end; who returns, at the old place."""
+        """Add at the end; a returning waiter, at its place among the returned."""
         if waiter.returning:
             self._returned[waiter.number] = waiter
-            heapq.heappush(self._order, waiter.number)
+            heapq.heappush(self._returned_numbers, waiter.number)
         else:
             self._newcomers[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
-        """From any place."""
+        """Remove from any place. Raises KeyError if the waiter is not in the queue."""
         if waiter in self._newcomers:
             del self._newcomers[waiter]
         else:
             del self._returned[waiter.number]
 
     def first(self) -> Waiter:
-        """Whose turn it is. Raises StopIteration when nobody waits."""
-        while self._order:
-            waiter = self._returned.get(self._order[0])
+        """The waiter to serve next. Raises StopIteration if the queue is empty."""
+        while self._returned_numbers:
+            waiter = self._returned.get(self._returned_numbers[0])
             if waiter is not None:
                 return waiter
-            heapq.heappop(self._order)
+            heapq.heappop(self._returned_numbers)
         return next(iter(self._newcomers))
 
     def newest(self) -> Waiter | None:
-        """Who came last."""
+        """The newcomer that arrived last, else any returned waiter; None if the queue is empty."""
         return next(reversed(self._newcomers), None) or next(iter(self._returned.values()), None)
 
 
 class Serve(NamedTuple):
-    """Hand the waiter the connection of ``waiter.entry``."""
+    """Hand a waiter the connection that it was given.
+
+    ``waiter``  has the connection in ``waiter.entry``
+    """
 
     waiter: Waiter
 
 
 class Dial(NamedTuple):
-    """Open a connection for the lane; ``connect_timeout`` in seconds is that of the caller it is for."""
+    """Open a connection.
+
+    ``lane``             its origin and its host loop
+    ``connect_timeout``  seconds, of the waiter that the dial is for; None for the pool's
+    """
 
     lane: Lane
     connect_timeout: float | None
 
 
 class Close(NamedTuple):
-    """Close the connection. Its slot is free once the ledger hears that it died."""
+    """Close a connection. Its slot is free only after the fact ``died``.
+
+    ``entry``   the connection
+    ``reason``  one of the reasons that ``PoolStats.closed`` counts
+    """
 
     entry: Entry
     reason: str
 
 
 class Fail(NamedTuple):
-    """Fail the waiter: ``error`` is ``"full"``, ``"closed"`` or the exception of the dial that failed."""
+    """Fail a waiter.
+
+    ``waiter``  has the error in ``waiter.error``, too
+    ``error``   ``"full"``, ``"closed"``, or the exception of the dial or of the loop that failed
+    """
 
     waiter: Waiter
     error: Any

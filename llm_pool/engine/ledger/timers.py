@@ -1,4 +1,4 @@
-"""What is to be looked at again, and when."""
+"""When an entry or a lane has to be checked again."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ __all__ = ["Timers"]
 
 
 class Timers:
-    """One alarm for each subject: the earliest that was asked for. When it has rung another may be set."""
+    """One timer for each entry and lane.
+
+    Setting it again only brings it forward. The check after an early timer sets the next one.
+    """
 
     def __init__(self) -> None:
-        self.next: float | None = None
+        self.next_at: float | None = None
         self._heap: list[tuple[float, int, Entry | Lane]] = []
-        self._numbers = count()
+        self._numbers = count()  # entries and lanes have no order, so that equal times need another key
 
     def set(self, when: float, subject: Entry | Lane) -> None:
-        """Have ``subject`` looked at by then, on the ledger's clock."""
-        if subject.alarm is not None and subject.alarm <= when:
+        """Let ``pop_due`` return ``subject`` at ``when`` (seconds on the ledger's clock), or earlier."""
+        if subject.timer_at is not None and subject.timer_at <= when:
             return
-        subject.alarm = when
+        subject.timer_at = when
         heapq.heappush(self._heap, (when, next(self._numbers), subject))
-        self.next = self._heap[0][0]
+        self.next_at = self._heap[0][0]
 
-    def due(self, now: float) -> list[Entry | Lane]:
-        """Those whose time has come."""
+    def pop_due(self, now: float) -> list[Entry | Lane]:
+        """Remove the timers that have expired; return their entries and lanes."""
         subjects = []
         while self._heap and self._heap[0][0] <= now:
             when, _, subject = heapq.heappop(self._heap)
-            if subject.alarm == when:
-                subject.alarm = None
+            if subject.timer_at == when:
+                subject.timer_at = None
                 subjects.append(subject)
-        self.next = self._heap[0][0] if self._heap else None
+        self.next_at = self._heap[0][0] if self._heap else None
         return subjects
 
     def clear(self) -> None:
-        """Let all go."""
+        """Remove all timers."""
         self._heap.clear()
-        self.next = None
+        self.next_at = None

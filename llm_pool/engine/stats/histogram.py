@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-__all__ = ["BOUNDS", "Histogram", "Spread"]
+__all__ = ["BOUNDS", "Histogram", "Spread", "find_quantile"]
 
 BOUNDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0,
@@ -40,13 +41,23 @@ class Spread:
 
         0.0 without any duration; infinity if the quantile is longer than every bound.
         """
-        rank = fraction * self.count
-        cumulative = 0
-        for bound, count in zip((*BOUNDS, inf), self.counts, strict=True):
-            cumulative += count
-            if count and cumulative >= rank:
-                return bound
-        return 0.0
+        found = find_quantile(self.counts, fraction)
+        return 0.0 if found is None else (*BOUNDS, inf)[found[0]]
+
+
+def find_quantile(counts: Sequence[int], fraction: float) -> tuple[int, int] | None:
+    """Find the bucket of a quantile: the first up to which ``counts`` add up to ``fraction`` of all values.
+
+    Returns its index and the number of values in the buckets before it; None if there are no values. For a
+    sorted list of values, give a count of 1 for each: that is the quantile by nearest rank.
+    """
+    rank = fraction * sum(counts)
+    before = 0
+    for index, count in enumerate(counts):
+        if count and before + count >= rank:
+            return index, before
+        before += count
+    return None
 
 
 class Histogram:

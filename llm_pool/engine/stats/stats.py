@@ -204,7 +204,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
     """The stats at ``now``, in seconds of the monotonic clock. Call it with the lock held."""
     tally.add_answers()
     connections = ledger.connections
-    in_use, idle, dialing = connections.in_use, len(connections.bound.idle), ledger.dial_policy.dialing
+    in_use, idle, dialing = connections.in_use, len(connections.pool_bound.idle), ledger.dial_policy.dialing
     max_connections = ledger.limits.max_connections
     oldest = next(ledger.entries(), None)
     return PoolStats(
@@ -218,7 +218,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         streams=connections.streams,
         utilization=in_use / max_connections,
         oldest_connection=now - oldest.opened_at if oldest is not None else 0.0,
-        longest_wait=max((now - first.arrived_at for first in ledger.first_in_line()), default=0.0),
+        longest_wait=max((now - first.arrived_at for first in ledger.first_waiters()), default=0.0),
         requests=ledger.requests,
         queued=ledger.queued,
         reused=connections.reused,
