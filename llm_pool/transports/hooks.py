@@ -1,4 +1,4 @@
-"""The methods of httpx and httpcore through which requests go: where mocks and instrumentation hook in."""
+"""The methods of httpx and httpcore that send requests: mocks and instrumentation replace them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ __all__ = [
     "SYNC_HOOK_POINTS",
     "SYNC_POOL",
     "HookPoint",
-    "are_stock",
+    "are_original",
 ]
 
 
 class HookPoint(NamedTuple):
-    """A method: the class that has it, its name, and the module in which it is written."""
+    """A method that mocks and instrumentation replace.
 
-    place: type
+    ``owner``   the class that has it
+    ``name``    its name
+    ``module``  the module that defines the original
+    """
+
+    owner: type
     name: str
     module: str
 
@@ -33,26 +38,26 @@ ASYNC_POOL = HookPoint(
 )
 SYNC_POOL = HookPoint(httpcore.ConnectionPool, "handle_request", "httpcore._sync.connection_pool")
 
-# Where respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others hook in.
-_OF_CLIENTS = ("request", "send", "_send_single_request", "_transport_for_url")
+# What respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others replace.
+_CLIENT_METHODS = ("request", "send", "_send_single_request", "_transport_for_url")
 ASYNC_HOOK_POINTS = (
-    *(HookPoint(httpx.AsyncClient, name, "httpx._client") for name in _OF_CLIENTS),
+    *(HookPoint(httpx.AsyncClient, name, "httpx._client") for name in _CLIENT_METHODS),
     HookPoint(httpx.AsyncHTTPTransport, "handle_async_request", "httpx._transports.default"),
     ASYNC_POOL,
 )
 SYNC_HOOK_POINTS = (
-    *(HookPoint(httpx.Client, name, "httpx._client") for name in _OF_CLIENTS),
+    *(HookPoint(httpx.Client, name, "httpx._client") for name in _CLIENT_METHODS),
     HookPoint(httpx.HTTPTransport, "handle_request", "httpx._transports.default"),
     SYNC_POOL,
 )
 HOOK_NAMES = frozenset(point.name for point in ASYNC_HOOK_POINTS + SYNC_HOOK_POINTS)
 
 
-def are_stock(points: Iterable[HookPoint]) -> bool:
-    """Whether each method is the library's own. Finds those replaced before this module's import too."""
-    # Wrappers copy names and modules, but not the namespace in which they were written.
-    for place, name, module in points:
-        function: Any = place.__dict__[name]
+def are_original(points: Iterable[HookPoint]) -> bool:
+    """Whether each method is the library's original. Detects also those replaced before this import."""
+    # functools.wraps copies __name__ and __module__ to a wrapper, but not __globals__.
+    for owner, name, module in points:
+        function: Any = owner.__dict__[name]
         if type(function) is not FunctionType or function.__globals__["__name__"] != module:
             return False
     return True
