@@ -19,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from llm_pool.backends import ENGINES, missing_extra
 from llm_pool.conf.reader import TYPE, VALUE, Invalid
+from llm_pool.engine.head import TEXT_TOKEN
 from llm_pool.exceptions import with_article
 from llm_pool.providers import PROVIDERS, Provider
 
@@ -37,7 +38,6 @@ __all__ = [
     "resolver",
 ]
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _RESOLVERS = ("system", "aiodns")
 _FRAMING = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 
@@ -142,7 +142,7 @@ def headers(value: Any) -> dict[str, str]:
     for name, content in value.items():
         if not isinstance(name, str) or not isinstance(content, str):
             raise Invalid(TYPE, f"has {name!r}, whose name or value is not a string", "Give strings.")
-        if not _TOKEN.fullmatch(name):
+        if not TEXT_TOKEN.fullmatch(name):
             raise Invalid(
                 VALUE, f"has {name!r}, which is not a valid header name", "Use letters, digits and hyphens."
             )

@@ -61,7 +61,7 @@ async def test_one_warning_is_logged_for_each_crossing_of_the_mark(
     log: Log,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(utilization, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(utilization, "REARM_SECONDS", 0.0)
     server = serve(held_back)
     pool = engine_pool(max_connections=5, warn_utilization=0.8)
     calls = [asyncio.create_task(pool.fetch(request_to(server))) for _ in range(8)]

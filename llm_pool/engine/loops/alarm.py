@@ -1,4 +1,4 @@
-"""A timer that any thread may set, and that outlives the event loop on which it runs."""
+"""A timer that any thread may set, and that moves to another event loop if its own has ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["Alarm"]
 
 
 class Alarm:
-    """Calls ``callback`` on a host loop at the earliest time that was set (monotonic), or soon after."""
+    """Calls ``callback`` on a host loop at the earliest time that was set, or soon after.
+
+    Times are seconds of the monotonic clock.
+    """
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback = callback
@@ -25,8 +28,8 @@ class Alarm:
         self._host_loop: HostLoop | None = None
 
     def set(self, when: float) -> None:
-        """Call back at ``when`` or before. From any thread; costs nothing if a call is due by then anyway."""
-        # Without a lock: threads that set it at the same time cause one call too many, at worst.
+        """Call back at ``when`` or before. From any thread. Does nothing if an earlier time is set."""
+        # Without a lock: threads that set it at the same time cause at worst one more call.
         if self._host_loop is not None and self._host_loop.closing:
             self._when = inf
         if when >= self._when:
@@ -39,7 +42,7 @@ class Alarm:
             else:
                 self._host_loop.post(self._arm, when)
         except PoolClosed:
-            self._when = inf  # that loop has just ended, or the process has
+            self._when = inf  # the loop has just ended, or the process is ending
 
     def _arm(self, when: float) -> None:
         delay = max(0.0, when - time.monotonic())

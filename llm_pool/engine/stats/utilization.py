@@ -1,4 +1,4 @@
-"""Says when a pool is about to run out of connections: once, and not with every call."""
+"""Logs a warning when a pool is about to run out of connections: once, and not with every call."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from .stats import PoolStats, describe
 
 __all__ = ["Utilization", "warn_of_utilization"]
 
-# Utilization that trembles around the mark, or falls between one burst and the next, is one crossing.
-RELIEF = 0.9  # of the mark
-CALM_SECONDS = 10.0
+# Without these, a utilization close to the threshold, or a series of bursts, would log many warnings.
+HYSTERESIS = 0.9  # utilization is below the threshold again at less than this fraction of it
+REARM_SECONDS = 10.0  # seconds for which it must be below the threshold before the next warning
 
 logger = logging.getLogger("llm_pool.engine")
 
 
 class Utilization:
-    """Watches utilization (in use / max) cross a mark from below; ``mark`` is 0.0 to 1.0, None for never."""
+    """Detects that utilization (in use / max) crosses ``threshold``, 0.0 to 1.0, from below. None: never."""
 
-    def __init__(self, mark: float | None) -> None:
-        self._mark = mark
-        self._over = False
-        self._relieved_at = -inf
+    def __init__(self, threshold: float | None) -> None:
+        self._threshold = threshold
+        self._above = False
+        self._fell_at = -inf
         self._lock = threading.Lock()
 
-    def has_crossed(self, in_use: int, most: int) -> bool:
-        """Whether the mark has just been reached: once, until less has been in use for ``CALM_SECONDS``."""
-        if self._mark is None:
+    def has_crossed(self, in_use: int, max_connections: int) -> bool:
+        """Whether utilization has just risen to the threshold, after ``REARM_SECONDS`` below it."""
+        if self._threshold is None:
             return False
-        mark = self._mark * most
-        over = in_use >= (mark * RELIEF if self._over else mark)
-        if over == self._over:
+        threshold = self._threshold * max_connections
+        above = in_use >= (threshold * HYSTERESIS if self._above else threshold)
+        if above == self._above:
             return False
         with self._lock:
-            if over == self._over:
-                return False  # another thread saw it first
-            self._over = over
+            if above == self._above:
+                return False  # another thread has noticed it first
+            self._above = above
             now = time.monotonic()
-            if not over:
-                self._relieved_at = now
-            return over and now >= self._relieved_at + CALM_SECONDS
+            if not above:
+                self._fell_at = now
+            return above and now >= self._fell_at + REARM_SECONDS
 
 
 def warn_of_utilization(name: str, stats: PoolStats) -> None:
-    """On a thread of its own: a log handler may block, and this is the path of a call."""
+    """Log the warning, on a thread of its own: a log handler may block, and this runs on an event loop."""
     in_thread(
         logger.warning,
         "pool %r is %.0f %% in use (%s); callers will wait when it is full. "
