@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
+from math import inf
 
 from llm_pool.exceptions import ConnectFailed, LLMPoolError, PoolClosed, PoolFull, copy_of
 
@@ -43,7 +44,7 @@ class Coordinator:
         self._capacities = Capacities(config)
         self.ledger = Ledger(config.limits, expected_capacity=self._capacities.expected)
         self._connect_timeout = config.timeouts.connect
-        self._utilization = Utilization(config.warn_utilization)
+        self._utilization = Utilization(config.warn_utilization, config.limits.max_connections)
         self._lock = threading.RLock()  # reentrant as ``hold`` requires; no thread acquires it twice
         self.tally = Tally(self._lock)
         self._dialer = dialer
@@ -162,10 +163,11 @@ class Coordinator:
                 host_loop.post(self._perform, order)
             except PoolClosed:
                 self.forget_loop(host_loop)
-        if self._utilization.has_crossed(self.ledger.connections.in_use, self.ledger.limits.max_connections):
+        in_use, utilization = self.ledger.connections.in_use, self._utilization
+        if (in_use >= utilization.threshold) != utilization.is_above and utilization.cross(in_use):
             warn_of_utilization(self.name, self.stats())
         when = self.ledger.next_timer_at
-        if when is not None:
+        if when is not None and when < self._alarm.due_at:
             self._alarm.set(when)
         if self._conditions:
             self._check_conditions()
@@ -271,7 +273,7 @@ class Coordinator:
         return take_stats(self.ledger, self.tally, time.monotonic())
 
     def _schedule_stats(self) -> None:
-        if stats_listeners:
+        if stats_listeners and self._stats_alarm.due_at == inf:
             self._stats_alarm.set(time.monotonic() + STATS_INTERVAL)
 
     def _call_stats_listeners(self) -> None:

@@ -230,7 +230,10 @@ class Pool:
 
 def _start(request: Request) -> None:
     """Set the call's start, on the caller's thread: the hand-over to the host loop is part of the call."""
-    request.marks.start(time.monotonic(), len(request.body or b""))
+    marks = request.marks
+    if marks.started:
+        marks.reset()
+    marks.started, marks.sent = time.monotonic(), len(request.body or b"")
 
 
 def _may_replay(exchange: Exchange) -> bool:

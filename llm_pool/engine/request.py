@@ -39,12 +39,11 @@ class Marks:
     sent: int = 0
     received: int = 0
 
-    def start(self, now: float, size: int) -> None:
-        """Start a call at ``now``, with ``size`` bytes of body so far. A redirect starts again from here."""
-        self.started, self.sent = now, size
-        self.dialing = self.acquired = self.first_byte = self.ended = 0.0
+    def reset(self) -> None:
+        """Make the marks new: httpx follows a redirect with the marks of the request that was redirected."""
+        self.started = self.dialing = self.acquired = self.first_byte = self.ended = 0.0
         self.reused = False
-        self.replays = self.received = 0
+        self.replays = self.sent = self.received = 0
 
     def restart(self) -> None:
         """Count a replay: the same request is sent again."""

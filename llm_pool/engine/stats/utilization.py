@@ -20,30 +20,33 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class Utilization:
-    """Detects that utilization (in use / max) crosses ``threshold``, 0.0 to 1.0, from below. None: never."""
+    """Detects that utilization (in use / max) rises to a threshold, a fraction of ``max_connections``.
 
-    def __init__(self, threshold: float | None) -> None:
-        self._threshold = threshold
-        self._above = False
+    ``threshold``  connections in use at which it is crossed next, upwards or downwards
+    ``is_above``   whether it was crossed upwards last
+
+    Each change of a pool compares the two with the connections in use, and calls ``cross`` if they disagree.
+    """
+
+    def __init__(self, fraction: float | None, max_connections: int) -> None:
+        self._rises_at = inf if fraction is None else fraction * max_connections
+        self.threshold = self._rises_at
+        self.is_above = False
         self._fell_at = -inf
         self._lock = threading.Lock()
 
-    def has_crossed(self, in_use: int, max_connections: int) -> bool:
-        """Whether utilization has just risen to the threshold, after ``REARM_SECONDS`` below it."""
-        if self._threshold is None:
-            return False
-        threshold = self._threshold * max_connections
-        above = in_use >= (threshold * HYSTERESIS if self._above else threshold)
-        if above == self._above:
-            return False
+    def cross(self, in_use: int) -> bool:
+        """Note a crossing. Returns True if it went upwards, after ``REARM_SECONDS`` below the threshold."""
         with self._lock:
-            if above == self._above:
-                return False  # another thread has noticed it first
-            self._above = above
+            is_above = in_use >= self.threshold
+            if is_above == self.is_above:
+                return False  # another thread has noted it first
+            self.is_above = is_above
+            self.threshold = self._rises_at * HYSTERESIS if is_above else self._rises_at
             now = time.monotonic()
-            if not above:
+            if not is_above:
                 self._fell_at = now
-            return above and now >= self._fell_at + REARM_SECONDS
+            return is_above and now >= self._fell_at + REARM_SECONDS
 
 
 def warn_of_utilization(name: str, stats: PoolStats) -> None:
