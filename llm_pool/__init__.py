@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.version import __version__
 
-__all__ = ["__version__", "pool", "pools"]
+__all__ = ["__version__", "observe", "pool", "pools", "unobserve"]
 
 if TYPE_CHECKING:
     from llm_pool.calling.pool import LLMPool
+    from llm_pool.calling.record import observe, unobserve
     from llm_pool.registry import Pools
 
     pool: LLMPool
     pools: Pools
 
+# Django imports this package before its settings and apps are loaded, so these are imported on first use.
+_MODULES = {
+    "observe": "llm_pool.calling.record",
+    "pool": "llm_pool.registry",
+    "pools": "llm_pool.registry",
+    "unobserve": "llm_pool.calling.record",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Django imports this package before its settings and apps are there: the pools come on first use.
-    if name in __all__:
-        from llm_pool import registry  # noqa: PLC0415
-
-        globals().update(pool=registry.pool, pools=registry.pools)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value

@@ -1,4 +1,4 @@
-"""The Django app: what happens at start and at the end."""
+"""The Django app, and what it does when the server starts and stops."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DRAIN_SECONDS = 10.0
 
 
 class LLMPoolConfig(AppConfig):
-    """Starts and ends the process's pools. ``ready`` does no I/O, no ORM and no async."""
+    """Opens and closes the process's pools. ``ready`` does no I/O, no database query and nothing async."""
 
     name = "llm_pool"
     verbose_name = "LLM pool"
 
     def ready(self) -> None:
-        """Register the checks, and what a fork makes necessary."""
+        """Register the system checks, the fork handler and the metrics."""
         register_checks()
         portal.after_fork(pools.new_lock)
         if find_spec("prometheus_client") is not None:
@@ -35,9 +35,10 @@ class LLMPoolConfig(AppConfig):
             metrics.install()
 
     async def startup(self) -> None:
-        """On the server's event loop: make it a home of connections, and prewarm the pools.
+        """Make the running loop the server loop, which hosts connections, and prewarm the pools.
 
-        Raises ``ImproperlyConfigured`` for invalid settings; a dead provider is no obstacle.
+        Call it on the server's event loop. Raises ``ImproperlyConfigured`` for invalid settings. It does not
+        wait for the provider.
         """
         configured = pools.all()
         portal.adopt_server_loop()
@@ -45,7 +46,10 @@ class LLMPoolConfig(AppConfig):
             await pool.aprewarm()
 
     async def shutdown(self, timeout: float = DRAIN_SECONDS) -> None:
-        """On the server's event loop, at its end: let calls finish for ``timeout`` seconds, then close."""
+        """Wait ``timeout`` seconds for calls to finish, then close all pools.
+
+        Call it on the server's event loop, before the loop ends.
+        """
         made = pools.made()
         drained = await asyncio.gather(*(pool.adrain(timeout) for pool in made))
         for pool, in_time in zip(made, drained, strict=True):

@@ -1,4 +1,4 @@
-"""Django's ASGI application with the lifespan that Django does not handle.
+"""Django's ASGI application with the lifespan protocol, which Django does not handle.
 
 In ``asgi.py``: ``from llm_pool.asgi import get_asgi_application``. Nothing else changes.
 """
@@ -12,7 +12,7 @@ from typing import Any, cast
 from django.apps import apps
 from django.core.asgi import get_asgi_application as django_asgi_application
 
-import llm_pool.calling.pool  # noqa: F401  before there is a loop, which its import would hold up
+import llm_pool.calling.pool  # noqa: F401  now: later the import would block the event loop
 from llm_pool.apps import LLMPoolConfig
 from llm_pool.engine.loops import portal
 
@@ -28,15 +28,14 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def get_asgi_application() -> LLMPoolASGI:
-    """A drop-in for ``django.core.asgi.get_asgi_application``."""
+    """A replacement for ``django.core.asgi.get_asgi_application``."""
     return LLMPoolASGI(cast(Application, django_asgi_application()))
 
 
 class LLMPoolASGI:
-    """Wraps Django's ASGI application: answers the lifespan in its place, which goes on to nobody, and makes
-    the server's loop a home of connections.
+    """Wraps Django's ASGI application: answers the lifespan itself, and adopts the server's event loop.
 
-    Servers without a lifespan (Daphne) do as well: the loop is known from the first request on.
+    The adopted loop hosts connections. If the server has no lifespan (Daphne), the first request adopts it.
     """
 
     def __init__(self, application: Application) -> None:

@@ -1,18 +1,18 @@
 """System checks of ``settings.LLM_POOL``.
 
 ==============  ==============================================================
-llm_pool.E001   LLM_POOL, or a pool in it, is no dict, or has no proper name
+llm_pool.E001   LLM_POOL, or a pool in it, is not a dict or has an invalid name
 llm_pool.E002   an unknown key
 llm_pool.E003   a value of the wrong type
-llm_pool.E004   a value that cannot be
-llm_pool.E006   a file of TLS certificates that is not there
-llm_pool.E007   a setting that the ENGINE cannot heed, so that calls would fail
+llm_pool.E004   an invalid value
+llm_pool.E006   a file of TLS certificates that does not exist
+llm_pool.E007   a setting that the ENGINE does not support, so that calls would fail
 llm_pool.E008   a proxy in the environment that cannot be used, so that calls would fail
 llm_pool.W001   certificates are not verified (only with ``check --deploy``)
-llm_pool.W002   no API key where the server will want one, so that calls will fail
-                (no error by itself: builds and CI runs often have none)
+llm_pool.W002   no API key although the server needs one, so that calls will fail
+                (not an error: builds and CI runs often have no key)
 llm_pool.W003   the API key travels unencrypted to another machine (only with ``check --deploy``)
-llm_pool.W004   a setting that the ENGINE cannot heed
+llm_pool.W004   a setting that the ENGINE ignores
 ==============  ==============================================================
 """
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 
-from llm_pool.conf import PoolSettings, Problem, survey
+from llm_pool.conf import PoolSettings, Problem, load_with_problems
 from llm_pool.engine.config import is_loopback
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = ["check_deployment", "check_settings", "register_checks"]
 NO_PREWARM = "it opens a connection when a call needs one, and none before"
 ONLY_HTTP11 = "it speaks HTTP/1.1 only, one call on a connection at a time"
 OWN_LOOKUPS = "it asks the system for each connection, and keeps no answer"
-BEYOND: dict[str, dict[str, str]] = {
+UNSUPPORTED: dict[str, dict[str, str]] = {
     "native": {},
     "httpcore": {
         "LIMITS.min_connections": NO_PREWARM,
@@ -49,73 +49,73 @@ BEYOND: dict[str, dict[str, str]] = {
         "UDS": "it speaks no TLS over a Unix domain socket",
     },
 }
-"""What each engine cannot do: the setting, and what the engine does instead."""
+"""The settings that each engine does not support, and what it does instead."""
 
 
 def register_checks() -> None:
-    """Called once, from ``AppConfig.ready``."""
+    """Register both checks. Called by ``AppConfig.ready``."""
     checks.register(check_settings, "llm_pool")
     checks.register(check_deployment, "llm_pool", checks.Tags.security, deploy=True)
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """What is wrong, all of it, and what is doubtful."""
-    pools, problems = survey()
+    """Errors: all that is wrong in the settings. Warnings: what will probably not work."""
+    pools, problems = load_with_problems()
     messages: list[checks.CheckMessage] = [
         checks.Error(problem.message, hint=problem.hint, id=f"llm_pool.{problem.id}") for problem in problems
     ]
-    for pool in _sound(pools, problems):
-        messages += _doubts(pool)
+    for pool in _valid(pools, problems):
+        messages += _warnings(pool)
     return messages
 
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
-    """What is well on a developer's machine, and leaves a deployment open to others."""
-    return [message for pool in _sound(*survey()) for message in _openings(pool)]
+    """Warnings for settings that are acceptable on a developer's machine, but insecure in a deployment."""
+    return [message for pool in _valid(*load_with_problems()) for message in _insecure(pool)]
 
 
-def _sound(pools: dict[str, PoolSettings], problems: list[Problem]) -> list[PoolSettings]:
+def _valid(pools: dict[str, PoolSettings], problems: list[Problem]) -> list[PoolSettings]:
     broken = {problem.alias for problem in problems}
     return [pool for pool in pools.values() if pool.alias not in broken]
 
 
-def _openings(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
+def _insecure(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
     place = f"LLM_POOL[{pool.alias!r}]"
     if not pool.pool.tls.verify:
         yield checks.Warning(
             f"{place}['TLS']['verify'] is False: anyone on the way can read the API key and the answers.",
-            hint="Leave it out, and name your own authority's certificate as ca_file.",
+            hint="Leave it out, and give your own authority's certificate as ca_file.",
             id="llm_pool.W001",
         )
-    elsewhere = pool.pool.uds is None and not is_loopback(pool.origin.host)
-    if pool.api_key is not None and elsewhere and pool.base_url.startswith("http://"):
+    is_remote = pool.pool.uds is None and not is_loopback(pool.origin.host)
+    if pool.api_key is not None and is_remote and pool.base_url.startswith("http://"):
         yield checks.Warning(
             f"{place} sends its API key unencrypted to {pool.base_url}.",
-            hint='Give a BASE_URL that begins with https://, or "API_KEY": "" where the server wants none.',
+            hint='Give a BASE_URL that begins with https://, or "API_KEY": "" if the server needs none.',
             id="llm_pool.W003",
         )
 
 
-def _doubts(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
+def _warnings(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
     place = f"LLM_POOL[{pool.alias!r}]"
     if pool.needs_key:
         yield checks.Warning(pool.missing_key, hint=pool.how_to_give_key, id="llm_pool.W002")
-    yield from _beyond_engine(pool, place)
-    yield from _proxy_faults(pool, place)
+    yield from _unsupported(pool, place)
+    yield from _proxy_errors(pool, place)
     tls = pool.pool.tls
     certificate = tls.client_cert if isinstance(tls.client_cert, tuple) else (tls.client_cert,)
     for path in (tls.ca_file, *certificate[:2]):
         if path is not None and not Path(path).is_file():
             yield checks.Error(
-                f"{place}['TLS'] names the file {path!r}, which is not there.",
+                f"{place}['TLS'] names the file {path!r}, which does not exist.",
                 hint="Give the path of a PEM file that this process can read.",
                 id="llm_pool.E006",
             )
 
 
-def _proxy_faults(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
-    """Of the environment's proxy: one in the settings has been read with them."""
-    from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  a process that serves needs no check
+def _proxy_errors(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
+    """Errors of a proxy from the environment. One from the settings was checked with them."""
+    from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  only a process that checks needs it
     from llm_pool.exceptions import ProxyFailed  # noqa: PLC0415
 
     if pool.pool.uds is not None:
@@ -125,28 +125,28 @@ def _proxy_faults(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessag
     except ProxyFailed as error:
         yield checks.Error(
             f"{place} uses the proxy from the environment, but {error}.",
-            hint='Correct it, exempt the host with NO_PROXY, or say "PROXY": "" for no proxy.',
+            hint='Correct it, exempt the host with NO_PROXY, or set "PROXY": "" for no proxy.',
             id="llm_pool.E008",
         )
 
 
-def _beyond_engine(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
-    """What the user has asked for and the engine cannot do. A default asks for nothing."""
-    for key, instead in BEYOND[pool.engine].items():
-        if key not in pool.given or _asks_for_nothing(pool, key):
+def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
+    """Settings that the project has given and the engine does not support. Defaults are not reported."""
+    for key, instead in UNSUPPORTED[pool.engine].items():
+        if key not in pool.explicit_keys or _works_anyway(pool, key):
             continue
         name = "".join(f"[{step!r}]" for step in key.split("."))
         fatal = key == "UDS" or (key, pool.pool.http2) == ("HTTP2", "prior-knowledge")
         kind, number = (checks.Error, "E007") if fatal else (checks.Warning, "W004")
         yield kind(
             f"{place}{name} is not supported by the engine {pool.engine!r}: {instead}.",
-            hint='Leave it out, or let ENGINE be "native".',
+            hint='Leave it out, or set ENGINE to "native".',
             id=f"llm_pool.{number}",
         )
 
 
-def _asks_for_nothing(pool: PoolSettings, key: str) -> bool:
-    """Whether the value is one that every engine heeds."""
+def _works_anyway(pool: PoolSettings, key: str) -> bool:
+    """Whether the value is one that every engine supports."""
     match key:
         case "HTTP2":
             return pool.pool.http2 is False

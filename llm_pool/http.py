@@ -1,4 +1,4 @@
-"""Streams to the browser: ``text/event-stream``, in sync and async views, under WSGI and ASGI."""
+"""``event_stream``: streams to the browser, in sync and async views, under WSGI and ASGI."""
 
 from __future__ import annotations
 
@@ -24,30 +24,37 @@ logger = logging.getLogger("llm_pool.http")
 HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",  # nginx
-    "Content-Encoding": "identity",  # GZipMiddleware leaves alone what has an encoding; it would buffer
+    "Content-Encoding": "identity",  # GZipMiddleware would buffer; it skips responses with an encoding
 }
 
 
 def event_stream(
     stream: CompletionStream | AsyncCompletionStream, *, headers: Mapping[str, str] | None = None
 ) -> EventStreamResponse:
-    """A response that sends ``stream`` on as server-sent events, and ends it when the browser goes away.
+    """Return a response that sends ``stream`` to the browser as server-sent events.
 
-    For each piece of text ``data: {"text": "..."}``; at the end ``event: done`` with the whole text, model,
-    finish_reason, tool_calls, usage and timing (seconds); for an error ``event: error`` with its class name
-    and a sentence for the visitor. The error's own message, which may tell of the provider, the network and
-    the pool, goes to the log, and under ``DEBUG`` to the browser too.
+    ``headers`` are added to those of the response. The stream is closed when the browser disconnects.
+
+    Events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
+
+    ``data: {"text": "..."}``  each piece of text
+    ``event: done``            the end: the whole text, model, finish_reason, tool_calls, usage and timing
+                               (seconds)
+    ``event: error``           an error: its class name, and a sentence for the visitor
+
+    The message of the error may hold details of the provider, the network and the pool. It goes to the log,
+    and to the browser only under ``DEBUG``.
     """
     return EventStreamResponse(stream, headers=headers)
 
 
 class EventStreamResponse(StreamingHttpResponse):
-    """Streams in the way that the server iterates, whatever the view was: a stream can be read both ways.
+    """Reads the stream with sync or async code, as the server iterates, whichever view made it.
 
-    Django would collect a sync stream under ASGI, or an async one under WSGI, before it sent the first byte.
+    Django would read a whole sync stream under ASGI, or an async one under WSGI, before it sends a byte.
     """
 
-    # Django's own, which its type stubs leave out.
+    # Attributes of Django's class that its type stubs do not have.
     _iterator: Any
     _resource_closers: list[Callable[[], object]]
 
@@ -63,16 +70,16 @@ class EventStreamResponse(StreamingHttpResponse):
     def __iter__(self) -> Iterator[bytes]:
         if self._iterator is self._own:
             return _events(self._stream)
-        content: Any = self.streaming_content  # a middleware has put its own iterator around ours
-        return _on_a_loop(content) if self.is_async else iter(content)
+        content: Any = self.streaming_content  # a middleware has wrapped the iterator
+        return _iterate_on_loop(content) if self.is_async else iter(content)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if self._iterator is self._own:
             return _aevents(self._stream)
         content: Any = self.streaming_content
-        return aiter(content) if self.is_async else self._in_threads(iter(content))
+        return aiter(content) if self.is_async else self._iterate_in_threads(iter(content))
 
-    async def _in_threads(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    async def _iterate_in_threads(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         def step() -> bytes | None:
             return next(pieces, None)
 
@@ -80,10 +87,10 @@ class EventStreamResponse(StreamingHttpResponse):
             while (piece := await sync_to_async(step)()) is not None:
                 yield piece
         finally:
-            self._stream.close()  # or a thread that waits for a token would hold up the response's end
+            self._stream.close()  # it ends the wait of a thread for the next token
 
 
-def _on_a_loop(pieces: AsyncIterator[bytes]) -> Iterator[bytes]:
+def _iterate_on_loop(pieces: AsyncIterator[bytes]) -> Iterator[bytes]:
     async def step() -> bytes | None:
         return await anext(pieces, None)
 
@@ -97,9 +104,9 @@ def _events(stream: Stream) -> Iterator[bytes]:
         while chunks := stream.step():
             if text := _text_events(chunks):
                 yield text
-        if stream.completion is not None:  # it was not closed from elsewhere
+        if stream.completion is not None:  # None: another thread or task closed the stream
             yield _done_event(stream.completion)
-    except Exception as error:  # noqa: BLE001  the response has begun: nobody else can tell the browser
+    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
         yield _error_event(error)
     finally:
         stream.close()
@@ -110,9 +117,9 @@ async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
         while chunks := await stream.astep():
             if text := _text_events(chunks):
                 yield text
-        if stream.completion is not None:  # it was not closed from elsewhere
+        if stream.completion is not None:  # None: another thread or task closed the stream
             yield _done_event(stream.completion)
-    except Exception as error:  # noqa: BLE001  the response has begun: nobody else can tell the browser
+    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
         yield _error_event(error)
     finally:
         await stream.aclose()

@@ -1,8 +1,8 @@
-"""The pools in Prometheus's terms, by ``prometheus_client``; ``docs/metrics.md`` lists them.
+"""Prometheus metrics of the pools, by ``prometheus_client``; ``docs/metrics.md`` lists them.
 
-They are in the default registry, and so in django-prometheus's view too. All are set by events: in
-multiprocess mode nothing else counts. What the engine counts is copied a few times a second, what a call
-brings when it ends.
+They are in the default registry, and so in django-prometheus's view too. All are set by events, because a
+custom collector does not work in multiprocess mode. The engine's counters are copied a few times a second;
+the figures of a call are added after it has ended.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
+from math import inf
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -22,19 +23,20 @@ from llm_pool.calling.record import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
 from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.alarm import Alarm
+from llm_pool.engine.loops.threads import hold
 from llm_pool.engine.stats.histogram import BOUNDS, Spread
 from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
 
-__all__ = ["MOST_MODELS", "Metrics", "install"]
+__all__ = ["MAX_MODELS", "Metrics", "install"]
 
-MOST_MODELS = 50
-BATCH = 64  # calls that do not wait for more: the first would have left the processor's cache by then
+MAX_MODELS = 50
+BATCH = 64  # calls after which a flush is due at once: later the first has left the processor's cache
 OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 CALL = ("pool", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_operation_name")
-KIND = 6  # fields of a record, the first, by which calls are alike: those of the labels
+LABEL_FIELDS = 6  # the first fields of a record: they decide its labels
 OPERATIONS = {"complete": "chat", "stream": "chat"}
 
 GAUGES = {
@@ -42,19 +44,19 @@ GAUGES = {
     "dialing": ("llm_pool_dialing", "Connections that are being made now."),
     "closing": ("llm_pool_closing", "Connections that are being closed now."),
     "waiting": ("llm_pool_waiting", "Callers that wait for a connection now."),
-    "max_connections": ("llm_pool_max_connections", "Connections that there may be."),
+    "max_connections": ("llm_pool_max_connections", "The limit on connections."),
 }
 COUNTERS = {
     "requests": ("llm_pool_requests", "Calls that asked for a connection."),
-    "queued": ("llm_pool_queued", "Calls that found all connections taken."),
-    "reused": ("llm_pool_reused", "Calls that got a connection that was there before."),
+    "queued": ("llm_pool_queued", "Calls that found all connections in use."),
+    "reused": ("llm_pool_reused", "Calls that got a connection that was open before."),
     "opened": ("llm_pool_connections_opened", "Connections that were made."),
     "pool_timeouts": (
         "llm_pool_timeouts",
-        "Calls that waited for a connection for as long as the pool timeout, in vain.",
+        "Calls that got no connection within the pool timeout.",
     ),
     "refused": ("llm_pool_refused", "Calls that found the queue full."),
-    "cancelled": ("llm_pool_cancelled", "Calls that their caller gave up."),
+    "cancelled": ("llm_pool_cancelled", "Calls that their caller cancelled."),
     "replays": ("llm_pool_replays", "Requests that were sent again."),
     "leaks_suspected": ("llm_pool_leaks_suspected", "Responses that were held for too long."),
     "bytes_sent": ("llm_pool_sent_bytes", "Bytes of request bodies."),
@@ -94,7 +96,7 @@ class Metrics:
             "llm_pool_dial_failures", "Connections that could not be made.", ["pool", "error_type"], **common
         )
         self._spreads = {
-            field: Histogram(name, text, ["pool"], buckets=BOUNDS, **common)  # as the engine has counted them
+            field: Histogram(name, text, ["pool"], buckets=BOUNDS, **common)  # the buckets of the engine
             for field, (name, text) in SPREADS.items()
         }
         self._duration = Histogram(
@@ -113,36 +115,43 @@ class Metrics:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """In the child of a fork, too: what the parent has not flushed is the parent's, as is its lock."""
-        self._lock = threading.Lock()
-        self._soon = Alarm(self.flush)
+        """Start without records. Also in the child of a fork: the parent flushes those that it has."""
+        self._lock = threading.RLock()  # for ``hold``: at exit the main thread flushes
+        self._alarm = Alarm(self.flush)
         self._ended: deque[CallRecord] = deque()
 
     def call_ended(self, record: CallRecord) -> None:
-        """An observer of calls. Leaves the work for later: of many at once it is a fraction."""
+        """Keep the record until the next flush: a batch costs a fraction. For ``observe``; takes no lock."""
         self._ended.append(record)
-        delay = STATS_INTERVAL if len(self._ended) < BATCH else 0.0
-        self._soon.set(time.monotonic() + delay)
+        if len(self._ended) >= BATCH:
+            self._alarm.set(time.monotonic())
+        elif self._alarm.due_at == inf:
+            self._alarm.set(time.monotonic() + STATS_INTERVAL)
 
     def flush(self) -> None:
-        """Into the registry with the calls that have ended since the last time."""
-        with self._lock:
-            alike: dict[object, list[CallRecord]] = {}
-            for _ in range(len(self._ended)):
-                record = self._ended.popleft()
-                alike.setdefault(record[:KIND], []).append(record)
-            for records in alike.values():
-                self._observe(records)
+        """Add the calls that have ended since the last flush to the registry.
+
+        From any thread. An interrupt, which can come only at exit, loses the calls of this flush.
+        """
+        hold(self._lock, self._flush)
+
+    def _flush(self) -> None:
+        groups: dict[object, list[CallRecord]] = {}
+        for _ in range(len(self._ended)):
+            record = self._ended.popleft()
+            groups.setdefault(record[:LABEL_FIELDS], []).append(record)
+        for records in groups.values():
+            self._observe(records)
 
     def pool_changed(self, name: str, now: PoolStats, before: PoolStats | None) -> None:
-        """A listener to the engine's news. By difference: pools of the same name add up."""
+        """Add the difference since ``before``: pools of the same name add up. For ``stats_listeners``."""
         for field, gauge in self._gauges.items():
             gauge.labels(name).inc(_grown(field, now, before))
         for field, state in (("in_use", "active"), ("idle", "idle")):
             self._open.labels(name, state).inc(_grown(field, now, before))
         self._utilization.labels(name).set(now.utilization)
         for field, counter in self._counters.items():
-            counter.labels(name).inc(max(0.0, _grown(field, now, before)))  # a reuse may be taken back
+            counter.labels(name).inc(max(0.0, _grown(field, now, before)))  # ``reused`` can fall
         for reason, count in now.closed.items():
             known = before.closed.get(reason, 0) if before is not None else 0
             self._closed.labels(name, reason).inc(count - known)
@@ -156,7 +165,7 @@ class Metrics:
     def _observe(self, records: list[CallRecord]) -> None:
         pool, operation = records[0].alias, records[0].operation
         error = _error_type(records[0])
-        model = self._known(records[0].model, error)
+        model = self._model_label(records[0].model, error)
         labels = (pool, records[0].provider, model, OPERATIONS.get(operation, operation))
         timings = [record.timing for record in records]
         first_chunks = [timing.first_token for timing in timings if timing.first_token is not None]
@@ -166,12 +175,15 @@ class Metrics:
         _add(self._tokens.labels(*labels, "input"), [usage.input_tokens for usage in usages])
         _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
 
-    def _known(self, model: str | None, error: str) -> str:
-        """The model, if it is a pool's own or among the first that have ever answered: names have no end."""
+    def _model_label(self, model: str | None, error: str) -> str:
+        """The model, if a pool has it as MODEL or it is among the first that answered; otherwise "other".
+
+        A caller may send any number of names, and each label costs memory for ever.
+        """
         if model is None or model in self._models:
             return model or ""
         configured = any(pool.settings.model == model for pool in pools.made())
-        if not configured and (error or len(self._models) >= MOST_MODELS):
+        if not configured and (error or len(self._models) >= MAX_MODELS):
             return OTHER
         self._models.add(model)
         return model
@@ -184,9 +196,9 @@ def _error_type(record: CallRecord) -> str:
 
 
 def _add(child: Any, values: Sequence[float]) -> None:
-    """As ``child.observe`` for each of them, which costs ten times as much where there are many.
+    """Add all values to a histogram. Calling ``child.observe`` for each costs ten times as much.
 
-    It reaches into prometheus_client's histogram, which takes no more than one value at a time.
+    It uses private attributes of prometheus_client, whose histograms have no method for many values.
     """
     if not values:
         return
@@ -201,7 +213,7 @@ def _add(child: Any, values: Sequence[float]) -> None:
 
 
 def _add_grown(child: Any, now: Spread, before: Spread | None) -> None:
-    """What has come to a histogram of the engine's, whose buckets are those of ``child``."""
+    """Add what the engine's histogram has gained since ``before``. ``child`` has the same buckets."""
     known = before.counts if before is not None else (0,) * len(now.counts)
     for bucket, count, counted in zip(child._buckets, now.counts, known, strict=True):
         if count > counted:
@@ -216,8 +228,9 @@ def _grown(field: str, now: PoolStats, before: PoolStats | None) -> float:
 
 @cache
 def install() -> None:
-    """From ``AppConfig.ready``: from now on this process's pools are in the default registry. Once is enough,
-    however often the apps are set up, as by ``override_settings(INSTALLED_APPS=...)``.
+    """Add this process's pools to the default registry. Called by ``AppConfig.ready``; works only once.
+
+    ``ready`` runs again when the apps are set up again, as by ``override_settings(INSTALLED_APPS=...)``.
     """
     metrics = Metrics(REGISTRY, metric_namespace(), tuple(latency_buckets()))
     observe(metrics.call_ended)

@@ -1,4 +1,4 @@
-"""What each request did with the pools: on ``request.llm_pool``, in a header, in a line of the log."""
+"""Records each request's calls: on ``request.llm_pool``, in a header, and in a line of the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["PoolMiddleware"]
 logger = logging.getLogger("llm_pool.requests")
 
 RETRY_AFTER = 5  # seconds
-TEMPLATE = "llm_pool/busy.html"  # a project's own takes its place
+TEMPLATE = "llm_pool/busy.html"  # a project may have a template of that name
 PAGE = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Busy</title></head><body><h1>Busy</h1><p>{BUSY}</p></body></html>
@@ -30,9 +30,9 @@ PAGE = f"""<!doctype html>
 
 
 class PoolMiddleware:
-    """Counts each request's calls. In sync and async views alike, without a thread, a lock or any I/O.
+    """Counts the calls of each request, in sync and async views, without a thread, a lock or any I/O.
 
-    Put it near the top of ``MIDDLEWARE``: calls that others make beneath it are counted too.
+    Put it near the top of ``MIDDLEWARE``: it also counts the calls of each middleware below it.
     """
 
     sync_capable = True
@@ -61,7 +61,7 @@ class PoolMiddleware:
             current_request.reset(token)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """An exhausted pool is no fault of the view: 503, with ``Retry-After``."""
+        """Answer ``PoolTimeout`` and ``PoolFull`` with 503 and ``Retry-After``; None for other exceptions."""
         if not isinstance(exception, PoolTimeout):
             return None
         response: HttpResponse
@@ -72,17 +72,17 @@ class PoolMiddleware:
             response = JsonResponse({"error": error, "message": BUSY}, status=503)
         response["Retry-After"] = str(RETRY_AFTER)
         response["Cache-Control"] = "no-store"
-        logger.warning("%s %s is answered by 503: %s", request.method, request.path, exception)
+        logger.warning("%s %s is answered with 503: %s", request.method, request.path, exception)
         return response
 
 
 def _page(request: HttpRequest) -> str:
-    """Of the template, or a plain one: a project may have no templates, and its own may fail."""
+    """The template as text; a plain page if the project has no templates, or if the template fails."""
     try:
         return render_to_string(TEMPLATE, {"message": BUSY, "retry_after": RETRY_AFTER}, request)
     except Exception as error:
         if not isinstance(error, TemplateDoesNotExist) or error.args != (TEMPLATE,):
-            logger.exception("%s cannot be rendered: a plain page takes its place", TEMPLATE)
+            logger.exception("%s cannot be rendered: a plain page is sent instead", TEMPLATE)
         return PAGE
 
 
@@ -96,25 +96,25 @@ def _finish(request: HttpRequest, response: HttpResponseBase, calls: RequestCall
     if calls.records and (shows_timing_to_all() or _is_staff(request)):
         _add_timing(response, calls)
     if response.streaming:
-        closers: list[Callable[[], object]] = vars(response)["_resource_closers"]  # the type stubs have none
-        closers.append(lambda: _log(request, response, calls))  # its calls go on until then
+        closers: list[Callable[[], object]] = vars(response)["_resource_closers"]  # the type stubs lack it
+        closers.append(lambda: _log(request, response, calls))  # a stream makes calls until then
     else:
         _log(request, response, calls)
     return response
 
 
 def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
-    """https://www.w3.org/TR/server-timing/: milliseconds. Others may have written theirs already."""
+    """Add ``Server-Timing`` (https://www.w3.org/TR/server-timing/, milliseconds) to what is in it already."""
     timing = (
         f'llm_wait;dur={calls.waited * 1e3:.1f};desc="wait for a connection", '
         f'llm;dur={calls.provider_seconds * 1e3:.1f};desc="LLM calls: {calls.calls}"'
     )
-    others = response.get("Server-Timing")
-    response["Server-Timing"] = f"{others}, {timing}" if others else timing
+    present = response.get("Server-Timing")
+    response["Server-Timing"] = f"{present}, {timing}" if present else timing
 
 
 def _is_staff(request: HttpRequest) -> bool:
-    """As far as is known: a user whom nobody has asked for is not fetched for this."""
+    """Whether the user is staff. A lazy user that is not loaded yet counts as not staff: no query is made."""
     for name in ("_acached_user", "_cached_user", "user"):
         user = request.__dict__.get(name)
         if user is not None and not (isinstance(user, LazyObject) and user._wrapped is empty):

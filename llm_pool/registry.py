@@ -1,6 +1,6 @@
-"""``pools["alias"]`` and ``pool``: the process's pools, like ``django.core.cache``'s caches and cache.
+"""``pools["alias"]`` and ``pool``: this process's pools, as ``django.core.cache`` has caches and cache.
 
-No module of this package may be called ``pools``: importing it would replace the object.
+No module of this package may have the name ``pools``: importing it would replace the object.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pools:
         self._generation = 0  # of the settings
 
     def __getitem__(self, alias: str) -> LLMPool:
-        """Raises ``ImproperlyConfigured`` for an unknown alias and for invalid settings."""
+        """The pool of an alias. Raises ``ImproperlyConfigured`` for an unknown alias or invalid settings."""
         pool = self._made.get(alias)
         if pool is None or pool.engine.closed:
             pool = self._make(alias)
@@ -47,7 +47,7 @@ class Pools:
         return alias in load()
 
     def all(self) -> list[LLMPool]:
-        """Every pool of the settings."""
+        """Every pool of the settings. Raises ``ImproperlyConfigured`` for invalid settings."""
         return [self[alias] for alias in self]
 
     def made(self) -> list[LLMPool]:
@@ -55,7 +55,7 @@ class Pools:
         return list(self._made.values())
 
     def close_all(self) -> None:
-        """Close every pool; the next use makes new ones from the settings of that time."""
+        """Close every pool. The next use of an alias makes a new pool from the settings of that time."""
         for pool in hold(self._lock, self._forget_made):
             pool.close()
 
@@ -67,14 +67,14 @@ class Pools:
     def _make(self, alias: str) -> LLMPool:
         while True:
             generation = self._generation
-            known = load()  # without the lock: it may import a provider of the user's, which may use a pool
+            known = load()  # without the lock: it may import a custom provider, which may use a pool
             if alias not in known:
                 raise ImproperlyConfigured(_unknown(alias, list(known)))
-            pool = hold(self._lock, self._made_by, alias, known[alias], generation)
+            pool = hold(self._lock, self._get_or_make, alias, known[alias], generation)
             if pool is not None:
                 return pool
 
-    def _made_by(self, alias: str, settings: PoolSettings, generation: int) -> LLMPool | None:
+    def _get_or_make(self, alias: str, settings: PoolSettings, generation: int) -> LLMPool | None:
         """The pool of these settings; None if the settings have changed since ``generation``."""
         if generation != self._generation:
             return None
@@ -89,19 +89,19 @@ class Pools:
         return list(made.values())
 
     def new_lock(self) -> None:
-        """In the child of a fork: another thread of the parent may have held the lock."""
+        """In the child of a fork: make a new lock, because a thread of the parent may hold the old one."""
         self._lock = threading.RLock()
 
 
 def _new_pool(settings: PoolSettings) -> LLMPool:
-    from llm_pool.calling.pool import LLMPool  # noqa: PLC0415  commands that call no model start without it
+    from llm_pool.calling.pool import LLMPool  # noqa: PLC0415  a command without calls starts faster
 
     return LLMPool(settings)
 
 
 def _unknown(alias: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(alias, known, 1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Available: {', '.join(map(repr, known))}."
+    similar = difflib.get_close_matches(alias, known, 1)
+    hint = f"Did you mean {similar[0]!r}?" if similar else f"Available: {', '.join(map(repr, known))}."
     return f"LLM_POOL has no pool named {alias!r}. {hint}"
 
 

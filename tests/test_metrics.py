@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: what a scrape of one process shows is what its server saw."""
+"""Metrics for Prometheus: a scrape of one process shows what its server counted."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ PATIENCE = 20.0
 
 @pytest.fixture
 def installed() -> Iterator[Installed]:
-    """Metrics as ``install`` makes them."""
+    """Metrics that are registered as ``install`` does it."""
     fresh = Installed()
-    let_the_news_out()
+    wait_for_earlier_stats()
     observe(fresh.metrics.call_ended)
     stats_listeners.append(fresh.changed)
     yield fresh
@@ -42,11 +42,11 @@ def installed() -> Iterator[Installed]:
     unobserve(fresh.metrics.call_ended)
 
 
-def let_the_news_out() -> None:
-    """Waits until the pools of earlier tests have told their last news, before anybody here listens."""
-    told, host_loop = threading.Event(), portal.portal()
-    host_loop.post(lambda: host_loop.loop.call_later(2 * STATS_INTERVAL, told.set))
-    assert told.wait(PATIENCE)
+def wait_for_earlier_stats() -> None:
+    """Wait until the listeners have been called for the last time for pools of earlier tests."""
+    called, host_loop = threading.Event(), portal.portal()
+    host_loop.post(lambda: host_loop.loop.call_later(2 * STATS_INTERVAL, called.set))
+    assert called.wait(PATIENCE)
 
 
 async def test_counters_and_gauges_match_what_the_server_saw(
@@ -58,7 +58,7 @@ async def test_counters_and_gauges_match_what_the_server_saw(
     async for _ in pool.astream("hello"):
         pass
     await until(lambda: installed.scrape().sum("shop_llm_pool_requests_total", pool="default") == 6)
-    idle = {"http_connection_state": "idle"}  # the last news may be of when the sixth was under way
+    idle = {"http_connection_state": "idle"}  # the last stats may be from before its end
     await until(lambda: installed.scrape().sum("shop_http_client_open_connections", **idle) == 1)
     seen = installed.scrape()
     assert seen.sum("shop_http_client_open_connections") == 1
@@ -75,14 +75,14 @@ async def test_counters_and_gauges_match_what_the_server_saw(
     assert seen.sum("shop_gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 15
 
 
-async def test_waits_dials_and_first_bytes_are_those_that_the_engine_has_counted(
+async def test_histograms_match_those_of_the_engine(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Also of calls through a client, as SDKs make them; and of no call that got no connection."""
+    """They include calls through a client, and leave out calls that got no connection."""
     limits = {"max_connections": 1, "max_keepalive_connections": 1}
     pool = configure(upstream, LIMITS=limits, TIMEOUTS={"pool": 0.05})
     body = {"messages": [{"content": "hello"}]}
-    # Who dials has more time than who waits in vain.
+    # This call needs a longer timeout: it dials.
     await pool.aclient.post("/embeddings", json=body, timeout=5.0)
     upstream.gate("token").shut()
     upstream.gate("token").admit()
@@ -103,7 +103,7 @@ async def test_waits_dials_and_first_bytes_are_those_that_the_engine_has_counted
             assert seen.sum(f"{metric}_bucket", le=str(bound)) == sum(spread.counts[: number + 1])
 
 
-async def test_a_pool_that_is_closed_has_no_connections(
+async def test_a_closed_pool_has_no_connections(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     pool = configure(upstream)
@@ -114,10 +114,10 @@ async def test_a_pool_that_is_closed_has_no_connections(
     assert installed.scrape().sum("shop_llm_pool_connections_closed_total", reason="closed") == 1
 
 
-async def test_a_leak_is_counted_though_nothing_else_happens(
+async def test_a_leak_is_counted_without_other_calls(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    pool = configure(upstream, LEAK_THRESHOLD=4 * STATS_INTERVAL)  # all other news has been told by then
+    pool = configure(upstream, LEAK_THRESHOLD=4 * STATS_INTERVAL)  # all other stats have been passed by then
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     async with pool.astream("hello") as stream:
@@ -125,7 +125,7 @@ async def test_a_leak_is_counted_though_nothing_else_happens(
         await until(lambda: installed.scrape().sum("shop_llm_pool_leaks_suspected_total") == 1)
 
 
-async def test_errors_are_told_apart(
+async def test_errors_are_counted_by_type(
     installed: Installed, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
 ) -> None:
     server = serve_first(json_reply({"error": {"message": "no"}}, status=401))
@@ -144,7 +144,7 @@ async def test_errors_are_told_apart(
     )
 
 
-async def test_a_pools_own_model_is_known_before_it_has_answered(
+async def test_a_configured_model_has_a_label_before_it_answers(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     upstream.refuse()
@@ -157,7 +157,7 @@ async def test_a_pools_own_model_is_known_before_it_has_answered(
         assert installed.scrape().sum(counts, gen_ai_request_model=model, error_type=error) == 1
 
 
-def test_values_added_at_once_are_those_observed_one_by_one() -> None:
+def test_adding_many_values_equals_observing_each() -> None:
     registry, other = CollectorRegistry(), CollectorRegistry()
     batch = metrics.Histogram("h", "", buckets=(0.1, 1.0), registry=registry)
     single = metrics.Histogram("h", "", buckets=(0.1, 1.0), registry=other)
@@ -172,8 +172,8 @@ def _values(registry: CollectorRegistry) -> list[str]:
     return [line for line in generate_latest(registry).decode().splitlines() if "_created" not in line]
 
 
-def test_no_caller_can_fill_the_memory_with_names_of_models(installed: Installed) -> None:
-    for number in range(3 * metrics.MOST_MODELS):
+def test_the_number_of_model_labels_is_bounded(installed: Installed) -> None:
+    for number in range(3 * metrics.MAX_MODELS):
         for error in ("NotFound", None):
             name = f"model-{number}"
             installed.metrics.call_ended(
@@ -182,12 +182,12 @@ def test_no_caller_can_fill_the_memory_with_names_of_models(installed: Installed
     seen = installed.scrape()
     name = "shop_gen_ai_client_operation_duration_seconds_count"
     models = seen.labels(name, "gen_ai_request_model")
-    assert len(models) == metrics.MOST_MODELS + 1
+    assert len(models) == metrics.MAX_MODELS + 1
     assert "other" in models
-    assert seen.sum(name) == 6 * metrics.MOST_MODELS
+    assert seen.sum(name) == 6 * metrics.MAX_MODELS
 
 
-async def test_calls_that_end_fast_are_not_kept_until_the_next_news(
+async def test_a_full_batch_is_flushed_at_once(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""The middleware: what a request did with the pools."""
+"""The middleware: the calls of a request, and the answer for an exhausted pool."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ seen: list[RequestCalls] = []
 
 
 class User:
-    """As Django's own: the middleware looks at no more."""
+    """A user with the one attribute that the middleware reads."""
 
     is_staff = True
 
@@ -89,14 +89,14 @@ def staff(request: HttpRequest) -> HttpResponse:
 
 
 def lazy(request: HttpRequest) -> HttpResponse:
-    """Authentication packages set either of them so, and a look at it asks the database."""
+    """Set a lazy user, as authentication packages do: reading it would query the database."""
     user = SimpleLazyObject(fetched)
     vars(request).update(_cached_user=user, user=user)
     return twice(request)
 
 
 def fetched() -> User:
-    raise AssertionError("nobody has asked for the user")
+    raise AssertionError("the middleware has loaded the user")
 
 
 def _seen(request: HttpRequest) -> HttpResponse:
@@ -120,7 +120,7 @@ def site() -> Iterator[None]:
 
 @pytest.mark.parametrize("view", ["twice", "atwice"])
 @pytest.mark.parametrize("client", [Client, AsyncClient])
-async def test_a_request_knows_its_calls(
+async def test_a_request_has_its_calls(
     view: str, client: type[Any], configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     configure(upstream)
@@ -136,7 +136,7 @@ async def test_a_request_knows_its_calls(
 
 
 @pytest.mark.parametrize("view", ["stream", "astream"])
-async def test_a_stream_that_outlives_the_middleware_is_counted_to_its_request(
+async def test_a_stream_read_after_the_middleware_counts_for_its_request(
     view: str,
     configure: Callable[..., LLMPool],
     upstream: ScriptedServer,
@@ -154,7 +154,7 @@ async def test_a_stream_that_outlives_the_middleware_is_counted_to_its_request(
     assert (vars(line)["llm_calls"], vars(line)["llm_errors"]) == (1, 0)
 
 
-def test_a_stream_whose_client_has_left_is_an_error_of_its_request(
+def test_a_stream_whose_client_disconnects_is_an_error_of_its_request(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     configure(upstream)
@@ -167,7 +167,7 @@ def test_a_stream_whose_client_has_left_is_an_error_of_its_request(
     assert (calls.calls, calls.errors) == (1, 1)
 
 
-async def test_an_async_request_changes_no_thread() -> None:
+async def test_an_async_request_stays_on_its_thread() -> None:
     response = await AsyncClient().get("/where")
     assert response.content.decode() == str(threading.get_ident())
 
@@ -182,7 +182,7 @@ async def test_an_async_request_changes_no_thread() -> None:
         ("lazy", {}, False),
     ],
 )
-def test_where_the_time_went_is_shown_to_whom_it_concerns(
+def test_server_timing_is_shown_to_staff_and_in_debug(
     view: str,
     options: dict[str, bool],
     shown: bool,
@@ -198,7 +198,9 @@ def test_where_the_time_went_is_shown_to_whom_it_concerns(
         assert '"LLM calls: 2"' in response["Server-Timing"]
 
 
-def test_timing_of_others_stays(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+def test_server_timing_of_the_view_is_kept(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
     configure(upstream)
 
     def view(request: HttpRequest) -> HttpResponse:
@@ -210,7 +212,7 @@ def test_timing_of_others_stays(configure: Callable[..., LLMPool], upstream: Scr
     assert response["Server-Timing"].startswith("db;dur=1, llm_wait;dur=")
 
 
-def test_one_line_in_the_log_for_each_request_that_made_calls(
+def test_each_request_with_calls_has_one_line_in_the_log(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture, secret: str
 ) -> None:
     configure(upstream)
@@ -259,7 +261,7 @@ def _assert_busy(response: Any, error: str, kind: str) -> None:
 
 
 def busy_page(templates: dict[str, str] | None = None) -> str:
-    """The 503 that a browser gets, of a project with these templates of its own."""
+    """The HTML of the 503 in a project with these templates."""
     loaders = [
         ("django.template.loaders.locmem.Loader", templates or {}),
         "django.template.loaders.app_directories.Loader",
@@ -272,12 +274,12 @@ def busy_page(templates: dict[str, str] | None = None) -> str:
     return response.text
 
 
-def test_who_waits_for_an_exhausted_pool_sees_a_page_and_not_bare_words() -> None:
+def test_an_exhausted_pool_has_an_html_page() -> None:
     assert "<style>" in busy_page()
     assert BUSY_WORDS in busy_page()
 
 
-def test_a_project_may_have_a_page_of_its_own_for_an_exhausted_pool() -> None:
+def test_a_project_can_override_the_page() -> None:
     own = {"llm_pool/busy.html": "{{ request.path }}: {{ message }} Retry in {{ retry_after }} s."}
     assert busy_page(own) == f"/full: {BUSY_WORDS} Please try again in a few seconds. Retry in 5 s."
 
@@ -285,14 +287,14 @@ def test_a_project_may_have_a_page_of_its_own_for_an_exhausted_pool() -> None:
 @pytest.mark.parametrize(
     "own", ["{% no such tag %}", "{% extends 'none.html' %}", "{% include 'none.html' %}"]
 )
-def test_a_page_of_ones_own_that_fails_is_told_of_and_a_plain_one_takes_its_place(
+def test_a_page_that_cannot_be_rendered_is_logged_and_replaced_by_a_plain_one(
     own: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert BUSY_WORDS in busy_page({"llm_pool/busy.html": own})
     assert "llm_pool/busy.html cannot be rendered" in caplog.text
 
 
-def test_without_templates_the_page_for_an_exhausted_pool_is_plain(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_project_without_templates_has_a_plain_page(caplog: pytest.LogCaptureFixture) -> None:
     response = Client().get("/full", headers={"Accept": "text/html"})
     assert BUSY_WORDS in response.text
     assert "cannot be rendered" not in caplog.text
@@ -303,7 +305,7 @@ def test_other_errors_are_not_touched() -> None:
         Client().get("/broken")
 
 
-async def test_calls_made_outside_of_requests_are_counted_to_none(
+async def test_calls_outside_of_a_request_count_for_none(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     configured = configure(upstream)

@@ -1,4 +1,4 @@
-"""A checkup: what stands between this process and its provider, step by step, and what to do about it."""
+"""Checks of a pool: each step between this process and the provider, what was found, and what to do."""
 
 from __future__ import annotations
 

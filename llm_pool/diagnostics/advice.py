@@ -1,4 +1,4 @@
-"""What to do about a dial that failed, read from its cause rather than from its words."""
+"""The finding for a dial that failed: the advice depends on the cause of the error, not on its text."""
 
 from __future__ import annotations
 
@@ -36,55 +36,55 @@ CERTIFICATES = {  # X509_V_ERR_* of OpenSSL
     ),
     62: _Advice(
         "tls.wrong_name",
-        "Give BASE_URL of {place} with a name that the certificate holds. If the name is right, "
-        "something else answers in its place: look at DNS and proxies.",
+        "Set BASE_URL of {place} to a URL with a name of the certificate. If the name is right, "
+        "another server answers there: check DNS and proxies.",
     ),
 }
 CERTIFICATES |= {64: CERTIFICATES[62]}
 UNTRUSTED = _Advice(
     "tls.untrusted",
-    "If a proxy of your company's or an authority of your own signed it, give that authority's certificate "
+    "If your company's proxy or your own authority signed it, give that authority's certificate "
     "(a PEM file) as TLS['ca_file'] of {place}.",
 )
 HANDSHAKE = _Advice(
     "tls.failed",
-    "See that the port of BASE_URL in {place} speaks TLS (https://), and no proxy is in the way.",
+    "Check that the port of BASE_URL in {place} speaks TLS (https://), and that no proxy is in between.",
 )
 NO_NAME = _Advice(
     "dns.no_such_name",
-    "Check for a typo in {address}. A private name is known to a private resolver only.",
+    "Check for a typo in {address}. A private name needs a private resolver.",
 )
 NO_PUBLIC_NAME = _Advice(
     "dns.no_such_name",
-    "The name is the provider's own: this machine has no network, or its resolver knows no public names.",
+    "The name is the provider's own: this machine has no network, or its resolver has no public names.",
 )
 NO_RESOLVER = _Advice(
     "dns.unavailable",
-    "The resolver does not answer: see whether this machine has a network at all, and /etc/resolv.conf.",
+    "The resolver does not answer: check this machine's network, and /etc/resolv.conf.",
 )
 SILENT = _Advice(
     "tcp.no_answer",
     "Packets are dropped on the way: let the firewall or security group allow this address and port, or "
-    "set PROXY of {place} if this network wants one.",
+    "set PROXY of {place} if this network needs one.",
 )
 REFUSED = _Advice(
-    "tcp.refused", "Nothing listens there: start the server, or correct host and port in {address}."
+    "tcp.refused", "Nothing is listening there: start the server, or correct host and port in {address}."
 )
 UNREACHABLE = _Advice(
     "tcp.unreachable",
-    "There is no route: see this machine's network, VPN and firewall, or container's network.",
+    "There is no route: check this machine's network, VPN and firewall, or the container's network.",
 )
 NO_SOCKET_FILE = _Advice(
-    "tcp.no_socket", "See that the server runs and that UDS of {place} is the path it listens on."
+    "tcp.no_socket", "Check that the server runs and that UDS of {place} is the path it listens on."
 )
-TCP_FAILED = _Advice("tcp.failed", "See BASE_URL and PROXY of {place}, and what stands between.")
-TUNNEL = _Advice("tunnel.failed", "See that {address} is right, and its user and password.")
+TCP_FAILED = _Advice("tcp.failed", "Check BASE_URL and PROXY of {place}, and whatever is in between.")
+TUNNEL = _Advice("tunnel.failed", "Check {address}, and its user and password.")
 NO_TLS_ANSWER = _Advice(
     "tls.no_answer",
-    "Something takes the connection and says nothing: see that BASE_URL of {place} is a TLS port.",
+    "The server accepts the connection and sends nothing: check that BASE_URL of {place} is a TLS port.",
 )
 NO_DNS_ANSWER = _Advice("dns.no_answer", NO_RESOLVER.text)
-NO_TUNNEL_ANSWER = _Advice("tunnel.no_answer", "The proxy is too slow or has no way out: ask who runs it.")
+NO_TUNNEL_ANSWER = _Advice("tunnel.no_answer", "The proxy is overloaded or has no way out: ask its operator.")
 TIMEOUTS = {"dns": NO_DNS_ANSWER, "tcp": SILENT, "tunnel": NO_TUNNEL_ANSWER, "tls": NO_TLS_ANSWER}
 SYSTEM = {
     errno.ECONNREFUSED: REFUSED,
@@ -95,23 +95,23 @@ SYSTEM = {
 }
 
 
-def dial_failure(settings: PoolSettings, origin: Origin, tried: DialResult) -> Finding:
-    """The finding for a dial that failed."""
-    assert tried.error is not None and tried.failed_in is not None
-    advice = _advice(tried.error, tried.failed_in)
+def dial_failure(settings: PoolSettings, origin: Origin, dialed: DialResult) -> Finding:
+    """The finding for ``dialed``, a dial that failed."""
+    assert dialed.error is not None and dialed.failed_in is not None
+    advice = _advice(dialed.error, dialed.failed_in)
     place = f"LLM_POOL[{settings.alias!r}]"
     address = _proxy_setting(settings, origin) or _base_url_setting(settings)
     if advice is NO_NAME and address is None:
         advice = NO_PUBLIC_NAME
-    text = sentence(tried.error)
-    if isinstance(tried.error, ConnectTimeout):
-        text = f"{text.rstrip('.')}: {_WAITED_FOR[tried.failed_in]}."
-    advised = advice.text.format(place=place, address=address or f"BASE_URL of {place}")
-    return Finding(advice.code, Level.ERROR, text, advised)
+    text = sentence(dialed.error)
+    if isinstance(dialed.error, ConnectTimeout):
+        text = f"{text.rstrip('.')}: {_WAITED_FOR[dialed.failed_in]}."
+    action = advice.text.format(place=place, address=address or f"BASE_URL of {place}")
+    return Finding(advice.code, Level.ERROR, text, action)
 
 
 def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
-    """What names the proxy, if there is one: its host is the first that is dialed."""
+    """The setting or variable that has the proxy's URL, None without a proxy. The proxy is dialed first."""
     try:
         proxy = None if settings.pool.uds else proxy_for(origin, settings.pool.proxy)
     except ProxyFailed:
@@ -122,10 +122,10 @@ def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
 
 
 def _base_url_setting(settings: PoolSettings) -> str | None:
-    """What names the server; None for the provider's own."""
+    """The setting or variable that has the server's URL; None for the provider's own URL."""
     if settings.base_url == settings.provider.base_url:
         return None
-    if "BASE_URL" in settings.given:
+    if "BASE_URL" in settings.explicit_keys:
         return f"BASE_URL of LLM_POOL[{settings.alias!r}]"
     return settings.provider.base_url_env
 

@@ -1,4 +1,4 @@
-"""One dial to a pool's provider, watched: through the pool's own resolver, dialer, proxy and TLS settings."""
+"""One timed dial to a pool's provider, through the pool's own resolver, dialer, proxy and TLS settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What TLS agreed on, and who vouches for the server; unverified, nobody: None."""
+    """A TLS session.
+
+    ``version``    the TLS version: "TLSv1.3"
+    ``alpn``       the protocol that ALPN selected, None for none
+    ``issuer``     the issuer of the server's certificate, None if the certificate was not verified
+    ``days_left``  days until the certificate expires, None if the certificate was not verified
+    """
 
     version: str | None
     alpn: str | None
@@ -33,7 +39,14 @@ class Session:
 
 @dataclass(slots=True)
 class DialResult:
-    """How the dial went. ``failed_in`` is the step that ``error`` is of; ``peer`` is where the socket led."""
+    """The result of a dial.
+
+    ``steps``      how long each part took, and the addresses of the host
+    ``failed_in``  the part that failed: "dns", "tcp", "tunnel" or "tls"; None if the dial succeeded
+    ``error``      the error of that part
+    ``peer``       host and port at the other end of the socket; None for a Unix domain socket
+    ``session``    the TLS session; None without TLS
+    """
 
     steps: DialSteps = field(default_factory=DialSteps)
     failed_in: str | None = None
@@ -48,43 +61,43 @@ class DialResult:
 
 
 async def dial(config: PoolConfig, origin: Origin) -> DialResult:
-    """Dial, look, and close. Raises nothing that has to do with the network: the result tells."""
+    """Open a connection, read its facts and close it. Errors of the network are in the result, not raised."""
     host_loop = host_loop_of_caller()
     return await host_loop.arun(_dial, host_loop, config, origin)
 
 
 async def _dial(host_loop: HostLoop, config: PoolConfig, origin: Origin) -> DialResult:
-    tried = DialResult()
+    result = DialResult()
     try:
         connection = await Dialer(config).dial(
-            origin, host_loop, _Nobody(), config.timeouts.connect, tried.steps
+            origin, host_loop, _NullOwner(), config.timeouts.connect, result.steps
         )
     except LLMPoolError as error:
-        tried.error = error
-        tried.failed_in = tried.steps.current or _step_of(error)
-        return tried
+        result.error = error
+        result.failed_in = result.steps.current or _step_of(error)
+        return result
     try:
-        _look(tried, connection)
+        _read_facts(result, connection)
     finally:
         connection.close()
-    return tried
+    return result
 
 
 def _step_of(error: LLMPoolError) -> str:
-    """Where a dial failed that did not come to its first step: settings that cannot be used."""
+    """The step of an error that was raised before the dial's first step: settings that cannot be used."""
     kinds = {DNSFailed: "dns", TLSFailed: "tls", ProxyFailed: "tunnel"}
     return next((step for kind, step in kinds.items() if isinstance(error, kind)), "tcp")
 
 
-def _look(tried: DialResult, connection: Connection) -> None:
+def _read_facts(result: DialResult, connection: Connection) -> None:
     assert connection.transport is not None
     peer = connection.transport.get_extra_info("peername")
     if isinstance(peer, tuple):
         host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
-        tried.peer = f"{host}:{peer[1]}"
+        result.peer = f"{host}:{peer[1]}"
     tls: ssl.SSLObject | None = connection.transport.get_extra_info("ssl_object")
     if tls is not None:
-        tried.session = _session(tls)
+        result.session = _session(tls)
 
 
 def _session(tls: ssl.SSLObject) -> Session:
@@ -99,8 +112,8 @@ def _session(tls: ssl.SSLObject) -> Session:
     )
 
 
-class _Nobody:
-    """The owner of a connection that is in no ledger."""
+class _NullOwner:
+    """The owner of a connection that is in no ledger: it ignores all facts."""
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
     def due(self, entry: Entry) -> None: ...

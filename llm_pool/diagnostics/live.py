@@ -1,9 +1,8 @@
-"""Many cheap calls at once, and how long they took."""
+"""The step of live calls: cheap calls made at once, and percentiles of how long they took."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -11,16 +10,25 @@ from dataclasses import dataclass
 
 from llm_pool.diagnostics.report import Finding, Level, Step
 from llm_pool.engine.request import WholeResponse
+from llm_pool.engine.stats.histogram import find_quantile
 from llm_pool.exceptions import LLMPoolError
 
-__all__ = ["Trial", "live_step", "try_live"]
+__all__ = ["LiveCalls", "live_step", "make_live_calls"]
 
 PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What came of the calls. Durations in seconds; ``failures`` counts them by what they said."""
+class LiveCalls:
+    """Calls that were made at once. All times are in seconds.
+
+    ``calls``      how many were made
+    ``seconds``    the time until the last had ended
+    ``durations``  how long each call that succeeded took
+    ``queued``     how long each of those waited in the queue
+    ``failures``   the number of failed calls for each error class and status
+    ``opened``     the number of connections that were opened for them
+    """
 
     calls: int
     seconds: float
@@ -30,59 +38,60 @@ class Trial:
     opened: int
 
 
-async def try_live(
+async def make_live_calls(
     get: Callable[[], Awaitable[WholeResponse]], calls: int, opened: Callable[[], int]
-) -> Trial:
-    """Make that many calls at once."""
-    before = opened()
+) -> LiveCalls:
+    """Call ``get`` ``calls`` times at once. ``opened`` returns how many connections the pool has opened."""
+    opened_before = opened()
     began = time.monotonic()
-    outcomes = await asyncio.gather(*(_one(get) for _ in range(calls)))
+    outcomes = await asyncio.gather(*(_call(get) for _ in range(calls)))
     seconds = time.monotonic() - began
-    good = [outcome for outcome in outcomes if isinstance(outcome, WholeResponse)]
-    return Trial(
+    marks = [outcome.marks for outcome in outcomes if isinstance(outcome, WholeResponse)]
+    return LiveCalls(
         calls,
         seconds,
-        [whole.marks.ended - whole.marks.started for whole in good],
-        [max(0.0, whole.marks.acquired - whole.marks.started - whole.marks.dialing) for whole in good],
+        [each.ended - each.started for each in marks],
+        [max(0.0, each.acquired - each.started - each.dialing) for each in marks],
         Counter(outcome for outcome in outcomes if isinstance(outcome, str)),
-        opened() - before,
+        opened() - opened_before,
     )
 
 
-async def _one(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | str:
+async def _call(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | str:
+    """The response of a call that succeeded; otherwise the error's class name or the status."""
     try:
-        whole = await get()
+        response = await get()
     except LLMPoolError as error:
         return type(error).__name__
-    return whole if whole.status < 400 else f"status {whole.status}"
+    return response if response.status < 400 else f"status {response.status}"
 
 
-def live_step(trial: Trial, room: int) -> Step:
-    """The step's findings: percentiles, waits, failures. ``room`` is how many calls the pool carries."""
+def live_step(live: LiveCalls, max_calls: int) -> Step:
+    """The step's findings: percentiles, waits, failures. ``max_calls`` is the pool's calls at a time."""
     facts = {
-        "calls": trial.calls,
-        "failed": trial.failures.total(),
-        "failures": dict(trial.failures),
-        "connections_opened": trial.opened,
-        "total": _percentiles(trial.durations),
-        "queued": _percentiles(trial.queued),
+        "calls": live.calls,
+        "failed": live.failures.total(),
+        "failures": dict(live.failures),
+        "connections_opened": live.opened,
+        "total": _percentiles(live.durations),
+        "queued": _percentiles(live.queued),
     }
-    return Step("live", tuple(_findings(trial, room)), trial.seconds, facts)
+    return Step("live", tuple(_findings(live, max_calls)), live.seconds, facts)
 
 
-def _findings(trial: Trial, room: int) -> list[Finding]:
+def _findings(live: LiveCalls, max_calls: int) -> list[Finding]:
     found = []
-    if trial.durations:
-        total, queued = _percentiles(trial.durations), _percentiles(trial.queued)
-        text = f"{len(trial.durations)} of {trial.calls} calls at once: {_in_words(total)}"
-        found.append(Finding("live.done", Level.OK, f"{text}; queued {_in_words(queued)}"))
-    if trial.calls > room:
-        text = f"The pool carries {room} calls at a time, so {trial.calls - room} had to wait their turn."
+    if live.durations:
+        total, queued = _percentiles(live.durations), _percentiles(live.queued)
+        text = f"{len(live.durations)} of {live.calls} calls at once: {_as_text(total)}"
+        found.append(Finding("live.done", Level.OK, f"{text}; queued {_as_text(queued)}"))
+    if live.calls > max_calls:
+        text = f"The pool carries {max_calls} calls at a time, so {live.calls - max_calls} had to wait."
         advice = "If real traffic reaches this level, raise LIMITS['max_connections']."
         found.append(Finding("live.queued", Level.NOTE, text, advice))
-    if trial.failures:
-        only_limits = set(trial.failures) == {"status 429"}
-        what = ", ".join(f"{count} x {name}" for name, count in trial.failures.most_common())
+    if live.failures:
+        only_limits = set(live.failures) == {"status 429"}
+        names = ", ".join(f"{count} x {name}" for name, count in live.failures.most_common())
         advice = (
             "The provider limits the rate: ask for more, or send fewer at a time (LIMITS['max_connections'])."
             if only_limits
@@ -90,20 +99,21 @@ def _findings(trial: Trial, room: int) -> list[Finding]:
         )
         level = Level.WARNING if only_limits else Level.ERROR
         code = "live.rate_limited" if only_limits else "live.failed"
-        found.append(
-            Finding(code, level, f"{trial.failures.total()} of {trial.calls} failed: {what}.", advice)
-        )
+        text = f"{live.failures.total()} of {live.calls} failed: {names}."
+        found.append(Finding(code, level, text, advice))
     return found
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
-    """By nearest rank, and the most. Empty without values."""
-    if not values:
-        return {}
+    """Percentiles by nearest rank, and the maximum. Empty without values."""
     ranked = sorted(values)
-    found = {f"p{each}": ranked[math.ceil(each / 100 * len(ranked)) - 1] for each in PERCENTILES}
-    return {**found, "max": ranked[-1]}
+    found = {}
+    for percent in PERCENTILES:
+        position = find_quantile([1] * len(ranked), percent / 100)
+        if position is not None:
+            found[f"p{percent}"] = ranked[position[0]]
+    return {**found, "max": ranked[-1]} if ranked else {}
 
 
-def _in_words(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in values.items())
+def _as_text(percentiles: dict[str, float]) -> str:
+    return ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in percentiles.items())

@@ -1,4 +1,4 @@
-"""Settings against the machine: file descriptors, worker threads, the server's timeout; and the sizing."""
+"""The step that compares the settings with the machine: files, worker threads, timeouts, and the load."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ if sys.platform != "win32":
 __all__ = ["Server", "file_limit", "settings_step"]
 
 OTHER_FILES = 100
-"""Descriptors that a worker needs beside the pool's: its clients, the database, logs."""
+"""Files that a worker has open beside the pool's: its clients, the database, logs."""
 GUNICORN_TIMEOUT = 30.0
 TYPICAL_SECONDS = 10.0
-"""How long a completion often takes, for an example."""
+"""The duration of a completion in the example of a finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the environment tells of the web server; None where it does not. ``timeout`` in seconds."""
+    """The web server's settings, as far as they are in the environment.
+
+    ``threads``  threads of a worker, None if unknown
+    ``timeout``  seconds after which a worker is killed (0 for never), None if unknown
+    """
 
     threads: int | None = None
     timeout: float | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Server:
-        """From ``GUNICORN_CMD_ARGS``, and asgiref's ``ASGI_THREADS``."""
+        """Read gunicorn's ``GUNICORN_CMD_ARGS`` and asgiref's ``ASGI_THREADS``."""
         given = _options(environ.get("GUNICORN_CMD_ARGS", ""))
         threads = given.get("--threads") or environ.get("ASGI_THREADS")
         timeout = given.get("--timeout") or given.get("-t")
@@ -45,7 +49,7 @@ class Server:
 
 
 def _options(line: str) -> dict[str, str]:
-    """``--threads 4 --timeout=60`` as a dict."""
+    """Parse ``--threads 4 --timeout=60`` into a dict. Empty if a quote is not closed."""
     try:
         words = shlex.split(line)
     except ValueError:
@@ -55,7 +59,7 @@ def _options(line: str) -> dict[str, str]:
 
 
 def file_limit() -> int | None:
-    """How many files this process may have open; None where there is no limit or no telling."""
+    """How many files this process may have open; None if there is no limit or it cannot be read."""
     if sys.platform == "win32":
         return None
     with contextlib.suppress(OSError):
@@ -67,7 +71,13 @@ def file_limit() -> int | None:
 def settings_step(
     settings: PoolSettings, *, streams: int, files: int | None, server: Server, load: Sizing | None
 ) -> Step:
-    """What the settings mean here. ``streams`` go on one connection; ``load`` is what it has to carry."""
+    """The step "settings".
+
+    ``streams``  calls that one connection carries at a time
+    ``files``    the limit on open files, None for no limit
+    ``server``   the web server's settings
+    ``load``     the load to compare the pool's size with
+    """
     limits = settings.pool.limits
     findings = [
         *_sizing(limits.max_connections, streams, load),
@@ -94,29 +104,29 @@ def settings_step(
 
 
 def _sizing(connections: int, streams: int, load: Sizing | None) -> Iterator[Finding]:
-    room = connections * streams
+    max_calls = connections * streams
     yield Finding(
         "settings.room",
         Level.OK,
-        f"{connections} connections carry {room} calls at a time in each process: "
-        f"{room / TYPICAL_SECONDS:g} calls/s if a call takes {TYPICAL_SECONDS:g} s",
+        f"{connections} connections carry {max_calls} calls at a time in each process: "
+        f"{max_calls / TYPICAL_SECONDS:g} calls/s if a call takes {TYPICAL_SECONDS:g} s",
     )
     if load is None:
         return
-    wanted = load.connections(streams)
-    measured = (
+    needed = load.connections(streams)
+    text = (
         f"A load of {load.rate:g} calls/s that take {load.seconds:g} s each keeps {load.busy:.1f} calls in "
-        f"progress on average; with room for its peaks it needs {wanted} connections"
+        f"progress on average; with room for its peaks it needs {needed} connections"
     )
-    if wanted > connections:
+    if needed > connections:
         yield Finding(
             "settings.too_small",
             Level.WARNING,
-            f"{measured}, and the pool has {connections}.",
-            f"Set LIMITS['max_connections'] to {wanted}, or spread the load over more processes.",
+            f"{text}, and the pool has {connections}.",
+            f"Set LIMITS['max_connections'] to {needed}, or spread the load over more processes.",
         )
     else:
-        yield Finding("settings.enough", Level.OK, f"{measured}.")
+        yield Finding("settings.enough", Level.OK, f"{text}.")
 
 
 def _files(connections: int, limit: int | None) -> Iterator[Finding]:
@@ -126,26 +136,26 @@ def _files(connections: int, limit: int | None) -> Iterator[Finding]:
     yield Finding(
         "settings.files",
         Level.ERROR if fatal else Level.WARNING,
-        f"{connections} connections do not fit into {limit} open files, which is what this process may have.",
+        f"{connections} connections do not fit into the {limit} files that this process may have open.",
         f"Raise the limit (ulimit -n, LimitNOFILE=, nofile) to {connections + OTHER_FILES} or more, or "
         "lower LIMITS['max_connections'].",
     )
 
 
-def _threads(room: int, threads: int | None) -> Iterator[Finding]:
-    if threads is not None and threads > room:
+def _threads(max_calls: int, threads: int | None) -> Iterator[Finding]:
+    if threads is not None and threads > max_calls:
         yield Finding(
             "settings.threads",
             Level.WARNING,
-            f"A worker has {threads} threads, and the pool carries {room} calls at a time: the other "
+            f"A worker has {threads} threads, and the pool carries {max_calls} calls at a time: the other "
             "threads will wait.",
             f"Set LIMITS['max_connections'] to {threads}, or run fewer threads.",
         )
-    elif threads is not None and threads * 2 <= room:
+    elif threads is not None and threads * 2 <= max_calls:
         yield Finding(
             "settings.spare",
             Level.NOTE,
-            f"A worker has {threads} threads, so its sync views make at most {threads} of {room} calls "
+            f"A worker has {threads} threads, so its sync views make at most {threads} of {max_calls} calls "
             "at a time.",
             "Nothing to do if async views use the rest.",
         )
@@ -156,11 +166,11 @@ def _timeout(read: float | None, worker: float | None) -> Iterator[Finding]:
     if limit == 0 or (read is not None and read < limit):
         return
     waits = "waits for ever" if read is None else f"waits {read:g} s"
-    who = "gunicorn's default" if worker is None else "this server's"
+    whose = "gunicorn's default" if worker is None else "this server's"
     yield Finding(
         "settings.worker_timeout",
         Level.NOTE if worker is None else Level.WARNING,
         f"TIMEOUTS['read'] {waits} for a silent provider; a sync worker is killed after {limit:g} s "
-        f"({who} timeout).",
+        f"({whose} timeout).",
         f"With sync workers set TIMEOUTS['read'] below {limit:g}, or raise the server's --timeout above it.",
     )

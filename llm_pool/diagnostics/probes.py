@@ -1,4 +1,4 @@
-"""The steps that call the provider: authentication, reuse, rate limits, many at once."""
+"""The steps that call the provider: authentication, reuse, rate limits, live calls."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from llm_pool.conf import PoolSettings
 from llm_pool.conf.request_builder import RequestBuilder
 from llm_pool.diagnostics.answers import (
     SLOW_SECONDS,
-    judge_answer,
-    judge_failure,
+    answer_finding,
+    failure_finding,
     rate_limits,
     slow_answer,
     unlisted_model,
 )
-from llm_pool.diagnostics.live import live_step, try_live
+from llm_pool.diagnostics.live import live_step, make_live_calls
 from llm_pool.diagnostics.report import Finding, Level, Step, sentence
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import WholeResponse
@@ -25,7 +25,13 @@ __all__ = ["Prober"]
 
 
 class Prober:
-    """Calls through ``pool``, which is the checkup's own and has the settings of the pool in question."""
+    """Makes the check's calls.
+
+    ``settings``  of the pool that is checked
+    ``pool``      a pool of the check's own, with the same settings
+    ``key``       the API key, None for none
+    ``announce``  called with the name of each step that begins
+    """
 
     def __init__(
         self, settings: PoolSettings, pool: Pool, key: str | None, announce: Callable[[str], object]
@@ -37,23 +43,26 @@ class Prober:
         self._announce = announce
 
     async def steps(self, dial_seconds: float, live: int, streams: int) -> list[Step]:
-        """All of them. ``dial_seconds`` is what a new connection was seen to cost, ``live`` how many calls to
-        make at once, and ``streams`` how many of them go on one connection.
+        """Make the calls, and return the steps.
+
+        ``dial_seconds``  how long the dial of a new connection took
+        ``live``          how many live calls to make at once
+        ``streams``       how many calls one connection carries at a time
         """
         self._announce("authentication")
         began = time.monotonic()
         try:
             first = await self._get()
         except LLMPoolError as error:
-            found = judge_failure(error, f"LLM_POOL[{self._settings.alias!r}]")
+            found = failure_finding(error, f"LLM_POOL[{self._settings.alias!r}]")
             return [Step("authentication", (found,), time.monotonic() - began)]
         steps = [self._authentication(first)]
         self._announce("reuse")
         steps += [await self._reuse(first, dial_seconds), rate_limits(first)]
         if live and steps[0].level is not Level.ERROR:
             self._announce("live")
-            trial = await try_live(self._get, live, lambda: self._pool.stats().opened)
-            steps.append(live_step(trial, self._settings.pool.limits.max_connections * streams))
+            made = await make_live_calls(self._get, live, lambda: self._pool.stats().opened)
+            steps.append(live_step(made, self._settings.pool.limits.max_connections * streams))
         return steps
 
     async def _get(self) -> WholeResponse:
@@ -63,7 +72,7 @@ class Prober:
 
     def _authentication(self, first: WholeResponse) -> Step:
         seconds = first.marks.ended - first.marks.acquired
-        findings = [judge_answer(self._settings, first, self._key)]
+        findings = [answer_finding(self._settings, first, self._key)]
         if (unlisted := unlisted_model(self._settings, first.body)) is not None:
             findings.append(unlisted)
         if seconds >= SLOW_SECONDS:
@@ -76,7 +85,7 @@ class Prober:
         try:
             second = await self._get()
         except LLMPoolError as error:
-            return Step("reuse", (_closes(f"The second request failed: {sentence(error)}"),))
+            return Step("reuse", (_not_reused(f"The second request failed: {sentence(error)}"),))
         seconds = second.marks.ended - second.marks.started
         facts = {
             "reused": second.marks.reused,
@@ -84,23 +93,23 @@ class Prober:
             "saved_seconds": dial_seconds if second.marks.reused else 0.0,
         }
         if second.marks.reused:
-            text = f"the second request went on the same connection, and saved {saved} of dialing"
+            text = f"the second request used the same connection, which saved {saved} of dialing"
             found = Finding("reuse.same_connection", Level.OK, text)
         elif limits.keepalive_expiry == 0 or limits.max_keepalive_connections == 0:
             found = Finding(
                 "reuse.off",
                 Level.WARNING,
-                f"The settings keep no connection: every call pays {saved} for a new one.",
+                f"The settings keep no connection open: every call takes {saved} longer for a new one.",
                 "Raise LIMITS['keepalive_expiry'] and LIMITS['max_keepalive_connections'] above 0.",
             )
         else:
-            found = _closes(f"The second request needed a new connection, and {saved} for it.")
+            found = _not_reused(f"The second request needed a new connection, which took {saved}.")
         return Step("reuse", (found,), seconds, facts)
 
 
-def _closes(text: str) -> Finding:
+def _not_reused(text: str) -> Finding:
     advice = (
-        "The server, or a proxy before it, closes after each answer: switch on keep-alive there, or see "
-        "whether a gateway answers in its place."
+        "The server, or a proxy before it, closes after each answer: switch on keep-alive there, or check "
+        "whether a gateway answers instead."
     )
     return Finding("reuse.closed", Level.WARNING, text, advice)

@@ -1,4 +1,4 @@
-"""What a checkup has found, as plain values. No text in a report holds the key."""
+"""The report of a check, as plain values. No text in it holds the key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ __all__ = ["CheckReport", "Finding", "Level", "Step", "Verdict", "cleaned", "sen
 
 
 class Level(StrEnum):
-    """How much a finding matters: a note is worth knowing, a warning will cost, an error breaks calls."""
+    """The severity of a finding, the lowest first.
+
+    ``SKIPPED``  the step was not reached, or is not needed
+    ``OK``       works
+    ``NOTE``     works; for information only
+    ``WARNING``  calls work, but something needs attention
+    ``ERROR``    calls fail
+    """
 
     SKIPPED = "skipped"
     OK = "ok"
@@ -24,7 +31,12 @@ class Level(StrEnum):
 
 
 class Verdict(StrEnum):
-    """A pool, or all of them, in a word."""
+    """The result of a check, for one pool or for all.
+
+    ``HEALTHY``   calls work
+    ``WARNINGS``  calls work, but something needs attention
+    ``BROKEN``    calls fail
+    """
 
     HEALTHY = "healthy"
     WARNINGS = "warnings"
@@ -32,7 +44,7 @@ class Verdict(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        """0, 1 or 2."""
+        """The exit status of ``llmpool_check``: 0 healthy, 1 warnings, 2 broken."""
         return list(Verdict).index(self)
 
 
@@ -42,7 +54,13 @@ _VERDICTS = {Level.WARNING: Verdict.WARNINGS, Level.ERROR: Verdict.BROKEN}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found. ``code`` names its kind for programs: "tls.expired"; ``advice`` is what to do."""
+    """One result of a step.
+
+    ``code``    the kind of the finding, for programs: "tls.expired"; ``docs/operations.md`` lists them
+    ``level``   its severity
+    ``text``    what was found
+    ``advice``  what to do; "" if there is nothing to do
+    """
 
     code: str
     level: Level
@@ -52,7 +70,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what was found, how long it took (None where nothing was timed), and the bare facts."""
+    """One step of a check.
+
+    ``name``      "dns", "tcp", "tunnel", "tls", "authentication", "reuse", "http2", "rate_limits", "live" or
+                  "settings"
+    ``findings``  what was found, at least one
+    ``seconds``   how long the step took, None if it was not timed
+    ``facts``     what was measured, for programs; ``docs/llmpool_check.schema.json`` describes it
+    """
 
     name: str
     findings: tuple[Finding, ...]
@@ -61,13 +86,21 @@ class Step:
 
     @property
     def level(self) -> Level:
-        """That of the gravest finding."""
+        """The highest level of the findings."""
         return max((finding.level for finding in self.findings), key=_ORDER.index)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a checkup found of one pool. ``seconds`` is how long it took."""
+    """The report on one pool.
+
+    ``pool``      its name in ``LLM_POOL``
+    ``provider``  the provider's name
+    ``base_url``  the URL of the API
+    ``engine``    "native", "httpcore" or "aiohttp"
+    ``seconds``   how long the check took
+    ``steps``     the steps in their order, those that were not reached included
+    """
 
     pool: str
     provider: str
@@ -78,18 +111,18 @@ class CheckReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Broken: calls fail. Warnings: they work, and something will cost."""
+        """Broken if a step has an error, warnings if one has a warning, otherwise healthy."""
         return _VERDICTS.get(max((step.level for step in self.steps), key=_ORDER.index), Verdict.HEALTHY)
 
     def step(self, name: str) -> Step:
-        """The step of that name. Raises KeyError."""
+        """Return the step of that name. Raises KeyError if there is none."""
         for step in self.steps:
             if step.name == name:
                 return step
         raise KeyError(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, as ``docs/llmpool_check.schema.json`` says."""
+        """Return the report for JSON, as ``docs/llmpool_check.schema.json`` describes it."""
         return {
             "pool": self.pool,
             "provider": self.provider,
@@ -102,27 +135,27 @@ class CheckReport:
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The gravest; healthy where there are none."""
+    """The worst of the verdicts; healthy if there are none."""
     return max(verdicts, key=lambda verdict: verdict.exit_status, default=Verdict.HEALTHY)
 
 
 def sentence(error: Exception) -> str:
-    """What an error says, with a full stop."""
+    """The message of an error, with a full stop."""
     return f"{str(error).rstrip('.')}."
 
 
 def cleaned(step: Step, secrets: Iterable[str]) -> Step:
-    """The step with stars for every secret, and with nothing in it that a terminal would obey."""
-    hidden = [form for secret in secrets if secret for form in {secret, quote(secret, safe="")}]
+    """The step with stars for every secret, and without control characters for a terminal."""
+    forms = [form for secret in secrets if secret for form in {secret, quote(secret, safe="")}]
     findings = tuple(
-        replace(finding, text=_clean(finding.text, hidden), advice=_clean(finding.advice, hidden))
+        replace(finding, text=_clean(finding.text, forms), advice=_clean(finding.advice, forms))
         for finding in step.findings
     )
-    return replace(step, findings=findings, facts=_clean(dict(step.facts), hidden))
+    return replace(step, findings=findings, facts=_clean(dict(step.facts), forms))
 
 
-def _clean(value: Any, hidden: list[str]) -> Any:
-    return _printable(redact(value, hidden))
+def _clean(value: Any, secrets: list[str]) -> Any:
+    return _printable(redact(value, secrets))
 
 
 def _printable(value: Any) -> Any:

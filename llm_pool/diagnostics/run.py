@@ -1,4 +1,4 @@
-"""The steps in their order."""
+"""``run_checks``: runs the steps of a check in their order, and makes the report."""
 
 from __future__ import annotations
 
@@ -32,24 +32,26 @@ async def run_checks(
     load: Sizing | None = None,
     announce: Announce | None = None,
 ) -> CheckReport:
-    """Try everything between here and the provider of one pool. Raises nothing: the report tells.
+    """Check every step between this process and the provider of one pool. Raises nothing: see the report.
 
-    It opens connections of its own, with the settings of the pool and beside those that the pool has.
-    No step takes longer than ``timeout`` seconds, nor than the pool's own timeouts. ``live`` cheap calls
-    are made at once. ``load`` is what the pool has to carry, to hold its size against. ``announce`` is
-    called with the name of each step that begins.
+    It opens connections of its own with the pool's settings, beside those of the pool.
+
+    ``timeout``   the longest that a step may take, in seconds; the pool's own timeouts apply too
+    ``live``      how many cheap calls to make at once
+    ``load``      the load to compare the pool's size with
+    ``announce``  called with the name of each step that begins
     """
-    return await _Checkup(settings, timeout, live, load, announce or (lambda _: None)).run()
+    return await _CheckRun(settings, timeout, live, load, announce or (lambda _: None)).run()
 
 
-class _Checkup:
-    """One run."""
+class _CheckRun:
+    """One run of all steps."""
 
     def __init__(
         self, settings: PoolSettings, timeout: float, live: int, load: Sizing | None, announce: Announce
     ) -> None:
         self._settings = settings
-        # It is the check itself that uses up its connections: no reason to warn.
+        # No warning of high utilization: it would be caused by the check itself.
         timeouts = _bounded(settings.pool.timeouts, timeout)
         self._config = replace(settings.pool, timeouts=timeouts, warn_utilization=None)
         self._live = live
@@ -68,53 +70,53 @@ class _Checkup:
             base_url=settings.base_url,
             engine=settings.engine,
             seconds=time.monotonic() - began,
-            steps=tuple(cleaned(step, secrets) for step in _complete(steps, self._live)),
+            steps=tuple(cleaned(step, secrets) for step in _in_order(steps, self._live)),
         )
 
     async def _steps(self) -> list[Step]:
         settings = self._settings
         origin = settings.origin
         self._announce("connection")
-        tried = await dial(self._config, origin)
-        steps = connecting_steps(settings, origin, tried)
-        http2 = http2_step(settings, tried)
+        dialed = await dial(self._config, origin)
+        steps = connecting_steps(settings, origin, dialed)
+        http2 = http2_step(settings, dialed)
         streams = settings.pool.limits.max_streams_per_connection if http2.facts["spoken"] else 1
-        self._key, no_key = await _key(settings)
-        if no_key is not None:
-            steps.append(Step("authentication", (no_key,)))
-        elif tried.error is None:
-            steps += await self._call(tried, streams)
-        if tried.error is None:
+        self._key, key_error = await _key(settings)
+        if key_error is not None:
+            steps.append(Step("authentication", (key_error,)))
+        elif dialed.error is None:
+            steps += await self._call_provider(dialed, streams)
+        if dialed.error is None:
             steps.append(http2)
         server = Server.from_environment(os.environ)
         size = settings_step(settings, streams=streams, files=file_limit(), server=server, load=self._load)
         return [*steps, size]
 
-    async def _call(self, tried: DialResult, streams: int) -> list[Step]:
-        # Under a name of its own, so that in the metrics its connections are not taken for the pool's.
+    async def _call_provider(self, dialed: DialResult, streams: int) -> list[Step]:
+        # It has a name of its own, so that the metrics do not count its connections as the pool's.
         pool = make_pool(self._settings.engine, self._config, f"{self._settings.alias}/check")
         try:
             prober = Prober(self._settings, pool, self._key, self._announce)
-            return await prober.steps(tried.seconds, self._live, streams)
+            return await prober.steps(dialed.seconds, self._live, streams)
         finally:
             await pool.aclose()
 
 
 async def _key(settings: PoolSettings) -> tuple[str | None, Finding | None]:
-    """The key, or what is wrong with it."""
+    """The key, or the finding that says why there is none."""
     try:
         return await settings.akey(), None
     except ImproperlyConfigured as error:
         text = str(error).removesuffix(settings.how_to_give_key).rstrip()
         return None, Finding("auth.no_key", Level.ERROR, text, settings.how_to_give_key)
-    except Exception as error:  # noqa: BLE001  it is the user's own function, and may say the key
+    except Exception as error:  # noqa: BLE001  raised by the user's function; its message may hold the key
         text = f"The function given as API_KEY raised {type(error).__name__}."
         return None, Finding("auth.no_key", Level.ERROR, text, "Call it in manage.py shell to see why.")
 
 
-def _bounded(timeouts: Timeouts, most: float) -> Timeouts:
+def _bounded(timeouts: Timeouts, limit: float) -> Timeouts:
     def lower(value: float | None) -> float:
-        return most if value is None else min(value, most)
+        return limit if value is None else min(value, limit)
 
     return Timeouts(
         connect=lower(timeouts.connect),
@@ -125,8 +127,8 @@ def _bounded(timeouts: Timeouts, most: float) -> Timeouts:
     )
 
 
-def _complete(steps: list[Step], live: int) -> list[Step]:
-    """In the order of a report; those that nothing came of are there as not reached."""
+def _in_order(steps: list[Step], live: int) -> list[Step]:
+    """The steps in the order of a report. A step that is missing is added as skipped: "not reached"."""
     by_name = {step.name: step for step in steps}
     names = ["dns", "tcp", *(["tunnel"] if "tunnel" in by_name else []), "tls", "authentication", "reuse"]
     names += ["http2", "rate_limits", *(["live"] if live else []), "settings"]

@@ -10,19 +10,23 @@ from llm_pool.engine.stats.stats import PoolStats
 
 __all__ = ["Sizing"]
 
-DEVIATIONS = 3  # of a Poisson load: it needs more than that one moment in a thousand
+DEVIATIONS = 3  # a Poisson load is above its mean by more than that for 0.1 % of the time
 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """A load: ``rate`` in calls per second, ``seconds`` that a call holds its stream on average."""
+    """A load on one process.
+
+    ``rate``     calls per second
+    ``seconds``  how long a call holds its stream, on average
+    """
 
     rate: float
     seconds: float
 
     @classmethod
     def from_stats(cls, stats: PoolStats, seconds: float) -> Self | None:
-        """The load that a pool has carried, on average over its ``seconds``; None where there was none."""
+        """The mean load of a pool that was made ``seconds`` ago; None if it has completed no call."""
         calls = stats.total.count
         if not calls:
             return None
@@ -30,14 +34,14 @@ class Sizing:
 
     @property
     def busy(self) -> float:
-        """Calls in progress at a time, on average."""
+        """Calls in progress, on average."""
         return self.rate * self.seconds
 
     @property
     def streams(self) -> int:
-        """Calls in progress that there should be room for: the average, and three deviations above it."""
+        """Calls in progress at a peak: the mean and three standard deviations."""
         return max(1, math.ceil(self.busy + DEVIATIONS * math.sqrt(self.busy)))
 
     def connections(self, streams_per_connection: int = 1) -> int:
-        """The ``max_connections`` that this load needs; HTTP/2 has many streams on a connection."""
+        """The ``max_connections`` that this load needs. Over HTTP/2 a connection carries several streams."""
         return math.ceil(self.streams / streams_per_connection)

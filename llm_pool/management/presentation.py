@@ -1,4 +1,4 @@
-"""Reports for people: with rich where it is installed and somebody looks, else as plain text."""
+"""Prints reports: in colours if rich is installed and the output is a terminal, otherwise as plain text."""
 
 from __future__ import annotations
 
@@ -51,32 +51,36 @@ OUTCOMES = {
 }
 INDENT = 34  # columns before the text of a finding
 PLAIN_WIDTH = 100
-NARROWEST = 60
-BLANK = 70  # columns of the line that says what goes on
+MIN_WIDTH = 60
+PROGRESS_WIDTH = 70  # columns of the progress line
 
 
 class Row(NamedTuple):
-    """One line, and the level whose label it begins with."""
+    """One line of the output.
+
+    ``line``   the text
+    ``level``  the level whose label the line begins with, None for a line without a label
+    """
 
     line: str
     level: Level | None = None
 
 
 class Printer:
-    """Writes reports; ``color`` True and False are the user's word, None goes by the terminal."""
+    """Writes reports to ``out``. ``color`` is the user's choice; None for colours in a terminal."""
 
     def __init__(self, out: OutputWrapper, *, color: bool | None) -> None:
         self._out = out
-        seen = out.isatty()
-        self._width = max(NARROWEST, shutil.get_terminal_size().columns) if seen else PLAIN_WIDTH
-        self._rich = find_spec("rich") is not None and (seen if color is None else color)
+        is_terminal = out.isatty()
+        self._width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_terminal else PLAIN_WIDTH
+        self._rich = find_spec("rich") is not None and (is_terminal if color is None else color)
 
     def report(self, report: CheckReport) -> None:
-        """One pool's."""
+        """Write the report on one pool."""
         self._write(list(_report_rows(report, self._width)))
 
     def problems(self, problems: list[Problem]) -> None:
-        """What is wrong in the settings, so that nothing could be tried."""
+        """Write the errors in the settings of pools that could not be checked."""
         rows: list[Row] = []
         for problem in problems:
             rows += _labelled(Level.ERROR, f"llm_pool.{problem.id}", "", problem.message, self._width)
@@ -89,14 +93,14 @@ class Printer:
             row._replace(line=row.line.encode(encoding, "backslashreplace").decode(encoding)) for row in rows
         ]
         if self._rich:
-            self._out.write(_painted(rows, self._width))
+            self._out.write(_colored(rows, self._width))
         else:
             self._out.write("\n".join(row.line for row in rows))
 
 
 @contextmanager
 def progress(alias: str) -> Iterator[Callable[[str], None]]:
-    """While it waits: what is under way, where somebody sits at a terminal. Call it with a step's name."""
+    """Show progress on stderr, if that is a terminal. Yields a function: call it with the name of a step."""
     if not sys.stderr.isatty():
         yield lambda _: None
     elif find_spec("rich") is not None:
@@ -113,11 +117,11 @@ def progress(alias: str) -> Iterator[Callable[[str], None]]:
 
 
 def _overwrite(text: str) -> None:
-    sys.stderr.write(f"\r{text[:BLANK]:<{BLANK}}\r")
+    sys.stderr.write(f"\r{text[:PROGRESS_WIDTH]:<{PROGRESS_WIDTH}}\r")
     sys.stderr.flush()
 
 
-def _painted(rows: list[Row], width: int) -> str:
+def _colored(rows: list[Row], width: int) -> str:
     from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -144,7 +148,7 @@ def _report_rows(report: CheckReport, width: int) -> Iterator[Row]:
 
 
 def _step_rows(step: Step, width: int) -> Iterator[Row]:
-    title, seconds = TITLES[step.name], "" if step.seconds is None else _in_words(step.seconds)
+    title, seconds = TITLES[step.name], "" if step.seconds is None else _as_text(step.seconds)
     for finding in step.findings:
         yield from _finding_rows(finding, title, seconds, width)
         title = seconds = ""
@@ -168,5 +172,5 @@ def _advice(text: str, width: int) -> Iterator[Row]:
         yield Row(" " * INDENT + ("-> " if number == 0 else "   ") + line)
 
 
-def _in_words(seconds: float) -> str:
+def _as_text(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

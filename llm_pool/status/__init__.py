@@ -1,3 +1,3 @@
-"""The status page: what the pools of this machine do and did in the last minutes; and the health checks."""
+"""The status page (the pools of this machine, now and in the last minutes) and the health checks."""
 
 from __future__ import annotations

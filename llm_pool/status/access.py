@@ -1,29 +1,46 @@
-"""Who may look at the status page."""
+"""Access to the status page: which requests may see it, and where to log in."""
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from contextlib import suppress
+from urllib.parse import urlsplit
 
+from django.apps import apps
 from django.http import HttpRequest
+from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve
 
 from llm_pool.conf.observability import debugging
+from llm_pool.engine.config import is_loopback_address
 
-__all__ = ["may_look"]
+__all__ = ["login_url", "may_see_page"]
+
+LOGIN_PAGES = (None, "admin:login")  # ``LOGIN_URL`` first, then the admin's
 
 
-def may_look(request: HttpRequest) -> bool:
-    """Staff. A project without users lets in nobody, but for who works on it: DEBUG, on the machine itself.
-
-    May ask the database who the user is.
-    """
+def may_see_page(request: HttpRequest) -> bool:
+    """True for staff; without users, for DEBUG from a loopback address only. May query the database."""
     user = getattr(request, "user", None)
     if user is not None:
         return bool(user.is_active and user.is_staff)
-    return debugging() and _is_loopback(request.META.get("REMOTE_ADDR", ""))
+    return debugging() and is_loopback_address(request.META.get("REMOTE_ADDR", ""))
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
+def login_url(request: HttpRequest) -> str | None:
+    """The URL of the project's login page, with ``next`` set to this page; None if the project has none."""
+    if not hasattr(request, "user") or not apps.is_installed("django.contrib.auth"):
+        return None
+    from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 - it imports that app's models
+
+    for page in LOGIN_PAGES:
+        with suppress(NoReverseMatch, Resolver404):
+            url = redirect_to_login(request.get_full_path(), page).url
+            _resolve(url)
+            return url
+    return None
+
+
+def _resolve(url: str) -> None:
+    """Raise ``Resolver404`` for a path of this site without a view, as Django's default LOGIN_URL may be."""
+    parts = urlsplit(url)
+    if not parts.netloc:
+        resolve("/" + parts.path.removeprefix(get_script_prefix()))

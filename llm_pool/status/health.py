@@ -1,4 +1,4 @@
-"""Whether this process is to be sent requests: for load balancers, and without secrets."""
+"""Whether this process is ready for requests. For load balancers; no answer holds a secret."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ __all__ = ["Readiness", "readiness"]
 
 
 class Readiness:
-    """Remembers since when each pool has been found exhausted, from one look to the next.
+    """Keeps, from probe to probe, since when each pool has been saturated.
 
-    A pool is exhausted while all its connections are in use and callers wait. Where every look for longer
-    than its pool timeout has found it so, its callers fail, and requests are better sent elsewhere. A dead
-    provider is no reason: no other process would fare better. Neither is a closed pool: its next use makes
-    another.
+    A pool is saturated while all its connections are in use and callers wait. It is exhausted if every probe
+    for longer than its pool timeout has found it saturated: its callers fail then, and another process may
+    serve the requests. A provider that is down does not matter, because no other process would reach it.
+    A closed pool does not matter either: its next use makes a new one.
     """
 
     def __init__(self) -> None:
-        self._since: dict[str, tuple[Pool, float]] = {}
+        self._saturated: dict[str, tuple[Pool, float]] = {}  # since when, in monotonic seconds
 
-    def look(self, now: float) -> dict[str, str]:
-        """Aliases with "ready" or "exhausted". Raises ``ImproperlyConfigured`` for impossible settings."""
+    def probe(self, now: float) -> dict[str, str]:
+        """Return "ready" or "exhausted" for each alias. ``now`` is in monotonic seconds.
+
+        Raises ``ImproperlyConfigured`` for invalid settings.
+        """
         load()
-        return {pool.alias: self._look_at(pool.alias, pool.engine, now) for pool in pools.made()}
+        return {pool.alias: self._state(pool.alias, pool.engine, now) for pool in pools.made()}
 
-    def _look_at(self, alias: str, engine: Pool, now: float) -> str:
+    def _state(self, alias: str, engine: Pool, now: float) -> str:
         stats = engine.stats()
         if stats.utilization < 1.0 or not stats.waiting:
-            self._since.pop(alias, None)
+            self._saturated.pop(alias, None)
             return "ready"
-        known, since = self._since.get(alias, (engine, now))
+        known, since = self._saturated.get(alias, (engine, now))
         if known is not engine:
             since = now
-        self._since[alias] = (engine, since)
+        self._saturated[alias] = (engine, since)
         timeout = engine.config.timeouts.pool
         return "exhausted" if timeout is not None and now - since > timeout else "ready"
 
@@ -47,9 +50,9 @@ _readiness = Readiness()
 
 
 def readiness() -> tuple[int, dict[str, object]]:
-    """The status and body of the answer to a probe."""
+    """Status and body of the answer to a readiness probe."""
     try:
-        states = _readiness.look(time.monotonic())
+        states = _readiness.probe(time.monotonic())
     except ImproperlyConfigured:
         return 503, {"status": "unready", "reason": "settings"}
     if "exhausted" in states.values():

@@ -1,4 +1,4 @@
-"""What the page shows: the snapshots of all workers, taken together."""
+"""The content of the status page: the snapshots of all workers, merged."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
-from llm_pool.engine.stats.histogram import BOUNDS
+from llm_pool.engine.stats.histogram import BOUNDS, find_quantile
 from llm_pool.status.recorder import recorder
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, Tick, tick_number
 from llm_pool.status.workers import others, shared_cache
@@ -18,16 +17,16 @@ __all__ = ["merge", "overview", "quantile"]
 
 logger = logging.getLogger("llm_pool.status")
 
-WINDOW = 5  # ticks that a percentile is of: in a single one there are too few calls
-SETTLING = 0.5  # seconds that all workers may take to write down a tick
+WINDOW = 5  # ticks of a percentile: one alone has too few calls
+SETTLING = 0.5  # seconds after which every worker has published a tick
 EDGES = (0.0, *BOUNDS)
-LARGEST = ("longest_wait", "oldest_connection", "dialed_at", "dial_failed_at")  # of all workers, not the sum
+MAXIMA = ("longest_wait", "oldest_connection", "dialed_at", "dial_failed_at")  # merged by max, not by sum
 
 
 def overview() -> dict[str, Any]:
-    """The page's content, as JSON has it. Reads the cache, and may block for that long.
+    """The page's content, ready for JSON. Blocks while it reads the cache.
 
-    ``scope`` is "machine", or "process" where no cache is shared, or "unreachable" where it is, but fails.
+    ``scope`` is "machine" for all workers; "process" if no cache is shared; "unreachable" if the cache fails.
     """
     recorder.attend()
     own = recorder.snapshot()
@@ -44,10 +43,13 @@ def overview() -> dict[str, Any]:
 
 
 def merge(snapshots: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:
-    """Of all workers together: numbers are sums, percentiles those of all calls."""
+    """Merge the snapshots of all workers: numbers are sums, percentiles are those of all calls.
+
+    ``now`` is in seconds of the monotonic clock.
+    """
     last = tick_number(now - SETTLING)
     aliases = sorted({alias for snapshot in snapshots for alias in snapshot["pools"]})
-    workers = [{"worker": each["worker"], "up": each["up"], **_use(each)} for each in snapshots]
+    workers = [{"worker": each["worker"], "up": each["up"], **_usage(each)} for each in snapshots]
     return {
         "tick": TICK_SECONDS,
         "workers": sorted(workers, key=lambda each: int(each["worker"])),
@@ -55,7 +57,7 @@ def merge(snapshots: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:
     }
 
 
-def _use(snapshot: dict[str, Any]) -> dict[str, int]:
+def _usage(snapshot: dict[str, Any]) -> dict[str, int]:
     return {
         name: sum(pool["now"][name] for pool in snapshot["pools"].values())
         for name in ("in_use", "connections", "waiting", "requests")
@@ -74,33 +76,33 @@ def _pool(alias: str, snapshots: Sequence[dict[str, Any]], last: int) -> dict[st
 
 
 def _sum(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    whole: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for name, first in parts[0].items():
         values = [part[name] for part in parts]
-        if name in LARGEST:
-            whole[name] = max(values)
+        if name in MAXIMA:
+            merged[name] = max(values)
         elif isinstance(first, dict):
-            whole[name] = dict(sum((Counter(value) for value in values), Counter[str]()))
+            merged[name] = dict(sum((Counter(value) for value in values), Counter[str]()))
         elif name == "dial_failure":
-            whole[name] = next((value for value in values if value), None)
+            merged[name] = next((value for value in values if value), None)
         else:
-            whole[name] = sum(values)
-    whole["utilization"] = whole["in_use"] / whole["max_connections"]
-    none_open = whole["connections"] == whole["dialing"]
-    # One worker keeps the message of its last failure, though another has connected since.
-    whole["unreachable"] = none_open and whole["dial_failed_at"] > whole["dialed_at"]
-    return whole
+            merged[name] = sum(values)
+    merged["utilization"] = merged["in_use"] / merged["max_connections"]
+    none_open = merged["connections"] == merged["dialing"]
+    # Not by ``dial_failure``: a worker keeps that message although another worker has connected since.
+    merged["unreachable"] = none_open and merged["dial_failed_at"] > merged["dialed_at"]
+    return merged
 
 
 def _read(values: Sequence[Any]) -> Tick:
-    """A tick that has been JSON, whose keys are strings."""
+    """Read a tick from JSON, where the keys of a dict are strings."""
     *numbers, wait, first_byte, total = values
     spreads = ({int(bucket): count for bucket, count in each.items()} for each in (wait, first_byte, total))
     return Tick(*numbers, *spreads)
 
 
 def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
-    """One value for each tick of the history, the newest last; None where nothing is known."""
+    """One value for each tick of the history, the newest last; None for a tick that no worker recorded."""
     by_number: dict[int, list[Tick]] = {}
     for tick in ticks:
         by_number.setdefault(tick.number, []).append(tick)
@@ -119,29 +121,27 @@ def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
             found.append(quantile(counts, fraction))
         return found
 
-    in_use, most = of_all("in_use"), of_all("max_connections")
+    in_use, limit = of_all("in_use"), of_all("max_connections")
     rates = {name: of_all(name, 1 / TICK_SECONDS) for name in ("requests", "reused", "queued", "failed")}
     percentiles = {
         f"{name}_p{percent}": percentile(name, percent / 100)
         for name in ("wait", "first_byte", "total")
         for percent in (50, 95)
     }
-    used = [a / b if a is not None and b else None for a, b in zip(in_use, most, strict=True)]
+    used = [a / b if a is not None and b else None for a, b in zip(in_use, limit, strict=True)]
     return {"utilization": used, "waiting": of_all("waiting"), **rates, **percentiles}
 
 
 def quantile(counts: Counter[int], fraction: float) -> float | None:
-    """Seconds that this fraction of the durations did not exceed, supposing that they are spread evenly
-    within a bucket; None where there is none. What is longer than all bounds counts as the last of them.
+    """Seconds that ``fraction`` of the durations did not exceed; None if there are no durations.
+
+    Within a bucket the durations are taken as evenly spread. Those above all bounds count as the last bound.
     """
-    wanted = fraction * counts.total()
-    if not wanted:
+    found = find_quantile([counts[bucket] for bucket in range(len(EDGES))], fraction)
+    if found is None:
         return None
-    seen = list(accumulate((counts[bucket] for bucket in range(len(EDGES))), initial=0))
-    for bucket, (before, after) in enumerate(pairwise(seen)):
-        if after >= wanted and counts[bucket]:
-            if bucket + 1 == len(EDGES):
-                break
-            low, high = EDGES[bucket], EDGES[bucket + 1]
-            return low + (high - low) * (wanted - before) / (after - before)
-    return EDGES[-1]
+    bucket, before = found
+    if bucket + 1 == len(EDGES):
+        return EDGES[-1]
+    low, high = EDGES[bucket], EDGES[bucket + 1]
+    return low + (high - low) * (fraction * counts.total() - before) / counts[bucket]

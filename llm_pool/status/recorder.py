@@ -1,4 +1,4 @@
-"""Records the history of this process's pools, as long as they are used or looked at."""
+"""Records the history of this process's pools, while they are used or the status page is open."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connections
 
 from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.threads import start_thread
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History
@@ -21,45 +22,46 @@ LINGER_SECONDS = HISTORY * TICK_SECONDS
 
 
 class Recorder:
-    """One for the process. Its thread begins with the first call or look, and ends when both have ceased.
+    """Records a tick of every pool each ``TICK_SECONDS``, and publishes it to the other workers.
 
-    A thread of its own, for a cache may block: neither callers nor event loops are to wait for it.
+    There is one for each process. Its thread starts with the first call, or the first request for the page,
+    and ends ``LINGER_SECONDS`` after the last. It has a thread of its own because the cache may block.
     """
 
     def __init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """In the child of a fork, too: the thread was the parent's, and the history is."""
+        """Start empty. Also in the child of a fork: the thread and the history belong to the parent."""
         self._history = History()
-        self._lock = threading.RLock()  # re-entrant: the garbage collector may end a call here
+        self._lock = threading.Lock()  # taken by the recorder's threads only, which no interrupt reaches
         self._thread: threading.Thread | None = None
         self._ends_at = 0.0
 
     def pool_changed(self, _name: str, now: PoolStats, before: PoolStats | None) -> None:
-        """A listener to the engine's news, which tell of calls through the clients too, and as they begin."""
+        """Start recording if the pool has had a new call. For ``stats_listeners``.
+
+        They are called when a call begins, and for calls through the clients too.
+        """
         if now.requests > (before.requests if before is not None else 0):
             self.attend()
 
     def attend(self) -> None:
-        """The pools are used, or somebody looks. Neither blocks nor raises."""
+        """Record for another ``LINGER_SECONDS``. From any thread; takes no lock.
+
+        Raises RuntimeError if the system has no thread to give.
+        """
         self._ends_at = time.monotonic() + LINGER_SECONDS
         if self._thread is None:
-            self._begin()
-
-    def _begin(self) -> None:
-        thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-        with self._lock:
-            if self._thread is not None:
-                return
-            self._thread = thread
-        thread.start()
+            start_thread(self._run, name=THREAD_NAME)
 
     def snapshot(self) -> dict[str, Any]:
-        """What this process shows. From any thread."""
+        """What the page shows of this process. From any thread."""
         return self._history.snapshot()
 
     def _run(self) -> None:
+        if not self._claim():
+            return
         slot = Slot()
         try:
             while not self._may_end():
@@ -68,15 +70,24 @@ class Recorder:
                 self._history.record(time.monotonic())
                 slot.publish(self._history.snapshot())
         finally:
-            connections.close_all()  # the cache may be a table
+            connections.close_all()  # the cache may be a database table
+
+    def _claim(self) -> bool:
+        """Make this thread the recorder's. False if it has one: two calls at once may each start a thread."""
+        with self._lock:
+            if self._thread is not None:
+                return False
+            self._thread = threading.current_thread()
+            return True
 
     def _may_end(self) -> bool:
-        if any(pool.engine.stats().in_use for pool in pools.made()):
+        if time.monotonic() < self._ends_at or any(pool.engine.stats().in_use for pool in pools.made()):
             return False
         with self._lock:
+            self._thread = None  # first: from here on ``attend`` starts another thread
             if time.monotonic() < self._ends_at:
+                self._thread = threading.current_thread()
                 return False
-            self._thread = None
             return True
 
 

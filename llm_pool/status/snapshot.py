@@ -1,4 +1,4 @@
-"""What one process shows of its pools: each as it is now, and its last minutes tick by tick."""
+"""The pools of one process: the state of each now, and its last minutes tick by tick."""
 
 from __future__ import annotations
 
@@ -18,15 +18,26 @@ __all__ = ["HISTORY", "TICK_SECONDS", "History", "Tick", "tick_number"]
 
 TICK_SECONDS = 2.0
 HISTORY = 150  # ticks that are kept: five minutes
-MOST_CONNECTIONS = 100  # of each pool and process that are shown one by one
+MAX_CONNECTIONS = 100  # listed for each pool and process
 
-Counts = dict[int, int]  # number of a bucket -> durations in it; those with none are left out
+Counts = dict[int, int]  # index of a bucket -> durations in it; empty buckets are left out
 
 
 class Tick(NamedTuple):
-    """One pool's last two seconds: gauges at their end, and how much counters grew in them.
+    """``TICK_SECONDS`` of one pool: gauges at their end, and the growth of counters.
 
-    ``number`` counts ticks of the machine's monotonic clock, so that those of all its processes fit together.
+    ``number``           of the tick; it counts from the start of the machine's monotonic clock, so it is the
+                         same in all processes
+    ``in_use``           connections in use
+    ``max_connections``  the limit on connections
+    ``waiting``          callers in the queue
+    ``requests``         calls that asked for a connection
+    ``reused``           calls that got an open connection
+    ``queued``           calls that found all connections in use
+    ``failed``           calls that got no connection, and failed dials
+    ``wait``             waits for a connection
+    ``first_byte``       times to the first byte of an answer
+    ``total``            times to the end of a complete answer
     """
 
     number: int
@@ -43,8 +54,10 @@ class Tick(NamedTuple):
 
 
 class Dials(NamedTuple):
-    """When a dial of a pool last succeeded and last failed: the ends of those ticks, in seconds of the
-    machine's monotonic clock.
+    """The last dials of a pool: the ends of their ticks, in seconds of the monotonic clock; 0.0 for none.
+
+    ``dialed_at``       the last dial that succeeded
+    ``dial_failed_at``  the last dial that failed
     """
 
     dialed_at: float = 0.0
@@ -52,12 +65,12 @@ class Dials(NamedTuple):
 
 
 def tick_number(now: float) -> int:
-    """Of the last tick that had ended at ``now``, in seconds of the monotonic clock."""
+    """The number of the last tick that had ended at ``now``, in seconds of the monotonic clock."""
     return int(now // TICK_SECONDS)
 
 
 class History:
-    """The last minutes of all pools of this process, in bounded space. Not safe to record in two threads."""
+    """The last minutes of all pools of this process, in bounded memory. Record on one thread only."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -65,7 +78,7 @@ class History:
         self._last: dict[str, tuple[Pool, PoolStats, Dials]] = {}
 
     def record(self, now: float) -> None:
-        """End a tick."""
+        """Add the tick that ends at ``now``, in seconds of the monotonic clock."""
         for pool in pools.made():
             engine, stats = pool.engine, pool.engine.stats()
             before, dials = self._last_of(pool.alias, engine)
@@ -74,12 +87,12 @@ class History:
             self._last[pool.alias] = (engine, stats, _dials(stats, before, dials, now))
 
     def _last_of(self, alias: str, engine: Pool) -> tuple[PoolStats | None, Dials]:
-        """As they were at the last tick. New settings make a new pool, whose counters begin anew."""
+        """The values of the last tick; none for a new pool, which new settings make and which counts anew."""
         known = self._last.get(alias)
         return known[1:] if known is not None and known[0] is engine else (None, Dials())
 
     def snapshot(self) -> dict[str, Any]:
-        """All that this process shows, as JSON has it. From any thread."""
+        """What the page shows of this process, ready for JSON. From any thread."""
         now = time.monotonic()
         shown = {
             pool.alias: {
@@ -110,7 +123,7 @@ def _tick(number: int, stats: PoolStats, before: PoolStats | None) -> Tick:
         max_connections=stats.max_connections,
         waiting=stats.waiting,
         requests=grown("requests"),
-        reused=max(0, grown("reused")),  # a connection that its caller gives back unused is taken off again
+        reused=max(0, grown("reused")),  # it falls when a caller releases a connection unused
         queued=grown("queued"),
         failed=grown("pool_timeouts") + grown("refused") + failed_dials,
         wait=spread("wait"),
@@ -119,12 +132,12 @@ def _tick(number: int, stats: PoolStats, before: PoolStats | None) -> Tick:
     )
 
 
-def _dials(stats: PoolStats, before: PoolStats | None, known: Dials, now: float) -> Dials:
+def _dials(stats: PoolStats, before: PoolStats | None, dials: Dials, now: float) -> Dials:
     if stats.dial.count > (before.dial.count if before is not None else 0):
-        known = known._replace(dialed_at=now)
+        dials = dials._replace(dialed_at=now)
     if stats.dial_failures != (before.dial_failures if before is not None else {}):
-        known = known._replace(dial_failed_at=now)
-    return known
+        dials = dials._replace(dial_failed_at=now)
+    return dials
 
 
 def _grown(counts: Sequence[int], before: Sequence[int] | None) -> Counts:
@@ -134,7 +147,7 @@ def _grown(counts: Sequence[int], before: Sequence[int] | None) -> Counts:
 
 
 def _plain(stats: PoolStats) -> dict[str, Any]:
-    """Gauges and counters, without the histograms."""
+    """The gauges and counters, without the histograms."""
     values = {field.name: getattr(stats, field.name) for field in fields(stats)}
     return {name: value for name, value in values.items() if not isinstance(value, Spread)}
 
@@ -148,5 +161,5 @@ def _connections(pool: Pool) -> list[dict[str, Any]]:
             "streams": each.streams,
             "loop": each.loop,
         }
-        for each in pool.connections()[:MOST_CONNECTIONS]
+        for each in pool.connections()[:MAX_CONNECTIONS]
     ]

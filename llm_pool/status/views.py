@@ -15,22 +15,21 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
 
 from llm_pool.http import HEADERS
-from llm_pool.status.access import may_look
+from llm_pool.status.access import login_url, may_see_page
 from llm_pool.status.health import readiness
-from llm_pool.status.login import login_url
 from llm_pool.status.overview import SETTLING, overview
 from llm_pool.status.snapshot import TICK_SECONDS
 
 __all__ = ["data", "events", "live", "page", "ready"]
 
 REFUSAL = "This page is for staff. Log in as a user whose is_staff is set.\n"
-STREAM_SECONDS = 30.0  # then the browser asks again: a server that ends waits no longer, and staff may change
+STREAM_SECONDS = 30.0  # then the browser reconnects: access is checked again, and a shutdown waits no longer
 
 
 def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     @wraps(view)
     def guarded(request: HttpRequest) -> HttpResponse:
-        response = view(request) if may_look(request) else _refuse(request)
+        response = view(request) if may_see_page(request) else _refuse(request)
         response["Cache-Control"] = "no-store"
         return response
 
@@ -38,9 +37,9 @@ def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRe
 
 
 def _refuse(request: HttpRequest) -> HttpResponse:
-    """A browser is shown the way, where there is one."""
-    wants_page = request.get_preferred_type(["text/plain", "text/html"]) == "text/html"
-    login = login_url(request) if wants_page else None
+    """403. A browser gets a page with a link to the login page, if the project has one."""
+    prefers_html = request.get_preferred_type(["text/plain", "text/html"]) == "text/html"
+    login = login_url(request) if prefers_html else None
     return render(request, "llm_pool/refused.html", {"login": login}, status=403) if login else _refusal()
 
 
@@ -51,7 +50,7 @@ def _refusal() -> HttpResponse:
 @require_GET
 @_staff_only
 def page(request: HttpRequest) -> HttpResponse:
-    """The page. Under WSGI it asks again and again, where a stream would hold a worker's thread."""
+    """The page. Under WSGI it polls for data: a stream would occupy a thread of the worker."""
     feed = "events" if isinstance(request, ASGIRequest) else "data"
     return render(request, "llm_pool/status.html", {"feed": feed, "overview": overview()})
 
@@ -59,14 +58,14 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_GET
 @_staff_only
 def data(_request: HttpRequest) -> HttpResponse:
-    """What the page shows, once."""
+    """The page's content as JSON."""
     return JsonResponse(overview())
 
 
 @require_GET
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """What the page shows, after each tick, as server-sent events. For ASGI only."""
-    if not await sync_to_async(may_look)(request):
+    """The page's content after each tick, as server-sent events. For ASGI only."""
+    if not await sync_to_async(may_see_page)(request):
         return _refusal()
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Events need ASGI.\n", status=501, content_type="text/plain; charset=utf-8")
@@ -77,22 +76,22 @@ async def _events() -> AsyncIterator[bytes]:
     yield b"retry: 1000\n\n"
     ends_at = time.monotonic() + STREAM_SECONDS
     while (now := time.monotonic()) < ends_at:
-        # A thread of its own: the cache may be slow, and the sync views' one thread is theirs.
-        shown = await sync_to_async(overview, thread_sensitive=False)()
-        yield f"data: {json.dumps(shown)}\n\n".encode()
+        # Not on the thread that all sync views share: the cache may be slow.
+        content = await sync_to_async(overview, thread_sensitive=False)()
+        yield f"data: {json.dumps(content)}\n\n".encode()
         await asyncio.sleep(TICK_SECONDS - (now - 2 * SETTLING) % TICK_SECONDS)
-    yield b"event: done\ndata: {}\n\n"  # an end without it is the server's
+    yield b"event: done\ndata: {}\n\n"  # without it the page shows that the connection was lost
 
 
 @require_safe
 async def live(_request: HttpRequest) -> HttpResponse:
-    """Whether the process answers at all."""
+    """200 whenever the process answers."""
     return _health(200, {"status": "alive"})
 
 
 @require_safe
 async def ready(_request: HttpRequest) -> HttpResponse:
-    """Whether it is to be sent requests."""
+    """200 if the process is ready for requests, otherwise 503."""
     return _health(*readiness())
 
 

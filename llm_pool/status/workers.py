@@ -1,6 +1,7 @@
-"""All workers of the machine, through Django's default cache where the processes share it.
+"""The snapshots of all workers of the machine, through Django's default cache if the processes share it.
 
-Each worker holds a slot of the cache, writes there what it shows, and loses it when it writes no more.
+Each worker has a slot in the cache and writes its snapshot there. The slot is free again ``KEPT_SECONDS``
+after the last write.
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ __all__ = ["Slot", "others", "shared_cache"]
 
 logger = logging.getLogger("llm_pool.status")
 
-SLOTS = 64  # workers of one machine that can be shown
-KEPT_SECONDS = 3 * TICK_SECONDS  # so long a worker is shown that says nothing any more
+SLOTS = 64  # the limit on workers of one machine
+KEPT_SECONDS = 3 * TICK_SECONDS  # how long the page shows a worker after its last write
 
 
 def shared_cache() -> BaseCache | None:
-    """The default cache, unless each process has its own."""
+    """The default cache; None if each process has a cache of its own."""
     cache = caches["default"]
     return None if isinstance(cache, LocMemCache | DummyCache) else cache
 
 
 def others(cache: BaseCache, worker: int) -> list[dict[str, Any]]:
-    """What the other workers of this machine show. Raises what the cache raises."""
+    """The snapshots of the other workers of this machine. Raises what the cache raises."""
     found = cache.get_many([_key(number) for number in range(SLOTS)])
     snapshots: list[dict[str, Any]] = [json.loads(each) for each in found.values()]
     return [snapshot for snapshot in snapshots if snapshot["worker"] != worker]
 
 
 class Slot:
-    """Where one worker writes. To be used in one thread."""
+    """The slot of one worker. For one thread."""
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._failing = False
 
     def publish(self, snapshot: dict[str, Any]) -> None:
-        """Show it to the others, where there is a shared cache. One that fails is told of once."""
+        """Write the snapshot, if there is a shared cache. The first of its errors in a row is logged."""
         try:
             cache = shared_cache()
             if cache is not None:
@@ -69,14 +70,14 @@ class Slot:
             if held is not None and json.loads(held)["worker"] == snapshot["worker"]:
                 cache.set(_key(self._number), text, KEPT_SECONDS)
                 return
-        # ``add`` writes only where there is nothing: of two workers one gets the slot.
+        # ``add`` writes only to an empty key: of two workers one gets the slot.
         free = (number for number in range(SLOTS) if cache.add(_key(number), text, KEPT_SECONDS))
         self._number = next(free, None)
 
 
 @cache
-def _place() -> str:
-    """This machine and project, for others may share the cache; and how a snapshot reads."""
+def _deployment() -> str:
+    """A hash of machine, project and version: other projects and versions may share the cache."""
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
     file = getattr(sys.modules.get(settings), "__file__", None)
     names = (socket.gethostname(), file or settings, __version__)
@@ -84,4 +85,4 @@ def _place() -> str:
 
 
 def _key(number: int) -> str:
-    return f"llm_pool-status-{_place()}-{number}"
+    return f"llm_pool-status-{_deployment()}-{number}"

@@ -1,4 +1,4 @@
-"""Each call is told of once, when it has ended, however it did."""
+"""Each call is recorded once, when it has ended, whether it succeeds, fails or is cancelled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ONE = {"max_connections": 1, "max_keepalive_connections": 1}
 
 @contextlib.asynccontextmanager
 async def held(pool: LLMPool, upstream: ScriptedServer) -> AsyncIterator[None]:
-    """The only connection of the pool is in use. The stream that holds it ends with the block."""
+    """Within the block a stream holds the pool's only connection."""
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     async with pool.astream("hello") as holder:
@@ -48,14 +48,14 @@ async def held(pool: LLMPool, upstream: ScriptedServer) -> AsyncIterator[None]:
 
 
 async def begun(kind: str, pool: LLMPool) -> Any:
-    """A call of that kind, up to the first that comes of it."""
+    """Make a call of that kind, and wait for its answer or its first chunk."""
     if kind == "arequest":
         return await pool.arequest("POST", "/embeddings", json={"messages": [{"content": "hello"}]})
     call = getattr(pool, kind)("hello")
     return await (anext(call) if kind == "astream" else call)
 
 
-async def test_a_completion_is_told_of_with_its_times_and_tokens(
+async def test_a_completion_is_recorded_with_its_timing_and_tokens(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream)
@@ -70,7 +70,7 @@ async def test_a_completion_is_told_of_with_its_times_and_tokens(
     assert (first.timing.reused, second.timing.reused) == (False, True)
 
 
-async def test_any_other_endpoint_is_told_of_too(
+async def test_a_request_to_any_endpoint_is_recorded(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream)
@@ -83,7 +83,7 @@ async def test_any_other_endpoint_is_told_of_too(
     assert records[1].timing.reused
 
 
-async def test_a_refusal_is_told_of_with_its_status(
+async def test_an_error_response_is_recorded_with_its_status(
     configure: Callable[..., LLMPool],
     serve_first: Callable[[Script], ScriptedServer],
     records: list[CallRecord],
@@ -96,7 +96,7 @@ async def test_a_refusal_is_told_of_with_its_status(
     assert record.timing.first_byte is not None
 
 
-async def test_a_wait_in_vain_is_told_of_as_time_queued(
+async def test_a_pool_timeout_is_recorded_as_time_queued(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(
@@ -117,7 +117,7 @@ async def test_a_wait_in_vain_is_told_of_as_time_queued(
 
 
 @pytest.mark.parametrize("kind", ["acomplete", "astream", "arequest"])
-async def test_who_gave_up_in_the_queue_was_queued_until_then(
+async def test_a_call_cancelled_in_the_queue_was_queued_until_then(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream, LIMITS=ONE)
@@ -131,7 +131,7 @@ async def test_who_gave_up_in_the_queue_was_queued_until_then(
     assert given_up.timing.queued == given_up.timing.total >= 0.05
 
 
-async def test_a_stream_that_is_closed_elsewhere_was_queued_until_then(
+async def test_a_stream_closed_in_the_queue_was_queued_until_then(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream, LIMITS=ONE)
@@ -144,7 +144,7 @@ async def test_a_stream_that_is_closed_elsewhere_was_queued_until_then(
     assert records[0].timing.queued == records[0].timing.total >= 0.05
 
 
-async def test_what_went_wrong_at_the_provider_was_queued_for_as_long_as_it_was(
+async def test_a_call_cancelled_at_the_provider_was_queued_only_before_that(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream, LIMITS=ONE)
@@ -164,7 +164,7 @@ async def test_what_went_wrong_at_the_provider_was_queued_for_as_long_as_it_was(
 
 
 @pytest.mark.parametrize("kind", ["acomplete", "astream", "arequest"])
-async def test_a_dial_that_failed_is_no_time_of_the_providers(
+async def test_a_failed_dial_is_recorded_as_time_dialing(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     upstream.refuse()
@@ -176,7 +176,7 @@ async def test_a_dial_that_failed_is_no_time_of_the_providers(
     assert record.timing.queued == 0.0
 
 
-async def test_a_call_that_failed_though_it_was_sent_again_tells_so(
+async def test_a_failed_call_is_recorded_with_its_replays(
     configure: Callable[..., LLMPool], serve: Callable[[Script], ScriptedServer], records: list[CallRecord]
 ) -> None:
     pool = configure(serve(per_connection(steps(reply(), raw(), close), steps(raw(), close))))
@@ -186,7 +186,7 @@ async def test_a_call_that_failed_though_it_was_sent_again_tells_so(
     assert [record.replays for record in records] == [0, 1]
 
 
-async def test_what_is_never_sent_is_no_call(
+async def test_a_call_that_was_never_sent_is_not_recorded(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream)
@@ -196,7 +196,7 @@ async def test_what_is_never_sent_is_no_call(
     assert records == []
 
 
-async def test_a_cancelled_call_is_told_of(
+async def test_a_cancelled_call_is_recorded(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     upstream.gate("head").shut()
@@ -211,7 +211,7 @@ async def test_a_cancelled_call_is_told_of(
 
 
 @pytest.mark.parametrize("kind", ["stream", "astream"])
-async def test_a_stream_is_told_of_once_when_it_has_ended(
+async def test_a_stream_is_recorded_once_after_its_end(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream)
@@ -226,7 +226,7 @@ async def test_a_stream_is_told_of_once_when_it_has_ended(
     assert pool.stats().first_token.count == 1
 
 
-async def test_a_stream_closed_before_its_end_was_given_up(
+async def test_a_stream_closed_before_its_end_is_recorded_as_cancelled(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream)
@@ -239,7 +239,7 @@ async def test_a_stream_closed_before_its_end_was_given_up(
     await until(lambda: pool.stats().cancelled == 1)
 
 
-async def test_an_abandoned_stream_is_told_of(
+async def test_an_abandoned_stream_is_recorded(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, records: list[CallRecord]
 ) -> None:
     pool = configure(upstream)
@@ -254,7 +254,7 @@ async def test_an_abandoned_stream_is_told_of(
     assert records[0].error == "CancelledError"
 
 
-async def test_a_stream_that_breaks_off_is_told_of_by_the_error_that_its_reader_sees(
+async def test_a_broken_stream_is_recorded_with_the_readers_error(
     configure: Callable[..., LLMPool],
     serve_first: Callable[[Script], ScriptedServer],
     records: list[CallRecord],
@@ -271,7 +271,7 @@ async def test_a_stream_that_breaks_off_is_told_of_by_the_error_that_its_reader_
     assert [r.error for r in records] == ["StreamInterrupted"]
 
 
-async def test_an_observer_that_fails_harms_nobody(
+async def test_an_observer_that_raises_does_not_affect_calls(
     configure: Callable[..., LLMPool],
     upstream: ScriptedServer,
     records: list[CallRecord],
@@ -295,17 +295,17 @@ async def test_an_observer_that_fails_harms_nobody(
     assert caplog.text.count("it stays registered") == 1
 
 
-async def test_a_listener_to_news_that_fails_harms_nobody(
+async def test_a_stats_listener_that_raises_does_not_affect_others(
     configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[int] = []
+    requests: list[int] = []
 
     def broken(name: str, now: PoolStats, before: PoolStats | None) -> None:
         raise RuntimeError("broken")
 
     def sound(name: str, now: PoolStats, before: PoolStats | None) -> None:
         if name == pool.alias:
-            told.append(now.requests)
+            requests.append(now.requests)
 
     pool = configure(upstream)
     with caplog.at_level(logging.ERROR, "llm_pool"):
@@ -313,7 +313,7 @@ async def test_a_listener_to_news_that_fails_harms_nobody(
         try:
             for number in (1, 2, 3):
                 await pool.acomplete("hello")
-                await until(lambda: told and told[-1] == number)  # noqa: B023
+                await until(lambda: requests and requests[-1] == number)  # noqa: B023
         finally:
             stats_listeners.remove(broken)
             stats_listeners.remove(sound)

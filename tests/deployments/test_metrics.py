@@ -33,7 +33,7 @@ PATIENCE = 20.0
 def shop(
     deploy: Callable[..., Deployment], upstream: ScriptedServer, tmp_path: Path
 ) -> tuple[Deployment, ScriptedServer]:
-    """Two workers with metrics in multiprocess mode, set up as docs/metrics.md has it."""
+    """Two workers with metrics in multiprocess mode, configured as in docs/metrics.md."""
     (tmp_path / "metrics").mkdir()
     config = tmp_path / "gunicorn.conf.py"
     config.write_text(
@@ -49,21 +49,21 @@ def shop(
 
 
 @pytest.mark.server
-def test_gauges_of_two_workers_add_up_and_a_killed_one_has_none(
+def test_gauges_of_two_workers_are_summed_without_those_of_a_killed_one(
     shop: tuple[Deployment, ScriptedServer],
 ) -> None:
     server, upstream = shop
     workers: set[int] = set()
     calls = 0
     with ThreadPoolExecutor(4) as threads:
-        for _ in range(50):  # until each worker has come to its turn
+        for _ in range(50):  # until each worker has answered
             answers = list(threads.map(server.get, ["/complete"] * 8))
             calls += len(answers)
             workers |= {answer["process"] for answer in answers}
             if len(workers) == 2:
                 break
     assert len(workers) == 2
-    # One that was dialed for a call which then got another may be accepted after all calls are over.
+    # A connection whose call got another one may be accepted after the last call has ended.
     wait_for_scrape(server, lambda s: s.sum("http_client_open_connections") == upstream.connections_open >= 2)
     before = upstream.connections_open
     wait_for_scrape(server, lambda s: s.sum("llm_pool_requests_total") == calls == len(upstream.requests))
@@ -118,7 +118,7 @@ def test_a_prometheus_scrapes_a_running_server(
 
 
 def query(port: int, expression: str) -> Any:
-    """The result of an instant query; nothing while Prometheus is not up."""
+    """The result of an instant query; empty while Prometheus is not up."""
     url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(expression)}"
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as response:

@@ -1,4 +1,4 @@
-"""``manage.py llmpool_check`` as a person sees it: its output, with what varies made equal, and status."""
+"""Fixtures that run ``manage.py llmpool_check``, and snapshots of its output without times and ports."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ VARYING = [
 
 @pytest.fixture(autouse=True)
 def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment says of servers, keys and terminals is not the test's business."""
+    """Remove the variables of the environment that change the output."""
     for name in ("GUNICORN_CMD_ARGS", "ASGI_THREADS", "OPENAI_API_KEY", "OPENAI_BASE_URL", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine does not make the provider a slow one."""
+    """No step is slow, even on a busy machine."""
     monkeypatch.setattr(steps, "SLOW", dict.fromkeys(steps.SLOW, NEVER))
     monkeypatch.setattr(probes, "SLOW_SECONDS", NEVER)
 
@@ -72,7 +72,7 @@ def provider() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def run() -> Callable[..., tuple[int, str]]:
-    """``run("--live", "3")``: exit status and output. The key is in no output, nor is what is not text."""
+    """``run("--live", "3")``: exit status and output. Checks that it has no key and no control characters."""
 
     def call(*arguments: str) -> tuple[int, str]:
         out = io.StringIO()
@@ -90,7 +90,7 @@ def run() -> Callable[..., tuple[int, str]]:
 
 @pytest.fixture
 def run_json(run: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, dict[str, Any]]]:
-    """As ``run``, with ``--format json``: exit status and document, which is as its schema says."""
+    """As ``run``, with ``--format json``: exit status and document. Checks the document by its schema."""
 
     def call(*arguments: str) -> tuple[int, dict[str, Any]]:
         status, text = run("--format", "json", *arguments)
@@ -102,7 +102,7 @@ def run_json(run: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, di
 
 
 def codes(document: dict[str, Any]) -> list[str]:
-    """Of the findings of all pools that are more than ok."""
+    """The codes of all warnings and errors."""
     return [
         finding["code"]
         for pool in document["pools"]
@@ -113,7 +113,7 @@ def codes(document: dict[str, Any]) -> list[str]:
 
 
 def assert_snapshot(name: str, text: str) -> None:
-    """The text is what it was, but for times and ports. ``LLM_POOL_WRITE_SNAPSHOTS=1`` writes it anew."""
+    """Compare the text with a snapshot, except times and ports. LLM_POOL_WRITE_SNAPSHOTS=1 writes it."""
     text = WRAPPED.sub(" ", text)
     for pattern, same in VARYING:
         text = pattern.sub(same, text)

@@ -1,4 +1,4 @@
-"""As much of JSON Schema as ``docs/llmpool_check.schema.json`` uses."""
+"""A validator for the part of JSON Schema that ``docs/llmpool_check.schema.json`` uses."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ WORDS = {"description", "title", "$schema", "$defs"}
 
 
 def errors_in(value: Any, schema: Any = SCHEMA, path: str = "$") -> list[str]:
-    """What of ``value`` is not as the schema says; fails for a schema that says what is not known here."""
-    assert set(schema) <= KNOWN | WORDS, f"{path}: this validator does not know {set(schema) - KNOWN - WORDS}"
+    """The errors of ``value``. Raises AssertionError for a schema with keywords not supported here."""
+    assert set(schema) <= KNOWN | WORDS, (
+        f"{path}: this validator does not support {set(schema) - KNOWN - WORDS}"
+    )
     if "$ref" in schema:
         return errors_in(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], path)
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]

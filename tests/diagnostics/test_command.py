@@ -1,4 +1,4 @@
-"""The options of ``llmpool_check``, its exit status, and that it keeps the key to itself."""
+"""The options of ``llmpool_check``, its exit status, and that no output has the key."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ limited = json_reply({"error": {"message": "slow down"}}, status=429)
         (models, "warning", 0),
     ],
 )
-def test_fail_on_says_what_the_exit_status_tells(
+def test_fail_on_sets_which_level_fails(
     answer: Any, fail_on: str, status: int, run: Run, provider: Provider, serve: Serve
 ) -> None:
     provider(serve(answer).url)
     assert run("--fail-on", fail_on)[0] == status
 
 
-def test_every_pool_is_checked_or_those_that_are_named(run_json: RunJSON, serve: Serve) -> None:
+def test_all_pools_are_checked_or_only_those_named(run_json: RunJSON, serve: Serve) -> None:
     good, bad = serve(models), serve(forbidden)
     named = {
         "good": {"BASE_URL": good.url, "API_KEY": "k-good"},
@@ -74,13 +74,13 @@ def test_every_pool_is_checked_or_those_that_are_named(run_json: RunJSON, serve:
         assert (status, [pool["pool"] for pool in document["pools"]]) == (0, ["good"])
 
 
-def test_a_pool_that_is_not_there(run: Run) -> None:
+def test_an_unknown_pool_is_an_error(run: Run) -> None:
     with pytest.raises(CommandError, match="names no pool 'gpt'; it has 'default'") as caught:
         run("--pool", "gpt")
     assert caught.value.returncode == 2
 
 
-def test_settings_that_cannot_be(run: Run, run_json: RunJSON) -> None:
+def test_invalid_settings_are_reported(run: Run, run_json: RunJSON) -> None:
     with override_settings(LLM_POOL={"default": {"BASE_URL": "http://localhost/v1", "LIMIT": {}}}):
         status, text = run()
         assert_snapshot("bad-settings", text)
@@ -91,7 +91,7 @@ def test_settings_that_cannot_be(run: Run, run_json: RunJSON) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["--timeout 0", "--timeout inf", "--live 0", "--live x", "--load 0 1"])
-def test_numbers_that_cannot_be(arguments: str) -> None:
+def test_invalid_numbers_are_errors(arguments: str) -> None:
     with pytest.raises(CommandError):
         call_command("llmpool_check", *arguments.split())
 
@@ -100,7 +100,7 @@ def test_live_makes_calls_at_once(
     run: Run, run_json: RunJSON, provider: Provider, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[object] = []
-    monkeypatch.setattr(coordinator, "warn_of_utilization", lambda *told: warnings.append(told))
+    monkeypatch.setattr(coordinator, "warn_of_utilization", lambda *args: warnings.append(args))
     server = serve(models)
     provider(server.url, LIMITS={"max_connections": 4})
     status, document = run_json("--live", "12")
@@ -111,10 +111,10 @@ def test_live_makes_calls_at_once(
     assert live["facts"]["total"]["p50"] <= live["facts"]["total"]["p99"] == live["facts"]["total"]["max"]
     assert [found["code"] for found in live["findings"]] == ["live.done", "live.queued"]
     assert "12 of 12 calls at once: p50" in run("--live", "12")[1]
-    assert not warnings  # of a utilization that is the check's own doing
+    assert not warnings  # the check itself causes the high utilization
 
 
-def test_a_load_is_held_against_the_pools_size(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
+def test_a_load_is_compared_with_the_pools_size(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
     provider(serve(models).url, LIMITS={"max_connections": 50})
     status, document = run_json("--load", "10", "4")
     facts = document["pools"][0]["steps"][-1]["facts"]
@@ -123,7 +123,7 @@ def test_a_load_is_held_against_the_pools_size(run_json: RunJSON, provider: Prov
     assert run_json("--load", "5", "4")[0] == 0
 
 
-def test_live_calls_that_fail(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
+def test_failed_live_calls_are_counted_by_status(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
     async def tired(conn: ServerConnection) -> None:
         await (models if len(conn.server.requests) < 2 else forbidden)(conn)
 
@@ -146,10 +146,10 @@ def test_no_live_calls_are_made_with_a_wrong_key(run_json: RunJSON, provider: Pr
 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 404, 429, 500])
-def test_a_key_that_the_server_repeats_everywhere_is_shown_nowhere(
+def test_a_key_that_the_server_repeats_is_in_no_output(
     status: int, run: Run, run_json: RunJSON, provider: Provider, serve: Serve, secret: str
 ) -> None:
-    """``run`` looks for it, and for what a terminal would obey."""
+    """The fixture ``run`` checks each output for the key, and for control characters."""
     says = {"error": {"message": f"{'x' * 285}{secret}\x1b[31m", "code": secret}}
     headers = {"X-RateLimit-Key": secret, "Location": f"/{secret}", "X-Request-Id": secret}
     server = serve(json_reply(says, status=status, headers=headers))
@@ -159,7 +159,7 @@ def test_a_key_that_the_server_repeats_everywhere_is_shown_nowhere(
     assert all(secret in request.headers["authorization"] for request in server.requests)
 
 
-def test_html_that_repeats_the_key_and_commands_the_terminal(
+def test_html_is_shown_without_the_key_and_without_control_characters(
     run: Run, provider: Provider, serve: Serve, secret: str
 ) -> None:
     page = f"<b>{'x' * 290}{secret}</b>\x1b]0;owned\x07\u202e".encode()
@@ -170,7 +170,9 @@ def test_html_that_repeats_the_key_and_commands_the_terminal(
     assert "x" * 20 in text
 
 
-def test_a_function_for_a_key_that_fails(run: Run, provider: Provider, serve: Serve, secret: str) -> None:
+def test_a_key_function_that_raises_is_reported_without_its_message(
+    run: Run, provider: Provider, serve: Serve, secret: str
+) -> None:
     def fetch() -> str:
         raise LookupError(f"vault has {secret}")
 
@@ -185,7 +187,7 @@ def test_a_function_for_a_key_that_fails(run: Run, provider: Provider, serve: Se
 # In code.
 
 
-async def test_acheck_sizes_the_pool_by_what_it_has_carried(provider: Provider, serve: Serve) -> None:
+async def test_acheck_compares_the_pools_size_with_its_load_so_far(provider: Provider, serve: Serve) -> None:
     provider(serve(models).url)
     pool = pools["default"]
     assert (await pool.acheck()).step("settings").facts["load"] is None
@@ -196,7 +198,7 @@ async def test_acheck_sizes_the_pool_by_what_it_has_carried(provider: Provider, 
     assert load_["busy"] == pytest.approx(load_["rate"] * load_["seconds"], abs=0.01)
 
 
-async def test_acheck_reports_of_one_pool(provider: Provider, serve: Serve, secret: str) -> None:
+async def test_acheck_reports_on_one_pool(provider: Provider, serve: Serve, secret: str) -> None:
     provider(serve(models).url)
     report = await pools["default"].acheck(timeout=5, live=2)
     assert report.verdict is Verdict.HEALTHY
@@ -217,7 +219,7 @@ def test_check_reports_to_sync_code(provider: Provider, serve: Serve) -> None:
 def findings(
     *, files: int | None = None, server: Server | None = None, load_: Sizing | None = None
 ) -> list[str]:
-    """Codes and levels of what is found of a pool with default settings."""
+    """Codes and levels of the findings for a pool with default settings."""
     step = settings_step(load()["default"], streams=1, files=files, server=server or Server(), load=load_)
     return [f"{found.code} {found.level}" for found in step.findings if found.code != "settings.room"]
 
@@ -254,11 +256,13 @@ def test_settings_against_the_machine(machine: dict[str, Any], expected: list[st
         ({"GUNICORN_CMD_ARGS": "--threads many 'unclosed"}, Server()),
     ],
 )
-def test_what_the_environment_tells_of_the_server(environ: dict[str, str], expected: Server) -> None:
+def test_the_servers_settings_are_read_from_the_environment(
+    environ: dict[str, str], expected: Server
+) -> None:
     assert Server.from_environment(environ) == expected
 
 
-def test_sizing_goes_by_littles_law_with_room_for_peaks() -> None:
+def test_sizing_is_littles_law_with_room_for_peaks() -> None:
     load_ = Sizing(rate=10, seconds=4)
     assert load_.busy == 40
     assert load_.streams == 59  # 40 + 3 x 6.32
@@ -269,7 +273,7 @@ def test_sizing_goes_by_littles_law_with_room_for_peaks() -> None:
 
 
 def command(*arguments: str, url: str, **environ: str) -> tuple[list[str], dict[str, str]]:
-    """The command as a process of its own; the tests' settings, with the provider from the environment."""
+    """Arguments and environment of the command in its own process. OPENAI_BASE_URL names the provider."""
     code = (
         "import sys, tests.settings as s; s.LLM_POOL = {'default': {'API_KEY': 'k-1234', 'PROXY': ''}};"
         f"from llm_pool.diagnostics import probes, steps;"
@@ -281,7 +285,7 @@ def command(*arguments: str, url: str, **environ: str) -> tuple[list[str], dict[
 
 
 @pytest.mark.server
-def test_in_a_pipe_there_is_plain_text(serve: Serve) -> None:
+def test_a_pipe_gets_plain_text(serve: Serve) -> None:
     arguments, environ = command(url=serve(models).url, PYTHONIOENCODING="ascii")
     done = subprocess.run(arguments, env=environ, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -290,7 +294,7 @@ def test_in_a_pipe_there_is_plain_text(serve: Serve) -> None:
 
 
 @pytest.mark.server
-def test_in_a_terminal_there_is_color_unless_it_is_unwanted(serve: Serve) -> None:
+def test_a_terminal_gets_color_unless_no_color_is_given(serve: Serve) -> None:
     pytest.importorskip("rich")
     url = serve(forbidden).url
     status, shown = in_terminal(*command(url=url, TERM="xterm-256color"))
@@ -301,7 +305,7 @@ def test_in_a_terminal_there_is_color_unless_it_is_unwanted(serve: Serve) -> Non
 
 
 def in_terminal(arguments: list[str], environ: dict[str, str]) -> tuple[int, str]:
-    """Exit status, and all that the terminal was sent."""
+    """Run the command in a pseudo-terminal. Returns its exit status and all its output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(arguments, env=environ, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -324,10 +328,10 @@ def test_every_finding_is_in_the_operators_guide() -> None:
     steps = "dns|tcp|tunnel|tls|auth|reuse|http2|rate_limits|live|settings"
     known = set(re.findall(rf'"((?:{steps})\.[a-z0-9_]+)"', source))
     guide = (root / "docs/operations.md").read_text(encoding="utf-8")
-    told = set(re.findall(rf"`((?:{steps})\.[a-z0-9_]+)`", guide))
-    assert known | {f"{step}.slow" for step in ("dns", "tcp", "tunnel", "tls")} == told
+    documented = set(re.findall(rf"`((?:{steps})\.[a-z0-9_]+)`", guide))
+    assert known | {f"{step}.slow" for step in ("dns", "tcp", "tunnel", "tls")} == documented
 
 
-def test_json_is_all_that_is_on_stdout(run: Run, provider: Provider, serve: Serve) -> None:
+def test_stdout_has_only_json(run: Run, provider: Provider, serve: Serve) -> None:
     provider(serve(forbidden).url)
     assert json.loads(run("--format", "json")[1])["schema"] == 1

@@ -1,4 +1,4 @@
-"""What ``llmpool_check`` says of providers in good and bad shape: output, verdict, exit status."""
+"""``llmpool_check`` for healthy and broken providers: output, verdict, exit status."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ models = json_reply(MODELS)
 
 
 def advice(document: dict[str, Any], step: str) -> str:
-    """What the findings of a step advise."""
+    """The advice of a step's findings."""
     return " ".join(finding["advice"] for finding in _findings(document, step)).strip()
 
 
 def text_of(document: dict[str, Any], step: str) -> str:
-    """What the findings of a step say."""
+    """The texts of a step's findings."""
     return " ".join(finding["text"] for finding in _findings(document, step))
 
 
@@ -48,13 +48,13 @@ def _findings(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def named(server: ScriptedServer, host: str = "localhost") -> str:
-    """The server's URL by a name."""
+    """The server's URL with a host name instead of its address."""
     return f"{server.scheme}://{host}:{server.port}"
 
 
 @pytest.fixture
 def check(run: Run, run_json: RunJSON) -> Callable[[str], tuple[int, list[str]]]:
-    """Runs it as text, against the snapshot of that name, and as JSON: exit status, and codes of findings."""
+    """Run the command as text, compared with a snapshot, and as JSON. Returns exit status and codes."""
 
     def both(name: str, *arguments: str) -> tuple[int, list[str]]:
         status, text = run(*arguments)
@@ -104,7 +104,7 @@ def test_a_provider_without_http2_is_healthy(run_json: RunJSON, provider: Provid
     assert (status, step["level"], step["facts"]) == (0, "note", {"spoken": False})
 
 
-def test_anthropic_is_asked_in_its_own_way(
+def test_anthropic_gets_a_request_of_its_own_api(
     run_json: RunJSON, provider: Provider, serve: Serve, secret: str
 ) -> None:
     server = serve(models)
@@ -144,14 +144,12 @@ def test_other_answers(
     assert (found, codes(document)) == (status, [code])
 
 
-def test_a_server_without_a_list_of_models_is_no_failure(
-    check: Check, provider: Provider, serve: Serve
-) -> None:
+def test_a_server_without_a_list_of_models_is_healthy(check: Check, provider: Provider, serve: Serve) -> None:
     provider(serve(json_reply({}, status=404)).url)
     assert check("no-models") == (0, [])
 
 
-def test_an_address_without_the_apis_path(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
+def test_a_base_url_without_the_path_of_the_api(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
     server = serve(json_reply({}, status=404))
     provider(server.url, BASE_URL=server.url)
     status, document = run_json()
@@ -168,7 +166,7 @@ def test_an_address_without_the_apis_path(run_json: RunJSON, provider: Provider,
         ("xyz", ["It has one, two."]),
     ],
 )
-def test_a_model_that_the_provider_does_not_have(
+def test_a_model_that_the_provider_does_not_list(
     run_json: RunJSON, provider: Provider, serve: Serve, model: str | None, said: list[str]
 ) -> None:
     provider(serve(models).url, MODEL=model)
@@ -177,8 +175,10 @@ def test_a_model_that_the_provider_does_not_have(
     assert [part for part in [advice(document, "authentication")] if part] == said
 
 
-def test_a_key_in_the_headers(run: Run, provider: Provider, serve: Serve, secret: str) -> None:
-    """It is the one that is sent: it is the one to look at, and no output shows it."""
+def test_a_key_in_the_headers_is_named_in_the_advice_and_not_shown(
+    run: Run, provider: Provider, serve: Serve, secret: str
+) -> None:
+    """The key in HEADERS is the one that is sent."""
     own = "sk-in-the-headers"
     server = serve(json_reply({"error": {"message": f"Incorrect API key: {own}, {secret}"}}, status=401))
     provider(server.url, HEADERS={"authorization": f"Bearer {own}"})
@@ -189,7 +189,7 @@ def test_a_key_in_the_headers(run: Run, provider: Provider, serve: Serve, secret
 
 
 @pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "http://h:99999"])
-def test_a_proxy_of_the_environment_that_cannot_be(
+def test_an_invalid_proxy_in_the_environment(
     run_json: RunJSON, provider: Provider, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("https_proxy", url)
@@ -201,7 +201,7 @@ def test_a_proxy_of_the_environment_that_cannot_be(
 
 
 @pytest.mark.parametrize("by", ["setting", "environment"])
-def test_a_proxy_that_is_not_there(
+def test_a_proxy_that_refuses_connections(
     run_json: RunJSON, provider: Provider, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     with refused_port() as port:
@@ -213,7 +213,7 @@ def test_a_proxy_that_is_not_there(
     assert advice(document, "tcp").endswith(f"correct host and port in {where}.")
 
 
-def test_the_providers_own_name_is_no_typing_error(
+def test_the_providers_default_host_without_dns_means_no_network(
     run_json: RunJSON, provider: Provider, fake_dns: FakeDNS
 ) -> None:
     provider("", BASE_URL=None)
@@ -222,9 +222,7 @@ def test_the_providers_own_name_is_no_typing_error(
     assert "no network" in advice(document, "dns")
 
 
-def test_no_key_where_one_is_wanted(
-    run_json: RunJSON, provider: Provider, serve: Serve, fake_dns: FakeDNS
-) -> None:
+def test_a_missing_key(run_json: RunJSON, provider: Provider, serve: Serve, fake_dns: FakeDNS) -> None:
     server = serve(models)
     fake_dns.names["llm.test"] = server.host
     provider(named(server, "llm.test"), API_KEY=None)
@@ -261,7 +259,7 @@ def test_a_certificate_for_another_name(
     assert check("wrong-name") == (2, ["tls.wrong_name"])
 
 
-def test_an_authority_that_nobody_trusts(
+def test_an_untrusted_authority(
     check: Check, provider: Provider, serve: Serve, certificates: Certificates
 ) -> None:
     server = serve(models, tls=certificates.unknown_authority)
@@ -269,7 +267,7 @@ def test_an_authority_that_nobody_trusts(
     assert check("unknown-authority") == (2, ["tls.untrusted"])
 
 
-def test_a_certificate_that_nobody_looks_at(
+def test_an_unverified_certificate(
     run_json: RunJSON, provider: Provider, serve: Serve, certificates: Certificates
 ) -> None:
     provider(named(serve(models, tls=certificates.expired)), TLS={"verify": False})
@@ -277,7 +275,7 @@ def test_a_certificate_that_nobody_looks_at(
     assert (status, codes(document)) == (1, ["tls.unverified"])
 
 
-def test_tls_where_none_is_spoken(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
+def test_tls_to_a_server_without_tls(run_json: RunJSON, provider: Provider, serve: Serve) -> None:
     async def plain(conn: ServerConnection) -> None:
         await conn.read_some()
         await conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -339,12 +337,12 @@ def test_a_slow_provider(
     assert check("slow") == (1, ["auth.slow"])
 
 
-def test_a_provider_that_is_silent(check: Check, provider: Provider, serve: Serve) -> None:
+def test_a_provider_that_sends_no_answer(check: Check, provider: Provider, serve: Serve) -> None:
     provider(serve(stall).url)
     assert check("silent", "--timeout", "1.5") == (2, ["auth.no_answer"])
 
 
-def test_html_where_the_api_should_be(check: Check, provider: Provider, serve: Serve) -> None:
+def test_html_instead_of_the_api(check: Check, provider: Provider, serve: Serve) -> None:
     page = b"<html><title>Sign in</title><body>Please sign in.</body></html>"
     provider(serve(reply(200, page, {"Content-Type": "text/html"})).url)
     assert check("html") == (2, ["auth.not_the_api"])

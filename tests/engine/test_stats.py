@@ -1,4 +1,4 @@
-"""What ``stats()`` counts is what took place, as the server saw it."""
+"""``stats()`` matches what the server counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_counters_match_what_the_server_saw(
     assert stats.requests == len(upstream.requests) == 5
     assert stats.opened == upstream.connections_accepted == 1
     assert stats.reused == 4
-    assert stats.queued == 0  # the first has waited for nobody but its own dial
+    assert stats.queued == 0  # the first call waited only for its own dial
     assert stats.bytes_sent == sum(len(request.body) for request in upstream.requests)
     assert stats.bytes_received > 5 * len("You said hello.")
     assert (stats.input_tokens, stats.output_tokens) == (5 * 3, 5 * 1)
@@ -42,7 +42,7 @@ async def test_counters_match_what_the_server_saw(
     assert (stats.streams, stats.longest_wait, stats.cancelled, stats.replays) == (0, 0.0, 0, 0)
 
 
-async def test_gauges_tell_of_streams_and_of_who_waits(
+async def test_gauges_count_streams_and_waiters(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     pool = configure(upstream, LIMITS=ONE)

@@ -17,7 +17,7 @@ TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP
 
 
 class LogIn:
-    """A middleware that logs in whom the test has named, as that of django.contrib.auth does."""
+    """A middleware that sets ``request.user`` to ``user``, as that of django.contrib.auth does."""
 
     user: SimpleNamespace | None = None
 

@@ -1,4 +1,4 @@
-"""Who sees the page, and what everybody sees."""
+"""Access to the status page, and its views."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_staff_see_the_page(client: Client, project: type[LogIn], path: str) -> 
 
 @pytest.mark.parametrize("path", [*PAGES, "/llm-pool/events/"])
 @pytest.mark.parametrize(("active", "staff"), [(True, False), (False, True), (False, False)])
-def test_others_are_refused_even_in_debug(
+def test_users_without_staff_status_are_refused_even_in_debug(
     client: Client, project: type[LogIn], settings: SettingsWrapper, path: str, active: bool, staff: bool
 ) -> None:
     settings.DEBUG = True
@@ -49,22 +49,20 @@ def test_others_are_refused_even_in_debug(
         (False, "127.0.0.1", 403),
     ],
 )
-def test_without_users_only_who_debugs_on_the_machine_itself_sees_it(
+def test_without_users_only_debug_from_loopback_sees_the_page(
     client: Client, project: type[LogIn], settings: SettingsWrapper, debug: bool, address: str, status: int
 ) -> None:
     settings.DEBUG = debug
     assert client.get("/llm-pool/", REMOTE_ADDR=address).status_code == status
 
 
-def test_under_wsgi_the_page_polls_and_no_stream_holds_the_thread(
-    client: Client, project: type[LogIn]
-) -> None:
+def test_under_wsgi_the_page_polls_instead_of_streaming(client: Client, project: type[LogIn]) -> None:
     project.user = STAFF
     assert b'data-feed="data"' in client.get("/llm-pool/").content
     assert client.get("/llm-pool/events/").status_code == 501
 
 
-async def test_under_asgi_it_streams(async_client: AsyncClient, project: type[LogIn]) -> None:
+async def test_under_asgi_the_page_streams(async_client: AsyncClient, project: type[LogIn]) -> None:
     project.user = STAFF
     assert b'data-feed="events"' in (await async_client.get("/llm-pool/")).content
     response = await async_client.get("/llm-pool/events/")
@@ -75,7 +73,7 @@ async def test_under_asgi_it_streams(async_client: AsyncClient, project: type[Lo
     await pieces.aclose()
 
 
-async def test_a_stream_says_that_it_ends_as_meant(
+async def test_a_stream_ends_with_a_done_event(
     async_client: AsyncClient, project: type[LogIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "STREAM_SECONDS", 0.0)

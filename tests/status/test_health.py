@@ -26,7 +26,9 @@ PATIENCE = 5.0  # seconds
 
 
 @pytest.mark.parametrize("name", ["live", "ready"])
-def test_everybody_may_ask_and_learns_no_secret(client: Client, project: type[LogIn], name: str) -> None:
+def test_health_checks_need_no_login_and_show_no_secret(
+    client: Client, project: type[LogIn], name: str
+) -> None:
     response = client.get(f"/llm-pool/health/{name}/")
     assert response.status_code == 200
     assert response.json()["status"] in {"alive", "ready"}
@@ -34,7 +36,7 @@ def test_everybody_may_ask_and_learns_no_secret(client: Client, project: type[Lo
     assert b"test-key" not in response.content
 
 
-def test_impossible_settings_are_alive_but_not_ready(
+def test_a_process_with_invalid_settings_is_alive_but_not_ready(
     client: Client, project: type[LogIn], settings: SettingsWrapper
 ) -> None:
     settings.LLM_POOL = {"default": {"BASE_URL": "http://secret.example/v1", "TIMEOUTS": {"pol": 1}}}
@@ -44,7 +46,7 @@ def test_impossible_settings_are_alive_but_not_ready(
     assert client.get("/llm-pool/health/live/").status_code == 200
 
 
-def test_a_pool_found_exhausted_for_longer_than_its_timeout_is_not_ready(
+def test_a_pool_exhausted_for_longer_than_its_timeout_is_not_ready(
     serve: Callable[..., ScriptedServer], settings: SettingsWrapper
 ) -> None:
     server = serve(model)
@@ -54,17 +56,17 @@ def test_a_pool_found_exhausted_for_longer_than_its_timeout_is_not_ready(
     settings.LLM_POOL = {"default": {**pool, "LIMITS": limits, "TIMEOUTS": {"pool": 30.0}}}
     readiness = Readiness()
     with exhausted(server):
-        assert readiness.look(100.0) == {"default": "ready"}
-        assert readiness.look(130.0) == {"default": "ready"}
-        assert readiness.look(130.1) == {"default": "exhausted"}
-    assert readiness.look(131.0) == {"default": "ready"}
+        assert readiness.probe(100.0) == {"default": "ready"}
+        assert readiness.probe(130.0) == {"default": "ready"}
+        assert readiness.probe(130.1) == {"default": "exhausted"}
+    assert readiness.probe(131.0) == {"default": "ready"}
     with exhausted(server):
-        assert readiness.look(132.0) == {"default": "ready"}
+        assert readiness.probe(132.0) == {"default": "ready"}
 
 
 @contextlib.contextmanager
 def exhausted(server: ScriptedServer) -> Iterator[None]:
-    """One caller has the only connection of the default pool, and another waits for it."""
+    """One call has the only connection of the default pool, and another waits for it."""
     pool = pools["default"]
     server.gate("head").shut()
     callers = [threading.Thread(target=lambda: list(pool.stream("hi"))) for _ in range(2)]
@@ -72,7 +74,7 @@ def exhausted(server: ScriptedServer) -> Iterator[None]:
         caller.start()
     try:
         deadline = time.monotonic() + PATIENCE
-        while not (pool.stats().waiting and pool.stats().in_use):  # nobody tells a thread when another waits
+        while not (pool.stats().waiting and pool.stats().in_use):  # no event is set when a call waits
             assert time.monotonic() < deadline, pool.stats()
             time.sleep(0.005)
         yield

@@ -1,4 +1,4 @@
-"""Who may not see the page is shown where to log in. In a process of its own: the apps are others."""
+"""The refusal of the page links to the login page. In a process of its own, with more installed apps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 
 
 def shown(places: str, login: str = "", *, users: str = "yes", accept: str = HTML) -> str:
-    """The link that a project shows: with these places in its URLs, and this ``LOGIN_URL``."""
+    """The link in the refusal of a project with these URLs (``places``) and this ``LOGIN_URL``."""
     return run_script(PROGRAM, places, login, users, accept).strip()
 
 
@@ -60,10 +60,10 @@ def shown(places: str, login: str = "", *, users: str = "yes", accept: str = HTM
         ("", "", ""),
     ],
 )
-def test_the_refusal_leads_to_where_the_project_logs_in(places: str, login: str, link: str) -> None:
+def test_the_refusal_links_to_the_projects_login_page(places: str, login: str, link: str) -> None:
     assert shown(places, login) == link
 
 
-def test_a_program_and_a_project_without_users_are_refused_in_plain_words() -> None:
+def test_a_program_or_a_project_without_users_gets_a_refusal_without_a_link() -> None:
     assert shown("admin", accept="*/*") == ""
     assert shown("admin", users="") == ""

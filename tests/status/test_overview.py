@@ -1,4 +1,4 @@
-"""What the page shows: this process's history, and that of all workers together."""
+"""The content of the page: the history of this process, and the merged one of all workers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOW = 1000 * TICK_SECONDS + 1.0  # seconds of a monotonic clock, in the middle o
 
 @pytest.fixture
 def server(serve: Callable[..., ScriptedServer], settings: SettingsWrapper) -> ScriptedServer:
-    """Where the default pool goes."""
+    """The server of the default pool."""
     server = serve(chat_completion("Hello!"))
     pool = {"BASE_URL": f"{server.url}/v1", "API_KEY": "secret", "MODEL": "m", "PROXY": ""}
     settings.LLM_POOL = {"default": pool}
@@ -50,11 +50,11 @@ def shared(settings: SettingsWrapper, tmp_path: Path) -> Any:
 
 
 def others_in(cache: Any) -> list[dict[str, Any]]:
-    """The workers of these tests: this process may have a recorder at work, which writes there too."""
+    """The workers in the cache, without this process, whose recorder may write there too."""
     return others(cache, os.getpid())
 
 
-def test_each_tick_tells_what_was_done_in_it(server: ScriptedServer) -> None:
+def test_each_tick_has_the_calls_made_in_it(server: ScriptedServer) -> None:
     history = History()
     pools["default"].complete("one")
     history.record(NOW)
@@ -70,7 +70,7 @@ def test_each_tick_tells_what_was_done_in_it(server: ScriptedServer) -> None:
     assert shown["now"]["requests"] == len(server.requests) == 3
 
 
-def test_new_settings_make_a_pool_that_counts_anew(server: ScriptedServer, settings: SettingsWrapper) -> None:
+def test_counters_start_again_after_new_settings(server: ScriptedServer, settings: SettingsWrapper) -> None:
     history = History()
     pools["default"].complete("one")
     history.record(NOW)
@@ -89,7 +89,7 @@ def test_the_history_is_bounded(server: ScriptedServer) -> None:
     assert len(history.snapshot()["pools"]["default"]["ticks"]) == HISTORY
 
 
-def test_a_snapshot_is_json_and_knows_no_key(server: ScriptedServer) -> None:
+def test_a_snapshot_is_json_without_keys_and_prompts(server: ScriptedServer) -> None:
     history = History()
     pools["default"].complete("a question")
     history.record(NOW)
@@ -99,7 +99,7 @@ def test_a_snapshot_is_json_and_knows_no_key(server: ScriptedServer) -> None:
     assert "a question" not in text
 
 
-def test_of_two_workers_numbers_are_summed_and_ages_are_not(server: ScriptedServer) -> None:
+def test_numbers_of_two_workers_are_summed_and_ages_are_not(server: ScriptedServer) -> None:
     history = History()
     pools["default"].complete("one")
     history.record(NOW)
@@ -119,7 +119,7 @@ def test_of_two_workers_numbers_are_summed_and_ages_are_not(server: ScriptedServ
 
 
 @pytest.mark.parametrize("engine", ["native", "httpcore", "aiohttp"])
-def test_a_pool_is_unreachable_from_a_dial_that_fails_to_one_that_succeeds(
+def test_a_pool_is_unreachable_from_a_failed_dial_until_one_succeeds(
     server: ScriptedServer, settings: SettingsWrapper, engine: str
 ) -> None:
     settings.LLM_POOL = {"default": {**settings.LLM_POOL["default"], "ENGINE": engine}}
@@ -144,7 +144,7 @@ def test_a_pool_is_unreachable_from_a_dial_that_fails_to_one_that_succeeds(
 @pytest.mark.parametrize(
     ("failed_at", "open_now", "unreachable"), [(2.0, 0, True), (2.0, 1, False), (0.5, 0, False)]
 )
-def test_of_two_workers_the_last_dial_counts_while_none_has_a_connection(
+def test_the_last_dial_of_two_workers_counts_while_none_has_a_connection(
     server: ScriptedServer, failed_at: float, open_now: int, unreachable: bool
 ) -> None:
     pools["default"].complete("one")
@@ -175,14 +175,14 @@ def test_a_percentile_lies_within_its_bucket(
     assert quantile(Counter(counts), fraction) == pytest.approx(seconds)
 
 
-def test_without_a_shared_cache_the_page_shows_one_process_and_says_so(server: ScriptedServer) -> None:
+def test_without_a_shared_cache_the_page_shows_one_process(server: ScriptedServer) -> None:
     pools["default"].complete("one")
     shown = overview()
     assert shown["scope"] == "process"
     assert [each["worker"] for each in shown["workers"]] == [os.getpid()]
 
 
-def test_workers_find_each_other_through_a_shared_cache(server: ScriptedServer, shared: Any) -> None:
+def test_a_shared_cache_shows_the_other_workers(server: ScriptedServer, shared: Any) -> None:
     pools["default"].complete("one")
     other = {**History().snapshot(), "worker": 7}
     Slot().publish(other)
@@ -192,14 +192,14 @@ def test_workers_find_each_other_through_a_shared_cache(server: ScriptedServer, 
     assert {each["worker"] for each in shown["workers"]} == {7, 8, os.getpid()}
 
 
-def test_a_worker_that_writes_again_keeps_its_slot_and_is_shown_once(shared: Any) -> None:
+def test_a_worker_that_writes_again_keeps_its_slot(shared: Any) -> None:
     slot = Slot()
     slot.publish({"worker": 7, "beat": 1})
     slot.publish({"worker": 7, "beat": 2})
     assert others_in(shared) == [{"worker": 7, "beat": 2}]
 
 
-def test_a_worker_whose_slot_another_has_taken_finds_itself_a_new_one(shared: Any) -> None:
+def test_a_worker_whose_slot_is_taken_gets_a_new_one(shared: Any) -> None:
     slot = Slot()
     slot.publish({"worker": 7})
     shared.clear()
@@ -208,7 +208,7 @@ def test_a_worker_whose_slot_another_has_taken_finds_itself_a_new_one(shared: An
     assert {each["worker"] for each in others_in(shared)} == {7, 8}
 
 
-def test_a_worker_that_was_killed_vanishes(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_disappears(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     slot = Slot()
     slot.publish({"worker": 7})
     slot.publish({"worker": 7})
@@ -218,7 +218,7 @@ def test_a_worker_that_was_killed_vanishes(shared: Any, monkeypatch: pytest.Monk
 
 
 class BrokenCache:
-    """A cache whose server is gone."""
+    """A cache whose server is down."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -233,7 +233,7 @@ class BrokenCache:
         pass
 
 
-def test_a_cache_that_fails_is_told_of_once_and_the_page_shows_one_process(
+def test_a_failing_cache_is_logged_once_and_the_page_shows_one_process(
     settings: SettingsWrapper, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.CACHES = {"default": {"BACKEND": "tests.status.test_overview.BrokenCache"}}
@@ -242,6 +242,6 @@ def test_a_cache_that_fails_is_told_of_once_and_the_page_shows_one_process(
     with caplog.at_level(logging.ERROR, "llm_pool.status"):
         slot.publish({"worker": 7})
         slot.publish({"worker": 7})
-    here = threading.get_ident()  # and not where a recorder of this process is at work
+    here = threading.get_ident()  # not the thread of this process's recorder
     assert len([record for record in caplog.records if record.thread == here]) == 1
     assert overview()["scope"] == "unreachable"

@@ -1,4 +1,4 @@
-"""When a process begins to record what its page shows."""
+"""When a process starts to record its history, and that it does so once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import llm_pool.urls  # noqa: F401  as a project with the page has it
 from llm_pool import pools
 from llm_pool.engine.stats.listeners import stats_listeners
+from llm_pool.status import recorder as recorder_module
 from llm_pool.status.recorder import Recorder, recorder
-from tests.fixtures.internals import recorder_thread, replace_recorder_thread
+from tests.fixtures.internals import replace_recorder_thread
 from tests.fixtures.model import model
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ PATIENCE = 5.0  # seconds
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Set when a recorder of its own, which hears the news, has begun."""
+    """Set when a new recorder, registered for stats, has started."""
     event = threading.Event()
     replace_recorder_thread(monkeypatch, event.set)
     fresh = Recorder()
@@ -38,7 +39,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 @pytest.fixture
 def server(serve: Callable[..., ScriptedServer], settings: SettingsWrapper) -> ScriptedServer:
-    """Where the default pool goes. Its answers wait at the gate "head"."""
+    """The server of the default pool. Its answers wait at the gate "head"."""
     server = serve(model)
     pool = {"BASE_URL": f"{server.url}/v1", "API_KEY": "", "MODEL": "m", "PROXY": ""}
     settings.LLM_POOL = {"default": pool}
@@ -49,11 +50,11 @@ def server(serve: Callable[..., ScriptedServer], settings: SettingsWrapper) -> S
 BODY: dict[str, Any] = {"stream": True, "messages": [{"role": "user", "content": "hi"}]}
 
 
-def test_the_page_hears_the_news() -> None:
+def test_the_page_registers_its_recorder_for_stats() -> None:
     assert recorder.pool_changed in stats_listeners
 
 
-def test_it_begins_with_the_first_call_though_that_has_not_ended_and_is_a_clients(
+def test_recording_starts_while_the_first_call_runs_even_through_a_client(
     begun: threading.Event, server: ScriptedServer
 ) -> None:
     server.gate("head").shut()
@@ -64,15 +65,49 @@ def test_it_begins_with_the_first_call_though_that_has_not_ended_and_is_a_client
     caller.join()
 
 
-def test_news_of_a_pool_that_nobody_calls_begin_nothing(
+def test_stats_of_a_pool_without_new_calls_start_no_recording(
     monkeypatch: pytest.MonkeyPatch, server: ScriptedServer
 ) -> None:
-    begun = threading.Event()
-    replace_recorder_thread(monkeypatch, begun.set)
+    started: list[Any] = []
+    monkeypatch.setattr(recorder_module, "start_thread", lambda run, **_: started.append(run))
     fresh, unused = Recorder(), pools["default"].stats()
     fresh.pool_changed("default", unused, None)
     called = replace(unused, requests=1)
     fresh.pool_changed("default", called, called)
-    assert recorder_thread(fresh) is None
+    assert fresh._run not in started
     fresh.pool_changed("default", called, unused)
-    assert begun.wait(PATIENCE)
+    assert fresh._run in started
+
+
+def test_attend_takes_no_lock(begun: threading.Event) -> None:
+    """It runs on callers' threads, where an interrupt could leave a lock taken."""
+    fresh = Recorder()
+    with fresh._lock:
+        fresh.attend()
+        assert begun.wait(PATIENCE)
+
+
+def test_of_two_threads_that_start_at_once_one_records() -> None:
+    fresh = Recorder()
+    assert fresh._claim()
+    assert not fresh._claim()
+
+
+def test_recording_goes_on_for_a_call_that_comes_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``attend`` starts no thread while there is one, so the thread must not end just then."""
+    fresh, started = Recorder(), []
+    monkeypatch.setattr(recorder_module, "start_thread", lambda run, **_: started.append(run))
+    assert fresh._claim()
+
+    class CallBefore:
+        """A lock before which a call comes."""
+
+        def __enter__(self) -> None:
+            fresh.attend()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(fresh, "_lock", CallBefore())
+    assert not fresh._may_end()
+    assert fresh._thread is threading.current_thread()
+    assert started == []

@@ -1,4 +1,4 @@
-"""Which workers see each other in a cache that they share."""
+"""Workers of different projects that share a cache do not see each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_pool.status import workers
-from tests.fixtures.internals import forget_worker_place, worker_key
+from tests.fixtures.internals import forget_deployment, worker_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _anew() -> Iterator[None]:
-    forget_worker_place()
+    forget_deployment()
     yield
-    forget_worker_place()
+    forget_deployment()
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,6 @@ def test_another_project_has_slots_of_its_own(
     """Two sites may share a Redis without a prefix, and a deployment may run two versions for a while."""
     here = worker_key(0)
     assert worker_key(0) == here != worker_key(1)
-    forget_worker_place()
+    forget_deployment()
     move(monkeypatch)
     assert worker_key(0) != here

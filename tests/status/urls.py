@@ -1,4 +1,4 @@
-"""Where a project has put the page."""
+"""The URLs of a project with the page."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 const $ = (id) => document.getElementById(id);
-const SILENCE = 8000; // milliseconds without news after which the page says so
+const MAX_AGE = 8000; // milliseconds; older data is not shown as live
 
 const PLOTS = [
-  { title: "Connections in use", format: percent, most: 1, lines: [["utilization", "utilization", "one"]] },
-  { title: "Callers waiting", format: whole, least: 4, lines: [["waiting", "waiting", "two"]] },
+  { title: "Connections in use", format: percent, max: 1, lines: [["utilization", "utilization", "one"]] },
+  { title: "Callers waiting", format: whole, min: 4, lines: [["waiting", "waiting", "two"]] },
   {
-    title: "Calls per second", format: rate, least: 1,
+    title: "Calls per second", format: rate, min: 1,
     lines: [["requests", "all", "one"], ["queued", "queued", "two"], ["failed", "no connection", "three"]],
   },
   { title: "Wait for a connection", format: duration, lines: [["wait_p50", "median", "one"], ["wait_p95", "95 %", "two"]] },
@@ -13,57 +13,57 @@ const PLOTS = [
   { title: "Whole answer", format: duration, lines: [["total_p50", "median", "one"], ["total_p95", "95 %", "two"]] },
 ];
 
-let shown = JSON.parse($("overview").textContent);
-let heardAt = Date.now();
-let lost = false; // whether the server failed to answer since
-const cards = new Map(); // alias -> what its card is made of
+let overview = JSON.parse($("overview").textContent);
+let receivedAt = Date.now();
+let failed = false; // whether a request has failed since then
+const cards = new Map(); // alias -> { root, plots }
 
-// News
+// Data from the server
 
 function listen() {
   const source = new EventSource(document.body.dataset.events);
-  let over = false; // the server ended the stream in good order, and the browser asks again
-  source.addEventListener("message", (event) => hear(JSON.parse(event.data)));
-  source.addEventListener("done", () => { over = true; });
+  let done = false; // the server ended the stream as intended, and the browser reconnects
+  source.addEventListener("message", (event) => receive(JSON.parse(event.data)));
+  source.addEventListener("done", () => { done = true; });
   source.addEventListener("error", () => {
-    if (!over) lose();
-    over = false;
-    // A proxy's 502, say: the browser gives up, and the server may come back.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, shown.tick * 1000);
+    if (!done) fail();
+    done = false;
+    // After a response such as a proxy's 502 the browser does not reconnect.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, overview.tick * 1000);
   });
 }
 
 async function poll() {
-  const news = await ask().catch(() => null);
-  setTimeout(poll, shown.tick * 1000);
-  if (news) hear(news);
-  else lose();
+  const data = await load().catch(() => null);
+  setTimeout(poll, overview.tick * 1000);
+  if (data) receive(data);
+  else fail();
 }
 
-async function ask() {
+async function load() {
   const response = await fetch(document.body.dataset.data);
   if (!response.ok) throw new Error(`status ${response.status}`);
   return response.json();
 }
 
-function hear(news) {
-  shown = news;
-  heardAt = Date.now();
-  lost = false;
+function receive(data) {
+  overview = data;
+  receivedAt = Date.now();
+  failed = false;
   render();
   renderFeed();
 }
 
-function lose() {
-  lost = true;
+function fail() {
+  failed = true;
   renderFeed();
 }
 
 function renderFeed() {
-  const silence = Date.now() - heardAt;
-  const live = !lost && silence <= SILENCE;
+  const age = Date.now() - receivedAt;
+  const live = !failed && age <= MAX_AGE;
   $("feed").classList.toggle("live", live);
-  $("feed").textContent = live ? "live" : `no news for ${duration(Math.ceil(silence / 1000))}`;
+  $("feed").textContent = live ? "live" : `no news for ${duration(Math.ceil(age / 1000))}`;
 }
 
 setInterval(renderFeed, 500);
@@ -71,10 +71,10 @@ setInterval(renderFeed, 500);
 // The page
 
 function render() {
-  const { pools, workers, scope } = shown;
-  const many = `${workers.length} ${workers.length === 1 ? "worker" : "workers"} of this machine`;
+  const { pools, workers, scope } = overview;
+  const machine = `${workers.length} ${workers.length === 1 ? "worker" : "workers"} of this machine`;
   $("scope").textContent = {
-    machine: many,
+    machine,
     process: `Process ${workers[0].worker} only: the default cache is not shared between processes`,
     unreachable: `Process ${workers[0].worker} only: the cache cannot be reached`,
   }[scope];
@@ -103,10 +103,10 @@ function addCard(alias) {
 function renderPool({ root, plots }, { now, series, connections }) {
   const unused = !now.requests && !connections.length;
   root.classList.toggle("unused", unused);
-  const [level, words] = judge(now, unused);
+  const [level, state] = stateOf(now, unused);
   const verdict = root.querySelector(".verdict");
   verdict.className = `verdict ${level}`;
-  verdict.textContent = words;
+  verdict.textContent = state;
   const strong = Object.assign(document.createElement("strong"), { textContent: percent(now.utilization) });
   root.querySelector(".used").replaceChildren(strong, `${now.in_use} of ${now.max_connections} connections in use`);
   const bar = root.querySelector(".bar");
@@ -144,7 +144,7 @@ function renderPool({ root, plots }, { now, series, connections }) {
   root.querySelector(".more").textContent = connections.length ? (open > 0 ? `and ${open} more` : "") : "None is open.";
 }
 
-function judge(now, unused) {
+function stateOf(now, unused) {
   if (now.unreachable) return ["bad", "cannot connect"];
   if (now.waiting && now.utilization >= 1) return ["bad", "exhausted"];
   if (now.utilization >= 0.8) return ["warm", "nearly full"];
@@ -157,7 +157,7 @@ function fill(body, rows) {
     const row = document.createElement("tr");
     row.append(...cells.map(([textContent, className = ""], column) => {
       const cell = Object.assign(document.createElement("td"), { textContent, className });
-      cell.dataset.name = names[column]; // for a narrow screen, where no head is shown
+      cell.dataset.name = names[column]; // for a narrow screen, which hides the table's head
       return cell;
     }));
     return row;
@@ -174,14 +174,14 @@ function addPlot(place, plot) {
   place.append(figure);
   const svg = figure.querySelector("svg");
   svg.setAttribute("aria-label", plot.title);
-  let series = null, pointed = null;
+  let series = null, hovered = null;
 
   function draw() {
     if (!series) return;
     const width = svg.clientWidth || 400;
     const values = plot.lines.map(([name]) => series[name]);
     const length = values[0].length;
-    const top = plot.most ?? roundUp(Math.max(plot.least ?? 0, ...values.flat().filter((value) => value !== null)) || 0.01);
+    const top = plot.max ?? roundUp(Math.max(plot.min ?? 0, ...values.flat().filter((value) => value !== null)) || 0.01);
     const x = (index) => LEFT + (index / (length - 1)) * (width - LEFT - RIGHT);
     const y = (value) => HEIGHT - BOTTOM - (value / top) * (HEIGHT - BOTTOM - TOP);
     svg.replaceChildren();
@@ -189,7 +189,7 @@ function addPlot(place, plot) {
       add(svg, "line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) });
       add(svg, "text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, plot.format(value));
     }
-    const minutes = (length * shown.tick) / 60;
+    const minutes = (length * overview.tick) / 60;
     for (const minute of Array.from({ length: minutes + 1 }, (_, index) => index)) {
       const anchor = minute === 0 ? "end" : minute === minutes ? "start" : "middle";
       const place = x((length - 1) * (1 - minute / minutes));
@@ -203,17 +203,17 @@ function addPlot(place, plot) {
         add(svg, "path", { class: color, d: `M${line}${run.length === 1 ? "h.1" : ""}` });
       }
     });
-    if (pointed !== null) add(svg, "line", { class: "cursor", x1: x(pointed), x2: x(pointed), y1: TOP, y2: HEIGHT - BOTTOM });
-    const at = pointed ?? length - 1;
-    const items = plot.lines.map(([, words, color], number) => {
+    if (hovered !== null) add(svg, "line", { class: "cursor", x1: x(hovered), x2: x(hovered), y1: TOP, y2: HEIGHT - BOTTOM });
+    const at = hovered ?? length - 1;
+    const items = plot.lines.map(([, label, color], number) => {
       const item = document.createElement("li");
-      item.append(Object.assign(document.createElement("i"), { className: color }), words);
+      item.append(Object.assign(document.createElement("i"), { className: color }), label);
       const value = values[number][at];
       item.append(Object.assign(document.createElement("strong"), { textContent: value === null ? "–" : plot.format(value) }));
       return item;
     });
-    if (pointed !== null) {
-      items.push(Object.assign(document.createElement("li"), { className: "time", textContent: `${duration((length - 1 - at) * shown.tick)} ago` }));
+    if (hovered !== null) {
+      items.push(Object.assign(document.createElement("li"), { className: "time", textContent: `${duration((length - 1 - at) * overview.tick)} ago` }));
     }
     figure.querySelector(".legend").replaceChildren(...items);
   }
@@ -222,18 +222,18 @@ function addPlot(place, plot) {
     const box = svg.getBoundingClientRect();
     const length = series[plot.lines[0][0]].length;
     const part = (event.clientX - box.left - LEFT) / (box.width - LEFT - RIGHT);
-    pointed = Math.round(Math.min(1, Math.max(0, part)) * (length - 1));
+    hovered = Math.round(Math.min(1, Math.max(0, part)) * (length - 1));
     draw();
   });
   svg.addEventListener("pointerleave", () => {
-    pointed = null;
+    hovered = null;
     draw();
   });
   new ResizeObserver(draw).observe(svg);
-  return { show: (news) => { series = news; draw(); } };
+  return { show: (data) => { series = data; draw(); } };
 }
 
-/** The stretches without a gap, as [index, value]. */
+/** The runs of values without a gap, as lists of [index, value]. */
 function runs(values) {
   const found = [];
   let run = null;
@@ -252,13 +252,13 @@ function add(place, name, attributes, text) {
   place.append(element);
 }
 
-/** The next of 1, 2, 4, 6, 8, 10, 20, ...: its half is a plain number too. */
+/** The next of 1, 2, 4, 6, 8, 10, 20, ...: half of it makes a round label, too. */
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return ([1, 2, 4, 6, 8].find((step) => step * power >= value * 0.999) ?? 10) * power;
 }
 
-// Words
+// Numbers as text
 
 function percent(value) { return `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`; }
 function whole(value) { return Math.round(value).toLocaleString("en"); }

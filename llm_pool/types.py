@@ -1,0 +1,84 @@
+"""The types that a project meets, for annotations and ``isinstance``. Import them from here.
+
+Calls (``pools["default"]``, ``complete``, ``stream``):
+
+``LLMPool``                one alias of ``settings.LLM_POOL``
+``PoolSettings``           its settings, with all defaults filled in
+``Messages``               what ``complete`` and ``stream`` take: a ``str``, or a list of dicts
+``Completion``             a whole answer
+``CompletionStream``       an answer as it comes, for sync code
+``AsyncCompletionStream``  the same for async code
+``Chunk``                  a piece of a stream
+``ToolCall``               a call of a tool that the model asks for
+``Usage``                  the tokens of an answer
+``Timing``                 the durations of the parts of a call
+
+Records (``llm_pool.observe``, ``request.llm_pool``):
+
+``CallRecord``             a call that has ended
+``RequestCalls``           the calls of one Django request
+
+State of a pool (``stats``):
+
+``PoolStats``              gauges and counters
+``Spread``                 a histogram of durations
+``ConnectionInfo``         one connection
+``Origin``                 scheme, host and port
+
+Checks of a pool (``check``, ``acheck``):
+
+``CheckReport``            all steps of a check
+``Step``                   one step
+``Finding``                one result of a step
+``Level``                  the severity of a finding
+``Verdict``                the result for a whole pool
+
+Providers of your own (``PROVIDER``):
+
+``Provider``               the base class
+``StreamReader``           the base class of a reader of streamed answers
+``CompletionRequest``      what a provider sends
+``Head``                   status and headers of an answer
+"""
+
+from __future__ import annotations
+
+from llm_pool.calling.pool import LLMPool
+from llm_pool.calling.record import CallRecord, RequestCalls
+from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
+from llm_pool.conf import PoolSettings
+from llm_pool.diagnostics import CheckReport, Finding, Level, Step, Verdict
+from llm_pool.engine.config import Origin
+from llm_pool.engine.stats.histogram import Spread
+from llm_pool.engine.stats.inventory import ConnectionInfo
+from llm_pool.engine.stats.stats import PoolStats
+from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider, StreamReader
+from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, Usage
+
+__all__ = [
+    "AsyncCompletionStream",
+    "CallRecord",
+    "CheckReport",
+    "Chunk",
+    "Completion",
+    "CompletionRequest",
+    "CompletionStream",
+    "ConnectionInfo",
+    "Finding",
+    "Head",
+    "LLMPool",
+    "Level",
+    "Messages",
+    "Origin",
+    "PoolSettings",
+    "PoolStats",
+    "Provider",
+    "RequestCalls",
+    "Spread",
+    "Step",
+    "StreamReader",
+    "Timing",
+    "ToolCall",
+    "Usage",
+    "Verdict",
+]
