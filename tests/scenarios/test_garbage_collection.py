@@ -75,7 +75,7 @@ async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool
 
 @pytest.mark.parametrize(
     "find_lock",
-    [lambda pool: lock_of(pool.engine), lambda _: recorder_lock()],
+    [lambda pool: lock_of(pool.engine), lambda _: recorder_lock(recorder)],
     ids=["the pool's", "the recorder's"],
 )
 def test_a_stream_is_closed_though_its_thread_holds_a_lock(server, pool_to, find_lock):
