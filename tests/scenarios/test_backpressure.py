@@ -51,7 +51,7 @@ async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_loop):
 
 
 async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, each_loop):
-    """Scenario 37: its last piece was one too many, and nobody has read it when the next call begins."""
+    """Scenario 37: its last piece filled the buffer, and is unread when the next call begins."""
     body = b"x" * (HIGH_WATER + 1)  # however it is cut up: with its last byte there is more than is kept
     server, pool = serve(reply(body=body)), engine_pool()
     exchanges = []
@@ -63,7 +63,7 @@ async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, ea
     assert server.connections_accepted == 1
 
 
-async def test_nobody_reading_is_no_read_timeout(serve, pool_to, each_loop):
+async def test_a_slow_reader_causes_no_read_timeout(serve, pool_to, each_loop):
     """Scenario 37: the consumer takes its time, and then the server its own."""
     server = serve(chat_stream(["a", "b", "c"], pace="token"))
     pool = pool_to(server, read=1.5)
@@ -107,7 +107,7 @@ async def test_a_server_that_takes_nothing_costs_one_write_timeout(serve, engine
 
 
 @pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
-async def test_a_server_that_takes_it_slowly_is_borne_with(serve, engine_pool, each_loop, pieces):
+async def test_a_slow_upload_that_makes_progress_succeeds(serve, engine_pool, each_loop, pieces):
     """Scenario 37: as long as it takes some, however long it takes for all."""
 
     async def slow(conn):

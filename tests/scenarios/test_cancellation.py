@@ -44,7 +44,7 @@ async def unending(conn) -> None:
 
 
 async def test_cancelled_while_queued(each_loop, serve, engine_pool):
-    """Scenario 14: those who go leave the queue; those before and behind them keep their places."""
+    """Scenario 14: cancelled calls leave the queue; the others keep their places."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
@@ -59,10 +59,8 @@ async def test_cancelled_while_queued(each_loop, serve, engine_pool):
     assert pool.stats().idle == 1
 
 
-async def test_a_connection_delivered_to_one_who_has_just_left_goes_to_the_next(
-    server_loop, serve, engine_pool
-):
-    """Scenario 15: of three who wait the first is cancelled in the very tick in which it is served."""
+async def test_a_connection_delivered_to_a_cancelled_call_serves_the_next(server_loop, serve, engine_pool):
+    """Scenario 15: of three waiters the first is cancelled in the tick in which it is served."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
@@ -77,8 +75,8 @@ async def test_a_connection_delivered_to_one_who_has_just_left_goes_to_the_next(
     assert server.connections_accepted == 1
 
 
-async def test_a_response_delivered_to_one_who_has_just_left_is_given_up(serve, engine_pool):
-    """Scenario 15: the errand has ended, its result is on the way to another loop, and its caller goes."""
+async def test_a_response_delivered_to_a_cancelled_call_is_closed(serve, engine_pool):
+    """Scenario 15: the result is on the way from the portal to another loop when its caller is cancelled."""
     server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
     with pytest.raises(asyncio.CancelledError):
@@ -87,7 +85,7 @@ async def test_a_response_delivered_to_one_who_has_just_left_is_given_up(serve, 
 
 
 async def test_cancelled_between_assignment_and_dial(server_loop, serve, engine_pool):
-    """Scenario 16: the dial was ordered for one who left before it began: it feeds the pool."""
+    """Scenario 16: the caller is cancelled before its dial begins: the connection goes to the pool."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
     task = asyncio.create_task(pool.fetch(request_to(server)))
@@ -219,7 +217,7 @@ async def test_cancelled_while_a_large_body_is_written(each_loop, serve, engine_
 
 
 async def test_cancelled_before_the_head_has_come(each_loop, serve, engine_pool):
-    """Scenario 21: the server works on an answer that nobody wants: it sees the connection go."""
+    """Scenario 21: the server still works on the answer: it sees the connection close."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
     task = asyncio.create_task(pool.fetch(request_to(server)))
@@ -248,18 +246,18 @@ async def test_cancelled_in_the_middle_of_a_body(each_loop, serve, engine_pool):
 async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
     each_loop, serve, engine_pool, waits_for
 ):
-    """Scenarios 14, 21, 22: the server's end of the connection is what tells that the call was given up."""
+    """Scenarios 14, 21, 22: the server sees the connection close."""
     server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
     host_loop = portal.host_loop_of_caller()
     step = ["connection", "head", "rest of the body"].index(waits_for)
 
-    async def errand() -> None:
+    async def work() -> None:
         await cancelled_at(step, MOMENTS[0], pool.fetch(request_to(server)))
 
     async with asyncio.timeout(AT_ONCE):
-        with pytest.raises((asyncio.CancelledError, PoolClosed)):  # the latter tells of an errand's end
-            await asyncio.create_task(host_loop.arun(errand))
+        with pytest.raises((asyncio.CancelledError, PoolClosed)):  # the latter tells of an work's end
+            await asyncio.create_task(host_loop.arun(work))
     if waits_for == "connection":
         await assert_served_by(pool, server, connections=1)
     else:
@@ -315,8 +313,8 @@ async def test_a_cancelled_close_closes_all_the_same(each_loop, serve, engine_po
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_cancelled_drain_waits_for_nobody(each_loop, serve, engine_pool, moment):
-    """Scenario 23: who waited for the drain has left; the drain itself goes on."""
+async def test_a_cancelled_drain_goes_on_without_its_caller(each_loop, serve, engine_pool, moment):
+    """Scenario 23: the waiting caller is cancelled; the drain itself goes on."""
     server = serve(gated())
     pool = engine_pool()
     in_use = await occupy(pool, server)
@@ -330,7 +328,7 @@ async def test_a_cancelled_drain_waits_for_nobody(each_loop, serve, engine_pool,
     await until(lambda: not drains_of(pool))
 
 
-# By whom.
+# What cancels the call.
 
 
 async def test_cancelled_by_a_timeout(each_loop, serve, engine_pool):
@@ -391,7 +389,7 @@ def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, translate_httpx_er
 
 
 def test_a_callers_loop_that_closes_without_a_word_loses_nothing(serve, engine_pool):
-    """Scenario 24: no task is cancelled, the loop is just closed; the response has nobody to go to."""
+    """Scenario 24: no task is cancelled, the loop is just closed, and no caller is left for the response."""
 
     async def held_back(conn) -> None:
         await conn.wait_for("go")
@@ -439,7 +437,7 @@ async def test_cancelled_by_a_client_that_disconnects_from_django(serve):
 
 @pytest.mark.parametrize("host_loop", ["server loop", "portal"])
 async def test_after_thousands_of_random_cancels_the_books_balance(serve, engine_pool, host_loop):
-    """Scenario 25: 10,000 over both homes, at random points; then the next checkout is immediate."""
+    """Scenario 25: 10,000 over both loops, at random points; then the next checkout is immediate."""
     if host_loop == "server loop":
         portal.adopt_server_loop()
     dice = random.Random(25)

@@ -90,7 +90,7 @@ async def test_cancelled_at_every_await_on_the_server_loop(
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_at_every_await_across_the_portal(serve, engine_pool, way, moment):
-    """Scenarios 14 to 22: the caller's own awaits, each of which is an errand on the portal."""
+    """Scenarios 14 to 22: the caller's own awaits, each of which runs a coroutine on the portal."""
     server = serve(in_pieces)
     pool = engine_pool(max_connections=1)
     await go_through(lambda step: cancelled_at(step, moment, way(pool, server)), pool, server, enough=1)
@@ -103,13 +103,13 @@ async def test_cancelled_at_every_await_inside_the_portal(serve, engine_pool, wa
     server = serve(in_pieces)
     pool = engine_pool(max_connections=1, keepalive_expiry=0.0)
 
-    async def errand(step: int) -> tuple[bool, None]:
+    async def work(step: int) -> tuple[bool, None]:
         return await cancelled_at(step, moment, way(pool, server))
 
     async def run(step: int) -> tuple[bool, None]:
         try:
-            return await portal.portal().arun(errand, step)
-        except PoolClosed:  # so an errand's end is told that the caller did not bring about
+            return await portal.portal().arun(work, step)
+        except PoolClosed:  # what ``arun`` raises when the cancellation did not come from its caller
             return True, None
 
     await go_through(run, pool, server, enough=2)
@@ -117,7 +117,7 @@ async def test_cancelled_at_every_await_inside_the_portal(serve, engine_pool, wa
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_after_any_number_of_turns_of_the_portals_loop(serve, engine_pool, way):
-    """Scenarios 14 to 22: the cancel crosses to the portal at every point of the errand."""
+    """Scenarios 14 to 22: the cancellation reaches the portal at every point of the coroutine there."""
     server = serve(in_pieces)
     pool = engine_pool(max_connections=1, keepalive_expiry=0.0)
     loop = asyncio.get_running_loop()

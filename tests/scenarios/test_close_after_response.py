@@ -29,7 +29,7 @@ def for_ever(monkeypatch):
 
 
 async def in_time(*calls):
-    """Their results; nobody rests for ever."""
+    """Their results, within ``PATIENCE``: no connection rests for ever."""
     async with asyncio.timeout(PATIENCE):
         return await asyncio.gather(*calls)
 
@@ -47,7 +47,7 @@ def history_of(pool, server):
 
 @pytest.mark.parametrize("end", [close, reset])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-async def test_nobody_in_the_queue_is_lost_to_a_close_after_a_chunked_answer(
+async def test_queued_calls_survive_a_close_after_a_chunked_answer(
     serve, engine_pool, certificates, each_loop, for_ever, end, secure
 ):
     """Scenario 30: from the first call on; each is sent once, on a connection of its own."""
@@ -98,7 +98,7 @@ async def assert_that_those_in_the_queue_wait(pool, server):
     assert [whole.body for whole in await in_time(*calls)] == [b"hello"] * 3
 
 
-async def test_after_a_whole_answer_nobody_waits(serve, engine_pool, each_loop, for_ever):
+async def test_after_an_answer_with_a_length_no_call_waits(serve, engine_pool, each_loop, for_ever):
     pool, request = engine_pool(), request_to(serve(WHOLE))
     for _ in range(3):
         await in_time(pool.fetch(request))
@@ -116,8 +116,10 @@ async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool
     assert server.connections_accepted == 1
 
 
-async def test_who_waits_for_a_server_to_make_up_its_mind_may_leave(serve, engine_pool, each_loop, for_ever):
-    """Scenario 14: the connection is the next caller's, who waits in turn."""
+async def test_a_call_may_be_cancelled_while_its_connection_may_close(
+    serve, engine_pool, each_loop, for_ever
+):
+    """Scenario 14: the connection goes to the next caller in the queue."""
     server, pool = serve(steps(IN_CHUNKS, until("end"), close)), engine_pool(max_connections=1)
     await pool.fetch(request_to(server))
     first, second = (asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(2))
@@ -132,7 +134,7 @@ async def test_who_waits_for_a_server_to_make_up_its_mind_may_leave(serve, engin
     assert [request.connection for request in server.requests] == [0, 1]
 
 
-async def test_who_waits_for_a_server_to_make_up_its_mind_hears_of_the_pools_end(
+async def test_a_call_whose_connection_may_close_fails_when_the_pool_closes(
     serve, engine_pool, each_loop, for_ever
 ):
     """Scenario 51."""

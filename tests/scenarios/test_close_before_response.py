@@ -21,7 +21,7 @@ silent = steps(raw(), hold)  # it takes the request, and thinks
 
 @pytest.fixture(params=["straight", "through httpx"])
 def watched(request):
-    """Whether the call goes past httpx, or through it because somebody looks on there."""
+    """Whether the call goes directly to the engine, or through httpx because a hook is installed there."""
     return request.param == "through httpx"
 
 
@@ -90,7 +90,7 @@ async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_loop, kin
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_closed_before_its_first_step_it_asks_nobody(serve, pool_to, each_loop, kind, watched):
+async def test_a_stream_closed_before_its_first_step_sends_nothing(serve, pool_to, each_loop, kind, watched):
     """Scenario 35: no request is sent."""
     server = serve(silent)
     pool = pool_to(server)
@@ -101,7 +101,7 @@ async def test_closed_before_its_first_step_it_asks_nobody(serve, pool_to, each_
 
 
 async def test_the_readers_own_cancellation_stays_a_cancellation(serve, pool_to, each_loop):
-    """Scenarios 21 and 24: also in the tick in which somebody else closes the stream."""
+    """Scenarios 21 and 24: also in the tick in which another task closes the stream."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
     stream, reader = begun(pool, "task", watched=False)
@@ -114,7 +114,7 @@ async def test_the_readers_own_cancellation_stays_a_cancellation(serve, pool_to,
 
 
 async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_loop):
-    """Scenario 24: whoever closes the stream leaves no cancellation behind in the task that read it."""
+    """Scenario 24: closing the stream leaves no cancellation pending in the task that read it."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
     stream = pool.astream("Hello?")
@@ -133,7 +133,7 @@ async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_loop):
 
 
 async def test_a_failure_is_not_taken_for_the_close(serve, pool_to, each_loop):
-    """Scenario 11: what went wrong before anybody closed it is told."""
+    """Scenario 11: a failure before the close is raised."""
     server = serve(silent)
     pool = pool_to(server)
     server.stop()

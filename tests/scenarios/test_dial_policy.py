@@ -103,7 +103,7 @@ async def test_a_slow_dial_delays_no_other_dial_and_no_release(each_loop, serve,
     for _ in range(20):
         await pool.fetch(request_to(server))
         await pool.fetch(request_to(other))
-    await first  # the dial of those who came later has served it
+    await first  # the dial of later callers has served it
     assert pool.stats().dialing == 1
     assert (server.connections_accepted, other.connections_accepted) == (2, 1)
     server.gate("tls").open()
@@ -128,7 +128,7 @@ async def test_a_lookup_that_hangs_delays_no_other_origin(each_loop, serve, engi
 
 
 async def test_when_all_dials_fail_every_waiter_gets_the_cause(each_loop, serve, engine_pool):
-    """Scenario 11: ten wait, ten are told; and when the server is back, so is the pool."""
+    """Scenario 11: ten waiters, ten errors; when the server is back, the pool works again."""
     server = serve(json_reply())
     server.refuse()
     pool = engine_pool()
@@ -171,7 +171,7 @@ async def test_a_server_that_is_down_gets_no_storm_of_dials(each_loop, serve, en
     assert [result.status for result in results] == [200] * 10
 
 
-async def test_dials_that_fail_do_not_disturb_who_has_a_connection(each_loop, serve, engine_pool):
+async def test_failing_dials_do_not_disturb_calls_on_connections(each_loop, serve, engine_pool):
     """Scenario 11: while one connection lives its origin's waiters wait for it, not for the dead listener."""
     server = serve(gated())
     pool = engine_pool(max_connections=5)
@@ -189,7 +189,7 @@ async def test_dials_that_fail_do_not_disturb_who_has_a_connection(each_loop, se
 
 
 async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_loop, serve, engine_pool):
-    """Scenario 12: six were busy; three are kept; when nobody has called for a while, one."""
+    """Scenario 12: six were busy; three are kept; after a while without calls, one."""
     server = serve(gated())
     pool = engine_pool(max_keepalive_connections=3, keepalive_expiry=0.4, min_connections=1)
     await pool.prewarm(Origin(*server.origin))
@@ -207,7 +207,7 @@ async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_
 
 
 async def test_without_a_minimum_everything_expires(each_loop, serve, engine_pool):
-    """Scenario 12: the default keeps nothing for ever, in either home."""
+    """Scenario 12: the default keeps nothing for ever, on either loop."""
     server = serve(json_reply())
     pool = engine_pool(keepalive_expiry=0.1)
     await asyncio.gather(pool.fetch(request_to(server)), in_thread(pool.fetch_sync, request_to(server)))

@@ -1,4 +1,4 @@
-"""From an address to a connection: TCP, its settings, its failures; and dials made before anybody asks."""
+"""From an address to a connection: TCP, its settings, its failures; and prewarming."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fixtures.internals import sockets_of
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """Both homes, one after the other."""
+    """The server loop hosts the connections, then the portal."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
@@ -203,7 +203,7 @@ async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certifica
         release_server_loop()
 
 
-# Before anybody asks.
+# Prewarming.
 
 
 async def test_after_prewarming_the_first_calls_dial_nothing(

@@ -47,7 +47,7 @@ async def test_a_drain_lets_calls_finish_and_replaces_connections_as_they_come_b
 
 
 async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_loop, serve, engine_pool):
-    """Scenario 51: at the bound, the one in use comes back and is closed; another is dialed for who waits."""
+    """Scenario 51: at the bound, the one in use is released and closed; another is dialed for the waiters."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     calls = await occupy(pool, server)
@@ -87,8 +87,8 @@ async def test_a_drained_pool_is_prewarmed_again(each_loop, serve, engine_pool):
 # Closing.
 
 
-async def test_close_fails_who_waits_who_dials_and_who_reads(server_loop, serve, engine_pool, certificates):
-    """Scenario 51: on both homes at once; everyone is told that the pool is closed, and nothing hangs."""
+async def test_close_fails_calls_that_wait_dial_and_read(server_loop, serve, engine_pool, certificates):
+    """Scenario 51: on both loops at once; each caller gets PoolClosed, and nothing hangs."""
     server: ScriptedServer
     server = serve(stall)
     slow = serve(json_reply(), tls=certificates.good, before_handshake=lambda: slow.gate("tls").passage())
@@ -185,8 +185,8 @@ async def test_a_dial_ordered_in_the_moment_of_the_close_is_called_off(
     slow.gate("tls").open()
 
 
-async def test_a_caller_served_in_the_very_tick_of_the_close_is_told(server_loop, serve, engine_pool):
-    """Scenario 51: its connection is new, closing, and not a byte was sent: the pool is closed, it hears."""
+async def test_a_call_served_in_the_tick_of_the_close_gets_pool_closed(server_loop, serve, engine_pool):
+    """Scenario 51: its connection is new, closing, and not a byte was sent: it gets PoolClosed."""
     server = serve(json_reply())
     pool = engine_pool()
     call = asyncio.create_task(pool.fetch(request_to(server)))
@@ -198,7 +198,9 @@ async def test_a_caller_served_in_the_very_tick_of_the_close_is_told(server_loop
     assert server.requests == []
 
 
-async def test_a_peer_that_says_no_goodbye_holds_no_close_up(each_loop, serve, engine_pool, certificates):
+async def test_a_peer_that_does_not_answer_the_tls_close_delays_no_close(
+    each_loop, serve, engine_pool, certificates
+):
     """Scenario 51: the server has stopped reading: the TLS close that it does not answer is cut short."""
 
     async def deaf(conn) -> None:

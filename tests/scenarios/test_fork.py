@@ -276,7 +276,7 @@ def test_children_of_multiprocessing_call_for_themselves(server, pool):
 
 @pytest.mark.parametrize("fork_on", ["the loop", "another thread"])
 async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_on):
-    """Scenario 52: the home is the server loop; the child has a portal, and loops of its own."""
+    """Scenario 52: the server loop hosts the connections; the child has a portal, and loops of its own."""
     portal.adopt_server_loop()
     try:
         request = request_to(server)

@@ -51,7 +51,9 @@ def in_thread(function):
     return results[0]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the stream may be found before who would close it
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning"
+)  # the stream may be collected before the object that closes it
 @pytest.mark.parametrize("kind", ["a generator", "an event stream"])
 async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool_to, monkeypatch, kind):
     """Scenario 35: an exception, its traceback and a frame make a cycle, and any allocation its end."""

@@ -89,8 +89,8 @@ async def test_a_lowered_limit_is_obeyed(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
-async def test_a_raised_limit_serves_those_who_wait_at_once(serve, h2_pool):
-    """Scenario 41: nobody has to come back first."""
+async def test_a_raised_stream_limit_serves_waiters_at_once(serve, h2_pool):
+    """Scenario 41: no stream has to end first."""
     server = serve(http2(gated("go"), settings={MOST: 1}))
     pool = h2_pool(max_connections=1)
     running = calls(pool, server, 4)
@@ -185,7 +185,7 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
 async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_needs(
     serve, engine_pool, certificates, ca_file
 ):
-    """Scenario 41: callers who were to share one connection learn that it carries one call at a time."""
+    """Scenario 41: callers counted on sharing one connection, and it carries one call at a time."""
 
     async def hold(conn):
         await conn.read_request()
@@ -201,7 +201,7 @@ async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_need
     assert server.connections_accepted == 10
 
 
-async def test_who_waits_for_a_stream_waits_no_longer_than_the_pool_timeout(serve, h2_pool):
+async def test_a_wait_for_a_stream_ends_at_the_pool_timeout(serve, h2_pool):
     """Scenario 41: the one queue, under the pool timeout."""
     server = serve(http2(gated("go"), settings={MOST: 1}))
     pool = h2_pool(max_connections=1)

@@ -96,7 +96,7 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
-async def test_many_who_read_nothing_do_not_stop_the_connection(serve, h2_pool):
+async def test_many_unread_streams_do_not_stop_the_connection(serve, h2_pool):
     """Scenario 44: the connection's window is given back whether or not the streams are read."""
     body = noise(700_000)
     server = serve(http2(reply(body=body)))
@@ -108,7 +108,7 @@ async def test_many_who_read_nothing_do_not_stop_the_connection(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
-async def test_answers_that_nobody_waits_for_any_more_cost_no_window(serve, h2_pool):
+async def test_answers_of_cancelled_calls_cost_no_window(serve, h2_pool):
     """Scenario 44: 60 answers of which each is left after its head are more than the connection's window."""
     body = noise(400_000)
     server = serve(http2(reply(body=body)))

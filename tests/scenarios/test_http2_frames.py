@@ -103,7 +103,7 @@ async def test_an_answer_comes_through(serve, h2_pool, answer):
 
 
 async def test_an_empty_frame_is_not_the_end(serve, h2_pool):
-    """Scenario 46: who reads piece by piece waits for the next one."""
+    """Scenario 46: a reader of pieces waits for the next one."""
 
     async def answer(stream):
         head = stream.peer.h2.encoder.encode([(":status", "200")])

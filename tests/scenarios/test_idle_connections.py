@@ -32,7 +32,7 @@ STOLEN = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"
 
 
 def answer_then(*scripts):
-    """The first connection answers once and goes on as told; all others answer "hello" for ever."""
+    """The first connection answers once and continues with these steps; all others answer "hello"."""
     return per_connection(steps(reply(body=b"hello"), *scripts), reply(body=b"hello"))
 
 
@@ -77,9 +77,7 @@ async def test_an_end_is_seen_though_its_transport_is_not_closing_yet(serve, eng
     await until_pool(pool, lambda: pool.stats().connections == 1)
 
 
-async def test_a_reset_that_nobody_has_noticed_yet_is_not_noticed_by_the_caller(
-    serve, engine_pool, server_loop
-):
+async def test_a_reset_that_is_not_yet_seen_costs_no_call(serve, engine_pool, server_loop):
     """Scenario 28: the kernel takes no byte of the request, so it is sent again elsewhere, without a key."""
     server, pool = serve(answer_then(until("end"), reset)), engine_pool()
     await pool.fetch(request_to(server))
@@ -91,7 +89,7 @@ async def test_a_reset_that_nobody_has_noticed_yet_is_not_noticed_by_the_caller(
     assert [request.connection for request in server.requests] == [0, 1]
 
 
-async def test_many_connections_that_ended_at_once_cost_nobody_a_call(serve, engine_pool, each_loop):
+async def test_many_connections_that_ended_at_once_cost_no_call(serve, engine_pool, each_loop):
     """Scenarios 27 and 28: each of the calls that follow gets a connection that lives."""
     dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 8, reply(body=b"hello")))
@@ -120,7 +118,7 @@ async def test_many_connections_that_ended_at_once_cost_nobody_a_call(serve, eng
         pytest.param(b"\x15\x03", id="no HTTP"),
     ],
 )
-async def test_bytes_that_nobody_asked_for_end_an_idle_connection(serve, engine_pool, each_loop, unasked):
+async def test_unrequested_bytes_close_an_idle_connection(serve, engine_pool, each_loop, unasked):
     """Scenario 29: no caller sees them."""
     server, pool = serve(answer_then(until("speak"), send(unasked), hold)), engine_pool()
     await pool.fetch(request_to(server))
@@ -224,7 +222,7 @@ async def test_the_lifetime_ends_no_call(serve, engine_pool, each_loop):
 
 
 async def test_the_lifetime_ends_an_idle_connection(serve, engine_pool, each_loop):
-    """Scenario 32: nobody has to ask for it."""
+    """Scenario 32: without a call."""
     server, pool = serve(reply()), engine_pool(max_lifetime=0.3)
     await pool.fetch(request_to(server))
     await server.await_until(lambda s: s.disconnects)
@@ -235,7 +233,7 @@ async def test_the_lifetime_ends_an_idle_connection(serve, engine_pool, each_loo
 
 
 async def test_a_half_open_peer_costs_one_read_timeout(serve, engine_pool, each_loop):
-    """Scenario 33: the request is not sent again, and the connection serves nobody any more."""
+    """Scenario 33: the request is not sent again, and the connection serves no other call."""
     server, pool = serve(answer_then(stall)), engine_pool()
     await pool.fetch(request_to(server))
     began = time.monotonic()
@@ -295,7 +293,7 @@ async def test_an_early_response_before_a_reset_is_delivered(serve, engine_pool,
 
 
 async def test_an_early_response_ends_an_upload_in_pieces(serve, engine_pool, each_loop):
-    """Scenario 34: the caller is told that the rest is not wanted."""
+    """Scenario 34: ``write`` returns False: the rest is not sent."""
     server = serve(per_connection(early_reply(413, b"no"), reply(body=b"hello")))
     pool = engine_pool()
     exchange = await pool.open(request_to(server, None))

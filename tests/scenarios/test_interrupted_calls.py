@@ -36,7 +36,7 @@ def fetch_sync(pool: Pool, request: Request) -> None:
 
 @pytest.fixture
 def interrupts():
-    """Python's own way with SIGINT; whoever starts the tests in the background has it ignored."""
+    """Python's own handler of SIGINT: a shell ignores the signal for processes in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -168,7 +168,7 @@ async def test_threads_and_tasks_that_leave_do_not_disturb_each_other(serve, eng
     pool = engine_pool(max_connections=3)
     stop = asyncio.Event()
 
-    async def leave_again_and_again() -> None:
+    async def cancel_again_and_again() -> None:
         while not stop.is_set():
             task = asyncio.create_task(pool.fetch(request_to(server)))
             await asyncio.sleep(0.001)
@@ -178,9 +178,9 @@ async def test_threads_and_tasks_that_leave_do_not_disturb_each_other(serve, eng
     def call_often() -> list[int]:
         return [pool.fetch_sync(request_to(server)).status for _ in range(20)]
 
-    leavers = [asyncio.create_task(leave_again_and_again()) for _ in range(3)]
+    cancelling = [asyncio.create_task(cancel_again_and_again()) for _ in range(3)]
     statuses = await asyncio.gather(*(in_thread(call_often) for _ in range(4)))
     stop.set()
-    await asyncio.gather(*leavers)
+    await asyncio.gather(*cancelling)
     assert statuses == [[200] * 20] * 4
     assert server.peak_open <= 3

@@ -45,7 +45,7 @@ def test_when_the_server_loop_ends_its_connections_are_closed_and_forgotten(serv
 
 
 def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_pool):
-    """Scenario 53: the one connection was in use there; nobody calls afterwards to find that out."""
+    """Scenario 53: the one connection was in use there, and no later call looks for it."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
     statuses = []
@@ -53,7 +53,7 @@ def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_p
 
     async def main() -> None:
         portal.adopt_server_loop()
-        exchange = await pool.open(request_to(server, None))  # nobody cancels this: there is no task
+        exchange = await pool.open(request_to(server, None))  # it is not cancelled: there is no task
         await server.await_until(lambda s: s.connections_open == 1)
         waits.start()
         await until(lambda: pool.stats().waiting == 1)
@@ -215,7 +215,7 @@ def test_what_idles_when_the_portal_is_stopped_is_not_taken_for_lost(
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_pool_that_has_been_closed_still_tells_its_numbers(serve, engine_pool, ended):
+def test_a_closed_pool_still_has_stats(serve, engine_pool, ended):
     server, pool = serve(json_reply()), engine_pool()
     pool.fetch_sync(request_to(server))
     pool.close()
@@ -230,8 +230,8 @@ def test_a_pool_that_has_been_closed_still_tells_its_numbers(serve, engine_pool,
     assert pool.drain(AT_ONCE)
 
 
-def test_a_caller_who_comes_as_the_portals_loop_stops_is_told(serve, engine_pool):
-    """Scenario 53: the loop has turned its last, its closing down has not begun: the errand is in between."""
+def test_a_call_made_as_the_portals_loop_stops_gets_pool_closed(serve, engine_pool):
+    """Scenario 53: between the loop's last turn and its closing down."""
     server = serve(json_reply())
     pool = engine_pool()
     host_loop = portal.portal()
@@ -262,19 +262,19 @@ def test_a_caller_who_comes_as_the_portals_loop_stops_is_told(serve, engine_pool
     assert pool.fetch_sync(request_to(server)).status == 200  # on another portal
 
 
-def test_a_caller_who_comes_when_the_portal_is_closing_down_is_told(serve, engine_pool, monkeypatch):
+def test_a_call_made_while_the_portal_closes_down_gets_pool_closed(serve, engine_pool, monkeypatch):
     """Scenario 53: its connections are being cut and its tasks are cancelled: a new one would never end."""
     server = serve(stall)
     pool = engine_pool()
     errors = []
 
     def call_late(host_loop) -> None:
-        async def errand() -> None:
+        async def work() -> None:
             await pool.fetch(request_to(server))
 
         def call() -> None:
             with pytest.raises(PoolClosed) as error:
-                host_loop.run(errand)
+                host_loop.run(work)
             errors.append(error.value)
 
         caller = threading.Thread(target=call, daemon=True)
@@ -322,7 +322,7 @@ def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):
 @pytest.mark.forks
 @pytest.mark.parametrize("kind", ["threads", "server loop"])
 def test_a_process_ends_in_silence_with_a_pool_in_use(serve, kind):
-    """Scenario 53: nobody closes the pool; at exit no portal is started anew, and no warning is printed."""
+    """Scenario 53: the pool is not closed; at exit no portal is started, and no warning is printed."""
     server = serve(json_reply())
     program = f"""
 import asyncio, atexit, threading

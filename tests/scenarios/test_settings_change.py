@@ -52,7 +52,7 @@ async def test_overridden_settings_in_async_code(each_loop, serve):
         await new.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_calls_in_flight_when_the_settings_change_are_told(each_loop, serve):
+async def test_running_calls_get_pool_closed_when_the_settings_change(each_loop, serve):
     """Scenario 54: a call to the old settings fails with an error that names the cause, and does not hang."""
     old, new = serve(stall), serve(chat_completion("new"))
     with override_settings(LLM_POOL=settings_of(old)):

@@ -124,7 +124,7 @@ async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, pool
 
 
 async def test_the_total_timeout_ends_a_stream_that_goes_on(serve, engine_pool, each_loop):
-    """Scenario 36: however lively it is, and whether or not anybody reads."""
+    """Scenario 36: while data comes, with a reader and without."""
     server, pool = serve(endless()), engine_pool()
     read, unread = [await pool.open(request_to(server, read=30.0, total=2.5)) for _ in range(2)]
     with pytest.raises(TotalTimeout, match=r"longer than its total timeout of 2\.5 s"):

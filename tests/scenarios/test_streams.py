@@ -57,7 +57,7 @@ async def test_a_stream_that_is_left_near_its_end_is_drained(serve, pool_to, ser
     await anext(stream)
     stream.close()
     server.gate("token").open()
-    server.wait_mark("sent")  # our own loop stands still: it finds the rest when it has heard of the close
+    server.wait_mark("sent")  # our own loop is blocked: it gets the rest after the close
     await until_pool(pool.engine, lambda: pool.stats().idle == 1)
     assert await read_out(pool.astream("Hello?")) == "ab"
     assert server.connections_accepted == 1
@@ -108,7 +108,7 @@ async def test_an_error_status_on_a_stream_frees_the_connection(serve, pool_to, 
 
 
 async def test_an_error_status_with_a_body_without_end_frees_the_connection(serve, pool_to, each_loop):
-    """Scenario 35: nobody reads more of it than an error can hold."""
+    """Scenario 35: no more of it is read than an error can hold."""
     head = b"HTTP/1.1 500 Internal Server Error\r\n\r\n"
     server = serve(endless(head=head))
     pool = pool_to(server)

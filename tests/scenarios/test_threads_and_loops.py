@@ -88,7 +88,7 @@ async def test_a_call_from_the_server_loop_makes_no_hop(server_loop, serve, engi
 
 @pytest.mark.parametrize("call", ["complete", "stream", "client"])
 async def test_a_call_that_blocks_the_server_loop_is_warned_of(server_loop, serve, pool_to, call):
-    """Scenario 53: it works, and names the line that holds everybody up."""
+    """Scenario 53: it works, and the warning names the line that blocks the loop."""
     pool = pool_to(serve(chat_stream(["a"]) if call == "stream" else chat_completion("a")))
     calls = {
         "complete": lambda: pool.complete("Hello?"),
@@ -97,6 +97,6 @@ async def test_a_call_that_blocks_the_server_loop_is_warned_of(server_loop, serv
     }
     with pytest.warns(RuntimeWarning, match=r"test_threads_and_loops\.py:\d+ makes a call that blocks"):
         calls[call]()
-    await asyncio.to_thread(calls[call])  # there it blocks nobody
+    await asyncio.to_thread(calls[call])  # there it blocks no loop
     portal.release_server_loop()
-    calls[call]()  # nor on a loop that serves nobody else
+    calls[call]()  # nor a loop that serves no other request

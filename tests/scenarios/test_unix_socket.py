@@ -17,7 +17,7 @@ from tests.fixtures.internals import sockets_of
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """Both homes, one after the other."""
+    """The server loop hosts the connections, then the portal."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
