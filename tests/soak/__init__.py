@@ -1,1 +1,1 @@
-"""Callers of every kind against servers that misbehave at random: ``python -m tests.soak``."""
+"""Callers of every kind against servers that misbehave at random (``make soak``)."""

@@ -1,4 +1,4 @@
-"""Who calls: tasks on the server loop and on loops that are not, threads, ``asyncio.run`` in a row."""
+"""Callers: tasks on the server loop and on another loop, threads, and ``asyncio.run`` repeatedly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Callers"]
 
 PATIENCE = 30.0
-"""Seconds within which all callers must have come to an end once they are told to."""
+"""Seconds within which all callers must end after ``stop``."""
 TASKS = 6
 THREADS = 4
 BREATH = 0.02
@@ -28,7 +28,7 @@ BREATH = 0.02
 
 
 class Callers:
-    """All of them, each with its own source of chance, until ``stop``."""
+    """All callers, each with its own random numbers, until ``stop``."""
 
     def __init__(self, places: list[Place], record: Record, seed: str) -> None:
         self._places, self._record, self._seed = places, record, seed
@@ -46,18 +46,18 @@ class Callers:
         ]
 
     def start(self) -> None:
-        """All at once."""
+        """Start all callers at once."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Each ends with the call that it is making."""
+        """Let each caller end after its current call; a caller that does not end is a violation."""
         self._over.set()
         deadline = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                self._record.violation(f"{thread.name!r} does not come to an end")
+                self._record.violation(f"{thread.name!r} does not end")
 
     def _guarded(self, body: Callable[[str], None], name: str) -> None:
         try:
@@ -80,7 +80,7 @@ class Callers:
     # Loops.
 
     def _server_loops(self, name: str) -> None:
-        """A server's loop, which ends now and then in the middle of its calls; another follows."""
+        """Server loops, one after the other; each ends in the middle of its calls."""
         chance, number = self._chance(name), 0
         while not self._over.is_set():
             number += 1
@@ -109,7 +109,7 @@ class Callers:
             await asyncio.wait(
                 tasks, return_when=chance.choice((asyncio.FIRST_COMPLETED, asyncio.ALL_COMPLETED))
             )
-            # The rest is cancelled by the end of the loop.
+            # The end of the loop cancels the others.
 
         while not self._over.is_set():
             asyncio.run(some())
@@ -125,14 +125,14 @@ class Callers:
         calls = AsyncCalls(self._places, self._record, chance)
         while not self._over.is_set():
             if chance.random() < 0.4:
-                await _cut_short(calls, chance)
+                await _cancel_at_random(calls, chance)
             else:
                 await calls.any()
             await asyncio.sleep(chance.random() * BREATH)
 
 
-async def _cut_short(calls: AsyncCalls, chance: random.Random) -> None:
-    """A call, cancelled at a random moment: by a timeout, by its task, or in its very first ticks."""
+async def _cancel_at_random(calls: AsyncCalls, chance: random.Random) -> None:
+    """Make a call and cancel it at a random moment: by a timeout, by its task, or in its first ticks."""
     way = chance.randrange(3)
     if way == 0:
         try:

@@ -1,4 +1,4 @@
-"""The calls that callers make, in all their kinds; each answer is checked against what was asked."""
+"""The kinds of calls that callers make; each answer is checked against its request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ UPLOAD_PIECE = b"u" * 40_000
 
 @dataclass(frozen=True)
 class Place:
-    """Where calls may go: origins through an engine's pool, and a service where there is one."""
+    """Where calls may go.
+
+    engine    the engine's pool
+    origins   the servers
+    service   an LLMPool on ``engine``, or None
+    """
 
     engine: Pool
     origins: list[Origin]
@@ -38,7 +43,7 @@ class Place:
 
 
 class _Calls:
-    """What both kinds of caller have in common."""
+    """What sync and async callers share."""
 
     def __init__(self, places: list[Place], record: Record, rng: random.Random) -> None:
         self.record, self.rng = record, rng
@@ -70,10 +75,11 @@ class _Calls:
     # Checks.
 
     def _check(self, call: Call, headers: Mapping[str, str], status: int, body: bytes, sent: int) -> None:
-        """Is this the answer to that request, and all of it?"""
+        """Record a violation unless this is the whole answer to this request."""
         token = headers.get("x-call")
         if token == NOBODY:
-            call.outcome = "unasked answer, taken for its own"  # it came as the request went: nobody can tell
+            # It came while the request was sent.
+            call.outcome = "unasked answer, taken for its own"
             return
         call.outcome = f"result {status}" if status != 200 else "result"
         if token != call.token:
@@ -98,7 +104,7 @@ class _Calls:
             self.record.violation(f"{call.kind!r}: the text is {text!r}, not {call.token!r}")
 
     def _check_end(self, call: Call, stream: Any, *, closed: bool) -> None:
-        """A stream that ends without an error has its completion, unless somebody had closed it."""
+        """A stream that ends without an error has its completion, unless it was closed before."""
         if stream.completion is not None:
             self._check_text(call, stream.completion.text)
         elif closed:

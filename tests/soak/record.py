@@ -1,4 +1,4 @@
-"""What came of every call, what the servers did to it, and what must never have happened."""
+"""Results of all calls, faults of the servers, and violations: what must never happen."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 __all__ = ["HANGS", "Call", "Record"]
 
 HANGS = 20.0
-"""Seconds after which a call hangs: its timeouts add up to a tenth of that."""
+"""Seconds after which a call counts as hanging: its timeouts add up to a tenth of that."""
 MOST_PRINTED = 20
 
 
 @dataclass
 class Call:
-    """One call: ``token`` goes out with it, and has to come back with its answer."""
+    """One call. Its request carries ``token``, and its answer must have the same."""
 
     kind: str
     token: str
     began: float = field(default_factory=time.monotonic)
     arrived: int = 0
-    """How often a server has taken up a request with this token."""
+    """How often a server has received a request with this token."""
     may_repeat: bool = False
     """Its request has an idempotency key."""
     outcome: str = "result"
-    """What it is counted as, where no error says otherwise."""
+    """What the call is counted as."""
 
 
 class Record:
-    """Shared by all callers and servers, in all their threads."""
+    """Shared by all callers and servers; may be used in any thread."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -56,7 +56,7 @@ class Record:
         self._active: dict[str, Call] = {}
 
     def violation(self, what: str, error: BaseException | None = None) -> None:
-        """Something that must not happen has happened. The first few are printed at once."""
+        """Record what must not happen. The first ``MOST_PRINTED`` are printed at once."""
         details = "".join(traceback.format_exception(error)) if error is not None else ""
         with self._lock:
             self.violations.append(what)
@@ -65,35 +65,35 @@ class Record:
             print(f"VIOLATION {count}: {what}\n{details}", flush=True)
 
     def fault(self, name: str) -> None:
-        """A server is about to do this."""
+        """Count a fault that a server is about to play."""
         with self._lock:
             self.faults[name] += 1
 
     def event(self, name: str) -> None:
-        """Anything else that is worth a count."""
+        """Count any other event."""
         with self._lock:
             self.events[name] += 1
 
     def peak(self, name: str, count: int, bound: int) -> None:
-        """So many connections of one pool are open, counted at its servers."""
+        """Record how many connections of a pool its servers have; more than ``bound`` is a violation."""
         with self._lock:
             self.peaks[name] = max(self.peaks.get(name, 0), count)
         if count > bound:
             self.violation(f"{count} connections of pool {name!r} are open at the servers; {bound} may be")
 
     def arrived(self, token: str) -> None:
-        """A server takes up a request. Twice is once too often, without an idempotency key."""
+        """A server has received a request. Twice is a violation, except with an idempotency key."""
         with self._lock:
             call = self._active.get(token)
             if call is None:
-                return  # its caller has left meanwhile
+                return  # its caller has ended meanwhile
             call.arrived += 1
         if call.arrived > 1 and not call.may_repeat:
             self.violation(f"a request of {call.kind!r} was sent {call.arrived} times")
 
     @contextlib.contextmanager
     def call(self, kind: str) -> Iterator[Call]:
-        """Around a call. Errors that may happen end here; a cancellation goes on to who cancelled."""
+        """Around a call: swallows the pool's errors, raises cancellations, records all else as violations."""
         call = Call(kind, f"call-{next(self._numbers)}.")
         with self._lock:
             self._active[call.token] = call
@@ -103,20 +103,20 @@ class Record:
             call.outcome = type(error).__name__
         except asyncio.CancelledError as error:
             call.outcome = "cancelled"
-            if not _was_asked_for():
-                self.violation(f"{kind!r} was cancelled, and nobody had asked for it", error)
+            if not _was_requested():
+                self.violation(f"{kind!r} was cancelled without a request to cancel", error)
             raise
         except GeneratorExit:
             call.outcome = "cancelled"
             raise
-        except BaseException as error:  # noqa: BLE001 - that is what we are here to find
+        except BaseException as error:  # noqa: BLE001 - the soak looks for these
             call.outcome = f"! {type(error).__name__}"
             self.violation(f"{kind!r} ended in a {type(error).__name__}", error)
         finally:
             self._ended(call)
 
     def look_for_hangs(self) -> None:
-        """Every call that has taken longer than its timeouts allow."""
+        """Record each call as a violation that has taken longer than ``HANGS``."""
         now = time.monotonic()
         with self._lock:
             hanging = [call for call in self._active.values() if now - call.began > HANGS]
@@ -135,7 +135,7 @@ class Record:
 
 
 class ErrorLog(logging.Handler):
-    """Whatever is logged as an error is a violation: exceptions of callbacks and lost tasks among it."""
+    """Records each logged error as a violation, such as exceptions of callbacks and of lost tasks."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(logging.ERROR)
@@ -146,9 +146,9 @@ class ErrorLog(logging.Handler):
         self._record.violation(f"logged by {record.name}: {record.getMessage()}", error)
 
 
-def _was_asked_for() -> bool:
+def _was_requested() -> bool:
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # a thread without a loop: nobody can cancel it
+    except RuntimeError:  # a thread without a loop cannot be cancelled
         return False
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""A server that answers properly most of the time, and at random does each of the things that servers do."""
+"""A server that answers properly most of the time, and at random plays each fault that servers have."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEAFNESS = 1.0
 
 
 class SoakServer(ScriptedServer):
-    """Forgets what is over, for it runs long; faults are drawn from ``rng``, none where ``calm``."""
+    """Keeps no closed connections, since it runs long. Draws faults from ``rng``; none when ``calm``."""
 
     def __init__(self, play: Play, record: Record, rng: random.Random, **options: Any) -> None:
         super().__init__(lambda conn: play(self, conn), before_handshake=self._hesitate, **options)

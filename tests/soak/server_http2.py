@@ -1,4 +1,4 @@
-"""As ``server``, in HTTP/2: several requests at a time on a connection, and what may befall a stream."""
+"""As ``server``, in HTTP/2: several requests at a time on a connection, and faults of streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One soak: callers in bad weather for a while, and then the audit of what is left."""
+"""One soak: callers and disturbed servers for a while, and then the check of what is left."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from tests.soak.world import World
 __all__ = ["Soak"]
 
 SETTLING = 10.0
-"""Seconds that the books may take to come to rest when all callers have gone."""
+"""Seconds that the pools may take to become idle after the last call."""
 GLANCE = 0.02
 GROWTH = 1.1
 SPARE = 16 * 1024 * 1024
-"""Memory at the end: at most ``GROWTH`` times what it was after a third of the time, and these bytes more."""
+"""Bytes. Memory at the end: at most ``GROWTH`` times that after a third of the time, plus these."""
 TRANSIENT = (Connection, Exchange, Entry, Waiter, LoopCall, Stream)
 
 
 class Soak:
-    """``run`` it once; then ``record`` holds what happened, and its violations what must not have."""
+    """``run`` it once; ``record`` then has the results, and the violations."""
 
-    def __init__(self, seconds: float, seed: str, *, tell_every: float = 10.0) -> None:
+    def __init__(self, seconds: float, seed: str, *, report_every: float = 10.0) -> None:
         self.seconds, self.seed = seconds, seed
         self.record = Record()
         self.leaked: Counter[str] = Counter()
         self.memory: list[int] = []
         """Bytes after a third of the time, and at the end."""
         self.opened = self.reused = 0
-        self._there_before = _transient()
-        self._tell_every = tell_every
+        self._objects_before = _transient()
+        self._report_every = report_every
 
     def run(self) -> None:
-        """Takes ``seconds``, and some more to come to rest."""
-        portal.portal()  # it stays; the rest has to go
+        """Run for ``seconds``, and some more for the checks."""
+        portal.portal()  # it lasts; nothing else may be left
         log = ErrorLog(self.record)
         logging.getLogger().addHandler(log)
         hooks = sys.unraisablehook, threading.excepthook
@@ -61,9 +61,11 @@ class Soak:
         before, descriptors = Holdings.now(), _descriptors()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)  # abandoned streams: they are the point
+                warnings.simplefilter(
+                    "ignore", ResourceWarning
+                )  # of abandoned streams, which are part of the soak
                 self._play()
-                self._audit_process(before, descriptors)
+                self._check_process(before, descriptors)
         finally:
             sys.unraisablehook, threading.excepthook = hooks
             logging.getLogger().removeHandler(log)
@@ -74,26 +76,26 @@ class Soak:
             callers.start()
             self._wait(world)
             callers.stop()
-            world.clear_up()
+            world.calm_down()
             self.memory.append(_resident())
-            self._audit_books(world)
+            self._check_idle(world)
             for pool in world.pools:
                 pool.close()
-            self._audit_closed(world)
+            self._check_closed(world)
 
     def _wait(self, world: World) -> None:
         began = time.monotonic()
-        told = began
+        reported = began
         while (gone := time.monotonic() - began) < self.seconds:
             time.sleep(min(1.0, self.seconds - gone))
             self.record.look_for_hangs()
             if not self.memory and gone >= self.seconds / 3:
                 self.memory.append(_resident())
-            if time.monotonic() - told >= self._tell_every:
-                told = time.monotonic()
-                self._tell(world, told - began)
+            if time.monotonic() - reported >= self._report_every:
+                reported = time.monotonic()
+                self._report(world, reported - began)
 
-    def _tell(self, world: World, gone: float) -> None:
+    def _report(self, world: World, gone: float) -> None:
         pools = "; ".join(_brief(pool.name, pool.stats()) for pool in world.pools)
         print(
             f"{gone:5.0f} s  {self.record.calls.total()} calls, {_resident() >> 20} MiB, "
@@ -101,59 +103,59 @@ class Soak:
             flush=True,
         )
 
-    # The audit.
+    # The checks.
 
-    def _audit_books(self, world: World) -> None:
-        """Nobody calls any more: nothing is in use, and what is there is idle."""
+    def _check_idle(self, world: World) -> None:
+        """After the last call: no connection is in use, and each is idle."""
         for pool in world.pools:
-            if not _comes(lambda pool=pool: _at_rest(pool.stats())):
-                self.record.violation(f"the books of {pool.name!r} do not balance: {pool.stats()}")
+            if not _becomes_true(lambda pool=pool: _at_rest(pool.stats())):
+                self.record.violation(f"{pool.name!r} does not become idle: {pool.stats()}")
             stats = pool.stats()
             self.leaked["slots"] += stats.connections - stats.idle
             self.opened += stats.opened
             self.reused += stats.reused
 
-    def _audit_closed(self, world: World) -> None:
-        """The pools are closed: no connection at the servers, no task on the portal, nothing in memory."""
+    def _check_closed(self, world: World) -> None:
+        """After the close: no connection at the servers, no task on the portal, no object in memory."""
         for pool in world.pools:
             stats = pool.stats()
             if stats.connections or ledger_of(pool).total:
                 self.leaked["connections"] += ledger_of(pool).total
                 self.record.violation(f"after its close {pool.name!r} has {stats}")
-        if not _comes(lambda: world.held() == 0):
+        if not _becomes_true(lambda: world.held() == 0):
             self.leaked["connections at the servers"] = world.held()
             self.record.violation(f"{world.held()} connections are left at the servers")
         host_loop = portal.portal()
-        if not _comes(lambda: host_loop.run(_other_tasks) == 0):
+        if not _becomes_true(lambda: host_loop.run(_other_tasks) == 0):
             self.leaked["tasks"] = host_loop.run(_other_tasks)
             self.record.violation(f"{self.leaked['tasks']} tasks are left on the portal")
-        if not _comes(lambda: not _transient() - self._there_before):
-            left = _transient() - self._there_before
+        if not _becomes_true(lambda: not _transient() - self._objects_before):
+            left = _transient() - self._objects_before
             self.leaked.update(left)
             self.record.violation(f"objects are left in memory: {dict(left)}")
 
-    def _audit_process(self, before: Holdings, descriptors: int) -> None:
+    def _check_process(self, before: Holdings, descriptors: int) -> None:
         try:
             before.assert_no_more_than_these()
         except AssertionError as left:
             self.leaked["threads and sockets"] = str(left).count(";") + 1
             self.record.violation(str(left))
-        if not _comes(lambda: _descriptors() <= descriptors):
+        if not _becomes_true(lambda: _descriptors() <= descriptors):
             self.leaked["file descriptors"] = _descriptors() - descriptors
             self.record.violation(f"{self.leaked['file descriptors']} file descriptors are left")
         if len(self.memory) == 2 and self.memory[1] > self.memory[0] * GROWTH + SPARE:
             self.record.violation(f"memory grew from {self.memory[0]} to {self.memory[1]} bytes")
 
     def _unraisable(self, what: Any) -> None:
-        self.record.violation(f"raised where nobody can catch it: {what.object!r}", what.exc_value)
+        self.record.violation(f"raised where it cannot be caught: {what.object!r}", what.exc_value)
 
     def _died(self, what: Any) -> None:
         self.record.violation(f"a thread died: {what.thread}", what.exc_value)
 
-    # The figures.
+    # The report.
 
     def table(self) -> str:
-        """What happened, in figures."""
+        """The report, as text."""
         record = self.record
         lines = [f"seed {self.seed}, {self.seconds:g} s"]
         for title, counts in (
@@ -183,8 +185,8 @@ def _at_rest(stats: Any) -> bool:
     return stats.connections == stats.idle and not (stats.in_use or stats.dialing or stats.waiting)
 
 
-def _comes(predicate: Any) -> bool:
-    """Whether it becomes true soon. Neither the kernel nor the garbage collector tells anyone."""
+def _becomes_true(predicate: Any) -> bool:
+    """Poll until the predicate is true, for ``SETTLING`` seconds; whether it became true."""
     deadline = time.monotonic() + SETTLING
     while not predicate():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The servers and pools of a soak, and the weather that they live in."""
+"""The servers and pools of a soak, and what disturbs them: drains, refusals, prewarming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TIMEOUTS = Timeouts(connect=0.5, read=0.4, write=0.4, pool=0.5, total=3.0)
 
 
 class World:
-    """A context manager: everything runs inside."""
+    """A context manager that runs the servers and disturbs them at random."""
 
     def __init__(self, record: Record, seed: str) -> None:
         self.record, self._seed = record, seed
@@ -48,14 +48,14 @@ class World:
         self.pools: list[Pool] = []
         self.places: list[Place] = []
         self._running = contextlib.ExitStack()
-        self._over = threading.Event()
-        self._weather = threading.Thread(target=self._change, name="soak weather", daemon=True)
+        self._ending = threading.Event()
+        self._disturber = threading.Thread(target=self._disturb, name="soak disturber", daemon=True)
 
     def __enter__(self) -> Self:
         directory = Path(self._running.enter_context(tempfile.TemporaryDirectory()))
         certificates = Certificates(directory)
         chat = self._serve(play_http11)
-        chat2 = self._serve(play_http2, tls=_speaking_http2(certificates))
+        chat2 = self._serve(play_http2, tls=_with_http2(certificates))
         several = [
             self._serve(play_http11),
             self._serve(play_http11),
@@ -69,29 +69,29 @@ class World:
             Origin(server.scheme, host, server.port) for server, host in zip(several, HOSTS, strict=True)
         ]
         self.places.append(Place(pool, origins))
-        self._weather.start()
+        self._disturber.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self.servers:
             while server.errors:
-                self.record.violation(f"a server broke down: {server.url}", server.errors.pop())
+                self.record.violation(f"a server's script failed: {server.url}", server.errors.pop())
         self._running.close()
 
     def held(self) -> int:
-        """The connections that pools hold, as the kernel knows at the servers' ends."""
+        """The number of connections that pools hold, from the kernel's state of the servers' ends."""
         return sum(
             _is_held(connection) for server in self.servers for connection in open_connections_of(server)
         )
 
-    def clear_up(self) -> None:
-        """The weather ends: every server answers properly from now on."""
-        self._over.set()
-        self._weather.join()
+    def calm_down(self) -> None:
+        """End the disturbances: every server answers properly from now on."""
+        self._ending.set()
+        self._disturber.join()
         for server in self.servers:
             server.calm = True
 
-    # Its parts.
+    # Servers and pools.
 
     def _serve(self, play: Any, **options: Any) -> SoakServer:
         chance = random.Random(f"{self._seed}/server {len(self.servers)}")
@@ -118,7 +118,7 @@ class World:
     def _add(self, pool: Pool, servers: list[SoakServer]) -> Pool:
         def count() -> None:
             there = [connection for server in servers for connection in open_connections_of(server)]
-            # All of them were there before the first was looked at: those still held were open together.
+            # All were open before the first is checked: those that are still held were open together.
             self.record.peak(pool.name, sum(map(_is_held, there)), MOST)
 
         for server in servers:
@@ -126,15 +126,15 @@ class World:
         self.pools.append(pool)
         return pool
 
-    # Weather.
+    # Disturbances.
 
-    def _change(self) -> None:
-        chance = random.Random(f"{self._seed}/weather")
-        while not self._over.wait(chance.random()):
+    def _disturb(self) -> None:
+        chance = random.Random(f"{self._seed}/disturber")
+        while not self._ending.wait(chance.random()):
             try:
-                chance.choice((self._drain, self._refuse, self._prewarm, self._look))(chance)
-            except BaseException as error:  # noqa: BLE001 - it would be missed
-                self.record.violation("the weather broke down", error)
+                chance.choice((self._drain, self._refuse, self._prewarm, self._check_stats))(chance)
+            except BaseException as error:  # noqa: BLE001 - no other code would see it
+                self.record.violation("a disturbance failed", error)
 
     def _drain(self, chance: random.Random) -> None:
         pool = chance.choice(self.pools)
@@ -145,7 +145,7 @@ class World:
         server = chance.choice(self.servers)
         server.refuse()
         self.record.event("servers that refuse for a while")
-        self._over.wait(chance.random() * 0.5)
+        self._ending.wait(chance.random() * 0.5)
         server.listen_again()
 
     def _prewarm(self, chance: random.Random) -> None:
@@ -154,11 +154,11 @@ class World:
             asyncio.run(place.service.aprewarm())
             self.record.event("prewarms")
 
-    def _look(self, chance: random.Random) -> None:
+    def _check_stats(self, chance: random.Random) -> None:
         for pool in self.pools:
             stats = pool.stats()
             if stats.connections > MOST or min(stats.in_use, stats.idle, stats.dialing, stats.waiting) < 0:
-                self.record.violation(f"the books of pool {pool.name!r} are impossible: {stats}")
+                self.record.violation(f"the stats of pool {pool.name!r} are impossible: {stats}")
 
 
 HOSTS = ("127.0.0.1", "localhost", "127.0.0.1")
@@ -167,11 +167,11 @@ HOSTS = ("127.0.0.1", "localhost", "127.0.0.1")
 def _is_held(connection: Any) -> bool:
     try:
         return bool(connection.still_held)
-    except OSError:  # closed while we looked, by its server's thread
+    except OSError:  # closed meanwhile, by its server's thread
         return False
 
 
-def _speaking_http2(certificates: Certificates) -> Any:
+def _with_http2(certificates: Certificates) -> Any:
     context = certificates.good
     second = Certificates.good.func(certificates)
     second.set_alpn_protocols(["h2"])
