@@ -219,7 +219,7 @@ async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_loop, serv
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
-    with pytest.raises(TotalTimeout, match=r"longer than its 0\.05 s.*in use 1, .*waiting 1, max 1"):
+    with pytest.raises(TotalTimeout, match=r"total timeout of 0\.05 s.*in use 1, .*waiting 1, max 1"):
         await pool.fetch(request_to(server, pool=pool_timeout, total=0.05))
     with pytest.raises(PoolTimeout, match=r"within the pool timeout of 0\.05 s"):
         await pool.fetch(request_to(server, pool=0.05, total=30.0))

@@ -93,12 +93,12 @@ def test_tool_calls_are_read() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"content": 1}', b'{"content": [{}]}'])
-def test_what_is_no_message_is_an_invalid_response(body: bytes) -> None:
+def test_a_body_that_is_not_a_message_is_an_invalid_response(body: bytes) -> None:
     with pytest.raises(exceptions.InvalidResponse, match="req_1"):
         anthropic.parse_completion(OK, body)
 
 
-def test_an_overloaded_api_is_told_apart() -> None:
+def test_status_529_is_the_error_overloaded() -> None:
     body = b'{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}'
     error = anthropic.error_from_response(Head(529, {"request-id": "req_9"}), body)
     assert isinstance(error, exceptions.Overloaded)
@@ -106,7 +106,7 @@ def test_an_overloaded_api_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 1, 7])
-def test_a_stream_is_the_same_message_however_it_is_cut(size: int | None) -> None:
+def test_a_stream_gives_the_same_message_in_pieces_of_any_size(size: int | None) -> None:
     body = sse(
         START,
         block(0, "thinking", thinking=""),
@@ -142,7 +142,7 @@ def test_arguments_that_were_cut_off_stay_as_the_model_wrote_them() -> None:
     assert read(body)[1].tool_calls[0].arguments == '{"city": "Zü'
 
 
-def test_a_stream_cut_short_is_interrupted_with_what_had_come() -> None:
+def test_a_stream_cut_short_is_interrupted_with_its_partial_text() -> None:
     body = sse(START, block(0, "text", text=""), delta(0, "text_delta", text="Hel"))
     with pytest.raises(exceptions.StreamInterrupted) as caught:
         read(body)
@@ -157,7 +157,7 @@ def test_an_error_event_ends_the_stream_with_its_error() -> None:
     assert caught.value.partial == "Hel"
 
 
-def test_events_of_a_new_kind_are_passed_on() -> None:
+def test_an_event_of_an_unknown_type_becomes_a_chunk() -> None:
     new = {"type": "brand_new", "x": 1}
     chunks, completion = read(sse(START, new, block(0, "text", text="Hi"), ending("end_turn"), STOP))
     assert chunks[1].raw == new

@@ -7,7 +7,7 @@ import pytest
 from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, Usage
 
 
-def test_a_completion_and_a_chunk_are_their_text() -> None:
+def test_str_of_a_completion_or_chunk_is_its_text() -> None:
     assert str(Completion(text="Hello")) == "Hello"
     assert str(Chunk("Hel", {})) == "Hel"
     assert f"{Chunk('lo', {})}" == "lo"
@@ -32,6 +32,6 @@ def test_no_repr_is_long() -> None:
     assert repr(Chunk("a", {}, "stop")) == "Chunk('a', finish_reason='stop')"
 
 
-def test_chunks_share_no_list() -> None:
+def test_chunks_do_not_share_a_list_of_tool_calls() -> None:
     assert Chunk("a", {}).tool_calls == []
     assert Chunk("a", {}).tool_calls is not Chunk("b", {}).tool_calls

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_pool.conf import PoolSettings, Secret, load, problems, survey
+from llm_pool.conf import PoolSettings, Problem, Secret, load, load_with_problems
 from llm_pool.engine.config import DNS, TLS, Limits, PoolConfig, Timeouts
 from llm_pool.providers.openai import OpenAI
 
@@ -20,17 +20,21 @@ def one(given: Any, **environ: str) -> PoolSettings:
     return load({"default": given}, environ)["default"]
 
 
-def wrong(given: Any, **environ: str) -> tuple[str, str]:
-    """The one problem's message and hint."""
+def problems(setting: Any, environ: dict[str, str]) -> list[Problem]:
+    return load_with_problems(setting, environ)[1]
+
+
+def the_problem(given: Any, **environ: str) -> tuple[str, str]:
+    """Return the message and the hint of the only problem."""
     [problem] = problems({"default": given}, environ)
     assert SECRET not in repr(problem)
     return problem.message, problem.hint
 
 
-# --- what is understood
+# --- valid settings
 
 
-def test_no_setting_at_all_is_the_provider_with_its_environment_variables() -> None:
+def test_without_settings_a_pool_has_defaults_and_the_environments_key() -> None:
     pool = one({}, OPENAI_API_KEY="k")
     assert pool.alias == "default"
     assert isinstance(pool.provider, OpenAI)
@@ -41,14 +45,14 @@ def test_no_setting_at_all_is_the_provider_with_its_environment_variables() -> N
     assert pool.pool == PoolConfig()
 
 
-def test_the_setting_is_read_where_it_is_not_given(settings: Any) -> None:
+def test_without_an_argument_the_django_setting_is_read(settings: Any) -> None:
     settings.LLM_POOL = {"other": {"MODEL": "m"}}
     assert list(load()) == ["other"]
     del settings.LLM_POOL
     assert list(load()) == ["default"]
 
 
-def test_everything_can_be_said(tmp_path: Path) -> None:
+def test_every_key_is_read(tmp_path: Path) -> None:
     pool = one(
         {
             "PROVIDER": "llm_pool.providers.openai.OpenAI",
@@ -107,11 +111,11 @@ def test_none_means_the_default() -> None:
         ({"max_keepalive_connections": 0}, 0),
     ],
 )
-def test_a_default_never_contradicts_what_is_said(limits: dict[str, int], kept: int) -> None:
+def test_a_default_never_contradicts_an_explicit_limit(limits: dict[str, int], kept: int) -> None:
     assert one({"LIMITS": limits}).pool.limits.max_keepalive_connections == kept
 
 
-def test_the_environment_gives_the_url() -> None:
+def test_the_url_is_read_from_the_environment() -> None:
     assert one({}, OPENAI_BASE_URL="http://127.0.0.1:8080/v1/").base_url == "http://127.0.0.1:8080/v1"
     assert one({}, OPENAI_BASE_URL="").base_url == "https://api.openai.com/v1"
     assert one({"BASE_URL": "http://a/"}, OPENAI_BASE_URL="http://b").base_url == "http://a"
@@ -120,14 +124,14 @@ def test_the_environment_gives_the_url() -> None:
 # --- the key
 
 
-def test_a_key_may_be_a_callable_that_is_asked_each_time() -> None:
+def test_a_callable_key_is_called_each_time() -> None:
     keys = iter(["a", "b\n"])
     pool = one({"API_KEY": lambda: next(keys)})
     assert (pool.key(), pool.key()) == ("a", "b")
 
 
 @pytest.mark.parametrize("bad", [None, 5, "", f"{SECRET}\r\nx: y", f"{SECRET}é"])
-def test_a_callable_that_gives_no_good_key_is_told_without_showing_it(bad: Any) -> None:
+def test_an_invalid_key_from_a_callable_is_refused_without_showing_it(bad: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"LLM_POOL\['default'\]\['API_KEY'\]") as caught:
         one({"API_KEY": lambda: bad}).key()
     assert SECRET not in str(caught.value)
@@ -146,7 +150,7 @@ def test_a_callable_that_gives_no_good_key_is_told_without_showing_it(bad: Any) 
         {"HEADERS": {"authorization": "Basic x"}},
     ],
 )
-def test_where_no_key_is_wanted_none_is_sent(given: dict[str, Any]) -> None:
+def test_no_key_is_sent_to_a_server_that_requires_none(given: dict[str, Any]) -> None:
     assert not one(given).needs_key
     assert one(given).key() is None
 
@@ -161,7 +165,7 @@ def test_where_no_key_is_wanted_none_is_sent(given: dict[str, Any]) -> None:
         {"BASE_URL": "http://localhost.example"},
     ],
 )
-def test_a_missing_key_is_told_when_it_is_wanted_with_what_to_type(given: dict[str, Any]) -> None:
+def test_a_missing_key_raises_when_it_is_needed_with_what_to_set(given: dict[str, Any]) -> None:
     pool = one(given)
     assert pool.needs_key
     with pytest.raises(
@@ -188,7 +192,7 @@ def test_no_repr_shows_a_secret() -> None:
     assert pool.key() == SECRET
 
 
-# --- what is refused
+# --- invalid settings
 
 
 @pytest.mark.parametrize(
@@ -275,10 +279,10 @@ def test_no_repr_shows_a_secret() -> None:
         ),
         ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
-        ({"PROVIDER": "json.dumps"}, "cannot be used: json.dumps is no subclass", "Give 'openai'"),
+        ({"PROVIDER": "json.dumps"}, "cannot be used: json.dumps is not a subclass", "Give 'openai'"),
         (
             {"PROVIDER": "json.JSONDecoder"},
-            "cannot be used: json.JSONDecoder is no subclass",
+            "cannot be used: json.JSONDecoder is not a subclass",
             "Give 'openai'",
         ),
         ({"PROVIDER": "json.Nothing"}, 'Module "json" does not define a "Nothing"', "Give 'openai'"),
@@ -333,8 +337,8 @@ def test_no_repr_shows_a_secret() -> None:
             "as its provider shows it",
         ),
         ({"HEADERS": [("a", "b")]}, "['HEADERS'] is a list, not a dict", "Give a dict"),
-        ({"HEADERS": {"X-A": 5}}, "has 'X-A', which is not a string or", "Give strings."),
-        ({"HEADERS": {5: "x"}}, "has 5, which is not a string", "Give strings."),
+        ({"HEADERS": {"X-A": 5}}, "has 'X-A', whose name or value is not a string", "Give strings."),
+        ({"HEADERS": {5: "x"}}, "has 5, whose name or value is not a string", "Give strings."),
         ({"HEADERS": {"X A": "x"}}, "has 'X A', which is not a valid header name", "Use letters"),
         ({"HEADERS": {"X-A\n": "x"}}, "which is not a valid header name", "Use letters"),
         (
@@ -348,10 +352,8 @@ def test_no_repr_shows_a_secret() -> None:
         ({"HEADERS": {"x-a": "1", "X-A": "2"}}, "has 'X-A' twice, in different case", "Leave one out."),
     ],
 )
-def test_what_is_wrong_is_told_by_place_and_value_with_what_to_type(
-    given: Any, place: str, hint: str
-) -> None:
-    message, hinted = wrong(given)
+def test_a_problem_has_its_place_its_value_and_a_hint(given: Any, place: str, hint: str) -> None:
+    message, hinted = the_problem(given)
     assert place in message
     assert hint in hinted
     assert message.startswith("LLM_POOL['default']")
@@ -361,33 +363,33 @@ def test_what_is_wrong_is_told_by_place_and_value_with_what_to_type(
     assert hinted in str(caught.value)
 
 
-def test_a_context_takes_the_place_of_all_the_rest() -> None:
+def test_a_context_cannot_be_combined_with_other_tls_keys() -> None:
     context = ssl.create_default_context()
     assert one({"TLS": {"context": context}}).pool.tls.context is context
-    message, _ = wrong({"TLS": {"context": context, "verify": True}})
+    message, _ = the_problem({"TLS": {"context": context, "verify": True}})
     assert "takes the place of verify" in message
 
 
 @pytest.mark.parametrize("setting", [[], "x", 5, False])
-def test_a_setting_that_is_no_dict_is_told(setting: Any) -> None:
+def test_a_setting_that_is_not_a_dict_is_a_problem(setting: Any) -> None:
     [problem] = problems(setting, {})
     assert problem.id == "E001"
     assert "LLM_POOL is a" in problem.message
 
 
-def test_a_pool_without_a_name_is_told() -> None:
+def test_a_pool_without_a_name_is_a_problem() -> None:
     assert [p.id for p in problems({5: {}, "": {}}, {})] == ["E001", "E001"]
 
 
-def test_a_bad_url_in_the_environment_is_told_by_its_name() -> None:
-    message, hint = wrong({}, OPENAI_BASE_URL=f"https://u:{SECRET}@x")
+def test_an_invalid_url_in_the_environment_is_a_problem_with_the_variables_name() -> None:
+    message, hint = the_problem({}, OPENAI_BASE_URL=f"https://u:{SECRET}@x")
     assert message == (
         "LLM_POOL['default'] takes its BASE_URL from OPENAI_BASE_URL, which holds a user name or password."
     )
     assert hint
 
 
-def test_a_bad_key_in_the_environment_is_told_and_not_shown() -> None:
+def test_an_invalid_key_in_the_environment_is_a_problem_and_not_shown() -> None:
     [problem] = problems({"default": {}}, {"OPENAI_API_KEY": f"{SECRET}\u201d"})
     assert "takes its API_KEY from OPENAI_API_KEY, which holds a character" in problem.message
     assert problem.id == "E004"
@@ -395,21 +397,21 @@ def test_a_bad_key_in_the_environment_is_told_and_not_shown() -> None:
 
 
 @pytest.mark.parametrize("header", ["Authorization", "api-key"])
-def test_the_environments_key_does_not_go_beside_one_in_the_headers(header: str) -> None:
-    """It is OpenAI's, and the server may be somebody else's."""
+def test_a_key_in_the_headers_replaces_that_of_the_environment(header: str) -> None:
+    """The key in the environment is for OpenAI, and the server may belong to another company."""
     pool = one({"HEADERS": {header: "Bearer mine"}}, OPENAI_API_KEY=SECRET)
     assert pool.key() is None
     assert pool.secrets(None) == ("mine",)
     given = one({"HEADERS": {header: "Bearer mine"}, "API_KEY": SECRET})
-    assert given.key() == SECRET  # who gives both wants both
+    assert given.key() == SECRET  # an explicit API_KEY is kept
 
 
-def test_what_is_no_secret_is_not_hidden() -> None:
+def test_a_very_short_key_is_not_hidden() -> None:
     assert one({"API_KEY": "x"}).secrets("x") == ()
     assert one({"API_KEY": SECRET}).secrets(SECRET) == (SECRET,)
 
 
-def test_a_setting_that_names_no_pool_is_told() -> None:
+def test_a_setting_without_pools_is_a_problem() -> None:
     [problem] = problems({}, {})
     assert (problem.message, problem.id) == ("LLM_POOL has no pools.", "E001")
     assert "leave LLM_POOL out" in problem.hint
@@ -419,7 +421,7 @@ def test_a_setting_that_names_no_pool_is_told() -> None:
     ("key", "section"),
     [("max_connections", "LIMITS"), ("read", "TIMEOUTS"), ("verify", "TLS"), ("ttl", "DNS")],
 )
-def test_a_key_that_was_given_outside_its_section_is_sent_there(key: str, section: str) -> None:
+def test_a_key_outside_its_section_has_a_hint_with_the_section(key: str, section: str) -> None:
     [problem] = problems({"default": {key: 5}}, {})
     assert problem.hint == f"It belongs inside '{section}': {{'{section}': {{'{key}': ...}}}}."
 
@@ -429,7 +431,7 @@ def test_all_problems_of_all_pools_are_found() -> None:
         "a": {"LIMITS": {"max_connections": "5", "max_waitng": 1}, "MODEL": 5},
         "b": {"TIMEOUTS": {"read": -1}, "X": 1},
     }
-    pools, found = survey(setting, {})
+    pools, found = load_with_problems(setting, {})
     assert [(p.alias, p.key, p.id) for p in found] == [
         ("a", "MODEL", "E003"),
         ("a", "LIMITS.max_connections", "E003"),
@@ -470,7 +472,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_no_setting_at_all_raises_anything_else(setting: Any) -> None:
+def test_any_setting_gives_only_problems_with_known_ids(setting: Any) -> None:
     for value in (setting, {"default": setting}, {"default": {"BASE_URL": setting, "LIMITS": setting}}):
         for problem in problems(value, {}):
             assert problem.message

@@ -1,4 +1,4 @@
-"""Reports of errors, such as Django's page, show the variables of every frame: none may hold the key."""
+"""Error reports such as Django's page show the local variables of each frame: none may contain the key."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def assert_hidden(frames: traceback.StackSummary) -> None:
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 @pytest.mark.parametrize("what", BODIES)
-def test_no_frame_of_a_bad_answer_shows_the_key(what: str, provider: str) -> None:
+def test_no_frame_of_an_invalid_answer_contains_the_key(what: str, provider: str) -> None:
     assert_hidden(caught_in(PROVIDERS[provider]().parse_completion, HEAD, BODIES[what].encode()))
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 @pytest.mark.parametrize("what", ["no JSON", "an error", "another shape"])
-def test_no_frame_of_a_bad_event_shows_the_key(what: str, provider: str) -> None:
+def test_no_frame_of_an_invalid_event_contains_the_key(what: str, provider: str) -> None:
     reader = PROVIDERS[provider]().stream_reader(HEAD)
     body = f"data: {BODIES[what]}\n\n".encode()
     assert_hidden(caught_in(reader.feed, body))
@@ -64,5 +64,5 @@ def test_no_frame_of_a_bad_event_shows_the_key(what: str, provider: str) -> None
     assert_hidden(caught_in(reader.completion))
 
 
-def test_a_head_does_not_show_the_key() -> None:
+def test_the_repr_of_a_head_does_not_contain_the_key() -> None:
     assert KEY not in repr(HEAD)

@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from llm_pool.providers.merging import Merged
+from llm_pool.providers.merging import MergedObject
 
 
-def merged(*deltas: dict[str, Any], growing: bool = True) -> dict[str, Any]:
+def merged(*deltas: dict[str, Any], concatenate: bool = True) -> dict[str, Any]:
     before = copy.deepcopy(deltas)
-    whole = Merged()
+    target = MergedObject()
     for delta in deltas:
-        whole.add(delta, growing=growing)
-    result = whole.whole()
+        target.add(delta, concatenate=concatenate)
+    result = target.to_dict()
     assert deltas == before
     return result
 
 
 @pytest.mark.parametrize(
-    ("deltas", "whole"),
+    ("deltas", "expected"),
     [
         ([{"new": "a"}, {"new": "b"}], {"new": "ab"}),
         ([{"new": None}, {"new": "a"}, {"new": None}], {"new": "a"}),
@@ -32,11 +32,11 @@ def merged(*deltas: dict[str, Any], growing: bool = True) -> dict[str, Any]:
         ([{"half": "\ud83d"}, {"half": "\ude00"}], {"half": "😀"}),
     ],
 )
-def test_fields_are_put_together_by_their_kind(deltas: list[dict[str, Any]], whole: dict[str, Any]) -> None:
-    assert merged(*deltas) == whole
+def test_fields_are_merged_by_their_type(deltas: list[dict[str, Any]], expected: dict[str, Any]) -> None:
+    assert merged(*deltas) == expected
 
 
-def test_what_a_server_repeats_is_not_doubled() -> None:
+def test_a_repeated_string_that_comes_whole_is_not_doubled() -> None:
     repeated = {
         "id": "a",
         "type": "function",
@@ -47,7 +47,7 @@ def test_what_a_server_repeats_is_not_doubled() -> None:
     assert merged(repeated, repeated, {"id": "", "type": None}) == repeated
 
 
-def test_items_with_an_index_are_put_together_by_it() -> None:
+def test_items_with_an_index_are_merged_by_it() -> None:
     first = {"details": [{"index": 0, "type": "x", "text": "a"}, {"index": 1, "text": "b"}]}
     second = {
         "details": [{"index": 1, "text": "B"}, {"text": "none"}, {"index": 0, "type": "x", "text": "A"}]
@@ -57,7 +57,7 @@ def test_items_with_an_index_are_put_together_by_it() -> None:
     }
 
 
-def test_content_that_comes_as_a_string_and_as_parts_is_parts() -> None:
+def test_content_as_strings_and_as_parts_becomes_parts() -> None:
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
     deltas = [{"content": "a"}, {"content": "b"}, {"content": [thinking]}, {"content": ""}, {"content": "c"}]
     assert merged(*deltas) == {
@@ -65,9 +65,9 @@ def test_content_that_comes_as_a_string_and_as_parts_is_parts() -> None:
     }
 
 
-def test_strings_that_do_not_grow_are_replaced() -> None:
+def test_without_concatenation_a_string_is_replaced() -> None:
     assert merged(
-        {"a": {"severity": "safe"}, "l": [1]}, {"a": {"severity": "low"}, "l": [2]}, growing=False
+        {"a": {"severity": "safe"}, "l": [1]}, {"a": {"severity": "low"}, "l": [2]}, concatenate=False
     ) == {
         "a": {"severity": "low"},
         "l": [1, 2],
@@ -75,21 +75,21 @@ def test_strings_that_do_not_grow_are_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    "growing", [{"s": "x"}, {"l": [1]}, {"o": {"s": "x"}}, {"i": [{"index": 0, "s": "x"}]}]
+    "delta", [{"s": "x"}, {"l": [1]}, {"o": {"s": "x"}}, {"i": [{"index": 0, "s": "x"}]}]
 )
-def test_many_deltas_are_put_together_in_linear_time(growing: dict[str, Any]) -> None:
-    whole = Merged(s="", l=[])
-    begun = time.process_time()
+def test_many_deltas_are_merged_in_linear_time(delta: dict[str, Any]) -> None:
+    target = MergedObject(s="", l=[])
+    started = time.process_time()
     for _ in range(100_000):
-        whole.add(growing)
-    whole.whole()
-    assert time.process_time() - begun < 3  # a tenth of this is usual
+        target.add(delta)
+    target.to_dict()
+    assert time.process_time() - started < 3  # a tenth of this is usual
 
 
-def test_many_items_are_found_in_linear_time() -> None:
-    whole = Merged()
-    begun = time.process_time()
+def test_many_items_with_an_index_are_merged_in_linear_time() -> None:
+    target = MergedObject()
+    started = time.process_time()
     for index in range(50_000):
-        whole.add({"calls": [{"index": index, "text": "a"}]})
-    assert len(whole.whole()["calls"]) == 50_000
-    assert time.process_time() - begun < 3
+        target.add({"calls": [{"index": index, "text": "a"}]})
+    assert len(target.to_dict()["calls"]) == 50_000
+    assert time.process_time() - started < 3

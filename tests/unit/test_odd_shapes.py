@@ -1,4 +1,4 @@
-"""Answers of another shape than their API promises: read leniently, or one error of ours."""
+"""Answers whose shape the API does not describe: read if possible, otherwise an ``LLMPoolError``."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def start(index: Any, block: Any) -> dict[str, Any]:
     return {"type": "content_block_start", "index": index, "content_block": block}
 
 
-def delta(index: Any, found: Any) -> dict[str, Any]:
-    return {"type": "content_block_delta", "index": index, "delta": found}
+def delta(index: Any, fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": fields}
 
 
 TOOL = start(1, {"type": "tool_use", "id": "t", "name": "n", "input": {}})
 THINKING = start(1, {"type": "thinking", "thinking": ""})
 
-WAYS: dict[str, tuple[str, str, Callable[[Any], Completion]]] = {
+CALLS: dict[str, tuple[str, str, Callable[[Any], Completion]]] = {
     "openai, whole": (
         "prompt_tokens",
         "completion_tokens",
@@ -80,19 +80,19 @@ WAYS: dict[str, tuple[str, str, Callable[[Any], Completion]]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("call_name", CALLS)
 @pytest.mark.parametrize("count", ["12", "", [1], {}, {"a": 1}, True, -1, 1.5, float("nan"), None, 10**400])
-def test_a_count_of_tokens_that_is_none_is_0(way: str, count: Any) -> None:
-    read, written, call = WAYS[way]
+def test_an_invalid_number_of_tokens_is_0(call_name: str, count: Any) -> None:
+    read, written, call = CALLS[call_name]
     found = call({read: count, written: 3}).usage
     assert found == Usage(0, 3)
     assert type(found.input_tokens) is int
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("call_name", CALLS)
 @pytest.mark.parametrize("usage", ["x", [1], 5, True, [["a", 1]]])
-def test_a_usage_that_is_no_object_is_none(way: str, usage: Any) -> None:
-    assert WAYS[way][2](usage).usage is None
+def test_a_usage_that_is_not_an_object_is_none(call_name: str, usage: Any) -> None:
+    assert CALLS[call_name][2](usage).usage is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_usage_that_is_no_object_is_none(way: str, usage: Any) -> None:
         [{"type": "message_delta", "delta": [["stop_reason", "x"]]}],
     ],
 )
-def test_an_event_of_anthropic_of_another_shape_is_an_invalid_response(events: list[Any]) -> None:
+def test_an_anthropic_event_of_an_unexpected_shape_is_an_invalid_response(events: list[Any]) -> None:
     with pytest.raises(exceptions.InvalidResponse) as caught:
         of_anthropic(*events)
     assert (caught.value.partial, caught.value.request_id) == ("Hel", "req_1")
@@ -142,18 +142,18 @@ def test_an_event_of_anthropic_of_another_shape_is_an_invalid_response(events: l
         [delta(0, {"type": "brand_new_delta", "x": None})],
     ],
 )
-def test_what_anthropic_leaves_out_is_read_as_nothing(events: list[Any]) -> None:
+def test_a_field_missing_from_an_anthropic_event_is_read_as_empty(events: list[Any]) -> None:
     assert of_anthropic(*events).text == "Hel"
 
 
-def test_arguments_nested_too_deep_stay_as_the_model_wrote_them() -> None:
+def test_arguments_nested_too_deeply_stay_as_the_model_wrote_them() -> None:
     deep = "[" * 100_000
     completion = of_anthropic(TOOL, delta(1, {"type": "input_json_delta", "partial_json": deep}))
     assert completion.tool_calls[0].arguments == deep
 
 
 @pytest.mark.parametrize("depth", range(100, 900, 50))
-def test_what_is_nested_deep_raises_no_bare_error(depth: int) -> None:
+def test_a_deeply_nested_answer_raises_only_errors_of_this_package(depth: int) -> None:
     nested: dict[str, Any] = {}
     for _ in range(depth):
         nested = {"a": nested}
@@ -192,14 +192,14 @@ def test_a_text_block_without_text_is_empty(text: dict[str, Any]) -> None:
         {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}, {"index": 0, "function": ["f"]}]},
     ],
 )
-def test_a_delta_of_openai_of_another_shape_is_an_invalid_response(found: Any) -> None:
+def test_an_openai_delta_of_an_unexpected_shape_is_an_invalid_response(found: Any) -> None:
     with pytest.raises(exceptions.InvalidResponse) as caught:
         of_openai(found)
     assert (caught.value.partial, caught.value.request_id) == ("Hel", "req_1")
 
 
 @pytest.mark.parametrize("found", [None, [], {}, {"content": None}, {"content": []}, {"tool_calls": None}])
-def test_what_openai_leaves_out_is_read_as_nothing(found: Any) -> None:
+def test_a_field_missing_from_an_openai_delta_is_read_as_empty(found: Any) -> None:
     assert of_openai(found).text == "Hel"
 
 
@@ -215,7 +215,7 @@ def test_content_in_parts_is_joined_in_a_stream_too() -> None:
     assert content == [{"type": "text", "text": "Hel"}, *parts, {"type": "text", "text": "!"}]
 
 
-def test_a_number_of_a_part_may_be_written_as_a_string() -> None:
+def test_an_index_may_be_a_string_of_digits() -> None:
     def call(index: Any, **function: str) -> dict[str, Any]:
         return {"tool_calls": [{"index": index, "function": function}]}
 
@@ -263,7 +263,7 @@ BLOCKS = st.sampled_from(["text", "tool_use", "thinking", "text_delta", "input_j
         },
     )
 )
-def test_no_event_of_anthropic_raises_anything_but_our_errors(event: dict[str, Any]) -> None:
+def test_any_anthropic_event_raises_only_errors_of_this_package(event: dict[str, Any]) -> None:
     try:
         completion = of_anthropic(TOOL, event, delta(0, {"type": "text_delta", "text": "lo"}))
     except exceptions.LLMPoolError:

@@ -35,8 +35,8 @@ ANSWER: dict[str, Any] = {
 
 
 def delta(content: Any = None, *, reason: str | None = None, **more: Any) -> dict[str, Any]:
-    found = {"content": content, **more} if content is not None else more
-    return {"id": "c1", "model": "m1", "choices": [{"index": 0, "delta": found, "finish_reason": reason}]}
+    fields = {"content": content, **more} if content is not None else more
+    return {"id": "c1", "model": "m1", "choices": [{"index": 0, "delta": fields, "finish_reason": reason}]}
 
 
 def sse(*events: Any, done: bool = True) -> bytes:
@@ -67,12 +67,12 @@ def test_a_string_is_one_user_message_and_parameters_go_into_the_body_unchanged(
     }
 
 
-def test_a_call_names_another_model_or_the_server_has_only_one() -> None:
+def test_a_model_in_the_call_replaces_the_settings_model_and_none_is_left_out() -> None:
     assert openai.completion_request("Hi", "a", {"model": "b"}, stream=False).body["model"] == "b"
     assert "model" not in openai.completion_request("Hi", None, {}, stream=False).body
 
 
-def test_a_stream_asks_for_its_usage_unless_told_how() -> None:
+def test_a_stream_asks_for_usage_unless_stream_options_are_given() -> None:
     def options(**params: Any) -> Any:
         body = openai.completion_request("Hi", "m", params, stream=True).body
         assert body["stream"] is True
@@ -92,7 +92,7 @@ def test_the_callers_parameters_are_left_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("messages", "says"),
+    ("messages", "expected"),
     [
         ([], "messages is empty"),
         (None, "messages is None"),
@@ -108,8 +108,8 @@ def test_the_callers_parameters_are_left_as_they_are() -> None:
         ((m for m in [{"role": "user"}]), "messages is a generator"),
     ],
 )
-def test_messages_of_the_wrong_shape_are_refused_by_place(messages: Any, says: str) -> None:
-    with pytest.raises(exceptions.InvalidMessages, match=says) as caught:
+def test_messages_of_the_wrong_shape_are_refused_with_their_path(messages: Any, expected: str) -> None:
+    with pytest.raises(exceptions.InvalidMessages, match=expected) as caught:
         openai.completion_request(messages, "m", {}, stream=False)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, httpx.LocalProtocolError)
@@ -124,7 +124,7 @@ def test_messages_of_the_wrong_shape_are_refused_by_place(messages: Any, says: s
         ({"role": "developer", "content": "x", "anything": 1},),
     ],
 )
-def test_what_the_api_may_take_is_let_through(messages: Any) -> None:
+def test_messages_that_the_api_may_accept_are_sent(messages: Any) -> None:
     assert openai.completion_request(messages, "m", {}, stream=False).body["messages"] == list(messages)
 
 
@@ -149,7 +149,7 @@ def test_a_parameter_that_contradicts_the_call_is_refused() -> None:
         ({"max_retries": 0}, "call again"),
     ],
 )
-def test_an_option_of_the_sdks_is_refused_with_what_to_do_instead(
+def test_an_option_of_an_sdk_is_refused_with_the_alternative(
     provider: str, option: dict[str, Any], instead: str
 ) -> None:
     with pytest.raises(exceptions.InvalidParameter, match=instead) as caught:
@@ -162,7 +162,7 @@ def test_a_body_is_compact_json_in_utf8() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "says"),
+    ("body", "kind", "expected"),
     [
         (
             {"messages": [{}, {"content": "a\ud83d"}]},
@@ -186,14 +186,14 @@ def test_a_body_is_compact_json_in_utf8() -> None:
         ({"a": {True: [b"x"]}}, "InvalidParameter", r"a\[True\]\[0\] is a bytes"),
     ],
 )
-def test_what_json_cannot_carry_is_refused_by_place(body: Any, kind: str, says: str) -> None:
-    with pytest.raises(exceptions.InvalidRequest, match=says) as caught:
+def test_a_value_that_json_cannot_carry_is_refused_with_its_path(body: Any, kind: str, expected: str) -> None:
+    with pytest.raises(exceptions.InvalidRequest, match=expected) as caught:
         openai.encode(body)
     assert type(caught.value).__name__ == kind
     str(caught.value).encode()  # the error itself can be logged
 
 
-def test_what_contains_itself_or_is_too_deep_is_refused() -> None:
+def test_a_cyclic_or_too_deep_body_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     deep: list[Any] = []
@@ -204,7 +204,7 @@ def test_what_contains_itself_or_is_too_deep_is_refused() -> None:
             openai.encode({"x": value})
 
 
-def test_the_key_is_sent_only_where_there_is_one() -> None:
+def test_the_key_is_sent_only_if_there_is_one() -> None:
     assert openai.headers("k")["authorization"] == "Bearer k"
     assert "authorization" not in openai.headers(None)
 
@@ -246,7 +246,7 @@ def test_tool_calls_are_read() -> None:
     assert completion.usage is None
 
 
-def test_content_in_parts_is_joined_and_surrogates_are_mended() -> None:
+def test_content_in_parts_is_joined_and_surrogates_are_repaired() -> None:
     parts = [
         {"type": "thinking", "thinking": []},
         {"type": "text", "text": "a"},
@@ -258,7 +258,7 @@ def test_content_in_parts_is_joined_and_surrogates_are_mended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "expected"),
     [
         (b"", "with an empty body"),
         (b" \n", "with an empty body"),
@@ -269,20 +269,20 @@ def test_content_in_parts_is_joined_and_surrogates_are_mended() -> None:
         (b"[" * 100_000, "what is not JSON"),
         (b'{"choices": []}', "an empty list of choices"),
         (b"{}", "no choices"),
-        (b"null", "None for an object"),
-        (b"[1]", "a list for an object"),
-        (b'"text"', "a str for an object"),
+        (b"null", "None instead of an object"),
+        (b"[1]", "a list instead of an object"),
+        (b'"text"', "a str instead of an object"),
         (b'{"choices": null}', "an empty list of choices"),
-        (b'{"choices": {"a": 1}}', "choices of another shape"),
-        (b'{"choices": [1]}', "choices of another shape"),
-        (b'{"choices": [{}]}', "choices of another shape"),
-        (b'{"choices": [{"message": null}]}', "choices of another shape"),
-        (b'{"choices": [{"message": {"content": 5}}]}', "choices of another shape"),
-        (b'{"choices": [{"message": {"tool_calls": [5]}}]}', "choices of another shape"),
+        (b'{"choices": {"a": 1}}', "choices of an unexpected shape"),
+        (b'{"choices": [1]}', "choices of an unexpected shape"),
+        (b'{"choices": [{}]}', "choices of an unexpected shape"),
+        (b'{"choices": [{"message": null}]}', "choices of an unexpected shape"),
+        (b'{"choices": [{"message": {"content": 5}}]}', "choices of an unexpected shape"),
+        (b'{"choices": [{"message": {"tool_calls": [5]}}]}', "choices of an unexpected shape"),
     ],
 )
-def test_what_is_no_completion_is_an_invalid_response(body: bytes, says: str) -> None:
-    with pytest.raises(exceptions.InvalidResponse, match=says) as caught:
+def test_a_body_that_is_not_a_completion_is_an_invalid_response(body: bytes, expected: str) -> None:
+    with pytest.raises(exceptions.InvalidResponse, match=expected) as caught:
         openai.parse_completion(OK, body)
     error = caught.value
     assert (error.status_code, error.request_id, error.content_type) == (200, "req_1", "application/json")
@@ -326,7 +326,7 @@ def test_an_error_object_in_a_200_is_an_api_error() -> None:
         max_leaves=8,
     )
 )
-def test_no_json_raises_anything_but_our_errors(raw: Any) -> None:
+def test_any_json_raises_only_errors_of_this_package(raw: Any) -> None:
     with suppress(exceptions.LLMPoolError):
         repr(openai.parse_completion(OK, json.dumps(raw).encode()))
     wrapped = json.dumps({"choices": [raw]})
@@ -350,7 +350,7 @@ STORY = sse(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50, None])
-def test_a_stream_is_read_however_it_is_cut(size: int | None) -> None:
+def test_a_stream_is_read_in_pieces_of_any_size(size: int | None) -> None:
     chunks, completion = read(STORY, size=size)
     assert "".join(map(str, chunks)) == completion.text == "Once upon 😀\u2028 a time"
     assert [chunk.finish_reason for chunk in chunks] == [None, None, None, None, "stop", None]
@@ -373,11 +373,11 @@ def test_the_reader_is_finished_at_done_and_ignores_the_rest() -> None:
 
 
 @pytest.mark.parametrize("end", [b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]\r\n"])
-def test_a_server_that_leaves_out_the_last_blank_line_is_understood(end: bytes) -> None:
+def test_a_stream_without_its_last_blank_line_is_complete(end: bytes) -> None:
     assert read(sse(delta("a"), done=False) + end)[1].text == "a"
 
 
-def test_a_server_that_leaves_out_done_is_understood_after_a_finish_reason() -> None:
+def test_a_stream_without_done_is_complete_after_a_finish_reason() -> None:
     chunks, completion = read(sse(delta("a"), delta("b", reason="length"), done=False)[:-2])
     assert completion.text == "ab"
     assert completion.finish_reason == "length"
@@ -397,7 +397,7 @@ def test_a_stream_of_comments_only_is_interrupted() -> None:
         read(b": PROCESSING\n\n: PROCESSING\n\n")
 
 
-def test_the_reader_words_the_interruption_for_a_broken_connection() -> None:
+def test_an_interruption_has_the_reason_and_the_partial_text() -> None:
     reader = openai.stream_reader(SSE)
     reader.feed(sse(delta("Once"), done=False))
     error = reader.interruption("the connection broke")
@@ -406,7 +406,7 @@ def test_the_reader_words_the_interruption_for_a_broken_connection() -> None:
 
 
 @pytest.mark.parametrize("size", [5, None])
-def test_an_error_within_a_stream_comes_after_the_chunks_before_it(size: int | None) -> None:
+def test_an_error_in_a_stream_is_raised_after_the_chunks_before_it(size: int | None) -> None:
     body = sse(delta("Once"), {"error": {"message": "Overloaded now", "code": 503}}, delta("never"))
     reader = openai.stream_reader(SSE)
     texts = []
@@ -440,7 +440,7 @@ def test_an_event_of_another_shape_is_an_invalid_response(bad: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "expected"),
     [
         (b"", "an empty body"),
         (b"<!doctype html><title>Sign in</title>", "HTML that says 'Sign in'"),
@@ -449,17 +449,17 @@ def test_an_event_of_another_shape_is_an_invalid_response(bad: str) -> None:
         (b'data: {"choices": []}\n\ndata: [DONE]\n\n', "a stream without choices"),
     ],
 )
-def test_what_is_no_stream_is_an_invalid_response(body: bytes, says: str) -> None:
-    with pytest.raises(exceptions.InvalidResponse, match=says):
+def test_a_body_that_is_not_a_stream_is_an_invalid_response(body: bytes, expected: str) -> None:
+    with pytest.raises(exceptions.InvalidResponse, match=expected):
         read(body)
 
 
-def test_an_error_object_in_the_place_of_a_stream_is_an_api_error() -> None:
+def test_an_error_object_instead_of_a_stream_is_an_api_error() -> None:
     with pytest.raises(exceptions.APIError, match="no such model"):
         read(json.dumps({"error": {"message": "no such model"}}, indent=1).encode(), size=9)
 
 
-def test_tool_calls_are_put_together() -> None:
+def test_parts_of_tool_calls_are_merged() -> None:
     def part(**call: Any) -> dict[str, Any]:
         return delta(tool_calls=[call])
 
@@ -484,7 +484,7 @@ def test_tool_calls_are_put_together() -> None:
     assert chunks[1].tool_calls == [{"index": 0, "function": {"arguments": '{"x"'}}]
 
 
-def test_whole_tool_calls_without_an_index_are_told_apart() -> None:
+def test_whole_tool_calls_without_an_index_are_not_merged() -> None:
     whole = [{"id": i, "function": {"name": i, "arguments": {"n": 1}}} for i in "ab"]
     _, completion = read(sse(delta(tool_calls=whole), delta(tool_calls=[{"custom": {"input": "z"}}])))
     assert [(call.id, call.name) for call in completion.tool_calls] == [("a", "a"), ("b", "b")]
@@ -511,10 +511,10 @@ def test_a_character_split_over_two_events_is_joined() -> None:
 def test_many_chunks_are_read_fast() -> None:
     event = sse(delta("word "), done=False)
     reader = openai.stream_reader(SSE)
-    begun = time.process_time()
+    started = time.process_time()
     for _ in range(20_000):
         reader.feed(event)
-    assert time.process_time() - begun < 2  # a tenth of this is usual
+    assert time.process_time() - started < 2  # a tenth of this is usual
     assert len(reader.partial) == 100_000
 
 
@@ -530,7 +530,7 @@ def failure(
     )
 
 
-def test_an_error_says_what_happened_and_what_to_do() -> None:
+def test_an_error_has_the_status_the_message_and_advice() -> None:
     body = {
         "error": {"message": "The model `x` does not exist", "type": "invalid", "code": "model_not_found"}
     }
@@ -560,7 +560,7 @@ def test_an_error_says_what_happened_and_what_to_do() -> None:
         ["said"],
     ],
 )
-def test_an_error_in_any_shape_is_told(body: Any) -> None:
+def test_an_error_message_is_found_in_any_shape(body: Any) -> None:
     error = failure(502, body)
     assert type(error) is exceptions.ServerFailed
     assert "502 Bad Gateway" in str(error)
@@ -571,14 +571,14 @@ def test_an_error_in_any_shape_is_told(body: Any) -> None:
     "body", [b"", b"null", b"{}", b"[]", b"5", {"error": None}, {"error": 5}, b"[" * 99999]
 )
 @pytest.mark.parametrize("status", [302, 401, 429, 599, 999])
-def test_an_error_that_says_nothing_is_one_still(status: int, body: Any) -> None:
+def test_an_error_without_a_message_is_still_an_error(status: int, body: Any) -> None:
     error = failure(status, body)
     assert isinstance(error, exceptions.APIStatusError)
     assert str(status) in str(error)
     assert len(str(error)) < 600
 
 
-def test_a_huge_error_is_kept_in_part() -> None:
+def test_a_huge_error_body_is_truncated() -> None:
     error = failure(500, b"x" * 10_000_000)
     assert len(error.body) == len(error.response.content) == 65536
     assert len(str(error)) < 600
@@ -586,14 +586,14 @@ def test_a_huge_error_is_kept_in_part() -> None:
 
 def test_no_error_repeats_the_key() -> None:
     escaped = json.dumps({"error": {"message": f"bad key {KEY}"}}).replace("/", "\\/").encode()
-    told = {"error": {"message": f"Incorrect API key: {KEY}", "code": KEY, KEY: [KEY]}}
-    for body in (told, escaped, f"<p>{KEY}</p>".encode(), KEY.encode() * 9000):
+    echoed = {"error": {"message": f"Incorrect API key: {KEY}", "code": KEY, KEY: [KEY]}}
+    for body in (echoed, escaped, f"<p>{KEY}</p>".encode(), KEY.encode() * 9000):
         error = failure(401, body, {"www-authenticate": f"Bearer {KEY}"}, secrets=(KEY,))
         for shown in (str(error), repr(error.body), repr(error.response.headers), repr(vars(error))):
             assert KEY not in shown
         assert KEY not in error.response.text
     head = Head(200, {}, (KEY,))
-    for wrong in (told, {"echo": KEY}):
+    for wrong in (echoed, {"echo": KEY}):
         with pytest.raises(exceptions.LLMPoolError) as caught:
             openai.parse_completion(head, json.dumps(wrong).encode())
         assert KEY not in str(caught.value) + repr(vars(caught.value))
@@ -615,14 +615,14 @@ def test_no_error_repeats_the_key_escaped_as_in_json(key: str, levels: int) -> N
         assert "quoted" not in shown
 
 
-def test_a_body_that_is_no_text_is_kept_as_it_is() -> None:
+def test_a_body_that_is_not_text_is_kept_unchanged() -> None:
     assert failure(500, b"\xff \xc3\xa9 key", secrets=("key",)).response.content == b"\xff \xc3\xa9 ***"
 
 
-def test_a_key_is_looked_for_in_linear_time() -> None:
-    begun = time.process_time()
+def test_a_key_is_replaced_in_linear_time() -> None:
+    started = time.process_time()
     failure(401, b"\\" * 1_000_000, secrets=("/+/+", KEY))
-    assert time.process_time() - begun < 3
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(
@@ -643,12 +643,12 @@ def test_a_key_is_looked_for_in_linear_time() -> None:
         ({"retry-after": "Sun, 22 Nov 2026 10:00:30 GMT", "date": "today"}, None),
     ],
 )
-def test_how_long_the_provider_asks_to_be_left_alone(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_read_from_the_headers(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers) == seconds
     assert failure(429, {}, headers).retry_after == seconds
 
 
-def test_a_date_to_retry_at_without_a_date_to_count_from_counts_from_now() -> None:
+def test_a_retry_date_without_a_date_header_counts_from_now() -> None:
     at = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     assert retry_after({"retry-after": at}) == pytest.approx(60, abs=5)
 

@@ -1,4 +1,4 @@
-"""Scenario 38: the event-stream format of the WHATWG in full, however its bytes are cut up."""
+"""Scenario 38: the whole event-stream format of the WHATWG, with the bytes split at any place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm_pool.providers.sse import Event, EventParser
 
 
 def reference(stream: bytes) -> list[Event]:
-    """The standard's algorithm, read out word by word over the whole stream at once."""
+    """Parse the whole stream at once, by the steps of the standard."""
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     events, data, kind, last_id, retry = [], "", "", "", None
@@ -95,11 +95,11 @@ def test_any_splitting_gives_the_events_of_the_standard(stream: bytes, cuts: lis
 
 
 @given(st.binary(max_size=60), st.integers(0, 60))
-def test_no_bytes_are_too_odd(stream: bytes, cut: int) -> None:
+def test_any_bytes_give_the_events_of_the_standard(stream: bytes, cut: int) -> None:
     assert parse(stream, min(cut, len(stream))) == reference(stream)
 
 
-def test_byte_by_byte_and_at_every_single_cut() -> None:
+def test_the_example_split_at_each_byte_and_into_single_bytes() -> None:
     events = reference(EXAMPLE)
     assert [event.data for event in events] == ['{"t": "é\u2028😀"}', "a\n", "b", "c\nd"]
     assert parse(EXAMPLE, *range(len(EXAMPLE))) == events
@@ -107,7 +107,7 @@ def test_byte_by_byte_and_at_every_single_cut() -> None:
         assert parse(EXAMPLE, cut) == events
 
 
-def test_several_whole_events_in_one_piece_and_in_the_next() -> None:
+def test_several_complete_events_in_each_of_several_pieces() -> None:
     parser = EventParser()
     for _ in range(3):
         assert [e.data for e in parser.feed(b"data: a\n\ndata: b\n\nevent: x\ndata: c\n\n\n\n")] == [
@@ -115,30 +115,29 @@ def test_several_whole_events_in_one_piece_and_in_the_next() -> None:
             "b",
             "c",
         ]
-        assert not parser.pending
+        assert parser.end(lenient=True) == []
 
 
-def test_id_and_retry_alone_are_no_events_and_are_remembered() -> None:
+def test_id_and_retry_without_data_make_no_event_and_hold_for_later_events() -> None:
     assert parse(b"id: 5\n\nretry: 250\n\ndata: x\n\ndata: y\n\n") == [
         Event("x", "message", "5", 250),
         Event("y", "message", "5", 250),
     ]
 
 
-def test_an_event_type_without_data_is_forgotten() -> None:
+def test_an_event_type_without_data_is_dropped() -> None:
     assert parse(b"event: lost\n\ndata: x\n\n") == [Event("x")]
 
 
-def test_an_incomplete_event_is_pending_and_dropped_at_the_end() -> None:
+def test_an_incomplete_event_is_dropped_at_the_end() -> None:
     parser = EventParser()
     assert parser.feed(b"data: a\n\ndata: b\n") == [Event("a")]
-    assert parser.pending
     assert parser.end() == []
-    assert not parser.pending
+    assert parser.end(lenient=True) == []
 
 
 @pytest.mark.parametrize("rest", [b"data: b", b"data: b\n", b"data: b\r\n", b"data: b\r"])
-def test_a_lenient_end_takes_what_is_pending_for_an_event(rest: bytes) -> None:
+def test_a_lenient_end_returns_the_incomplete_event(rest: bytes) -> None:
     parser = EventParser()
     parser.feed(b"data: a\n\n")
     parser.feed(rest)
@@ -150,19 +149,19 @@ def test_ten_megabytes_in_small_pieces_take_linear_time() -> None:
     piece = b"x" * 1000
     parser = EventParser()
     parser.feed(b"data: ")
-    begun = time.process_time()
+    started = time.process_time()
     for _ in range(10_000):
         assert parser.feed(piece) == []
     [event] = parser.feed(b"\n\n")
     assert len(event.data) == 10_000_000
-    assert time.process_time() - begun < 2  # quadratic would be minutes
+    assert time.process_time() - started < 2  # quadratic would be minutes
 
 
 @pytest.mark.parametrize(
     "endless", [b"data: " + b"x" * 60, b"data: x\n" * 40, b"data\n" * 200, b": " + b"x" * 200, b"x" * 200]
 )
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_what_does_not_end_is_refused_at_the_bound(endless: bytes, size: int) -> None:
+def test_an_event_without_end_is_refused_at_the_limit(endless: bytes, size: int) -> None:
     parser = EventParser(max_event_size=50)
     with pytest.raises(EventTooLarge, match="larger than 50 bytes") as caught:  # noqa: PT012
         for start in range(0, len(endless), size):
@@ -171,7 +170,7 @@ def test_what_does_not_end_is_refused_at_the_bound(endless: bytes, size: int) ->
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_the_bound_is_on_one_event_and_not_on_the_stream(size: int) -> None:
+def test_the_limit_is_on_one_event_and_not_on_the_stream(size: int) -> None:
     stream = (b"data: " + b"x" * 30 + b"\n\n") * 20
     parser = EventParser(max_event_size=50)
     events = [
@@ -180,7 +179,7 @@ def test_the_bound_is_on_one_event_and_not_on_the_stream(size: int) -> None:
     assert [event.data for event in events] == ["x" * 30] * 20
 
 
-def test_a_whole_event_larger_than_the_bound_is_refused_too() -> None:
+def test_a_complete_event_larger_than_the_limit_is_refused() -> None:
     parser = EventParser(max_event_size=50)
     parser.feed(b"data: a\n\n")
     with pytest.raises(EventTooLarge):

@@ -1,4 +1,4 @@
-"""``raw`` of a stream is the answer as a call without a stream would have brought it: nothing is lost."""
+"""A stream's ``raw`` has the shape of an answer without a stream, with every field."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_a_field_of_the_deltas_is_kept(name: str) -> None:
     assert found["message"] == {"role": "assistant", "content": "x", name: "I see"}
 
 
-def test_a_call_of_the_old_kind_is_kept() -> None:
+def test_a_function_call_of_the_old_api_is_kept() -> None:
     calls = [{"name": "f", "arguments": ""}, {"arguments": '{"x"'}, {"name": "f", "arguments": ": 1}"}]
     found = of_openai(*(choice(function_call=call) for call in calls), choice(finish_reason="function_call"))
     assert found["message"]["function_call"] == {"name": "f", "arguments": '{"x": 1}'}
     assert found["message"]["content"] is None
 
 
-def test_what_stands_beside_the_deltas_is_kept() -> None:
+def test_fields_beside_the_delta_are_kept() -> None:
     tokens = [{"token": "a", "logprob": -1.0, "top_logprobs": []}, {"token": "b", "logprob": -2.0}]
     found = of_openai(
         choice(content="a", logprobs={"content": tokens[:1], "refusal": None}, filter={"hate": "safe"}),
@@ -66,7 +66,7 @@ def test_what_stands_beside_the_deltas_is_kept() -> None:
     }
 
 
-def test_what_stands_beside_the_choices_is_kept_as_it_was_told_last() -> None:
+def test_of_the_fields_beside_the_choices_the_last_values_are_kept() -> None:
     raw = read(
         "openai",
         {"id": "", "model": "", "choices": [], "prompt_filter_results": [1]},
@@ -99,7 +99,7 @@ def test_parts_of_tool_calls_keep_their_unknown_fields() -> None:
     ]
 
 
-def test_every_choice_is_kept_and_the_text_is_that_of_the_first() -> None:
+def test_all_choices_are_kept_and_the_text_is_that_of_the_first() -> None:
     chunks, completion = read(
         "openai",
         {"choices": [choice(1, content="B"), choice(0, content="A")]},
@@ -115,7 +115,7 @@ def test_every_choice_is_kept_and_the_text_is_that_of_the_first() -> None:
     ]
 
 
-def test_without_the_end_of_one_choice_a_stream_is_interrupted() -> None:
+def test_a_stream_is_interrupted_if_a_choice_has_no_finish_reason() -> None:
     reader = PROVIDERS["openai"]().stream_reader(Head(200, {}))
     event = {"choices": [choice(0, content="A", finish_reason="stop"), choice(1, content="B")]}
     reader.feed(f"data: {json.dumps(event)}\n\n".encode())
@@ -128,7 +128,7 @@ def test_a_stream_without_the_first_choice_is_an_invalid_response() -> None:
         read("openai", {"choices": [choice(1, content="B")]})
 
 
-def test_the_chunks_stay_as_they_came() -> None:
+def test_chunks_keep_the_events_unchanged() -> None:
     events = [
         {"choices": [choice(tool_calls=[{"id": "a", "function": {"arguments": "{"}}])]} for _ in range(2)
     ]
@@ -155,7 +155,7 @@ def of_anthropic(block: dict[str, Any], *deltas: dict[str, Any], **last: Any) ->
 
 
 @pytest.mark.parametrize("kind", ["tool_use", "server_tool_use", "mcp_tool_use", "brand_new_tool_use"])
-def test_the_input_of_any_kind_of_block_is_put_together(kind: str) -> None:
+def test_the_input_of_any_type_of_block_is_merged(kind: str) -> None:
     block = {"type": kind, "id": "t", "name": "n", "server_name": "s", "input": {}}
     pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", '{"q"', ": 1}")]
     assert of_anthropic(block, *pieces)["content"] == [{**block, "input": {"q": 1}}]
@@ -170,7 +170,7 @@ def test_citations_are_kept(before: dict[str, Any]) -> None:
     assert block == {"type": "text", "text": "Hi", "citations": cited}
 
 
-def test_a_signature_and_deltas_of_a_new_kind_are_kept() -> None:
+def test_a_signature_and_deltas_of_an_unknown_type_are_kept() -> None:
     block = of_anthropic(
         {"type": "thinking", "thinking": "", "signature": ""},
         {"type": "thinking_delta", "thinking": "h"},
@@ -182,7 +182,7 @@ def test_a_signature_and_deltas_of_a_new_kind_are_kept() -> None:
     assert block == {"type": "thinking", "thinking": "hm", "signature": "sig", "new": "ab"}
 
 
-def test_what_comes_with_the_last_delta_is_kept() -> None:
+def test_fields_beside_the_last_delta_are_kept() -> None:
     raw = of_anthropic({"type": "text", "text": "x"}, context_management={"applied_edits": []})
     assert raw == {
         "id": "m",
@@ -193,6 +193,6 @@ def test_what_comes_with_the_last_delta_is_kept() -> None:
     }
 
 
-def test_of_a_whole_answer_too_the_first_choice_is_the_one_with_index_0() -> None:
+def test_without_a_stream_too_the_first_choice_is_that_with_index_0() -> None:
     answer = {"choices": [{"index": i, "message": {"content": str(i)}} for i in (1, 0)]}
     assert PROVIDERS["openai"]().parse_completion(Head(200, {}), json.dumps(answer).encode()).text == "0"

@@ -1,4 +1,4 @@
-"""A pool's life is the same on every engine: drain, close, forks, loops that end, settings that change."""
+"""Drain, close, the end of an event loop, forks and changed settings, on every engine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from llm_pool.engine.loops import portal
 from llm_pool.exceptions import PoolClosed
 from testbed.behaviours import json_reply
 from tests.backends.conftest import KINDS
-from tests.backends.servers import answer, gated, told
+from tests.backends.servers import answer, by_path, gated
 from tests.fixtures.forks import child, inodes
 from tests.scenarios.callers import queue_up
 
 
-async def test_drain_replaces_connections_as_they_come_back(serve, play, configure):
-    """Scenario 51: the call in flight finishes, the next has a new connection."""
-    server = serve(play(told(slow=gated())))
+async def test_drain_replaces_connections_as_their_calls_end(serve, play, configure):
+    """Scenario 51: the call in progress finishes, the next call gets a new connection."""
+    server = serve(play(by_path(slow=gated())))
     pool = configure(server)
     await pool.arequest("GET", "/x")
     slow = asyncio.create_task(pool.arequest("GET", "/slow"))
@@ -38,15 +38,15 @@ async def test_drain_replaces_connections_as_they_come_back(serve, play, configu
     assert server.connections_accepted == 2
 
 
-async def test_close_fails_who_waits_and_who_is_served(serve, play, configure):
-    """Scenario 51: with a clear error, and nothing hangs; no connection is left."""
+async def test_close_fails_calls_in_the_queue_and_in_progress(serve, play, configure):
+    """Scenario 51: they raise PoolClosed, and all connections close."""
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 1})
-    served = asyncio.create_task(pool.arequest("GET", "/x"))
+    active = asyncio.create_task(pool.arequest("GET", "/x"))
     await server.await_requests(1)
-    [waits] = await queue_up(pool, pool.arequest("GET", "/x"))
+    [queued] = await queue_up(pool, pool.arequest("GET", "/x"))
     await pool.aclose()
-    for task in (served, waits):
+    for task in (active, queued):
         with pytest.raises(PoolClosed):
             await task
     await server.await_until(lambda s: s.connections_open == 0)
@@ -54,8 +54,8 @@ async def test_close_fails_who_waits_and_who_is_served(serve, play, configure):
     await pool.aclose()
 
 
-def test_a_thread_closes_too(server, configure):
-    """Scenario 51: it returns when the connections have closed."""
+def test_close_from_a_thread_waits_for_the_connections(server, configure):
+    """Scenario 51: ``close`` returns when the connections have closed."""
     pool = configure(server)
     pool.request("GET", "/x")
     pool.close()
@@ -64,8 +64,8 @@ def test_a_thread_closes_too(server, configure):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_the_end_of_the_server_loop_ends_its_connections(serve, play, configure, certificates, scheme):
-    """Scenario 53: the pool goes on with those of the portal, and nothing is left of the loop's."""
+def test_the_end_of_the_server_loop_closes_its_connections(serve, play, configure, certificates, scheme):
+    """Scenario 53: the pool then serves calls on the portal."""
     server = serve(play(answer), tls=certificates.good if scheme == "https" else None)
     pool = configure(server, TLS={"ca_file": certificates.ca_file})
 
@@ -80,8 +80,8 @@ def test_the_end_of_the_server_loop_ends_its_connections(serve, play, configure,
     assert pool.request("GET", "/x").status_code == 200
 
 
-def test_the_end_of_the_portal_ends_its_connections(server, configure):
-    """Scenario 53: the next caller has a new one."""
+def test_the_end_of_the_portal_closes_its_connections(server, configure):
+    """Scenario 53: the next call gets a new connection."""
     pool = configure(server)
     for accepted in (1, 2):
         assert pool.request("GET", "/x").status_code == 200
@@ -92,10 +92,10 @@ def test_the_end_of_the_portal_ends_its_connections(server, configure):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("moment", ["handshake", "answer"])
-def test_a_loop_that_ends_in_the_middle_of_calls_frees_them(
+def test_a_loop_that_ends_during_calls_closes_their_connections(
     serve, play, configure, certificates, scheme, moment
 ):
-    """Scenario 24: the server sees the connections go, and nothing of them is left for the garbage."""
+    """Scenario 24: at once, without the garbage collector."""
     server = serve(
         play(gated()),
         tls=certificates.good if scheme == "https" else None,
@@ -121,7 +121,7 @@ def test_a_loop_that_ends_in_the_middle_of_calls_frees_them(
 
 
 def client_sockets(server):
-    """Inodes of this process's sockets that are connected to the server."""
+    """Return the inodes of this process's sockets that are connected to the server."""
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         try:
@@ -130,7 +130,7 @@ def client_sockets(server):
             with socket.socket(fileno=os.dup(int(link.name))) as sock:
                 if sock.getpeername()[1] == server.port:
                     found.add(os.fstat(sock.fileno()).st_ino)
-        except (OSError, IndexError):  # not connected, or not by TCP
+        except (OSError, IndexError):  # not connected, or not TCP
             continue
     return found
 
@@ -138,11 +138,11 @@ def client_sockets(server):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.forks
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_parent_and_child_share_no_connection(serve, play, configure, certificates, scheme):
-    """Scenario 52: each works on its own; what the parent closes is closed though the child lives."""
+def test_a_forked_child_does_not_use_the_parents_connections(serve, play, configure, certificates, scheme):
+    """Scenario 52: it opens its own, and does not keep the parent's open when the parent closes them."""
     server = serve(play(answer), tls=certificates.good if scheme == "https" else None)
     pool = configure(server, TLS={"ca_file": certificates.ca_file})
-    for _ in range(2):  # by the second answer the settings of HTTP/2 have been acknowledged too
+    for _ in range(2):  # before the second answer the HTTP/2 settings are acknowledged
         pool.request("GET", "/x")
     parents = client_sockets(server)
     assert len(parents) == 1
@@ -167,8 +167,8 @@ def test_parent_and_child_share_no_connection(serve, play, configure, certificat
 
 @pytest.mark.forks
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_uvloops_connections_stay_the_parents_too(server, configure):
-    """Scenario 52: the server loop's, under uvloop."""
+def test_a_forked_child_does_not_use_the_parents_connections_of_uvloop(server, configure):
+    """Scenario 52: connections on the server loop, under uvloop."""
     uvloop = pytest.importorskip("uvloop")
     pool = configure(server)
 
@@ -190,8 +190,8 @@ def test_uvloops_connections_stay_the_parents_too(server, configure):
     assert server.connections_accepted == 2
 
 
-async def test_new_settings_hold_at_once(serve, play, configure):
-    """Scenario 54: and the connections of the old ones are gone."""
+async def test_changed_settings_apply_at_once(serve, play, configure):
+    """Scenario 54: and the connections of the old pool close."""
     old, new = serve(play(answer)), serve(play(answer))
     assert (await configure(old).arequest("GET", "/x")).status_code == 200
     assert (await configure(new).arequest("GET", "/x")).status_code == 200
@@ -200,8 +200,8 @@ async def test_new_settings_hold_at_once(serve, play, configure):
 
 
 @pytest.mark.kinds(["native-http1"])
-def test_the_engine_itself_may_change(serve, configure):
-    """Scenario 54: from any to any other, without a restart."""
+def test_the_engine_setting_may_change(serve, configure):
+    """Scenario 54: without a restart."""
     server = serve(json_reply())
     for kind in ("native-http1", "aiohttp", "httpcore-http1"):
         pool = configure(server, **KINDS[kind])
@@ -211,7 +211,7 @@ def test_the_engine_itself_may_change(serve, configure):
     assert server.connections_accepted == 3
 
 
-def test_nothing_of_aiohttp_is_needed_where_it_is_not_chosen():
-    """It is an extra; httpx is there in any case."""
+def test_aiohttp_is_imported_only_if_it_is_chosen():
+    """It is an optional dependency."""
     program = "import sys; import llm_pool.backends; assert 'aiohttp' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,4 +1,4 @@
-"""What a connection that is another library's client does with calls, whatever that library is."""
+"""Calls that a connection of another library refuses, because its server speaks HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from llm_pool.engine.loops.host_loop import HostLoop
 from llm_pool.engine.request import Request
 
 if TYPE_CHECKING:
-    from llm_pool.backends.transfer import Call
+    from llm_pool.backends.transfer import Transfer
 
 REQUEST = Request(Origin("https", "llm.test", 443), b"GET", b"/", [(b"Host", b"llm.test")], b"", Timeouts())
 
 
-class AtOnce:
-    """A library that finds out at once that the server speaks HTTP/1.1, and answers when it is told to."""
+class Client:
+    """A library's client. It reports HTTP/1.1 at once, and answers when ``answers`` is set."""
 
     def __init__(self) -> None:
-        self.sent: list[Call] = []
+        self.sent: list[Transfer] = []
         self.answers = asyncio.Event()
 
-    async def send(self, call: Call) -> None:
-        self.sent.append(call)
-        call.is_sent(http2=False)
+    async def send(self, transfer: Transfer) -> None:
+        self.sent.append(transfer)
+        transfer.on_send_start(http2=False)
         await self.answers.wait()
-        call.on_head(200, b"OK", b"HTTP/1.1", [])
+        transfer.on_head(200, b"OK", b"HTTP/1.1", [])
 
     async def aclose(self) -> None:
         pass
 
 
-async def test_a_call_that_came_before_http1_was_known_and_begins_after_it_is_turned_away() -> None:
-    """Or it would wait inside the library, where the queue knows nothing of it."""
-    client = AtOnce()
-    nobody: Any = None  # it is in no pool
-    connection = BackendConnection(HostLoop(asyncio.get_running_loop()), nobody, client, most_streams=32)
+async def test_calls_started_before_http1_was_known_are_refused() -> None:
+    """All but the first: otherwise they would wait inside the library, outside the pool's queue."""
+    client = Client()
+    owner: Any = None  # the connection belongs to no pool
+    connection = BackendConnection(HostLoop(asyncio.get_running_loop()), owner, client, max_streams=32)
     first, second, third = (connection.start(REQUEST) for _ in range(3))
     for _ in range(10):
         await asyncio.sleep(0)
     assert second.refused and third.refused
-    assert [call.exchange for call in client.sent] == [first]
+    assert [transfer.exchange for transfer in client.sent] == [first]
     client.answers.set()
     assert (await first.read_all()).status == 200
     last = connection.start(REQUEST)

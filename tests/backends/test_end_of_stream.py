@@ -1,4 +1,4 @@
-"""A stream is over for its caller with the last word, and for its connection with the body's end."""
+"""A stream ends for its caller at the provider's last event, and for its connection at the body's end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from llm_pool.calling.pool import LLMPool
 
-LAST_WORD = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
+LAST_EVENTS = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
 
 
 async def ends_late(exchange: Any) -> None:
-    """The last word comes at the gate "word", the end of the body at the gate "end"."""
+    """Send the last events after the gate "last events", and end the body after the gate "end"."""
     await exchange.head(headers=EVENTS)
     await exchange.data(chat_event({"content": "a"}))
-    await exchange.wait_for("word")
-    await exchange.data(LAST_WORD)
+    await exchange.wait_for("last events")
+    await exchange.data(LAST_EVENTS)
     await exchange.wait_for("end")
     await exchange.end()
 
@@ -33,40 +33,40 @@ async def ends_late(exchange: Any) -> None:
 @pytest.fixture
 def server(serve, play):
     server = serve(play(ends_late))
-    server.gate("word").open()
+    server.gate("last events").open()
     return server
 
 
-async def look_on(response: httpx.Response) -> None:
-    """An event hook."""
+async def event_hook(response: httpx.Response) -> None:
+    """Do nothing."""
 
 
-async def read_out(pool: LLMPool) -> str:
+async def read(pool: LLMPool) -> str:
     return "".join([chunk.text async for chunk in pool.astream("Hello?")])
 
 
-def read_out_sync(pool: LLMPool) -> str:
+def read_sync(pool: LLMPool) -> str:
     return "".join([chunk.text for chunk in pool.stream("Hello?")])
 
 
-@pytest.mark.parametrize("looked_on", [False, True])
-async def test_who_leaves_with_the_last_word_gives_nothing_up(server, configure, looked_on):
-    """However late the end of the body is, the call was a whole one; through httpx's clients, too."""
+@pytest.mark.parametrize("hooked", [False, True])
+async def test_a_stream_that_ends_before_its_body_is_not_a_cancelled_call(server, configure, hooked):
+    """Both directly and through httpx's clients, which event hooks make necessary."""
     pool = configure(server)
-    if looked_on:
+    if hooked:
         pool.client.event_hooks = {"request": [lambda request: None]}
-        pool.aclient.event_hooks = {"response": [look_on]}
-    assert await read_out(pool) == "a"
-    assert await in_thread(read_out_sync, pool) == "a"
-    # A connection may be free a moment before its call has been counted.
+        pool.aclient.event_hooks = {"response": [event_hook]}
+    assert await read(pool) == "a"
+    assert await in_thread(read_sync, pool) == "a"
+    # A connection may be released a moment before its call is counted.
     await until(lambda: pool.stats().in_use == 0 and pool.stats().total.count + pool.stats().cancelled == 2)
     stats = pool.stats()
     assert (stats.cancelled, stats.total.count, stats.first_token.count) == (0, 2, 2)
     assert stats.total.total >= stats.first_token.total > 0
 
 
-async def test_who_leaves_before_the_last_word_gives_up(server, configure):
-    server.gate("word").shut()
+async def test_a_stream_closed_before_the_last_event_is_a_cancelled_call(server, configure):
+    server.gate("last events").shut()
     pool = configure(server)
     async with pool.astream("Hello?") as stream:
         await anext(stream)
@@ -75,14 +75,14 @@ async def test_who_leaves_before_the_last_word_gives_up(server, configure):
 
 
 @pytest.mark.kinds(HTTP1)
-async def test_nobody_dials_for_want_of_a_connection_that_is_due(server, configure, monkeypatch, each_loop):
-    """Scenario 35: what follows the last word is read out, and who comes meanwhile waits for that."""
+async def test_a_call_waits_for_a_connection_that_is_being_drained(server, configure, monkeypatch, each_loop):
+    """Scenario 35: it does not dial while the rest of the previous body is read."""
     for module in ("llm_pool.engine.http11.connection", "llm_pool.backends.transfer"):
         monkeypatch.setattr(f"{module}.DRAIN_SECONDS", 30.0)
     pool = configure(server)
 
     async def read_two():
-        return [await read_out(pool), await read_out(pool)]  # with nothing in between
+        return [await read(pool), await read(pool)]
 
     both = asyncio.create_task(read_two())
     await until(lambda: pool.stats().requests == 2)
@@ -94,9 +94,9 @@ async def test_nobody_dials_for_want_of_a_connection_that_is_due(server, configu
 
 
 @pytest.mark.kinds(HTTP1)
-async def test_in_place_of_a_connection_that_was_due_and_does_not_come_another_is_dialed(server, configure):
-    """Scenario 35: 100 ms later, and nobody is lost."""
+async def test_a_call_dials_if_a_connection_is_not_drained_in_time(server, configure):
+    """Scenario 35: after 100 ms; every call is served."""
     pool = configure(server)
     for _ in range(3):
-        assert await read_out(pool) == "a"
+        assert await read(pool) == "a"
     assert server.connections_accepted == 3
