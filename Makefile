@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-PYTEST_ARGS ?=
+# Three processes; each test file stays in one of them.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 SECONDS ?= 600
 SEED ?=
 EXAMPLES ?= 100000
@@ -26,7 +27,8 @@ SHELL := /bin/sh
 
 help: ## list the commands
 	@echo "make demo      open the demo at http://127.0.0.1:$(PORT)/ (PORT=8001 for another port)"
-	@echo "make test      run the tests (PYTEST_ARGS=\"-k name\" for some of them)"
+	@echo "make test      run the tests in three processes (PYTEST_ARGS=\"-k name\" runs some of them, in one;"
+	@echo "               without it PYTEST_ARGS=\"$(PYTEST_ARGS)\")"
 	@echo "make soak      run callers of every kind against broken servers for SECONDS=$(SECONDS),"
 	@echo "               then EXAMPLES=$(EXAMPLES) random histories of the ledger (hours; SEED=n fixes the random seed)"
 	@echo "make bench     measure the pool and other clients, and write docs/benchmarks.md (15 minutes, two cores;"

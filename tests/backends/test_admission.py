@@ -10,7 +10,7 @@ import pytest
 
 from llm_pool.exceptions import PoolFull, PoolTimeout
 from tests.backends.servers import answer, by_path, gated
-from tests.scenarios.callers import in_thread, queue_up, until
+from tests.fixtures.callers import in_thread, queue_up, until
 
 
 async def test_connections_never_exceed_the_bound(server_loop, serve, play, configure):

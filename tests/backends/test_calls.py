@@ -14,8 +14,8 @@ from llm_pool.exceptions import InvalidRequest
 from testbed.behaviours import early_reply, echo
 from tests.backends.conftest import HTTP1
 from tests.backends.servers import by_path, model
+from tests.fixtures.callers import in_thread, until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import in_thread, until
 
 PIECES = [b"a" * 70_000, b"b", *[b"c" * 200_000] * 6]
 

@@ -9,7 +9,7 @@ import pytest
 from llm_pool.engine.loops import portal
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed, TotalTimeout
 from testbed.ports import refused_port, unanswering_port
-from tests.scenarios.callers import in_thread, until
+from tests.fixtures.callers import in_thread, until
 
 
 async def test_a_dial_is_timed_once(configure, server):

@@ -10,7 +10,7 @@ import pytest
 from testbed.behaviours import EVENTS
 from testbed.chat import chat_event
 from tests.backends.conftest import HTTP1
-from tests.scenarios.callers import in_thread, until
+from tests.fixtures.callers import in_thread, until
 
 if TYPE_CHECKING:
     import httpx

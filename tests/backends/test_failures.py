@@ -41,7 +41,7 @@ from testbed.chat import chat_event
 from testbed.ports import refused_port, unanswering_port
 from tests.backends.conftest import HTTP1
 from tests.backends.servers import answer, by_path, model
-from tests.scenarios.callers import in_thread, until
+from tests.fixtures.callers import in_thread, until
 
 
 async def hold(exchange):

@@ -11,7 +11,7 @@ from testbed.http2 import offering_http2
 from testbed.tls import server_context
 from tests.backends.conftest import HTTP2, KINDS
 from tests.backends.servers import answer, by_path, gated, over_http1, over_http2
-from tests.scenarios.callers import until
+from tests.fixtures.callers import until
 
 BY_ALPN = {"HTTP2": True}
 

@@ -17,8 +17,8 @@ from llm_pool.exceptions import PoolClosed
 from testbed.behaviours import json_reply
 from tests.backends.conftest import KINDS
 from tests.backends.servers import answer, by_path, gated
+from tests.fixtures.callers import queue_up
 from tests.fixtures.forks import child, inodes
-from tests.scenarios.callers import queue_up
 
 
 async def test_drain_replaces_connections_as_their_calls_end(serve, play, configure):
@@ -155,7 +155,7 @@ def test_a_forked_child_does_not_use_the_parents_connections(serve, play, config
         return [shared, before, statuses, pool.stats().opened]
 
     with child(work) as forked:
-        assert forked.says() == [0, 0, [200, 200], 1]
+        assert forked.result() == [0, 0, [200, 200], 1]
         assert server.connections[0].bytes_received == received
         assert not server.connections[0].gone
         assert pool.request("GET", "/x").extensions["llm_pool_marks"].reused
@@ -182,7 +182,7 @@ def test_a_forked_child_does_not_use_the_parents_connections_of_uvloop(server, c
             return [len(inodes() & parents), pool.request("GET", "/x").status_code]
 
         with child(work) as forked:
-            assert await asyncio.to_thread(forked.says) == [0, 200]
+            assert await asyncio.to_thread(forked.result) == [0, 200]
             assert (await pool.arequest("GET", "/x")).extensions["llm_pool_marks"].reused
         await pool.aclose()
 

@@ -7,8 +7,8 @@ import pytest
 from llm_pool.exceptions import LLMPoolError
 from testbed.behaviours import close, json_reply, reply, reset, send, steps
 from tests.backends.conftest import HTTP1
+from tests.fixtures.callers import in_thread
 from tests.fixtures.reports import reported
-from tests.scenarios.callers import in_thread
 
 KEY = "sk-in-no-report"
 ANSWERS = {

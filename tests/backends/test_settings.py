@@ -13,7 +13,7 @@ from llm_pool.exceptions import ConnectTimeout, InvalidResponse, ProxyFailed, TL
 from testbed.behaviours import json_reply
 from tests.backends.conftest import HTTP1, KINDS
 from tests.backends.servers import answer, gated
-from tests.scenarios.callers import in_thread, until
+from tests.fixtures.callers import in_thread, until
 
 WITH_DNS_CACHE = [kind for kind in KINDS if not kind.startswith("httpcore")]
 

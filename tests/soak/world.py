@@ -15,9 +15,10 @@ from llm_pool.conf import load
 from llm_pool.engine.config import TLS, Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.pool import Pool
 from testbed.tls import Certificates
+from tests.fixtures.internals import open_connections_of
 from tests.soak.calls import Place
 from tests.soak.server import SoakServer, play_http11
-from tests.soak.server2 import play_http2
+from tests.soak.server_http2 import play_http2
 
 if TYPE_CHECKING:
     from tests.soak.record import Record
@@ -79,7 +80,9 @@ class World:
 
     def held(self) -> int:
         """The connections that pools hold, as the kernel knows at the servers' ends."""
-        return sum(_is_held(connection) for server in self.servers for connection in tuple(server._open))
+        return sum(
+            _is_held(connection) for server in self.servers for connection in open_connections_of(server)
+        )
 
     def clear_up(self) -> None:
         """The weather ends: every server answers properly from now on."""
@@ -114,7 +117,7 @@ class World:
 
     def _add(self, pool: Pool, servers: list[SoakServer]) -> Pool:
         def count() -> None:
-            there = [connection for server in servers for connection in tuple(server._open)]
+            there = [connection for server in servers for connection in open_connections_of(server)]
             # All of them were there before the first was looked at: those still held were open together.
             self.record.peak(pool.name, sum(map(_is_held, there)), MOST)
 
