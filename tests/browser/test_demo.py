@@ -9,6 +9,7 @@ import pytest
 
 from testbed.behaviours import json_reply
 from testbed.chat import chat_stream
+from tests.browser.pages import ask
 from tests.demo.launcher import environment, started
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 SIMULATED = "come back one by one as they are sent."
-
-
-def ask(page: Page, question: str) -> None:
-    page.get_by_label("Your question").fill(question)
-    page.get_by_role("button", name="Send").click()
 
 
 @pytest.fixture

@@ -1,30 +1,21 @@
-"""The status page when something is wrong: with its files, its server, or the provider."""
+"""The status page: its script missing, its provider unreachable, its tables on narrow screens."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from testbed.ports import refused_port
-from tests.browser.test_demo import ask
+from tests.browser.pages import ask, event_stream
 from tests.demo.launcher import environment, started
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from playwright.sync_api import Browser, Page, Route
 
+
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-
-AT_ONCE = re.compile("no news for [1-7] s")  # after 8 s a page without updates shows it anyway
-
-
-def stream(body: str) -> Callable[[Route], None]:
-    """Answers with server-sent events, and ends."""
-    return lambda route: route.fulfill(content_type="text/event-stream", body=f"retry: 100\n\n{body}")
 
 
 @pytest.mark.parametrize("missing", ["status.*", "status.js"])
@@ -53,53 +44,6 @@ def test_a_page_whose_script_is_on_its_way_does_not_say_so_yet(browser: Browser,
         page.locator("#scriptless").wait_for(state="detached")
 
 
-def test_a_page_that_polls_is_not_live_from_the_first_poll_that_fails(
-    browser: Browser, demo_url: str
-) -> None:
-    def as_under_wsgi(route: Route) -> None:
-        answer = route.fetch()
-        route.fulfill(response=answer, body=answer.text().replace('data-feed="events"', 'data-feed="data"'))
-
-    with browser.new_page() as page:
-        page.route("**/llm-pool/", as_under_wsgi)
-        page.goto(f"{demo_url}llm-pool/")
-        feed = page.locator("#feed.live")
-        feed.wait_for()
-        page.route("**/data/", lambda route: route.abort())
-        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
-        page.unroute("**/data/")
-        feed.wait_for()
-
-
-def test_a_page_is_not_live_when_its_stream_breaks_off(browser: Browser, demo_url: str) -> None:
-    with browser.new_page() as page:
-        page.route("**/events/", stream(""))
-        page.goto(f"{demo_url}llm-pool/")
-        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
-        page.unroute("**/events/")
-        page.locator("#feed.live").wait_for()
-
-
-def test_a_page_stays_live_when_its_stream_ends_as_meant(browser: Browser, demo_url: str) -> None:
-    with browser.new_page() as page:
-        page.route("**/events/", stream("event: done\ndata: {}\n\n"))
-        page.goto(f"{demo_url}llm-pool/")
-        for _ in range(2):
-            page.wait_for_event("requestfinished", lambda request: request.url.endswith("/events/"))
-        assert page.locator("#feed").inner_text() == "live"
-
-
-def test_a_page_listens_again_after_a_proxy_has_answered_for_the_server(
-    browser: Browser, demo_url: str
-) -> None:
-    with browser.new_page() as page:
-        page.route("**/events/", lambda route: route.fulfill(status=502))
-        page.goto(f"{demo_url}llm-pool/")
-        page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
-        page.unroute("**/events/")
-        page.locator("#feed.live").wait_for()
-
-
 def test_a_provider_that_cannot_be_reached_does_not_look_well(browser: Browser) -> None:
     with refused_port() as port:
         unreachable = environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
@@ -126,7 +70,7 @@ def test_a_table_need_not_be_scrolled_sideways(page: Page, demo_url: str, width:
     shown["pools"][0]["connections"] = [{**connection, "worker": 4194304}]
     shown["workers"][0]["up"] = 432
     shown["scope"] = "machine"
-    page.route("**/events/", stream(f"data: {json.dumps(shown)}\n\n"))
+    page.route("**/events/", event_stream(f"data: {json.dumps(shown)}\n\n"))
     page.goto(f"{demo_url}llm-pool/")
     page.get_by_role("cell", name=origin).wait_for()
     for table in page.locator(".scroll:visible").all():
