@@ -96,7 +96,7 @@ def _complete(concurrency: int, loop: str, rounds: int) -> Workload:
 
 
 def _others(loop: str, rounds: int) -> Workload:
-    title = f"Whole answers, HTTP/1.1, 50 concurrent, {loop}: everybody else"
+    title = f"Whole answers, HTTP/1.1, 50 concurrent, {loop}: other clients"
     return Workload(
         f"others-{loop}", title, "calls", "http", OTHERS, {"concurrency": 50, "seconds": 0.8}, loop, rounds
     )

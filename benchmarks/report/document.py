@@ -63,9 +63,9 @@ def _losses(results: Results) -> str:
     for row in ROWS:
         found = outcome(row, results)
         if found.holds is False and found.spread is not None:
-            value = f"`{row.contestant}` against {row.against} is {row.shown(found.spread.median)}"
+            result = f"`{row.contestant}` against {row.against} is {row.shown(found.spread.median)}"
             note = " ".join(NOTES.get((row.workload.partition("-")[0], row.against), "").split())
-            lines.append(f"- {row.work}: {value}, and was to be {row.shown_goal}. {note}")
+            lines.append(f"- {row.work}: {result}; the goal is {row.shown_goal}. {note}")
     for measured in results.measured.values():
         for peer, times in _cheaper(measured):
             lines.append(f"- {WORKLOADS[measured.name].title}: {peer} needs {times:.2f} of our CPU.")
@@ -99,8 +99,8 @@ def _table(headings: list[str], lines: list[list[str]]) -> str:
 
 
 def _without_repeats(lines: list[list[str]]) -> list[list[str]]:
-    """The first cell is written only where it changes."""
-    before = [None, *(line[0] for line in lines)]
+    """Empty the first cell of each line in which it is the same as in the line before."""
+    firsts = [None, *(line[0] for line in lines)]
     return [
-        ["" if line[0] == last else line[0], *line[1:]] for line, last in zip(lines, before, strict=False)
+        ["" if line[0] == last else line[0], *line[1:]] for line, last in zip(lines, firsts, strict=False)
     ]

@@ -141,7 +141,7 @@ def test_the_document_tells_goals_losses_and_what_was_left_out():
     http2 = Measured("http2", {"acomplete": [ours], "httpx": [theirs]}, {"pyreqwest": "not to be had"})
     told = text(Results("2026-01-01", 60.0, {"CPU": "a good one"}, {"httpx": "1.0"}, {"http2": http2}))
     assert "| httpx | at most 0.35 | **2.00** (2.00 to 2.00) | does not hold |" in told
-    assert "`acomplete` against httpx is 2.00, and was to be at most 0.35." in told
+    assert "`acomplete` against httpx is 2.00; the goal is at most 0.35." in told
     assert "httpx needs 0.50 of our CPU" in told
     assert "pyreqwest is skipped: not to be had" in told
     assert "- CPU: a good one" in told
