@@ -40,7 +40,7 @@ class Target:
 
 
 class AsyncClient:
-    """A client for tasks. It is made within a running event loop. A subclass implements what its library can."""
+    """A client for tasks, made within a running event loop. A subclass implements what its library can."""
 
     def __init__(self, target: Target) -> None:
         self.target = target

@@ -12,9 +12,9 @@ __all__ = ["burst", "in_turn"]
 
 
 async def in_turn(client: AsyncClient, *, calls: int) -> dict[str, float]:
-    """Make ``calls`` calls one after the other, as an agent does, on a client that was prewarmed if it can be.
+    """Make ``calls`` calls one after the other, as an agent does; return the seconds of all together.
 
-    Returns the seconds of all calls together.
+    The client is prewarmed first, if its library can do that.
     """
     await client.prewarm()
     began = time.perf_counter()
