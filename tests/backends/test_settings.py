@@ -198,7 +198,7 @@ async def test_certificates_may_go_unverified(serve, play, configure, certificat
 
 async def test_a_client_shows_its_certificate(serve, play, configure, certificates):
     """TLS.client_cert."""
-    server = serve(play(answer), tls=certificates.wants_client)
+    server = serve(play(answer), tls=certificates.requires_client_cert)
     pool = configure(server, TLS={"ca_file": certificates.ca_file, "client_cert": certificates.client_cert})
     assert (await pool.arequest("GET", "/x")).status_code == 200
 
