@@ -1,4 +1,4 @@
-"""What came of every call, what the servers did to it, and what must never have happened."""
+"""The record of a soak: the outcome of every call, the servers' faults, and the violations."""
 
 from __future__ import annotations
 
@@ -21,27 +21,32 @@ if TYPE_CHECKING:
 __all__ = ["HANGS", "Call", "Record"]
 
 HANGS = 20.0
-"""Seconds after which a call hangs: its timeouts add up to a tenth of that."""
+"""Seconds after which a call counts as hanging: its timeouts add up to a tenth of that."""
 MOST_PRINTED = 20
 
 
 @dataclass
 class Call:
-    """One call: ``token`` goes out with it, and has to come back with its answer."""
+    """One call. Its request has the token, and its answer must have it too.
+
+    ``kind``        as the table shows it
+    ``token``       unique in a soak
+    ``began``       seconds of the monotonic clock
+    ``arrived``     how often a server has received a request with this token
+    ``may_repeat``  whether the request has an idempotency key
+    ``outcome``     what the call is counted as if it raises no error
+    """
 
     kind: str
     token: str
     began: float = field(default_factory=time.monotonic)
     arrived: int = 0
-    """How often a server has taken up a request with this token."""
     may_repeat: bool = False
-    """Its request has an idempotency key."""
     outcome: str = "result"
-    """What it is counted as, where no error says otherwise."""
 
 
 class Record:
-    """Shared by all callers and servers, in all their threads."""
+    """Shared by all callers and servers; its methods are thread-safe."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -56,7 +61,7 @@ class Record:
         self._active: dict[str, Call] = {}
 
     def violation(self, what: str, error: BaseException | None = None) -> None:
-        """Something that must not happen has happened. The first few are printed at once."""
+        """Record something that must never happen. The first ``MOST_PRINTED`` are printed at once."""
         details = "".join(traceback.format_exception(error)) if error is not None else ""
         with self._lock:
             self.violations.append(what)
@@ -65,35 +70,39 @@ class Record:
             print(f"VIOLATION {count}: {what}\n{details}", flush=True)
 
     def fault(self, name: str) -> None:
-        """A server is about to do this."""
+        """Count something that a server is about to do."""
         with self._lock:
             self.faults[name] += 1
 
     def event(self, name: str) -> None:
-        """Anything else that is worth a count."""
+        """Count any other event."""
         with self._lock:
             self.events[name] += 1
 
     def peak(self, name: str, count: int, bound: int) -> None:
-        """So many connections of one pool are open, counted at its servers."""
+        """Record a pool's open connections, counted at its servers; more than ``bound`` is a violation."""
         with self._lock:
             self.peaks[name] = max(self.peaks.get(name, 0), count)
         if count > bound:
             self.violation(f"{count} connections of pool {name!r} are open at the servers; {bound} may be")
 
     def arrived(self, token: str) -> None:
-        """A server takes up a request. Twice is once too often, without an idempotency key."""
+        """Record that a server received a request; twice is a violation without an idempotency key."""
         with self._lock:
             call = self._active.get(token)
             if call is None:
-                return  # its caller has left meanwhile
+                return  # the call has ended
             call.arrived += 1
         if call.arrived > 1 and not call.may_repeat:
             self.violation(f"a request of {call.kind!r} was sent {call.arrived} times")
 
     @contextlib.contextmanager
     def call(self, kind: str) -> Iterator[Call]:
-        """Around a call. Errors that may happen end here; a cancellation goes on to who cancelled."""
+        """Record a call that is made in this block.
+
+        An LLMPoolError is an outcome and ends here; a cancellation is raised again; any other error is a
+        violation.
+        """
         call = Call(kind, f"call-{next(self._numbers)}.")
         with self._lock:
             self._active[call.token] = call
@@ -103,20 +112,20 @@ class Record:
             call.outcome = type(error).__name__
         except asyncio.CancelledError as error:
             call.outcome = "cancelled"
-            if not _was_asked_for():
-                self.violation(f"{kind!r} was cancelled, and nobody had asked for it", error)
+            if not _is_cancelling():
+                self.violation(f"{kind!r} raised CancelledError in a task that was not cancelled", error)
             raise
         except GeneratorExit:
             call.outcome = "cancelled"
             raise
-        except BaseException as error:  # noqa: BLE001 - that is what we are here to find
+        except BaseException as error:  # noqa: BLE001 - the soak searches for such errors
             call.outcome = f"! {type(error).__name__}"
             self.violation(f"{kind!r} ended in a {type(error).__name__}", error)
         finally:
             self._ended(call)
 
     def look_for_hangs(self) -> None:
-        """Every call that has taken longer than its timeouts allow."""
+        """Record every call that has lasted longer than ``HANGS`` as a violation, once."""
         now = time.monotonic()
         with self._lock:
             hanging = [call for call in self._active.values() if now - call.began > HANGS]
@@ -135,7 +144,7 @@ class Record:
 
 
 class ErrorLog(logging.Handler):
-    """Whatever is logged as an error is a violation: exceptions of callbacks and lost tasks among it."""
+    """Records every logged error as a violation, such as asyncio's on callbacks and destroyed tasks."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(logging.ERROR)
@@ -146,9 +155,10 @@ class ErrorLog(logging.Handler):
         self._record.violation(f"logged by {record.name}: {record.getMessage()}", error)
 
 
-def _was_asked_for() -> bool:
+def _is_cancelling() -> bool:
+    """Whether the current task has been asked to cancel."""
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # a thread without a loop: nobody can cancel it
+    except RuntimeError:  # a thread without a loop cannot be cancelled
         return False
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""One soak: callers in bad weather for a while, and then the audit of what is left."""
+"""One soak: calls to servers with faults for a while, and then an audit of what is left."""
 
 from __future__ import annotations
 
@@ -27,107 +27,110 @@ from tests.soak.world import World
 
 __all__ = ["Soak"]
 
-SETTLING = 10.0
-"""Seconds that the books may take to come to rest when all callers have gone."""
-GLANCE = 0.02
+SETTLE_SECONDS = 10.0
+"""Seconds within which connections and tasks must end after the last call."""
+POLL_SECONDS = 0.02
 GROWTH = 1.1
 SPARE = 16 * 1024 * 1024
-"""Memory at the end: at most ``GROWTH`` times what it was after a third of the time, and these bytes more."""
+"""Memory at the end: at most ``GROWTH`` times that after a third of the time, and these bytes more."""
 TRANSIENT = (Connection, Exchange, Entry, Waiter, LoopCall, Stream)
 
 
 class Soak:
-    """``run`` it once; then ``record`` holds what happened, and its violations what must not have."""
+    """A soak of so many seconds. ``run`` it once; then ``record`` has the outcomes and the violations.
 
-    def __init__(self, seconds: float, seed: str, *, tell_every: float = 10.0) -> None:
+    It prints a line of progress every ``progress_every`` seconds.
+    """
+
+    def __init__(self, seconds: float, seed: str, *, progress_every: float = 10.0) -> None:
         self.seconds, self.seed = seconds, seed
         self.record = Record()
         self.leaked: Counter[str] = Counter()
         self.memory: list[int] = []
         """Bytes after a third of the time, and at the end."""
         self.opened = self.reused = 0
-        self._there_before = _transient()
-        self._tell_every = tell_every
+        self._objects_before = _transient()
+        self._progress_every = progress_every
 
     def run(self) -> None:
-        """Takes ``seconds``, and some more to come to rest."""
-        portal.portal()  # it stays; the rest has to go
+        """Make calls for ``seconds``, and then audit what is left."""
+        portal.portal()  # started before the audit's first count, since it lasts
         log = ErrorLog(self.record)
         logging.getLogger().addHandler(log)
         hooks = sys.unraisablehook, threading.excepthook
         sys.unraisablehook = self._unraisable
-        threading.excepthook = self._died
+        threading.excepthook = self._thread_failed
         before, descriptors = Holdings.now(), _descriptors()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)  # abandoned streams: they are the point
-                self._play()
+                warnings.simplefilter("ignore", ResourceWarning)  # for the streams that callers abandon
+                self._run_calls()
                 self._audit_process(before, descriptors)
         finally:
             sys.unraisablehook, threading.excepthook = hooks
             logging.getLogger().removeHandler(log)
 
-    def _play(self) -> None:
+    def _run_calls(self) -> None:
         with World(self.record, self.seed) as world:
             callers = Callers(world.places, self.record, self.seed)
             callers.start()
             self._wait(world)
             callers.stop()
-            world.clear_up()
+            world.calm_down()
             self.memory.append(_resident())
-            self._audit_books(world)
+            self._audit_idle(world)
             for pool in world.pools:
                 pool.close()
             self._audit_closed(world)
 
     def _wait(self, world: World) -> None:
         began = time.monotonic()
-        told = began
-        while (gone := time.monotonic() - began) < self.seconds:
-            time.sleep(min(1.0, self.seconds - gone))
+        printed = began
+        while (elapsed := time.monotonic() - began) < self.seconds:
+            time.sleep(min(1.0, self.seconds - elapsed))
             self.record.look_for_hangs()
-            if not self.memory and gone >= self.seconds / 3:
+            if not self.memory and elapsed >= self.seconds / 3:
                 self.memory.append(_resident())
-            if time.monotonic() - told >= self._tell_every:
-                told = time.monotonic()
-                self._tell(world, told - began)
+            if time.monotonic() - printed >= self._progress_every:
+                printed = time.monotonic()
+                self._print_progress(world, printed - began)
 
-    def _tell(self, world: World, gone: float) -> None:
+    def _print_progress(self, world: World, elapsed: float) -> None:
         pools = "; ".join(_brief(pool.name, pool.stats()) for pool in world.pools)
         print(
-            f"{gone:5.0f} s  {self.record.calls.total()} calls, {_resident() >> 20} MiB, "
+            f"{elapsed:5.0f} s  {self.record.calls.total()} calls, {_resident() >> 20} MiB, "
             f"{len(self.record.violations)} violations  [{pools}]",
             flush=True,
         )
 
     # The audit.
 
-    def _audit_books(self, world: World) -> None:
-        """Nobody calls any more: nothing is in use, and what is there is idle."""
+    def _audit_idle(self, world: World) -> None:
+        """After the last call, every connection is idle."""
         for pool in world.pools:
-            if not _comes(lambda pool=pool: _at_rest(pool.stats())):
-                self.record.violation(f"the books of {pool.name!r} do not balance: {pool.stats()}")
+            if not _becomes_true(lambda pool=pool: _at_rest(pool.stats())):
+                self.record.violation(f"pool {pool.name!r} is not at rest after its calls: {pool.stats()}")
             stats = pool.stats()
             self.leaked["slots"] += stats.connections - stats.idle
             self.opened += stats.opened
             self.reused += stats.reused
 
     def _audit_closed(self, world: World) -> None:
-        """The pools are closed: no connection at the servers, no task on the portal, nothing in memory."""
+        """After the pools' close: no connection at servers, no task on the portal, no object in memory."""
         for pool in world.pools:
             stats = pool.stats()
             if stats.connections or pool._coordinator.ledger.total:
                 self.leaked["connections"] += pool._coordinator.ledger.total
                 self.record.violation(f"after its close {pool.name!r} has {stats}")
-        if not _comes(lambda: world.held() == 0):
+        if not _becomes_true(lambda: world.held() == 0):
             self.leaked["connections at the servers"] = world.held()
             self.record.violation(f"{world.held()} connections are left at the servers")
         host_loop = portal.portal()
-        if not _comes(lambda: host_loop.run(_other_tasks) == 0):
+        if not _becomes_true(lambda: host_loop.run(_other_tasks) == 0):
             self.leaked["tasks"] = host_loop.run(_other_tasks)
             self.record.violation(f"{self.leaked['tasks']} tasks are left on the portal")
-        if not _comes(lambda: not _transient() - self._there_before):
-            left = _transient() - self._there_before
+        if not _becomes_true(lambda: not _transient() - self._objects_before):
+            left = _transient() - self._objects_before
             self.leaked.update(left)
             self.record.violation(f"objects are left in memory: {dict(left)}")
 
@@ -137,33 +140,31 @@ class Soak:
         except AssertionError as left:
             self.leaked["threads and sockets"] = str(left).count(";") + 1
             self.record.violation(str(left))
-        if not _comes(lambda: _descriptors() <= descriptors):
+        if not _becomes_true(lambda: _descriptors() <= descriptors):
             self.leaked["file descriptors"] = _descriptors() - descriptors
             self.record.violation(f"{self.leaked['file descriptors']} file descriptors are left")
         if len(self.memory) == 2 and self.memory[1] > self.memory[0] * GROWTH + SPARE:
             self.record.violation(f"memory grew from {self.memory[0]} to {self.memory[1]} bytes")
 
     def _unraisable(self, what: Any) -> None:
-        self.record.violation(f"raised where nobody can catch it: {what.object!r}", what.exc_value)
+        self.record.violation(f"raised where nothing can catch it: {what.object!r}", what.exc_value)
 
-    def _died(self, what: Any) -> None:
-        self.record.violation(f"a thread died: {what.thread}", what.exc_value)
-
-    # The figures.
+    def _thread_failed(self, what: Any) -> None:
+        self.record.violation(f"a thread ended with an error: {what.thread}", what.exc_value)
 
     def table(self) -> str:
-        """What happened, in figures."""
+        """The counts of the soak as text."""
         record = self.record
         lines = [f"seed {self.seed}, {self.seconds:g} s"]
         for title, counts in (
             ("calls", record.calls),
             ("outcomes", record.outcomes),
-            ("what the servers did", record.faults),
-            ("besides", record.events),
+            ("faults of the servers", record.faults),
+            ("other events", record.events),
         ):
             lines.append(f"{title}: {counts.total()}")
             lines += [f"  {count:>8}  {name}" for name, count in counts.most_common()]
-        lines.append(f"connections: {self.opened} opened, {self.reused} calls on one that was there")
+        lines.append(f"connections: {self.opened} opened, {self.reused} calls on a reused one")
         lines += [f"  {peak:>8}  peak at the servers of {name!r}" for name, peak in record.peaks.items()]
         lines.append(f"longest call: {record.longest:.2f} s")
         lines.append("memory: " + " -> ".join(f"{size >> 20} MiB" for size in self.memory))
@@ -182,14 +183,17 @@ def _at_rest(stats: Any) -> bool:
     return stats.connections == stats.idle and not (stats.in_use or stats.dialing or stats.waiting)
 
 
-def _comes(predicate: Any) -> bool:
-    """Whether it becomes true soon. Neither the kernel nor the garbage collector tells anyone."""
-    deadline = time.monotonic() + SETTLING
+def _becomes_true(predicate: Any) -> bool:
+    """Whether the predicate becomes true within ``SETTLE_SECONDS``.
+
+    It polls: neither the kernel nor the garbage collector has an event to wait for.
+    """
+    deadline = time.monotonic() + SETTLE_SECONDS
     while not predicate():
         if time.monotonic() > deadline:
             return False
         gc.collect()
-        time.sleep(GLANCE)
+        time.sleep(POLL_SECONDS)
     return True
 
 
@@ -202,7 +206,7 @@ def _transient() -> Counter[str]:
 
 
 def _resident() -> int:
-    """Bytes of memory that the process holds; 0 where there is no /proc."""
+    """The resident memory of the process in bytes; 0 without /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The servers and pools of a soak, and the weather that they live in."""
+"""The servers and pools of a soak, and the disturbances from outside: drains, refusing servers, prewarms."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["World"]
 
-MOST = 8
-"""Connections that each pool may have."""
+MAX_CONNECTIONS = 8
+"""Of each pool."""
 LIMITS = Limits(
-    max_connections=MOST,
+    max_connections=MAX_CONNECTIONS,
     max_keepalive_connections=5,
     keepalive_expiry=0.5,
     max_lifetime=3.0,
@@ -39,7 +39,12 @@ TIMEOUTS = Timeouts(connect=0.5, read=0.4, write=0.4, pool=0.5, total=3.0)
 
 
 class World:
-    """A context manager: everything runs inside."""
+    """The servers and pools of a soak; they run within its block.
+
+    ``servers``  all servers
+    ``pools``    the engines' pools
+    ``places``   where callers may send calls
+    """
 
     def __init__(self, record: Record, seed: str) -> None:
         self.record, self._seed = record, seed
@@ -47,14 +52,14 @@ class World:
         self.pools: list[Pool] = []
         self.places: list[Place] = []
         self._running = contextlib.ExitStack()
-        self._over = threading.Event()
-        self._weather = threading.Thread(target=self._change, name="soak weather", daemon=True)
+        self._stopped = threading.Event()
+        self._disturber = threading.Thread(target=self._disturb, name="soak disturber", daemon=True)
 
     def __enter__(self) -> Self:
         directory = Path(self._running.enter_context(tempfile.TemporaryDirectory()))
         certificates = Certificates(directory)
         chat = self._serve(play_http11)
-        chat2 = self._serve(play_http2, tls=_speaking_http2(certificates))
+        chat2 = self._serve(play_http2, tls=_http2_context(certificates))
         several = [
             self._serve(play_http11),
             self._serve(play_http11),
@@ -68,42 +73,40 @@ class World:
             Origin(server.scheme, host, server.port) for server, host in zip(several, HOSTS, strict=True)
         ]
         self.places.append(Place(pool, origins))
-        self._weather.start()
+        self._disturber.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self.servers:
             while server.errors:
-                self.record.violation(f"a server broke down: {server.url}", server.errors.pop())
+                self.record.violation(f"a server's script failed: {server.url}", server.errors.pop())
         self._running.close()
 
     def held(self) -> int:
-        """The connections that pools hold, as the kernel knows at the servers' ends."""
+        """The number of connections that pools hold, by the kernel's state at the servers' ends."""
         return sum(_is_held(connection) for server in self.servers for connection in tuple(server._open))
 
-    def clear_up(self) -> None:
-        """The weather ends: every server answers properly from now on."""
-        self._over.set()
-        self._weather.join()
+    def calm_down(self) -> None:
+        """End the disturbances and the faults: every server answers correctly from now on."""
+        self._stopped.set()
+        self._disturber.join()
         for server in self.servers:
             server.calm = True
 
-    # Its parts.
-
     def _serve(self, play: Any, **options: Any) -> SoakServer:
-        chance = random.Random(f"{self._seed}/server {len(self.servers)}")
-        server = self._running.enter_context(SoakServer(play, self.record, chance, **options))
+        rng = random.Random(f"{self._seed}/server {len(self.servers)}")
+        server = self._running.enter_context(SoakServer(play, self.record, rng, **options))
         self.servers.append(server)
         return server
 
     def _service(self, name: str, server: SoakServer, certificates: Certificates, **limits: int) -> None:
-        of_limits = {**_fields(LIMITS), "max_connections_per_host": None, **limits}
+        all_limits = {**_fields(LIMITS), "max_connections_per_host": None, **limits}
         settings = {
             "BASE_URL": f"{server.url}/v1",
             "API_KEY": "key",
             "MODEL": "m",
             "PROXY": "",
-            "LIMITS": of_limits,
+            "LIMITS": all_limits,
             "TIMEOUTS": _fields(TIMEOUTS),
             "TLS": {"ca_file": certificates.ca_file},
         }
@@ -114,48 +117,51 @@ class World:
 
     def _add(self, pool: Pool, servers: list[SoakServer]) -> Pool:
         def count() -> None:
-            there = [connection for server in servers for connection in tuple(server._open)]
-            # All of them were there before the first was looked at: those still held were open together.
-            self.record.peak(pool.name, sum(map(_is_held, there)), MOST)
+            connections = [connection for server in servers for connection in tuple(server._open)]
+            # All were open before the first is checked, so those that are still held were open together.
+            self.record.peak(pool.name, sum(map(_is_held, connections)), MAX_CONNECTIONS)
 
         for server in servers:
             server.opened = count
         self.pools.append(pool)
         return pool
 
-    # Weather.
+    # Disturbances, on a thread of their own.
 
-    def _change(self) -> None:
-        chance = random.Random(f"{self._seed}/weather")
-        while not self._over.wait(chance.random()):
+    def _disturb(self) -> None:
+        rng = random.Random(f"{self._seed}/weather")
+        while not self._stopped.wait(rng.random()):
             try:
-                chance.choice((self._drain, self._refuse, self._prewarm, self._look))(chance)
-            except BaseException as error:  # noqa: BLE001 - it would be missed
-                self.record.violation("the weather broke down", error)
+                rng.choice((self._drain, self._refuse, self._prewarm, self._check_stats))(rng)
+            except BaseException as error:  # noqa: BLE001 - any error is a violation
+                self.record.violation("a disturbance failed", error)
 
-    def _drain(self, chance: random.Random) -> None:
-        pool = chance.choice(self.pools)
+    def _drain(self, rng: random.Random) -> None:
+        pool = rng.choice(self.pools)
         self.record.event("drains")
         self.record.event("drains that ended in time" if pool.drain(0.5) else "drains that did not")
 
-    def _refuse(self, chance: random.Random) -> None:
-        server = chance.choice(self.servers)
+    def _refuse(self, rng: random.Random) -> None:
+        server = rng.choice(self.servers)
         server.refuse()
         self.record.event("servers that refuse for a while")
-        self._over.wait(chance.random() * 0.5)
+        self._stopped.wait(rng.random() * 0.5)
         server.listen_again()
 
-    def _prewarm(self, chance: random.Random) -> None:
-        place = chance.choice(self.places)
+    def _prewarm(self, rng: random.Random) -> None:
+        place = rng.choice(self.places)
         if place.service is not None:
             asyncio.run(place.service.aprewarm())
             self.record.event("prewarms")
 
-    def _look(self, chance: random.Random) -> None:
+    def _check_stats(self, rng: random.Random) -> None:
         for pool in self.pools:
             stats = pool.stats()
-            if stats.connections > MOST or min(stats.in_use, stats.idle, stats.dialing, stats.waiting) < 0:
-                self.record.violation(f"the books of pool {pool.name!r} are impossible: {stats}")
+            if (
+                stats.connections > MAX_CONNECTIONS
+                or min(stats.in_use, stats.idle, stats.dialing, stats.waiting) < 0
+            ):
+                self.record.violation(f"the stats of pool {pool.name!r} are impossible: {stats}")
 
 
 HOSTS = ("127.0.0.1", "localhost", "127.0.0.1")
@@ -164,11 +170,11 @@ HOSTS = ("127.0.0.1", "localhost", "127.0.0.1")
 def _is_held(connection: Any) -> bool:
     try:
         return bool(connection.still_held)
-    except OSError:  # closed while we looked, by its server's thread
+    except OSError:  # its server's thread has just closed it
         return False
 
 
-def _speaking_http2(certificates: Certificates) -> Any:
+def _http2_context(certificates: Certificates) -> Any:
     context = certificates.good
     second = Certificates.good.func(certificates)
     second.set_alpn_protocols(["h2"])
