@@ -89,7 +89,7 @@ def compare(before: Look, looks: list[Look], after: Look, seen: Seen) -> Iterato
     counted = difference(after.counted, before.counted)
     unsent = [shown["pool_timeouts"] + shown["refused"] for shown in (page, metrics)]
     sent = [shown["requests"] - calls for shown, calls in zip((page, metrics), unsent, strict=True)]
-    yield Row("calls in vain", seen.errors["PoolTimeout"] + seen.errors["PoolFull"], *unsent)
+    yield Row("calls without a connection", seen.errors["PoolTimeout"] + seen.errors["PoolFull"], *unsent)
     yield Row("requests", counted["requests"], *sent)
     yield Row("connections", counted["connections"], page["opened"], metrics["opened"])
     yield Row("reused", counted["reuses"], page["reused"], metrics["reused"])

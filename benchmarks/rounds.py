@@ -47,7 +47,7 @@ def run(
             if number >= workload.rounds or found.not_run:
                 continue
             if start - began + last_duration[workload.name] > seconds:
-                found.not_run = "" if found.rounds else f"{seconds / 60:g} minutes were over"
+                found.not_run = "" if found.rounds else f"the limit of {seconds / 60:g} minutes was reached"
                 continue
             run_round(workload, number, found, scale, progress)
             last_duration[workload.name] = time.monotonic() - start

@@ -41,7 +41,7 @@ class Board:
         """Block until the predicate is true. Raises AssertionError with ``what`` after ``timeout`` s."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(predicate()), timeout):
-                raise AssertionError(f"waited {timeout:g} s in vain until {what}; {self}")
+                raise AssertionError(f"not within {timeout:g} s: {what}; {self}")
 
     async def await_forever(self, predicate: Callable[[], object]) -> None:
         """Wait on the running loop, without a timeout, until the predicate is true."""
@@ -60,7 +60,7 @@ class Board:
             async with asyncio.timeout(timeout):
                 await self.await_forever(predicate)
         except TimeoutError:
-            raise AssertionError(f"waited {timeout:g} s in vain until {what}; {self}") from None
+            raise AssertionError(f"not within {timeout:g} s: {what}; {self}") from None
 
     def mark(self, name: str) -> None:
         """Count that ``name`` has happened once more."""

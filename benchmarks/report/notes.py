@@ -38,8 +38,8 @@ The profile is flat: no function takes more than a twentieth, and the largest ar
 the check of the answer's head. The rest is what the floor lacks: checks, timers, statistics, the ledger.
 """,
     ("complete", "aiohttp"): """
-aiohttp parses and writes HTTP in C; here only httptools is C. The queue, the limit over all threads, the
-timers and the statistics are added to that. uvloop saves the same for both, so these weigh more with it.
+aiohttp parses and writes HTTP in C; in llm_pool only httptools is C. The queue, the limit over all threads,
+the timers and the statistics are added to that. uvloop saves the same for both, so these weigh more with it.
 """,
     ("stream", "aiohttp"): """
 As with whole answers, uvloop saves the same for both. Besides, the benchmark's client for aiohttp only splits

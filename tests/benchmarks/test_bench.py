@@ -53,7 +53,7 @@ def test_each_client_has_its_turn_in_each_round():
 def test_no_round_begins_when_the_time_is_up():
     calls = replace(workload("calls", "http", "floor", concurrency=1, seconds=SHORT), rounds=1000)
     assert len(run([calls], 0.1, 1.0, lambda _: None)[calls.name].rounds["floor"]) == 1
-    assert "minutes were over" in run([calls], 0.0, 1.0, lambda _: None)[calls.name].not_run
+    assert "minutes was reached" in run([calls], 0.0, 1.0, lambda _: None)[calls.name].not_run
 
 
 def test_the_clients_that_are_installed_answer():

@@ -57,7 +57,7 @@ class Callers:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                self._record.violation(f"{thread.name!r} does not come to an end")
+                self._record.violation(f"{thread.name!r} does not end")
 
     def _run(self, body: Callable[[str], None], name: str) -> None:
         try:

@@ -88,16 +88,16 @@ class Answer:
 
 
 def answer_to(target: str, headers: dict[str, str], body: bytes, rng: random.Random) -> tuple[str, Answer]:
-    """The token of a request and its correct answer: a chat completion, whole or streamed, or a longer body.
+    """The token of a request, and its correct answer.
 
-    That longer body is the token, repeated.
+    That is a chat completion, streamed if the request says so; on other paths, the token, repeated.
     """
     if not target.endswith("/chat/completions"):
         token = headers["x-call"]
-        whole = token.encode() * (1 + int(rng.paretovariate(0.5)) % 4000)
-        cuts = sorted(rng.randrange(len(whole)) for _ in range(rng.randrange(4)))
-        pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True) if a < b]
-        length = {"x-length": str(len(whole)), "x-received": str(len(body))}
+        full_body = token.encode() * (1 + int(rng.paretovariate(0.5)) % 4000)
+        cuts = sorted(rng.randrange(len(full_body)) for _ in range(rng.randrange(4)))
+        pieces = [full_body[a:b] for a, b in zip([0, *cuts], [*cuts, len(full_body)], strict=True) if a < b]
+        length = {"x-length": str(len(full_body)), "x-received": str(len(body))}
         return token, Answer({"x-call": token, **length}, pieces)
     call = json.loads(body)
     token = call["messages"][-1]["content"]
