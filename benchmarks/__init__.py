@@ -1,1 +1,1 @@
-"""What a call costs. Run one with ``python -m benchmarks.NAME``."""
+"""Measure what a call costs: ``python -m benchmarks``, or one tool by ``python -m benchmarks.NAME``."""

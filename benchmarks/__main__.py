@@ -1,6 +1,6 @@
 """Measure the pool and its peers: ``python -m benchmarks``.
 
-The exit status says whether it ran, not whether the goals hold.
+The exit status is 0 if the run ended, whether the goals hold or not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from benchmarks.results import Results
 from benchmarks.rounds import run
 from benchmarks.workloads import WORKLOADS
 
-FILE_WIDTH = 130  # columns, where no terminal says how many
+FILE_WIDTH = 130  # columns, if the output is no terminal
 
 
 def main() -> None:
-    """Measure, print, and write what was measured."""
+    """Measure (or read an earlier run), print the tables, and write the document if asked to."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception it ends the servers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # SystemExit leaves the blocks that run the servers
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     if options.report:
         results = Results.from_json(json.loads(options.report.read_text()))
@@ -47,28 +47,26 @@ def _measure(options: argparse.Namespace, console: Console) -> Results:
     workloads = [WORKLOADS[name] for name in options.workloads]
     if options.rounds:
         workloads = [replace(workload, rounds=options.rounds) for workload in workloads]
-    here, began = machine(), time.monotonic()
+    facts, began = machine(), time.monotonic()
     with console.status("") as status:
         scale = 0.2 if options.quick else 1.0
         measured = run(workloads, options.minutes * 60, scale, status.update)
     seconds = time.monotonic() - began
-    return Results(f"{datetime.now(UTC):%Y-%m-%d}", seconds, here, versions(), measured)
+    return Results(f"{datetime.now(UTC):%Y-%m-%d}", seconds, facts, versions(), measured)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = list(WORKLOADS)
-    some = f"some of: {', '.join(names)}"
+    some = f"one or more of: {', '.join(names)}; default: all"
     parser.add_argument("--workloads", nargs="+", metavar="NAME", choices=names, default=names, help=some)
+    parser.add_argument("--rounds", type=int, help="of every workload; default: the workload's own number")
+    parser.add_argument("--quick", action="store_true", help="measure a fifth as long: to see that it runs")
+    parser.add_argument("--minutes", type=float, default=12.0, help="start no round that would end later")
     parser.add_argument(
-        "--rounds", type=int, help="of every workload; each has its own number if nothing is said"
+        "--output", type=Path, help="write benchmarks.md into this folder, plots and JSON into benchmarks/"
     )
-    parser.add_argument("--quick", action="store_true", help="short turns: to see that it runs")
-    parser.add_argument("--minutes", type=float, default=12.0, help="no round begins that would end later")
-    parser.add_argument(
-        "--output", type=Path, help="a folder for benchmarks.md, with plots and JSON beneath it"
-    )
-    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing; tell of this run")
+    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing; report on this run")
     return parser.parse_args()
 
 

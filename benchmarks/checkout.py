@@ -1,7 +1,7 @@
-"""CPU of checkout and release beside 10 and beside 1,000 idle connections: ``python -m benchmarks.checkout``.
+"""CPU of checkout and release with 10 and with 1,000 idle connections: ``python -m benchmarks.checkout``.
 
-The ledger alone, then the whole pool on an nginx: all those connections are open, and calls are made one at
-a time and ten at a time. Rounds are interleaved; the ratio is that of neighbours.
+It measures the ledger alone, and then whole calls to an nginx, one at a time and ten at a time. The rounds
+are interleaved; each ratio compares the two rounds that ran one after the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from testbed.programs import nginx
 
 FEW, MANY = 10, 1000
 AT_ONCE = (1, 10)
-PATIENCE = 60.0  # seconds for the connections to open, and for a round
+TIMEOUT = 60.0  # seconds for the connections to open, and for a round
 LIMITS = Limits(
     max_connections=MANY, max_keepalive_connections=MANY, keepalive_expiry=None, max_lifetime=None
 )
@@ -40,13 +40,14 @@ Round = Callable[[], float]
 
 
 def main() -> None:
+    """Measure, and print a line for the ledger and for each number of calls at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--checkouts", type=int, default=50_000, help="of the ledger alone, in each round")
-    parser.add_argument("--calls", type=int, default=3000, help="of the whole pool, in each round")
+    parser.add_argument("--checkouts", type=int, default=50_000, help="with the ledger alone, in each round")
+    parser.add_argument("--calls", type=int, default=3000, help="with the whole pool, in each round")
     options = parser.parse_args()
     print(f"{'CPU per checkout and release':<32}{f'{FEW} idle':>12}{f'{MANY} idle':>12}{'ratio':>28}")
-    ledgers = [ledger(idle, options.checkouts) for idle in (FEW, MANY)]
+    ledgers = [ledger_round(idle, options.checkouts) for idle in (FEW, MANY)]
     _compare("the ledger", *ledgers, options.rounds)
     with ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory()))
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def _compare(name: str, few: Round, many: Round, rounds: int) -> None:
-    few(), many()  # the code is warm
+    few(), many()  # warm-up
     pairs = [(few(), many()) if number % 2 else (many(), few())[::-1] for number in range(rounds)]
     ratios = sorted(more / less for less, more in pairs)
     less, more = (statistics.median(each) * 1e6 for each in zip(*pairs, strict=True))
@@ -70,68 +71,70 @@ def _compare(name: str, few: Round, many: Round, rounds: int) -> None:
 # The ledger alone.
 
 
-def ledger(idle: int, checkouts: int) -> Round:
-    """A ledger with so many idle connections, and a round of checkouts and releases, one at a time."""
-    books = Ledger(LIMITS)
-    lane = books.lane(Origin("https", "llm.test", 443), "home")
+def ledger_round(idle: int, checkouts: int) -> Round:
+    """Make a ledger with ``idle`` idle connections; the round makes ``checkouts`` of them, one at a time."""
+    ledger = Ledger(LIMITS)
+    lane = ledger.lane(Origin("https", "llm.test", 443), "host loop")
     waiters = [Waiter(lane) for _ in range(idle)]
     for waiter in waiters:
-        for order in books.arrive(waiter, 0.0):
+        for order in ledger.arrive(waiter, 0.0):
             if isinstance(order, Dial):
-                books.dialed(order.lane, object(), 1, 0.0)
+                ledger.dialed(order.lane, object(), 1, 0.0)
     for waiter in waiters:
         assert waiter.entry is not None
-        books.released(waiter.entry, 0.0)
-    assert len(books.connections.pool_bound.idle) == idle
+        ledger.released(waiter.entry, 0.0)
+    assert len(ledger.connections.pool_bound.idle) == idle
 
     def run() -> float:
         gc.collect()
         began = time.process_time()
         for _ in range(checkouts):
             waiter = Waiter(lane)
-            books.arrive(waiter, 1.0)
+            ledger.arrive(waiter, 1.0)
             assert waiter.entry is not None
-            books.released(waiter.entry, 1.0)
+            ledger.released(waiter.entry, 1.0)
         return (time.process_time() - began) / checkouts
 
     return run
 
 
-# The whole pool, in a process of its own, so that its event loop has its own connections only.
+# The whole pool. Each size has a process of its own: an event loop with no connections but these.
 
 
 class _PoolProcess:
+    """A process with a pool and its idle connections; ``round`` sends it work."""
+
     def __init__(self, port: int, idle: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_work, args=(there, port, idle), daemon=True)
+        self._pipe, child_pipe = context.Pipe()
+        self._process = context.Process(target=_work, args=(child_pipe, port, idle), daemon=True)
 
     def __enter__(self) -> _PoolProcess:
         self._process.start()
-        self._answer()
+        self._receive()  # the connections are open
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._here.send(None)
-        self._process.join(PATIENCE)
+        self._pipe.send(None)
+        self._process.join(TIMEOUT)
 
     def round(self, at_once: int, calls: int) -> Round:
         def run() -> float:
-            self._here.send((at_once, calls))
-            return self._answer()
+            self._pipe.send((at_once, calls))
+            return self._receive()
 
         return run
 
-    def _answer(self) -> float:
-        if not self._here.poll(PATIENCE):
-            raise SystemExit("the pool's process does not answer")
-        answer: float = self._here.recv()
-        return answer
+    def _receive(self) -> float:
+        if not self._pipe.poll(TIMEOUT):
+            raise SystemExit(f"the pool's process sent no result within {TIMEOUT:g} s")
+        cpu_per_call: float = self._pipe.recv()
+        return cpu_per_call
 
 
 def _work(pipe: Connection, port: int, idle: int) -> None:
     if len(os.sched_getaffinity(0)) > 1:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the upstream has the other
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the upstream runs on the first core
     asyncio.run(_rounds(pipe, port, idle))
 
 
@@ -142,7 +145,7 @@ async def _rounds(pipe: Connection, port: int, idle: int) -> None:
     request = Request(origin, b"POST", b"/v1/chat/completions", headers, b"{}", Timeouts())
     pool = Pool(PoolConfig(replace(LIMITS, min_connections=idle), proxy=""))
     await pool.prewarm(origin)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while pool.stats().idle < idle and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     pipe.send(0.0)
@@ -160,8 +163,8 @@ async def _rounds(pipe: Connection, port: int, idle: int) -> None:
 
 async def _calls(pool: Pool, request: Request, count: int) -> None:
     for _ in range(count):
-        whole = await pool.fetch(request)
-        assert whole.status == 200
+        response = await pool.fetch(request)
+        assert response.status == 200
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A worker as a process of its own."""
+"""Run a worker in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ TIMEOUT = 150.0  # seconds
 
 
 class Failed(Exception):
-    """A client could not do its work."""
+    """A client could not do its work; the message has the worker's last error."""
 
 
 def work(task: dict[str, Any]) -> dict[str, Any]:
-    """What ``benchmarks.worker`` says of a task. Raises Failed."""
+    """Run ``benchmarks.worker`` for ``task`` and return its output.
+
+    Raises Failed if the worker ends with an error or takes more than ``TIMEOUT`` seconds.
+    """
     command = [interpreter(task["client"]), "-m", "benchmarks.worker", json.dumps(task)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""What a reader needs to compare: the machine and the libraries, with nothing that names it or its user."""
+"""The machine and the library versions of a run, without names of hosts or users."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIBRARIES = [
 
 
 def machine() -> dict[str, str]:
-    """By name, what matters of it."""
+    """What results depend on: CPU, cores, load, memory, kernel and Python, by name."""
     return {
         "CPU": _processor(),
         "Cores": str(len(os.sched_getaffinity(0))),
@@ -44,7 +44,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """The libraries that are installed here."""
+    """The version of each of ``LIBRARIES`` that is installed."""
     found = {}
     for name in LIBRARIES:
         for distribution in distributions(name=name, path=site_packages()):

@@ -1,7 +1,7 @@
-"""Installs the peers beside this interpreter: ``python -m benchmarks.install``. What cannot be is skipped.
+"""Install the peers into this interpreter's environment: ``python -m benchmarks.install``.
 
-Peers that go together with no other have a virtual environment of their own. The reasons for what is skipped
-are kept, for the report.
+A peer that conflicts with the others gets a virtual environment of its own. A peer that cannot be installed
+is skipped; the reason is kept in a file, for the report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["ROOT", "interpreter", "site_packages", "why_missing"]
 
 ROOT = Path(__file__).parents[1]
-TOGETHER = (
+SHARED = (
     "aiohttp",
     "anthropic",
     "httpx-aiohttp",
@@ -25,37 +25,37 @@ TOGETHER = (
     "pyreqwest",
     "requests",
 )
-APART = {"litellm": ("litellm", "uvloop", "httpx")}  # it holds openai below 3
+SEPARATE = {"litellm": ("litellm", "uvloop", "httpx")}  # litellm requires openai below 3
 _SKIPPED = Path(sys.prefix) / "skipped-peers.json"
 
 
 def interpreter(client: str) -> str:
-    """The Python that has what this client needs."""
-    own = _apart(client)
-    return str(own) if own.exists() else sys.executable
+    """The path of the Python in whose environment this client is installed."""
+    separate = _separate_python(client)
+    return str(separate) if separate.exists() else sys.executable
 
 
 def site_packages() -> list[str]:
-    """Where the libraries are, those included that have an environment of their own."""
+    """Every folder of libraries: this interpreter's and those of the separate environments."""
     return [*sys.path, *map(str, Path(sys.prefix).glob("apart/*/lib/python*/site-packages"))]
 
 
 def why_missing(module: str) -> str:
-    """Why a module is not there."""
+    """The reason why a module is not installed, as a sentence for the report."""
     reasons: dict[str, str] = json.loads(_SKIPPED.read_text()) if _SKIPPED.exists() else {}
     name = module.replace("_", "-")
     return reasons.get(name, f"{name} is not installed")
 
 
 def main() -> None:
-    """Install all that can be."""
+    """Install every peer that can be installed, and print the reason for each other one."""
     reasons = {}
-    if _pip(sys.executable, TOGETHER):
-        for peer in TOGETHER:
+    if _pip(sys.executable, SHARED):
+        for peer in SHARED:
             if reason := _pip(sys.executable, [peer]):
                 reasons[peer] = reason
-    for peer, requirements in APART.items():
-        python = _apart(peer)
+    for peer, requirements in SEPARATE.items():
+        python = _separate_python(peer)
         if not python.exists():
             venv.create(python.parents[1], with_pip=True)
         if reason := _pip(str(python), requirements, f"benchmarks/{peer}-constraints.txt"):
@@ -65,12 +65,12 @@ def main() -> None:
         print(f"{peer} is skipped: {reason}")
 
 
-def _apart(peer: str) -> Path:
+def _separate_python(peer: str) -> Path:
     return Path(sys.prefix) / "apart" / peer / "bin" / "python"
 
 
 def _pip(python: str, requirements: tuple[str, ...] | list[str], constraints: str = "constraints.txt") -> str:
-    """Empty where all could be installed; otherwise pip's last word."""
+    """Install ``requirements``; return "" or pip's last error."""
     command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     command += ["--constraint", str(ROOT / constraints), *requirements]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
-"""A link to a far host: a network namespace behind two TUN devices, and a wire that takes its time.
+"""A link to a distant host: a network namespace behind two TUN devices, and a process that delays packets.
 
-Every packet is delayed, so the handshakes of TCP and TLS pay for the distance as they do in life, which a
-delaying proxy could not make them. Needs root and the program ``ip``; no kernel module for delays.
+Every packet is delayed, so that the handshakes of TCP and TLS take round trips too; a proxy that delays
+bytes would not do that. It needs root and the program ``ip``, but no kernel module such as netem.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ TUN = Path("/dev/net/tun")
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
 IFF_TUN = 0x0001
-IFF_NO_PI = 0x1000  # bare packets, with no header of the device's own
+IFF_NO_PI = 0x1000  # packets without the device's own header
 
 
 class LinkImpossible(Exception):
-    """No link can be made here; the message says why."""
+    """No link can be made on this machine; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Far:
-    """The far end: its address, and what is put before the command of a server there."""
+    """The distant end of a link.
+
+    ``host``    its IPv4 address
+    ``inside``  arguments that, before a command, run it in the distant namespace
+    """
 
     host: str
     inside: tuple[str, ...]
@@ -42,13 +46,16 @@ class Far:
 
 @contextlib.contextmanager
 def link(round_trip: float) -> Iterator[Far]:
-    """A far host, so many seconds away and back. Raises LinkImpossible."""
-    ip = _means()
+    """Make a link with a round trip of ``round_trip`` seconds, for as long as the block lasts.
+
+    Raises LinkImpossible.
+    """
+    ip = _ip_program()
     number = os.getpid()
     namespace, near, far = f"bench{number}", f"bn{number}", f"bf{number}"
-    # RFC 2544 keeps 198.18.0.0/15 for benchmarks; four addresses of it to each process
+    # RFC 2544 reserves 198.18.0.0/15 for benchmarks; each process uses four of its addresses
     prefix = f"198.{18 + (number >> 14 & 1)}.{number >> 6 & 255}"
-    here, there = (number & 63) * 4 + 1, (number & 63) * 4 + 2
+    near_address, far_address = (f"{prefix}.{(number & 63) * 4 + host}" for host in (1, 2))
     with contextlib.ExitStack() as undo:
         _run(ip, "netns", "add", namespace)
         undo.callback(_run, ip, "netns", "delete", namespace)
@@ -56,16 +63,16 @@ def link(round_trip: float) -> Iterator[Far]:
         for end in ends:
             undo.callback(os.close, end)
         _run(ip, "link", "set", far, "netns", namespace)
-        _run(ip, "address", "add", f"{prefix}.{here}/30", "dev", near)
+        _run(ip, "address", "add", f"{near_address}/30", "dev", near)
         _run(ip, "link", "set", near, "up")
-        _run(ip, "-n", namespace, "address", "add", f"{prefix}.{there}/30", "dev", far)
+        _run(ip, "-n", namespace, "address", "add", f"{far_address}/30", "dev", far)
         _run(ip, "-n", namespace, "link", "set", far, "up")
         undo.enter_context(_wire(ends, round_trip / 2))
-        yield Far(f"{prefix}.{there}", (ip, "netns", "exec", namespace))
+        yield Far(far_address, (ip, "netns", "exec", namespace))
 
 
-def _means() -> str:
-    """The program ``ip``."""
+def _ip_program() -> str:
+    """The path of ``ip``. Raises LinkImpossible if the machine lacks it, root or TUN devices."""
     if os.geteuid() != 0:
         raise LinkImpossible("a link with a real round trip needs root")
     if not TUN.exists():

@@ -1,10 +1,12 @@
-"""Users let loose on the demo, and what it shows held against what its upstream counted.
+"""Send users to the demo, and compare the numbers that it shows with those that its upstream counted.
 
-Start ``make demo``, and then ``python -m benchmarks.load --users 50 --seconds 20``. The demo is to have no
-other users meanwhile. The exit status is 1 where the status page or ``/metrics`` is off by more than one
-percent. What cannot be looked at in the same moment is known within a margin only, which the table tells.
-With fewer users than the pool has connections, more may be "reused" than were counted: a connection that
-nobody waited for any more when it came about idles before its first call, and the upstream cannot tell.
+Start ``make demo``, and then ``python -m benchmarks.load --users 50 --seconds 20``. The demo must have no
+other users meanwhile. The exit status is 1 if the status page or ``/metrics`` is off by more than one percent
+and the margin. A number has a margin, shown in the table, if its sources cannot be read at the same moment.
+
+With fewer users than the pool has connections, the pool may show more "reused" than the upstream counted. If
+the call that a connection was opened for got another one, the new connection idles before its first call. The
+pool counts that call as one on a reused connection; the upstream cannot.
 """
 
 from __future__ import annotations
@@ -28,7 +30,14 @@ NOT_THE_DEMO = "There is no demo with an upstream of its own at"
 
 
 class Row(NamedTuple):
-    """One number, as each of them has it; None where one does not say. ``margin`` is that of ``counted``."""
+    """One number from each source.
+
+    ``name``     what was counted
+    ``counted``  by the upstream, or by the users
+    ``page``     as the status page shows it; None if it does not
+    ``metrics``  as ``/metrics`` shows it; None if it does not
+    ``margin``   by how much ``counted`` may be wrong
+    """
 
     name: str
     counted: float
@@ -37,15 +46,15 @@ class Row(NamedTuple):
     margin: float = 0.0
 
     def is_off(self) -> bool:
-        """Whether anything that is shown is wrong."""
+        """Whether the page or ``/metrics`` differs by more than one percent and the margin."""
         shown = [each for each in (self.page, self.metrics) if each is not None]
         return any(abs(each - self.counted) > self.counted * TOLERANCE + self.margin for each in shown)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Run the command; return the exit status: 0, 1 if a number is off, 2 if there is no demo."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000/", help="where the demo is")
+    parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000/", help="of the demo")
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args(arguments)
@@ -59,7 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def load(url: str, users: int, seconds: float) -> tuple[list[Row], Seen]:
-    """Use the demo, watch it, and compare."""
+    """Send ``users`` users to the demo for so many seconds; return the comparison and what the users saw.
+
+    Raises httpx.HTTPError if there is no demo at ``url``, and TimeoutError if its numbers do not settle.
+    """
     seen = Seen()
     async with Watch(url) as watch:
         before = await watch.settled()
@@ -71,29 +83,29 @@ async def load(url: str, users: int, seconds: float) -> tuple[list[Row], Seen]:
 
 
 def compare(before: Look, looks: list[Look], after: Look, seen: Seen) -> Iterator[Row]:
-    """What was shown and what was counted."""
+    """Compare the numbers, as they have grown from ``before`` to ``after``, and in the ``looks`` between."""
     page = difference(after.page, before.page)
     metrics = difference(after.metrics, before.metrics)
     counted = difference(after.counted, before.counted)
-    in_vain = [shown["pool_timeouts"] + shown["refused"] for shown in (page, metrics)]
-    asked = [shown["requests"] - vain for shown, vain in zip((page, metrics), in_vain, strict=True)]
-    yield Row("calls in vain", seen.errors["PoolTimeout"] + seen.errors["PoolFull"], *in_vain)
-    yield Row("requests", counted["requests"], *asked)
+    unsent = [shown["pool_timeouts"] + shown["refused"] for shown in (page, metrics)]
+    sent = [shown["requests"] - calls for shown, calls in zip((page, metrics), unsent, strict=True)]
+    yield Row("calls without a connection", seen.errors["PoolTimeout"] + seen.errors["PoolFull"], *unsent)
+    yield Row("requests", counted["requests"], *sent)
     yield Row("connections", counted["connections"], page["opened"], metrics["opened"])
     yield Row("reused", counted["reuses"], page["reused"], metrics["reused"])
     yield _utilization(looks)
-    # Of the time that users waited for an answer, what the upstream did not take was the pool's.
+    # The time until the first byte is the wait for a connection and the time that the upstream takes.
     waited = seen.first_byte - counted["first_byte"]
-    apart = statistics.mean(seen.apart) if seen.apart else 0.0
-    yield Row("seconds waited", waited, None, metrics["waited"], apart * seen.calls)
+    difference_per_call = statistics.mean(seen.clock_differences) if seen.clock_differences else 0.0
+    yield Row("seconds waited", waited, None, metrics["waited"], difference_per_call * seen.calls)
 
 
 def _utilization(looks: list[Look]) -> Row:
-    """The mean. The margin is two standard errors of the differences between what was seen in each look."""
-    most = looks[-1].page["max_connections"]
-    counted = [look.counted["in_progress"] / most for look in looks]
-    page = [look.page["in_use"] / most for look in looks]
-    metrics = [look.metrics["in_use"] / most for look in looks]
+    """The mean utilization. The margin is two standard errors of the sources' differences in each look."""
+    max_connections = looks[-1].page["max_connections"]
+    counted = [look.counted["in_progress"] / max_connections for look in looks]
+    page = [look.page["in_use"] / max_connections for look in looks]
+    metrics = [look.metrics["in_use"] / max_connections for look in looks]
     errors = [
         statistics.pstdev(a - b for a, b in zip(shown, counted, strict=True)) / len(looks) ** 0.5
         for shown in (page, metrics)
@@ -103,7 +115,7 @@ def _utilization(looks: list[Look]) -> Row:
 
 
 def report(rows: list[Row], seen: Seen) -> None:
-    """To the terminal."""
+    """Print the comparison to the terminal."""
     table = Table(title=f"{seen.calls} calls, {seen.left} of them left in the middle")
     table.add_column("")
     for name in ("counted", "margin", "page", "off by", "/metrics", "off by"):

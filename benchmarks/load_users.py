@@ -1,4 +1,4 @@
-"""Users of the demo: they chat, run the agent, and some leave in the middle."""
+"""Simulated users of the demo: they chat, run the agent, and leave some answers in the middle."""
 
 from __future__ import annotations
 
@@ -17,36 +17,42 @@ import httpx
 __all__ = ["Seen", "use"]
 
 QUESTIONS = ("Say hello.", "Name a colour.", "What is two and two?", "Name a fruit that is red.")
-AGENTS = 50  # every 50th user runs the agent, which holds up all others: see demo_project/agent.py
-READING = 5.0  # seconds that a user looks at what the agent has done
-LEAVERS = 5  # every fifth answer is left in the middle
+AGENTS = 50  # every 50th user runs the agent, which delays all other users: see demo_project/agent.py
+READING = 5.0  # seconds between two runs of the agent
+LEAVERS = 5  # one answer in five is left in the middle
 EXHAUSTED = ("PoolTimeout", "PoolFull")
-PATIENCE = httpx.Timeout(120.0)
+TIMEOUT = httpx.Timeout(120.0)
 
 
 @dataclass
 class Seen:
     """What the users saw of the pool's calls.
 
-    ``first_byte`` is the time in seconds, of all answered calls together, from when a view asked the pool
-    until the first of the answer came. ``apart`` is by how much the user's clock and the pool's differ about
-    it, for each call: between the two are Django and a busy machine.
+    ``calls``              the calls that were answered
+    ``first_byte``         seconds from the start of a call until the first byte of its answer, summed up
+    ``clock_differences``  for each call, the seconds by which the user's measure of it and the pool's differ:
+                           Django is between the two, on a busy machine
+    ``left``               the answers that a user left in the middle
+    ``errors``             how often each error was shown, by its name
     """
 
     calls: int = 0
     first_byte: float = 0.0
-    apart: list[float] = field(default_factory=list)
+    clock_differences: list[float] = field(default_factory=list)
     left: int = 0
     errors: Counter[str] = field(default_factory=Counter)
 
     def answer(self, first_byte: float) -> None:
-        """A call that was answered, after so long."""
+        """Count a call whose first byte came after ``first_byte`` seconds."""
         self.calls += 1
         self.first_byte += first_byte
 
 
 async def use(url: str, users: int, seconds: float, seen: Seen) -> None:
-    """Let ``users`` loose on the demo at once. Who has asked at the end stays until something is answered."""
+    """Send ``users`` users to the demo at once, for so many seconds, and count into ``seen``.
+
+    After that time a user starts no call, and leaves a running answer at its first token.
+    """
     ends_at = time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:
         for number in range(users):
@@ -55,8 +61,8 @@ async def use(url: str, users: int, seconds: float, seen: Seen) -> None:
 
 
 async def _visit(url: str, visit: Any, ends_at: float, seen: Seen) -> None:
-    # Without ``verify`` each would load the machine's certificates, and hold up all others meanwhile.
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False, verify=False) as browser:
+    # verify=False: loading the machine's certificates, once for each user, would block the event loop.
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=False, verify=False) as browser:
         await browser.get("/")
         browser.headers["X-CSRFToken"] = browser.cookies["csrftoken"]
         await visit(browser, ends_at, seen)
@@ -72,7 +78,7 @@ async def _chat(browser: httpx.AsyncClient, ends_at: float, seen: Seen) -> None:
         body = {"messages": [{"role": "user", "content": random.choice(QUESTIONS)}]}
         pieces, first_byte = 0, 0.0
         async with browser.stream("POST", "/answer/", json=body) as response:
-            asked_at = time.monotonic()  # the pool is asked when the head has been sent
+            began = time.monotonic()  # the demo's call begins after the response's head
             async for event, data in _events(response):
                 if event == "error":
                     seen.errors[data["error"]] += 1
@@ -80,10 +86,10 @@ async def _chat(browser: httpx.AsyncClient, ends_at: float, seen: Seen) -> None:
                         break
                 pieces += 1
                 if pieces == 1:
-                    first_byte = time.monotonic() - asked_at
+                    first_byte = time.monotonic() - began
                     seen.answer(first_byte)
                 if event == "done":
-                    seen.apart.append(abs(first_byte - data["timing"]["first_token"]))
+                    seen.clock_differences.append(abs(first_byte - data["timing"]["first_token"]))
                 if event == "message" and (leaves or time.monotonic() > ends_at):
                     seen.left += 1
                     break

@@ -1,4 +1,4 @@
-"""Looks at the same moment at what the demo shows of its pools, and at what its upstream counted."""
+"""Read the demo's numbers: those of its status page, those of ``/metrics``, and its upstream's counts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 __all__ = ["Look", "Watch", "difference"]
 
-LOOK_SECONDS = 0.5
-COMING_SECONDS = 2.0
-SETTLE_SECONDS = 10.0
+LOOK_SECONDS = 0.5  # between two looks
+ARRIVAL_SECONDS = 2.0  # for all users to begin
+SETTLE_SECONDS = 10.0  # for the numbers to agree after the last call
 FROM_PAGE = (
     "requests",
     "opened",
@@ -40,7 +40,12 @@ FROM_METRICS = {
 
 @dataclass
 class Look:
-    """One moment, as each source has it; pools are added up."""
+    """The numbers of one moment, by name; those of several pools are added up.
+
+    ``page``     from the status page
+    ``metrics``  from ``/metrics``
+    ``counted``  from the upstream
+    """
 
     page: Counter[str]
     metrics: Counter[str]
@@ -48,7 +53,7 @@ class Look:
 
 
 class Watch:
-    """Looks at a demo."""
+    """Reads the numbers of the demo at ``url``."""
 
     def __init__(self, url: str) -> None:
         self._browser = httpx.AsyncClient(base_url=url, timeout=30.0, trust_env=False, follow_redirects=True)
@@ -60,17 +65,17 @@ class Watch:
         await self._browser.aclose()
 
     async def look(self) -> Look:
-        """Now."""
+        """Read all three sources now. Raises httpx.HTTPError."""
         page, metrics, counted = await asyncio.gather(
             self._get("/llm-pool/data/"), self._get("/metrics"), self._get("/counts/")
         )
         return Look(_of_page(page.json()), _of_metrics(metrics.text), Counter(counted.json()["pool"]))
 
     async def watch(self, seconds: float) -> list[Look]:
-        """Look again and again, from when the users have come; once at least."""
+        """Look every half second, at least once, after the users have had time to begin."""
         looks: list[Look] = []
         ends_at = time.monotonic() + seconds
-        await asyncio.sleep(min(COMING_SECONDS, seconds / 2))
+        await asyncio.sleep(min(ARRIVAL_SECONDS, seconds / 2))
         while not looks or time.monotonic() < ends_at:
             due = time.monotonic() + LOOK_SECONDS
             looks.append(await self.look())
@@ -78,13 +83,13 @@ class Watch:
         return looks
 
     async def settled(self) -> Look:
-        """Once nobody calls any more, and all has been told to the metrics. Raises TimeoutError."""
+        """Wait until no call runs and page and metrics agree; return that look. Raises TimeoutError."""
         async with asyncio.timeout(SETTLE_SECONDS):
             while True:
                 look = await self.look()
-                counts = look.page["requests"], look.page["reused"], look.page["opened"]
-                told = look.metrics["requests"], look.metrics["reused"], look.metrics["opened"]
-                if counts == told and not look.page["in_use"] and not look.metrics["in_use"]:
+                page = look.page["requests"], look.page["reused"], look.page["opened"]
+                metrics = look.metrics["requests"], look.metrics["reused"], look.metrics["opened"]
+                if page == metrics and not look.page["in_use"] and not look.metrics["in_use"]:
                     return look
                 await asyncio.sleep(LOOK_SECONDS)
 
@@ -94,23 +99,23 @@ class Watch:
 
 
 def difference(after: Counter[str], before: Counter[str]) -> dict[str, float]:
-    """By how much each number has grown."""
+    """The growth of each number."""
     return {name: after[name] - before[name] for name in after}
 
 
 def _of_page(shown: dict[str, Any]) -> Counter[str]:
-    whole: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     for pool in shown["pools"]:
-        whole.update({name: pool["now"][name] for name in FROM_PAGE})
-    return whole
+        total.update({name: pool["now"][name] for name in FROM_PAGE})
+    return total
 
 
 def _of_metrics(text: str) -> Counter[str]:
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    whole: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     for name, metric in FROM_METRICS.items():
         chosen = (each for each in samples if each.name == metric)
         if metric == "http_client_open_connections":
             chosen = (each for each in chosen if each.labels["http_connection_state"] == "active")
-        whole[name] = sum(each.value for each in chosen)
-    return whole
+        total[name] = sum(each.value for each in chosen)
+    return total

@@ -1,4 +1,4 @@
-"""What was measured, round by round, as it is written to JSON and read from there."""
+"""The measures of a run, round by round; they can be written as JSON and read again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ Round = dict[str, float]
 
 @dataclass
 class Measured:
-    """One workload. ``not_run`` says why nothing of it was measured, ``skipped`` why a contestant was not."""
+    """The measures of one workload.
+
+    ``name``     the workload's
+    ``rounds``   the rounds of each contestant, by label
+    ``skipped``  the reason why a contestant was not measured, by label
+    ``not_run``  the reason why nothing was measured; "" if something was
+    """
 
     name: str
     rounds: dict[str, list[Round]] = field(default_factory=dict)
@@ -22,22 +28,29 @@ class Measured:
     not_run: str = ""
 
     def add(self, contestant: str, found: Round) -> None:
-        """A round of a contestant."""
+        """Add a round of a contestant."""
         self.rounds.setdefault(contestant, []).append(found)
 
     def skip(self, contestant: str, reason: str) -> None:
-        """Measure it no further, and forget what there is: ratios are those within a round."""
+        """Leave a contestant out, with its earlier rounds: a ratio needs every round of both contestants."""
         self.rounds.pop(contestant, None)
         self.skipped[contestant] = reason
 
     def values(self, contestant: str, metric: str) -> list[float]:
-        """One of its measures, by round; none where it was not measured."""
+        """A contestant's measures of one metric, by round; [] if it was not measured."""
         return [found[metric] for found in self.rounds.get(contestant, []) if metric in found]
 
 
 @dataclass
 class Results:
-    """A run: where, when, and all its workloads."""
+    """A run.
+
+    ``date``      of its end, in UTC: "2026-01-31"
+    ``seconds``   its duration
+    ``machine``   what ``facts.machine`` found
+    ``versions``  of the libraries, by name
+    ``measured``  the workloads, by name
+    """
 
     date: str
     seconds: float
@@ -46,11 +59,11 @@ class Results:
     measured: dict[str, Measured] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The run as dicts, lists, strings and numbers."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Results:
-        """What ``as_json`` gave."""
+        """Read the output of ``as_json``."""
         measured = {name: Measured(**each) for name, each in plain["measured"].items()}
         return cls(**{**plain, "measured": measured})

@@ -1,4 +1,7 @@
-"""Rounds of a workload: each contestant in its turn, each in a fresh process, so that a drift hits all."""
+"""Run the workloads in rounds. Each round measures every contestant once, in a fresh process.
+
+So a slow phase of the machine affects all contestants alike.
+"""
 
 from __future__ import annotations
 
@@ -23,33 +26,36 @@ from testbed.programs import ProgramMissing
 __all__ = ["run", "run_round"]
 
 Progress = Callable[[str], None]
+"""Called with a line of text before each measurement."""
 
 
 def run(
     workloads: Sequence[Workload], seconds: float, scale: float, progress: Progress
 ) -> dict[str, Measured]:
-    """The first round of all workloads, then the second of all, and so on, each as often as it wants.
+    """Run the first round of all workloads, then the second of all, and so on.
 
-    A round that would not end within so many seconds in all is left out. ``scale`` is for all durations.
+    A workload takes part in as many rounds as its ``rounds`` says. A round that would end more than
+    ``seconds`` after the start, if it took as long as the workload's last one, is left out. ``scale``
+    multiplies the durations of the measurements.
     """
     began = time.monotonic()
     measured = {workload.name: Measured(workload.name) for workload in workloads}
-    lasted = dict.fromkeys(measured, 0.0)
+    last_duration = dict.fromkeys(measured, 0.0)
     for number in range(max(workload.rounds for workload in workloads)):
         for workload in workloads:
             found, start = measured[workload.name], time.monotonic()
             if number >= workload.rounds or found.not_run:
                 continue
-            if start - began + lasted[workload.name] > seconds:
-                found.not_run = "" if found.rounds else f"{seconds / 60:g} minutes were over"
+            if start - began + last_duration[workload.name] > seconds:
+                found.not_run = "" if found.rounds else f"the limit of {seconds / 60:g} minutes was reached"
                 continue
             run_round(workload, number, found, scale, progress)
-            lasted[workload.name] = time.monotonic() - start
+            last_duration[workload.name] = time.monotonic() - start
     return measured
 
 
 def run_round(workload: Workload, number: int, measured: Measured, scale: float, progress: Progress) -> None:
-    """One round: the contestants have their turns in one order, in the next round in the other."""
+    """Run one round of a workload and add it to ``measured``; every second round has the reverse order."""
     with contextlib.ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         try:
@@ -60,14 +66,14 @@ def run_round(workload: Workload, number: int, measured: Measured, scale: float,
         for contestant in workload.contestants[:: -1 if number % 2 else 1]:
             if contestant.label not in measured.skipped:
                 progress(f"Round {number + 1}: {workload.title}: {contestant.label}")
-                _turn(workload, contestant, target, scale, measured)
+                _measure(workload, contestant, target, scale, measured)
 
 
-def _turn(
+def _measure(
     workload: Workload, contestant: Contestant, target: Target, scale: float, measured: Measured
 ) -> None:
     try:
-        found = _found(workload, contestant, target, scale)
+        found = _run_contestant(workload, contestant, target, scale)
     except Failed as error:
         measured.skip(contestant.label, f"failed: {error}")
         return
@@ -77,7 +83,9 @@ def _turn(
         measured.add(contestant.label, found)
 
 
-def _found(workload: Workload, contestant: Contestant, target: Target, scale: float) -> dict[str, Any]:
+def _run_contestant(
+    workload: Workload, contestant: Contestant, target: Target, scale: float
+) -> dict[str, Any]:
     parameters = {**workload.parameters, **contestant.parameters}
     if "seconds" in parameters:
         parameters["seconds"] *= scale

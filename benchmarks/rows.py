@@ -1,4 +1,4 @@
-"""The goals: what is held against what, and how far it may go."""
+"""The goals: which measure is compared with which, and the bound for the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ __all__ = ["ROWS", "Outcome", "Row", "Spread", "outcome"]
 
 
 class Spread(NamedTuple):
-    """A median and what the rounds lie between."""
+    """The results of several rounds.
+
+    ``median``  of all rounds
+    ``least``   the smallest
+    ``most``    the largest
+    """
 
     median: float
     least: float
@@ -22,7 +27,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """The spread of one or more values."""
         return cls(statistics.median(values), min(values), max(values))
 
 
@@ -30,20 +35,27 @@ Compare = Callable[[float, float], float]
 
 
 def ratio(one: float, other: float) -> float:
-    """How many times the other."""
+    """``one`` as a multiple of ``other``."""
     return one / other
 
 
 def difference(one: float, other: float) -> float:
-    """How much more than the other."""
+    """By how much ``one`` exceeds ``other``."""
     return one - other
 
 
 @dataclass(frozen=True)
 class Row:
-    """``contestant``'s ``metric`` in a workload, held against that of another, or against a ``yardstick``.
+    """A comparison of two contestants of a workload, or of one with a fixed value.
 
-    ``goal`` is the most that the median may be, or with ``at_least`` the least; None is no goal.
+    ``workload``    its name
+    ``contestant``  the label of the first
+    ``against``     the label of the second, or what the fixed value is
+    ``goal``        the bound for the median; None for no goal
+    ``metric``      what is compared: a key of ``results.Round``
+    ``compare``     ``ratio`` or ``difference``
+    ``at_least``    whether the goal is a lower bound
+    ``yardstick``   the fixed value; None to compare with ``against``
     """
 
     workload: str
@@ -57,18 +69,18 @@ class Row:
 
     @property
     def work(self) -> str:
-        """In words."""
+        """The title of the workload."""
         return WORKLOADS[self.workload].title
 
     def shown(self, value: float) -> str:
-        """A value of this row: a ratio without a unit, or milliseconds."""
+        """A value of this row as text: a ratio without a unit, or milliseconds."""
         if self.compare is difference:
             return f"{value * 1e3:.1f} ms"
         return f"{value:.3f}" if value < 0.995 else f"{value:.2f}"
 
     @property
     def shown_goal(self) -> str:
-        """ "at most 0.80"."""
+        """The goal as text, such as "at most 0.8"; "" without a goal."""
         if self.goal is None:
             return ""
         goal = f"{self.goal * 1e3:g} ms more" if self.compare is difference else f"{self.goal:g}"
@@ -76,7 +88,13 @@ class Row:
 
 
 class Outcome(NamedTuple):
-    """What a row has come to; ``holds`` is None without a goal or a value, ``reason`` says why."""
+    """The result of a row.
+
+    ``row``     the row
+    ``spread``  of the compared rounds; None if there is no value
+    ``holds``   whether the median meets the goal; None without a goal or a value
+    ``reason``  why there is no value; "" if there is one
+    """
 
     row: Row
     spread: Spread | None
@@ -85,7 +103,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(row: Row, results: Results) -> Outcome:
-    """Hold the rounds of one against the same rounds of the other; the goal is for the median."""
+    """Compare the two contestants of a row round by round, and the median with the goal."""
     measured = results.measured.get(row.workload)
     if measured is None:
         return Outcome(row, None, None, "not part of this run")

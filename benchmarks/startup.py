@@ -1,4 +1,4 @@
-"""What an import costs: a fresh interpreter with Django and httpx, and with one thing more."""
+"""CPU of a fresh interpreter that imports Django and httpx, and of one that imports a library more."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ _DJANGO = "import django, httpx; from django.conf import settings; settings.conf
 _POOL = _DJANGO.format('INSTALLED_APPS=["llm_pool"]') + "; from llm_pool import pools; pools"
 PROGRAMS = {
     "Django and httpx": _DJANGO.format(""),
-    "llm_pool": "sys.modules['prometheus_client'] = None; " + _POOL,  # as where it is not installed
+    "llm_pool": "sys.modules['prometheus_client'] = None; " + _POOL,  # as if it were not installed
     "llm_pool and its metrics": _POOL,
     "openai": _DJANGO.format("") + "; import openai",
 }
 
 
 def measure(name: str) -> dict[str, float | str]:
-    """CPU seconds from the interpreter's start to its end."""
+    """Run one of ``PROGRAMS``; return its CPU seconds from start to end, or the module that is missing.
+
+    Raises Failed.
+    """
     program = f"import sys; {PROGRAMS[name]}"
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT)
     pin(client_core(), process.pid)
@@ -31,9 +34,9 @@ def measure(name: str) -> dict[str, float | str]:
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.stderr is not None
     with process.stderr as stderr:
-        said = stderr.read()
-    if "No module named 'openai'" in said:
+        output = stderr.read()
+    if "No module named 'openai'" in output:
         return {"missing": "openai"}
     if process.returncode:
-        raise Failed(said.strip().splitlines()[-1])
+        raise Failed(output.strip().splitlines()[-1])
     return {"cpu": usage.ru_utime + usage.ru_stime}

@@ -1,4 +1,4 @@
-"""One Django view under uvicorn with one worker: requests per second of its CPU."""
+"""Measure a Django view under uvicorn with one worker: requests per second of its CPU."""
 
 from __future__ import annotations
 
@@ -19,31 +19,35 @@ __all__ = ["measure"]
 CONCURRENCY = 32
 
 
-def measure(way: str, upstream: Target, directory: Path, seconds: float) -> dict[str, float | str]:
-    """``way`` is a path of the project. The driver shares the upstream's core."""
-    if way != "pooled" and find_spec("openai") is None:
+def measure(view: str, upstream: Target, directory: Path, seconds: float) -> dict[str, float | str]:
+    """Call a view of ``benchmarks.project`` for so many seconds.
+
+    ``view`` is its path: "pooled", "shared" or "per-request". The process that calls runs on the upstream's
+    core.
+    """
+    if view != "pooled" and find_spec("openai") is None:
         return {"missing": "openai"}
     port = free_port()
     command = ["env", f"BENCHMARK_UPSTREAM={upstream.url}", sys.executable, "-m", "uvicorn"]
     command += ["benchmarks.project.asgi:application", "--port", str(port), "--log-level", "warning"]
     with running(held_to(client_core(), command), directory / "uvicorn.log", port):
-        target = Target(f"http://127.0.0.1:{port}/{way}/v1")
-        _drive(target, seconds / 4)
-        before = _meter(port)
-        driven = _drive(target, seconds)
-        after = _meter(port)
+        target = Target(f"http://127.0.0.1:{port}/{view}/v1")
+        _call_view(target, seconds / 4)
+        before = _read_meter(port)
+        calls = _call_view(target, seconds)
+        after = _read_meter(port)
     answered, cpu = after["answered"] - before["answered"], after["cpu"] - before["cpu"]
-    return {**driven, "cpu": cpu / answered, "per_cpu_second": answered / cpu}
+    return {**calls, "cpu": cpu / answered, "per_cpu_second": answered / cpu}
 
 
-def _drive(target: Target, seconds: float) -> dict[str, float]:
+def _call_view(target: Target, seconds: float) -> dict[str, float]:
     task = {"client": "floor", "work": "calls", "loop": "uvloop", "core": "upstream"}
     task |= {"target": asdict(target), "parameters": {"concurrency": CONCURRENCY, "seconds": seconds}}
     found = work(task)
     return {name: found[name] for name in ("rate", "p50", "p99")}
 
 
-def _meter(port: int) -> dict[str, float]:
+def _read_meter(port: int) -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/meter", timeout=10) as response:
         found: dict[str, float] = json.load(response)
     return found

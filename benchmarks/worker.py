@@ -1,8 +1,8 @@
-"""One client at one work in a process of its own: ``python -m benchmarks.worker TASK``, both in JSON.
+"""Measure one client at one work, in a process of its own: ``python -m benchmarks.worker TASK``.
 
-The task: ``client``, ``work`` and its ``parameters``, ``target``, ``loop``; ``core`` if not the client's own.
-Prints what was measured, and ``memory``, the most bytes that the process held. A library that is not there
-is no error, but ``missing``.
+The task is JSON: ``client``, ``work`` and its ``parameters``, ``target``, ``loop``, and ``core`` ("upstream"
+to run on the upstream's core). The output is JSON: the measures, and ``memory``, the peak memory of the
+process in bytes; or ``missing``, the module that is not installed.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ WORKS = {
 
 
 def main(task: dict[str, Any]) -> None:
-    """Carry out a task."""
+    """Carry out a task, print its result, and end the process."""
     target = Target(**task["target"])
     try:
         make = load(task["client"])
         if issubclass(make, AsyncClient):
             _loop(task["loop"]).run(_measure(make, target, task))
-        _tell(calls.threads(make(target), **task["parameters"]))
+        _print_and_exit(calls.threads(make(target), **task["parameters"]))
     except ModuleNotFoundError as error:
-        _tell({"missing": error.name})
+        _print_and_exit({"missing": error.name})
 
 
 async def _measure(make: type[AsyncClient], target: Target, task: dict[str, Any]) -> NoReturn:
     try:
         found = await WORKS[task["work"]](make(target), **task["parameters"])
-    except ExceptionGroup as group:  # the callers fail alike: one says it shorter than all
+    except ExceptionGroup as group:  # the callers fail for one reason: the first error is enough
         raise group.exceptions[0] from None
-    _tell(found)
+    _print_and_exit(found)
 
 
-def _tell(found: dict[str, Any]) -> NoReturn:
-    """Print it and end at once: nobody waits until all connections are closed in order."""
-    print(json.dumps({**found, "memory": _most_memory()}), flush=True)
+def _print_and_exit(found: dict[str, Any]) -> NoReturn:
+    """Print the result and end the process, without closing connections."""
+    print(json.dumps({**found, "memory": _peak_memory()}), flush=True)
     os._exit(0)
 
 
@@ -63,8 +63,8 @@ def _loop(name: str) -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-def _most_memory() -> float:
-    """In bytes. ``getrusage`` would count what the parent held at the fork."""
+def _peak_memory() -> float:
+    """In bytes. ``getrusage`` would include the parent's memory at the fork."""
     status = Path("/proc/self/status").read_text()
     return float(status.partition("VmHWM:")[2].split()[0]) * 1024
 

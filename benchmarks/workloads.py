@@ -1,4 +1,4 @@
-"""Who is measured at what, and for how long."""
+"""The workloads: which clients are measured, at what, and for how long."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 
 __all__ = ["ROUND_TRIP", "WORKLOADS", "Contestant", "Workload"]
 
-ROUND_TRIP = 0.05  # seconds to the provider that is far away
+ROUND_TRIP = 0.05  # seconds, to the distant provider
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A client under a name; ``parameters`` differ from the workload's."""
+    """A client in a workload.
+
+    ``label``       its name in the report
+    ``client``      its name in ``benchmarks.clients.CLIENTS``, or the program or view to run
+    ``parameters``  of the work, in place of the workload's
+    """
 
     label: str
     client: str
@@ -22,7 +27,17 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Workload:
-    """A work, and who does it. ``upstream`` is one that ``rounds`` can start."""
+    """What is measured, and with which clients.
+
+    ``name``         as ``--workloads`` takes it
+    ``title``        as the report shows it
+    ``work``         a function of ``worker.WORKS``, "threads", "view" or "startup"
+    ``upstream``     the server: "http", "tls", "events", "silence", "far" or "none" (``rounds`` starts it)
+    ``contestants``  the clients, in the order of the report
+    ``parameters``   arguments of the work
+    ``loop``         "asyncio" or "uvloop"
+    ``rounds``       how often each client is measured
+    """
 
     name: str
     title: str
@@ -81,7 +96,7 @@ def _complete(concurrency: int, loop: str, rounds: int) -> Workload:
 
 
 def _others(loop: str, rounds: int) -> Workload:
-    title = f"Whole answers, HTTP/1.1, 50 concurrent, {loop}: everybody else"
+    title = f"Whole answers, HTTP/1.1, 50 concurrent, {loop}: other clients"
     return Workload(
         f"others-{loop}", title, "calls", "http", OTHERS, {"concurrency": 50, "seconds": 0.8}, loop, rounds
     )

@@ -1,4 +1,4 @@
-"""Servers on real sockets that do exactly what a test tells them, and count what is done to them."""
+"""Servers on real sockets that do exactly what a test scripts, and count connections and requests."""
 
 from __future__ import annotations
 

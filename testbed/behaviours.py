@@ -1,7 +1,8 @@
-"""What a server may do to a connection, each in a word: ``serve(steps(json_reply(), until("go"), reset))``.
+"""Scripts for servers, to combine: ``serve(steps(json_reply(), until("go"), reset))``.
 
-A behaviour is a script. One that answers reads a single request first, and since a server plays its script
-again and again, ``serve(json_reply())`` is a whole keep-alive server. ``steps`` puts behaviours in a row.
+A behaviour is a script. One that answers reads a single request first. A server repeats its script for as
+long as the connection lasts, so ``serve(json_reply())`` is a whole keep-alive server. ``steps`` plays
+behaviours one after another.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 JSON = {"Content-Type": "application/json"}
 EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
-# Putting together.
+# Combining scripts.
 
 
 def steps(*scripts: Script) -> Script:
-    """One after another, on the same connection."""
+    """Play the scripts one after another, on the same connection."""
 
     async def script(conn: ServerConnection) -> None:
         for each in scripts:
@@ -31,12 +32,12 @@ def steps(*scripts: Script) -> Script:
 
 
 def times(count: int, script: Script) -> Script:
-    """The same ``count`` times on the same connection."""
+    """Play the script ``count`` times on the same connection."""
     return steps(*[script] * count)
 
 
 def per_connection(*scripts: Script) -> Script:
-    """The first for the server's first connection, and so on; the last for all that follow."""
+    """Play the first script on the server's first connection, and so on; the last on all further ones."""
 
     async def script(conn: ServerConnection) -> None:
         await scripts[min(conn.number, len(scripts) - 1)](conn)
@@ -44,31 +45,31 @@ def per_connection(*scripts: Script) -> Script:
     return script
 
 
-# Without reading: what happens to an idle connection.
+# Without reading a request: what happens to an idle connection.
 
 
 async def close(conn: ServerConnection) -> None:
-    """FIN, after a TLS close where there is TLS."""
+    """Send FIN, after a TLS close if there is TLS."""
     await conn.close()
 
 
 async def fin(conn: ServerConnection) -> None:
-    """FIN without a TLS close; the server goes on reading."""
+    """Send FIN without a TLS close, and go on reading."""
     await conn.eof()
 
 
 async def reset(conn: ServerConnection) -> None:
-    """RST."""
+    """Send RST."""
     await conn.reset()
 
 
 async def hold(conn: ServerConnection) -> None:
-    """Nothing, for ever."""
+    """Do nothing until the connection has ended."""
     await conn.hold()
 
 
 def send(data: bytes) -> Script:
-    """Bytes, asked for or not."""
+    """Send bytes, without reading a request."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.send(data)
@@ -77,7 +78,7 @@ def send(data: bytes) -> Script:
 
 
 def until(gate: Gate | str) -> Script:
-    """Stands still until the gate (or the server's gate of that name) opens."""
+    """Wait until the gate (or the server's gate of that name) opens."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.wait_for(gate)
@@ -86,7 +87,7 @@ def until(gate: Gate | str) -> Script:
 
 
 def mark(name: str) -> Script:
-    """Tells the test: it has come so far."""
+    """Count a mark at the server, for a test that waits for it."""
 
     async def script(conn: ServerConnection) -> None:
         conn.server.mark(name)
@@ -94,11 +95,11 @@ def mark(name: str) -> Script:
     return script
 
 
-# Whole and proper answers.
+# Complete and correct answers.
 
 
 def reply(status: int = 200, body: bytes = b"", headers: Headers = ()) -> Script:
-    """A response with Content-Length."""
+    """Read a request and send a response with Content-Length."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -108,13 +109,13 @@ def reply(status: int = 200, body: bytes = b"", headers: Headers = ()) -> Script
 
 
 def json_reply(value: Any = None, status: int = 200, headers: Headers = ()) -> Script:
-    """A JSON response; ``{"ok": true}`` where no value is given."""
+    """Read a request and send ``value`` as JSON; ``{"ok": true}`` by default."""
     body = json.dumps({"ok": True} if value is None else value).encode()
     return reply(status, body, {**JSON, **dict(headers)})
 
 
 async def echo(conn: ServerConnection) -> None:
-    """A JSON response that says what came: method, target, headers, body (as latin-1), connection."""
+    """Read a request and send it back as JSON: method, target, headers, body (as latin-1), connection."""
     request = await conn.read_request()
     seen = {
         "method": request.method,
@@ -127,7 +128,7 @@ async def echo(conn: ServerConnection) -> None:
 
 
 def chunked(*pieces: bytes, status: int = 200, headers: Headers = (), trailers: Headers = ()) -> Script:
-    """A response in chunks."""
+    """Read a request and send a response in chunks."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -137,7 +138,7 @@ def chunked(*pieces: bytes, status: int = 200, headers: Headers = (), trailers: 
 
 
 def until_close(body: bytes, *, version: str = "1.0", headers: Headers = ()) -> Script:
-    """A response that ends where the connection ends (HTTP/1.0 unless told)."""
+    """Read a request and send a response whose body ends with the connection."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -149,7 +150,7 @@ def until_close(body: bytes, *, version: str = "1.0", headers: Headers = ()) -> 
 
 
 def interim(*statuses: int, then: Script) -> Script:
-    """Reads a head, sends a response of each 1xx status, reads the body, goes on: ``then=respond()``."""
+    """Read a head, send a response of each 1xx status, read the body, then play ``then`` (``respond()``)."""
 
     async def script(conn: ServerConnection) -> None:
         request = await conn.read_head()
@@ -162,7 +163,7 @@ def interim(*statuses: int, then: Script) -> Script:
 
 
 def respond(status: int = 200, body: bytes = b"", headers: Headers = ()) -> Script:
-    """As ``reply``, without reading a request first."""
+    """Send a response as ``reply`` does, without reading a request first."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.respond(status, headers, body)
@@ -171,12 +172,15 @@ def respond(status: int = 200, body: bytes = b"", headers: Headers = ()) -> Scri
 
 
 def expect_continue(status: int = 200, body: bytes = b"", headers: Headers = ()) -> Script:
-    """100 Continue on the head, then the body is read and answered."""
+    """Read a head, send 100 Continue, read the body, send a response."""
     return interim(100, then=respond(status, body, headers))
 
 
 def events(*pieces: bytes, pace: Gate | str | None = None) -> Script:
-    """An event stream of these very bytes, each piece a chunk; the end comes with the last."""
+    """Read a request and send exactly these bytes as an event stream, each piece a chunk.
+
+    With ``pace`` each piece waits at that gate. The last piece and the end of the body are one write.
+    """
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -193,7 +197,7 @@ def events(*pieces: bytes, pace: Gate | str | None = None) -> Script:
 
 
 def raw(*pieces: bytes) -> Script:
-    """Reads a request and sends these very bytes, one write each."""
+    """Read a request and send exactly these bytes, a write for each piece."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -204,22 +208,22 @@ def raw(*pieces: bytes) -> Script:
 
 
 garbage = steps(raw(b"\x16\x03\x01 this is not HTTP \x00\xff\r\n\r\n"), close)
-"""Answers with bytes that are no HTTP."""
+"""Read a request, send bytes that are no HTTP, close."""
 
 stall = steps(raw(), hold)
-"""Reads a request and never answers."""
+"""Read a request and never answer."""
 
 stall_in_head = steps(raw(b"HTTP/1.1 200 OK\r\nContent-"), hold)
-"""Answers half a head and then nothing."""
+"""Read a request, send half a head and then nothing."""
 
 
 def close_after(count: int, script: Script) -> Script:
-    """FIN after ``count`` answers that promised nothing of the kind."""
+    """Play the script ``count`` times, then close, though no answer had ``Connection: close``."""
     return steps(times(count, script), close)
 
 
 def cut(body: bytes, sent: int, then: Script = close) -> Script:
-    """Promises the whole body by Content-Length, sends its first ``sent`` bytes, then ``then``."""
+    """Send the whole body's Content-Length and only its first ``sent`` bytes, then play ``then``."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -231,7 +235,7 @@ def cut(body: bytes, sent: int, then: Script = close) -> Script:
 
 
 def cut_chunked(*pieces: bytes, then: Script = close) -> Script:
-    """Sends the pieces as chunks and never the last chunk, then ``then``."""
+    """Send the pieces as chunks without the last chunk, then play ``then``."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -246,7 +250,7 @@ def cut_chunked(*pieces: bytes, then: Script = close) -> Script:
 def early_reply(
     status: int = 413, body: bytes = b"", headers: Headers = (), *, read_on: bool = True
 ) -> Script:
-    """Answers on the head, before the body has come; then reads on, or (``read_on=False``) no more."""
+    """Answer after the head, before the body has come; then read on, or (``read_on=False``) read no more."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_head()
@@ -261,7 +265,10 @@ def early_reply(
 
 
 def stop_reading(gate: Gate | str | None = None) -> Script:
-    """Reads a head, then takes no byte of the body until the gate opens (or ever), then answers 200."""
+    """Read a head, then nothing until the gate opens; then read the body and answer 200.
+
+    Without a gate it never reads again.
+    """
 
     async def script(conn: ServerConnection) -> None:
         request = await conn.read_head()
@@ -278,7 +285,7 @@ def stop_reading(gate: Gate | str | None = None) -> Script:
 
 
 def endless(piece: bytes = b"x" * 65536, head: bytes = b"") -> Script:
-    """A body in chunks without end (or, with ``head``, those bytes and then pieces without end)."""
+    """Read a request and send a body in chunks without end; with ``head``, those bytes and endless pieces."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()

@@ -1,4 +1,4 @@
-"""A board on which facts are written, and before which threads and tasks wait for them. No polling."""
+"""A board: code writes facts on it, and threads and tasks wait for them, without polling."""
 
 from __future__ import annotations
 
@@ -12,63 +12,58 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["PATIENCE", "Board", "Gate"]
+__all__ = ["WAIT_SECONDS", "Board", "Gate"]
 
-PATIENCE = 5.0
-"""Seconds a test waits for a fact before it fails."""
+WAIT_SECONDS = 5.0
+"""Seconds that a test waits for a fact before it fails."""
 
 
 class Board:
-    """Holds named marks, and wakes whoever waits whenever anything written under ``change()`` changes."""
+    """Has named marks, and wakes its waiters after each ``change()``. All methods are thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
-        self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._marks: Counter[str] = Counter()
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
-        """Everything written inside is seen at once, and wakes those who wait."""
+        """Write under the lock: waiters see all writes of the block together, and wake at its end."""
         with self._changed:
             yield
             self._changed.notify_all()
-            sleepers, self._sleepers = self._sleepers, []
-        for loop, future in sleepers:
-            with contextlib.suppress(RuntimeError):  # a loop that has closed needs no waking
+            waiters, self._waiters = self._waiters, []
+        for loop, future in waiters:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(_wake, future)
 
-    def holds(self, predicate: Callable[[], object]) -> bool:
-        """Whether the predicate is true now; nothing changes while it looks."""
+    def wait(self, predicate: Callable[[], object], what: str, timeout: float = WAIT_SECONDS) -> None:
+        """Block until the predicate is true. Raises AssertionError with ``what`` after ``timeout`` s."""
         with self._changed:
-            return bool(predicate())
+            if not self._changed.wait_for(lambda: bool(predicate()), timeout):
+                raise AssertionError(f"not within {timeout:g} s: {what}; {self}")
 
-    def wait(self, predicate: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-        """Blocks until the predicate is true; AssertionError after ``patience`` seconds."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: bool(predicate()), patience):
-                raise AssertionError(f"waited {patience:g} s in vain until {what}; {self}")
-
-    async def come(self, predicate: Callable[[], object]) -> None:
-        """Waits on the running loop, without bound, until the predicate is true."""
+    async def await_forever(self, predicate: Callable[[], object]) -> None:
+        """Wait on the running loop, without a timeout, until the predicate is true."""
         loop = asyncio.get_running_loop()
         while True:
             with self._changed:
                 if predicate():
                     return
                 future = loop.create_future()
-                self._sleepers.append((loop, future))
+                self._waiters.append((loop, future))
             await future
 
-    async def await_(self, predicate: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    async def await_(self, predicate: Callable[[], object], what: str, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait``, on the running loop."""
         try:
-            async with asyncio.timeout(patience):
-                await self.come(predicate)
+            async with asyncio.timeout(timeout):
+                await self.await_forever(predicate)
         except TimeoutError:
-            raise AssertionError(f"waited {patience:g} s in vain until {what}; {self}") from None
+            raise AssertionError(f"not within {timeout:g} s: {what}; {self}") from None
 
     def mark(self, name: str) -> None:
-        """Writes that ``name`` has happened (once more)."""
+        """Count that ``name`` has happened once more."""
         with self.change():
             self._marks[name] += 1
 
@@ -76,65 +71,65 @@ class Board:
         """How often ``name`` has happened."""
         return self._marks[name]
 
-    def wait_mark(self, name: str, count: int = 1, patience: float = PATIENCE) -> None:
-        """Blocks until ``name`` has happened ``count`` times."""
-        self.wait(lambda: self._marks[name] >= count, f"mark {name!r} x {count}", patience)
+    def wait_mark(self, name: str, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
+        """Block until ``name`` has happened ``count`` times."""
+        self.wait(lambda: self._marks[name] >= count, f"mark {name!r} x {count}", timeout)
 
-    async def await_mark(self, name: str, count: int = 1, patience: float = PATIENCE) -> None:
+    async def await_mark(self, name: str, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_mark``, on the running loop."""
-        await self.await_(lambda: self._marks[name] >= count, f"mark {name!r} x {count}", patience)
+        await self.await_(lambda: self._marks[name] >= count, f"mark {name!r} x {count}", timeout)
 
     def __str__(self) -> str:
         return f"marks: {dict(self._marks)}"
 
 
 class Gate:
-    """A gate across a script. It starts shut; ``open()`` lets all through, ``admit(n)`` the next n.
+    """A gate that stops scripts until a test opens it. It starts shut.
 
-    Scripts come to it with ``await passage()`` (tasks) or ``block()`` (threads). Every method may be
-    called from any thread. A gate given no board has its own.
+    ``open()`` lets all through, ``admit(n)`` the next n. A task of a script waits with ``await passage()``, a
+    thread with ``block()``. All methods are thread-safe. Without ``board`` the gate makes one for itself.
     """
 
     def __init__(self, name: str = "gate", board: Board | None = None) -> None:
         self.name = name
         self.reached = 0
-        """How many have come to the gate so far."""
+        """How many tasks and threads have come to the gate so far."""
         self._passes: float = 0
         self._board = board or Board()
 
     def open(self) -> None:
-        """Lets through all who wait and all who come."""
+        """Let through all that wait and all that come later."""
         with self._board.change():
             self._passes = math.inf
 
     def shut(self) -> None:
-        """Lets nobody through from now on."""
+        """Let none through from now on."""
         with self._board.change():
             self._passes = 0
 
     def admit(self, count: int = 1) -> None:
-        """Lets through the next ``count``, waiting or still to come."""
+        """Let through ``count`` more, those that wait first."""
         with self._board.change():
             self._passes += count
 
     async def passage(self) -> None:
-        """Waits until the gate lets this task through."""
+        """Wait until the gate lets this task through."""
         self._arrive()
-        await self._board.come(self._pass)
+        await self._board.await_forever(self._pass)
 
-    def block(self, patience: float = PATIENCE) -> None:
-        """Blocks this thread until the gate lets it through."""
+    def block(self, timeout: float = WAIT_SECONDS) -> None:
+        """Block until the gate lets this thread through. Raises AssertionError after ``timeout`` seconds."""
         self._arrive()
-        self._board.wait(self._pass, f"gate {self.name!r} lets through", patience)
+        self._board.wait(self._pass, f"gate {self.name!r} lets through", timeout)
 
-    def wait_reached(self, count: int = 1, patience: float = PATIENCE) -> None:
-        """Blocks until ``count`` have come to the gate."""
-        self._board.wait(lambda: self.reached >= count, f"gate {self.name!r} reached x {count}", patience)
+    def wait_reached(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
+        """Block until ``count`` have come to the gate."""
+        self._board.wait(lambda: self.reached >= count, f"gate {self.name!r} reached x {count}", timeout)
 
-    async def await_reached(self, count: int = 1, patience: float = PATIENCE) -> None:
+    async def await_reached(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_reached``, on the running loop."""
         await self._board.await_(
-            lambda: self.reached >= count, f"gate {self.name!r} reached x {count}", patience
+            lambda: self.reached >= count, f"gate {self.name!r} reached x {count}", timeout
         )
 
     def _arrive(self) -> None:

@@ -1,4 +1,4 @@
-"""Answers of a language model, as an OpenAI-compatible server gives them."""
+"""Scripts that answer as an OpenAI-compatible server does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def chat_completion(
     text: str = "Hello!", *, model: str = "test-model", headers: Headers = (), **more: Any
 ) -> Script:
-    """An OpenAI-compatible chat completion; ``more`` goes into its JSON as it is."""
+    """Read a request and send a chat completion; ``more`` is added to its JSON."""
     message = {"role": "assistant", "content": text}
     value = {
         "id": "chatcmpl-1",
@@ -40,10 +40,10 @@ def chat_stream(
     headers: Headers = (),
     then: Script | None = None,
 ) -> Script:
-    """An OpenAI-compatible stream: a chunk per token, the finish reason, usage, [DONE].
+    """Read a request and send a stream: an event for each token, the finish reason, usage, [DONE].
 
-    With ``pace`` each token waits at that gate (``gate.admit()`` lets one through). With ``then`` the
-    stream breaks off after its last token and goes on as told: ``chat_stream(["a", "b"], then=reset)``.
+    With ``pace`` each token waits at that gate (``gate.admit()`` lets one through). With ``then`` that script
+    is played after the last token, in place of the end: ``chat_stream(["a", "b"], then=reset)``.
     """
     tokens = list(tokens)
     ending = [
@@ -74,7 +74,7 @@ def chat_event(
     finish_reason: str | None = None,
     usage: dict[str, int] | None = None,
 ) -> bytes:
-    """One event of such a stream; without a delta, one that carries no choice."""
+    """One event of a stream; without a delta, one that has no choices."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     value = {
         "id": "chatcmpl-1",

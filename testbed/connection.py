@@ -1,4 +1,4 @@
-"""The server's end of one connection, as a script sees it: HTTP where that is handy, bytes where not."""
+"""The server's end of one connection, for scripts: methods for HTTP, and for bytes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class ClientGone(Exception):
-    """The connection is over. Ends the script quietly."""
+    """The connection has ended. It ends the script, and is no error of the server."""
 
 
 @dataclass
 class ReceivedRequest:
-    """A request as it came. ``headers`` have lower-case names; ``head`` is every byte before the body."""
+    """A request as it was received.
+
+    ``method``      such as "POST"
+    ``target``      the second word of the request line, or ``:path``
+    ``headers``     by lower-case name
+    ``connection``  the number of its connection
+    ``head``        every byte before the body; b"" over HTTP/2
+    ``body``        without framing; b"" until it has been read
+    """
 
     method: str
     target: str
@@ -36,12 +44,12 @@ class ReceivedRequest:
     body: bytes = field(default=b"", repr=False)
 
     def json(self) -> Any:
-        """The body, read as JSON."""
+        """The body, parsed as JSON."""
         return json.loads(self.body)
 
 
 class ServerConnection(asyncio.Protocol):
-    """One connection. Each method raises ClientGone once the connection is over; reads drain first."""
+    """One connection. Each method raises ClientGone once it has ended; reads return what came before that."""
 
     def __init__(self, server: ScriptedServer, sock: socket.socket, number: int) -> None:
         self.server = server
@@ -49,73 +57,73 @@ class ServerConnection(asyncio.Protocol):
         """0 for the server's first connection, 1 for the second, ..."""
         self.bytes_received = 0
         self.bytes_sent = 0
-        """Bytes the kernel has taken (under TLS: or the transport), before encryption."""
+        """Bytes that the kernel (under TLS: or the transport) has accepted, counted before encryption."""
         self.ended_by: str | None = None
-        """How it ended: "eof" or "reset" by the client, "server" by us; None while it lasts."""
+        """How it ended: "eof" or "reset" by the client, "server" by this side; None while it lasts."""
         self._socket = sock
         self._buffer = bytearray()
-        self._news = asyncio.Event()
-        self._may_write = True
+        self._changed = asyncio.Event()
+        self._can_write = True
         self._eof = False
         self._transport: asyncio.Transport
-        self.taken_up = False
-        """Whether there was ever anything to say on it: under TLS, after the handshake."""
+        self.established = False
+        """Whether scripts could use it: over TCP once accepted, under TLS after the handshake."""
 
-    # What the transport tells us.
+    # For the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        # So that sent means: the kernel has it. Under TLS asyncio takes 0 for always full.
+        # send() returns once the kernel has all bytes. Under TLS, asyncio treats 0 as always full.
         transport.set_write_buffer_limits(1 if transport.get_extra_info("ssl_object") else 0)
         self._transport = transport
-        self.taken_up = True
+        self.established = True
 
     def data_received(self, data: bytes) -> None:
         self.bytes_received += len(data)
         self._buffer += data
-        self._news.set()
+        self._changed.set()
 
     def eof_received(self) -> None:
         self._eof = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended_by = "eof" if self._eof else "reset" if exc else "server"
-        self._news.set()
-        # The transport closes the socket when this returns: whoever reads the counters finds it closed.
+        self._changed.set()
+        # The transport closes the socket after this returns; the counters change after that.
         asyncio.get_running_loop().call_soon(self.server._connection_ended, self)
 
     def pause_writing(self) -> None:
-        self._may_write = False
+        self._can_write = False
 
     def resume_writing(self) -> None:
-        self._may_write = True
-        self._news.set()
+        self._can_write = True
+        self._changed.set()
 
     # Reading.
 
     async def read_some(self) -> bytes:
-        """The bytes that are there, or else the next that come."""
+        """All bytes that have been received; if there are none, wait for some."""
         await self._until(lambda: self._buffer)
         return self._take(len(self._buffer))
 
     async def read(self, size: int) -> bytes:
-        """Exactly ``size`` bytes."""
+        """Read exactly ``size`` bytes."""
         await self._until(lambda: len(self._buffer) >= size)
         return self._take(size)
 
     async def read_through(self, mark: bytes) -> bytes:
-        """All bytes up to and with ``mark``."""
+        """Read all bytes up to and including ``mark``."""
         await self._until(lambda: mark in self._buffer)
         return self._take(self._buffer.index(mark) + len(mark))
 
     async def read_head(self) -> ReceivedRequest:
-        """The next request without its body (``read_body`` reads that); counted at the server."""
+        """Read the next request without its body (see ``read_body``); the server counts it."""
         request = await self._read_head()
         self.server._request_came(request)
         return request
 
     async def read_body(self, request: ReceivedRequest) -> bytes:
-        """The body of a request whose head has been read; also put into ``request.body``."""
+        """Read the body of a request whose head has been read; it is also put into ``request.body``."""
         if "chunked" in request.headers.get("transfer-encoding", ""):
             body = await self._read_chunks()
         else:
@@ -124,37 +132,37 @@ class ServerConnection(asyncio.Protocol):
         return body
 
     async def read_request(self) -> ReceivedRequest:
-        """The next request with its body; counted at the server when all of it is there."""
+        """Read the next request with its body; the server counts it when it is complete."""
         request = await self._read_head()
         await self.read_body(request)
         self.server._request_came(request)
         return request
 
     def pause_reading(self) -> None:
-        """Takes no more bytes from the kernel: the client's window fills up."""
+        """Read no more from the kernel, so that the TCP window fills up."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Takes bytes again."""
+        """Read from the kernel again."""
         self._transport.resume_reading()
 
     # Writing.
 
     async def send(self, data: bytes) -> None:
-        """Returns when the kernel has taken every byte."""
+        """Send bytes; return once the kernel has accepted all of them."""
         self._check()
         self._transport.write(data)
-        await self._until(lambda: self._may_write)
+        await self._until(lambda: self._can_write)
         self.bytes_sent += len(data)
 
     async def send_head(self, status: int = 200, headers: Headers = (), version: str = "1.1") -> None:
-        """A status line and the headers, as given and no others."""
+        """Send a status line and exactly these headers."""
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         lines = [f"HTTP/{version} {status} {_phrase(status)}", *(f"{k}: {v}" for k, v in pairs)]
         await self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     async def respond(self, status: int = 200, headers: Headers = (), body: bytes = b"") -> None:
-        """A whole response with Content-Length, in one write."""
+        """Send a complete response with Content-Length, in one write."""
         pairs = dict(headers)
         pairs.setdefault("Content-Length", str(len(body)))
         head = f"HTTP/1.1 {status} {_phrase(status)}\r\n" + "".join(f"{k}: {v}\r\n" for k, v in pairs.items())
@@ -167,7 +175,7 @@ class ServerConnection(asyncio.Protocol):
         headers: Headers = (),
         trailers: Headers = (),
     ) -> None:
-        """A whole response, each piece a chunk."""
+        """Send a complete response, each piece a chunk."""
         await self.send_head(status, {**dict(headers), "Transfer-Encoding": "chunked"})
         if isinstance(pieces, AsyncIterable):
             async for piece in pieces:
@@ -178,46 +186,49 @@ class ServerConnection(asyncio.Protocol):
         await self.end_chunks(trailers)
 
     async def send_chunk(self, data: bytes, extension: str = "") -> None:
-        """One chunk; ``extension`` is written after its size, with its semicolon."""
+        """Send one chunk; ``extension`` (with its semicolon) is written after its size."""
         await self.send(f"{len(data):x}{extension}\r\n".encode() + data + b"\r\n")
 
     async def send_last_chunk(self, data: bytes) -> None:
-        """One chunk and the end, in one write: a client that has read the data has it all."""
+        """Send one chunk and the end of the body in one write: a client reads both together."""
         await self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n0\r\n\r\n")
 
     async def end_chunks(self, trailers: Headers = ()) -> None:
-        """The last chunk, and the trailers."""
+        """Send the last chunk and the trailers."""
         lines = "".join(f"{k}: {v}\r\n" for k, v in dict(trailers).items())
         await self.send(f"0\r\n{lines}\r\n".encode("latin-1"))
 
     # Ending and waiting.
 
     async def close(self) -> None:
-        """Ends the connection as a well-behaved server does (TLS close, FIN)."""
+        """End the connection in order (TLS close, FIN); return once it has ended."""
         self._transport.close()
         await self._ended()
 
     async def eof(self) -> None:
-        """Sends FIN and nothing before it (no TLS close), and goes on reading."""
+        """Send FIN without a TLS close, and go on reading."""
         self._check()
         self._socket.shutdown(socket.SHUT_WR)
 
     async def reset(self) -> None:
-        """Ends the connection by RST."""
+        """End the connection with RST."""
         self._check()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
         await self._ended()
 
     async def hold(self) -> None:
-        """Does nothing until the connection is over; what comes meanwhile is read and left."""
+        """Do nothing until the connection has ended; received bytes stay in the buffer."""
         await self._until(lambda: False)
 
     async def wait_for(self, gate: Gate | str) -> None:
-        """Stands at a gate (the server's, where a name is given) until it opens or the client goes."""
+        """Wait at a gate, or the server's gate of that name, until it lets this script through.
+
+        Raises ClientGone if the connection ends before.
+        """
         gate = self.server.gate(gate) if isinstance(gate, str) else gate
         passage = asyncio.ensure_future(gate.passage())
-        passage.add_done_callback(lambda _: self._news.set())
+        passage.add_done_callback(lambda _: self._changed.set())
         try:
             await self._until(passage.done)
         finally:
@@ -225,12 +236,12 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether the connection is over."""
+        """Whether the connection has ended."""
         return self.ended_by is not None
 
     @property
     def still_held(self) -> bool:
-        """Whether the client still holds its end, as the kernel knows it now."""
+        """Whether the client has its end open, according to the kernel's TCP state now."""
         if self.gone or self._socket.fileno() < 0:
             return False
         if not hasattr(socket, "TCP_INFO") or self._socket.family == socket.AF_UNIX:
@@ -245,8 +256,8 @@ class ServerConnection(asyncio.Protocol):
         while not predicate():
             if self.gone:
                 raise ClientGone
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _ended(self) -> None:
         await self._until(lambda: self.gone)
@@ -276,7 +287,7 @@ class ServerConnection(asyncio.Protocol):
         return f"<connection {self.number}: {self.ended_by or 'open'}>"
 
 
-# TCP states (tcp(7), TCP_INFO) in which the other end has sent its FIN or RST:
+# TCP states (tcp(7), TCP_INFO) after the client's FIN or RST:
 # TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING.
 _CLIENT_LEFT = (6, 7, 8, 9, 11)
 

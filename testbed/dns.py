@@ -1,4 +1,4 @@
-"""A name service of the tests' own, put in the place of ``socket.getaddrinfo``."""
+"""A fake name service in the place of ``socket.getaddrinfo``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Host = str | bytes | None
 
 
 class FakeDNS(Board):
-    """While entered, every look-up in the process is answered from here, counted, and goes no further.
+    """Within its block, it answers and counts every look-up of the process; none reaches the system.
 
     Names are given as ``FakeDNS({"llm.test": "127.0.0.1", "two.test": ["127.0.0.1", "::1"]})``; a name that
     is not given does not exist (EAI_NONAME). A value that is an exception is raised. Numeric addresses and
-    ``localhost`` pass by, uncounted. ``gate`` stops each look-up, in its thread, until it opens.
+    ``localhost`` are left to the system and not counted. Each look-up waits at ``gate``, in its thread.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class FakeDNS(Board):
         self.names = dict(names or {})
         self.gate = gate
         self.queries: list[str] = []
-        """Every name that was asked for, in order."""
+        """Every name that was looked up, in order."""
         self.threads: list[threading.Thread] = []
-        """The thread each question was asked on."""
+        """The thread of each look-up."""
         self._real = socket.getaddrinfo
 
     def __enter__(self) -> Self:
@@ -46,7 +46,7 @@ class FakeDNS(Board):
         socket.getaddrinfo = self._real
 
     def wait_queries(self, count: int = 1) -> None:
-        """Blocks until ``count`` look-ups have begun."""
+        """Block until ``count`` look-ups have begun."""
         self.wait(lambda: len(self.queries) >= count, f"{count} look-ups have begun")
 
     async def await_queries(self, count: int = 1) -> None:

@@ -1,4 +1,4 @@
-// As echo.py, on Node's own HTTP/2: node echo.mjs PORT CERTIFICATE KEY
+// The same as echo.py, as a server on Node's own HTTP/2: node echo.mjs PORT CERTIFICATE KEY
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSecureServer } from "node:http2";

@@ -1,4 +1,4 @@
-"""An ASGI app that sends back what it gets, and in a header the digest of it; for servers from PyPI."""
+"""An ASGI app that sends back each request's body, with its SHA-256 digest in a header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real HTTP/2 servers that echo: from PyPI with ``echo.app``, and Node's own."""
+"""Real HTTP/2 servers that echo requests: those from PyPI with ``echo.app``, and Node's own."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ __all__ = ["ECHOES", "echo"]
 
 APP = "testbed.echo:app"
 PYTHON = [sys.executable, "-m"]
-SECRET = {"hypercorn": ["--certfile", "{cert}", "--keyfile", "{key}"]}
 ECHOES = {
-    "hypercorn": [*PYTHON, "hypercorn", "--bind", "127.0.0.1:{port}", *SECRET["hypercorn"], APP],
+    "hypercorn": [
+        *PYTHON,
+        *("hypercorn", "--bind", "127.0.0.1:{port}", "--certfile", "{cert}", "--keyfile", "{key}", APP),
+    ],
     "granian": [
         *PYTHON,
         "granian",
@@ -37,15 +39,18 @@ ECHOES = {
     ],
     "node": ["node", str(Path(__file__).with_name("echo.mjs")), "{port}", "{cert}", "{key}"],
 }
-"""Command lines."""
+"""The command line of each server, by name."""
 
 
 @contextlib.contextmanager
 def echo(directory: Path, name: str, certificate: CertificateFiles) -> Iterator[int]:
-    """The server of this name over TLS, from when it listens on the port that is given."""
+    """Run the server of this name, over TLS, for as long as the block lasts; yield its port.
+
+    Raises ProgramMissing.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     key = directory / "key.pem"
-    key.write_bytes(_pkcs8(Path(certificate[1]).read_bytes()))  # granian reads no other
+    key.write_bytes(_pkcs8(Path(certificate[1]).read_bytes()))  # granian reads no other format
     port = free_port()
     binary, *arguments = ECHOES[name]
     command = [program(binary), *(part.format(port=port, cert=certificate[0], key=key) for part in arguments)]

@@ -1,6 +1,6 @@
-"""HTTP/2 on a ScriptedServer: ``serve(http2(answer))``. To each request its ``answer(stream)``.
+"""HTTP/2 on a ScriptedServer: ``serve(http2(answer))`` awaits ``answer(stream)`` for each request.
 
-What h2 will not do because no honest server does it goes out as raw frames: ``peer.send_frames(...)``.
+What h2 refuses to send, since it violates the protocol, is sent as raw frames: ``peer.send_frames(...)``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Answer = Callable[["Stream"], Awaitable[None]]
 
 
 class StreamGone(ClientGone):
-    """The client has reset the stream. Ends its answer quietly."""
+    """The client has reset the stream. It ends the answer, and is no error of the server."""
 
 
 def http2(
@@ -54,11 +54,11 @@ def http2(
     take_windows: bool = False,
     late_settings: bool = False,
 ) -> Script:
-    """A server that sends ``settings``, awaits ``begin(peer)``, and answers each request with ``answer``.
+    """A script that sends ``settings``, awaits ``begin(peer)``, and answers each request with ``answer``.
 
-    Streams above the MAX_CONCURRENT_STREAMS it announced are refused and marked "excess". What it receives
-    it gives the client's windows back for, unless it is to ``take_windows``. With ``late_settings`` it
-    keeps them to itself until the first requests have come.
+    Streams above the announced MAX_CONCURRENT_STREAMS are refused and marked "excess". With ``take_windows``
+    it sends no WINDOW_UPDATE for received data, so that the client's windows run out. With ``late_settings``
+    it sends its settings only after the first requests have come.
     """
 
     async def script(conn: ServerConnection) -> None:
@@ -69,14 +69,14 @@ def http2(
 
 
 def offering_http2(certificates: Certificates) -> ssl.SSLContext:
-    """A good server's context that offers HTTP/2, and HTTP/1.1."""
+    """The SSL context of a server with a valid certificate that offers HTTP/2 and HTTP/1.1."""
     context = server_context(certificates.authority.issue_cert(*NAMES))
     context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 
 
 def reply(status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-    """Reads the request whole and answers."""
+    """Read the whole request and send a response."""
 
     async def answer(stream: Stream) -> None:
         await stream.body()
@@ -86,7 +86,7 @@ def reply(status: int = 200, body: bytes = b"", headers: Mapping[str, str] | Non
 
 
 def frames_in(data: bytes) -> list[Frame]:
-    """The whole frames in what a client has sent, its preface left out."""
+    """The complete frames in the bytes that a client has sent, without its preface."""
     view, frames = memoryview(data.removeprefix(PREFACE)), []
     while len(view) >= 9:
         frame, length = Frame.parse_frame_header(view[:9])
@@ -98,58 +98,58 @@ def frames_in(data: bytes) -> list[Frame]:
     return frames
 
 
-class _Lenient(H2Connection):
-    """h2 as a server that refuses no stream and may leave PINGs unanswered."""
+class _LenientConnection(H2Connection):
+    """A connection of h2 that accepts any number of streams; with ``ignores_pings`` it answers no PING."""
 
-    deaf = False
+    ignores_pings = False
 
     @property
     def open_inbound_streams(self) -> int:
-        return 0  # the peer counts them
+        return 0  # Peer counts and refuses them
 
     def _receive_ping_frame(self, frame: Any) -> Any:
         frames, events = super()._receive_ping_frame(frame)
-        return ([], events) if self.deaf else (frames, events)
+        return ([], events) if self.ignores_pings else (frames, events)
 
 
 class Peer:
-    """The server's end of one HTTP/2 connection. What happens on it can be waited for at the server."""
+    """The server's end of one HTTP/2 connection. The server's methods can wait for its counters."""
 
     def __init__(
         self, conn: ServerConnection, answer: Answer, settings: dict[SettingCodes, int], *, take_windows: bool
     ) -> None:
         self.conn = conn
         self.server = conn.server
-        self.h2 = _Lenient(H2Configuration(client_side=False, header_encoding="latin-1"))
+        self.h2 = _LenientConnection(H2Configuration(client_side=False, header_encoding="latin-1"))
         self.streams: dict[int, Stream] = {}
-        """Every stream there ever was, by number."""
+        """Every stream since the start, by number."""
         self.open: set[int] = set()
         self.peak = 0
-        """The most streams that were open at one moment, without those refused."""
+        """The most streams that were open at one time, without the refused ones."""
         self.acknowledged = 0
-        """How often the client has acknowledged settings."""
+        """The number of SETTINGS that the client has acknowledged."""
         self.pings = 0
         self.goaways: list[ConnectionTerminated] = []
         self.settings = settings
         self.take_windows = take_windows
         self._answer = answer
         self._tasks: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Condition()
+        self._changed = asyncio.Condition()
 
     # For answers.
 
     async def flush(self) -> None:
-        """Sends what h2 has to send."""
+        """Send the bytes that h2 has made."""
         if data := self.h2.data_to_send():
             await self.conn.send(data)
 
     async def send_frames(self, *frames: Frame | bytes) -> None:
-        """Sends these very frames, in one write; h2 hears nothing of them."""
+        """Send exactly these frames, in one write; h2's state does not include them."""
         pieces = [frame if isinstance(frame, bytes) else frame.serialize() for frame in frames]
         await self.conn.send(self.h2.data_to_send() + b"".join(pieces))
 
     async def change_settings(self, settings: dict[SettingCodes, int]) -> None:
-        """Announces other settings; returns when the client has acknowledged them."""
+        """Announce other settings; return when the client has acknowledged them."""
         self.settings |= settings
         self.h2.update_settings(settings)
         before = self.acknowledged
@@ -157,26 +157,26 @@ class Peer:
         await self.until(lambda: self.acknowledged > before)
 
     async def goaway(self, last: int, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
-        """Says that no stream above ``last`` was worked on, and goes on."""
+        """Send a GOAWAY with the last stream ``last``, and keep the connection open."""
         frame = GoAwayFrame(0)
         frame.last_stream_id, frame.error_code = last, code
         await self.send_frames(frame)
 
     async def until(self, predicate: Callable[[], object]) -> None:
-        """Waits for something to come from the client. ClientGone when nothing can."""
-        async with self._news:
-            await self._news.wait_for(lambda: bool(predicate()))
+        """Wait until the predicate is true. It is evaluated after each read from the client."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: bool(predicate()))
 
     # The connection.
 
     async def run(
         self, begin: Callable[[Peer], Awaitable[None]] | None, *, late_settings: bool = False
     ) -> None:
-        """Reads until the client has gone."""
-        self.conn.peer = self  # type: ignore[attr-defined] # for tests to find
+        """Read until the connection has ended; then ClientGone is raised."""
+        self.conn.peer = self  # type: ignore[attr-defined] # tests look it up there
         self.h2.initiate_connection()
-        self.h2.clear_outbound_data_buffer()  # its own settings
-        self.h2.local_settings.update(self.settings)  # hold from when the client acknowledges them
+        self.h2.clear_outbound_data_buffer()  # drops h2's own SETTINGS
+        self.h2.local_settings.update(self.settings)  # in force once the client has acknowledged them
         data = b""
         try:
             while late_settings and not any(isinstance(frame, HeadersFrame) for frame in frames_in(data)):
@@ -185,25 +185,25 @@ class Peer:
             if begin is not None:
                 await begin(self)
             while True:
-                await self._take(data or await self.conn.read_some())
+                await self._receive(data or await self.conn.read_some())
                 data = b""
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _take(self, data: bytes) -> None:
+    async def _receive(self, data: bytes) -> None:
         with self.server.change():
             for event in self.h2.receive_data(data):
-                self._take_in(event)
-        async with self._news:
-            self._news.notify_all()
+                self._handle(event)
+        async with self._changed:
+            self._changed.notify_all()
         await self.flush()
 
-    def _take_in(self, event: Any) -> None:
+    def _handle(self, event: Any) -> None:
         match event:
             case RequestReceived():
-                self._begin(event)
+                self._start_answer(event)
             case DataReceived(stream_id=number, data=data):
                 self.streams[number].received += data
                 if not self.take_windows:
@@ -220,7 +220,7 @@ class Peer:
             case ConnectionTerminated():
                 self.goaways.append(event)
 
-    def _begin(self, event: RequestReceived) -> None:
+    def _start_answer(self, event: RequestReceived) -> None:
         stream = self.streams[event.stream_id] = Stream(self, event)
         limit = self.settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)
         if limit is not None and len(self.open) >= limit:
@@ -245,7 +245,7 @@ class Peer:
 
 
 class Stream:
-    """One request. Its methods raise StreamGone once the client has reset it."""
+    """One request and its response. Its methods raise StreamGone once the client has reset it."""
 
     def __init__(self, peer: Peer, event: RequestReceived) -> None:
         self.peer = peer
@@ -262,25 +262,25 @@ class Stream:
         return self.peer.server
 
     async def body(self) -> bytes:
-        """The whole body; also put into the request."""
+        """Wait for the whole body of the request, and return it; it is also put into ``request.body``."""
         await self.until(lambda: self.complete)
         self.request.body = bytes(self.received)
         return self.request.body
 
     async def until(self, predicate: Callable[[], object]) -> None:
-        """Waits for something to come from the client."""
+        """Wait until the predicate is true, as ``Peer.until`` does."""
         await self.peer.until(lambda: predicate() or self.reset_by_client is not None)
         if self.reset_by_client is not None and not predicate():
             raise StreamGone
 
     async def wait_for(self, gate: str) -> None:
-        """Stands at the server's gate of this name."""
+        """Wait at the server's gate of this name."""
         await self.peer.conn.wait_for(gate)
 
     async def respond(
         self, status: int = 200, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> None:
-        """A whole response with Content-Length."""
+        """Send a complete response with Content-Length."""
         await self.head(status, {"content-length": str(len(body)), **(headers or {})}, end=not body)
         if body:
             await self.data(body, end=True)
@@ -288,18 +288,18 @@ class Stream:
     async def head(
         self, status: int = 200, headers: Mapping[str, str] | None = None, *, end: bool = False
     ) -> None:
-        """A head, interim where the status says so."""
+        """Send a head; it is interim if the status is 1xx."""
         pairs: Iterable[tuple[str, str]] = [(":status", str(status)), *(headers or {}).items()]
         await self._send(lambda: self.peer.h2.send_headers(self.number, pairs, end_stream=end), end=end)
 
     async def trailers(self, headers: Mapping[str, str]) -> None:
-        """The end, with trailers."""
+        """Send trailers and end the stream."""
         await self._send(
             lambda: self.peer.h2.send_headers(self.number, headers.items(), end_stream=True), end=True
         )
 
     async def data(self, data: bytes, *, end: bool = False, pad: int | None = None) -> None:
-        """A piece of the body, as the client's windows allow."""
+        """Send a piece of the body, as far and as soon as the client's windows allow."""
         view, overhead = memoryview(data), 0 if pad is None else pad + 1
         while True:
             if view:
@@ -313,7 +313,7 @@ class Stream:
                 return
 
     async def reset(self, code: ErrorCodes) -> None:
-        """RST_STREAM."""
+        """Send RST_STREAM."""
         await self._send(lambda: self.peer.h2.reset_stream(self.number, code), end=True)
 
     def _window(self) -> int:
@@ -322,21 +322,21 @@ class Stream:
         return min(self.peer.h2.local_flow_control_window(self.number), self.peer.h2.max_outbound_frame_size)
 
     def _send_data(self, piece: bytes, last: bool, pad: int | None) -> None:
-        with self._gone_if_over():
+        with self._stream_gone_if_ended():
             self.peer.h2.send_data(self.number, piece, end_stream=last, pad_length=pad)
         if last:
-            self._over()
+            self._ended()
 
     async def _send(self, send: Callable[[], None], *, end: bool) -> None:
-        with self._gone_if_over():
+        with self._stream_gone_if_ended():
             send()
         if end:
-            self._over()
+            self._ended()
         await self.peer.flush()
 
     @contextlib.contextmanager
-    def _gone_if_over(self) -> Iterator[None]:
-        """The client has ended the stream or the connection, and h2 knows."""
+    def _stream_gone_if_ended(self) -> Iterator[None]:
+        """Raise StreamGone in place of h2's error, if the client has ended the stream or the connection."""
         try:
             yield
         except (ProtocolError, KeyError):
@@ -344,6 +344,6 @@ class Stream:
                 raise
             raise StreamGone from None
 
-    def _over(self) -> None:
+    def _ended(self) -> None:
         with self.server.change():
             self.peer.open.discard(self.number)

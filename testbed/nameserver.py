@@ -1,4 +1,4 @@
-"""A DNS server of the tests' own, on a UDP port, for resolvers that ask one by themselves."""
+"""A DNS server on a UDP port, for resolvers that do not use ``socket.getaddrinfo``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Self
 
-from testbed.board import PATIENCE, Board, Gate
+from testbed.board import WAIT_SECONDS, Board, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,47 +17,48 @@ __all__ = ["NO_SUCH_NAME", "REFUSED", "SERVER_FAILED", "NameServer"]
 
 SERVER_FAILED, NO_SUCH_NAME, REFUSED = 2, 3, 5  # RFC 1035, section 4.1.1
 KINDS = {1: "A", 28: "AAAA"}
-HEAD = struct.Struct("!6H")  # identity, flags, and how many questions, answers, authorities, additions
+HEAD = struct.Struct("!6H")  # id, flags, and the counts of questions, answers, authorities, additions
 RESPONSE, RECURSION = 0x8000, 0x0180
 
 
 class NameServer(Board):
-    """While entered it answers on ``address`` ("127.0.0.1:port"), and counts.
+    """Within its block, it answers on ``address`` ("127.0.0.1:port"), and counts.
 
-    ``names`` are as those of FakeDNS; a number in the place of addresses is the response code, and None is
-    never answered. ``gate`` stops each look-up, by its question for IPv4, until it opens.
+    ``names`` has addresses by name, as FakeDNS does. A number in the place of addresses is sent as response
+    code (RFC 1035, section 4.1.1); a question for a name with None is not answered. Each look-up waits at
+    ``gate``, with its question for IPv4.
     """
 
     def __init__(self, gate: Gate | None = None) -> None:
         super().__init__()
         self.names: dict[str, str | Iterable[str] | int | None] = {}
         self.gate = gate
-        self.patience = PATIENCE
-        """Seconds after which aiodns is to ask again."""
+        self.timeout = WAIT_SECONDS
+        """Seconds after which a resolver is to repeat its question; tests configure aiodns with it."""
         self.questions: list[tuple[str, str]] = []
-        """Each name with the kind of its question, "A" or "AAAA", in order."""
+        """The name and the kind ("A" or "AAAA") of each question, in order."""
         self.threads: list[threading.Thread] = []
-        """The thread on which each resolver was made that asks here."""
+        """The thread on which each resolver was made; tests that make resolvers append it."""
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(type=socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
-        self._at_work = [threading.Thread(target=self._serve, name="name server")]
-        self._at_work[0].start()
+        self._threads = [threading.Thread(target=self._serve, name="name server")]
+        self._threads[0].start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.sendto(b"", self._socket.getsockname())
         if self.gate is not None:
             self.gate.open()
-        for thread in self._at_work:
+        for thread in self._threads:
             thread.join()
         self._socket.close()
 
     @property
     def queries(self) -> list[str]:
-        """Every name that was looked up, in order: one that is asked for twice, for its two kinds, once."""
+        """Every name that was looked up, in order; the two questions of a look-up count once."""
         return [name for name, kind in self.questions if kind == "A"]
 
     def _serve(self) -> None:
@@ -65,8 +66,8 @@ class NameServer(Board):
             query, client = self._socket.recvfrom(4096)
             if not query:
                 return
-            self._at_work.append(threading.Thread(target=self._answer, args=(query, client)))
-            self._at_work[-1].start()
+            self._threads.append(threading.Thread(target=self._answer, args=(query, client)))
+            self._threads[-1].start()
 
     def _answer(self, query: bytes, client: tuple[str, int]) -> None:
         name, kind, question = _question(query)
@@ -78,7 +79,7 @@ class NameServer(Board):
         if found is None:
             return
         code = found if isinstance(found, int) else 0
-        records = [] if isinstance(found, int) else [_record(address) for address in _of(kind, found)]
+        records = [] if isinstance(found, int) else [_record(address) for address in _addresses(kind, found)]
         identity = int.from_bytes(query[:2])
         head = HEAD.pack(identity, RESPONSE | RECURSION | code, 1, len(records), 0, 0)
         self._socket.sendto(head + question + b"".join(records), client)
@@ -88,22 +89,25 @@ class NameServer(Board):
 
 
 def _question(query: bytes) -> tuple[str, str, bytes]:
-    """The name that is asked for, the kind of its address, and the question as it came."""
-    labels, place = [], HEAD.size
-    while length := query[place]:
-        labels.append(query[place + 1 : place + 1 + length].decode())
-        place += 1 + length
-    kind = KINDS[int.from_bytes(query[place + 1 : place + 3])]
-    return ".".join(labels), kind, query[HEAD.size : place + 5]
+    """Parse the question of a query: its name, its kind, and its bytes."""
+    labels, position = [], HEAD.size
+    while length := query[position]:
+        labels.append(query[position + 1 : position + 1 + length].decode())
+        position += 1 + length
+    kind = KINDS[int.from_bytes(query[position + 1 : position + 3])]
+    return ".".join(labels), kind, query[HEAD.size : position + 5]
 
 
-def _of(kind: str, found: str | Iterable[str]) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _addresses(kind: str, found: str | Iterable[str]) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     addresses = map(ipaddress.ip_address, [found] if isinstance(found, str) else found)
     return [address for address in addresses if address.version == (4 if kind == "A" else 6)]
 
 
 def _record(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
-    """An answer to the question, good for an hour: no cache but ours may be noticed."""
+    """A record that answers the question.
+
+    Its TTL is an hour: if a name is asked for again earlier, the resolver has not cached it.
+    """
     kind = 1 if address.version == 4 else 28
-    # 0xC00C stands for the name at byte 12: the question's.
+    # 0xC00C points to the name at byte 12, the question's (RFC 1035, section 4.1.4).
     return struct.pack("!HHHIH", 0xC00C, kind, 1, 3600, len(address.packed)) + address.packed

@@ -1,4 +1,4 @@
-"""Ports on which no server answers."""
+"""Ports without a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def refused_port(host: str = "127.0.0.1") -> Iterator[int]:
-    """A port that is taken and refuses every connection."""
+    """A port that is bound without listening: it refuses every connection."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.bind((host, 0))
         yield sock.getsockname()[1]

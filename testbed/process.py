@@ -1,4 +1,4 @@
-"""A server as a process of its own, for as long as a block lasts; for tests and benchmarks."""
+"""Run a server in a process of its own for as long as a block lasts."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["free_port", "running"]
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
-ANSWER_SECONDS = 1.0
+CONNECT_SECONDS = 1.0
 
-_given: set[int] = set()
-"""Ports that ``free_port`` has given out."""
+_used_ports: set[int] = set()
+"""Ports that ``free_port`` has returned."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago, and was given to nobody else here."""
+    """A port that was free a moment ago, and that no other call in this process has returned."""
     with contextlib.ExitStack() as tried:
         while True:
             sock = tried.enter_context(socket.socket())
             sock.bind((host, 0))
             port = int(sock.getsockname()[1])
-            if port not in _given:
-                _given.add(port)
+            if port not in _used_ports:
+                _used_ports.add(port)
                 return port
 
 
@@ -38,9 +38,10 @@ def free_port(host: str = "127.0.0.1") -> int:
 def running(
     command: Sequence[str], log: Path, port: int, host: str = "127.0.0.1", *, also: Iterable[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, once it listens on all of its ports: it opens them one after another.
+    """Start a process and wait until it listens on ``port`` and the ports in ``also``; stop it at the end.
 
-    Raises RuntimeError with what it wrote to ``log`` where it does not.
+    Its output goes to ``log``. Raises RuntimeError with that output if it ends, or does not listen within
+    ``START_SECONDS``.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -53,18 +54,18 @@ def running(
 
 
 def _wait_listening(process: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
-    """Another program tells nobody when it is ready: its port is tried until it is."""
+    """Connect to ``address`` until that succeeds: a program does not report that it is ready."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         with socket.socket() as sock:
-            sock.settimeout(ANSWER_SECONDS)
+            sock.settimeout(CONNECT_SECONDS)
             if sock.connect_ex(address) == 0:
                 return
-        said = log.read_text(errors="replace").strip()
+        output = log.read_text(errors="replace").strip()
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended at once with status {process.returncode}: {said}")
+            raise RuntimeError(f"{process.args!r} ended at once with status {process.returncode}: {output}")
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args!r} does not listen after {START_SECONDS:g} s: {said}")
+            raise RuntimeError(f"{process.args!r} does not listen after {START_SECONDS:g} s: {output}")
         time.sleep(0.01)
 
 

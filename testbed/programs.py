@@ -1,4 +1,4 @@
-"""Real servers from PATH (nginx, nghttpd, haproxy) on free loopback ports; for tests and benchmarks."""
+"""Run installed servers (nginx, nghttpd, haproxy) on free loopback ports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ class ProgramMissing(Exception):
 
 
 def program(name: str) -> str:
-    """The path of a program; daemons often live in /usr/sbin, which is not on every user's PATH."""
+    """The path of a program. Raises ProgramMissing.
+
+    It looks in PATH, and in the sbin folders, which not every user's PATH has.
+    """
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     path = shutil.which(name, path=places)
     if path is None:
@@ -41,7 +44,14 @@ def program(name: str) -> str:
 
 @dataclass
 class Nginx:
-    """A running nginx. It answers each POST and GET with the same chat completion."""
+    """A running nginx. It answers each POST and GET with the same chat completion.
+
+    ``http_port``   for HTTP
+    ``https_port``  for HTTPS; None without a certificate
+    ``uds``         the path of its Unix socket, for HTTP
+    ``body``        of each response
+    ``pid``         of its process
+    """
 
     http_port: int
     https_port: int | None
@@ -50,8 +60,8 @@ class Nginx:
     pid: int
     _status_port: int
     _probes: int
-    """Connections by which ``running`` saw that it listens."""
-    _asked: int = 0
+    """Connections that ``running`` made to see that it listens."""
+    _status_requests: int = 0
 
     @property
     def url(self) -> str:
@@ -62,11 +72,14 @@ class Nginx:
         return f"https://127.0.0.1:{self.https_port}"
 
     def counts(self) -> tuple[int, int]:
-        """(connections accepted, requests served) so far, without those that such questions cost."""
+        """(connections accepted, requests served) so far, without those of this method."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._status_port}/", timeout=5) as response:
             accepted, _, requests = response.read().split(b"\n")[2].split()
-        self._asked += 1
-        return int(accepted) - self._asked - self._probes, int(requests) - self._asked
+        self._status_requests += 1
+        return (
+            int(accepted) - self._status_requests - self._probes,
+            int(requests) - self._status_requests,
+        )
 
 
 @contextlib.contextmanager
@@ -79,9 +92,10 @@ def nginx(
     keepalive_seconds: int = 75,
     http2: bool = False,
 ) -> Iterator[Nginx]:
-    """One nginx worker; a completion of ``size`` bytes (or ``body``) over HTTP, a Unix socket and HTTPS.
+    """Run one nginx worker for as long as the block lasts.
 
-    With ``http2`` the HTTPS port offers that too.
+    It sends a completion of ``size`` bytes, or ``body``, over HTTP, a Unix socket and (with ``certificate``)
+    HTTPS; with ``http2``, HTTPS offers HTTP/2 too. Raises ProgramMissing.
     """
     binary = program("nginx")
     directory.mkdir(parents=True, exist_ok=True)
@@ -114,13 +128,13 @@ def nginx(
 
 
 def completion(size: int | None = None) -> bytes:
-    """A chat completion of exactly ``size`` bytes of JSON (at least some 250); a short one without."""
+    """A chat completion of exactly ``size`` bytes of JSON (some 250 or more); without a size, a short one."""
     plain = COMPLETION % b"Hello!"
     return COMPLETION % (b"Hello!" + b"x" * max(0, (size or 0) - len(plain)))
 
 
-# One process and no user switch, so that it may read a folder that is open to its owner alone. A file
-# answers a POST with 405, which is why that is turned round.
+# One process without a switch of users, so that it can read a folder that only its owner may read. nginx
+# answers a POST to a file with 405; error_page makes that a 200 with the completion.
 _NGINX = """
 daemon off;
 master_process off;
@@ -160,7 +174,13 @@ http {{
 
 @dataclass(frozen=True)
 class Nghttpd:
-    """A running nghttpd (HTTP/2). It serves the files in ``root``."""
+    """A running nghttpd (HTTP/2).
+
+    ``port``    where it listens
+    ``scheme``  "https", or "http" without a certificate
+    ``root``    the folder with the files that it serves
+    ``pid``     of its process
+    """
 
     port: int
     scheme: str
@@ -180,7 +200,11 @@ def nghttpd(
     options: Sequence[str] = (),
     body: bytes | None = None,
 ) -> Iterator[Nghttpd]:
-    """HTTP/2 over TLS, or by prior knowledge without; /completion.json is a chat completion."""
+    """Run nghttpd for as long as the block lasts: HTTP/2 over TLS, or with prior knowledge (RFC 9113, 3.3).
+
+    ``/completion.json`` is ``body``, or a chat completion. ``options`` are further arguments of the program.
+    Raises ProgramMissing.
+    """
     binary = program("nghttpd")
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "completion.json").write_bytes(completion() if body is None else body)
@@ -194,7 +218,12 @@ def nghttpd(
 
 @dataclass(frozen=True)
 class Haproxy:
-    """A running haproxy before a backend."""
+    """A running haproxy in front of a backend.
+
+    ``http_port``   for HTTP
+    ``https_port``  for HTTPS; None without a certificate
+    ``pid``         of its process
+    """
 
     http_port: int
     https_port: int | None
@@ -213,7 +242,10 @@ class Haproxy:
 def haproxy(
     directory: Path, backend_port: int, *, certificate: CertificateFiles | None = None, http_lines: str = ""
 ) -> Iterator[Haproxy]:
-    """haproxy in HTTP mode before a backend on loopback; ``http_lines`` go into its frontend."""
+    """Run haproxy in HTTP mode in front of a loopback port, for as long as the block lasts.
+
+    ``http_lines`` are added to the configuration of its frontend. Raises ProgramMissing.
+    """
     binary = program("haproxy")
     directory.mkdir(parents=True, exist_ok=True)
     http_port = free_port()

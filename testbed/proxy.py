@@ -1,4 +1,4 @@
-"""An HTTP proxy: tunnels by CONNECT, and forwarding of requests in absolute form. It counts both."""
+"""An HTTP proxy: it opens tunnels (CONNECT), forwards requests in absolute form, and records both."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Address = tuple[str, int]
 
 
 class Proxy(ScriptedServer):
-    """A proxy and its books.
+    """An HTTP proxy.
 
-    ``credentials`` ("user:password") must be given by clients, or they get 407. ``refuse`` is a status every
-    request gets; ``stall`` leaves each unanswered. ``before_tunnel`` is a script played before a tunnel is
-    opened (``until("go")``). ``names`` maps authorities ("llm.test:443") to the addresses they stand for.
+    Clients must send ``credentials`` ("user:password"), or they get 407. With ``refuse`` every request gets
+    that status; with ``stall`` none is answered. ``before_tunnel`` is a script that is played before a tunnel
+    is opened, such as ``until("go")``. ``names`` maps authorities ("llm.test:443") to addresses.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Proxy(ScriptedServer):
     def _admits(self, request: ReceivedRequest) -> bool:
         if self.credentials is None:
             return True
-        wanted = "Basic " + base64.b64encode(self.credentials.encode()).decode()
-        return request.headers.get("proxy-authorization") == wanted
+        expected = "Basic " + base64.b64encode(self.credentials.encode()).decode()
+        return request.headers.get("proxy-authorization") == expected
 
     async def _tunnel(self, conn: ServerConnection, request: ReceivedRequest) -> None:
         if self.before_tunnel:
@@ -77,9 +77,9 @@ class Proxy(ScriptedServer):
             await _relay(conn, reader, writer)
 
     async def _forward(self, conn: ServerConnection, request: ReceivedRequest) -> None:
-        """Forwards this request and all that follow on the connection to the same upstream."""
+        """Forward this request, and all later ones on the connection, to the same upstream."""
         async with self._upstream(conn, urlsplit(request.target).netloc, 80) as (reader, writer):
-            answers = asyncio.create_task(_answers(conn, reader))
+            answers = asyncio.create_task(_forward_answers(conn, reader))
             try:
                 while True:
                     with self.change():
@@ -107,7 +107,7 @@ class Proxy(ScriptedServer):
 
 
 def _origin_form(request: ReceivedRequest) -> bytes:
-    """The head as the upstream is to get it: the path alone, and nothing meant for the proxy."""
+    """The head for the upstream: the target without scheme and host, and no headers for the proxy."""
     url = urlsplit(request.target)
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     _, *lines = request.head.split(b"\r\n")
@@ -115,8 +115,8 @@ def _origin_form(request: ReceivedRequest) -> bytes:
     return b"\r\n".join([f"{request.method} {target} HTTP/1.1".encode(), *kept])
 
 
-async def _answers(conn: ServerConnection, reader: asyncio.StreamReader) -> None:
-    """Passes on what the upstream sends, and its end."""
+async def _forward_answers(conn: ServerConnection, reader: asyncio.StreamReader) -> None:
+    """Send the upstream's bytes to the client, and close when it closes."""
     with contextlib.suppress(ClientGone, OSError):
         while data := await reader.read(65536):
             await conn.send(data)
@@ -124,8 +124,8 @@ async def _answers(conn: ServerConnection, reader: asyncio.StreamReader) -> None
 
 
 async def _relay(conn: ServerConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Passes bytes both ways until one side ends."""
-    answers = asyncio.create_task(_answers(conn, reader))
+    """Carry bytes both ways until one side ends."""
+    answers = asyncio.create_task(_forward_answers(conn, reader))
     try:
         while True:
             writer.write(await conn.read_some())

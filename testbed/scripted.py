@@ -1,4 +1,4 @@
-"""A server that plays a script to each connection, in a thread and on a loop of its own, and counts."""
+"""A server that plays a script on each connection, and counts; it has its own thread and event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from testbed.board import PATIENCE, Board, Gate
+from testbed.board import WAIT_SECONDS, Board, Gate
 from testbed.connection import ClientGone, ReceivedRequest, ServerConnection
 
 if TYPE_CHECKING:
@@ -20,23 +20,27 @@ if TYPE_CHECKING:
 __all__ = ["Disconnect", "Script", "ScriptedServer"]
 
 Script = Callable[[ServerConnection], Awaitable[None]]
-"""What a server does on a connection. It is played again and again until one side has ended it."""
+"""What a server does on a connection. It is repeated until one side has ended the connection."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Disconnect:
-    """A connection that the client ended, with FIN ("eof") or RST ("reset")."""
+    """A connection that the client has ended.
+
+    ``connection``  its number
+    ``reason``      "eof" (FIN) or "reset" (RST)
+    """
 
     connection: int
     reason: str
 
 
 class ScriptedServer(Board):
-    """Plays ``script`` to each connection. A context manager; every method may be called from any thread.
+    """Plays ``script`` on each connection. A context manager; all methods are thread-safe.
 
-    The counters are exact, and may be waited for: ``server.wait_until(lambda s: s.connections_open == 0)``.
+    The counters are exact, and can be waited for: ``server.wait_until(lambda s: s.connections_open == 0)``.
     With ``tls`` it speaks TLS; ``before_handshake`` (a gate's ``passage``, say) is awaited between the TCP
     accept and the TLS handshake. ``uds`` is the path of a Unix socket to listen on in place of TCP.
     """
@@ -56,26 +60,26 @@ class ScriptedServer(Board):
         self.host, self.port, self.uds = host, port, str(uds) if uds else None
         self.connections_accepted = 0
         self.peak_open = 0
-        """The most connections that clients held at one moment, as the kernel knew at each accept."""
+        """The most connections that clients had open at one time, by the kernel's state at each accept."""
         self.handshakes = 0
         self.handshake_failures: list[OSError] = []
         self.requests: list[ReceivedRequest] = []
         self.disconnects: list[Disconnect] = []
         self.errors: list[Exception] = []
-        """What went wrong in scripts; ``stop`` raises the first."""
+        """The errors of scripts; ``stop`` raises the first."""
         self.connections: list[ServerConnection] = []
-        """Every connection there ever was, by number."""
+        """Every connection since the start, by number."""
         self._open: set[ServerConnection] = set()
         self._tls, self._before_handshake = tls, before_handshake
         self._gates: dict[str, Gate] = {}
-        self._plays: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._listener: socket.socket
         self._thread = threading.Thread(
             target=self._run, name=f"scripted-server-{next(_numbers)}", daemon=True
         )
 
-    # Where it is.
+    # Its address.
 
     @property
     def scheme(self) -> str:
@@ -88,7 +92,7 @@ class ScriptedServer(Board):
 
     @property
     def authority(self) -> str:
-        """host:port, as in a Host header."""
+        """ "host:port", as in a Host header."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -101,15 +105,15 @@ class ScriptedServer(Board):
         self._listener = self._bind()
         self._listener.listen(1024)
         self._thread.start()
-        self._call(self._accept_from_now_on())
+        self._call(self._start_accepting())
         return self
 
     def stop(self) -> None:
-        """Cuts every connection, ends the thread; raises what went wrong in a script. May be repeated."""
+        """Abort every connection and end the thread. Raises the first error of a script. May be repeated."""
         if self._thread.is_alive():
             self._call(self._end())
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(PATIENCE)
+            self._thread.join(WAIT_SECONDS)
             assert not self._thread.is_alive(), f"{self} does not stop"
             self._listener.close()
             if self.uds:
@@ -128,41 +132,41 @@ class ScriptedServer(Board):
                 raise
 
     def refuse(self) -> None:
-        """Refuses new connections (the port stays ours); those there are live on."""
+        """Refuse new connections, and keep the open ones and the port."""
         self._call(self._refuse())
 
     def listen_again(self) -> None:
-        """Ends ``refuse``."""
+        """Accept connections again, after ``refuse``."""
         self._listener.listen(1024)
-        self._call(self._accept_from_now_on())
+        self._call(self._start_accepting())
 
     # What happened.
 
     @property
     def connections_open(self) -> int:
-        """How many connections neither side has ended."""
+        """The number of connections that neither side has ended."""
         return len(self._open)
 
     def gate(self, name: str) -> Gate:
-        """The server's gate of this name; shut until a test opens it."""
+        """The server's gate of this name. It is shut until a test opens it."""
         with self._changed:
             return self._gates.setdefault(name, Gate(name, self))
 
-    def wait_until(self, predicate: Callable[[Self], object], patience: float = PATIENCE) -> None:
-        """Blocks until the predicate of this server is true; AssertionError after ``patience`` seconds."""
-        self.wait(lambda: predicate(self), "the server is as expected", patience)
+    def wait_until(self, predicate: Callable[[Self], object], timeout: float = WAIT_SECONDS) -> None:
+        """Block until ``predicate(self)`` is true. Raises AssertionError after ``timeout`` seconds."""
+        self.wait(lambda: predicate(self), "the server is as expected", timeout)
 
-    async def await_until(self, predicate: Callable[[Self], object], patience: float = PATIENCE) -> None:
+    async def await_until(self, predicate: Callable[[Self], object], timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_until``, on the running loop."""
-        await self.await_(lambda: predicate(self), "the server is as expected", patience)
+        await self.await_(lambda: predicate(self), "the server is as expected", timeout)
 
-    def wait_requests(self, count: int = 1, patience: float = PATIENCE) -> None:
-        """Blocks until ``count`` requests have come."""
-        self.wait(lambda: len(self.requests) >= count, f"{count} requests have come", patience)
+    def wait_requests(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
+        """Block until ``count`` requests have come."""
+        self.wait(lambda: len(self.requests) >= count, f"{count} requests have come", timeout)
 
-    async def await_requests(self, count: int = 1, patience: float = PATIENCE) -> None:
+    async def await_requests(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_requests``, on the running loop."""
-        await self.await_(lambda: len(self.requests) >= count, f"{count} requests have come", patience)
+        await self.await_(lambda: len(self.requests) >= count, f"{count} requests have come", timeout)
 
     def __str__(self) -> str:
         return (
@@ -189,16 +193,16 @@ class ScriptedServer(Board):
         self._loop.close()
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_SECONDS)
 
-    async def _accept_from_now_on(self) -> None:
-        # Not a task in sock_accept: one that is cancelled as a client comes loses the connection.
+    async def _start_accepting(self) -> None:
+        # Not a task in sock_accept: cancelling that while a client connects loses the connection.
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # the client has thought better of it
+        except OSError:  # the client has closed the connection
             return
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
@@ -209,17 +213,17 @@ class ScriptedServer(Board):
             self.connections.append(connection)
             self._open.add(connection)
             self.peak_open = max(self.peak_open, sum(each.still_held for each in self._open))
-        play = self._loop.create_task(self._play(connection, sock))
-        self._plays.add(play)
-        play.add_done_callback(lambda play: self._play_over(play, connection, sock))
+        task = self._loop.create_task(self._play(connection, sock))
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._task_ended(task, connection, sock))
 
     async def _play(self, connection: ServerConnection, sock: socket.socket) -> None:
-        if not await self._take_up(connection, sock):
+        if not await self._establish(connection, sock):
             return
         try:
             while not connection.gone:
                 await self.script(connection)
-                await asyncio.sleep(0)  # a script that never waits must not lock up the loop
+                await asyncio.sleep(0)  # a script that never waits must not block the loop
         except ClientGone:
             pass
         except Exception as error:  # noqa: BLE001 - stop() raises it, in the test's own thread
@@ -228,8 +232,8 @@ class ScriptedServer(Board):
         finally:
             connection._transport.abort()
 
-    async def _take_up(self, connection: ServerConnection, sock: socket.socket) -> bool:
-        """Hands the socket to the connection, after the TLS handshake if there is one; False if it fails."""
+    async def _establish(self, connection: ServerConnection, sock: socket.socket) -> bool:
+        """Give the socket to the connection, after the TLS handshake if there is one; False if that fails."""
         try:
             if self._before_handshake:
                 await self._before_handshake()
@@ -237,19 +241,21 @@ class ScriptedServer(Board):
                 lambda: connection, sock, ssl=self._tls, ssl_shutdown_timeout=1.0 if self._tls else None
             )
         except OSError as error:  # ssl.SSLError is one
-            self._not_taken_up(connection, sock, error)
+            self._not_established(connection, sock, error)
             return False
         with self.change():
             self.handshakes += bool(self._tls)
         return True
 
-    def _play_over(self, play: asyncio.Task[None], connection: ServerConnection, sock: socket.socket) -> None:
-        """A play that is cancelled may end before it has begun."""
-        self._plays.discard(play)
-        if not connection.taken_up:
-            self._not_taken_up(connection, sock)
+    def _task_ended(
+        self, task: asyncio.Task[None], connection: ServerConnection, sock: socket.socket
+    ) -> None:
+        """Close the socket of a task that was cancelled before it gave the socket to the connection."""
+        self._tasks.discard(task)
+        if not connection.established:
+            self._not_established(connection, sock)
 
-    def _not_taken_up(self, connection: ServerConnection, sock: socket.socket, *errors: OSError) -> None:
+    def _not_established(self, connection: ServerConnection, sock: socket.socket, *errors: OSError) -> None:
         sock.close()
         with self.change():
             self._open.discard(connection)
@@ -262,13 +268,13 @@ class ScriptedServer(Board):
 
     async def _end(self) -> None:
         self._loop.remove_reader(self._listener)
-        plays = set(self._plays)
-        for play in plays:
-            play.cancel()
-        await asyncio.gather(*plays, return_exceptions=True)
-        await self.come(lambda: not self._open)
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.await_forever(lambda: not self._open)
 
-    # What the connections report.
+    # For the connections.
 
     def _request_came(self, request: ReceivedRequest) -> None:
         with self.change():

@@ -1,4 +1,4 @@
-"""An authority for the tests, and the certificates of good and bad servers."""
+"""A certificate authority for tests, and certificates of servers and clients, valid and invalid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("localhost", "127.0.0.1", "127.0.0.2", "::1", "llm.test", "*.llm.test")
 
 
 class Certificates:
-    """Server contexts, good and bad, and PEM files for clients. All made on first use, in ``directory``."""
+    """SSL contexts of servers, and PEM files for clients. Each is made on first use, in ``directory``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -27,17 +27,17 @@ class Certificates:
 
     @cached_property
     def ca_file(self) -> str:
-        """PEM file of the authority that clients are to trust."""
+        """The PEM file of the authority, for clients to trust."""
         return self._write("ca.pem", self.authority.cert_pem.bytes())
 
     @cached_property
     def good(self) -> ssl.SSLContext:
-        """A server whose certificate is in order, for the names in ``NAMES``."""
+        """A server with a valid certificate for the names in ``NAMES``."""
         return server_context(self.authority.issue_cert(*NAMES))
 
     @cached_property
     def good_files(self) -> tuple[str, str]:
-        """PEM files (certificate, key) of such a server, for programs."""
+        """PEM files (certificate, key) of a server as ``good``, for programs."""
         leaf = self.authority.issue_cert(*NAMES)
         chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
         return self._write("server.pem", chain), self._write("server.key", leaf.private_key_pem.bytes())
@@ -49,26 +49,26 @@ class Certificates:
 
     @cached_property
     def expired(self) -> ssl.SSLContext:
-        """A server whose certificate has run out."""
+        """A server whose certificate has expired."""
         return server_context(self.authority.issue_cert(*NAMES, not_after=datetime(2020, 1, 1, tzinfo=UTC)))
 
     @cached_property
     def unknown_authority(self) -> ssl.SSLContext:
-        """A server whose certificate comes from an authority that nobody trusts."""
+        """A server whose certificate comes from an authority that clients do not trust."""
         return server_context(trustme.CA().issue_cert(*NAMES))
 
     @cached_property
     def self_signed(self) -> ssl.SSLContext:
-        """A server that vouches for itself."""
-        stranger = trustme.CA()
-        pem = stranger.private_key_pem.bytes() + stranger.cert_pem.bytes()
+        """A server with a self-signed certificate."""
+        authority = trustme.CA()
+        pem = authority.private_key_pem.bytes() + authority.cert_pem.bytes()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._write("self-signed.pem", pem))
         return context
 
     @cached_property
-    def wants_client(self) -> ssl.SSLContext:
-        """A good server that lets in only clients with ``client_cert``."""
+    def requires_client_cert(self) -> ssl.SSLContext:
+        """A server as ``good`` that refuses clients without ``client_cert``."""
         context = server_context(self.authority.issue_cert(*NAMES))
         context.verify_mode = ssl.CERT_REQUIRED
         self._client_authority.configure_trust(context)
@@ -76,13 +76,13 @@ class Certificates:
 
     @cached_property
     def client_cert(self) -> tuple[str, str]:
-        """PEM files (certificate, key) of a client that ``wants_client`` lets in."""
+        """PEM files (certificate, key) of a client that ``requires_client_cert`` accepts."""
         leaf = self._client_authority.issue_cert("client@llm.test")
         pem = leaf.cert_chain_pems[0].bytes()
         return self._write("client.pem", pem), self._write("client.key", leaf.private_key_pem.bytes())
 
     def client_context(self) -> ssl.SSLContext:
-        """A new client context that trusts the authority."""
+        """A new SSL context of a client that trusts the authority."""
         return ssl.create_default_context(cafile=self.ca_file)
 
     def _write(self, name: str, pem: bytes) -> str:
@@ -92,7 +92,7 @@ class Certificates:
 
 
 def server_context(leaf: trustme.LeafCert) -> ssl.SSLContext:
-    """A server's context with this certificate, offering HTTP/1.1 by ALPN."""
+    """A server's SSL context with this certificate; it offers HTTP/1.1 in ALPN."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf.configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])

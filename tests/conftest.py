@@ -132,8 +132,8 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 
     def resolver() -> aiodns.DNSResolver:
         server.threads.append(threading.current_thread())
-        # Without the search domains of /etc/resolv.conf.
-        return make([server.address], flags=pycares.ARES_FLAG_NOSEARCH, timeout=server.patience)
+        # Without the domains of /etc/resolv.conf.
+        return make([server.address], flags=pycares.ARES_FLAG_NOSEARCH, timeout=server.timeout)
 
     with NameServer() as server:
         monkeypatch.setattr(aiodns, "DNSResolver", resolver)

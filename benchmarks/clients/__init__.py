@@ -1,4 +1,4 @@
-"""The clients that are compared, each used in the way its documentation recommends."""
+"""The compared clients, each used in the way its documentation recommends."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLIENTS = {
 
 
 def load(name: str) -> type[AsyncClient | Client]:
-    """The client of that name. Raises ImportError where its library is not installed."""
+    """The class of the client with that name. Raises ImportError if its library is not installed."""
     module, _, attribute = CLIENTS[name].partition(":")
     client: type[AsyncClient | Client] = getattr(import_module(f"benchmarks.clients.{module}"), attribute)
     return client

@@ -18,8 +18,8 @@ class AIOHTTP(AsyncClient):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        trust = ssl.create_default_context(cafile=target.ca_file) if target.ca_file else True
-        connector = TCPConnector(limit=target.connections, ssl=trust)
+        verify = ssl.create_default_context(cafile=target.ca_file) if target.ca_file else True
+        connector = TCPConnector(limit=target.connections, ssl=verify)
         self._session = ClientSession(connector=connector, headers={"authorization": f"Bearer {KEY}"})
 
     async def complete(self) -> str:

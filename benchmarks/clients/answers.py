@@ -1,4 +1,4 @@
-"""The text of an answer that a library hands on as JSON, or line by line."""
+"""Read the text of an answer from its JSON, or from a line of its event stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def text_of(answer: Any) -> str:
 
 
 def text_of_line(line: str | bytes) -> str | None:
-    """The text of a line of an event stream; None where it carries no event, or the last."""
+    """The text of a line of an event stream; None if the line has no event, or the last ("[DONE]")."""
     data = line[6:]
     if not data or data in ("[DONE]", b"[DONE]"):
         return None

@@ -1,4 +1,4 @@
-"""Anthropic's SDK: one client for all calls. The same upstream answers it in its own form."""
+"""Anthropic's SDK: one client for all calls. The upstream answers them in Anthropic's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Anthropic(AsyncClient):
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        base_url = target.url.removesuffix("/v1")  # which this SDK adds
+        base_url = target.url.removesuffix("/v1")  # the SDK adds it
         self._client = anthropic.AsyncAnthropic(api_key=KEY, base_url=base_url)
 
     async def complete(self) -> str:

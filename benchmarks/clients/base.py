@@ -1,6 +1,6 @@
-"""What is asked of every client: a whole answer, or one as it comes; its text is what is handed on.
+"""What every client does: make a call and return the text of its answer, whole or as a stream.
 
-None is closed: its process ends when all is measured.
+Clients are not closed: their process ends after the measurement.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ STREAM_BODY = {**BODY, "stream": True}
 
 @dataclass(frozen=True)
 class Target:
-    """Where the calls go. ``url`` ends in ``/v1``; ``ca_file`` is whom to trust there."""
+    """Where the calls go.
+
+    ``url``          the base URL, with the path ``/v1``
+    ``ca_file``      the PEM file of the certificate authority to trust; None without TLS
+    ``http2``        whether the server offers HTTP/2
+    ``connections``  the connections that a client may open
+    """
 
     url: str
     ca_file: str | None = None
@@ -34,23 +40,23 @@ class Target:
 
 
 class AsyncClient:
-    """A client on an event loop, which runs already when it is made. A subclass has what its library can."""
+    """A client for tasks, made within a running event loop. A subclass implements what its library can."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
 
     async def start(self) -> None:
-        """What the library does when its server starts; no connection is opened."""
+        """Do what the library does when its server starts, without opening a connection."""
 
     async def prewarm(self) -> None:
-        """Open a connection before the first call, where the library can."""
+        """Open a connection before the first call, if the library can."""
 
     async def complete(self) -> str:
-        """Make one call; the text of the answer."""
+        """Make one call and return the text of the answer."""
         raise NotImplementedError
 
     def stream(self) -> AsyncIterator[str]:
-        """Make one call; the text of each event, as it comes."""
+        """Make one call and yield the text of each event as it arrives."""
         raise NotImplementedError
 
 
@@ -61,5 +67,5 @@ class Client:
         self.target = target
 
     def complete(self) -> str:
-        """Make one call; the text of the answer."""
+        """Make one call and return the text of the answer."""
         raise NotImplementedError

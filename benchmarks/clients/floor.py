@@ -1,4 +1,7 @@
-"""The floor: the same exchange and the same JSON, and nothing else. No Python on this loop can cost less."""
+"""The floor: sends the same request and parses the same JSON, and does nothing else.
+
+No Python on the same event loop can cost much less.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ __all__ = ["Floor"]
 
 
 class Floor(AsyncClient):
-    """A bare ``asyncio.Protocol`` with httptools. Requests are bytes that are ready before the first call.
+    """A bare ``asyncio.Protocol`` with httptools. The requests are encoded before the first call.
 
-    It checks nothing, times out never and mends nothing: a yardstick, no client.
+    It has no checks, no timeouts and no error handling: a measure to compare with, not a client to use.
     """
 
     def __init__(self, target: Target) -> None:
@@ -64,35 +67,37 @@ class Floor(AsyncClient):
 
 
 class _Connection(asyncio.Protocol):
+    """One connection, with one exchange at a time."""
+
     transport: asyncio.Transport
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: deque[bytes] = deque()
-        self._over = False
+        self._complete = False
         self._parser = httptools.HttpResponseParser(self)
 
     async def fetch(self, request: bytes) -> bytes:
         self.send(request)
-        await self._until_over()
+        await self._wait_complete()
         body = b"".join(self._pieces)
         self._pieces.clear()
         return body
 
     def send(self, request: bytes) -> None:
-        self._over = False
+        self._complete = False
         self.transport.write(request)
 
     async def read(self) -> bytes:
-        """A piece of the body; b"" at its end."""
-        while not self._pieces and not self._over:
+        """The next piece of the body; b"" at its end."""
+        while not self._pieces and not self._complete:
             self._waiter = self._loop.create_future()
             await self._waiter
         return self._pieces.popleft() if self._pieces else b""
 
-    async def _until_over(self) -> None:
-        while not self._over:
+    async def _wait_complete(self) -> None:
+        while not self._complete:
             self._waiter = self._loop.create_future()
             await self._waiter
 
@@ -115,4 +120,4 @@ class _Connection(asyncio.Protocol):
         self._pieces.append(data)
 
     def on_message_complete(self) -> None:
-        self._over = True
+        self._complete = True

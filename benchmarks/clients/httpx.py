@@ -22,7 +22,7 @@ class HTTPX(AsyncClient):
         self.client = self.make()
 
     def make(self) -> Any:
-        """A client."""
+        """Make a client."""
         return httpx.AsyncClient(**_options(httpx, self.target), http2=self.target.http2)
 
     async def complete(self) -> str:
@@ -55,7 +55,7 @@ class HTTPXOnAIOHTTP(HTTPX):
 
 
 class HTTPXPerCall(HTTPX):
-    """A new ``httpx.AsyncClient`` for each call: what no documentation recommends, and many views do."""
+    """A new ``httpx.AsyncClient`` for each call, as in many views; no documentation recommends it."""
 
     async def complete(self) -> str:
         async with self.make() as client:

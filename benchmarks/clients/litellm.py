@@ -1,4 +1,4 @@
-"""litellm, which keeps its clients itself."""
+"""litellm, which caches its HTTP clients itself."""
 
 from __future__ import annotations
 

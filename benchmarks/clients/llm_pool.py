@@ -1,4 +1,4 @@
-"""``llm_pool``, as in a Django process whose server's event loop it has been told of."""
+"""``llm_pool``, as in an ASGI process: the calls are made on the server loop."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from llm_pool.middleware import PoolMiddleware
 __all__ = ["Complete", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]
 
 STARTUP = 0.2
-"""Seconds in which it is done with what it does in the background; a server's first call comes later."""
+"""Seconds for the work that it does in the background at the start; a server's first call comes later."""
 
 
 class Complete(AsyncClient):
-    """``pools["default"].acomplete`` and ``astream`` on the server's loop; nobody looks on."""
+    """``pools["default"].acomplete`` and ``astream`` on the server loop, without observers."""
 
     apps: tuple[str, ...] = ()
 
@@ -41,7 +41,7 @@ class Complete(AsyncClient):
         pool = pools["default"]
         pool.engine.resize(replace(pool.settings.pool.limits, min_connections=1))
         await pool.aprewarm()
-        while not pool.stats().idle:  # noqa: ASYNC110  the pool tells nobody of a connection that is not needed yet
+        while not pool.stats().idle:  # noqa: ASYNC110  no event reports that an idle connection is open
             await asyncio.sleep(0.01)
 
     async def complete(self) -> str:
@@ -56,7 +56,7 @@ class Complete(AsyncClient):
 
 
 class ObservedComplete(Complete):
-    """``acomplete`` with metrics, from a request with the middleware: the call is all that the view does."""
+    """``acomplete`` with metrics, from a view behind the middleware that does nothing else."""
 
     apps = ("llm_pool",)
 
@@ -76,7 +76,7 @@ class ObservedComplete(Complete):
 
 
 class HTTPXOnPool(Complete):
-    """``pools["default"].aclient``: httpx's client on the pool."""
+    """``pools["default"].aclient``, the pool's httpx client."""
 
     async def complete(self) -> str:
         response = await pools["default"].aclient.post("/chat/completions", json=BODY)
@@ -104,4 +104,4 @@ def _set_up(target: Target, apps: tuple[str, ...] = ()) -> None:
     pool |= {"HTTP2": target.http2, "TLS": {"ca_file": target.ca_file}, "WARN_UTILIZATION": None}
     settings.configure(INSTALLED_APPS=apps, LLM_POOL={"default": pool})
     django.setup()
-    pools.all()  # as the app's startup does
+    pools.all()  # as the app does at its start

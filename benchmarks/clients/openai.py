@@ -1,4 +1,4 @@
-"""OpenAI's SDK: one client for all calls, on httpx2 as it comes, or on aiohttp as it offers."""
+"""OpenAI's SDK: one client for all calls, on httpx2 (its default) or on aiohttp (its option)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class OpenAI(AsyncClient):
         self.client = openai.AsyncOpenAI(**self.options())
 
     def options(self) -> dict[str, Any]:
-        """What a client is made with."""
+        """The arguments of a client."""
         options: dict[str, Any] = {"api_key": KEY, "base_url": self.target.url}
         if self.target.ca_file:
-            trust = ssl.create_default_context(cafile=self.target.ca_file)
-            options["http_client"] = openai.DefaultAsyncHttpxClient(verify=trust)
+            context = ssl.create_default_context(cafile=self.target.ca_file)
+            options["http_client"] = openai.DefaultAsyncHttpxClient(verify=context)
         elif self.target.connections > 1000:
             limits = httpx2.Limits(max_connections=self.target.connections)
             options["http_client"] = openai.DefaultAsyncHttpxClient(limits=limits)
@@ -43,7 +43,7 @@ class OpenAI(AsyncClient):
 
 
 class OpenAIOnAIOHTTP(OpenAI):
-    """The same with ``openai.DefaultAioHttpClient``."""
+    """``openai.AsyncOpenAI`` on ``openai.DefaultAioHttpClient``."""
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "http_client": openai.DefaultAioHttpClient()}

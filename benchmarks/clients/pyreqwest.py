@@ -1,4 +1,4 @@
-"""pyreqwest, whose HTTP is written in Rust and runs on a thread of its own: one client for all calls."""
+"""pyreqwest: one client for all calls. Its HTTP is written in Rust and runs on a thread of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""requests: one session for all threads, with a pool as large as there are callers."""
+"""requests: one session for all threads, with a connection for each caller."""
 
 from __future__ import annotations
 

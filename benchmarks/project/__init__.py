@@ -1,1 +1,1 @@
-"""A Django project with one view, written three ways."""
+"""A Django project with one view, implemented in three ways."""

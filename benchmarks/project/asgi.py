@@ -1,4 +1,4 @@
-"""The application, as uvicorn is given it."""
+"""The ASGI application for uvicorn."""
 
 from __future__ import annotations
 

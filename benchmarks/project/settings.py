@@ -1,4 +1,4 @@
-"""Settings of the project that is measured; its upstream is told by the environment."""
+"""Settings of the measured project. The environment variable BENCHMARK_UPSTREAM has its upstream's URL."""
 
 from __future__ import annotations
 

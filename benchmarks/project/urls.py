@@ -1,4 +1,4 @@
-"""Each way at a path of its own, and the meter."""
+"""A path for each implementation of the view, and one for the meter."""
 
 from __future__ import annotations
 

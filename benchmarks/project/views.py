@@ -1,4 +1,4 @@
-"""The view: asks the model and hands its text on, in the form in which it came."""
+"""The view: makes a call to the model, and returns its text in the form of a chat completion."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _answered = 0
 
 
 async def pooled(_request: HttpRequest) -> JsonResponse:
-    """``llm_pool``."""
+    """The view on ``llm_pool``."""
     completion = await pools["default"].acomplete(MESSAGES)
     return _answer(completion.text)
 
 
 async def shared(_request: HttpRequest) -> JsonResponse:
-    """The openai SDK, with a client that all requests share."""
+    """The view on the openai SDK, with one client for all requests."""
     return _answer(await _text(_client()))
 
 
 async def per_request(_request: HttpRequest) -> JsonResponse:
-    """The openai SDK, with a client for each request."""
+    """The view on the openai SDK, with a new client for each request."""
     async with _new_client() as client:
         return _answer(await _text(client))
 
 
 async def meter(_request: HttpRequest) -> JsonResponse:
-    """CPU seconds of this process so far, and how many requests it has answered."""
+    """This process's CPU seconds and its answered requests, so far."""
     return JsonResponse({"cpu": time.process_time(), "answered": _answered})
 
 

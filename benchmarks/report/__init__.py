@@ -1,1 +1,1 @@
-"""A run told: in the terminal, as JSON, as plots and as ``docs/benchmarks.md``."""
+"""The report of a run: in the terminal, as JSON, as plots and as ``docs/benchmarks.md``."""

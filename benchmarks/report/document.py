@@ -1,4 +1,4 @@
-"""``docs/benchmarks.md`` and what stands beside it, from one run."""
+"""Write ``docs/benchmarks.md`` and the files in ``docs/benchmarks/`` from one run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_document(results: Results, folder: Path) -> None:
 
 
 def text(results: Results, pictures: Sequence[str] = ()) -> str:
-    """The document, with these pictures."""
+    """The document in Markdown; ``pictures`` are lines that show the plots."""
     workloads = [_workload(measured) for measured in results.measured.values()]
     sections = [METHOD.rstrip(), _run(results), _goals(results), _losses(results), *pictures]
     return "\n\n".join([*sections, "## All measures", "Medians over the rounds of each.", *workloads]) + "\n"
@@ -54,7 +54,7 @@ def _goals(results: Results) -> str:
             measured = f"**{row.shown(found.spread.median)}** ({least} to {most})"
         goal = row.shown_goal or "none"
         lines.append([row.work, row.contestant, row.against, goal, measured, verdict(found)])
-    headings = ["work", "who", "held against", "goal", "measured", ""]
+    headings = ["work", "measured", "compared with", "goal", "result", ""]
     return "## Goals\n\n" + _table(headings, _without_repeats(lines))
 
 
@@ -63,9 +63,9 @@ def _losses(results: Results) -> str:
     for row in ROWS:
         found = outcome(row, results)
         if found.holds is False and found.spread is not None:
-            value = f"`{row.contestant}` against {row.against} is {row.shown(found.spread.median)}"
+            result = f"`{row.contestant}` against {row.against} is {row.shown(found.spread.median)}"
             note = " ".join(NOTES.get((row.workload.partition("-")[0], row.against), "").split())
-            lines.append(f"- {row.work}: {value}, and was to be {row.shown_goal}. {note}")
+            lines.append(f"- {row.work}: {result}; the goal is {row.shown_goal}. {note}")
     for measured in results.measured.values():
         for peer, times in _cheaper(measured):
             lines.append(f"- {WORKLOADS[measured.name].title}: {peer} needs {times:.2f} of our CPU.")
@@ -73,7 +73,7 @@ def _losses(results: Results) -> str:
 
 
 def _cheaper(measured: Measured) -> Iterator[tuple[str, float]]:
-    """Peers that need less CPU than the first contestant, which is ours, and how much of it."""
+    """The peers that need less CPU than the first contestant, which is ours: label, and share of our CPU."""
     ours, *others = [contestant.label for contestant in WORKLOADS[measured.name].contestants]
     theirs = measured.values(ours, "cpu")
     for peer in others:
@@ -99,8 +99,8 @@ def _table(headings: list[str], lines: list[list[str]]) -> str:
 
 
 def _without_repeats(lines: list[list[str]]) -> list[list[str]]:
-    """The first cell is written only where it changes."""
-    before = [None, *(line[0] for line in lines)]
+    """Empty the first cell of each line in which it is the same as in the line before."""
+    firsts = [None, *(line[0] for line in lines)]
     return [
-        ["" if line[0] == last else line[0], *line[1:]] for line, last in zip(lines, before, strict=False)
+        ["" if line[0] == last else line[0], *line[1:]] for line, last in zip(lines, firsts, strict=False)
     ]

@@ -16,7 +16,15 @@ OURS, FLOOR, PEERS = "#2563eb", "#9ca3af", "#d97706"
 
 
 class Plot(NamedTuple):
-    """One chart: a metric of the contestants of some workloads, by ``scale`` in the unit of its axis."""
+    """One chart.
+
+    ``name``       of the file, without ".svg"
+    ``title``      above the chart
+    ``axis``       the label of the axis
+    ``workloads``  the names of the workloads whose contestants are shown
+    ``metric``     what is shown: a key of ``results.Round``
+    ``scale``      the factor that converts the metric into the axis's unit
+    """
 
     name: str
     title: str
@@ -41,7 +49,10 @@ PLOTS = [
 
 
 def draw(plot: Plot, results: Results, folder: Path) -> Path | None:
-    """The chart's file; None where nothing of it was measured. The whiskers are the least and the most."""
+    """Write the chart into ``folder`` and return its path; None if nothing of it was measured.
+
+    A bar is the median of the rounds; the whiskers reach from the smallest to the largest.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -68,7 +79,7 @@ def draw(plot: Plot, results: Results, folder: Path) -> Path | None:
     axes.set_xlabel(plot.axis)
     axes.spines[["top", "right"]].set_visible(False)
     path = folder / f"{plot.name}.svg"
-    with mpl.rc_context({"svg.hashsalt": plot.name}):  # the same run draws the same file
+    with mpl.rc_context({"svg.hashsalt": plot.name}):  # the same run always makes the same file
         figure.savefig(path, metadata={"Date": None})
     return path
 

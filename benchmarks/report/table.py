@@ -1,4 +1,4 @@
-"""The tables in the terminal."""
+"""The tables for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = {True: "green", False: "red", None: ""}
 
 
 def print_workload(measured: Measured, console: Console) -> None:
-    """All contestants of one workload."""
+    """Print the measures of one workload, and the reasons for the contestants that are missing."""
     table = Table(title=WORKLOADS[measured.name].title, title_justify="left", title_style="bold")
     if measured.not_run:
         console.print(f"[bold]{WORKLOADS[measured.name].title}[/]: not run: {measured.not_run}")
@@ -35,7 +35,7 @@ def print_workload(measured: Measured, console: Console) -> None:
 
 
 def print_goals(results: Results, console: Console) -> None:
-    """Every row that this run has to do with, work by work."""
+    """Print every row of the run's workloads, and whether its goal holds."""
     rows = [row for row in ROWS if row.workload in results.measured]
     for work, group in groupby(rows, key=lambda row: row.work):
         table = Table(title=work, title_justify="left", title_style="bold", box=None, show_header=False)
@@ -47,13 +47,13 @@ def print_goals(results: Results, console: Console) -> None:
             if found.spread is not None:
                 measured, least, most = map(row.shown, found.spread)
                 between = f"{least} to {most}"
-            told = (row.contestant, row.against, row.shown_goal, measured, between, verdict(found))
-            table.add_row(*told, style=COLOURS[found.holds])
+            texts = (row.contestant, row.against, row.shown_goal, measured, between, verdict(found))
+            table.add_row(*texts, style=COLOURS[found.holds])
         console.print(table)
 
 
 def verdict(found: Outcome) -> str:
-    """Whether the goal holds, in words."""
+    """Whether the goal holds, as text; "" without a goal."""
     if found.row.goal is None:
         return ""
     return {True: "holds", False: "does not hold", None: "not measured"}[found.holds]

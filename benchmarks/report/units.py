@@ -1,4 +1,4 @@
-"""Measures as people read them."""
+"""Measures as text, with units."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COLUMNS = {
     "bytes": ("memory each", lambda value: f"{value / 1024:,.1f} KiB"),
     "memory": ("peak memory", lambda value: f"{value / 2**20:,.0f} MiB"),
 }
-"""Metric: heading, and how a value is written."""
+"""For each metric its heading, and a function that writes a value."""
 
 
 def cells(measured: Measured) -> tuple[list[str], list[list[str]]]:
-    """Headings and lines: medians over the rounds, in the order in which the contestants stand."""
+    """The table of a workload: headings, and a line for each contestant with the medians of its rounds."""
     metrics = [name for name in COLUMNS if any(name in each[0] for each in measured.rounds.values())]
     lines = []
     for contestant in measured.rounds:

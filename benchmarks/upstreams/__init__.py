@@ -1,1 +1,1 @@
-"""Servers that answer at once and are not the bottleneck, each a process of its own."""
+"""The upstreams: servers that answer at once and are not the bottleneck, each in a process of its own."""

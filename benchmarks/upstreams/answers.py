@@ -1,4 +1,4 @@
-"""What the upstreams say."""
+"""The bodies that the upstreams send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nginx, from the system's packages: whole answers over HTTP/1.1, and over TLS with HTTP/2."""
+"""nginx as upstream: whole answers over HTTP/1.1, and over TLS with HTTP/2."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ __all__ = ["nginx"]
 def nginx(
     directory: Path, *, tls: bool = False, host: str = "127.0.0.1", inside: Sequence[str] = ()
 ) -> Iterator[Target]:
-    """One nginx process on ``host``; ``inside`` is put before its command line.
+    """Run one nginx process on ``host`` for as long as the block lasts.
 
-    With ``tls`` it offers HTTP/2 and HTTP/1.1. Raises ProgramMissing where nginx is not installed.
+    With ``tls`` it offers HTTP/2 and HTTP/1.1. ``inside`` is a command that runs the command after it, such
+    as ``ip netns exec NAME``. Raises ProgramMissing if nginx is not installed.
     """
     binary = program("nginx")
-    port = 8443 if inside else free_port(host)  # a namespace of our own has all ports free
+    port = 8443 if inside else free_port(host)  # in a namespace of its own every port is free
     directory.mkdir(parents=True, exist_ok=True)
     ca_file = None
     lines = f"listen {host}:{port} backlog=4096;"
@@ -46,7 +47,7 @@ def nginx(
 
 
 def _certificate(directory: Path, host: str) -> tuple[str, str, str]:
-    """PEM files: the authority, a certificate of ``host``, its key."""
+    """Make PEM files and return their paths: the authority, a certificate of ``host``, its key."""
     authority = trustme.CA()
     leaf = authority.issue_cert(host)
     files = [directory / name for name in ("ca.pem", "server.pem", "server.key")]

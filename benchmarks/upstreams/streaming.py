@@ -1,9 +1,9 @@
-"""A small uvloop server: answers every request with an event stream, an event each so many seconds.
+"""A small uvloop server that answers every request with an endless event stream.
 
-``python -m benchmarks.upstreams.streaming PORT INTERVAL STREAMS EVENTS``. The first event comes with the
-head, the others once so many streams are open. The streams are spread evenly over the interval, so that a
-client meets them one by one, as it would in life. They fall silent after so many events, so that one that
-cannot keep up catches up in the end.
+``python -m benchmarks.upstreams.streaming PORT INTERVAL STREAMS EVENTS``. It sends the first event with the
+head. Once STREAMS streams are open, it sends an event to each every INTERVAL seconds, EVENTS times in all;
+the streams then stay open without events, so that a slow client can read what it has not read yet. The events
+of different streams are spread evenly over the interval, as those of real streams are.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from testbed.process import free_port, running
 
 __all__ = ["streaming"]
 
-TICKS = 20  # to the interval
+TICKS = 20  # in an interval
 
 
 @contextlib.contextmanager
 def streaming(directory: Path, *, interval: float, streams: int, events: int) -> Iterator[Target]:
-    """The server, as a process of its own."""
+    """Run the server in a process of its own for as long as the block lasts; the arguments are as above."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [
@@ -52,16 +52,17 @@ NEXT = _chunk(EVENT)
 
 
 class _Clock:
-    """Ticks from when there are enough streams; at each tick one group of them gets its next event.
+    """Sends the events. At each tick, one of ``TICKS`` groups of streams gets its next event.
 
-    When the last stream has gone it waits for the next client's.
+    The ticks begin when enough streams are open, and end with the last stream; the next client's streams
+    start them again.
     """
 
     def __init__(self, interval: float, streams: int, events: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tick = interval / TICKS
-        self._enough = streams
-        self._turns = events * TICKS
+        self._seconds_per_tick = interval / TICKS
+        self._expected = streams
+        self._ticks = events * TICKS
         self._groups: list[set[_Stream]] = [set() for _ in range(TICKS)]
         self._open = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -69,9 +70,9 @@ class _Clock:
     def add(self, stream: _Stream) -> None:
         self._groups[self._open % TICKS].add(stream)
         self._open += 1
-        if self._open == self._enough:
+        if self._open == self._expected:
             self._began = self._loop.time()
-            self._turn(0)
+            self._tick(0)
 
     def discard(self, stream: _Stream) -> None:
         for group in self._groups:
@@ -81,16 +82,16 @@ class _Clock:
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _turn(self, number: int) -> None:
+    def _tick(self, number: int) -> None:
         for stream in self._groups[number % TICKS]:
             stream.transport.write(NEXT)
-        if number < self._turns:
-            when = self._began + (number + 1) * self._tick
-            self._timer = self._loop.call_at(when, self._turn, number + 1)
+        if number < self._ticks:
+            when = self._began + (number + 1) * self._seconds_per_tick
+            self._timer = self._loop.call_at(when, self._tick, number + 1)
 
 
 class _Stream(asyncio.Protocol):
-    """A connection. Its one request ends with the brace that closes its JSON."""
+    """A connection with one request; the brace that closes its JSON body is the end of the request."""
 
     transport: asyncio.Transport
 

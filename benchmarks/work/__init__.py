@@ -1,1 +1,1 @@
-"""What a client is given to do, and what is measured of it meanwhile."""
+"""The works: what a client does in a workload, and how that is measured."""

@@ -1,4 +1,4 @@
-"""Whole answers, so many callers at a time: on an event loop, or in threads."""
+"""Whole answers to concurrent callers: tasks of an event loop, or threads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.upstreams.answers import TEXT
 
 __all__ = ["Meter", "calls", "percentile", "threads"]
 
-WARM_UP = 0.3  # of the time that is measured
-LONGEST = 8.0  # seconds, however slow the client is
+WARM_UP = 0.3  # as a part of the measured time
+MAX_SECONDS = 8.0  # of a measurement, however slow the client is
 
 
 async def calls(client: AsyncClient, *, concurrency: int, seconds: float) -> dict[str, float]:
-    """So many callers on one loop, each with one call at a time."""
+    """Make calls from ``concurrency`` tasks of one loop for so many seconds; return ``Meter.per_call``."""
     spans: list[float] = []
     stopped = False
 
@@ -35,23 +35,26 @@ async def calls(client: AsyncClient, *, concurrency: int, seconds: float) -> dic
     async with asyncio.TaskGroup() as callers:
         for _ in range(concurrency):
             callers.create_task(caller())
-        await _lasting(seconds * WARM_UP, spans, concurrency)
+        await _wait_for_calls(seconds * WARM_UP, spans, concurrency)
         with Meter(spans) as meter:
-            await _lasting(seconds, spans, concurrency)
+            await _wait_for_calls(seconds, spans, concurrency)
         stopped = True
     return meter.per_call
 
 
-async def _lasting(seconds: float, spans: list[float], calls: int) -> None:
-    """So long, and until so many calls have ended, so that each caller counts; but not for ever."""
+async def _wait_for_calls(seconds: float, spans: list[float], calls: int) -> None:
+    """Wait so many seconds and until ``calls`` calls have ended, but at most about ``MAX_SECONDS``.
+
+    With a call per caller, a slow client's measure has something of each.
+    """
     began, before = time.perf_counter(), len(spans)
     await asyncio.sleep(seconds)
-    while len(spans) - before < calls and time.perf_counter() - began < LONGEST:  # noqa: ASYNC110
+    while len(spans) - before < calls and time.perf_counter() - began < MAX_SECONDS:  # noqa: ASYNC110
         await asyncio.sleep(seconds / 10)
 
 
 def threads(client: Client, *, concurrency: int, seconds: float) -> dict[str, float]:
-    """So many threads, each with one call at a time."""
+    """Make calls from ``concurrency`` threads for so many seconds; return ``Meter.per_call``."""
     spans: list[float] = []
     stopped = threading.Event()
 
@@ -77,9 +80,11 @@ def threads(client: Client, *, concurrency: int, seconds: float) -> dict[str, fl
 
 
 class Meter:
-    """A window of calls in full swing: so a start, where all call at once, does not count.
+    """Measures the calls that end within a block, which starts after the callers have warmed up.
 
-    ``spans`` grows by the seconds of each call that ends. CPU is that of all threads, user and system.
+    ``spans`` has the seconds of each call; the callers add to it while the block lasts. After the block,
+    ``per_call`` has the CPU seconds per call (all threads, user and system), the rate per second, and the
+    percentiles of the calls' seconds. Raises RuntimeError if no call has ended.
     """
 
     def __init__(self, spans: list[float]) -> None:
@@ -96,7 +101,7 @@ class Meter:
         cpu, wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
         spans = self._spans[self._before :]
         if not spans:
-            raise RuntimeError("nothing was done while it was measured")
+            raise RuntimeError("no call ended within the measured time")
         self.per_call = {
             "cpu": cpu / len(spans),
             "rate": len(spans) / wall,
@@ -106,6 +111,6 @@ class Meter:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of all do not exceed."""
+    """The smallest value that is not exceeded by so many percent of all (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

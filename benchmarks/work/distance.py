@@ -1,4 +1,4 @@
-"""Calls to a provider that is far away: what matters is how often the distance is paid for."""
+"""Calls to a distant provider: their time depends on the number of round trips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["burst", "in_turn"]
 
 
 async def in_turn(client: AsyncClient, *, calls: int) -> dict[str, float]:
-    """Calls one after the other, as an agent makes them; prewarmed where the client can."""
+    """Make ``calls`` calls one after the other, as an agent does; return the seconds of all together.
+
+    The client is prewarmed first, if its library can do that.
+    """
     await client.prewarm()
     began = time.perf_counter()
     for _ in range(calls):
@@ -21,7 +24,7 @@ async def in_turn(client: AsyncClient, *, calls: int) -> dict[str, float]:
 
 
 async def burst(client: AsyncClient, *, calls: int) -> dict[str, float]:
-    """Calls all at once, with no connection open."""
+    """Make ``calls`` calls at once, with no connection open; return the seconds until the last answer."""
     await client.start()
     began = time.perf_counter()
     texts = await asyncio.gather(*(client.complete() for _ in range(calls)))

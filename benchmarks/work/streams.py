@@ -1,4 +1,4 @@
-"""Answers that come event by event: what an event costs, and what an open stream holds."""
+"""Streamed answers: the CPU of an event, and the memory of an open stream."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.work.calls import WARM_UP, Meter
 
 __all__ = ["events", "held"]
 
-PATIENCE = 90.0  # seconds for all streams to open
-OPENING = 50  # streams at a time
+TIMEOUT = 90.0  # seconds for all streams to open
+MAX_OPENING = 50  # streams that are opened at the same time
 
 
 async def events(client: AsyncClient, *, concurrency: int, seconds: float) -> dict[str, float]:
-    """So many streams, read by a task each. Counted once all have had their first event."""
+    """Read ``concurrency`` streams, each in a task; measure once all have had their first event."""
     readers = _Readers(client)
     await readers.open(concurrency)
     await asyncio.sleep(seconds * WARM_UP)
@@ -31,7 +31,7 @@ async def events(client: AsyncClient, *, concurrency: int, seconds: float) -> di
 
 
 async def held(client: AsyncClient, *, concurrency: int) -> dict[str, float]:
-    """So many streams that have had their first event and wait for the next: bytes of memory for each."""
+    """Open ``concurrency`` streams; return the bytes of memory for each, after its first event."""
     readers = _Readers(client)
     await readers.open(1)
     before = _memory()
@@ -42,33 +42,36 @@ async def held(client: AsyncClient, *, concurrency: int) -> dict[str, float]:
 
 
 class _Readers:
-    """A task to each stream."""
+    """The tasks that read the streams, one each.
+
+    ``gaps`` has the seconds between an event and the next one of its stream.
+    """
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
-        self._turn = asyncio.Semaphore(OPENING)
-        self.gaps: list[float] = []  # seconds between an event and the next of its stream
+        self._opening = asyncio.Semaphore(MAX_OPENING)
+        self.gaps: list[float] = []
 
     async def open(self, streams: int) -> None:
-        begun: list[asyncio.Future[None]] = []
+        first_events: list[asyncio.Future[None]] = []
         for _ in range(streams):
             first = asyncio.get_running_loop().create_future()
             self._tasks.append(asyncio.create_task(self._read(first)))
-            begun.append(first)
-        async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*begun)
+            first_events.append(first)
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.gather(*first_events)
 
     async def _read(self, first: asyncio.Future[None]) -> None:
         try:
-            await self._turn.acquire()
+            await self._opening.acquire()
             stream: AsyncIterator[str] = self._client.stream()
             assert await anext(stream) == TOKEN
-        except Exception as error:  # noqa: BLE001  it is the opener who is to hear of it
+        except Exception as error:  # noqa: BLE001  open() raises it
             first.set_exception(error)
             return
         finally:
-            self._turn.release()
+            self._opening.release()
         first.set_result(None)
         before = time.perf_counter()
         async for _ in stream:
@@ -77,7 +80,7 @@ class _Readers:
             before = now
 
     def check(self) -> None:
-        """Raises what a stream has failed with meanwhile; none has an end."""
+        """Raise the error of a stream that has failed, or AssertionError if one has ended: none should."""
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -85,7 +88,7 @@ class _Readers:
 
 
 def _memory() -> int:
-    """Bytes that this process holds in memory now."""
+    """The resident memory of this process in bytes."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -194,7 +194,7 @@ async def test_certificates_are_not_verified_if_verify_is_false(serve, play, con
 
 async def test_the_client_certificate_is_sent(serve, play, configure, certificates):
     """TLS.client_cert."""
-    server = serve(play(answer), tls=certificates.wants_client)
+    server = serve(play(answer), tls=certificates.requires_client_cert)
     pool = configure(server, TLS={"ca_file": certificates.ca_file, "client_cert": certificates.client_cert})
     assert (await pool.arequest("GET", "/x")).status_code == 200
 

@@ -46,7 +46,7 @@ def test_each_round_measures_each_client():
 def test_no_round_begins_after_the_time_limit():
     calls = replace(workload("calls", "http", "floor", concurrency=1, seconds=SHORT), rounds=1000)
     assert len(run([calls], 0.1, 1.0, lambda _: None)[calls.name].rounds["floor"]) == 1
-    assert "minutes were over" in run([calls], 0.0, 1.0, lambda _: None)[calls.name].not_run
+    assert "minutes was reached" in run([calls], 0.0, 1.0, lambda _: None)[calls.name].not_run
 
 
 def test_each_installed_client_is_measured():
@@ -89,3 +89,40 @@ def test_a_client_that_fails_is_skipped_with_its_error():
     task = {"client": "httpx", "work": "calls", "loop": "asyncio", "target": target}
     with pytest.raises(Failed, match="ConnectError"):
         work({**task, "parameters": parameters})
+
+
+def test_pip_says_why_it_could_not():
+    reason = install._pip(sys.executable, ["--no-index", "no-such-peer"])
+    assert reason == "No matching distribution found for no-such-peer"
+
+
+def test_the_far_host_is_as_far_as_it_is_to_be():
+    try:
+        with link(0.5) as far, socket.socket() as sock:
+            sock.settimeout(5)
+            began = time.monotonic()
+            with pytest.raises(
+                ConnectionRefusedError
+            ):  # nobody listens there, which takes a round trip to say
+                sock.connect((far.host, 8443))
+            assert time.monotonic() - began >= 0.5
+    except LinkImpossible as error:
+        pytest.skip(str(error))
+
+
+def test_the_command_prints_goals_and_ends_well():
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--workloads", "import"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "llm_pool" in done.stdout
+    assert "at most" in done.stdout
+
+
+def test_the_document_tells_goals_losses_and_what_was_left_out():
+    ours, theirs = {"cpu": 0.002}, {"cpu": 0.001}
+    http2 = Measured("http2", {"acomplete": [ours], "httpx": [theirs]}, {"pyreqwest": "not to be had"})
+    told = text(Results("2026-01-01", 60.0, {"CPU": "a good one"}, {"httpx": "1.0"}, {"http2": http2}))
+    assert "| httpx | at most 0.35 | **2.00** (2.00 to 2.00) | does not hold |" in told
+    assert "`acomplete` against httpx is 2.00; the goal is at most 0.35." in told
+    assert "httpx needs 0.50 of our CPU" in told
+    assert "pyreqwest is skipped: not to be had" in told
+    assert "- CPU: a good one" in told

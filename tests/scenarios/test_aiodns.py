@@ -19,7 +19,7 @@ from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.exceptions import DNSFailed
 from testbed import Gate
 from testbed.behaviours import json_reply
-from testbed.board import PATIENCE
+from testbed.board import WAIT_SECONDS
 from testbed.nameserver import NO_SUCH_NAME, REFUSED, SERVER_FAILED
 from tests.fixtures.engine import request_to
 from tests.fixtures.forks import child
@@ -69,7 +69,7 @@ async def test_no_answer_at_all_is_a_temporary_failure(name_server, resolver, ad
     """Scenario 47: a look-up comes to an end by itself."""
     name_server.names["llm.test"] = None
     name_server.address = address or name_server.address
-    name_server.patience = 0.05
+    name_server.timeout = 0.05
     with pytest.raises(DNSFailed, match=rf"Temporary failure in name resolution \({words}\)$") as caught:
         await resolver.resolve("llm.test", 80)
     assert advice_of(caught.value, "dns") is NO_RESOLVER
@@ -129,8 +129,8 @@ def holdings():
 
 
 def assert_settles_at(before):
-    """Poll until the process holds no more than before; pycares has no event for it."""
-    deadline = time.monotonic() + PATIENCE
+    """The process comes to hold no more than before. pycares tells nobody what it does."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while any(map(gt, holdings(), before)):
         assert time.monotonic() < deadline, f"files and threads: {before}, and now {holdings()}"
         time.sleep(0.005)

@@ -36,7 +36,7 @@ def quicken(monkeypatch):
 
 async def play_dead(peer):
     """From the first request on: reads and says nothing."""
-    peer.h2.deaf = True
+    peer.h2.ignores_pings = True
 
 
 async def silence(stream):

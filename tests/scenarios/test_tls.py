@@ -101,7 +101,7 @@ async def test_an_ipv6_address_has_a_certificate_too(serve, engine_pool, certifi
 
 async def test_a_client_certificate_opens_the_door(serve, engine_pool, certificates, host_loop):
     """Scenario 49: with ``client_cert`` the server answers; without it no request is read."""
-    server = serve(json_reply(), tls=certificates.wants_client)
+    server = serve(json_reply(), tls=certificates.requires_client_cert)
     trust = {"ca_file": certificates.ca_file}
     known = engine_pool(tls=TLS(**trust, client_cert=certificates.client_cert))
     assert (await known.fetch(request_to(server))).status == 200
@@ -139,7 +139,7 @@ def locked_key(certificates, tmp_path):
 
 async def test_a_key_may_have_a_password(serve, engine_pool, certificates, locked_key):
     """Scenario 49: (certificate, key, password)."""
-    server = serve(json_reply(), tls=certificates.wants_client)
+    server = serve(json_reply(), tls=certificates.requires_client_cert)
     tls = TLS(ca_file=certificates.ca_file, client_cert=(*locked_key, "open sesame"))
     assert (await engine_pool(tls=tls).fetch(request_to(server))).status == 200
 

@@ -1,1 +1,1 @@
-"""Callers of every kind against servers that misbehave at random (``make soak``)."""
+"""Calls of every kind to servers that fail at random: ``python -m tests.soak``."""

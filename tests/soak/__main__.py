@@ -1,4 +1,4 @@
-"""``python -m tests.soak --seconds 600 --seed 7``: exit status 1 when anything went wrong."""
+"""``python -m tests.soak --seconds 600 --seed 7``: the exit status is 1 if there was a violation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main() -> int:
     django.setup()
     from tests.soak.soak import Soak  # noqa: PLC0415 - it needs the settings
 
-    print(f"seed {options.seed} (SEED={options.seed} draws the same lots again)", flush=True)
+    print(f"seed {options.seed} (SEED={options.seed} makes the same random choices again)", flush=True)
     soak = Soak(options.seconds, options.seed)
     soak.run()
     print(soak.table())

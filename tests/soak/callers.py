@@ -1,4 +1,4 @@
-"""Callers: tasks on the server loop and on another loop, threads, and ``asyncio.run`` repeatedly."""
+"""The callers: tasks on the server loop and on another loop, threads, and ``asyncio.run`` again and again."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Callers"]
 
-PATIENCE = 30.0
+STOP_SECONDS = 30.0
 """Seconds within which all callers must end after ``stop``."""
 TASKS = 6
 THREADS = 4
-BREATH = 0.02
-"""Seconds, at most, between two calls of a caller."""
+MAX_PAUSE = 0.02
+"""The longest pause between two calls of a caller, in seconds."""
 
 
 class Callers:
-    """All callers, each with its own random numbers, until ``stop``."""
+    """All callers; each makes calls until ``stop``, with a random generator of its own."""
 
     def __init__(self, places: list[Place], record: Record, seed: str) -> None:
         self._places, self._record, self._seed = places, record, seed
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         bodies: dict[str, Callable[[str], None]] = {
             "server loop": self._server_loops,
             "other loop": self._other_loop,
@@ -41,50 +41,50 @@ class Callers:
             **{f"thread {number}": self._thread for number in range(THREADS)},
         }
         self._threads = [
-            threading.Thread(target=self._guarded, args=(body, name), name=f"soak {name}", daemon=True)
+            threading.Thread(target=self._run, args=(body, name), name=f"soak {name}", daemon=True)
             for name, body in bodies.items()
         ]
 
     def start(self) -> None:
-        """Start all callers at once."""
+        """Start all callers."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Let each caller end after its current call; a caller that does not end is a violation."""
-        self._over.set()
-        deadline = time.monotonic() + PATIENCE
+        """Let each caller finish its current call, and wait for it; one that does not end is a violation."""
+        self._stopped.set()
+        deadline = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 self._record.violation(f"{thread.name!r} does not end")
 
-    def _guarded(self, body: Callable[[str], None], name: str) -> None:
+    def _run(self, body: Callable[[str], None], name: str) -> None:
         try:
             body(name)
-        except BaseException as error:  # noqa: BLE001 - a caller that dies would make no more calls
+        except BaseException as error:  # noqa: BLE001 - a caller must not end before stop()
             self._record.violation(f"the caller {name!r} died", error)
 
-    def _chance(self, name: object) -> random.Random:
+    def _rng(self, name: object) -> random.Random:
         return random.Random(f"{self._seed}/{name}")
 
     # Threads.
 
     def _thread(self, name: str) -> None:
-        chance = self._chance(name)
-        calls = SyncCalls(self._places, self._record, chance)
-        while not self._over.is_set():
+        rng = self._rng(name)
+        calls = SyncCalls(self._places, self._record, rng)
+        while not self._stopped.is_set():
             calls.any()
-            time.sleep(chance.random() * BREATH)
+            time.sleep(rng.random() * MAX_PAUSE)
 
     # Loops.
 
     def _server_loops(self, name: str) -> None:
-        """Server loops, one after the other; each ends in the middle of its calls."""
-        chance, number = self._chance(name), 0
-        while not self._over.is_set():
+        """Run a server loop that ends at a random time, in the middle of its calls; then the next one."""
+        rng, number = self._rng(name), 0
+        while not self._stopped.is_set():
             number += 1
-            lifetime = 2.0 + chance.random() * 20.0
+            lifetime = 2.0 + rng.random() * 20.0
 
             async def serve(number: int = number, lifetime: float = lifetime) -> None:
                 adopt_server_loop()
@@ -101,17 +101,17 @@ class Callers:
         asyncio.run(self._tasks(name))
 
     def _runs_in_a_row(self, name: str) -> None:
-        chance = self._chance(name)
-        calls = AsyncCalls(self._places, self._record, chance)
+        rng = self._rng(name)
+        calls = AsyncCalls(self._places, self._record, rng)
 
         async def some() -> None:
-            tasks = [asyncio.create_task(calls.any()) for _ in range(chance.randint(1, 3))]
+            tasks = [asyncio.create_task(calls.any()) for _ in range(rng.randint(1, 3))]
             await asyncio.wait(
-                tasks, return_when=chance.choice((asyncio.FIRST_COMPLETED, asyncio.ALL_COMPLETED))
+                tasks, return_when=rng.choice((asyncio.FIRST_COMPLETED, asyncio.ALL_COMPLETED))
             )
             # The end of the loop cancels the others.
 
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             asyncio.run(some())
             self._record.event("asyncio.run")
 
@@ -121,32 +121,32 @@ class Callers:
                 group.create_task(self._task(f"{name} {number}"))
 
     async def _task(self, name: str) -> None:
-        chance = self._chance(name)
-        calls = AsyncCalls(self._places, self._record, chance)
-        while not self._over.is_set():
-            if chance.random() < 0.4:
-                await _cancel_at_random(calls, chance)
+        rng = self._rng(name)
+        calls = AsyncCalls(self._places, self._record, rng)
+        while not self._stopped.is_set():
+            if rng.random() < 0.4:
+                await _cancelled_call(calls, rng)
             else:
                 await calls.any()
-            await asyncio.sleep(chance.random() * BREATH)
+            await asyncio.sleep(rng.random() * MAX_PAUSE)
 
 
-async def _cancel_at_random(calls: AsyncCalls, chance: random.Random) -> None:
-    """Make a call and cancel it at a random moment: by a timeout, by its task, or in its first ticks."""
-    way = chance.randrange(3)
-    if way == 0:
+async def _cancelled_call(calls: AsyncCalls, rng: random.Random) -> None:
+    """Make a call and cancel it: by a timeout, by its task, or within its first iterations of the loop."""
+    kind = rng.randrange(3)
+    if kind == 0:
         try:
-            async with asyncio.timeout(chance.random() * 0.2):
+            async with asyncio.timeout(rng.random() * 0.2):
                 await calls.any()
         except TimeoutError:
             pass
         return
     task = asyncio.create_task(calls.any())
     try:
-        if way == 1:
-            await asyncio.sleep(chance.random() * 0.2)
+        if kind == 1:
+            await asyncio.sleep(rng.random() * 0.2)
         else:
-            for _ in range(chance.randrange(30)):
+            for _ in range(rng.randrange(30)):
                 await asyncio.sleep(0)
     finally:
         task.cancel()

@@ -1,4 +1,4 @@
-"""The kinds of calls that callers make; each answer is checked against its request."""
+"""The calls of every kind that callers make; each answer is checked against its request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.request import Request
-from tests.soak.server import NOBODY
+from tests.soak.server import UNASKED
 
 if TYPE_CHECKING:
     import random
@@ -32,9 +32,9 @@ UPLOAD_PIECE = b"u" * 40_000
 class Place:
     """Where calls may go.
 
-    engine    the engine's pool
-    origins   the servers
-    service   an LLMPool on ``engine``, or None
+    ``engine``   the engine's pool
+    ``origins``  the servers that it may call
+    ``service``  the LLMPool on it; None if there is none
     """
 
     engine: Pool
@@ -43,7 +43,7 @@ class Place:
 
 
 class _Calls:
-    """What sync and async callers share."""
+    """What ``AsyncCalls`` and ``SyncCalls`` have in common."""
 
     def __init__(self, places: list[Place], record: Record, rng: random.Random) -> None:
         self.record, self.rng = record, rng
@@ -75,10 +75,10 @@ class _Calls:
     # Checks.
 
     def _check(self, call: Call, headers: Mapping[str, str], status: int, body: bytes, sent: int) -> None:
-        """Record a violation unless this is the whole answer to this request."""
+        """Record a violation unless this is the complete answer to the call's request."""
         token = headers.get("x-call")
-        if token == NOBODY:
-            # It came while the request was sent.
+        if token == UNASKED:
+            # It came while the request was sent: a client cannot distinguish it from the right answer.
             call.outcome = "unasked answer, taken for its own"
             return
         call.outcome = f"result {status}" if status != 200 else "result"
@@ -87,14 +87,14 @@ class _Calls:
         if status != 200 or "x-lie" in headers:
             return
         length = int(headers["x-length"])
-        proper = (call.token.encode() * (1 + length // len(call.token)))[:length]
-        if body != proper:
+        expected = (call.token.encode() * (1 + length // len(call.token)))[:length]
+        if body != expected:
             self.record.violation(f"{call.kind!r}: a body of {length} bytes came as {len(body)} others")
         if int(headers["x-received"]) != sent:
             self.record.violation(f"{call.kind!r}: {sent} bytes were sent, {headers['x-received']} came")
 
     def _check_head(self, call: Call, headers: Mapping[str, str]) -> None:
-        if headers.get("x-call") not in (call.token, NOBODY):
+        if headers.get("x-call") not in (call.token, UNASKED):
             self.record.violation(
                 f"{call.kind!r} {call.token} was given the answer to {headers.get('x-call')}"
             )
@@ -104,7 +104,7 @@ class _Calls:
             self.record.violation(f"{call.kind!r}: the text is {text!r}, not {call.token!r}")
 
     def _check_end(self, call: Call, stream: Any, *, closed: bool) -> None:
-        """A stream that ends without an error has its completion, unless it was closed before."""
+        """Check a stream that ended without an error: it has its completion, unless it was closed."""
         if stream.completion is not None:
             self._check_text(call, stream.completion.text)
         elif closed:
@@ -122,7 +122,7 @@ class AsyncCalls(_Calls):
     """For tasks, on any loop."""
 
     async def any(self) -> None:
-        """One call, of any kind."""
+        """Make one call, of a random kind."""
         kinds = (
             self.complete, self.stream, self.stream_half, self.stream_abandoned, self.stream_closed_elsewhere,
             self.httpx, self.httpx_upload, self.httpx_half, self.httpx_abandoned,
@@ -205,8 +205,8 @@ class AsyncCalls(_Calls):
         with self.record.call("fetch") as call:
             body = self._body()
             pool, request = self._request(call, body)
-            whole = await pool.fetch(request)
-            self._check(call, _mapping(whole.headers), whole.status, whole.body, len(body))
+            response = await pool.fetch(request)
+            self._check(call, _mapping(response.headers), response.status, response.body, len(body))
 
     async def open_half(self) -> None:
         with self.record.call("open, half read") as call:
@@ -229,22 +229,22 @@ class AsyncCalls(_Calls):
                         break
                 await exchange.host_loop.arun(exchange.finish)
                 await exchange.host_loop.arun(exchange.head)
-                whole = await exchange.host_loop.arun(exchange.read_all)
+                response = await exchange.host_loop.arun(exchange.read_all)
                 size = pieces * len(UPLOAD_PIECE)
-                self._check(call, _mapping(whole.headers), whole.status, whole.body, size)
+                self._check(call, _mapping(response.headers), response.status, response.body, size)
             finally:
                 exchange.close_threadsafe()
 
     def _collect(self) -> None:
         if self.rng.random() < 0.1:
-            gc.collect()  # what was abandoned in a cycle
+            gc.collect()  # abandoned streams may be part of a cycle
 
 
 class SyncCalls(_Calls):
     """For threads."""
 
     def any(self) -> None:
-        """One call, of any kind."""
+        """Make one call, of a random kind."""
         kinds = (
             self.complete, self.stream, self.stream_half, self.stream_abandoned, self.stream_closed_elsewhere,
             self.httpx, self.httpx_upload, self.httpx_abandoned, self.fetch, self.open_half,
@@ -313,8 +313,8 @@ class SyncCalls(_Calls):
         with self.record.call("fetch_sync") as call:
             body = self._body()
             pool, request = self._request(call, body)
-            whole = pool.fetch_sync(request)
-            self._check(call, _mapping(whole.headers), whole.status, whole.body, len(body))
+            response = pool.fetch_sync(request)
+            self._check(call, _mapping(response.headers), response.status, response.body, len(body))
 
     def open_half(self) -> None:
         with self.record.call("open_sync, half read") as call:

@@ -1,4 +1,4 @@
-"""Results of all calls, faults of the servers, and violations: what must never happen."""
+"""The record of a soak: the outcome of every call, the servers' faults, and the violations."""
 
 from __future__ import annotations
 
@@ -27,21 +27,26 @@ MOST_PRINTED = 20
 
 @dataclass
 class Call:
-    """One call. Its request carries ``token``, and its answer must have the same."""
+    """One call. Its request has the token, and its answer must have it too.
+
+    ``kind``        as the table shows it
+    ``token``       unique in a soak
+    ``began``       seconds of the monotonic clock
+    ``arrived``     how often a server has received a request with this token
+    ``may_repeat``  whether the request has an idempotency key
+    ``outcome``     what the call is counted as if it raises no error
+    """
 
     kind: str
     token: str
     began: float = field(default_factory=time.monotonic)
     arrived: int = 0
-    """How often a server has received a request with this token."""
     may_repeat: bool = False
-    """Its request has an idempotency key."""
     outcome: str = "result"
-    """What the call is counted as."""
 
 
 class Record:
-    """Shared by all callers and servers; may be used in any thread."""
+    """Shared by all callers and servers; its methods are thread-safe."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -56,7 +61,7 @@ class Record:
         self._active: dict[str, Call] = {}
 
     def violation(self, what: str, error: BaseException | None = None) -> None:
-        """Record what must not happen. The first ``MOST_PRINTED`` are printed at once."""
+        """Record something that must never happen. The first ``MOST_PRINTED`` are printed at once."""
         details = "".join(traceback.format_exception(error)) if error is not None else ""
         with self._lock:
             self.violations.append(what)
@@ -65,7 +70,7 @@ class Record:
             print(f"VIOLATION {count}: {what}\n{details}", flush=True)
 
     def fault(self, name: str) -> None:
-        """Count a fault that a server is about to play."""
+        """Count something that a server is about to do."""
         with self._lock:
             self.faults[name] += 1
 
@@ -75,25 +80,29 @@ class Record:
             self.events[name] += 1
 
     def peak(self, name: str, count: int, bound: int) -> None:
-        """Record how many connections of a pool its servers have; more than ``bound`` is a violation."""
+        """Record a pool's open connections, counted at its servers; more than ``bound`` is a violation."""
         with self._lock:
             self.peaks[name] = max(self.peaks.get(name, 0), count)
         if count > bound:
             self.violation(f"{count} connections of pool {name!r} are open at the servers; {bound} may be")
 
     def arrived(self, token: str) -> None:
-        """A server has received a request. Twice is a violation, except with an idempotency key."""
+        """Record that a server received a request; twice is a violation without an idempotency key."""
         with self._lock:
             call = self._active.get(token)
             if call is None:
-                return  # its caller has ended meanwhile
+                return  # the call has ended
             call.arrived += 1
         if call.arrived > 1 and not call.may_repeat:
             self.violation(f"a request of {call.kind!r} was sent {call.arrived} times")
 
     @contextlib.contextmanager
     def call(self, kind: str) -> Iterator[Call]:
-        """Around a call: swallows the pool's errors, raises cancellations, records all else as violations."""
+        """Record a call that is made in this block.
+
+        An LLMPoolError is an outcome and ends here; a cancellation is raised again; any other error is a
+        violation.
+        """
         call = Call(kind, f"call-{next(self._numbers)}.")
         with self._lock:
             self._active[call.token] = call
@@ -103,20 +112,20 @@ class Record:
             call.outcome = type(error).__name__
         except asyncio.CancelledError as error:
             call.outcome = "cancelled"
-            if not _was_requested():
-                self.violation(f"{kind!r} was cancelled without a request to cancel", error)
+            if not _is_cancelling():
+                self.violation(f"{kind!r} raised CancelledError in a task that was not cancelled", error)
             raise
         except GeneratorExit:
             call.outcome = "cancelled"
             raise
-        except BaseException as error:  # noqa: BLE001 - the soak looks for these
+        except BaseException as error:  # noqa: BLE001 - the soak searches for such errors
             call.outcome = f"! {type(error).__name__}"
             self.violation(f"{kind!r} ended in a {type(error).__name__}", error)
         finally:
             self._ended(call)
 
     def look_for_hangs(self) -> None:
-        """Record each call as a violation that has taken longer than ``HANGS``."""
+        """Record every call that has lasted longer than ``HANGS`` as a violation, once."""
         now = time.monotonic()
         with self._lock:
             hanging = [call for call in self._active.values() if now - call.began > HANGS]
@@ -135,7 +144,7 @@ class Record:
 
 
 class ErrorLog(logging.Handler):
-    """Records each logged error as a violation, such as exceptions of callbacks and of lost tasks."""
+    """Records every logged error as a violation, such as asyncio's on callbacks and destroyed tasks."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(logging.ERROR)
@@ -146,7 +155,8 @@ class ErrorLog(logging.Handler):
         self._record.violation(f"logged by {record.name}: {record.getMessage()}", error)
 
 
-def _was_requested() -> bool:
+def _is_cancelling() -> bool:
+    """Whether the current task has been asked to cancel."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # a thread without a loop cannot be cancelled

@@ -1,4 +1,4 @@
-"""A server that answers properly most of the time, and at random plays each fault that servers have."""
+"""A server over HTTP/1.1 that mostly answers correctly, and at random has one of many faults."""
 
 from __future__ import annotations
 
@@ -19,27 +19,32 @@ if TYPE_CHECKING:
     from testbed import ReceivedRequest, ServerConnection
     from tests.soak.record import Record
 
-__all__ = ["NOBODY", "Answer", "SoakServer", "answer_to", "client_may_have_gone", "play_http11"]
+__all__ = ["UNASKED", "Answer", "SoakServer", "answer_to", "client_may_have_gone", "play_http11"]
 
-NOBODY = "nobody"
-"""The token of an answer that no call has asked for."""
-SHORT_WHILE = 0.08
-"""Seconds, at most, that an honest answer or a piece of it takes."""
-DEAFNESS = 1.0
-"""Seconds for which a server reads nothing: longer than any client writes."""
+UNASKED = "unasked"
+"""The token of an answer without a request."""
+MAX_PAUSE = 0.08
+"""The longest pause before a correct answer or a piece of it, in seconds."""
+READ_PAUSE = 1.0
+"""Seconds for which a server reads nothing: longer than the write timeout of the pools."""
 
 
 class SoakServer(ScriptedServer):
-    """Keeps no closed connections, since it runs long. Draws faults from ``rng``; none when ``calm``."""
+    """A server with random faults, chosen by ``rng``; while ``calm`` is true it has none.
+
+    It keeps no requests and no ended connections, since a soak may run for hours.
+    """
 
     def __init__(self, play: Play, record: Record, rng: random.Random, **options: Any) -> None:
-        super().__init__(lambda conn: play(self, conn), before_handshake=self._hesitate, **options)
+        super().__init__(
+            lambda conn: play(self, conn), before_handshake=self._pause_before_handshake, **options
+        )
         self.record, self.rng = record, rng
         self.calm = False
         self.opened: Callable[[], None] = lambda: None
         """Called for each new connection."""
 
-    async def _hesitate(self) -> None:
+    async def _pause_before_handshake(self) -> None:
         self.opened()
         if self._tls and not self.calm and self.rng.random() < 0.05:
             self.record.fault("slow handshake")
@@ -65,7 +70,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Answer:
-    """An honest answer: ``x-call`` says to whom, ``x-length`` how long its body is."""
+    """A correct answer.
+
+    ``headers``  ``x-call`` is the token of its request, ``x-length`` the length of its body, ``x-received``
+                 that of the request's body
+    ``pieces``   the body in pieces
+    ``status``   of the response
+    """
 
     headers: dict[str, str]
     pieces: list[bytes]
@@ -77,13 +88,16 @@ class Answer:
 
 
 def answer_to(target: str, headers: dict[str, str], body: bytes, rng: random.Random) -> tuple[str, Answer]:
-    """The token of a request, and its answer: a chat completion, one as a stream, or the token repeated."""
+    """The token of a request, and its correct answer.
+
+    That is a chat completion, streamed if the request says so; on other paths, the token, repeated.
+    """
     if not target.endswith("/chat/completions"):
         token = headers["x-call"]
-        whole = token.encode() * (1 + int(rng.paretovariate(0.5)) % 4000)
-        cuts = sorted(rng.randrange(len(whole)) for _ in range(rng.randrange(4)))
-        pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True) if a < b]
-        length = {"x-length": str(len(whole)), "x-received": str(len(body))}
+        full_body = token.encode() * (1 + int(rng.paretovariate(0.5)) % 4000)
+        cuts = sorted(rng.randrange(len(full_body)) for _ in range(rng.randrange(4)))
+        pieces = [full_body[a:b] for a, b in zip([0, *cuts], [*cuts, len(full_body)], strict=True) if a < b]
+        length = {"x-length": str(len(full_body)), "x-received": str(len(body))}
         return token, Answer({"x-call": token, **length}, pieces)
     call = json.loads(body)
     token = call["messages"][-1]["content"]
@@ -101,7 +115,7 @@ def answer_to(target: str, headers: dict[str, str], body: bytes, rng: random.Ran
 
 @dataclass
 class Turn:
-    """One request on a connection, and the answer that it should get."""
+    """One request on a connection and its correct answer, which ``read_body`` makes."""
 
     server: SoakServer
     conn: ServerConnection
@@ -110,10 +124,10 @@ class Turn:
 
     async def pause(self) -> None:
         if self.server.rng.random() < 0.5:
-            await asyncio.sleep(self.server.rng.random() * SHORT_WHILE)
+            await asyncio.sleep(self.server.rng.random() * MAX_PAUSE)
 
     async def read_body(self) -> None:
-        """Read what is left of the request, and make up the honest answer."""
+        """Read the body of the request, and make the correct answer."""
         body = await self.conn.read_body(self.request)
         headers = self.request.headers
         token, self.answer = answer_to(self.request.target, headers, body, self.server.rng)
@@ -123,7 +137,7 @@ class Turn:
 
 
 async def play_http11(server: SoakServer, conn: ServerConnection) -> None:
-    """One request and its answer, or something that happens while the connection is idle."""
+    """Serve one request, with a fault or without, or have a fault while the connection is idle."""
     request = await _next_request(server, conn)
     rng = server.rng
     token = request.headers.get("x-call")
@@ -140,7 +154,7 @@ async def _next_request(server: SoakServer, conn: ServerConnection) -> ReceivedR
     if server.calm or rng.random() > 0.15:
         return await conn.read_head()
     try:
-        async with asyncio.timeout(rng.random() * SHORT_WHILE):
+        async with asyncio.timeout(rng.random() * MAX_PAUSE):
             return await conn.read_head()
     except TimeoutError:
         name = rng.choice(list(_IDLE_FAULTS))
@@ -152,17 +166,17 @@ async def _next_request(server: SoakServer, conn: ServerConnection) -> ReceivedR
 
 @contextlib.contextmanager
 def client_may_have_gone() -> Iterator[None]:
-    """Around what may reset or end a connection that is no more."""
+    """Raise ClientGone in place of an OSError, such as that of a reset on a closed socket."""
     try:
         yield
-    except OSError as error:  # a reset or a FIN on a socket that is no more
+    except OSError as error:
         raise ClientGone from error
 
 
-async def _deaf(conn: ServerConnection) -> None:
-    """Take nothing from the kernel for a while; a server that did so for ever would hear of no end either."""
+async def _pause_reading(conn: ServerConnection) -> None:
+    """Read nothing from the kernel for a while; without reading again it would not see the client's FIN."""
     conn.pause_reading()
-    await asyncio.sleep(DEAFNESS)
+    await asyncio.sleep(READ_PAUSE)
     conn.resume_reading()
     await conn.hold()
 
@@ -178,11 +192,11 @@ async def _idle_garbage(conn: ServerConnection) -> None:
 
 
 async def _idle_answer(conn: ServerConnection) -> None:
-    await conn.respond(200, {"x-call": NOBODY}, b"{}")
+    await conn.respond(200, {"x-call": UNASKED}, b"{}")
     await conn.hold()
 
 
-async def _none(turn: Turn) -> None:
+async def _no_fault(turn: Turn) -> None:
     await turn.read_body()
     answer = turn.answer
     if len(answer.pieces) == 1 or turn.server.rng.random() < 0.3:
@@ -203,13 +217,13 @@ async def _error_status(turn: Turn) -> None:
     )
 
 
-async def _says_close(turn: Turn) -> None:
+async def _close_announced(turn: Turn) -> None:
     await turn.read_body()
     await turn.conn.respond(200, {**turn.answer.headers, "Connection": "close"}, turn.answer.body)
     await turn.conn.close()
 
 
-async def _closes_unsaid(turn: Turn) -> None:
+async def _close_unannounced(turn: Turn) -> None:
     await turn.read_body()
     await turn.conn.respond(200, turn.answer.headers, turn.answer.body)
     await turn.conn.close()
@@ -230,12 +244,12 @@ async def _brief_keep_alive(turn: Turn) -> None:
 async def _interim(turn: Turn) -> None:
     await turn.conn.send_head(100)
     await turn.conn.send_head(103, {"Link": "</x>"})
-    await _none(turn)
+    await _no_fault(turn)
 
 
 async def _early_answer(turn: Turn) -> None:
-    await turn.conn.respond(413, {"x-call": turn.request.headers.get("x-call", NOBODY)})
-    await _deaf(turn.conn)
+    await turn.conn.respond(413, {"x-call": turn.request.headers.get("x-call", UNASKED)})
+    await _pause_reading(turn.conn)
 
 
 async def _reset(turn: Turn) -> None:
@@ -253,7 +267,7 @@ async def _stall(turn: Turn) -> None:
 
 
 async def _stop_reading(turn: Turn) -> None:
-    await _deaf(turn.conn)
+    await _pause_reading(turn.conn)
 
 
 async def _stall_in_head(turn: Turn) -> None:
@@ -261,8 +275,8 @@ async def _stall_in_head(turn: Turn) -> None:
     await turn.conn.hold()
 
 
-async def _begun_body(turn: Turn) -> None:
-    """A part of the body, by its whole length or in chunks."""
+async def _send_partial_body(turn: Turn) -> None:
+    """Send a response whose body is not complete, with a Content-Length or in chunks."""
     await turn.read_body()
     body = turn.answer.body
     if turn.server.rng.random() < 0.5:
@@ -275,17 +289,17 @@ async def _begun_body(turn: Turn) -> None:
 
 
 async def _stall_in_body(turn: Turn) -> None:
-    await _begun_body(turn)
+    await _send_partial_body(turn)
     await turn.conn.hold()
 
 
 async def _truncate(turn: Turn) -> None:
-    await _begun_body(turn)
+    await _send_partial_body(turn)
     await turn.conn.close()
 
 
 async def _reset_in_body(turn: Turn) -> None:
-    await _begun_body(turn)
+    await _send_partial_body(turn)
     await turn.conn.reset()
 
 
@@ -296,7 +310,7 @@ async def _surplus(turn: Turn) -> None:
 
 
 async def _short_length(turn: Turn) -> None:
-    """The length is a lie: there is more."""
+    """Send more bytes than the Content-Length."""
     await turn.read_body()
     body = turn.answer.body
     length = str(turn.server.rng.randrange(len(body)))
@@ -346,10 +360,10 @@ _IDLE_FAULTS: dict[str, Callable[[ServerConnection], Awaitable[None]]] = {
     "idle: an answer": _idle_answer,
 }
 _FAULTS: dict[str, tuple[float, Fault]] = {
-    "none": (40, _none),
+    "none": (40, _no_fault),
     "error status": (3, _error_status),
-    "Connection: close": (3, _says_close),
-    "closes unsaid": (3, _closes_unsaid),
+    "Connection: close": (3, _close_announced),
+    "closes unsaid": (3, _close_unannounced),
     "body until close": (2, _until_close),
     "Keep-Alive: timeout=1": (2, _brief_keep_alive),
     "1xx first": (3, _interim),

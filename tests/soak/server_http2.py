@@ -1,4 +1,4 @@
-"""As ``server``, in HTTP/2: several requests at a time on a connection, and faults of streams."""
+"""The same over HTTP/2: several requests at a time on a connection, and the faults of streams."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
 from testbed import ClientGone
-from tests.soak.server import SHORT_WHILE, Answer, answer_to, client_may_have_gone
+from tests.soak.server import MAX_PAUSE, Answer, answer_to, client_may_have_gone
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["play_http2"]
 
-MOST_STREAMS = 4
+MAX_STREAMS = 4
 CONFIG = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
 
 
 async def play_http2(server: SoakServer, conn: ServerConnection) -> None:
-    """A connection from its preface to its end."""
+    """Serve a connection until it ends."""
     peer = _Peer(server, conn)
     try:
         with client_may_have_gone():
@@ -50,8 +50,8 @@ class _Stream:
     body: bytearray = field(default_factory=bytearray)
 
 
-class _Patient(h2.connection.H2Connection):
-    """Does not end the connection for a stream too many: the client may not have heard of the limit yet."""
+class _LenientConnection(h2.connection.H2Connection):
+    """Keeps the connection open above the limit of streams: the client may not have the new limit yet."""
 
     @property
     def open_inbound_streams(self) -> int:
@@ -65,31 +65,31 @@ class _Patient(h2.connection.H2Connection):
 class _Peer:
     def __init__(self, server: SoakServer, conn: ServerConnection) -> None:
         self.server, self.conn = server, conn
-        self.h2 = _Patient(CONFIG)
+        self.h2 = _LenientConnection(CONFIG)
         self.replies: set[asyncio.Task[None]] = set()
         self._streams: dict[int, _Stream] = {}
         self._last: int | None = None  # the last stream that is served, after a GOAWAY
-        self._room = asyncio.Event()
+        self._window_changed = asyncio.Event()
 
     async def run(self) -> None:
         codes = h2.settings.SettingCodes
         self.h2.local_settings = h2.settings.Settings(
-            client=False, initial_values={codes.MAX_CONCURRENT_STREAMS: MOST_STREAMS}
+            client=False, initial_values={codes.MAX_CONCURRENT_STREAMS: MAX_STREAMS}
         )
         self.h2.initiate_connection()
         await self._flush()
         while True:
-            for event in self.h2.receive_data(await self._bytes()):
-                self._on(event)
-            self._room.set()
+            for event in self.h2.receive_data(await self._read()):
+                self._handle(event)
+            self._window_changed.set()
             await self._flush()
 
-    async def _bytes(self) -> bytes:
+    async def _read(self) -> bytes:
         rng = self.server.rng
         if self.server.calm or rng.random() > 0.03:
             return await self.conn.read_some()
         try:
-            async with asyncio.timeout(rng.random() * SHORT_WHILE):
+            async with asyncio.timeout(rng.random() * MAX_PAUSE):
                 return await self.conn.read_some()
         except TimeoutError:
             name = rng.choice(list(_ANY_TIME))
@@ -101,11 +101,11 @@ class _Peer:
         if data := self.h2.data_to_send():
             await self.conn.send(data)
 
-    def _on(self, event: h2.events.Event) -> None:
+    def _handle(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.RequestReceived() if self.h2.has_too_many:
                 self.server.record.fault("h2: one too many")
-                with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has reset it at once
+                with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has reset it already
                     self.h2.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             case h2.events.RequestReceived():
                 headers = dict(event.headers)
@@ -141,7 +141,7 @@ class _Peer:
         names, odds = list(_FAULTS), [odds for odds, _ in _FAULTS.values()]
         name = "h2: none" if self.server.calm else rng.choices(names, odds)[0]
         self.server.record.fault(name)
-        with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has reset it meanwhile
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has reset it
             if name == "h2: refused":
                 self.h2.reset_stream(stream.number, ErrorCodes.REFUSED_STREAM)
                 await self._flush()
@@ -150,11 +150,11 @@ class _Peer:
             self.server.record.arrived(token)
             await _FAULTS[name][1](self, stream.number, answer)
 
-    # What it may do with a request.
+    # Answers and faults. Each takes the number of the stream and its correct answer.
 
     async def _pause(self) -> None:
         if self.server.rng.random() < 0.5:
-            await asyncio.sleep(self.server.rng.random() * SHORT_WHILE)
+            await asyncio.sleep(self.server.rng.random() * MAX_PAUSE)
 
     async def _head(self, number: int, answer: Answer, *, end: bool = False) -> None:
         self.h2.send_headers(number, [(":status", str(answer.status)), *answer.headers.items()], end)
@@ -165,8 +165,8 @@ class _Peer:
             await self._pause()
             size = min(self.h2.local_flow_control_window(number), self.h2.max_outbound_frame_size, len(data))
             if size <= 0:
-                self._room.clear()
-                await self._room.wait()
+                self._window_changed.clear()
+                await self._window_changed.wait()
                 continue
             padding = self.server.rng.choice((None, None, 7)) if size > 8 else None
             size -= 8 if padding is not None else 0
@@ -174,7 +174,7 @@ class _Peer:
             await self._flush()
             data = data[size:]
 
-    async def _none(self, number: int, answer: Answer) -> None:
+    async def _no_fault(self, number: int, answer: Answer) -> None:
         await self._pause()
         await self._head(number, answer)
         for piece in answer.pieces:
@@ -201,7 +201,7 @@ class _Peer:
 
     async def _wrong_length(self, number: int, answer: Answer) -> None:
         answer.headers |= {"content-length": str(len(answer.body) + 1)}
-        await self._none(number, answer)
+        await self._no_fault(number, answer)
 
     async def _close(self, number: int, answer: Answer) -> None:
         await self.conn.close()
@@ -212,34 +212,34 @@ class _Peer:
     async def _garbage(self, number: int, answer: Answer) -> None:
         await self.conn.send(self.server.rng.randbytes(100))
 
-    # What it may do at any time.
+    # Faults of the connection, at any time.
 
-    async def _go_away(self) -> None:
+    async def _send_goaway(self) -> None:
         if self._last is None:
             self._last = self.h2.highest_inbound_stream_id
             await self.conn.send(GoAwayFrame(0, last_stream_id=self._last).serialize())
 
-    async def _lower_limit(self) -> None:
-        limit = self.server.rng.randint(1, MOST_STREAMS)
-        with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has said goodbye meanwhile
+    async def _change_limit(self) -> None:
+        limit = self.server.rng.randint(1, MAX_STREAMS)
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has sent GOAWAY
             self.h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: limit})
 
-    async def _hang_up(self) -> None:
+    async def _send_fin(self) -> None:
         await self.conn.close()
 
-    async def _cut(self) -> None:
+    async def _send_rst(self) -> None:
         await self.conn.reset()
 
 
 _ANY_TIME: dict[str, Callable[[_Peer], Awaitable[None]]] = {
-    "h2: GOAWAY": _Peer._go_away,
-    "h2: other limit": _Peer._lower_limit,
-    "h2: FIN": _Peer._hang_up,
-    "h2: RST": _Peer._cut,
+    "h2: GOAWAY": _Peer._send_goaway,
+    "h2: other limit": _Peer._change_limit,
+    "h2: FIN": _Peer._send_fin,
+    "h2: RST": _Peer._send_rst,
 }
 _FAULTS: dict[str, tuple[float, Callable[[_Peer, int, Answer], Awaitable[None]]]] = {
-    "h2: none": (40, _Peer._none),
-    "h2: refused": (3, _Peer._none),
+    "h2: none": (40, _Peer._no_fault),
+    "h2: refused": (3, _Peer._no_fault),
     "h2: error status": (3, _Peer._error_status),
     "h2: stream reset": (3, _Peer._reset_stream),
     "h2: stall": (2, _Peer._stall),

@@ -1,4 +1,4 @@
-"""One soak: callers and disturbed servers for a while, and then the check of what is left."""
+"""One soak: calls to servers with faults for a while, and then an audit of what is left."""
 
 from __future__ import annotations
 
@@ -28,19 +28,22 @@ from tests.soak.world import World
 
 __all__ = ["Soak"]
 
-SETTLING = 10.0
-"""Seconds that the pools may take to become idle after the last call."""
-GLANCE = 0.02
+SETTLE_SECONDS = 10.0
+"""Seconds within which connections and tasks must end after the last call."""
+POLL_SECONDS = 0.02
 GROWTH = 1.1
 SPARE = 16 * 1024 * 1024
-"""Bytes. Memory at the end: at most ``GROWTH`` times that after a third of the time, plus these."""
+"""Memory at the end: at most ``GROWTH`` times that after a third of the time, and these bytes more."""
 TRANSIENT = (Connection, Exchange, Entry, Waiter, LoopCall, Stream)
 
 
 class Soak:
-    """``run`` it once; ``record`` then has the results, and the violations."""
+    """A soak of so many seconds. ``run`` it once; then ``record`` has the outcomes and the violations.
 
-    def __init__(self, seconds: float, seed: str, *, report_every: float = 10.0) -> None:
+    It prints a line of progress every ``progress_every`` seconds.
+    """
+
+    def __init__(self, seconds: float, seed: str, *, progress_every: float = 10.0) -> None:
         self.seconds, self.seed = seconds, seed
         self.record = Record()
         self.leaked: Counter[str] = Counter()
@@ -48,29 +51,27 @@ class Soak:
         """Bytes after a third of the time, and at the end."""
         self.opened = self.reused = 0
         self._objects_before = _transient()
-        self._report_every = report_every
+        self._progress_every = progress_every
 
     def run(self) -> None:
-        """Run for ``seconds``, and some more for the checks."""
-        portal.portal()  # it lasts; nothing else may be left
+        """Make calls for ``seconds``, and then audit what is left."""
+        portal.portal()  # started before the audit's first count, since it lasts
         log = ErrorLog(self.record)
         logging.getLogger().addHandler(log)
         hooks = sys.unraisablehook, threading.excepthook
         sys.unraisablehook = self._unraisable
-        threading.excepthook = self._died
+        threading.excepthook = self._thread_failed
         before, descriptors = Holdings.now(), _descriptors()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", ResourceWarning
-                )  # of abandoned streams, which are part of the soak
-                self._play()
-                self._check_process(before, descriptors)
+                warnings.simplefilter("ignore", ResourceWarning)  # for the streams that callers abandon
+                self._run_calls()
+                self._audit_process(before, descriptors)
         finally:
             sys.unraisablehook, threading.excepthook = hooks
             logging.getLogger().removeHandler(log)
 
-    def _play(self) -> None:
+    def _run_calls(self) -> None:
         with World(self.record, self.seed) as world:
             callers = Callers(world.places, self.record, self.seed)
             callers.start()
@@ -78,45 +79,45 @@ class Soak:
             callers.stop()
             world.calm_down()
             self.memory.append(_resident())
-            self._check_idle(world)
+            self._audit_idle(world)
             for pool in world.pools:
                 pool.close()
             self._check_closed(world)
 
     def _wait(self, world: World) -> None:
         began = time.monotonic()
-        reported = began
-        while (gone := time.monotonic() - began) < self.seconds:
-            time.sleep(min(1.0, self.seconds - gone))
+        printed = began
+        while (elapsed := time.monotonic() - began) < self.seconds:
+            time.sleep(min(1.0, self.seconds - elapsed))
             self.record.look_for_hangs()
-            if not self.memory and gone >= self.seconds / 3:
+            if not self.memory and elapsed >= self.seconds / 3:
                 self.memory.append(_resident())
-            if time.monotonic() - reported >= self._report_every:
-                reported = time.monotonic()
-                self._report(world, reported - began)
+            if time.monotonic() - printed >= self._progress_every:
+                printed = time.monotonic()
+                self._print_progress(world, printed - began)
 
-    def _report(self, world: World, gone: float) -> None:
+    def _print_progress(self, world: World, elapsed: float) -> None:
         pools = "; ".join(_brief(pool.name, pool.stats()) for pool in world.pools)
         print(
-            f"{gone:5.0f} s  {self.record.calls.total()} calls, {_resident() >> 20} MiB, "
+            f"{elapsed:5.0f} s  {self.record.calls.total()} calls, {_resident() >> 20} MiB, "
             f"{len(self.record.violations)} violations  [{pools}]",
             flush=True,
         )
 
     # The checks.
 
-    def _check_idle(self, world: World) -> None:
-        """After the last call: no connection is in use, and each is idle."""
+    def _audit_idle(self, world: World) -> None:
+        """After the last call, every connection is idle."""
         for pool in world.pools:
             if not _becomes_true(lambda pool=pool: _at_rest(pool.stats())):
-                self.record.violation(f"{pool.name!r} does not become idle: {pool.stats()}")
+                self.record.violation(f"pool {pool.name!r} is not at rest after its calls: {pool.stats()}")
             stats = pool.stats()
             self.leaked["slots"] += stats.connections - stats.idle
             self.opened += stats.opened
             self.reused += stats.reused
 
-    def _check_closed(self, world: World) -> None:
-        """After the close: no connection at the servers, no task on the portal, no object in memory."""
+    def _audit_closed(self, world: World) -> None:
+        """After the pools' close: no connection at servers, no task on the portal, no object in memory."""
         for pool in world.pools:
             stats = pool.stats()
             if stats.connections or ledger_of(pool).total:
@@ -147,26 +148,24 @@ class Soak:
             self.record.violation(f"memory grew from {self.memory[0]} to {self.memory[1]} bytes")
 
     def _unraisable(self, what: Any) -> None:
-        self.record.violation(f"raised where it cannot be caught: {what.object!r}", what.exc_value)
+        self.record.violation(f"raised where nothing can catch it: {what.object!r}", what.exc_value)
 
-    def _died(self, what: Any) -> None:
-        self.record.violation(f"a thread died: {what.thread}", what.exc_value)
-
-    # The report.
+    def _thread_failed(self, what: Any) -> None:
+        self.record.violation(f"a thread ended with an error: {what.thread}", what.exc_value)
 
     def table(self) -> str:
-        """The report, as text."""
+        """The counts of the soak as text."""
         record = self.record
         lines = [f"seed {self.seed}, {self.seconds:g} s"]
         for title, counts in (
             ("calls", record.calls),
             ("outcomes", record.outcomes),
-            ("what the servers did", record.faults),
-            ("besides", record.events),
+            ("faults of the servers", record.faults),
+            ("other events", record.events),
         ):
             lines.append(f"{title}: {counts.total()}")
             lines += [f"  {count:>8}  {name}" for name, count in counts.most_common()]
-        lines.append(f"connections: {self.opened} opened, {self.reused} calls on one that was there")
+        lines.append(f"connections: {self.opened} opened, {self.reused} calls on a reused one")
         lines += [f"  {peak:>8}  peak at the servers of {name!r}" for name, peak in record.peaks.items()]
         lines.append(f"longest call: {record.longest:.2f} s")
         lines.append("memory: " + " -> ".join(f"{size >> 20} MiB" for size in self.memory))
@@ -186,13 +185,16 @@ def _at_rest(stats: Any) -> bool:
 
 
 def _becomes_true(predicate: Any) -> bool:
-    """Poll until the predicate is true, for ``SETTLING`` seconds; whether it became true."""
-    deadline = time.monotonic() + SETTLING
+    """Whether the predicate becomes true within ``SETTLE_SECONDS``.
+
+    It polls: neither the kernel nor the garbage collector has an event to wait for.
+    """
+    deadline = time.monotonic() + SETTLE_SECONDS
     while not predicate():
         if time.monotonic() > deadline:
             return False
         gc.collect()
-        time.sleep(GLANCE)
+        time.sleep(POLL_SECONDS)
     return True
 
 
@@ -205,7 +207,7 @@ def _transient() -> Counter[str]:
 
 
 def _resident() -> int:
-    """Bytes of memory that the process holds; 0 where there is no /proc."""
+    """The resident memory of the process in bytes; 0 without /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     except FileNotFoundError:

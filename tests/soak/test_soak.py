@@ -1,4 +1,4 @@
-"""A soak of a few seconds; ``make soak`` runs the long one."""
+"""A soak of a few seconds; ``make soak`` runs a long one."""
 
 from __future__ import annotations
 

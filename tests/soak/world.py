@@ -1,4 +1,4 @@
-"""The servers and pools of a soak, and what disturbs them: drains, refusals, prewarming."""
+"""The servers and pools of a soak, and the disturbances from outside: drains, refusing servers, prewarms."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["World"]
 
-MOST = 8
-"""Connections that each pool may have."""
+MAX_CONNECTIONS = 8
+"""Of each pool."""
 LIMITS = Limits(
-    max_connections=MOST,
+    max_connections=MAX_CONNECTIONS,
     max_keepalive_connections=5,
     keepalive_expiry=0.5,
     max_lifetime=3.0,
@@ -40,7 +40,12 @@ TIMEOUTS = Timeouts(connect=0.5, read=0.4, write=0.4, pool=0.5, total=3.0)
 
 
 class World:
-    """A context manager that runs the servers and disturbs them at random."""
+    """The servers and pools of a soak; they run within its block.
+
+    ``servers``  all servers
+    ``pools``    the engines' pools
+    ``places``   where callers may send calls
+    """
 
     def __init__(self, record: Record, seed: str) -> None:
         self.record, self._seed = record, seed
@@ -48,14 +53,14 @@ class World:
         self.pools: list[Pool] = []
         self.places: list[Place] = []
         self._running = contextlib.ExitStack()
-        self._ending = threading.Event()
+        self._stopped = threading.Event()
         self._disturber = threading.Thread(target=self._disturb, name="soak disturber", daemon=True)
 
     def __enter__(self) -> Self:
         directory = Path(self._running.enter_context(tempfile.TemporaryDirectory()))
         certificates = Certificates(directory)
         chat = self._serve(play_http11)
-        chat2 = self._serve(play_http2, tls=_with_http2(certificates))
+        chat2 = self._serve(play_http2, tls=_http2_context(certificates))
         several = [
             self._serve(play_http11),
             self._serve(play_http11),
@@ -79,34 +84,30 @@ class World:
         self._running.close()
 
     def held(self) -> int:
-        """The number of connections that pools hold, from the kernel's state of the servers' ends."""
-        return sum(
-            _is_held(connection) for server in self.servers for connection in open_connections_of(server)
-        )
+        """The number of connections that pools hold, by the kernel's state at the servers' ends."""
+        return sum(_is_held(connection) for server in self.servers for connection in tuple(server._open))
 
     def calm_down(self) -> None:
-        """End the disturbances: every server answers properly from now on."""
-        self._ending.set()
+        """End the disturbances and the faults: every server answers correctly from now on."""
+        self._stopped.set()
         self._disturber.join()
         for server in self.servers:
             server.calm = True
 
-    # Servers and pools.
-
     def _serve(self, play: Any, **options: Any) -> SoakServer:
-        chance = random.Random(f"{self._seed}/server {len(self.servers)}")
-        server = self._running.enter_context(SoakServer(play, self.record, chance, **options))
+        rng = random.Random(f"{self._seed}/server {len(self.servers)}")
+        server = self._running.enter_context(SoakServer(play, self.record, rng, **options))
         self.servers.append(server)
         return server
 
     def _service(self, name: str, server: SoakServer, certificates: Certificates, **limits: int) -> None:
-        of_limits = {**_fields(LIMITS), "max_connections_per_host": None, **limits}
+        all_limits = {**_fields(LIMITS), "max_connections_per_host": None, **limits}
         settings = {
             "BASE_URL": f"{server.url}/v1",
             "API_KEY": "key",
             "MODEL": "m",
             "PROXY": "",
-            "LIMITS": of_limits,
+            "LIMITS": all_limits,
             "TIMEOUTS": _fields(TIMEOUTS),
             "TLS": {"ca_file": certificates.ca_file},
         }
@@ -117,47 +118,50 @@ class World:
 
     def _add(self, pool: Pool, servers: list[SoakServer]) -> Pool:
         def count() -> None:
-            there = [connection for server in servers for connection in open_connections_of(server)]
-            # All were open before the first is checked: those that are still held were open together.
-            self.record.peak(pool.name, sum(map(_is_held, there)), MOST)
+            connections = [connection for server in servers for connection in tuple(server._open)]
+            # All were open before the first is checked, so those that are still held were open together.
+            self.record.peak(pool.name, sum(map(_is_held, connections)), MAX_CONNECTIONS)
 
         for server in servers:
             server.opened = count
         self.pools.append(pool)
         return pool
 
-    # Disturbances.
+    # Disturbances, on a thread of their own.
 
     def _disturb(self) -> None:
-        chance = random.Random(f"{self._seed}/disturber")
-        while not self._ending.wait(chance.random()):
+        rng = random.Random(f"{self._seed}/weather")
+        while not self._stopped.wait(rng.random()):
             try:
-                chance.choice((self._drain, self._refuse, self._prewarm, self._check_stats))(chance)
-            except BaseException as error:  # noqa: BLE001 - no other code would see it
+                rng.choice((self._drain, self._refuse, self._prewarm, self._check_stats))(rng)
+            except BaseException as error:  # noqa: BLE001 - any error is a violation
                 self.record.violation("a disturbance failed", error)
 
-    def _drain(self, chance: random.Random) -> None:
-        pool = chance.choice(self.pools)
+    def _drain(self, rng: random.Random) -> None:
+        pool = rng.choice(self.pools)
         self.record.event("drains")
         self.record.event("drains that ended in time" if pool.drain(0.5) else "drains that did not")
 
-    def _refuse(self, chance: random.Random) -> None:
-        server = chance.choice(self.servers)
+    def _refuse(self, rng: random.Random) -> None:
+        server = rng.choice(self.servers)
         server.refuse()
         self.record.event("servers that refuse for a while")
-        self._ending.wait(chance.random() * 0.5)
+        self._stopped.wait(rng.random() * 0.5)
         server.listen_again()
 
-    def _prewarm(self, chance: random.Random) -> None:
-        place = chance.choice(self.places)
+    def _prewarm(self, rng: random.Random) -> None:
+        place = rng.choice(self.places)
         if place.service is not None:
             asyncio.run(place.service.aprewarm())
             self.record.event("prewarms")
 
-    def _check_stats(self, chance: random.Random) -> None:
+    def _check_stats(self, rng: random.Random) -> None:
         for pool in self.pools:
             stats = pool.stats()
-            if stats.connections > MOST or min(stats.in_use, stats.idle, stats.dialing, stats.waiting) < 0:
+            if (
+                stats.connections > MAX_CONNECTIONS
+                or min(stats.in_use, stats.idle, stats.dialing, stats.waiting) < 0
+            ):
                 self.record.violation(f"the stats of pool {pool.name!r} are impossible: {stats}")
 
 
@@ -167,11 +171,11 @@ HOSTS = ("127.0.0.1", "localhost", "127.0.0.1")
 def _is_held(connection: Any) -> bool:
     try:
         return bool(connection.still_held)
-    except OSError:  # closed meanwhile, by its server's thread
+    except OSError:  # its server's thread has just closed it
         return False
 
 
-def _with_http2(certificates: Certificates) -> Any:
+def _http2_context(certificates: Certificates) -> Any:
     context = certificates.good
     second = Certificates.good.func(certificates)
     second.set_alpn_protocols(["h2"])

@@ -136,7 +136,7 @@ def test_a_client_that_disconnects_ends_a_script_waiting_at_a_gate(serve, connec
 
 def test_a_wait_in_vain_says_what_the_server_saw(serve):
     with pytest.raises(AssertionError, match=r"mark 'x' x 2; http://127.*0 accepted"):
-        serve(stall).wait_mark("x", count=2, patience=0.01)
+        serve(stall).wait_mark("x", count=2, timeout=0.01)
 
 
 def test_an_error_in_a_script_fails_the_test():
@@ -311,8 +311,8 @@ def test_bad_certificates_are_bad_for_the_reason_they_say(serve, client, certifi
     assert server.requests == []
 
 
-def test_a_server_that_requires_a_client_certificate(serve, client, certificates):
-    server = serve(json_reply(), tls=certificates.wants_client)
+def test_a_server_that_wants_a_client_certificate(serve, client, certificates):
+    server = serve(json_reply(), tls=certificates.requires_client_cert)
     known, stranger = certificates.client_context(), certificates.client_context()
     known.load_cert_chain(*certificates.client_cert)
     assert ask(client(server, known))[0] == 200
