@@ -132,7 +132,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 
     def resolver() -> aiodns.DNSResolver:
         server.threads.append(threading.current_thread())
-        # Without the domains of /etc/resolv.conf.
+        # Without the search domains of /etc/resolv.conf.
         return make([server.address], flags=pycares.ARES_FLAG_NOSEARCH, timeout=server.timeout)
 
     with NameServer() as server:

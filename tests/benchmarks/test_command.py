@@ -61,7 +61,7 @@ def test_the_document_lists_goals_losses_and_skipped_clients():
     http2 = Measured("http2", {"acomplete": [ours], "httpx": [theirs]}, {"pyreqwest": "not to be had"})
     document = text(Results("2026-01-01", 60.0, {"CPU": "a good one"}, {"httpx": "1.0"}, {"http2": http2}))
     assert "| httpx | at most 0.35 | **2.00** (2.00 to 2.00) | does not hold |" in document
-    assert "`acomplete` against httpx is 2.00, and was to be at most 0.35." in document
+    assert "`acomplete` against httpx is 2.00; the goal is at most 0.35." in document
     assert "httpx needs 0.50 of our CPU" in document
     assert "pyreqwest is skipped: not to be had" in document
     assert "- CPU: a good one" in document

@@ -129,7 +129,7 @@ def holdings():
 
 
 def assert_settles_at(before):
-    """The process comes to hold no more than before. pycares tells nobody what it does."""
+    """Poll until the process holds no more than before; pycares has no event for it."""
     deadline = time.monotonic() + WAIT_SECONDS
     while any(map(gt, holdings(), before)):
         assert time.monotonic() < deadline, f"files and threads: {before}, and now {holdings()}"

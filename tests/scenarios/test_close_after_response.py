@@ -29,7 +29,7 @@ def for_ever(monkeypatch):
 
 
 async def in_time(*calls):
-    """Their results; nobody rests for ever."""
+    """Their results, within ``WAIT_SECONDS``: no connection rests for ever."""
     async with asyncio.timeout(WAIT_SECONDS):
         return await asyncio.gather(*calls)
 

@@ -82,7 +82,7 @@ class Soak:
             self._audit_idle(world)
             for pool in world.pools:
                 pool.close()
-            self._check_closed(world)
+            self._audit_closed(world)
 
     def _wait(self, world: World) -> None:
         began = time.monotonic()
@@ -104,7 +104,7 @@ class Soak:
             flush=True,
         )
 
-    # The checks.
+    # The audit.
 
     def _audit_idle(self, world: World) -> None:
         """After the last call, every connection is idle."""
@@ -135,7 +135,7 @@ class Soak:
             self.leaked.update(left)
             self.record.violation(f"objects are left in memory: {dict(left)}")
 
-    def _check_process(self, before: Holdings, descriptors: int) -> None:
+    def _audit_process(self, before: Holdings, descriptors: int) -> None:
         try:
             before.assert_no_more_than_these()
         except AssertionError as left:

@@ -15,7 +15,6 @@ from llm_pool.conf import load
 from llm_pool.engine.config import TLS, Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.pool import Pool
 from testbed.tls import Certificates
-from tests.fixtures.internals import open_connections_of
 from tests.soak.calls import Place
 from tests.soak.server import SoakServer, play_http11
 from tests.soak.server_http2 import play_http2

@@ -311,7 +311,7 @@ def test_bad_certificates_are_bad_for_the_reason_they_say(serve, client, certifi
     assert server.requests == []
 
 
-def test_a_server_that_wants_a_client_certificate(serve, client, certificates):
+def test_a_server_that_requires_a_client_certificate(serve, client, certificates):
     server = serve(json_reply(), tls=certificates.requires_client_cert)
     known, stranger = certificates.client_context(), certificates.client_context()
     known.load_cert_chain(*certificates.client_cert)
