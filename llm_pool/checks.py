@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core import checks
 
-from llm_pool.conf import PoolSettings, Problem, survey
+from llm_pool.conf import PoolSettings, Problem, load_with_problems
 from llm_pool.engine.config import is_loopback
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def register_checks() -> None:
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """Errors: all that is wrong in the settings. Warnings: what will probably not work."""
-    pools, problems = survey()
+    pools, problems = load_with_problems()
     messages: list[checks.CheckMessage] = [
         checks.Error(problem.message, hint=problem.hint, id=f"llm_pool.{problem.id}") for problem in problems
     ]
@@ -71,7 +71,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
     """Warnings for settings that are acceptable on a developer's machine, but insecure in a deployment."""
-    return [message for pool in _valid(*survey()) for message in _insecure(pool)]
+    return [message for pool in _valid(*load_with_problems()) for message in _insecure(pool)]
 
 
 def _valid(pools: dict[str, PoolSettings], problems: list[Problem]) -> list[PoolSettings]:
@@ -133,7 +133,7 @@ def _proxy_errors(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessag
 def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
     """Settings that the project has given and the engine does not support. Defaults are not reported."""
     for key, instead in UNSUPPORTED[pool.engine].items():
-        if key not in pool.given or _works_anyway(pool, key):
+        if key not in pool.explicit_keys or _works_anyway(pool, key):
             continue
         name = "".join(f"[{step!r}]" for step in key.split("."))
         fatal = key == "UDS" or (key, pool.pool.http2) == ("HTTP2", "prior-knowledge")

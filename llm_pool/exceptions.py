@@ -1,12 +1,12 @@
-"""Every error that this package raises: each is an ``LLMPoolError``, and an httpx error of its kind.
+"""The errors that this package raises. Each is an ``LLMPoolError``, and the httpx error of the same kind.
 
 Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
                     ProxyFailed WriteTimeout WriteFailed TransportFailed
 Nothing was sent    InvalidRequest InvalidMessages InvalidParameter UnsupportedScheme
-While it comes      ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
-The answer itself   InvalidResponse APIError APIStatusError and one class for each status worth telling apart
+During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
+The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
 
-Code written for httpx therefore goes on working: ``except httpx.ReadTimeout`` catches ``ReadTimeout``.
+So code written for httpx needs no change: ``except httpx.ReadTimeout`` catches ``ReadTimeout``.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ __all__ = [
 
 
 class LLMPoolError(Exception):
-    """The root of every error that this package raises."""
+    """The base class of every error that this package raises."""
 
 
 class PoolTimeout(LLMPoolError, httpx.PoolTimeout):
-    """No connection came free within the pool timeout. The message describes the pool's state."""
+    """No connection was free within the pool timeout. The message describes the pool's state."""
 
 
 class PoolFull(PoolTimeout):
@@ -89,11 +89,11 @@ class ConnectTimeout(ConnectFailed, httpx.ConnectTimeout):
 
 
 class DNSFailed(ConnectFailed):
-    """The host's name has no address."""
+    """No address was found for the host's name."""
 
 
 class TLSFailed(ConnectFailed):
-    """The TLS handshake failed: nothing of the request was sent."""
+    """The TLS handshake failed. Nothing of the request was sent."""
 
 
 class ProxyFailed(ConnectFailed, httpx.ProxyError):
@@ -113,19 +113,19 @@ class TotalTimeout(ReadTimeout):
 
 
 class ReadFailed(LLMPoolError, httpx.ReadError):
-    """The connection broke while the response was read."""
+    """The connection was lost while the response was read."""
 
 
 class WriteFailed(LLMPoolError, httpx.WriteError):
-    """The connection broke while the request was written."""
+    """The connection was lost while the request was written."""
 
 
 class ProtocolError(LLMPoolError, httpx.RemoteProtocolError):
-    """The server broke the rules of HTTP, or of the API that it offers."""
+    """The server has sent what HTTP, or its own API, does not allow."""
 
 
 class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
-    """The request cannot be sent as it is: nothing of it was sent."""
+    """The request is not valid. Nothing of it was sent."""
 
 
 class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
@@ -133,25 +133,29 @@ class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
 
 
 class TransportFailed(LLMPoolError, httpx.TransportError):
-    """A mock or a transport of the user's own failed with an httpx error that has no counterpart here."""
+    """A mock, or a transport of the user's, has raised an httpx error that has no counterpart here."""
 
 
 class EventTooLarge(ProtocolError):
-    """One event of a stream, or one line, is larger than is kept (32 MiB): why a stream was interrupted."""
+    """An event of a stream, or one line of it, exceeds 32 MiB. It is the cause of a StreamInterrupted."""
 
 
 class InvalidMessages(InvalidRequest, ValueError):
-    """The messages have the wrong shape, or hold what JSON or UTF-8 cannot carry. Nothing was sent."""
+    """The messages have the wrong shape, or cannot be encoded as JSON in UTF-8. Nothing was sent."""
 
 
 class InvalidParameter(InvalidRequest, ValueError):
-    """A parameter cannot be sent: JSON cannot carry it, the call itself decides it, or no API knows it."""
+    """A parameter cannot be sent: JSON cannot encode it, the method itself sets it, or it is in no API."""
 
 
 class InvalidResponse(ProtocolError):
-    """The provider answered something that its API does not promise: HTML, nothing, no choices.
+    """The answer is not one of the provider's API: it is HTML, or empty, or has no choices.
 
-    ``body`` is the beginning of what it sent instead, ``partial`` the text a stream had brought by then.
+    ``status_code``   the HTTP status; None if it is not known
+    ``request_id``    the provider's request id, None without one
+    ``content_type``  the ``Content-Type`` of the answer, None without one
+    ``body``          the beginning of the answer
+    ``partial``       the text of a stream received before the error
     """
 
     def __init__(
@@ -173,7 +177,11 @@ class InvalidResponse(ProtocolError):
 
 
 class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):
-    """The stream ended before its provider said so. ``partial`` is the text that had come by then."""
+    """The stream ended before the provider sent its end.
+
+    ``partial``     the text received before that
+    ``request_id``  the provider's request id, None without one
+    """
 
     def __init__(self, message: str, *, partial: str = "", request_id: str | None = None) -> None:
         super().__init__(message)
@@ -182,10 +190,14 @@ class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):
 
 
 class APIError(LLMPoolError, httpx.HTTPError):
-    """The provider answered with an error, be it by its status or by an error object inside a 200.
+    """The provider answered with an error: by its HTTP status, or by an error object in an answer with 200.
 
-    ``code`` and ``type`` are the provider's own words; ``body`` is what it sent, parsed where it is JSON.
-    ``partial`` is the text that a stream had brought when the error came.
+    ``status_code``  the HTTP status
+    ``code``         the provider's code of the error, None without one
+    ``type``         the provider's type of the error, None without one
+    ``request_id``   the provider's request id, None without one
+    ``body``         the answer; parsed if it is JSON
+    ``partial``      the text of a stream received before the error
     """
 
     def __init__(
@@ -208,15 +220,17 @@ class APIError(LLMPoolError, httpx.HTTPError):
         self.partial = partial
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own would call the class with the message alone.
+        # ``Exception.__reduce__`` calls the class with the message alone, without the other arguments.
         return _rebuild, (type(self), self.args), self.__dict__
 
 
 class APIStatusError(APIError, httpx.HTTPStatusError):
-    """The provider answered with a status that is no success.
+    """The provider answered with a status other than success (2xx).
 
-    ``retry_after`` is how many seconds the provider asks to be left alone, None where it does not say.
-    ``response`` is the answer as an ``httpx.Response``; ``request`` is there where a client has set it.
+    ``retry_after``  seconds to wait before the next try, as the provider asks; None if it does not ask
+    ``response``     the answer as an ``httpx.Response``
+    ``request``      the ``httpx.Request``, if a client of httpx has set it
+    ``advice``       what to do about an error of this class; part of the message
     """
 
     advice: ClassVar[str] = ""
@@ -239,7 +253,7 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
 
     @property
     def response(self) -> httpx.Response:
-        """The answer as httpx would have given it: built on first need, from what was read of it."""
+        """The answer as an ``httpx.Response``, built at first use from the part that was read."""
         if self._response is None:
             headers = [(_as_sent(name), _as_sent(value)) for name, value in self._headers]
             self._response = httpx.Response(
@@ -252,16 +266,16 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
         self._response = response
 
 
-# They tell how the body came over the wire; the one that is kept is decoded and whole.
+# Headers that do not fit the kept body, which is decoded and not chunked.
 _FRAMING = {"content-encoding", "content-length", "transfer-encoding"}
 
 
 def _as_sent(text: str) -> bytes:
-    """A header's name or value in bytes: httpx would take a str for ASCII."""
+    """Encode a header's name or value as it was sent: httpx would encode a str as ASCII."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
-        return text.encode("utf-8", "replace")  # httpx has guessed UTF-8, and will again
+        return text.encode("utf-8", "replace")  # httpx had decoded it as UTF-8, and will again
 
 
 def _rebuild(kind: type[APIError], args: tuple[Any, ...]) -> APIError:
@@ -271,7 +285,7 @@ def _rebuild(kind: type[APIError], args: tuple[Any, ...]) -> APIError:
 
 
 class BadRequest(APIStatusError):
-    """400: the provider does not take the request as it is."""
+    """400: the provider does not accept the request."""
 
     advice = "Correct the request."
 
@@ -283,7 +297,7 @@ class AuthenticationFailed(APIStatusError):
 
 
 class PermissionDenied(APIStatusError):
-    """403: the key is good, but not for this."""
+    """403: the key is valid, but has no permission for this request."""
 
     advice = "Check what this API key may do, and from where."
 
@@ -295,19 +309,19 @@ class NotFound(APIStatusError):
 
 
 class Conflict(APIStatusError):
-    """409: another request is in the way of this one."""
+    """409: the request conflicts with another one."""
 
     advice = "Try again."
 
 
 class RequestTooLarge(APIStatusError):
-    """413: the request is larger than the provider takes."""
+    """413: the request is larger than the provider accepts."""
 
     advice = "Send less."
 
 
 class UnprocessableRequest(APIStatusError):
-    """422: the request is well formed, and cannot be followed."""
+    """422: the request is well formed, but the provider cannot process it."""
 
     advice = "Correct the request."
 
@@ -319,13 +333,13 @@ class RateLimited(APIStatusError):
 
 
 class ServerFailed(APIStatusError):
-    """5xx: the provider, or something in front of it, failed."""
+    """5xx: the provider, or a gateway in front of it, failed."""
 
     advice = "Try again later."
 
 
 class Overloaded(ServerFailed):
-    """503 or 529: the provider has too much to do."""
+    """503 or 529: the provider has too many requests from all its users."""
 
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
@@ -343,7 +357,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error(status_code: int) -> type[APIStatusError]:
-    """The class for a status that is no success."""
+    """The class of the error for a status other than success."""
     return _BY_STATUS.get(status_code, ServerFailed if status_code >= 500 else APIStatusError)
 
 
@@ -351,7 +365,7 @@ BUSY = "Too many requests are waiting for the model. Please try again in a few s
 
 
 def visitor_message(error: Exception) -> str:
-    """A sentence for a site's visitor. The error's own message may describe provider, network and pool."""
+    """A sentence to show to a site's visitor: the error's message may describe provider, network and pool."""
     if isinstance(error, PoolTimeout):
         return BUSY
     if isinstance(error, StreamInterrupted):
@@ -360,14 +374,14 @@ def visitor_message(error: Exception) -> str:
 
 
 def copy_of(error: LLMPoolError) -> LLMPoolError:
-    """The same error for another caller: an exception keeps the traceback of the one that raised it."""
+    """A copy of ``error`` for another caller: each raised exception needs its own traceback."""
     copy = type(error)(str(error))
     copy.__cause__ = error.__cause__
     return copy
 
 
 def reason(error: Exception) -> str:
-    """The operating system's reason for ``error``, without addresses, for use in a message."""
+    """The operating system's text for ``error``, without addresses, for use in a message."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
+from math import inf
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -122,8 +123,10 @@ class Metrics:
     def call_ended(self, record: CallRecord) -> None:
         """Keep the record until the next flush: a batch costs a fraction. For ``observe``; takes no lock."""
         self._ended.append(record)
-        delay = STATS_INTERVAL if len(self._ended) < BATCH else 0.0
-        self._alarm.set(time.monotonic() + delay)
+        if len(self._ended) >= BATCH:
+            self._alarm.set(time.monotonic())
+        elif self._alarm.due_at == inf:
+            self._alarm.set(time.monotonic() + STATS_INTERVAL)
 
     def flush(self) -> None:
         """Add the calls that have ended since the last flush to the registry.

@@ -1,4 +1,4 @@
-"""Keeps keys, prompts and answers out of logs, reprs and reports of errors."""
+"""Keeps keys, prompts and answers out of logs, reprs and error reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEVER_ESCAPED = frozenset(ascii_letters + digits + "-_")
 
 
 class Hidden(str):
-    """Text whose repr is stars: reports of errors show the repr of every local variable."""
+    """A str whose repr is stars: error reports show the repr of every local variable."""
 
     __slots__ = ()
 
@@ -28,7 +28,10 @@ class Hidden(str):
 
 
 def without_frames(error: E) -> E:
-    """Remove the tracebacks of ``error``, its causes and contexts: their frames hold what was sent."""
+    """Remove the tracebacks of ``error``, its causes and its contexts: their frames hold what was sent.
+
+    Returns ``error``.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -39,7 +42,10 @@ def without_frames(error: E) -> E:
 
 
 def redact(value: Any, secrets: Iterable[str]) -> Any:
-    """``value`` with stars wherever it repeats one of the ``secrets``, escaped as in JSON or not."""
+    """Return ``value`` with stars in place of the ``secrets``, plain or escaped as in JSON.
+
+    ``value``: parsed JSON, or any other object. Strings, lists and dicts are searched.
+    """
     try:
         for secret in secrets:
             value = _redacted(value, secret)
@@ -51,7 +57,7 @@ def redact(value: Any, secrets: Iterable[str]) -> Any:
 def _redacted(value: Any, secret: str) -> Any:
     if isinstance(value, str):
         value = value.replace(secret, _STARS)
-        return _escaped(secret).sub(_STARS, value) if "\\" in value else value
+        return _pattern_of(secret).sub(_STARS, value) if "\\" in value else value
     if isinstance(value, list):
         return [_redacted(item, secret) for item in value]
     if isinstance(value, dict):
@@ -60,15 +66,16 @@ def _redacted(value: Any, secret: str) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _escaped(secret: str) -> re.Pattern[str]:
-    """``secret`` with any of its signs escaped, up to three times over: there is JSON in strings of JSON.
+def _pattern_of(secret: str) -> re.Pattern[str]:
+    """A pattern for ``secret``, whose characters may be escaped up to three times: JSON in JSON in JSON.
 
-    What nobody escapes is taken as it stands: that, and the bound, make for a fast search.
+    Characters that are never escaped match only themselves. That, and the limit, keep the search fast.
     """
-    return re.compile("".join(c if c in _NEVER_ESCAPED else _either(c) for c in secret))
+    return re.compile("".join(c if c in _NEVER_ESCAPED else _plain_or_escaped(c) for c in secret))
 
 
-def _either(sign: str) -> str:
-    units = sign.encode("utf-16-be").hex(" ", 2).split()
+def _plain_or_escaped(character: str) -> str:
+    # Each of the three levels also escapes the backslashes of the one before: 1, 3, then 7 of them.
+    units = character.encode("utf-16-be").hex(" ", 2).split()
     code = "".join(rf"\\{{1,7}}(?i:u{unit})" for unit in units)
-    return rf"(?:\\{{0,7}}{re.escape(sign)}|{code})"
+    return rf"(?:\\{{0,7}}{re.escape(character)}|{code})"

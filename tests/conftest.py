@@ -1,4 +1,4 @@
-"""Fixtures for all tests; and the proof, after each, that the books balance and nothing is left behind."""
+"""Fixtures for all tests, and the check after each test that it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from testbed.echoes import echo
 from testbed.nameserver import NameServer
 from testbed.proxy import Proxy
 from testbed.tls import Certificates
-from tests.fixtures.books import Holdings, abalance, balance, live_pools
+from tests.fixtures.leaks import Holdings, assert_balanced, assert_balanced_and_no_tasks, live_pools
+from tests.fixtures.pools import configure, pool_to, secret, serve_first, upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from llm_pool.engine.pool import Pool
+
+__all__ = ["configure", "pool_to", "secret", "serve_first", "upstream"]
 
 T = TypeVar("T")
 
@@ -35,12 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "forks: forks or execs; its sockets and threads are not compared")
 
 
-# The books.
+# After each test.
 
 
 @pytest.fixture(autouse=True)
-def books_balance(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After the test and all its other fixtures: pools are closed, and no socket or thread is left."""
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After the test and its other fixtures: close all pools; no socket and no thread may be left."""
     before = Holdings.now()
     yield
     for pool in live_pools():
@@ -51,34 +54,34 @@ def books_balance(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """The books are read at the test's last line, while its servers still stand: their end hides leaks."""
+    """Check the pools at the end of the test, while its servers run: a server that stops hides leaks."""
     if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio"):
         plain = item.obj
         if inspect.iscoroutinefunction(plain):
-            item.obj = _balanced(plain)
+            item.obj = _checked(plain)
         try:
             yield
         finally:
             item.obj = plain
     else:
         yield
-    balance()
+    assert_balanced()
 
 
-def _balanced(test: Callable[..., Any]) -> Callable[..., Any]:
-    """The test, with its tasks and the books looked at on its own loop, and the pools closed there."""
+def _checked(test: Callable[..., Any]) -> Callable[..., Any]:
+    """The test; afterwards, on its own loop, its tasks and the pools are checked and the pools are closed."""
 
     @functools.wraps(test)
-    async def balanced(*args: Any, **kwargs: Any) -> None:
+    async def checked(*args: Any, **kwargs: Any) -> None:
         before = asyncio.all_tasks()
         try:
             await test(*args, **kwargs)
-            await abalance(before)
+            await assert_balanced_and_no_tasks(before)
         finally:
             for pool in live_pools():
                 await pool.aclose()
 
-    return balanced
+    return checked
 
 
 # Servers.
@@ -114,14 +117,14 @@ def chat_server(serve: Callable[..., ScriptedServer]) -> ScriptedServer:
 
 @pytest.fixture
 def fake_dns() -> Iterator[FakeDNS]:
-    """A name service in which nothing exists yet: ``fake_dns.names["llm.test"] = "127.0.0.1"``."""
+    """A name service without names: ``fake_dns.names["llm.test"] = "127.0.0.1"`` adds one."""
     with FakeDNS() as dns:
         yield dns
 
 
 @pytest.fixture
 def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
-    """As ``fake_dns``, on a socket: the one name server that aiodns knows."""
+    """As ``fake_dns``, on a socket: the only name server that aiodns asks."""
     import aiodns  # noqa: PLC0415
     import pycares  # noqa: PLC0415
 
@@ -129,7 +132,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 
     def resolver() -> aiodns.DNSResolver:
         server.threads.append(threading.current_thread())
-        # Without the domains of /etc/resolv.conf.
+        # Without the search domains of /etc/resolv.conf.
         return make([server.address], flags=pycares.ARES_FLAG_NOSEARCH, timeout=server.timeout)
 
     with NameServer() as server:
@@ -139,13 +142,13 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """The tests' authority, and certificates good and bad."""
+    """The certificate authority of the tests, and valid and invalid certificates."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")
 def ca_file(certificates: Certificates) -> str:
-    """PEM file of the tests' authority."""
+    """Path of the PEM file of the tests' certificate authority."""
     return certificates.ca_file
 
 
@@ -154,25 +157,25 @@ def ca_file(certificates: Certificates) -> str:
 
 @pytest.fixture
 def start_nginx(tmp_path: Path) -> Iterator[Callable[..., programs.Nginx]]:
-    """``start_nginx(size=..., certificate=...)``; skips where there is no nginx, but fails in CI."""
+    """``start_nginx(size=..., certificate=...)``; skips without nginx, but fails in CI."""
     yield from _starter(programs.nginx, tmp_path / "nginx")
 
 
 @pytest.fixture
 def start_nghttpd(tmp_path: Path) -> Iterator[Callable[..., programs.Nghttpd]]:
-    """``start_nghttpd(certificate=...)``; skips where there is no nghttpd, but fails in CI."""
+    """``start_nghttpd(certificate=...)``; skips without nghttpd, but fails in CI."""
     yield from _starter(programs.nghttpd, tmp_path / "nghttpd")
 
 
 @pytest.fixture
 def start_haproxy(tmp_path: Path) -> Iterator[Callable[..., programs.Haproxy]]:
-    """``start_haproxy(backend_port, certificate=...)``; skips where there is no haproxy, but fails in CI."""
+    """``start_haproxy(backend_port, certificate=...)``; skips without haproxy, but fails in CI."""
     yield from _starter(programs.haproxy, tmp_path / "haproxy")
 
 
 @pytest.fixture
 def start_echo(tmp_path: Path, certificates: Certificates) -> Iterator[Callable[[str], int]]:
-    """``start_echo("node")``: the port of a server of ECHOES; skips where there is none, but fails in CI."""
+    """``start_echo("node")``: the port of a server of ECHOES; skips without its program, but fails in CI."""
     files = certificates.good_files
     yield from _starter(lambda directory, name: echo(directory, name, files), tmp_path / "echo")
 
@@ -208,7 +211,7 @@ def engine_pool() -> Iterator[Callable[..., Pool]]:
     made: list[Pool] = []
 
     def make(name: str = "test", **options: Any) -> Pool:
-        config: dict[str, Any] = {"proxy": ""}  # whatever the environment says
+        config: dict[str, Any] = {"proxy": ""}  # not the one of the environment
         for part, kind in {"limits": Limits, "timeouts": Timeouts, "dns": DNS}.items():
             own = {field.name for field in fields(kind)} & options.keys()
             if own:

@@ -1,4 +1,4 @@
-"""The Django settings of the tests. Port 9 (discard) answers nobody: no test reaches a provider."""
+"""The Django settings of the tests. Nothing listens on port 9 (discard): no test reaches a provider."""
 
 from __future__ import annotations
 

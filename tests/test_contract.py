@@ -1,4 +1,4 @@
-"""What import-linter cannot see of the contract: modules inside Django and the standard library."""
+"""Rules of imports that import-linter cannot check: modules of Django and the standard library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def imports(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_the_rules_know_no_loop_no_thread_no_socket_and_no_clock(name: str) -> None:
+def test_the_ledger_imports_no_loop_no_thread_no_socket_and_no_clock(name: str) -> None:
     assert not {module for module in imports(PACKAGE / name) if module.partition(".")[0] in IMPURE}
 
 

@@ -1,4 +1,4 @@
-"""Where the views of the tests are."""
+"""The URLs of the tests' views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views that use the pool in each of the ways it can be used in a view."""
+"""Views that use the pool in each way that a view can."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def acomplete(request: HttpRequest) -> JsonResponse:
 
 
 async def complete_on_the_loop(request: HttpRequest) -> JsonResponse:
-    """A blocking call where none should be: it holds up the loop, and works."""
+    """A blocking call on the event loop, which should not be: it blocks the loop, and works."""
     return _answer(pool.complete(_prompt(request)))
 
 
@@ -46,7 +46,7 @@ def stats(request: HttpRequest) -> JsonResponse:
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """As prometheus_client's documentation has it, with several processes and with one."""
+    """As in prometheus_client's documentation, for several processes and for one."""
     registry: CollectorRegistry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
@@ -59,7 +59,7 @@ def _prompt(request: HttpRequest) -> str:
 
 
 def _answer(completion: Completion) -> JsonResponse:
-    """The upstream of these tests tells the number of its connection as the request's id."""
+    """The upstream of these tests sends the number of its connection as the request's id."""
     return JsonResponse(
         {"text": completion.text, "connection": completion.request_id, "process": os.getpid()}
     )

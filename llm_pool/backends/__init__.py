@@ -1,7 +1,7 @@
-"""The kinds of connection that a pool can have: the engine's own, stock httpx's (``httpcore``), aiohttp's.
+"""The values of the setting ENGINE: the engine's own connections (``native``), ``httpcore`` and ``aiohttp``.
 
-The pool itself is the engine's in each case: its ledger decides which call gets a connection, and when. A
-connection of another library is one client of it that is limited to one connection.
+The pool is the engine's in each case: its ledger decides which call gets a connection, and when. Each
+connection of another library is one client of that library, limited to one connection.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ ENGINES = ("native", "httpcore", "aiohttp")
 
 
 def missing_extra(engine: str) -> str | None:
-    """The extra of this distribution that has to be installed for ``engine``, or None."""
+    """Return the extra of this package that ``engine`` needs, if it is not installed; otherwise None."""
     return "aiohttp" if engine == "aiohttp" and find_spec("aiohttp") is None else None
 
 
 def make_pool(engine: str, config: PoolConfig, name: str) -> Pool:
-    """Make a pool on one of ``ENGINES``. Imports the engine, which settings alone do not need."""
+    """Make a pool whose connections are of the kind ``engine``, one of ``ENGINES``.
+
+    The engine is imported here: a process that only reads the settings does not load it.
+    """
     from llm_pool.engine.pool import Pool  # noqa: PLC0415
 
     if engine == "native":
         return Pool(config, name)
-    # A client of another library dials when it is first called, so it cannot be prewarmed.
+    # A client of another library dials at its first call, so it cannot be prewarmed.
     config = replace(config, limits=replace(config.limits, min_connections=0))
     if engine == "httpcore":
-        from llm_pool.backends.httpcore import HTTPCoreDialer  # noqa: PLC0415  most processes never need it
+        from llm_pool.backends.httpcore import HTTPCoreDialer  # noqa: PLC0415  most processes do not use it
 
         return Pool(config, name, HTTPCoreDialer)
     from llm_pool.backends.aiohttp import AiohttpDialer  # noqa: PLC0415  it may not be installed

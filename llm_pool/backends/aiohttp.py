@@ -1,4 +1,4 @@
-"""aiohttp: a ``ClientSession`` and its ``TCPConnector`` for each connection."""
+"""Connections of aiohttp: a ``ClientSession`` with its ``TCPConnector`` for each."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ from yarl import URL
 
 from llm_pool.backends.connection import LibraryClient
 from llm_pool.backends.dialer import BackendDialer, Descriptor
-from llm_pool.backends.errors import broken_off, connect_failure, invalid_response
+from llm_pool.backends.errors import (
+    connect_error,
+    disconnect_error,
+    protocol_error,
+    request_error,
+    tunnel_error,
+)
 from llm_pool.backends.transfer import Transfer
 from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.engine.dialer.tls import server_name
 from llm_pool.engine.request import Headers
-from llm_pool.exceptions import InvalidRequest, LLMPoolError, ProxyFailed, TLSFailed
+from llm_pool.exceptions import LLMPoolError, ProxyFailed, TLSFailed
 from llm_pool.redaction import without_frames
 
 if TYPE_CHECKING:
@@ -33,44 +39,48 @@ if TYPE_CHECKING:
 __all__ = ["AiohttpDialer"]
 
 MAX_LINE = 64 * 1024  # bytes of a status line or header
-NEVER = 10 * 365 * 86400.0  # seconds: it is the ledger that ends idle connections
-ADDED_BY_ITSELF = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-ADDED_ANYWAY = b"transfer-encoding"  # where no length is given
+NO_EXPIRY = 10 * 365 * 86400.0  # seconds: in effect never; the ledger closes idle connections
+AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # aiohttp must not add them
+TRANSFER_ENCODING = b"transfer-encoding"  # aiohttp adds it to each body without a Content-Length
 NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 
 class AiohttpDialer(BackendDialer):
-    """Gives connections that are sessions of aiohttp's. Their names are looked up in one DNS cache."""
+    """Makes connections that are sessions of aiohttp. They share one DNS cache."""
 
-    def _client(self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None) -> LibraryClient:
+    def _make_client(
+        self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
+    ) -> LibraryClient:
         if self._config.uds is not None and context is not None:
-            raise TLSFailed(f"no TLS connection to {origin}: aiohttp speaks none over a Unix domain socket")
+            raise TLSFailed(f"no TLS connection to {origin}: aiohttp supports none over a Unix domain socket")
         return _Client(self, origin, context, proxy)
 
-    def connector(self, opened: Callable[[ResponseHandler], None]) -> aiohttp.BaseConnector:
-        """A connector for one connection; ``opened`` hears of each that it makes."""
+    def make_connector(self, on_connected: Callable[[ResponseHandler], None]) -> aiohttp.BaseConnector:
+        """Make a connector for one connection at a time. It calls ``on_connected`` with each it opens."""
         if self._config.uds is not None:
-            return _UnixConnector(opened, path=self._config.uds, limit=1, keepalive_timeout=NEVER)
+            return _UnixConnector(on_connected, path=self._config.uds, limit=1, keepalive_timeout=NO_EXPIRY)
         return _TCPConnector(
-            opened,
+            on_connected,
             limit=1,
-            keepalive_timeout=NEVER,
+            keepalive_timeout=NO_EXPIRY,
             enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
-            resolver=_Names(self._resolver),
+            resolver=_CachedResolver(self._resolver),
             use_dns_cache=False,
         )
 
-    def forget(self, host: str, port: int) -> None:
-        """No connection could be made to the addresses of ``host``."""
+    def forget_addresses(self, host: str, port: int) -> None:
+        """Drop the cached addresses of ``host``: no connection to them could be made."""
         self._resolver.forget(host, port)
 
     @property
     def uds(self) -> str | None:
-        """The path of the Unix domain socket in the place of every origin, if any."""
+        """The path of the Unix domain socket that replaces every origin's address, or None."""
         return self._config.uds
 
 
 class _Client:
+    """A ``LibraryClient``: one session of aiohttp."""
+
     def __init__(
         self, dialer: AiohttpDialer, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
     ) -> None:
@@ -79,19 +89,19 @@ class _Client:
         self._proxy = proxy
         self._descriptor: Descriptor | None = None
         self._session = aiohttp.ClientSession(
-            connector=dialer.connector(self._opened),
+            connector=dialer.make_connector(self._on_connected),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            skip_auto_headers=ADDED_BY_ITSELF,
+            skip_auto_headers=AUTO_HEADERS,
             timeout=NO_TIMEOUTS,
-            trace_configs=[_trace()],
+            trace_configs=[_make_trace()],
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
         )
-        # aiohttp sends a GET or PUT again when a reused connection breaks; here the pool decides that.
+        # Otherwise aiohttp sends a GET or PUT again when a reused connection breaks; the pool decides that.
         self._session._retry_connection = False
         self._options: dict[str, Any] = {"allow_redirects": False, "ssl": context or True}
-        self._to_proxy: Headers = []
+        self._proxy_headers: Headers = []
         if context is not None:
             self._options["server_hostname"] = server_name(origin.host)
         if proxy is not None:
@@ -99,7 +109,7 @@ class _Client:
             if context is not None:
                 self._options["proxy_headers"] = _decoded(proxy.headers)
             else:
-                self._to_proxy = proxy.headers
+                self._proxy_headers = proxy.headers
 
     def __repr__(self) -> str:
         return "aiohttp"
@@ -118,14 +128,14 @@ class _Client:
                 )
                 async for data in response.content.iter_any():
                     await transfer.on_data(data)
-                if transfer.upload.whole:
+                if transfer.upload.complete:
                     response.release()
             finally:
                 response.close()
-        except Exception as error:  # noqa: BLE001  whatever it is, it becomes one of ours
-            # Its repr would have what was sent, the key with it.
+        except Exception as error:  # noqa: BLE001  every error becomes one of this package
+            # A ClientResponseError holds the request's headers, and so the key: it must not be the cause.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else without_frames(error)
-            raise self._explain(error, transfer) from cause
+            raise self._translate(error, transfer) from cause
 
     async def aclose(self) -> None:
         """See ``LibraryClient.aclose``."""
@@ -133,53 +143,53 @@ class _Client:
 
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
         request = transfer.request
-        headers = [pair for pair in request.headers if pair[0].lower() != ADDED_ANYWAY]
+        headers = [pair for pair in request.headers if pair[0].lower() != TRANSFER_ENCODING]
         return await self._session.request(
             request.method.decode("ascii"),
             URL(f"{self._origin}{request.target.decode('ascii')}", encoded=True),
-            headers=_decoded(headers + self._to_proxy),
-            data=transfer.upload.pieces() if transfer.upload.exists else None,
+            headers=_decoded(headers + self._proxy_headers),
+            data=transfer.upload.pieces() if transfer.upload.has_body else None,
             trace_request_ctx=transfer,
             **self._options,
         )
 
-    def _opened(self, protocol: ResponseHandler) -> None:
+    def _on_connected(self, protocol: ResponseHandler) -> None:
         assert protocol.transport is not None
-        self._descriptor = self._dialer.opened(protocol.transport.get_extra_info("socket"))
+        self._descriptor = self._dialer.track_socket(protocol.transport.get_extra_info("socket"))
 
-    def _explain(self, error: Exception, transfer: Transfer) -> LLMPoolError:
+    def _translate(self, error: Exception, transfer: Transfer) -> LLMPoolError:
         match error:
             case LLMPoolError():
                 return error
             case aiohttp.ClientConnectorError():
-                return self._not_connected(error)
+                return self._connector_error(error)
             case aiohttp.ClientError() if transfer.is_dialing and self._proxy is not None:
-                return self._no_tunnel(error)
+                return self._tunnel_error(error)
             case aiohttp.ClientResponseError():
-                return invalid_response(transfer.exchange, Exception(error.message))
+                return protocol_error(transfer.exchange, Exception(error.message))
             case aiohttp.InvalidURL() | UnicodeError() | ValueError():
-                return InvalidRequest(f"the request cannot be sent as it is: {error}")
-        return broken_off(transfer.exchange, error)
+                return request_error(error)
+        return disconnect_error(transfer.exchange, error)
 
-    def _not_connected(self, error: aiohttp.ClientConnectorError) -> LLMPoolError:
-        stop = self._proxy or self._origin
-        self._dialer.forget(stop.host, stop.port)
+    def _connector_error(self, error: aiohttp.ClientConnectorError) -> LLMPoolError:
+        peer = self._proxy or self._origin
+        self._dialer.forget_addresses(peer.host, peer.port)
         cause = getattr(error, "certificate_error", error.os_error)
-        return connect_failure(cause, self._origin, self._proxy, self._dialer.uds)
+        return connect_error(cause, self._origin, self._proxy, self._dialer.uds)
 
-    def _no_tunnel(self, error: aiohttp.ClientError) -> ProxyFailed:
+    def _tunnel_error(self, error: aiohttp.ClientError) -> ProxyFailed:
         match error:
             case aiohttp.ClientHttpProxyError():
                 why = f"it answered '{error.status} {error.message}'"
             case aiohttp.ClientResponseError():
-                why = "it answered what is no HTTP"
+                why = "it answered something that is not HTTP"
             case _:
                 why = "it closed the connection"
-        return ProxyFailed(f"the proxy {self._proxy} opened no tunnel to {self._origin}: {why}")
+        return tunnel_error(self._origin, self._proxy, why)
 
 
-class _Names(AbstractResolver):
-    """The engine's DNS cache for a connector of aiohttp's; each connector's own would know one name."""
+class _CachedResolver(AbstractResolver):
+    """The pool's DNS cache for a connector of aiohttp, whose own cache would serve one connection."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
@@ -187,60 +197,60 @@ class _Names(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """See aiohttp. Raises DNSFailed, which goes through to the call."""
+        """See ``AbstractResolver.resolve``. Raises DNSFailed, which aiohttp passes on to the call."""
         return [
             ResolveResult(
                 hostname=host,
                 host=address[0],
                 port=port,
-                family=found,
+                family=address_family,
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for found, _, protocol, _, address in await self._resolver.resolve(host, port)
+            for address_family, _, protocol, _, address in await self._resolver.resolve(host, port)
         ]
 
     async def close(self) -> None:
-        """The cache belongs to the pool."""
+        """Do nothing: the cache belongs to the pool."""
 
 
-class _Announcing(aiohttp.BaseConnector):
-    """Tells of each connection that it makes."""
+class _ReportingConnector(aiohttp.BaseConnector):
+    """Calls ``on_connected`` with each connection that it opens."""
 
-    def __init__(self, opened: Callable[[ResponseHandler], None], **options: Any) -> None:
+    def __init__(self, on_connected: Callable[[ResponseHandler], None], **options: Any) -> None:
         super().__init__(**options)
-        self._opened = opened
+        self._on_connected = on_connected
 
     async def _create_connection(self, *args: Any) -> ResponseHandler:
         protocol = await super()._create_connection(*args)
-        self._opened(protocol)
+        self._on_connected(protocol)
         return protocol
 
 
-class _TCPConnector(_Announcing, aiohttp.TCPConnector):
+class _TCPConnector(_ReportingConnector, aiohttp.TCPConnector):
     pass
 
 
-class _UnixConnector(_Announcing, aiohttp.UnixConnector):
+class _UnixConnector(_ReportingConnector, aiohttp.UnixConnector):
     pass
 
 
-def _trace() -> aiohttp.TraceConfig:
-    """Tells a call when it waits for a connection, and when it has one."""
+def _make_trace() -> aiohttp.TraceConfig:
+    """Make a trace that reports to the transfer of each call: a dial has started, a connection is there."""
 
-    async def dials(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
-        context.trace_request_ctx.dials()
+    async def on_dial_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+        context.trace_request_ctx.on_dial_start()
 
-    async def is_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
-        context.trace_request_ctx.is_sent(http2=False)
+    async def on_send_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+        context.trace_request_ctx.on_send_start(http2=False)
 
     trace = aiohttp.TraceConfig()
-    trace.on_connection_create_start.append(dials)
-    trace.on_connection_create_end.append(is_sent)
-    trace.on_connection_reuseconn.append(is_sent)
+    trace.on_connection_create_start.append(on_dial_start)
+    trace.on_connection_create_end.append(on_send_start)
+    trace.on_connection_reuseconn.append(on_send_start)
     return trace
 
 
 def _decoded(headers: Headers) -> CIMultiDict[str]:
-    """Raises UnicodeError for what aiohttp, which writes UTF-8, cannot send as it is."""
+    """Decode headers for aiohttp, which writes them as UTF-8. Raises UnicodeError for other bytes."""
     return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)

@@ -1,4 +1,4 @@
-"""A connection of the pool's that is another library's client, limited to one connection of its own."""
+"""A connection of the pool that is another library's client, limited to one connection of its own."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class LibraryClient(Protocol):
-    """What is asked of another library's client. Made, used and closed on one event loop."""
+    """The part of another library's client that the pool uses. Made, used and closed on one event loop."""
 
     async def send(self, transfer: Transfer) -> None:
-        """Send the request and report the response to the call, to its end. Raises LLMPoolError only."""
+        """Send the request and report the response to ``transfer``, to its end. Raises LLMPoolError only."""
 
     async def aclose(self) -> None:
-        """Close its connection."""
+        """Close the client's connection."""
 
 
 class BackendConnection(Connection):
-    """``most_streams`` calls at a time, if it turns out to speak HTTP/2, or else one.
+    """Carries up to ``max_streams`` calls at a time over HTTP/2, or one at a time over HTTP/1.1.
 
-    The client dials when it is called first. While it is not known what the server speaks, the other calls
-    wait; those that an HTTP/1.1 server cannot take go back to the pool, which has learned of it by then.
+    The client dials at its first call. Until it reports the protocol, the other calls wait. If the server
+    speaks HTTP/1.1, all but one of them are refused: they go back to the pool's queue.
     """
 
-    def __init__(self, host_loop: HostLoop, owner: Owner, client: LibraryClient, most_streams: int) -> None:
+    def __init__(self, host_loop: HostLoop, owner: Owner, client: LibraryClient, max_streams: int) -> None:
         super().__init__(host_loop, owner)
-        self.capacity = self._most_streams = most_streams
+        self.capacity = self._max_streams = max_streams
         self.announced = False
         self._client = client
         self._transfers: set[Transfer] = set()
         self._closing = False
-        self._knows_protocol = most_streams == 1  # how many calls at a time
-        self._turn = asyncio.Lock()
-        self._has_turn: Transfer | None = None
+        self._is_protocol_known = max_streams == 1
+        self._dial_lock = asyncio.Lock()
+        self._dial_lock_holder: Transfer | None = None
         self._dial_error: ConnectFailed | None = None
 
     # For the pool
@@ -61,25 +61,24 @@ class BackendConnection(Connection):
         return transfer.exchange
 
     def close(self) -> None:
-        """See ``Connection.close``. It has ended when the client has closed."""
+        """See ``Connection.close``. ``closed`` is set later, when the client has closed."""
         if not self._closing:
             self._closing = True
             self.host_loop.run_before_end(self._close())
             for transfer in list(self._transfers):
-                transfer.stop(PoolClosed("the pool was closed during the call"))
+                transfer.abort(PoolClosed("the pool was closed during the call"))
 
     def abort(self) -> None:
-        """See ``Connection.abort``: these clients do not wait for the peer when they close."""
+        """See ``Connection.abort``. The same as ``close``: these clients close without awaiting the peer."""
         self.close()
 
     async def _close(self) -> None:
         try:
+            # First the tasks: the client cannot close a connection that one of them is still dialing.
             if tasks := [transfer.task for transfer in self._transfers]:
-                await asyncio.wait(
-                    tasks
-                )  # a connection that is being dialed is not the client's to close yet
+                await asyncio.wait(tasks)
             await self._client.aclose()
-        except Exception as error:  # noqa: BLE001  it is closed all the same
+        except Exception as error:  # noqa: BLE001  the connection is lost all the same
             logger.debug("a client failed to close: %r", error)
         finally:
             self.connection_lost(None)
@@ -88,80 +87,80 @@ class BackendConnection(Connection):
         state = "closed" if self.closed else "in use" if self._transfers else "idle"
         return f"<BackendConnection {self._client} {state}>"
 
-    # For the calls
+    # For the transfers
 
-    async def carry(self, transfer: Transfer) -> None:
-        """Send a call; while it is not known how many the connection carries, one at a time."""
-        if self._knows_protocol:
-            await self._send(transfer)
+    async def send(self, transfer: Transfer) -> None:
+        """Send ``transfer`` through the client; one at a time until the protocol is known."""
+        if self._is_protocol_known:
+            await self._send_or_refuse(transfer)
             return
-        transfer.awaits_dial()
-        await self._turn.acquire()
-        self._has_turn = transfer
+        transfer.start_dial_timeout()
+        await self._dial_lock.acquire()
+        self._dial_lock_holder = transfer
         try:
-            await self._enter(transfer)
+            await self._send_with_lock(transfer)
         except ConnectFailed as error:
             self._dial_error = error
             raise
         finally:
-            self._pass_turn(transfer)
+            self._release_dial_lock(transfer)
 
-    async def _enter(self, transfer: Transfer) -> None:
+    async def _send_with_lock(self, transfer: Transfer) -> None:
         if self._dial_error is not None:
             raise copy_of(self._dial_error)
-        if self._knows_protocol:
-            self._pass_turn(transfer)
-        await self._send(transfer)
+        if self._is_protocol_known:
+            self._release_dial_lock(transfer)
+        await self._send_or_refuse(transfer)
 
-    async def _send(self, transfer: Transfer) -> None:
-        """The pool may have chosen this connection before it learned what is spoken there."""
-        if self._knows_protocol and len(self._transfers) > self.capacity:
-            transfer.refuse()
+    async def _send_or_refuse(self, transfer: Transfer) -> None:
+        # The ledger may have assigned more calls than one before the protocol was known.
+        if self._is_protocol_known and len(self._transfers) > self.capacity:
+            transfer.refuse_for_http1()
         else:
             await self._client.send(transfer)
 
-    def speaks(self, transfer: Transfer, *, http2: bool) -> None:
-        """The client has a connection for ``transfer``, and this is what is spoken there."""
-        capacity = self._most_streams if http2 else 1
-        if not self._knows_protocol or capacity != self.capacity:
-            self._knows_protocol = True
+    def set_protocol(self, transfer: Transfer, *, http2: bool) -> None:
+        """Set the capacity by the protocol that the client uses for ``transfer``; let waiting calls go on."""
+        capacity = self._max_streams if http2 else 1
+        if not self._is_protocol_known or capacity != self.capacity:
+            self._is_protocol_known = True
             self.capacity = capacity
             if self.entry is not None:
                 self.owner.resized(self.entry, capacity)
-        self._pass_turn(transfer)
+        self._release_dial_lock(transfer)
 
-    def _pass_turn(self, transfer: Transfer) -> None:
-        if self._has_turn is transfer:
-            self._has_turn = None
-            self._turn.release()
+    def _release_dial_lock(self, transfer: Transfer) -> None:
+        if self._dial_lock_holder is transfer:
+            self._dial_lock_holder = None
+            self._dial_lock.release()
 
     def dialed(self, seconds: float) -> None:
-        """The client has made a connection, in so long."""
+        """Report that the client has connected, in ``seconds``."""
         if self.entry is not None:
             self.owner.dialed(self.entry, seconds)
 
     def dial_failed(self, error: ConnectFailed) -> None:
-        """The client could make no connection."""
+        """Report that the client could not connect."""
         if self.entry is not None:
             self.owner.dial_failed(self.entry, error)
 
-    def expect(self) -> None:
-        """A call is as good as over."""
+    def due(self) -> None:
+        """Report that a call is about to end: only its last bytes are still read."""
         if self.entry is not None:
             self.owner.due(self.entry)
 
-    def free(self, *, reusable: bool) -> None:
-        """A call is over."""
+    def release(self, *, reusable: bool) -> None:
+        """Report that a call has ended, and whether the connection can carry another."""
         if self.entry is not None:
             self.owner.released(self.entry, reusable=reusable, hint=None)
 
-    def forget(self, transfer: Transfer) -> None:
-        """The task of a call has ended."""
+    def remove(self, transfer: Transfer) -> None:
+        """Remove a transfer whose task has ended."""
         self._transfers.discard(transfer)
 
 
 class _NoCarrier:
-    """The carrier of an exchange that has failed before it began."""
+    """The carrier of an exchange that failed before it was sent. Does nothing."""
 
     has_room = False
 

@@ -1,4 +1,4 @@
-"""What the dialers of other libraries' clients have in common."""
+"""The base of the dialers that make another library's clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["BackendDialer", "Descriptor"]
 
 
 class BackendDialer(Dialer):
-    """Gives connections that dial by themselves when they are first used."""
+    """Makes connections that dial at their first call: ``dial`` itself opens none."""
 
     def __init__(self, config: PoolConfig) -> None:
         super().__init__(config)
@@ -33,8 +33,8 @@ class BackendDialer(Dialer):
         for descriptor in list(self._descriptors):
             descriptor.forget_parent()
 
-    def opened(self, sock: object) -> Descriptor:
-        """A client has opened a socket; what comes back is to be kept as long as the client."""
+    def track_socket(self, sock: object) -> Descriptor:
+        """Register a socket that a client has opened. The client must keep the result as long as it lives."""
         descriptor = Descriptor(cast("socket.socket", sock).fileno())
         self._descriptors.add(descriptor)
         return descriptor
@@ -47,21 +47,23 @@ class BackendDialer(Dialer):
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if config.uds else proxy_for(origin, config.proxy)
-        # By ALPN under TLS; with prior knowledge everywhere but on the way to a proxy that forwards.
+        # By ALPN under TLS; in cleartext by prior knowledge (RFC 9113, section 3.3), not through a proxy.
         http2 = bool(config.http2) if secure else config.http2 == "prior-knowledge" and proxy is None
-        most_streams = config.limits.max_streams_per_connection if http2 else 1
-        return BackendConnection(host_loop, owner, self._client(origin, context, proxy), most_streams)
+        max_streams = config.limits.max_streams_per_connection if http2 else 1
+        return BackendConnection(host_loop, owner, self._make_client(origin, context, proxy), max_streams)
 
     @abstractmethod
-    def _client(self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None) -> LibraryClient:
-        """A client for one connection, to ``origin`` and nothing else."""
+    def _make_client(
+        self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
+    ) -> LibraryClient:
+        """Make a client for one connection to ``origin``; ``context`` is None without TLS."""
 
 
 class Descriptor:
-    """A socket in the hands of another library.
+    """The file descriptor of a socket that another library owns.
 
-    In the child of a fork the parent's is let go without a word on it. Its number stays taken, so that
-    whoever still believes in it here can do no harm.
+    After a fork the child must release the parent's socket without writing to it. The number stays in use:
+    the library's objects in the child still refer to it, and must not reach a socket that is opened later.
     """
 
     def __init__(self, fileno: int) -> None:
@@ -69,11 +71,11 @@ class Descriptor:
         self._identity = _identity(fileno)
 
     def forget_parent(self) -> None:
-        """Put nothing in the place of the socket, if it is still there."""
+        """Replace the socket by ``/dev/null``, if the descriptor still refers to it."""
         if _identity(self._fileno) == self._identity:
-            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(nothing, self._fileno, inheritable=False)
-            os.close(nothing)
+            devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(devnull, self._fileno, inheritable=False)
+            os.close(devnull)
 
 
 def _identity(fileno: int) -> tuple[int, int] | None:

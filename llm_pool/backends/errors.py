@@ -1,4 +1,4 @@
-"""What other libraries' errors mean, in the words of the engine."""
+"""The errors of other libraries as errors of this package, with the same texts as the engine's."""
 
 from __future__ import annotations
 
@@ -13,62 +13,83 @@ from llm_pool.engine.exchange import Exchange
 from llm_pool.exceptions import (
     ConnectFailed,
     DNSFailed,
+    InvalidRequest,
     LLMPoolError,
     ProtocolError,
+    ProxyFailed,
     ReadFailed,
     TLSFailed,
     reason,
 )
 
-__all__ = ["broken_off", "connect_failure", "invalid_response", "tls_failure"]
+__all__ = [
+    "connect_error",
+    "disconnect_error",
+    "protocol_error",
+    "request_error",
+    "tls_error",
+    "tunnel_error",
+]
 
 
-def connect_failure(error: Exception, origin: Origin, proxy: Proxy | None, uds: str | None) -> ConnectFailed:
-    """Why no connection could be made, by what first went wrong."""
+def connect_error(error: Exception, origin: Origin, proxy: Proxy | None, uds: str | None) -> ConnectFailed:
+    """The error for a dial that failed. Its text names the root cause of ``error``."""
     causes = list(_chain(error))
     for cause in causes:
         if isinstance(cause, ConnectFailed):
             return cause
         if isinstance(cause, ssl.SSLError):
-            return tls_failure(cause, origin)
+            return tls_error(cause, origin)
         if isinstance(cause, socket.gaierror):
             host = origin.host if proxy is None else proxy.host
             return DNSFailed(f"the name {host!r} has no address: {reason(cause)}")
-    systems = [cause for cause in causes if isinstance(cause, OSError) and cause.errno]
-    first = systems[-1] if systems else causes[-1]
-    if origin.scheme == "https" and isinstance(first, (ConnectionResetError, ConnectionAbortedError)):
-        return tls_failure(first, origin)
-    through = f" through the proxy {proxy}" if proxy is not None else ""
-    through = f" at {uds}" if uds is not None else through
-    return ConnectFailed(f"no connection to {origin}{through}: {reason(first)}")
+    system_errors = [cause for cause in causes if isinstance(cause, OSError) and cause.errno]
+    root = system_errors[-1] if system_errors else causes[-1]
+    if origin.scheme == "https" and isinstance(root, (ConnectionResetError, ConnectionAbortedError)):
+        return tls_error(root, origin)
+    route = f" through the proxy {proxy}" if proxy is not None else ""
+    route = f" at {uds}" if uds is not None else route
+    return ConnectFailed(f"no connection to {origin}{route}: {reason(root)}")
 
 
-def tls_failure(error: Exception, origin: Origin) -> TLSFailed:
-    """Why the handshake failed. An end in the middle of it has many names."""
+def tls_error(error: Exception, origin: Origin) -> TLSFailed:
+    """The error for a TLS handshake that failed."""
+    # A server that closes during the handshake causes errors of several classes; they get one text.
     if isinstance(error, ssl.SSLError) and not (error.reason or "").startswith("UNEXPECTED_EOF"):
         return TLSFailed(f"no TLS connection to {origin}: {describe(error)}")
     return TLSFailed(f"no TLS connection to {origin}: {describe(ConnectionError())}")
 
 
-def broken_off(exchange: Exchange, error: Exception) -> LLMPoolError:
-    """The server has closed the connection, before its response or in the middle of it."""
+def tunnel_error(origin: Origin, proxy: Proxy | None, why: str) -> ProxyFailed:
+    """The error for a proxy that did not open a tunnel; ``why`` is a clause: "it closed the connection"."""
+    return ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {why}")
+
+
+def request_error(error: Exception) -> InvalidRequest:
+    """The error for a request that the library refused to send."""
+    return InvalidRequest(f"the request cannot be sent as it is: {error}")
+
+
+def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
+    """The error for a connection that the server closed before or during its response."""
     origin = exchange.request.origin
-    system = next((cause for cause in _chain(error) if isinstance(cause, OSError) and cause.errno), None)
-    why = f" ({type(system).__name__}: {system})" if system is not None else ""
+    system_errors = (cause for cause in _chain(error) if isinstance(cause, OSError) and cause.errno)
+    cause = next(system_errors, None)
+    why = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
     if not exchange.status:
         return ReadFailed(f"{origin} closed the connection without an answer{why}")
     return ProtocolError(f"{origin} closed the connection before the response was complete{why}")
 
 
-def invalid_response(exchange: Exchange, error: Exception) -> ProtocolError:
-    """The server has broken the rules of HTTP."""
+def protocol_error(exchange: Exchange, error: Exception) -> ProtocolError:
+    """The error for a response that is not valid HTTP."""
     return ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {error}")
 
 
 def _chain(error: BaseException | None) -> Iterator[Exception]:
-    """The error, and what led to it. (httpcore raises ``from None``, but the context stays.)"""
+    """Yield the error, its cause, the cause of that, and so on."""
     seen: set[int] = set()
     while isinstance(error, Exception) and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or error.__context__  # httpcore raises from None, but the context is set

@@ -1,4 +1,4 @@
-"""One exchange through another library's client: the task that carries it, its body, its deadlines."""
+"""One exchange through another library's client: its task, its body, its deadlines."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class TransferConnection(Protocol):
-    """The connection, as far as its transfers use it."""
+    """The part of ``BackendConnection`` that its transfers use."""
 
     host_loop: HostLoop
 
-    async def carry(self, transfer: Transfer) -> None: ...
-    def speaks(self, transfer: Transfer, *, http2: bool) -> None: ...
+    async def send(self, transfer: Transfer) -> None: ...
+    def set_protocol(self, transfer: Transfer, *, http2: bool) -> None: ...
     def dialed(self, seconds: float) -> None: ...
     def dial_failed(self, error: ConnectFailed) -> None: ...
-    def expect(self) -> None: ...
-    def free(self, *, reusable: bool) -> None: ...
-    def forget(self, transfer: Transfer) -> None: ...
+    def due(self) -> None: ...
+    def release(self, *, reusable: bool) -> None: ...
+    def remove(self, transfer: Transfer) -> None: ...
 
 
 class Transfer:
-    """The carrier of an exchange. The client reports to it what happens.
+    """The carrier of one exchange. The client reports each step of the exchange to it.
 
-    The deadlines are kept here, for every client by the same rules: a client's own timers count other things
-    (httpcore has none for a whole call, aiohttp none for an upload that stands still).
+    It keeps the deadlines, by the same rules for every client. The clients' own timers differ: httpcore has
+    none for a whole call, and aiohttp none for an upload that does not progress.
     """
 
     def __init__(self, connection: TransferConnection, request: Request) -> None:
@@ -60,13 +60,13 @@ class Transfer:
         self._reading = asyncio.Event()
         self._reading.set()
         self._dialing_since: float | None = None
-        self._dials_since: float | None = None  # itself: what it waits for may be another's dial
-        self._writing: bool | None = None  # what the caller waits for; None while it waits for nothing
-        self._to_drain = -1
+        self._own_dial_since: float | None = None  # without the wait for another transfer's dial
+        self._writing: bool | None = None  # the caller waits to write (True) or to read; None: for nothing
+        self._to_drain = -1  # bytes still to be read of a response that its caller has closed
         self._released = False
-        # An empty context: nothing of the caller's request lives on in what the pool does.
+        # In empty contexts, or the task would keep the context variables of the caller's request alive.
         self.task = self._loop.create_task(self._run(), context=Context())
-        self.task.add_done_callback(self._ended, context=Context())
+        self.task.add_done_callback(self._on_task_done, context=Context())
 
     # For the exchange
 
@@ -86,7 +86,7 @@ class Transfer:
             self._watchdog.watch(exchange.total_at)
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
-        self.upload.give(data)
+        self.upload.write(data)
 
     def end_body(self, exchange: Exchange) -> None:
         self.upload.end()
@@ -98,24 +98,24 @@ class Transfer:
         self._reading.set()
 
     def cancel(self, exchange: Exchange) -> None:
-        """The caller has left. What is almost over is read out; anything else is called off."""
-        if exchange.status and self.upload.whole:
+        """Read a response that has begun to its end, within the limits of a drain; abort any other call."""
+        if exchange.status and self.upload.complete:
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self._loop.time() + DRAIN_SECONDS)
             if exchange.is_complete_enough:
-                self._connection.expect()
+                self._connection.due()
         else:
             self._abort()
 
     # For the client
 
-    def dials(self) -> None:
-        """A connection is being made for the call."""
-        self._dials_since = time.monotonic()
-        self.awaits_dial()
+    def on_dial_start(self) -> None:
+        """The client starts to dial for this call."""
+        self._own_dial_since = time.monotonic()
+        self.start_dial_timeout()
 
-    def awaits_dial(self) -> None:
-        """The call waits for a connection to be made, for it or for another."""
+    def start_dial_timeout(self) -> None:
+        """Start the connect timeout, if it does not run: the call waits for its own dial or another's."""
         if self._dialing_since is None:
             self._dialing_since = time.monotonic()
             deadline = self.exchange.total_at
@@ -126,14 +126,14 @@ class Transfer:
 
     @property
     def is_dialing(self) -> bool:
-        """Whether a connection is being made for the call."""
-        return self._dials_since is not None
+        """Whether the client is dialing for this call."""
+        return self._own_dial_since is not None
 
-    def is_sent(self, *, http2: bool) -> None:
-        """The head goes out: from now on it is the server's turn."""
-        if self._dials_since is not None:
-            self._connection.dialed(time.monotonic() - self._dials_since)
-            self._dials_since = None
+    def on_send_start(self, *, http2: bool) -> None:
+        """The client has a connection, and starts to send the head on it."""
+        if self._own_dial_since is not None:
+            self._connection.dialed(time.monotonic() - self._own_dial_since)
+            self._own_dial_since = None
         if self._dialing_since is not None:
             marks = self.exchange.marks
             marks.dialing = time.monotonic() - self._dialing_since
@@ -142,15 +142,15 @@ class Transfer:
             self._watchdog.watch(self.exchange.total_at)
             if self._writing is not None:
                 self.watch(self.exchange, writing=self._writing)
-        self._connection.speaks(self, http2=http2)
+        self._connection.set_protocol(self, http2=http2)
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
-        """The head of the response has come."""
+        """The head of the response has arrived."""
         self.exchange.answered = True
         self.exchange.on_head(status, reason, version, headers)
 
     async def on_data(self, data: bytes) -> None:
-        """A piece of the response has come. Waits while the caller wants no more."""
+        """A piece of the body has arrived. Waits while the caller's buffer is full."""
         if data:
             self.exchange.on_data(data)
         if self._to_drain >= 0:
@@ -162,21 +162,21 @@ class Transfer:
     # For the connection
 
     def fail(self, error: LLMPoolError, *, reusable: bool = False) -> None:
-        """The call has ended badly, if it has not ended yet."""
+        """Fail the call with ``error`` and release the connection, unless that has happened already."""
         if not self._released:
-            self._blame_dial(error)
-            self._finish(reusable=reusable)
+            self._report_dial_failure(error)
+            self._release(reusable=reusable)
             self.exchange.on_error(error)
 
-    def stop(self, error: LLMPoolError) -> None:
-        """End the call badly, and what its task does."""
+    def abort(self, error: LLMPoolError) -> None:
+        """``fail``, and cancel the task."""
         if not self._released:
-            self._blame_dial(error)
+            self._report_dial_failure(error)
             self._abort()
             self.exchange.on_error(error)
 
-    def refuse(self) -> None:
-        """What the ledger could not know when it chose this connection: it carries one call at a time."""
+    def refuse_for_http1(self) -> None:
+        """Fail the call unsent, so that the pool sends it again elsewhere: this connection carries one."""
         self.exchange.unsent = self.exchange.refused = True
         self.fail(ReadFailed(f"{self.request.origin} speaks HTTP/1.1: one call at a time"), reusable=True)
 
@@ -184,28 +184,28 @@ class Transfer:
 
     async def _run(self) -> None:
         try:
-            await self._connection.carry(self)
+            await self._connection.send(self)
         except LLMPoolError as error:
             self.fail(error)
         else:
             if not self._released:
-                self._conclude()
+                self._complete()
 
-    def _blame_dial(self, error: LLMPoolError) -> None:
+    def _report_dial_failure(self, error: LLMPoolError) -> None:
         if self.is_dialing and isinstance(error, ConnectFailed):
             self._connection.dial_failed(error)
 
-    def _conclude(self) -> None:
+    def _complete(self) -> None:
         exchange = self.exchange
         asked_to_close = asks_to_close(self.request.headers) or asks_to_close(exchange.headers)
-        self._finish(
-            reusable=self.upload.whole and not asked_to_close and exchange.http_version != b"HTTP/1.0"
+        self._release(
+            reusable=self.upload.complete and not asked_to_close and exchange.http_version != b"HTTP/1.0"
         )
         exchange.on_end()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Here and not in the task: one that is cancelled before its first step never runs."""
-        self._connection.forget(self)
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        # A callback, not the end of the task: a task that is cancelled before its first step never runs.
+        self._connection.remove(self)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             logger.error("a call failed unexpectedly", exc_info=error)
@@ -213,15 +213,15 @@ class Transfer:
         else:
             self.fail(PoolClosed("the pool's event loop was stopped during the call"))
 
-    def _finish(self, *, reusable: bool) -> None:
+    def _release(self, *, reusable: bool) -> None:
         if not self._released:
             self._released = True
             self._watchdog.stop()
-            self._connection.free(reusable=reusable)
+            self._connection.release(reusable=reusable)
 
     def _abort(self) -> None:
-        """Transfer the task off; it closes what it holds. The connection is done for."""
-        self._finish(reusable=False)
+        """Cancel the task and release the connection, which cannot be used again: the client closes it."""
+        self._release(reusable=False)
         self.task.cancel()
 
     def _timed_out(self) -> None:
@@ -235,4 +235,4 @@ class Transfer:
             error = ConnectTimeout(f"no connection to {self.request.origin} within {connect} s")
         else:
             error = self.exchange.timeout_error(now, writing=self.upload.pending)
-        self.stop(error)
+        self.abort(error)

@@ -1,4 +1,4 @@
-"""A request's body on its way to a client that asks for it piece by piece."""
+"""The body of a request, for clients that ask for it piece by piece."""
 
 from __future__ import annotations
 
@@ -11,65 +11,68 @@ from llm_pool.engine.request import Request
 
 __all__ = ["Upload"]
 
-PIECE = 64 * 1024  # bytes that a client writes at a time
-HIGH_WATER = 256 * 1024  # bytes that wait for the client before the caller waits
+MAX_PIECE = 64 * 1024  # bytes that a client writes at a time
+HIGH_WATER = 256 * 1024  # bytes queued for the client before the caller has to wait
 
 
 class Upload:
-    """``moved`` is called whenever the client has written a piece, and at the end: a sign of life."""
+    """A queue of pieces between the caller and the client.
 
-    def __init__(self, request: Request, moved: Callable[[], object]) -> None:
-        self.exists = request.body != b""
-        self.whole = not self.exists  # written to its end
-        self._moved = moved
+    ``on_progress`` is called each time the client has written a piece, and at the end of the body.
+    """
+
+    def __init__(self, request: Request, on_progress: Callable[[], object]) -> None:
+        self.has_body = request.body != b""
+        self.complete = not self.has_body  # the client has written all of it
+        self._on_progress = on_progress
         self._pieces: deque[bytes] = deque()
-        self._queued = 0
+        self._queued_bytes = 0
         self._ended = request.body is not None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._framing = encode_head(request)[1] if request.body is None else None
         if request.body:
             self._add(request.body)
 
     @property
     def has_room(self) -> bool:
-        """Whether the caller may give more."""
-        return self._queued < HIGH_WATER
+        """Whether the caller may write more."""
+        return self._queued_bytes < HIGH_WATER
 
     @property
     def pending(self) -> bool:
-        """Whether there is something that the server has still to take."""
-        return self._queued > 0
+        """Whether there are bytes that the client has not written yet."""
+        return self._queued_bytes > 0
 
-    def give(self, data: bytes) -> None:
-        """A piece of the body. Raises InvalidRequest for more than the head has announced."""
+    def write(self, data: bytes) -> None:
+        """Add a piece of the body. Raises InvalidRequest if the body exceeds its Content-Length."""
         assert self._framing is not None
         self._framing.frame(data)
         self._add(data)
 
     def end(self) -> None:
-        """That was the last piece. Raises InvalidRequest for less than the head has announced."""
+        """End the body. Raises InvalidRequest if it is shorter than its Content-Length."""
         assert self._framing is not None
         self._framing.end()
         self._ended = True
-        self._news.set()
+        self._changed.set()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes. A client asks for the next piece when it has written the last."""
+        """Yield the body as the caller writes it. A client asks for the next piece after it wrote one."""
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()
                 yield piece
-                self._queued -= len(piece)
-                self._moved()
+                self._queued_bytes -= len(piece)
+                self._on_progress()
             if self._ended:
                 break
-            self._news.clear()
-            await self._news.wait()
-        self.whole = True
-        self._moved()
+            self._changed.clear()
+            await self._changed.wait()
+        self.complete = True
+        self._on_progress()
 
     def _add(self, data: bytes) -> None:
-        for start in range(0, len(data), PIECE):
-            self._pieces.append(data[start : start + PIECE])
-        self._queued += len(data)
-        self._news.set()
+        for start in range(0, len(data), MAX_PIECE):
+            self._pieces.append(data[start : start + MAX_PIECE])
+        self._queued_bytes += len(data)
+        self._changed.set()

@@ -1,1 +1,1 @@
-"""Calls to a model: the pool as views use it, the two ways to send a call, and the record of each call."""
+"""Calls to a model: ``LLMPool``, the two ways to send a call, streams, and the record of each call."""

@@ -6,13 +6,12 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llm_pool.calling.answers import Answer, Source
+from llm_pool.calling.answers import Answer, OpenAnswer
 from llm_pool.calling.through_httpx import ThroughHTTPX
+from llm_pool.engine.head import content_coding
 from llm_pool.exceptions import LLMPoolError, PoolClosed
 from llm_pool.providers.base import Head, HeaderView
 from llm_pool.transports.call_site import warn_if_blocking
-from llm_pool.transports.clients import is_unhooked
-from llm_pool.transports.translation import content_coding
 
 if TYPE_CHECKING:
     from llm_pool.conf import PoolSettings
@@ -26,7 +25,7 @@ __all__ = ["Sender"]
 
 
 class Sender:
-    """Sends the POSTs of one pool. ``marks`` are those of the call: the engine writes them."""
+    """Sends the POSTs of one pool. The engine writes the times of each call into its ``marks``."""
 
     def __init__(
         self, settings: PoolSettings, engine: Pool, builder: RequestBuilder, through_httpx: ThroughHTTPX
@@ -39,45 +38,53 @@ class Sender:
     async def afetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """POST ``body`` and read the whole answer."""
         key = await self._settings.akey()
-        if not is_unhooked(self._through_httpx.aclient):
+        if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.afetch(path, body, key, marks)
         return self._answer(await self._engine.fetch(self._builder.post(path, body, key, marks)), key)
 
     def fetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """``afetch`` for a plain thread."""
         key = self._settings.key()
-        if not is_unhooked(self._through_httpx.client):
+        if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.fetch(path, body, key, marks)
         warn_if_blocking()
         return self._answer(self._engine.fetch_sync(self._builder.post(path, body, key, marks)), key)
 
-    async def aopen(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> Source:
-        """POST ``body`` and wait for the head of the answer, or until ``scope`` is cancelled."""
-        key = await self._settings.akey()
-        if not is_unhooked(self._through_httpx.aclient):
-            return await self._through_httpx.aopen(path, body, key, marks, scope)
-        return self._source(await self._engine.open(self._builder.post(path, body, key, marks, scope)), key)
+    async def aopen(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
+        """POST ``body`` and wait for the head of the answer.
 
-    def open(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> Source:
+        Raises PoolClosed if ``scope`` is cancelled before the head arrives.
+        """
+        key = await self._settings.akey()
+        if self._through_httpx.async_hooks.is_hooked():
+            return await self._through_httpx.aopen(path, body, key, marks, scope)
+        request = self._builder.post(path, body, key, marks, scope)
+        return self._open_answer(await self._engine.open(request), key)
+
+    def open(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """``aopen`` for a plain thread."""
         key = self._settings.key()
-        if not is_unhooked(self._through_httpx.client):
+        if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.open(path, body, key, marks, scope)
         warn_if_blocking()
-        return self._source(self._engine.open_sync(self._builder.post(path, body, key, marks, scope)), key)
+        request = self._builder.post(path, body, key, marks, scope)
+        return self._open_answer(self._engine.open_sync(request), key)
 
     def _answer(self, whole: WholeResponse, key: str | None) -> Answer:
         return Answer(self._head(whole.status, whole.headers, key), whole.body)
 
-    def _source(self, exchange: Exchange, key: str | None) -> Source:
+    def _open_answer(self, exchange: Exchange, key: str | None) -> OpenAnswer:
         try:
-            return DirectSource(exchange, self._head(exchange.status, exchange.headers, key))
+            return DirectAnswer(exchange, self._head(exchange.status, exchange.headers, key))
         except LLMPoolError:
             exchange.close_threadsafe()
             raise
 
     def _head(self, status: int, headers: Headers, key: str | None) -> Head:
-        """Raises InvalidResponse, or the error of its status, for a compressed body: none was asked for."""
+        """Make the head of an answer. Raises an error for a compressed body: the requests accept none.
+
+        The error is InvalidResponse for a status 2xx, and otherwise the error of that status.
+        """
         head = Head(status, HeaderView(headers), self._settings.secrets(key))
         coding = content_coding(headers)
         if not coding:
@@ -88,37 +95,37 @@ class Sender:
         raise self._settings.provider.error_from_response(head, what.encode())
 
 
-class DirectSource:
-    """An exchange of the engine as a ``Source``."""
+class DirectAnswer:
+    """An exchange of the engine as an ``OpenAnswer``."""
 
     def __init__(self, exchange: Exchange, head: Head) -> None:
         self._exchange = exchange
         self.head = head
 
     async def aread(self) -> bytes:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         return await self._exchange.host_loop.arun(self._exchange.read)
 
     def read(self) -> bytes:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         return self._exchange.host_loop.run(self._exchange.read)
 
     def mark_complete(self) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         self._exchange.is_complete_enough = True
 
     def close(self) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         self._exchange.close_threadsafe()
 
     async def aclose(self) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         if self._exchange.host_loop.is_current:
             self._exchange.close()
         else:
             self._exchange.close_threadsafe()
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """See ``Source``."""
-        with contextlib.suppress(PoolClosed):  # the process is about to end
+        """See ``OpenAnswer``."""
+        with contextlib.suppress(PoolClosed):  # the event loop has ended
             self._exchange.host_loop.post(function)

@@ -1,4 +1,4 @@
-"""A pool as views see it: calls to a model, and the HTTP clients beneath them."""
+"""``LLMPool``, the public class of a pool: calls to a model, httpx clients, statistics, check, close."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync
 from llm_pool.backends import make_pool
 from llm_pool.calling.answers import Answer
 from llm_pool.calling.direct import Sender
-from llm_pool.calling.record import Call, Caller
+from llm_pool.calling.record import Call, CallingPool
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.calling.through_httpx import ThroughHTTPX
 from llm_pool.conf import PoolSettings
@@ -28,112 +28,150 @@ __all__ = ["LLMPool"]
 
 
 class LLMPool:
-    """One alias of ``settings.LLM_POOL``. Safe to share between threads, tasks and event loops.
+    """The pool of one alias of ``settings.LLM_POOL``. Safe to share between threads, tasks and event loops.
 
-    ``messages`` is a list of dicts as the provider's API takes them, or a ``str``: one user message.
-    ``params`` go into the request's body unchanged: ``model``, ``temperature``, ``tools``, ...
+    ``settings``  its settings
+    ``alias``     its name in ``LLM_POOL``
+    ``engine``    its connections
 
-    Calls raise ``APIStatusError`` and its kin for what the provider refuses, ``InvalidResponse`` for an
-    answer that is none, ``PoolTimeout`` and ``PoolFull`` when the pool is exhausted, ``InvalidMessages``
-    before anything is sent; all of ``llm_pool.exceptions``, and all ``LLMPoolError``.
+    Every call raises the errors of ``llm_pool.exceptions``, all of them ``LLMPoolError``:
+
+    - before anything is sent: ``InvalidMessages``, ``InvalidParameter`` and ``InvalidRequest``; ``PoolFull``
+      if ``max_waiting`` calls are queued, ``PoolTimeout`` if no connection comes free in time,
+      ``ConnectFailed`` and its subclasses if none can be made;
+    - at any time: ``TotalTimeout``, and ``PoolClosed`` if the pool was or is closed;
+    - while the request is sent and the answer read: ``WriteTimeout``, ``WriteFailed``, ``ReadTimeout``,
+      ``ReadFailed`` and ``ProtocolError``;
+    - for a model's answer: ``APIStatusError`` (by status: ``RateLimited``, ...) if its status is not 2xx,
+      ``APIError`` if it is 2xx but holds an error, ``InvalidResponse`` if it is not what the API promises.
+
+    A missing API key raises Django's ``ImproperlyConfigured``.
     """
 
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
         self.alias = settings.alias
         self.engine = make_pool(settings.engine, settings.pool, settings.alias)
-        self._made_at = time.monotonic()
+        self._created_at = time.monotonic()
         self._provider = settings.provider
         self._builder = RequestBuilder(settings)
         self._through_httpx = ThroughHTTPX(settings, self.engine, self._builder)
         self._sender = Sender(settings, self.engine, self._builder, self._through_httpx)
-        self._caller = Caller(self.alias, self._provider.name, self.engine)
+        self._calling_pool = CallingPool(self.alias, self._provider.name, self.engine)
 
     # Calls to a model
 
     def complete(self, messages: Messages, **params: Any) -> Completion:
-        """The model's whole answer. For sync views, tasks and the shell.
+        """Call the model and return its whole answer. For sync views, tasks and the shell.
 
-        Blocks the thread. In an async view it would hold up all others, and warns: use ``acomplete``.
+        ``messages`` is a list of dicts as the provider's API takes them, or a ``str``: one user message.
+        ``params`` go into the request's body unchanged: ``model``, ``temperature``, ``tools``, ...
+
+        Blocks the thread. On the server's event loop that stops every other request, and a RuntimeWarning
+        names the calling line: use ``acomplete`` there.
         """
-        path, body = self._prepared(messages, params, stream=False)
+        path, body = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
             return self._completion(self._sender.fetch(path, body, call.marks), call)
 
     async def acomplete(self, messages: Messages, **params: Any) -> Completion:
-        """The model's whole answer. For async views."""
-        path, body = self._prepared(messages, params, stream=False)
+        """``complete`` for async code."""
+        path, body = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
             return self._completion(await self._sender.afetch(path, body, call.marks), call)
 
     def stream(self, messages: Messages, **params: Any) -> CompletionStream:
-        """The model's answer as it comes. The call begins at the first step of the iteration."""
-        path, body = self._prepared(messages, params, stream=True)
+        """Return a stream of the model's answer: ``for chunk in pool.stream(...)``.
+
+        The arguments are those of ``complete``. The request is sent at the first step of the iteration, and
+        each step blocks the thread until the next chunk. A stream that is not read to its end must be closed.
+
+        Raises ``InvalidMessages`` and ``InvalidParameter`` at once; the iteration raises the other errors.
+        """
+        path, body = self._encode(messages, params, stream=True)
         return CompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
 
     def astream(self, messages: Messages, **params: Any) -> AsyncCompletionStream:
-        """The model's answer as it comes. The call begins at the first step of the iteration."""
-        path, body = self._prepared(messages, params, stream=True)
+        """``stream`` for async code: ``async for chunk in pool.astream(...)``."""
+        path, body = self._encode(messages, params, stream=True)
         return AsyncCompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
 
-    # Calls to anything else
+    # Calls to any other endpoint
 
     def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """Any endpoint, ``path`` relative to BASE_URL; ``kwargs`` as for ``httpx.Client.request``."""
-        with Call(self._caller, "request", None) as call, translate_httpx_errors():
+        """Call any endpoint and return its response, whatever its status.
+
+        ``path`` is relative to BASE_URL; ``kwargs`` are those of ``httpx.Client.request``. Blocks the thread,
+        as ``complete`` does.
+        """
+        with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
             response = self.client.request(method, path, **_with_marks(kwargs, call))
             call.status_code = response.status_code
             return response
 
     async def arequest(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """Any endpoint, ``path`` relative to BASE_URL; ``kwargs`` as for ``httpx.AsyncClient.request``."""
-        with Call(self._caller, "request", None) as call, translate_httpx_errors():
+        """``request`` for async code; ``kwargs`` are those of ``httpx.AsyncClient.request``."""
+        with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
             response = await self.aclient.request(method, path, **_with_marks(kwargs, call))
             call.status_code = response.status_code
             return response
 
     @property
     def client(self) -> httpx.Client:
-        """An ``httpx.Client`` on the pool, with the provider's headers for its own origin.
+        """The pool's ``httpx.Client``. Requests to the origin of BASE_URL get the API key and HEADERS.
 
-        There is one for all, and closing it does nothing: the pool is what is closed.
+        All callers share it, and closing it does nothing: close the pool.
         """
         return self._through_httpx.client
 
     @property
     def aclient(self) -> httpx.AsyncClient:
-        """``client`` for async code, good for any event loop."""
+        """The pool's ``httpx.AsyncClient``, for any event loop; otherwise as ``client``."""
         return self._through_httpx.aclient
 
     # The pool itself
 
     def stats(self) -> PoolStats:
-        """What the pool looks like now."""
+        """Return the pool's state now and its counters since it was made, in this process.
+
+        Durations are in seconds. From any thread; it does not wait for connections or calls.
+        """
         return self.engine.stats()
 
     async def acheck(self, *, timeout: float = 10.0, live: int = 0) -> CheckReport:
-        """Try everything between this process and the provider, step by step; the report says what to do.
+        """Check each step to the provider and return a report: ``report.verdict``, ``report.steps``.
 
-        No step takes longer than ``timeout`` seconds; ``live`` cheap calls are made at once. The check opens
-        connections of its own, beside the pool's: it sees what a new process would see. The pool's size is
-        held against the calls that it has carried so far. Raises nothing.
+        The steps are DNS, TCP, TLS, authentication, reuse of the connection, HTTP/2, rate limits, settings,
+        and ``live`` cheap calls at once. No step takes longer than ``timeout`` seconds, nor than the pool's
+        own timeouts. The check opens connections of its own, as a new process would. It compares the pool's
+        size with the calls that the pool has carried so far.
+
+        A problem is a finding of the report, with advice; it raises no error.
         """
         from llm_pool.diagnostics import Sizing, run_checks  # noqa: PLC0415  most processes never check
 
         stats = self.stats()
-        load = Sizing.from_stats(stats, time.monotonic() - self._made_at)
+        load = Sizing.from_stats(stats, time.monotonic() - self._created_at)
         return await run_checks(self.settings, timeout=timeout, live=live, load=load)
 
     def check(self, *, timeout: float = 10.0, live: int = 0) -> CheckReport:
-        """``acheck`` for sync code."""
+        """``acheck`` for sync code. Raises RuntimeError in a thread that runs an event loop."""
         return async_to_sync(self.acheck)(timeout=timeout, live=live)
 
     async def aprewarm(self) -> None:
-        """Open ``min_connections`` in the background and keep them open; have the trust store read too."""
+        """Open ``min_connections`` connections to BASE_URL, and keep at least as many open from now on.
+
+        Returns at once: they are opened in the background, and the TLS trust store is loaded there.
+        """
         await self.engine.prewarm(self._builder.origin)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Replace connections as they come back; calls in flight finish. False after ``timeout`` seconds."""
+        """Replace every connection that is open now: idle ones at once, the others when their call ends.
+
+        Calls in progress finish, and new calls get new connections. Waits until every old connection has
+        closed and returns True, or returns False after ``timeout`` seconds; the rest are still replaced then.
+        None waits without limit.
+        """
         return self.engine.drain(timeout)
 
     async def adrain(self, timeout: float | None = None) -> bool:
@@ -141,24 +179,30 @@ class LLMPool:
         return await self.engine.adrain(timeout)
 
     def close(self) -> None:
-        """End the pool: its waiters and calls fail with ``PoolClosed``. May be called twice."""
+        """Close the pool: calls in the queue and in progress fail with ``PoolClosed``, as do new ones.
+
+        Waits up to 2 seconds until the connections have closed, then aborts them and waits up to 2 seconds
+        more. On the server's event loop it does not wait. May be called twice. The next use of
+        ``pools[alias]`` makes a new pool.
+        """
         self.engine.close()
 
     async def aclose(self) -> None:
-        """``close`` for async code."""
+        """``close`` for async code. It waits on the server's event loop too."""
         await self.engine.aclose()
 
     def __repr__(self) -> str:
         return f"<LLMPool {self.alias!r} {self.settings.base_url}>"
 
-    def _prepared(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> tuple[str, bytes]:
+    def _encode(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> tuple[str, bytes]:
+        """The path and the body of a call to the model."""
         provider = self._provider
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
         return request.path, provider.encode(request.body)
 
     def _call(self, operation: str, params: dict[str, Any]) -> Call:
         model = params.get("model") or self.settings.model
-        return Call(self._caller, operation, model if isinstance(model, str) else None)
+        return Call(self._calling_pool, operation, model if isinstance(model, str) else None)
 
     def _completion(self, answer: Answer, call: Call) -> Completion:
         call.status_code = answer.head.status_code
@@ -170,6 +214,6 @@ class LLMPool:
 
 
 def _with_marks(kwargs: dict[str, Any], call: Call) -> dict[str, Any]:
-    """``kwargs`` of an httpx request, with the call's marks among its extensions."""
+    """The ``kwargs`` of an httpx request, with the call's marks in its extensions."""
     extensions = {**(kwargs.get("extensions") or {}), "llm_pool_marks": call.marks}
     return {**kwargs, "extensions": extensions}

@@ -1,4 +1,4 @@
-"""The record of each call: for observers, and for the Django request that made the call."""
+"""The record of each call: for observers, and for the Django request during which it was made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_pool.providers.results import Timing, Usage, timing_of
 if TYPE_CHECKING:
     from llm_pool.engine.pool import Pool
 
-__all__ = ["Call", "CallRecord", "Caller", "RequestCalls", "current_request", "observe", "unobserve"]
+__all__ = ["Call", "CallRecord", "CallingPool", "RequestCalls", "current_request", "observe", "unobserve"]
 
 
 class CallRecord(NamedTuple):
@@ -34,7 +34,7 @@ class CallRecord(NamedTuple):
                      the caller cancelled the call, or closed or dropped a stream before its end
     ``timing``       how long the parts of the call took
     ``usage``        tokens, None if the provider did not report them
-    ``replays``      how often the request was sent again
+    ``replays``      how many times the request was sent again
     """
 
     alias: str
@@ -49,9 +49,9 @@ class CallRecord(NamedTuple):
 
 
 class RequestCalls:
-    """The calls that one Django request has made and that have ended: ``request.llm_pool``. Seconds.
+    """``request.llm_pool``: the calls made during one Django request, as far as they have ended.
 
-    Safe to read at any time and from any thread: a call is added in one step.
+    ``records`` lists them in the order of their ends. Safe to read at any time and from any thread.
     """
 
     __slots__ = ("records",)
@@ -61,22 +61,22 @@ class RequestCalls:
 
     @property
     def calls(self) -> int:
-        """How many have ended."""
+        """The number of calls that have ended."""
         return len(self.records)
 
     @property
     def errors(self) -> int:
-        """How many of them failed or were cancelled."""
+        """The number of these calls that failed or were cancelled."""
         return sum(record.error is not None for record in self.records)
 
     @property
     def waited(self) -> float:
-        """Seconds that they waited for a connection: queued, and dialing."""
+        """Seconds that all calls together waited for a connection, in the queue or for a dial."""
         return sum(record.timing.queued + record.timing.dialing for record in self.records)
 
     @property
     def provider_seconds(self) -> float:
-        """Seconds that they took beyond that. Calls made at the same time are added up."""
+        """Seconds that all calls together took after that. Calls made at the same time are added up."""
         return sum(record.timing.total for record in self.records) - self.waited
 
     @property
@@ -102,20 +102,25 @@ _observers: Listeners[CallRecord] = Listeners()
 def observe(observer: Callable[[CallRecord], None]) -> None:
     """Call ``observer`` after each call ends, on the caller's thread or loop; the caller waits for it.
 
-    It must not block, nor take a lock that its own thread may hold: the garbage collector may end a call. An
-    error of the observer changes nothing for the call; the first one is logged. For a stream that was never
-    closed it is called on a thread of its own.
+    It must not block, nor take a lock that its own thread may hold: the garbage collector may end a call. The
+    call does not fail if the observer raises; the first such error is logged. For a stream that was neither
+    read to its end nor closed, ``observer`` is called on a thread of its own.
     """
     _observers.append(observer)
 
 
 def unobserve(observer: Callable[[CallRecord], None]) -> None:
-    """Do not call ``observer`` any more. Raises ValueError if it was not registered."""
+    """Stop calling ``observer``. Raises ValueError if it is not registered."""
     _observers.remove(observer)
 
 
-class Caller(NamedTuple):
-    """The pool that makes a call."""
+class CallingPool(NamedTuple):
+    """The pool that makes a call.
+
+    ``alias``     its name in ``LLM_POOL``
+    ``provider``  the name of its provider
+    ``engine``    its connections: ``Call.end`` adds tokens and the time of the first token to their stats
+    """
 
     alias: str
     provider: str
@@ -123,16 +128,18 @@ class Caller(NamedTuple):
 
 
 class Call:
-    """A call in progress. What is known of it is set as it becomes known.
+    """A call in progress: a context manager that records the call at its end.
 
-    ``marks`` go with the request to the engine, which writes them.
+    ``marks``        when its parts took place; they go with the request, and the engine writes them
+    ``status_code``  the answer's HTTP status, None before it arrives; set by the code that makes the call
+    ``usage``        the answer's tokens, None before they are known; set by the code that makes the call
     """
 
-    __slots__ = ("_began", "_caller", "_ended", "_model", "_operation", "_request",
+    __slots__ = ("_began", "_ended", "_model", "_operation", "_pool", "_request",
                  "marks", "status_code", "usage")  # fmt: skip
 
-    def __init__(self, caller: Caller, operation: str, model: str | None) -> None:
-        self._caller = caller
+    def __init__(self, pool: CallingPool, operation: str, model: str | None) -> None:
+        self._pool = pool
         self._operation = operation
         self._model = model
         self._request = current_request.get()
@@ -151,34 +158,37 @@ class Call:
         self.end(error)
 
     def begin(self) -> float:
-        """Start a call that was prepared earlier; returns its start time (monotonic seconds)."""
+        """Start a call that was prepared earlier; return its start time (monotonic seconds)."""
         self._began = time.monotonic()
         return self._began
 
     def timing(self, first_token: float | None = None) -> Timing | None:
-        """How long the parts have taken; None if the call has not reached the engine (a mock answered).
+        """Return how long the parts took; None if the call did not reach the engine (a mock answered).
 
         ``first_token`` is the monotonic time of a stream's first text.
         """
         return timing_of(self.marks, first_token) if self.marks.started else None
 
     def cancel(self) -> None:
-        """``end`` for a call that its caller has cancelled."""
+        """``end`` for a call that was cancelled by its caller."""
         self.end(asyncio.CancelledError())
 
     def end(self, error: BaseException | None = None, timing: Timing | None = None) -> None:
-        """Record the call. Only the first time counts. From any thread; waits for no lock."""
+        """Record the call, at the first ``end`` only. ``error`` is what the caller gets, None for an answer.
+
+        From any thread; waits for no lock.
+        """
         if not self._ended.acquire(blocking=False):
             return
         timing, usage = timing or self._timing_at_end(error), self.usage
         if usage is not None or timing.first_token is not None:
             tokens = (usage.input_tokens, usage.output_tokens) if usage is not None else (0, 0)
-            self._caller.engine.count_answer(*tokens, timing.first_token)
+            self._pool.engine.count_answer(*tokens, timing.first_token)
         if self._request is None and not _observers:
             return
         record = CallRecord(
-            self._caller.alias,
-            self._caller.provider,
+            self._pool.alias,
+            self._pool.provider,
             self._model,
             self._operation,
             self.status_code if error is None else getattr(error, "status_code", self.status_code),
@@ -193,11 +203,12 @@ class Call:
 
     def _timing_at_end(self, error: BaseException | None) -> Timing:
         marks = self.marks
-        if not marks.started:  # it has not reached the engine: a mock has answered, or there was no key
+        if not marks.started:  # the call did not reach the engine: a mock answered, or there was no key
             waited = isinstance(error, PoolTimeout | ConnectFailed)
             marks = Marks(self._began, acquired=0.0 if waited else self._began)
         timing = timing_of(marks)
         if isinstance(error, ConnectFailed):
-            queued = timing.queued if marks.acquired else 0.0  # backends dial in the middle of a call
+            # A backend dials after the call has acquired its connection; the engine dials before that.
+            queued = timing.queued if marks.acquired else 0.0
             return replace(timing, queued=queued, dialing=timing.total - queued)
         return timing

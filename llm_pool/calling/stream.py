@@ -1,16 +1,15 @@
-"""A model's answer as it comes, chunk by chunk."""
+"""A streamed answer of a model, chunk by chunk."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-from llm_pool.calling.answers import Source
+from llm_pool.calling.answers import OpenAnswer
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call
 from llm_pool.engine.loops.threads import in_thread
@@ -22,14 +21,19 @@ from llm_pool.transports.call_site import call_site
 
 __all__ = ["AsyncCompletionStream", "CompletionStream"]
 
-MAX_ERROR_BODY = 64 * 1024
-BROKEN_OFF = (ProtocolError, ReadFailed)
+MAX_ERROR_BODY = 64 * 1024  # bytes of an error's body to read
+INTERRUPTIONS = (ProtocolError, ReadFailed)  # errors of a connection that broke during the body
 
 
 class Stream:
-    """One streamed call, begun at the first step. A task takes ``astep``, a thread ``step``; one at a time.
+    """One streamed call, which begins at the first ``step`` or ``astep``.
 
-    However it ends, its connection is freed: read out, closed, cancelled, failed or garbage-collected.
+    Tasks call ``astep``, threads ``step``; one of them at a time. The connection is released however the
+    stream ends: read to its end, closed, cancelled, failed or garbage-collected.
+
+    ``completion``  the whole answer, once the provider has ended it; None before
+    ``text``        the text so far
+    ``request_id``  the provider's id of the request; None before the answer begins, or if it has none
     """
 
     def __init__(self, sender: Sender, provider: Provider, path: str, body: bytes, call: Call) -> None:
@@ -39,14 +43,14 @@ class Stream:
         self._path = path
         self._body = body
         self._call = call
-        self._opened_at = call_site()
-        self._opening = CancelScope()
-        self._source: Source | None = None
+        self._call_site = call_site()
+        self._scope = CancelScope()  # cancels the call before its head has arrived
+        self._answer: OpenAnswer | None = None
         self._reader: StreamReader | None = None
         self._began = 0.0
         self._first_token: float | None = None
         self._closed = False
-        self._ready: list[Chunk] = []  # an empty deque would take half a kilobyte of each stream
+        self._ready: list[Chunk] = []  # a list, because an empty deque takes half a kilobyte
 
     @property
     def text(self) -> str:
@@ -55,28 +59,31 @@ class Stream:
 
     @property
     def request_id(self) -> str | None:
-        """By what name the provider knows this call, once it has answered."""
-        return self._provider.request_id(self._source.head) if self._source is not None else None
+        """The provider's id of the request; None before the answer begins, or if it has none."""
+        return self._provider.request_id(self._answer.head) if self._answer is not None else None
 
     async def astep(self) -> list[Chunk]:
-        """The next chunks, one or more; none at the end."""
+        """Wait for the next chunks and return them: one or more, or an empty list at the stream's end.
+
+        The first call sends the request. Raises what ``CompletionStream`` raises.
+        """
         if self._ready:
-            return self._left_over()
+            return self._take_ready()
         try:
-            source = self._source
-            if source is None and not self._closed:
+            answer = self._answer
+            if answer is None and not self._closed:
                 self._began = self._call.begin()
-                source = self._opened(
-                    await self._sender.aopen(self._path, self._body, self._call.marks, self._opening)
+                answer = self._accept(
+                    await self._sender.aopen(self._path, self._body, self._call.marks, self._scope)
                 )
                 if self._reader is None:
-                    raise self._refused(source, [data async for data in _apieces(source)])
+                    raise self._provider.error_from_response(answer.head, await _aread_error(answer))
             chunks: list[Chunk] = []
-            while source is not None and not chunks and self._goes_on():
-                chunks = self._fed(await source.aread())
+            while answer is not None and not chunks and not self._finish_if_complete():
+                chunks = self._parse(await answer.aread())
             return chunks
         except BaseException as error:
-            if self._fails(error):
+            if self._fail(error):
                 raise
             return []
         finally:
@@ -86,85 +93,88 @@ class Stream:
     def step(self) -> list[Chunk]:
         """``astep`` for a plain thread."""
         if self._ready:
-            return self._left_over()
+            return self._take_ready()
         try:
-            source = self._source
-            if source is None and not self._closed:
+            answer = self._answer
+            if answer is None and not self._closed:
                 self._began = self._call.begin()
-                source = self._opened(
-                    self._sender.open(self._path, self._body, self._call.marks, self._opening)
+                answer = self._accept(
+                    self._sender.open(self._path, self._body, self._call.marks, self._scope)
                 )
                 if self._reader is None:
-                    raise self._refused(source, list(_pieces(source)))
+                    raise self._provider.error_from_response(answer.head, _read_error(answer))
             chunks: list[Chunk] = []
-            while source is not None and not chunks and self._goes_on():
-                chunks = self._fed(source.read())
+            while answer is not None and not chunks and not self._finish_if_complete():
+                chunks = self._parse(answer.read())
             return chunks
         except BaseException as error:
-            if self._fails(error):
+            if self._fail(error):
                 raise
             return []
 
     def close(self) -> None:
-        """Free the connection. From any thread, any number of times; a reader ends as at the stream's end."""
+        """Cancel the call and release the connection; a reader in another task or thread gets the end.
+
+        From any thread, any number of times. After the stream's end it does nothing.
+        """
         self._closed = True
         self._ready.clear()
-        self._opening.cancel()
-        if self._source is not None:
+        self._scope.cancel()
+        if self._answer is not None:
             if self._reader is not None and self._reader.finished:
-                self._source.mark_complete()
-            self._source.close()
+                self._answer.mark_complete()
+            self._answer.close()
         if self._began:
             self._end_call(asyncio.CancelledError())
 
     async def aclose(self) -> None:
-        """``close``, in a task of its own event loop."""
+        """``close`` for async code."""
         self.close()
-        if self._source is not None:
-            await self._source.aclose()
+        if self._answer is not None:
+            await self._answer.aclose()
 
     def __del__(self) -> None:
-        source: Source | None = getattr(self, "_source", None)
-        if source is None:
+        answer: OpenAnswer | None = getattr(self, "_answer", None)
+        if answer is None:
             return
-        source.close()  # first: where warnings are errors the last line raises
-        if self._closed:  # even then: what interrupted its close may have come before this
+        answer.close()  # even if ``_closed``: ``close`` may have been interrupted before this
+        if self._closed:
             return
-        source.call_soon(
-            partial(in_thread, self._call.cancel)
-        )  # observers are the user's: not on a loop of ours
-        message = f"a stream that was opened at {self._opened_at} was neither read to its end nor closed"
-        warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+        # Observers are the user's code: they must not run on the pool's event loop.
+        answer.call_soon(partial(in_thread, self._call.cancel))
+        message = f"a stream that was opened at {self._call_site} was neither read to its end nor closed"
+        warnings.warn(message, ResourceWarning, source=self, stacklevel=2)  # last: it may raise
 
     def __repr__(self) -> str:
-        state = "ended" if self._closed else "open" if self._source is not None else "not begun"
-        return f"<{type(self).__name__} {state}, opened at {self._opened_at}>"
+        state = "ended" if self._closed else "open" if self._answer is not None else "not begun"
+        return f"<{type(self).__name__} {state}, opened at {self._call_site}>"
 
-    def _opened(self, source: Source) -> Source:
-        self._source = source
-        self._call.status_code = source.head.status_code
-        if self._closed:  # closed while the call was on its way
-            source.close()
-        if 200 <= source.head.status_code < 300:
-            self._reader = self._provider.stream_reader(source.head)
-        return source
+    def _accept(self, answer: OpenAnswer) -> OpenAnswer:
+        """Keep the answer, and make a reader for its body if its status is 2xx."""
+        self._answer = answer
+        self._call.status_code = answer.head.status_code
+        if self._closed:  # another thread has closed the stream meanwhile
+            answer.close()
+        if 200 <= answer.head.status_code < 300:
+            self._reader = self._provider.stream_reader(answer.head)
+        return answer
 
-    def _left_over(self) -> list[Chunk]:
-        """What came together with a chunk that was taken by itself."""
+    def _take_ready(self) -> list[Chunk]:
+        """The chunks that arrived together with one that ``next`` or ``anext`` has returned."""
         chunks, self._ready = self._ready, []
         return chunks
 
-    def _goes_on(self) -> bool:
-        """Whether there is more to read. What follows the provider's last word is not waited for."""
+    def _finish_if_complete(self) -> bool:
+        """If the provider has ended the answer, set ``completion`` and close. Return whether it is closed."""
         reader = self._reader
         if not self._closed and reader is not None and reader.finished:
             self.completion = reader.completion(self._timing())
             self._call.usage = self.completion.usage
             self._end_call(None)
             self.close()
-        return not self._closed
+        return self._closed
 
-    def _fed(self, data: bytes) -> list[Chunk]:
+    def _parse(self, data: bytes) -> list[Chunk]:
         reader = self._reader
         if reader is None or self._closed:  # closed by another thread
             return []
@@ -175,21 +185,24 @@ class Stream:
 
     def _timing(self) -> Timing:
         now = time.monotonic()
-        self._call.marks.ended = now  # the caller's end: the last bytes may have waited for it
+        self._call.marks.ended = now  # when the caller has read it: the last bytes may have arrived earlier
         timing = self._call.timing(self._first_token)
         if timing is None:
             first = None if self._first_token is None else self._first_token - self._began
             return Timing(first_token=first, total=now - self._began)
         return timing
 
-    def _fails(self, error: BaseException) -> bool:
-        """Free the connection. Whether the caller is to see ``error``; raises what he is to see instead."""
+    def _fail(self, error: BaseException) -> bool:
+        """End the call. Return whether to raise ``error``: not if another thread has closed the stream.
+
+        Raises StreamInterrupted in its place if the connection broke during the body.
+        """
         was_closed = self._closed
-        broken_off = isinstance(error, BROKEN_OFF) and not isinstance(error, InvalidResponse)
-        interruption = self._reader.interruption(str(error)) if self._reader and broken_off else None
+        is_interruption = isinstance(error, INTERRUPTIONS) and not isinstance(error, InvalidResponse)
+        interruption = self._reader.interruption(str(error)) if self._reader and is_interruption else None
         if was_closed and isinstance(error, PoolClosed):
             self.close()
-            return False  # by another thread while this one was reading
+            return False
         self._end_call(interruption or error)
         self.close()
         if interruption is not None:
@@ -197,17 +210,18 @@ class Stream:
         return True
 
     def _end_call(self, error: BaseException | None) -> None:
-        self._call.end(error, self._timing() if self._source is not None else None)
-
-    def _refused(self, source: Source, pieces: list[bytes]) -> Exception:
-        return self._provider.error_from_response(source.head, b"".join(pieces))
+        self._call.end(error, self._timing() if self._answer is not None else None)
 
 
 class CompletionStream(Stream):
-    """``for chunk in stream``; ``stream.completion`` has the whole answer once it has ended, None before.
+    """An iterator of ``Chunk``s, and a context manager that closes it: ``with pool.stream(...) as stream``.
 
-    Iterating raises what ``LLMPool.complete`` raises, and ``StreamInterrupted`` with the partial text where
-    the stream ends before its provider said so.
+    Iteration raises what ``LLMPool.complete`` raises, and ``StreamInterrupted`` with the text so far if the
+    body ends before the provider has ended the answer.
+
+    ``completion``  the whole answer, once the iteration has ended; None before, and if it was closed earlier
+    ``text``        the text so far
+    ``request_id``  the provider's id of the request; None before the answer begins, or if it has none
     """
 
     def __iter__(self) -> Self:
@@ -218,7 +232,7 @@ class CompletionStream(Stream):
             self._ready.extend(self.step())
         try:
             return self._ready.pop(0)
-        except IndexError:  # the end, or another thread has closed it in this moment
+        except IndexError:  # the end, or another thread has just closed the stream
             raise StopIteration from None
 
     def __enter__(self) -> Self:
@@ -231,7 +245,7 @@ class CompletionStream(Stream):
 
 
 class AsyncCompletionStream(Stream):
-    """``async for chunk in stream``; otherwise as ``CompletionStream``."""
+    """``CompletionStream`` for async code: ``async for chunk in stream``, ``async with``."""
 
     def __aiter__(self) -> Self:
         return self
@@ -253,16 +267,15 @@ class AsyncCompletionStream(Stream):
         await self.aclose()
 
 
-async def _apieces(source: Source) -> AsyncIterator[bytes]:
-    """The body of an error, as much of it as anybody reads."""
-    size = 0
-    while size < MAX_ERROR_BODY and (data := await source.aread()):
-        size += len(data)
-        yield data
+async def _aread_error(answer: OpenAnswer) -> bytes:
+    body = b""
+    while len(body) < MAX_ERROR_BODY and (data := await answer.aread()):
+        body += data
+    return body
 
 
-def _pieces(source: Source) -> Iterator[bytes]:
-    size = 0
-    while size < MAX_ERROR_BODY and (data := source.read()):
-        size += len(data)
-        yield data
+def _read_error(answer: OpenAnswer) -> bytes:
+    body = b""
+    while len(body) < MAX_ERROR_BODY and (data := answer.read()):
+        body += data
+    return body

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from llm_pool.calling.answers import Answer, Source
+from llm_pool.calling.answers import Answer, OpenAnswer
 from llm_pool.conf.request_builder import CLIENT_HEADERS
 from llm_pool.exceptions import PoolClosed
 from llm_pool.providers.base import Head
 from llm_pool.transports.clients import AsyncClient, Client, KeyAuth
 from llm_pool.transports.errors import translate_httpx_errors
+from llm_pool.transports.hooks import HookDetector
 from llm_pool.transports.transport import AsyncTransport, Transport
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ __all__ = ["ThroughHTTPX"]
 
 
 class ThroughHTTPX:
-    """The two httpx clients of a pool, ``client`` and ``aclient``, and POSTs through them."""
+    """The two httpx clients of a pool, ``client`` and ``aclient``. Sends POSTs through them."""
 
     def __init__(self, settings: PoolSettings, engine: Pool, builder: RequestBuilder) -> None:
         self._settings = settings
@@ -50,40 +51,45 @@ class ThroughHTTPX:
         }
         self.aclient = AsyncClient(transport=AsyncTransport(engine), **options)
         self.client = Client(transport=Transport(engine), **options)
+        self.async_hooks = HookDetector(self.aclient)
+        self.sync_hooks = HookDetector(self.client)
 
     async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
         """POST ``body`` and read the whole answer."""
         with translate_httpx_errors():
-            return self._answer(await self.aclient.post(path, **self._parts(body, key, marks)), key)
+            return self._answer(await self.aclient.post(path, **self._post_arguments(body, key, marks)), key)
 
     def fetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
         """``afetch`` for a plain thread."""
         with translate_httpx_errors():
-            return self._answer(self.client.post(path, **self._parts(body, key, marks)), key)
+            return self._answer(self.client.post(path, **self._post_arguments(body, key, marks)), key)
 
     async def aopen(
         self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope
-    ) -> Source:
-        """POST ``body`` and wait for the head of the answer, or until ``scope`` is cancelled."""
-        request = self.aclient.build_request("POST", path, **self._parts(body, key, marks, scope))
+    ) -> OpenAnswer:
+        """POST ``body`` and wait for the head of the answer.
+
+        Raises PoolClosed if ``scope`` is cancelled before the head arrives.
+        """
+        request = self.aclient.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
         with translate_httpx_errors():
             response = await self.aclient.send(request, stream=True)
-            return AsyncHTTPXSource(response, self._settings.secrets(key))
+            return AsyncHTTPXAnswer(response, self._settings.secrets(key))
 
-    def open(self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope) -> Source:
+    def open(self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """``aopen`` for a plain thread."""
-        request = self.client.build_request("POST", path, **self._parts(body, key, marks, scope))
+        request = self.client.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
         with translate_httpx_errors():
-            return HTTPXSource(self.client.send(request, stream=True), self._settings.secrets(key))
+            return HTTPXAnswer(self.client.send(request, stream=True), self._settings.secrets(key))
 
     def _answer(self, response: httpx.Response, key: str | None) -> Answer:
         head = Head(response.status_code, response.headers, self._settings.secrets(key))
         return Answer(head, response.content)
 
-    def _parts(
+    def _post_arguments(
         self, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
     ) -> dict[str, Any]:
-        """The arguments of a POST. It is sent with the same key that errors hide."""
+        """The arguments of httpx for a POST. ``KeyAuth`` sends the key that is given here."""
         return {
             "content": body,
             "headers": {"content-type": self._builder.content_type(key)},
@@ -91,8 +97,8 @@ class ThroughHTTPX:
         }
 
 
-class HTTPXSource:
-    """A streamed response of an ``httpx.Client`` as a ``Source``."""
+class HTTPXAnswer:
+    """A streamed response of an ``httpx.Client`` as an ``OpenAnswer``."""
 
     def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
         self._response = response
@@ -100,33 +106,33 @@ class HTTPXSource:
         self.head = Head(response.status_code, response.headers, secrets)
 
     def read(self) -> bytes:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         with translate_httpx_errors():
             return next(self._pieces, b"")
 
     async def aread(self) -> bytes:
-        """Read in a thread: what is hooked into a sync client may block."""
+        """Read in a thread: mocks and hooks of a sync client may block."""
         return await asyncio.to_thread(self.read)
 
     def mark_complete(self) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         _mark_complete(self._response)
 
     def close(self) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         self._response.close()
 
     async def aclose(self) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         await asyncio.to_thread(self.close)
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         _call_soon(self._response, function)
 
 
-class AsyncHTTPXSource:
-    """A streamed response of an ``httpx.AsyncClient`` as a ``Source``. Only tasks can read it."""
+class AsyncHTTPXAnswer:
+    """A streamed response of an ``httpx.AsyncClient`` as an ``OpenAnswer``. Only tasks can read it."""
 
     def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
         self._response = response
@@ -134,7 +140,7 @@ class AsyncHTTPXSource:
         self.head = Head(response.status_code, response.headers, secrets)
 
     async def aread(self) -> bytes:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         with translate_httpx_errors():
             return await anext(self._pieces, b"")
 
@@ -143,30 +149,30 @@ class AsyncHTTPXSource:
         raise RuntimeError("this stream was begun by a task; read it with 'async for'")
 
     def mark_complete(self) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         _mark_complete(self._response)
 
     def close(self) -> None:
-        """See ``Source``. Another transport's response is freed when it is garbage-collected."""
+        """See ``OpenAnswer``. Another transport's response is closed by ``aclose`` only."""
         body = _body(self._response)
         if body is not None:
             body.close()
 
     async def aclose(self) -> None:
-        """Close the response, whatever transport it comes from."""
+        """See ``OpenAnswer``. Closes the response of any transport."""
         await self._response.aclose()
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """See ``Source``."""
+        """See ``OpenAnswer``."""
         _call_soon(self._response, function)
 
 
 def _call_soon(response: httpx.Response, function: Callable[[], object]) -> None:
     body = _body(response)
-    if body is None:  # a mock's: it has no host loop
+    if body is None:  # the response of a mock or of another transport has no host loop
         function()
         return
-    with contextlib.suppress(PoolClosed):  # the process is about to end
+    with contextlib.suppress(PoolClosed):  # the event loop has ended
         body.host_loop.post(function)
 
 
@@ -177,7 +183,7 @@ def _mark_complete(response: httpx.Response) -> None:
 
 
 def _body(response: httpx.Response) -> Body | AsyncBody | None:
-    """The body that this package's transports put into a response."""
+    """Return the body that this package's transports add to a response; None for other transports."""
     body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
     return body
 

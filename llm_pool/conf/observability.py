@@ -1,4 +1,4 @@
-"""The settings beside ``LLM_POOL`` that say who sees what of the pools."""
+"""The settings other than ``LLM_POOL`` that this app reads: for error details, timing headers and metrics."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from django.core.signals import setting_changed
 __all__ = ["debugging", "latency_buckets", "metric_namespace", "shows_timing_to_all"]
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
-"""Seconds. Models take longer than web pages, for which django-prometheus's own default is made."""
+"""Seconds. They reach further than django-prometheus's own default, which is made for web pages."""
 
 
 def debugging() -> bool:
-    """``DEBUG``."""
+    """Return ``DEBUG``."""
     return bool(settings.DEBUG)
 
 
 @cache
 def shows_timing_to_all() -> bool:
-    """``LLM_POOL_SERVER_TIMING``, or else ``DEBUG``: whether anyone may see where a request's time went."""
-    # Django finds a setting that is not there only after a long search, and this is asked for each request.
+    """Return True if ``LLM_POOL_SERVER_TIMING`` or ``DEBUG`` is set: all visitors get ``Server-Timing``."""
+    # Cached because it is read for each request, and Django's lookup of a missing setting is slow.
     return debugging() or bool(getattr(settings, "LLM_POOL_SERVER_TIMING", False))
 
 
@@ -35,10 +35,10 @@ setting_changed.connect(_setting_changed, dispatch_uid="llm_pool.conf.observabil
 
 
 def metric_namespace() -> str:
-    """``PROMETHEUS_METRIC_NAMESPACE``: what the names of metrics begin with; "" for nothing."""
+    """Return ``PROMETHEUS_METRIC_NAMESPACE``, the prefix of the metrics' names; "" for none."""
     return str(getattr(settings, "PROMETHEUS_METRIC_NAMESPACE", "") or "")
 
 
 def latency_buckets() -> Sequence[float]:
-    """``PROMETHEUS_LATENCY_BUCKETS``: the upper bounds of all histograms of durations, in seconds."""
+    """Return ``PROMETHEUS_LATENCY_BUCKETS``, the upper bounds of each histogram of durations, in seconds."""
     return tuple(getattr(settings, "PROMETHEUS_LATENCY_BUCKETS", BUCKETS))

@@ -1,4 +1,4 @@
-"""Values that users type into settings: read one by one, with every problem told rather than the first."""
+"""Reads one dict of settings: validates its values, and collects every problem instead of the first one."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from llm_pool.exceptions import with_article
 
-__all__ = ["HIDDEN", "Invalid", "Kind", "Problem", "Reader", "count", "seconds", "switch", "text"]
+__all__ = ["HIDDEN", "Invalid", "Problem", "Reader", "Validator", "boolean", "count", "seconds", "text"]
 
 HIDDEN = "(hidden)"
-SETTING, UNKNOWN, TYPE, VALUE = "E001", "E002", "E003", "E004"
+SETTING, UNKNOWN, TYPE, VALUE = "E001", "E002", "E003", "E004"  # ids of Django's checks, after "llm_pool."
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong in ``settings.LLM_POOL``.
+    """One problem in ``settings.LLM_POOL``.
 
-    ``key`` is written as a path: ``LIMITS.max_connections``. ``value`` is a repr, hidden if it may be secret.
+    ``id``       the id of its Django check, without the prefix "llm_pool.": "E003"
+    ``alias``    the pool's name; "" if the problem is not in one pool
+    ``key``      the path of the key, "LIMITS.max_connections", or the name of an environment variable; "" for
+                 a whole pool or setting
+    ``value``    the repr of the value, or "(hidden)" if it may be secret
+    ``message``  what is wrong, with the place and the value, as a sentence
+    ``hint``     what to change, as a sentence
     """
 
     id: str
@@ -34,7 +41,12 @@ class Problem(NamedTuple):
 
 
 class Invalid(Exception):
-    """What a kind says of a value it does not take: what is wrong, and what to type instead."""
+    """Raised by a ``Validator`` for a value that it refuses.
+
+    ``id``    the id of the problem: ``TYPE`` or ``VALUE``
+    ``what``  what is wrong, as a predicate: "is empty"
+    ``hint``  what to change, as a sentence
+    """
 
     def __init__(self, check_id: str, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -43,60 +55,69 @@ class Invalid(Exception):
         self.hint = hint
 
 
-Kind = Callable[[Any], Any]
-"""Takes what the user typed, and returns what it stands for. Raises ``Invalid``."""
+Validator = Callable[[Any], Any]
+"""Takes a value from the settings, and returns it as ``PoolSettings`` holds it. Raises ``Invalid``."""
 
 
 class Reader:
-    """Reads one dict of settings, and puts what is wrong into ``problems``."""
+    """Reads one dict of settings, and appends what is wrong to ``problems``.
+
+    ``problems``  the list that problems are appended to
+    ``alias``     the pool's name
+    ``values``    the dict; anything else is a problem, and read as {}
+    ``path``      the keys that lead to the dict from the pool's settings
+    ``example``   a dict that the hint shows if ``values`` is not one
+    """
 
     def __init__(
         self,
         problems: list[Problem],
         alias: str,
-        given: Any,
+        values: Any,
         path: tuple[str, ...] = (),
         example: str = '{"MODEL": "..."}',
     ) -> None:
         self.problems = problems
         self.alias = alias
         self.path = path
-        self.given: dict[str, Any] = {}
-        if isinstance(given, Mapping):
-            self.given = dict(given)
+        self.values: dict[str, Any] = {}
+        if isinstance(values, Mapping):
+            self.values = dict(values)
         else:
-            what = f"is {with_article(given)}, not a dict"
+            what = f"is {with_article(values)}, not a dict"
             self.report(None, Invalid(TYPE if path else SETTING, what, f"Give a dict: {example}."), HIDDEN)
 
     def read(
         self,
-        kinds: Mapping[str, Kind],
+        validators: Mapping[str, Validator],
         *,
         hide: Iterable[str] = (),
-        inner: Mapping[str, Mapping[str, Kind]] | None = None,
+        sections: Mapping[str, Mapping[str, Validator]] | None = None,
     ) -> dict[str, Any]:
-        """The good values among those given. What is not given is not there.
+        """Return the valid values by key, and report the others. A key that is not set is left out.
 
-        ``inner`` has the kinds of the sections, for keys of theirs that were given outside.
+        ``validators``  one validator for each known key
+        ``hide``        the keys whose values are not shown in problems
+        ``sections``    the validators of the dicts inside this one, for hints about misplaced keys
         """
         hidden = set(hide)
-        good: dict[str, Any] = {}
-        for key, value in self.given.items():
-            if key not in kinds:
-                self.report(key, self._unknown(key, kinds, inner or {}), HIDDEN)
+        valid: dict[str, Any] = {}
+        for key, value in self.values.items():
+            if key not in validators:
+                self.report(key, self._unknown(key, validators, sections or {}), HIDDEN)
                 continue
             try:
-                good[key] = kinds[key](value)
+                valid[key] = validators[key](value)
             except Invalid as invalid:
                 self.report(key, invalid, HIDDEN if key in hidden else _shown(value))
-        return good
+        return valid
 
     def section(self, key: str, example: str) -> Reader:
-        """A reader of the dict at ``key``, or of an empty one; ``example`` is for who gave no dict."""
-        return Reader(self.problems, self.alias, self.given.get(key, {}), (*self.path, key), example)
+        """Return a reader of the dict at ``key``, of {} if it is not set. A hint shows ``example``."""
+        return Reader(self.problems, self.alias, self.values.get(key, {}), (*self.path, key), example)
 
     def report(self, key: Any, invalid: Invalid, value: str = HIDDEN) -> None:
-        """``key`` None means the dict itself."""
+        """Append a problem with ``key``, or with the dict itself if it is None. ``value`` is a repr."""
         path = (*self.path, *([] if key is None else [key]))
         place = f"LLM_POOL[{self.alias!r}]" + "".join(f"[{_shown(step)}]" for step in path)
         shown = "" if value == HIDDEN or invalid.what.startswith(f"is {value},") else f" = {value}"
@@ -106,60 +127,68 @@ class Reader:
         )
 
     def _unknown(
-        self, key: Any, kinds: Mapping[str, Kind], inner: Mapping[str, Mapping[str, Kind]]
+        self,
+        key: Any,
+        validators: Mapping[str, Validator],
+        sections: Mapping[str, Mapping[str, Validator]],
     ) -> Invalid:
-        by_lower = {name.lower(): name for name in kinds}
-        near = difflib.get_close_matches(str(key).lower(), by_lower, n=1, cutoff=0.5)
-        if section := next((name for name, known in inner.items() if key in known), None):
+        by_lower = {name.lower(): name for name in validators}
+        close = difflib.get_close_matches(str(key).lower(), by_lower, n=1, cutoff=0.5)
+        if section := next((name for name, keys in sections.items() if key in keys), None):
             hint = f"It belongs inside {section!r}: {{{section!r}: {{{key!r}: ...}}}}."
+        elif close:
+            hint = f"Did you mean {by_lower[close[0]]!r}?"
         else:
-            hint = f"Did you mean {by_lower[near[0]]!r}?" if near else f"The keys are {', '.join(kinds)}."
+            hint = f"The keys are {', '.join(validators)}."
         return Invalid(UNKNOWN, "is not a known key", hint)
 
 
-def count(least: int = 0, *, optional: bool = False) -> Kind:
-    """A whole number from ``least`` up."""
+def count(least: int = 0, *, optional: bool = False) -> Validator:
+    """Return a validator of a whole number of at least ``least``; with ``optional``, None is valid too."""
 
-    def kind(value: Any) -> int | None:
+    def validate(value: Any) -> int | None:
         if value is None and optional:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Invalid(TYPE, f"is {with_article(value)}, not a whole number", _as_number(value, optional))
+            raise Invalid(
+                TYPE, f"is {with_article(value)}, not a whole number", _number_hint(value, optional)
+            )
         if value < least:
             raise Invalid(VALUE, f"is less than {least}", f"Give {least} or more.")
         return value
 
-    return kind
+    return validate
 
 
-def seconds(*, optional: bool = True, zero: bool = False) -> Kind:
-    """A duration in seconds; None, where it is allowed, for no bound."""
+def seconds(*, optional: bool = True, zero: bool = False) -> Validator:
+    """Return a validator of a duration in seconds, greater than 0.
 
-    def kind(value: Any) -> float | None:
+    With ``optional``, None is valid too, for no bound; with ``zero``, 0 is valid too.
+    """
+
+    def validate(value: Any) -> float | None:
         if value is None and optional:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise Invalid(
-                TYPE, f"is {with_article(value)}, not a number of seconds", _as_number(value, optional)
-            )
+            what = f"is {with_article(value)}, not a number of seconds"
+            raise Invalid(TYPE, what, _number_hint(value, optional))
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
         if not math.isfinite(number):
-            raise Invalid(
-                VALUE, "is not a finite number", "Give None for no bound." if optional else "Give seconds."
-            )
+            hint = "Give None for no bound." if optional else "Give seconds."
+            raise Invalid(VALUE, "is not a finite number", hint)
         if number < 0 or (number == 0 and not zero):
             hint = "Give seconds" + (", or None for no bound." if optional else ".")
             raise Invalid(VALUE, "is less than 0" if number < 0 else "must be greater than 0", hint)
         return number
 
-    return kind
+    return validate
 
 
-def switch(value: Any) -> bool:
-    """True or False."""
+def boolean(value: Any) -> bool:
+    """Validate True or False."""
     if not isinstance(value, bool):
         raise Invalid(
             TYPE, f"is {with_article(value)}, not True or False", "Give True or False, without quotes."
@@ -167,11 +196,14 @@ def switch(value: Any) -> bool:
     return value
 
 
-def text(*, optional: bool = True, path: bool = False) -> Kind:
-    """A string that is not empty; with ``path``, a ``pathlib.Path`` will do too."""
+def text(*, path: bool = False) -> Validator:
+    """Return a validator of a string that is not empty, or None.
 
-    def kind(value: Any) -> str | None:
-        if value is None and optional:
+    With ``path``, a ``pathlib.Path`` is valid too, and becomes a string.
+    """
+
+    def validate(value: Any) -> str | None:
+        if value is None:
             return None
         if path and isinstance(value, os.PathLike):
             value = os.fspath(value)
@@ -181,19 +213,14 @@ def text(*, optional: bool = True, path: bool = False) -> Kind:
             raise Invalid(VALUE, "is empty" if not value.strip() else "holds a NUL", "Give a string.")
         return value
 
-    return kind
+    return validate
 
 
-def _as_number(value: Any, optional: bool) -> str:
+def _number_hint(value: Any, optional: bool) -> str:
     if isinstance(value, str):
-        try:
-            return (
-                f"Write {float(value):g}, without quotes."
-                if math.isfinite(float(value))
-                else "Give a number."
-            )
-        except ValueError:
-            pass
+        with suppress(ValueError):
+            number = float(value)
+            return f"Write {number:g}, without quotes." if math.isfinite(number) else "Give a number."
     return "Give a number, or None for no bound." if optional else "Give a number."
 
 

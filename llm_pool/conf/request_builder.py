@@ -23,7 +23,7 @@ CLIENT_HEADERS = {"user-agent": f"llm_pool/{__version__}", "accept-encoding": "i
 class RequestBuilder:
     """Builds the engine's requests for one pool, and the headers of its httpx clients.
 
-    ``origin`` is where they go.
+    ``origin`` is the scheme, host and port of BASE_URL.
     """
 
     def __init__(self, settings: PoolSettings) -> None:
@@ -32,12 +32,12 @@ class RequestBuilder:
         self.origin = settings.origin
         self._prefix = url.raw_path.rstrip(b"/")
         self._host = url.netloc.decode("ascii")
-        self._common: tuple[str | None, Headers] | None = None
+        self._encoded: tuple[str | None, Headers] | None = None
 
     def post(
         self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
     ) -> Request:
-        """A POST of JSON with the pool's timeouts; ``path`` is relative to BASE_URL."""
+        """Return a POST of JSON with the pool's timeouts. ``path`` is relative to BASE_URL."""
         headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
         target = self._prefix + path.encode("ascii")
         return Request(
@@ -45,12 +45,12 @@ class RequestBuilder:
         )
 
     def get(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
-        """A GET with the headers of every call."""
+        """Return a GET with the headers of every call. ``path`` is relative to BASE_URL."""
         target = self._prefix + path.encode("ascii")
         return Request(self.origin, b"GET", target, self._common_headers(key), b"", timeouts)
 
     def own_headers(self, key: str | None) -> dict[str, str]:
-        """The provider's headers for ``key`` and the user's HEADERS, by lower-case name."""
+        """Return the provider's headers for ``key`` and the user's HEADERS, by lower-case name."""
         provider = self._settings.provider.headers(key)
         return {
             name.lower(): value
@@ -59,19 +59,19 @@ class RequestBuilder:
         }
 
     def content_type(self, key: str | None) -> str:
-        """The content type of a POST."""
+        """Return the content type of a POST."""
         return self.own_headers(key).get("content-type", JSON["content-type"])
 
     def defaults(self) -> dict[str, str]:
-        """The headers that httpx and this package set by themselves, and the user's HEADERS may replace."""
+        """Return the default headers of httpx and of this package that the user's HEADERS replace."""
         names = {name.lower() for name in self._settings.headers}
-        ours = {"accept": "*/*", **CLIENT_HEADERS, **JSON}
-        return {name: value for name, value in ours.items() if name in names}
+        default = {"accept": "*/*", **CLIENT_HEADERS, **JSON}
+        return {name: value for name, value in default.items() if name in names}
 
     def _common_headers(self, key: str | None) -> Headers:
-        """The headers that all requests with this key have in common, encoded once."""
-        if self._common is None or self._common[0] != key:
+        """Return the headers that all requests with this key share, encoded once until the key changes."""
+        if self._encoded is None or self._encoded[0] != key:
             headers = {"host": self._host} | CLIENT_HEADERS | JSON | self.own_headers(key)
             encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
-            self._common = (key, encoded)
-        return self._common[1]
+            self._encoded = (key, encoded)
+        return self._encoded[1]

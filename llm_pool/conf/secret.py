@@ -1,4 +1,4 @@
-"""An API key as the settings hold it."""
+"""API_KEY as the settings hold it: the key, or a callable that returns it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ __all__ = ["Secret"]
 
 
 class Secret:
-    """An API key, or a callable that fetches one. No repr shows it."""
+    """An API key, or a callable that returns one. Its repr does not show the key.
 
-    __slots__ = ("_place", "_value")
+    ``name``   the setting or environment variable that it comes from, for errors
+    ``fixed``  the key, if it is not a callable's; each call of the pool reads it
+    """
 
-    def __init__(self, value: str | Callable[[], str], place: str = "API_KEY") -> None:
+    __slots__ = ("_name", "_value", "fixed")
+
+    def __init__(self, value: str | Callable[[], str], name: str = "API_KEY") -> None:
         self._value = value
-        self._place = place
-
-    @property
-    def is_fetched(self) -> bool:
-        """Whether a callable is asked for it."""
-        return callable(self._value)
+        self._name = name
+        self.fixed = None if callable(value) else self.reveal()
 
     def reveal(self) -> str:
-        """The key. A callable is asked each time, so that keys can be rotated; it may block.
+        """Return the key. A callable is called each time, so that keys can be rotated; it may block.
 
-        Raises ``ImproperlyConfigured`` for a key that no header can carry, without showing it.
+        Raises ``ImproperlyConfigured``, without the key in it, if the key is not a string, is empty, or has a
+        character that no HTTP header can carry. Other exceptions of a callable are passed on.
         """
         try:
             value = self._value() if callable(self._value) else self._value
-        except StopIteration as error:  # no future takes it: whoever waited for the key would wait for ever
-            raise ImproperlyConfigured(f"{self._place} raised StopIteration.") from error
+        except StopIteration as error:  # asyncio futures refuse it: a caller in a task would wait for ever
+            raise ImproperlyConfigured(f"{self._name} raised StopIteration.") from error
         if not isinstance(value, str):
-            raise ImproperlyConfigured(f"{self._place} gave {with_article(value)}; let it return a string.")
+            raise ImproperlyConfigured(
+                f"{self._name} returned {with_article(value)}; it must return a string."
+            )
         value = Hidden(value.strip())  # keys are read from files that end in a newline
         if not validators.is_header_value(value) or not value:
             what = "is empty" if not value else "holds a character that no HTTP header can carry"
-            raise ImproperlyConfigured(f"{self._place} {what}; give the key as its provider shows it.")
+            raise ImproperlyConfigured(f"{self._name} {what}; give the key as its provider shows it.")
         return value
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""From ``settings.LLM_POOL``, and the environment variables that stand in for it, to ``PoolSettings``."""
+"""Makes ``PoolSettings`` from ``settings.LLM_POOL`` and the environment variables of the providers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from llm_pool.conf.reader import (
     SETTING,
     VALUE,
     Invalid,
-    Kind,
     Problem,
     Reader,
+    Validator,
+    boolean,
     count,
     seconds,
-    switch,
     text,
 )
 from llm_pool.conf.secret import Secret
@@ -32,17 +32,27 @@ from llm_pool.exceptions import with_article
 from llm_pool.providers import PROVIDERS, Provider
 from llm_pool.redaction import Hidden
 
-__all__ = ["PoolSettings", "load", "problems", "survey"]
+__all__ = ["PoolSettings", "load", "load_with_problems"]
 
-SHORTEST_SECRET = 4  # letters: less is for a server that wants no key, and hidden it would spoil all text
+MIN_SECRET_LENGTH = 4  # characters
+"""Shorter keys are placeholders for servers without keys. If "x" were hidden, "***" would fill each text."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """One alias of ``settings.LLM_POOL``, with all defaults filled in. ``base_url`` ends without a slash.
+    """One pool of ``settings.LLM_POOL``, with all defaults filled in.
 
-    ``keyless`` is ``"API_KEY": ""``: the user says that the server wants no key. ``given`` has the keys that
-    the user did type: ``LIMITS``, ``LIMITS.max_connections``.
+    ``alias``          the pool's name in ``LLM_POOL``
+    ``provider``       PROVIDER
+    ``base_url``       BASE_URL or its environment variable, without a slash at its end
+    ``api_key``        API_KEY or its environment variable; None if there is no key
+    ``keyless``        True for ``"API_KEY": ""``: the server requires no key
+    ``model``          MODEL; None if it is not set
+    ``headers``        HEADERS
+    ``engine``         ENGINE
+    ``pool``           the engine's part: LIMITS, TIMEOUTS, DNS, TLS, HTTP2, PROXY, UDS, ...
+    ``explicit_keys``  the keys that the settings contain, defaults not included: "LIMITS",
+                       "LIMITS.max_connections"
     """
 
     alias: str
@@ -54,14 +64,14 @@ class PoolSettings:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     engine: str = "native"
     pool: PoolConfig = field(default_factory=PoolConfig)
-    given: frozenset[str] = frozenset()
+    explicit_keys: frozenset[str] = frozenset()
 
     @property
     def needs_key(self) -> bool:
-        """Whether a call could only fail: there is no key, and the server will want one.
+        """True if there is no key and the server requires one, so that each call would fail.
 
-        Servers on this machine want none, nor those whose key is in HEADERS, nor ``keyless`` ones;
-        the provider's own server always does.
+        A server on this machine requires none, nor does one with its key in HEADERS, nor a ``keyless`` one.
+        But the provider's own server always requires a key, in API_KEY or in HEADERS.
         """
         if self.api_key is not None or self.pool.uds is not None or is_loopback(self.origin.host):
             return False
@@ -71,7 +81,7 @@ class PoolSettings:
 
     @property
     def origin(self) -> Origin:
-        """Where calls go."""
+        """Scheme, host and port of ``base_url``."""
         url = httpx.URL(self.base_url)
         return Origin(
             url.scheme, url.raw_host.decode("ascii").strip("[]"), url.port or DEFAULT_PORTS[url.scheme]
@@ -79,69 +89,73 @@ class PoolSettings:
 
     @property
     def key_headers(self) -> list[str]:
-        """The names in HEADERS under which the user sends a key of his own."""
+        """The names of the HEADERS that contain a key."""
         return [name for name in self.headers if name.lower() in self.provider.key_headers]
 
     def secrets(self, key: str | None) -> tuple[str, ...]:
-        """What no output may repeat of a call with this API key: that key, and those in HEADERS."""
+        """Return the keys of a call with the API key ``key``: that key and those in HEADERS.
+
+        No output may contain them.
+        """
         own = [Hidden(self.headers[name].rpartition(" ")[2]) for name in self.key_headers]
-        return tuple(secret for secret in (key, *own) if secret and len(secret) >= SHORTEST_SECRET)
+        return tuple(secret for secret in (key, *own) if secret and len(secret) >= MIN_SECRET_LENGTH)
 
     @property
     def missing_key(self) -> str:
-        """What is wrong where ``needs_key``."""
+        """The problem if ``needs_key`` is true, as a sentence."""
         return f"LLM_POOL[{self.alias!r}] has no API_KEY, but {self.base_url} requires one."
 
     @property
     def how_to_give_key(self) -> str:
-        """What to type then."""
+        """What to set if ``needs_key`` is true, as a sentence."""
         name = self.provider.api_key_env
         return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
 
     def key(self) -> str | None:
-        """The API key of one request, None where none is to be sent. Raises ``ImproperlyConfigured``."""
+        """Return the API key for one request, None to send no key. It may block: see ``Secret.reveal``.
+
+        Raises ``ImproperlyConfigured`` if ``needs_key`` is true, or the key is invalid.
+        """
         if self.api_key is not None:
-            return self.api_key.reveal()
+            return self.api_key.fixed or self.api_key.reveal()
         if self.needs_key:
             raise ImproperlyConfigured(f"{self.missing_key} {self.how_to_give_key}")
         return None
 
     async def akey(self) -> str | None:
-        """``key`` for async code: one that is fetched may block, and does so in a thread."""
-        if self.api_key is not None and self.api_key.is_fetched:
+        """``key`` for async code: a callable API_KEY may block, so it is called in a thread."""
+        if self.api_key is not None and self.api_key.fixed is None:
             return await sync_to_async(self.key)()
         return self.key()
 
 
 def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[str, PoolSettings]:
-    """Every pool of ``settings.LLM_POOL``, or of ``setting``.
+    """Return the pools of ``settings.LLM_POOL``, or of ``setting``, by alias.
 
-    Raises ``ImproperlyConfigured`` for the first problem, and says how many there are. A missing API key is
-    none of them: ``PoolSettings.key`` raises when it is wanted.
+    Raises ``ImproperlyConfigured`` with the first problem and the number of the others. A missing API key is
+    not a problem here: ``PoolSettings.key`` raises when a call needs it.
     """
-    pools, found = survey(setting, environ)
-    if found:
-        more = f" ({len(found) - 1} more: run manage.py check.)" if len(found) > 1 else ""
-        raise ImproperlyConfigured(f"{found[0]}{more}")
+    pools, problems = load_with_problems(setting, environ)
+    if problems:
+        more = f" ({len(problems) - 1} more: run manage.py check.)" if len(problems) > 1 else ""
+        raise ImproperlyConfigured(f"{problems[0]}{more}")
     return pools
 
 
-def problems(setting: Any = None, environ: Mapping[str, str] | None = None) -> list[Problem]:
-    """Everything that is wrong in ``settings.LLM_POOL``, or in ``setting``."""
-    return survey(setting, environ)[1]
-
-
-def survey(
+def load_with_problems(
     setting: Any = None, environ: Mapping[str, str] | None = None
 ) -> tuple[dict[str, PoolSettings], list[Problem]]:
-    """The pools, with a default in the place of whatever is wrong, and all that is wrong."""
+    """Return the pools of ``settings.LLM_POOL``, or of ``setting``, by alias, and all problems.
+
+    The default replaces each invalid value. ``environ`` replaces ``os.environ``.
+    """
     if setting is None:
         setting = getattr(django_settings, "LLM_POOL", None)
     if environ is None:
         environ = os.environ
     if setting is None:
         setting = {"default": {}}
-    found: list[Problem] = []
+    problems: list[Problem] = []
     if not isinstance(setting, Mapping):
         what = f"LLM_POOL is {with_article(setting)}, not a dict."
         return {}, [Problem(SETTING, "", "", HIDDEN, what, 'Give a dict: LLM_POOL = {"default": {...}}.')]
@@ -149,17 +163,20 @@ def survey(
         what, hint = "LLM_POOL has no pools.", 'Give {"default": {...}}, or leave LLM_POOL out.'
         return {}, [Problem(SETTING, "", "", HIDDEN, what, hint)]
     pools = {}
-    for alias, given in setting.items():
+    for alias, values in setting.items():
         if isinstance(alias, str) and alias:
-            pools[alias] = _read_pool(Reader(found, alias, given), environ)
+            pools[alias] = _read_pool(Reader(problems, alias, values), environ)
         else:
             what = f"LLM_POOL has a pool named {alias!r}."
-            found.append(Problem(SETTING, str(alias), "", HIDDEN, what, "Name each pool with a string."))
-    return pools, found
+            problems.append(Problem(SETTING, str(alias), "", HIDDEN, what, "Name each pool with a string."))
+    return pools, problems
 
 
-_SECTIONS: dict[str, Kind] = {name: lambda value: value for name in ("LIMITS", "TIMEOUTS", "DNS", "TLS")}
-_KEYS: dict[str, Kind] = {
+# Each section has a reader of its own.
+_UNCHECKED: dict[str, Validator] = {
+    name: lambda value: value for name in ("LIMITS", "TIMEOUTS", "DNS", "TLS")
+}
+_KEYS: dict[str, Validator] = {
     "PROVIDER": validators.provider,
     "BASE_URL": validators.base_url,
     "API_KEY": validators.api_key,
@@ -167,13 +184,13 @@ _KEYS: dict[str, Kind] = {
     "HEADERS": validators.headers,
     "ENGINE": validators.engine,
     "HTTP2": validators.http2,
-    **_SECTIONS,
+    **_UNCHECKED,
     "PROXY": validators.proxy,
     "UDS": text(path=True),
     "WARN_UTILIZATION": validators.fraction,
     "LEAK_THRESHOLD": seconds(),
 }
-_LIMITS: dict[str, Kind] = {
+_LIMITS: dict[str, Validator] = {
     "max_connections": count(1),
     "max_keepalive_connections": count(),
     "keepalive_expiry": seconds(zero=True),
@@ -183,116 +200,126 @@ _LIMITS: dict[str, Kind] = {
     "max_connections_per_host": count(1, optional=True),
     "max_streams_per_connection": count(1),
 }
-_TIMEOUTS: dict[str, Kind] = {
+_TIMEOUTS: dict[str, Validator] = {
     "connect": seconds(),
     "read": seconds(),
     "write": seconds(),
     "pool": seconds(zero=True),
     "total": seconds(),
 }
-_DNS: dict[str, Kind] = {
+_DNS: dict[str, Validator] = {
     "ttl": seconds(optional=False, zero=True),
     "negative_ttl": seconds(optional=False, zero=True),
     "resolver": validators.resolver,
 }
-_TLS: dict[str, Kind] = {
-    "verify": switch,
+_TLS: dict[str, Validator] = {
+    "verify": boolean,
     "ca_file": text(path=True),
     "client_cert": validators.client_cert,
     "context": validators.context,
 }
-_INNER = {"LIMITS": _LIMITS, "TIMEOUTS": _TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
+_SECTIONS = {"LIMITS": _LIMITS, "TIMEOUTS": _TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
 
 
 def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
-    # A URL is shown unless it has a place for secrets.
-    url = {"BASE_URL"} if any(mark in str(reader.given.get("BASE_URL")) for mark in "@?#") else set()
-    good = reader.read(_KEYS, hide={"API_KEY", "HEADERS", "PROXY"} | url, inner=_INNER)
-    if good.get("UDS") and good.get("PROXY"):
+    # A URL with a user name, a query or a fragment may contain a secret.
+    secret_url = {"BASE_URL"} if any(mark in str(reader.values.get("BASE_URL")) for mark in "@?#") else set()
+    valid = reader.read(_KEYS, hide={"API_KEY", "HEADERS", "PROXY"} | secret_url, sections=_SECTIONS)
+    if valid.get("UDS") and valid.get("PROXY"):
         reader.report("PROXY", Invalid(VALUE, "and UDS are both given", "Give one of them."))
-    provider: Provider = good.get("PROVIDER") or PROVIDERS["openai"]()
-    base_url = good.get("BASE_URL") or _from_environ(
-        reader, "BASE_URL", validators.base_url, provider.base_url_env, environ
-    )
-    base_url = base_url or provider.base_url
-    if base_url.endswith(provider.completion_path):
-        what = f"ends in {provider.completion_path}, which is added to it for each call"
-        reader.report(
-            "BASE_URL", Invalid(VALUE, what, f"Give {base_url.removesuffix(provider.completion_path)!r}.")
-        )
-    key = good.get("API_KEY")
-    place = f"LLM_POOL[{reader.alias!r}]['API_KEY']"
-    headers = good.get("HEADERS") or {}
+    provider: Provider = valid.get("PROVIDER") or PROVIDERS["openai"]()
+    base_url = _read_base_url(reader, valid.get("BASE_URL"), provider, environ)
+    key = valid.get("API_KEY")
+    key_name = f"LLM_POOL[{reader.alias!r}]['API_KEY']"
+    headers = valid.get("HEADERS") or {}
     if key is None and not any(name.lower() in provider.key_headers for name in headers):
-        place = provider.api_key_env
-        key = _from_environ(reader, "API_KEY", validators.api_key, place, environ)
+        key_name = provider.api_key_env
+        key = _from_environ(reader, "API_KEY", validators.api_key, key_name, environ)
     return PoolSettings(
         alias=reader.alias,
         provider=provider,
         base_url=base_url,
-        api_key=Secret(key, place) if key else None,
+        api_key=Secret(key, key_name) if key else None,
         keyless=key == "",
-        model=good.get("MODEL"),
+        model=valid.get("MODEL"),
         headers=headers,
-        engine=good.get("ENGINE", "native"),
+        engine=valid.get("ENGINE", "native"),
         pool=PoolConfig(
             limits=_read_limits(reader.section("LIMITS", '{"max_connections": 100}')),
             timeouts=Timeouts(**reader.section("TIMEOUTS", '{"read": 60.0}').read(_TIMEOUTS)),
             dns=DNS(**reader.section("DNS", '{"ttl": 300.0}').read(_DNS)),
             tls=_read_tls(reader.section("TLS", '{"ca_file": "..."}')),
-            http2=good.get("HTTP2", True),
-            proxy=good.get("PROXY"),
-            uds=good.get("UDS"),
-            warn_utilization=good.get("WARN_UTILIZATION", PoolConfig().warn_utilization),
-            leak_threshold=good.get("LEAK_THRESHOLD"),
+            http2=valid.get("HTTP2", True),
+            proxy=valid.get("PROXY"),
+            uds=valid.get("UDS"),
+            warn_utilization=valid.get("WARN_UTILIZATION", PoolConfig().warn_utilization),
+            leak_threshold=valid.get("LEAK_THRESHOLD"),
         ),
-        given=_given(reader.given),
+        explicit_keys=_explicit_keys(reader.values),
     )
 
 
-def _given(setting: Mapping[str, Any]) -> frozenset[str]:
-    sections = {name: value for name, value in setting.items() if isinstance(value, Mapping)}
+def _read_base_url(
+    reader: Reader, configured: str | None, provider: Provider, environ: Mapping[str, str]
+) -> str:
+    base_url: str = (
+        configured
+        or _from_environ(reader, "BASE_URL", validators.base_url, provider.base_url_env, environ)
+        or provider.base_url
+    )
+    if base_url.endswith(provider.completion_path):
+        what = f"ends in {provider.completion_path}, which is added to it for each call"
+        hint = f"Give {base_url.removesuffix(provider.completion_path)!r}."
+        reader.report("BASE_URL", Invalid(VALUE, what, hint))
+    return base_url
+
+
+def _explicit_keys(values: Mapping[str, Any]) -> frozenset[str]:
+    sections = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     inside = {f"{name}.{key}" for name, section in sections.items() for key in section}
-    return frozenset(map(str, setting)) | inside
+    return frozenset(map(str, values)) | inside
 
 
-def _from_environ(reader: Reader, key: str, kind: Kind, name: str, environ: Mapping[str, str]) -> Any:
-    if not (given := environ.get(name, "").strip()):
+def _from_environ(
+    reader: Reader, key: str, validator: Validator, variable: str, environ: Mapping[str, str]
+) -> Any:
+    """Return the valid value of an environment variable, or None; report an invalid one."""
+    if not (value := environ.get(variable, "").strip()):
         return None
     try:
-        return kind(given)
+        return validator(value)
     except Invalid as invalid:
-        what = f"LLM_POOL[{reader.alias!r}] takes its {key} from {name}, which {invalid.what}."
-        reader.problems.append(Problem(invalid.id, reader.alias, name, HIDDEN, what, invalid.hint))
+        what = f"LLM_POOL[{reader.alias!r}] takes its {key} from {variable}, which {invalid.what}."
+        reader.problems.append(Problem(invalid.id, reader.alias, variable, HIDDEN, what, invalid.hint))
         return None
 
 
 def _read_limits(reader: Reader) -> Limits:
-    good = reader.read(_LIMITS)
-    limits = Limits(**good)
-    if "max_keepalive_connections" not in good:
-        # A default never contradicts what the user did say.
+    valid = reader.read(_LIMITS)
+    limits = Limits(**valid)
+    if "max_keepalive_connections" not in valid:
+        # Without a value of its own it must not contradict the other limits.
         kept = min(max(limits.max_keepalive_connections, limits.min_connections), limits.max_connections)
         limits = replace(limits, max_keepalive_connections=kept)
-    for less, more in (
+    for lower, upper in (
         ("max_keepalive_connections", "max_connections"),
         ("min_connections", "max_keepalive_connections"),
     ):
-        low, high = getattr(limits, less), getattr(limits, more)
-        if less in good and low > high:
-            given = "" if more in good else ", its default"
+        low, high = getattr(limits, lower), getattr(limits, upper)
+        if lower in valid and low > high:
+            source = "" if upper in valid else ", its default"
             invalid = Invalid(
-                VALUE, f"is more than {more} ({high}{given})", f"Lower {less}, or raise {more}."
+                VALUE, f"is more than {upper} ({high}{source})", f"Lower {lower}, or raise {upper}."
             )
-            reader.report(less, invalid, str(low))
+            reader.report(lower, invalid, str(low))
     return limits
 
 
 def _read_tls(reader: Reader) -> TLS:
-    good = reader.read(_TLS, hide=("client_cert",))
-    if good.get("context") is not None and len(good) > 1:
-        others = ", ".join(name for name in good if name != "context")
+    valid = reader.read(_TLS, hide=("client_cert",))
+    if valid.get("context") is not None and len(valid) > 1:
+        others = ", ".join(name for name in valid if name != "context")
         reader.report(
             "context", Invalid(VALUE, f"takes the place of {others}", "Set those on the context itself.")
         )
-    return TLS(**good)
+    return TLS(**valid)

@@ -1,4 +1,8 @@
-"""What each particular key of ``LLM_POOL`` takes: a provider, a URL, headers, a certificate."""
+"""The validators of particular keys of ``LLM_POOL``.
+
+Each takes the value from the settings, and returns it as ``PoolSettings`` holds it. It raises ``Invalid``,
+with what is wrong and what to change.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from django.utils.module_loading import import_string
 
 from llm_pool.backends import ENGINES, missing_extra
 from llm_pool.conf.reader import TYPE, VALUE, Invalid
+from llm_pool.engine.head import TEXT_TOKEN
 from llm_pool.exceptions import with_article
 from llm_pool.providers import PROVIDERS, Provider
 
@@ -33,13 +38,12 @@ __all__ = [
     "resolver",
 ]
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _RESOLVERS = ("system", "aiodns")
 _FRAMING = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 
 
 def provider(value: Any) -> Provider | None:
-    """A provider's name, or the dotted path of its class."""
+    """Validate a provider's name, or the dotted path of its class; return an instance."""
     if value is None:
         return None
     names = ", ".join(repr(name) for name in PROVIDERS)
@@ -51,38 +55,38 @@ def provider(value: Any) -> Provider | None:
     if "." not in value or not all(part.isidentifier() for part in value.split(".")):
         raise Invalid(VALUE, "is not a known provider", _nearest(value, PROVIDERS) or hint)
     try:
-        kind = import_string(value)
-        if not (isinstance(kind, type) and issubclass(kind, Provider)):
-            raise TypeError(f"{value} is no subclass of llm_pool.providers.Provider")
-        return kind()
-    except Exception as error:  # whatever the user's own module raises when it is imported
+        provider_class = import_string(value)
+        if not (isinstance(provider_class, type) and issubclass(provider_class, Provider)):
+            raise TypeError(f"{value} is not a subclass of llm_pool.providers.Provider")
+        return provider_class()
+    except Exception as error:  # the import of a user's module can raise anything
         raise Invalid(VALUE, f"cannot be used: {error}", hint) from error
 
 
 def engine(value: Any) -> str:
-    """The name of an engine that is installed."""
+    """Validate the name of an engine whose packages are installed."""
     name = _one_of(value, ENGINES, "engine")
-    _refuse_without(missing_extra(name))
+    _raise_if_missing(missing_extra(name))
     return name
 
 
 def http2(value: Any) -> bool | str:
-    """Whether to offer HTTP/2, or to speak it without asking."""
+    """Validate True (offer HTTP/2 by ALPN), False, or "prior-knowledge" (RFC 9113, section 3.3)."""
     if value is True or value is False or value == "prior-knowledge":
         return bool(value) if isinstance(value, bool) else str(value)
-    invalid = TYPE if not isinstance(value, str) else VALUE
-    raise Invalid(invalid, "is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".')
+    check_id = TYPE if not isinstance(value, str) else VALUE
+    raise Invalid(check_id, "is not a valid HTTP2 value", 'Give True, False or "prior-knowledge".')
 
 
 def resolver(value: Any) -> str:
-    """The name of a resolver that is installed."""
+    """Validate the name of a resolver whose package is installed."""
     name = _one_of(value, _RESOLVERS, "resolver")
-    _refuse_without("aiodns" if name == "aiodns" and find_spec("aiodns") is None else None)
+    _raise_if_missing("aiodns" if name == "aiodns" and find_spec("aiodns") is None else None)
     return name
 
 
 def fraction(value: Any) -> float | None:
-    """A part of the whole: more than 0, 1 at most; None for never."""
+    """Validate a fraction, greater than 0 and at most 1, or None for never."""
     hint = "Give a number such as 0.8, or None for never."
     if value is None:
         return None
@@ -94,7 +98,7 @@ def fraction(value: Any) -> float | None:
 
 
 def base_url(value: Any) -> str | None:
-    """An absolute URL of scheme http or https, less the slash at its end."""
+    """Validate an absolute URL with scheme http or https; return it without a slash at its end."""
     if value is None:
         return None
     url = _url(value, ("http", "https"), 'Give a URL such as "https://api.openai.com/v1".')
@@ -106,7 +110,7 @@ def base_url(value: Any) -> str | None:
 
 
 def proxy(value: Any) -> str | None:
-    """The URL of an HTTP proxy; "" for none at all."""
+    """Validate the URL of an HTTP proxy, "" for no proxy, or None for that of the environment."""
     if value is None or value == "":
         return None if value is None else ""
     _url(value, ("http",), 'Give a URL such as "http://proxy.example:3128", or "" for no proxy.')
@@ -114,7 +118,7 @@ def proxy(value: Any) -> str | None:
 
 
 def api_key(value: Any) -> Any:
-    """A string, or a callable that gives one."""
+    """Validate a key, or a callable that returns one; return a key without white space around it."""
     if value is None or callable(value):
         return value
     if not isinstance(value, str):
@@ -129,7 +133,7 @@ def api_key(value: Any) -> Any:
 
 
 def headers(value: Any) -> dict[str, str]:
-    """Names and values of headers that HTTP can carry, and that are the user's to set."""
+    """Validate a dict of headers that HTTP can carry, without those that the pool itself sets."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -137,10 +141,8 @@ def headers(value: Any) -> dict[str, str]:
     seen: set[str] = set()
     for name, content in value.items():
         if not isinstance(name, str) or not isinstance(content, str):
-            raise Invalid(
-                TYPE, f"has {name!r}, which is not a string or has a value that is none", "Give strings."
-            )
-        if not _TOKEN.fullmatch(name):
+            raise Invalid(TYPE, f"has {name!r}, whose name or value is not a string", "Give strings.")
+        if not TEXT_TOKEN.fullmatch(name):
             raise Invalid(
                 VALUE, f"has {name!r}, which is not a valid header name", "Use letters, digits and hyphens."
             )
@@ -156,7 +158,7 @@ def headers(value: Any) -> dict[str, str]:
 
 
 def client_cert(value: Any) -> str | tuple[str, ...] | None:
-    """A PEM file, or (certificate, key), or (certificate, key, password)."""
+    """Validate the path of a PEM file, or (certificate, key), or (certificate, key, password)."""
     if value is None:
         return None
     if isinstance(value, (str, os.PathLike)):
@@ -172,7 +174,7 @@ def client_cert(value: Any) -> str | tuple[str, ...] | None:
 
 
 def context(value: Any) -> ssl.SSLContext | None:
-    """A ready context."""
+    """Validate an ``ssl.SSLContext``, or None."""
     if value is not None and not isinstance(value, ssl.SSLContext):
         raise Invalid(
             TYPE, f"is {with_article(value)}, not an ssl.SSLContext", "Give ssl.create_default_context()."
@@ -181,7 +183,10 @@ def context(value: Any) -> ssl.SSLContext | None:
 
 
 def is_header_value(value: str) -> bool:
-    """Whether HTTP carries ``value`` unchanged: printable ASCII and tabs, no space at either end."""
+    """Return whether ``value`` is printable ASCII and tabs, without white space at its ends.
+
+    HTTP carries such a value unchanged (RFC 9110, section 5.5).
+    """
     return all(" " <= letter <= "~" or letter == "\t" for letter in value) and value == value.strip()
 
 
@@ -193,11 +198,11 @@ def _url(value: Any, schemes: tuple[str, ...], hint: str) -> httpx.URL:
     try:
         url = httpx.URL(value)
         host, port = url.host, url.port
-    except (httpx.InvalidURL, ValueError):  # IDNA's is one
+    except (httpx.InvalidURL, ValueError):  # an invalid IDNA name raises a ValueError
         raise Invalid(VALUE, "is not a valid URL", hint) from None
     if url.scheme not in schemes:
-        wanted = " or ".join(f"{scheme}://" for scheme in schemes)
-        raise Invalid(VALUE, f"does not begin with {wanted}", hint)
+        expected = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise Invalid(VALUE, f"does not begin with {expected}", hint)
     if not host:
         raise Invalid(VALUE, "names no host", hint)
     if port is not None and not 0 < port < 65536:
@@ -214,13 +219,13 @@ def _one_of(value: Any, names: Iterable[str], what: str) -> str:
     return value
 
 
-def _refuse_without(extra: str | None) -> None:
-    """``extra``: of this distribution, yet to be installed; None where nothing is missing."""
+def _raise_if_missing(extra: str | None) -> None:
+    """Raise ``Invalid`` if ``extra``, the missing extra of this distribution, is not None."""
     if extra is not None:
         what = f"needs the package {extra}, which is not installed"
         raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')
 
 
 def _nearest(value: str, names: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(value.lower(), names, n=1)
-    return f"Did you mean {near[0]!r}?" if near else None
+    close = difflib.get_close_matches(value.lower(), names, n=1)
+    return f"Did you mean {close[0]!r}?" if close else None

@@ -125,7 +125,7 @@ def _base_url_setting(settings: PoolSettings) -> str | None:
     """The setting or variable that has the server's URL; None for the provider's own URL."""
     if settings.base_url == settings.provider.base_url:
         return None
-    if "BASE_URL" in settings.given:
+    if "BASE_URL" in settings.explicit_keys:
         return f"BASE_URL of LLM_POOL[{settings.alias!r}]"
     return settings.provider.base_url_env
 

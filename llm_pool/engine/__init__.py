@@ -1,4 +1,4 @@
-"""The engine: pooled HTTP connections, without Django and without httpx. ``pool.Pool`` is the way in.
+"""The engine: pooled HTTP connections, without Django and without httpx. Its entry point is ``pool.Pool``.
 
-Nothing is imported here: who reads the settings alone does not pay for the engine's start.
+Nothing is imported here: reading the settings alone must not load the whole engine.
 """

@@ -1,4 +1,4 @@
-"""How many streams a connection to an origin is expected to carry, before it has said so itself."""
+"""How many streams a connection to an origin is expected to carry, before the server announces it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from .connection import Connection
 
 __all__ = ["Capacities"]
 
-MOST_ORIGINS = 1024
+MAX_ORIGINS = 1024
 
 
 class Capacities:
-    """What was learned of each origin; the pool dials by it. Used under the pool's lock."""
+    """The number of streams that one connection to an origin carries, as last learned from its server.
+
+    Remembers up to ``MAX_ORIGINS`` origins. Call its methods with the pool's lock held.
+    """
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
         self._learned: OrderedDict[Origin, int] = OrderedDict()
 
     def expected(self, origin: Origin) -> int:
-        """The streams of the next connection: callers of a cold pool share the one that is being dialed."""
+        """The streams that the next connection to ``origin`` is expected to carry.
+
+        For an origin without a connection so far, HTTP/2 is assumed wherever the pool offers it. The callers
+        of a cold pool then share a dial, instead of starting one each.
+        """
         learned = self._learned.get(origin)
         if learned is not None:
             return learned
@@ -30,16 +37,17 @@ class Capacities:
         return 1
 
     def learn(self, origin: Origin, capacity: int) -> None:
-        """A connection to ``origin`` carries ``capacity`` streams."""
-        self._learned[origin] = max(1, capacity)  # none is for a while only
+        """Remember that a connection to ``origin`` carries ``capacity`` streams."""
+        self._learned[origin] = max(1, capacity)  # 0 holds for a short time only (RFC 9113, section 6.5.2)
         self._learned.move_to_end(origin)
-        if len(self._learned) > MOST_ORIGINS:
+        if len(self._learned) > MAX_ORIGINS:
             self._learned.popitem(last=False)
 
-    def of_new(self, origin: Origin, connection: Connection) -> int:
-        """The streams to begin with on a new connection.
+    def initial(self, origin: Origin, connection: Connection) -> int:
+        """The streams that a new connection to ``origin`` may carry at first.
 
-        An HTTP/2 server's limit is the same on each of its connections, and known before it repeats it.
+        This is the number that the server has announced. Before that, it is no more than on the last
+        connection: an HTTP/2 server usually announces the same number on each.
         """
         if connection.announced:
             self.learn(origin, connection.capacity)

@@ -1,4 +1,4 @@
-"""How one call gets a connection: at once, or by waiting for its turn."""
+"""How one call gets a connection: at once, or after a wait in the queue."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ async def checkout(
     total_at: float | None,
     returning: Waiter | None = None,
 ) -> tuple[Connection, Waiter]:
-    """On ``host_loop``: wait for a live connection to the request's origin, by the ledger's rules.
+    """On ``host_loop``: wait for an open connection to the request's origin, and return it with its waiter.
 
-    A request that is sent again brings its ``returning`` waiter, and keeps its place in the queue. Raises
-    PoolTimeout, PoolFull, PoolClosed, TotalTimeout at ``total_at`` on the loop's clock, or the error of the
-    dial that was to serve it.
+    ``total_at``: when the total timeout ends, in seconds of the loop's clock; None: never.
+    ``returning``: the waiter of a request that is sent again. It keeps its place in the queue.
+
+    Raises PoolTimeout, PoolFull, PoolClosed, TotalTimeout, or the error of the dial that failed.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     pool_timeout = request.timeouts.pool
     pool_at = inf if pool_timeout is None else host_loop.loop.time() + pool_timeout
     if returning is None:
@@ -64,9 +65,9 @@ async def checkout(
     marks = request.marks
     marks.acquired = time.monotonic()
     marks.reused = waiter.reused
-    coordinator.tally.waited(marks.acquired - began)
+    coordinator.tally.waited(marks.acquired - started)
     if not waiter.reused and connection.dial_seconds is not None:
-        marks.dialing = min(connection.dial_seconds, marks.acquired - began)
+        marks.dialing = min(connection.dial_seconds, marks.acquired - started)
     return connection, waiter
 
 
@@ -82,10 +83,12 @@ async def _wait(
     if waiter.error is not None:
         raise coordinator.error_for(waiter.error)
     waiter.future = host_loop.loop.create_future()
-    time_out = _pool_timed_out if pool_at < total_at else _total_timed_out
+    on_timeout = _pool_timed_out if pool_at < total_at else _total_timed_out
     deadline = min(pool_at, total_at)
     timer = (
-        None if deadline == inf else host_loop.loop.call_at(deadline, time_out, coordinator, waiter, request)
+        None
+        if deadline == inf
+        else host_loop.loop.call_at(deadline, on_timeout, coordinator, waiter, request)
     )
     try:
         await waiter.future
@@ -128,7 +131,7 @@ def _total_timed_out(coordinator: Coordinator, waiter: Waiter, request: Request)
         return
     state, seconds = describe(coordinator.stats()), request.timeouts.total
     error = (
-        f"pool {coordinator.name!r}: the call to {request.origin} took longer than its {seconds} s, "
-        f"and has no connection yet ({state})"
+        f"pool {coordinator.name!r}: the call to {request.origin} took longer than its total timeout of "
+        f"{seconds} s, and still had no connection ({state})"
     )
     waiter.future.set_exception(TotalTimeout(error))

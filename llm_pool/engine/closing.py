@@ -1,4 +1,4 @@
-"""How a connection ends so that it ends at the server too, and no longer counts there."""
+"""Aborts a connection so that it ends at the server too, even at one that reads nothing."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ if sys.platform != "win32":
     from fcntl import ioctl
     from termios import TIOCOUTQ
 
-__all__ = ["abort", "holds_back"]
+__all__ = ["abort", "has_unacknowledged_data"]
 
-RESET = struct.pack("ii", 1, 0)
+RESET = struct.pack("ii", 1, 0)  # ``struct linger``: on, for 0 seconds. The close then sends an RST
 
 
 def abort(transport: asyncio.Transport) -> None:
-    """End a connection that has not been lost yet at once: by RST where the server has not taken all.
+    """Close an open connection at once: by an RST if the server has not acknowledged all that was sent.
 
-    A FIN would stand behind what the server has not taken of a request: for as long as it takes nothing,
-    the connection would be open there, though here nobody counts it any more.
+    TCP sends a FIN only after the data before it. A server that reads nothing would never receive the FIN,
+    and would still count a connection that the pool no longer counts.
     """
     sock = _socket_of(transport)
-    if sock is not None and holds_back(transport):
-        with contextlib.suppress(OSError):  # it has ended already
+    if sock is not None and has_unacknowledged_data(transport):
+        with contextlib.suppress(OSError):  # it is closed already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     transport.abort()
 
 
-def holds_back(transport: asyncio.Transport) -> bool:
-    """Whether the server has not taken all that was sent: some is left with us, or with the kernel."""
+def has_unacknowledged_data(transport: asyncio.Transport) -> bool:
+    """Whether the server has not acknowledged all that was sent.
+
+    The rest is in asyncio's buffer or in the kernel's. On Windows only asyncio's is seen.
+    """
     sock = _socket_of(transport)
     if sock is None:
         return False
     if transport.get_write_buffer_size():
         return True
     if sys.platform == "win32":
-        return False  # it does not tell what the kernel holds
+        return False
     try:
         (size,) = struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, bytes(4)))
-    except (OSError, ValueError):  # it has ended already
+    except (OSError, ValueError):  # it is closed already
         return False
     return bool(size)
 
@@ -49,6 +52,6 @@ def holds_back(transport: asyncio.Transport) -> bool:
 def _socket_of(transport: asyncio.Transport) -> socket.socket | None:
     try:
         sock: socket.socket | None = transport.get_extra_info("socket")
-    except AttributeError:  # a TLS transport of asyncio's that has been closed
+    except AttributeError:  # asyncio's TLS transport, after its close
         return None
     return sock

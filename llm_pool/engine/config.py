@@ -1,4 +1,4 @@
-"""What a pool is told: limits, timeouts, DNS, TLS, proxy. Plain values, checked where they are read."""
+"""The configuration of a pool: limits, timeouts, DNS, TLS, proxy. Plain values; ``conf`` validates them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,34 @@ from typing import Literal, NamedTuple
 
 from llm_pool.redaction import Hidden
 
-__all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts", "is_loopback"]
+__all__ = ["DNS", "TLS", "Limits", "Origin", "PoolConfig", "Timeouts", "is_loopback", "is_loopback_address"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host, in lower case, is this machine, as far as its text tells."""
+def is_loopback_address(text: str) -> bool:
+    """Whether ``text`` is an IP address of this machine's loopback interface. False for a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(text).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is a loopback address, or a name reserved for one (RFC 6761). Resolves nothing.
+
+    ``host`` is in lower case.
+    """
+    return is_loopback_address(host) or host == "localhost" or host.endswith(".localhost")
 
 
 class Origin(NamedTuple):
-    """Where a request goes: scheme, host, port (RFC 6454). Connections are shared within one origin."""
+    """Where a request goes (RFC 6454). Calls to the same origin share connections.
+
+    ``scheme``  "http" or "https"
+    ``host``    a name in lower case, or an IP address, an IPv6 one without brackets
+    ``port``    1 to 65535
+    """
 
     scheme: str
     host: str
@@ -38,7 +51,20 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a pool may hold, and for how long. Durations in seconds; None is unbounded."""
+    """How many connections a pool may hold, and for how long. None means no limit.
+
+    ``max_connections``             connections in the process: being dialed, open and closing
+    ``max_keepalive_connections``   idle connections that are kept; more are closed
+    ``keepalive_expiry``            seconds after which an idle connection is closed; 0 keeps none
+    ``min_connections``             connections that ``Pool.prewarm`` opens to an origin and keeps open
+    ``max_lifetime``                seconds, less a random 0 to 10 %, after which a connection accepts no new
+                                    calls
+    ``max_waiting``                 callers that may wait in the queue; the next gets PoolFull. A caller that
+                                    a dial in progress will serve does not count
+    ``max_connections_per_host``    as ``max_connections``, for each origin
+    ``max_streams_per_connection``  calls that one HTTP/2 connection carries at a time; fewer if the server
+                                    allows fewer
+    """
 
     max_connections: int = 100
     max_keepalive_connections: int = 20
@@ -52,11 +78,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a call may take, in seconds, part by part; None waits for ever.
+    """How long each part of a call may take, in seconds. None means no limit.
 
-    ``pool`` covers the whole wait for a connection: queue, DNS and dial. ``connect`` bounds one dial,
-    ``read`` the silence between two pieces of a response, ``write`` an upload that makes no progress,
-    ``total`` the call from its start to the last byte of its answer.
+    ``connect``  one dial: DNS, TCP, the proxy's tunnel, TLS
+    ``read``     the time in which the server sends nothing
+    ``write``    the time in which the server accepts nothing of the request
+    ``pool``     the whole wait for a connection: queue and dial
+    ``total``    the whole call, from its start to the last byte of the answer
     """
 
     connect: float | None = 5.0
@@ -68,9 +96,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class DNS:
-    """How long the DNS cache keeps an answer (``ttl``) and a failure (``negative_ttl``), in seconds.
+    """The pool's DNS cache, and the resolver beneath it.
 
-    ``resolver`` is who is asked beneath it; "aiodns" needs the package of that name.
+    ``ttl``           seconds that the addresses of a name are kept
+    ``negative_ttl``  seconds that a failed look-up is kept
+    ``resolver``      "system" (``getaddrinfo``), or "aiodns", which needs the package of that name
     """
 
     ttl: float = 300.0
@@ -80,9 +110,13 @@ class DNS:
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Whom to trust. ``ca_file`` and ``client_cert`` (certificate, key, password) are paths to PEM files.
+    """Which certificates to accept, and which to present.
 
-    A ready ``context`` takes the place of all the rest.
+    ``verify``       whether to verify the server's certificate and host name
+    ``ca_file``      path of a PEM file: the authorities to trust in place of the system's
+    ``client_cert``  path of a PEM file with certificate and key, or (certificate, key), or (certificate, key,
+                     password): two paths, and the password of the key
+    ``context``      an SSLContext to use in place of all of these
     """
 
     verify: bool = True
@@ -98,13 +132,20 @@ class TLS:
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """All that one pool is told.
+    """The whole configuration of one pool.
 
-    ``http2``: offer it by ALPN; "prior-knowledge" speaks it without asking, over cleartext too.
-    ``proxy`` is the URL of an HTTP proxy; None reads the usual environment variables, and "" uses none.
-    ``uds`` is the path of a Unix domain socket that takes the place of name and port.
-    ``warn_utilization`` (0.0 to 1.0) is where a warning is logged, ``leak_threshold`` after how many seconds
-    a response that is held is; None for never.
+    ``limits``            numbers of connections, and how long they are kept
+    ``timeouts``          timeouts of the calls that set none of their own
+    ``dns``               the DNS cache and its resolver
+    ``tls``               certificates
+    ``http2``             True: offer HTTP/2 by ALPN, over TLS only. False: use HTTP/1.1 only.
+                          "prior-knowledge": use HTTP/2 without negotiation, over cleartext too (RFC
+                          9113, section 3.3)
+    ``proxy``             URL of an HTTP proxy; None: as the environment variables say; "": no proxy
+    ``uds``               path of a Unix domain socket to connect to, in place of host and port
+    ``warn_utilization``  fraction of ``max_connections``, 0.0 to 1.0, that is in use when a warning is
+                          logged; None: never
+    ``leak_threshold``    seconds after which a response that is still held is logged; None: never
     """
 
     limits: Limits = Limits()

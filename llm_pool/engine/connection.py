@@ -1,4 +1,4 @@
-"""What all connections have in common, whatever protocol they speak."""
+"""The interface of a connection, for every protocol, and of its owner."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Owner"]
 
-READ_AT_ONCE = 64 * 1024
+MAX_READ = 64 * 1024  # bytes per read
 
 
 class Owner(Protocol):
-    """Receives the facts about a connection. ``hint``: seconds the server keeps it while it is idle."""
+    """Receives the facts about a connection. In a pool it is the ``Coordinator``: see its methods.
+
+    ``hint``: seconds for which the server keeps the connection open while it is idle; None if not announced.
+    """
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
     def due(self, entry: Entry) -> None: ...
@@ -32,13 +35,17 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol, ABC):
-    """A connection of the pool. It lives on one host loop, and is touched there only.
+    """A connection of the pool. It lives on one host loop, and is used only there.
 
-    ``entry``         its record in the ledger
+    ``host_loop``     the event loop on which it lives
+    ``owner``         receives the facts about it
+    ``entry``         its record in the ledger; None before it is connected
     ``capacity``      how many exchanges it carries at a time
     ``announced``     whether the server has announced that capacity
     ``unverified``    whether to call ``is_still_open`` before the next use
     ``dial_seconds``  how long it took to connect; None if it connects only at its first call (``backends``)
+    ``closed``        whether it has closed
+    ``transport``     asyncio's transport; None before it is connected
     """
 
     capacity = 1
@@ -55,25 +62,25 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def start(self, request: Request) -> Exchange:
-        """Send the request, or its head if the body follows. Raises nothing: see ``Exchange.error``."""
+        """Send the request, or its head if the body follows. An error is set as ``Exchange.error``."""
 
     async def is_still_open(self) -> bool:
-        """Whether an ``unverified`` connection can be used. May wait a moment to find out."""
+        """Whether an ``unverified`` connection can be used. May wait some milliseconds for its close."""
         return not self.closed
 
     @abstractmethod
     def close(self) -> None:
-        """Close in good order; exchanges in progress fail."""
+        """Close as the protocol prescribes. Exchanges in progress fail."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once, whatever is still to be sent. Exchanges in progress fail."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if hasattr(transport, "max_size"):
-            # asyncio takes memory for 256 KiB at each read, and malloc may fetch it from the system each time
-            transport.max_size = READ_AT_ONCE
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's
+            # asyncio allocates 256 KiB for each read. malloc may request that from the system each time.
+            transport.max_size = MAX_READ
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's class
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True

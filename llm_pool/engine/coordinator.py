@@ -1,4 +1,4 @@
-"""Keeps a pool's ledger: enters facts, from any thread, and carries out its orders on the host loops."""
+"""Connects a pool's ledger to the event loops: enters facts in it, and carries out its orders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
+from math import inf
 
 from llm_pool.exceptions import ConnectFailed, LLMPoolError, PoolClosed, PoolFull, copy_of
 
@@ -19,7 +20,7 @@ from .exchange import Exchange
 from .ledger.ledger import Ledger
 from .ledger.state import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
 from .loops.alarm import Alarm
-from .loops.host_loop import HostLoop
+from .loops.host_loop import ENDED, HostLoop, wake
 from .loops.threads import hold
 from .stats.inventory import ConnectionInfo, list_connections
 from .stats.listeners import STATS_INTERVAL, stats_listeners
@@ -32,10 +33,10 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class Coordinator:
-    """The impure side of a pool's ledger: its lock, its clock, its dials and the way to the host loops.
+    """Adds to a pool's ledger, which is pure, a lock, a clock, dials, and calls to the host loops.
 
-    The ledger is touched under the lock only, and nothing else is done under it. All methods but ``stats``
-    and ``connections`` run on a host loop: a sync caller's thread could be interrupted half-way.
+    The ledger is used under the lock only, and no order is carried out under it. All methods but ``stats``,
+    ``connections`` and ``close`` run on a host loop: a sync caller's thread could be interrupted half-way.
     """
 
     def __init__(self, config: PoolConfig, name: str, dialer: Dialer) -> None:
@@ -43,11 +44,11 @@ class Coordinator:
         self._capacities = Capacities(config)
         self.ledger = Ledger(config.limits, expected_capacity=self._capacities.expected)
         self._connect_timeout = config.timeouts.connect
-        self._utilization = Utilization(config.warn_utilization)
-        self._lock = threading.RLock()  # for ``hold``; never taken twice by one thread
+        self._utilization = Utilization(config.warn_utilization, config.limits.max_connections)
+        self._lock = threading.RLock()  # reentrant as ``hold`` requires; no thread acquires it twice
         self.tally = Tally(self._lock)
         self._dialer = dialer
-        self._dials: dict[asyncio.Task[Connection], Lane] = {}  # those that the ledger counts on
+        self._dials: dict[asyncio.Task[Connection], Lane] = {}  # those that the ledger counts
         self._alarm = Alarm(lambda: self.enter(self.ledger.tick))
         self._stats_alarm = Alarm(self._call_stats_listeners)
         self._last_stats: PoolStats | None = None
@@ -56,13 +57,16 @@ class Coordinator:
     # Facts
 
     def enter(self, fact: Callable[..., list[Order]], *args: object) -> None:
-        """Enter a fact in the ledger (``fact`` is one of its methods) and carry out the orders it gives."""
+        """Enter a fact in the ledger, and carry out its orders. ``fact`` is one of the ledger's methods."""
         with self._lock:
             orders = fact(*args, time.monotonic())
         self._carry_out(orders)
 
     def arrive(self, origin: Origin, host_loop: HostLoop, connect_timeout: float | None) -> Waiter:
-        """A call asks for a connection. Its waiter has ``entry`` or ``error``, or has to await ``future``."""
+        """A call needs a connection. Its waiter has an ``entry`` or an ``error``, or is in the queue.
+
+        ``connect_timeout``: seconds for a dial that this call causes.
+        """
         with self._lock:
             waiter = Waiter(self.ledger.lane(origin, host_loop), connect_timeout)
             orders = self.ledger.arrive(waiter, time.monotonic())
@@ -70,7 +74,7 @@ class Coordinator:
         return waiter
 
     def return_to_queue(self, waiter: Waiter) -> None:
-        """The connection that a waiter was given died before it could be used."""
+        """A waiter's connection has closed before it was used, or its request is sent again."""
         with self._lock:
             waiter.entry = waiter.future = None
             waiter.returning = True
@@ -78,24 +82,24 @@ class Coordinator:
         self._carry_out(orders)
 
     def prewarm(self, origin: Origin, host_loop: HostLoop) -> None:
-        """Keep ``min_connections`` open to ``origin`` on ``host_loop``, and prepare for further dials."""
+        """Keep ``min_connections`` open to ``origin`` on ``host_loop``, and load the TLS context."""
         self._dialer.prepare(origin)
         with self._lock:
             orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), time.monotonic())
         self._carry_out(orders)
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None:
-        """An exchange on a connection has ended."""
+        """An exchange on a connection has ended. ``hint``: see ``Owner``."""
         with self._lock:
             orders = self.ledger.released(entry, time.monotonic(), reusable=reusable, hint=hint)
         self._carry_out(orders)
 
     def due(self, entry: Entry) -> None:
-        """An exchange on a connection is about to end: only its last bytes are still read."""
+        """An exchange on a connection will end within a moment: only its last bytes are missing."""
         self.enter(self.ledger.due, entry)
 
     def resized(self, entry: Entry, capacity: int) -> None:
-        """The server changed how many streams a connection may carry."""
+        """The server has changed how many streams a connection may carry."""
         with self._lock:
             self._capacities.learn(entry.lane.origin, capacity)
             orders = self.ledger.resized(entry, capacity, time.monotonic())
@@ -106,16 +110,16 @@ class Coordinator:
         self.enter(self.ledger.retire, entry, reason)
 
     def lost(self, entry: Entry) -> None:
-        """On its host loop: a connection has ended. It serves no more calls; its slot is free a moment later.
+        """On its host loop: a connection has closed. Its slot is free after the loop's next step.
 
-        asyncio closes the socket right after it has reported the end. Without the delay the other host loop
-        could dial before that, and the server would count one connection too many.
+        asyncio reports the end of a connection before it closes the socket. Without the delay the other host
+        loop could dial in between, and the server would count one connection more than ``max_connections``.
         """
         self.enter(self.ledger.retire, entry, "lost")
         _host_loop(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
     def dialed(self, entry: Entry, seconds: float) -> None:
-        """A connection that dials at its first call has connected, within ``seconds``."""
+        """A connection that dials at its first call has connected, in ``seconds``."""
         self.tally.dialed(entry.lane.origin, seconds)
         self._schedule_stats()
 
@@ -138,14 +142,13 @@ class Coordinator:
             connection.abort()
 
     def forget_loop(self, host_loop: HostLoop) -> None:
-        """A host loop has ended: forget what lived there."""
+        """A host loop has ended: forget its waiters, dials and connections."""
         with self._lock:
             if not any(lane.host_loop is host_loop for lane in self.ledger.dial_policy.lanes()):
                 return
             for task in [task for task, lane in self._dials.items() if lane.host_loop is host_loop]:
                 del self._dials[task]
-            error = PoolClosed("the event loop of these connections has ended")
-            orders = self.ledger.lost_loop(host_loop, error, time.monotonic())
+            orders = self.ledger.lost_loop(host_loop, PoolClosed(ENDED), time.monotonic())
         self._carry_out(orders)
 
     # Orders
@@ -160,10 +163,11 @@ class Coordinator:
                 host_loop.post(self._perform, order)
             except PoolClosed:
                 self.forget_loop(host_loop)
-        if self._utilization.has_crossed(self.ledger.connections.in_use, self.ledger.limits.max_connections):
+        in_use, utilization = self.ledger.connections.in_use, self._utilization
+        if (in_use >= utilization.threshold) != utilization.is_above and utilization.cross(in_use):
             warn_of_utilization(self.name, self.stats())
         when = self.ledger.next_timer_at
-        if when is not None:
+        if when is not None and when < self._alarm.due_at:
             self._alarm.set(when)
         if self._conditions:
             self._check_conditions()
@@ -188,14 +192,14 @@ class Coordinator:
                     connection.close()
 
     def error_for(self, refusal: object) -> LLMPoolError:
-        """The error of a waiter that the ledger has refused: an exception of its own for each waiter."""
+        """Make the exception for a waiter that the ledger has refused: each waiter gets its own."""
         if isinstance(refusal, LLMPoolError):
             return copy_of(refusal)
         if refusal == "full":
             self.tally.count("refused")
-            most = self.ledger.limits.max_waiting
+            limit = self.ledger.limits.max_waiting
             return PoolFull(
-                f"pool {self.name!r}: the queue is full, at max_waiting {most} ({describe(self.stats())})"
+                f"pool {self.name!r}: the queue is full, at max_waiting {limit} ({describe(self.stats())})"
             )
         return PoolClosed(f"pool {self.name!r} is closed")
 
@@ -204,13 +208,13 @@ class Coordinator:
     def _dial(self, lane: Lane, timeout: float | None) -> None:
         host_loop = _host_loop(lane)
         if host_loop.closing:
-            return  # ``forget_loop`` accounts for the dial when the loop has ended
+            return  # ``forget_loop`` takes the dial off the ledger when the loop has ended
         task = host_loop.loop.create_task(self._connect(lane, host_loop, timeout), context=Context())
         task.add_done_callback(self._dial_ended, context=Context())
         with self._lock:
             self._dials[task] = lane
-            too_late = self.ledger.closed
-        if too_late:
+            closed = self.ledger.closed
+        if closed:
             task.cancel()
 
     async def _connect(self, lane: Lane, host_loop: HostLoop, timeout: float | None) -> Connection:
@@ -219,12 +223,12 @@ class Coordinator:
         return await self._dialer.dial(lane.origin, host_loop, self, timeout)
 
     def _dial_ended(self, task: asyncio.Task[Connection]) -> None:
-        """A callback of the task and not a part of it: a task cancelled before its first step never runs."""
+        """The callback of a dial's task. It runs even if the task was cancelled before its first step."""
         error = _error_of(task)
         with self._lock:
             lane = self._dials.pop(task, None)
         if lane is None:
-            return  # ``forget_loop`` has accounted for it
+            return  # ``forget_loop`` has taken it off the ledger
         if error is not None:
             logger.debug("pool %r: %s", self.name, error)
             if not task.cancelled():
@@ -235,7 +239,7 @@ class Coordinator:
         if connection.dial_seconds is not None:
             self.tally.dialed(lane.origin, connection.dial_seconds)
         with self._lock:
-            capacity = self._capacities.of_new(lane.origin, connection)
+            capacity = self._capacities.initial(lane.origin, connection)
             entry, orders = self.ledger.dialed(lane, connection, capacity, time.monotonic())
             connection.entry = entry
         self._carry_out(orders)
@@ -243,10 +247,10 @@ class Coordinator:
             self.lost(entry)
 
     def call_ended(self, exchange: Exchange) -> None:
-        """A call that had a connection has ended: complete, failed, or cancelled by its caller."""
-        whole = exchange.complete or exchange.is_complete_enough
-        self.tally.call_ended(exchange.marks, whole=whole)
-        if not whole and exchange.error is None:
+        """A call that had a connection has ended: it is complete, has failed, or was cancelled."""
+        complete = exchange.complete or exchange.is_complete_enough
+        self.tally.call_ended(exchange.marks, complete=complete)
+        if not complete and exchange.error is None:
             self.tally.count("cancelled")
         self._schedule_stats()
 
@@ -255,21 +259,21 @@ class Coordinator:
         self.tally.count("leaks_suspected")
         self._schedule_stats()
 
-    # The whole
+    # The pool as a whole
 
     def stats(self) -> PoolStats:
         """The pool's state now, and its counters. From any thread."""
         return hold(self._lock, self._take_stats)
 
     def connections(self) -> list[ConnectionInfo]:
-        """Each connection as it is now, the oldest first. From any thread; O(connections)."""
+        """Each connection as it is now, oldest first. From any thread; O(connections)."""
         return hold(self._lock, lambda: list_connections(self.ledger, time.monotonic()))
 
     def _take_stats(self) -> PoolStats:
         return take_stats(self.ledger, self.tally, time.monotonic())
 
     def _schedule_stats(self) -> None:
-        if stats_listeners:
+        if stats_listeners and self._stats_alarm.due_at == inf:
             self._stats_alarm.set(time.monotonic() + STATS_INTERVAL)
 
     def _call_stats_listeners(self) -> None:
@@ -279,11 +283,14 @@ class Coordinator:
         stats_listeners.call(self.name, now, before)
 
     def drain(self) -> None:
-        """Replace every connection as it comes back: ``until`` awaits the end of those there are now."""
+        """Retire every connection. Wait for ``ledger.draining == 0`` by ``until``."""
         self.enter(self.ledger.drain)
 
     def close(self) -> None:
-        """Fail waiters and calls, cancel dials, begin to close connections: ``until`` awaits their end."""
+        """Fail waiters and calls, cancel dials, and close connections. Wait for their end by ``until``.
+
+        A thread without an event loop may call it if there is nothing to close.
+        """
         self._carry_out(hold(self._lock, self.ledger.close, time.monotonic()))
         for task, lane in hold(self._lock, list, self._dials.items()):
             _post_if_alive(_host_loop(lane), task.cancel)
@@ -296,7 +303,7 @@ class Coordinator:
             _post_if_alive(connection.host_loop, connection.abort)
 
     async def until(self, condition: Callable[[], bool], host_loop: HostLoop, timeout: float | None) -> bool:
-        """On ``host_loop``: whether ``condition`` of the ledger holds now, or within ``timeout`` seconds."""
+        """On ``host_loop``: wait until ``condition`` of the ledger holds. False after ``timeout`` seconds."""
         future = host_loop.loop.create_future()
         waiting = (condition, host_loop, future)
         self._conditions.append(waiting)
@@ -313,10 +320,10 @@ class Coordinator:
     def _check_conditions(self) -> None:
         for condition, host_loop, future in list(self._conditions):
             if condition():
-                _post_if_alive(host_loop, _wake, future)
+                _post_if_alive(host_loop, wake, future)
 
     def forget_parent(self) -> None:
-        """In the child of a fork: drop the parent's sockets without writing to them."""
+        """In the child of a fork: close its copies of the parent's sockets, without writing to them."""
         self._dialer.forget_parent()
 
 
@@ -346,8 +353,3 @@ def _post_if_alive(host_loop: HostLoop, function: Callable[..., object], *args: 
         host_loop.post(function, *args)
     except PoolClosed:
         logger.debug("a host loop has ended before its connections")
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -1,4 +1,4 @@
-"""One request and its response on a connection, as the caller holds it."""
+"""One call on a connection: a request and its response."""
 
 from __future__ import annotations
 
@@ -20,15 +20,26 @@ DRAIN_BYTES = 64 * 1024  # how much of it is read
 HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
 
 
-class _Until(Enum):
-    HEAD = "head"
-    DATA = "data"
-    END = "end"
-    ROOM = "room"
+class _Event(Enum):
+    """What the caller of an exchange waits for."""
+
+    HEAD = "the head of the response"
+    DATA = "a piece of its body"
+    END = "the end of its body"
+    ROOM = "room for a piece of the request's body"
 
 
 class Carrier(Protocol):
-    """The part of a connection, or of a stream on it, that carries one exchange."""
+    """The part of a connection, or of a stream on it, that carries one exchange.
+
+    ``has_room``           whether the next piece of the body can be sent now
+    ``watch``              restarts the write timeout, or the read timeout if not ``writing``
+    ``unwatch``            stops it; the total timeout remains
+    ``send_body``          sends a piece of the body
+    ``end_body``           ends the body
+    ``pause``, ``resume``  stop and resume reading the response
+    ``cancel``             ends the exchange: its caller reads no further
+    """
 
     @property
     def has_room(self) -> bool: ...
@@ -42,10 +53,25 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """The caller's end of a call. Everything but ``close_threadsafe`` is called on its host loop.
+    """A call as its caller sees it. All methods but ``close_threadsafe`` run on its host loop.
 
-    One task at a time reads. The connection feeds the exchange through the methods that begin with ``on_``,
-    and holds it until it ends: read every exchange to its end, or close it.
+    One task at a time may read. The connection calls the methods that begin with ``on_``. It is in use until
+    the exchange ends: read every exchange to its end, or close it.
+
+    ``host_loop``           the event loop on which the connection lives
+    ``request``, ``marks``  the request, and when its parts took place
+    ``status``              the HTTP status; 0 before the head has arrived
+    ``reason``              the reason phrase; b"" in HTTP/2
+    ``http_version``        the version of the response, as in a status line
+    ``headers``             the headers of the response, as they arrived
+    ``unsent``              whether the exchange failed before any byte of the request was sent
+    ``refused``             whether the server has reported that it did not process the request
+    ``answered``            whether bytes of a response have arrived
+    ``error``               why the exchange failed; None if it has not
+    ``complete``            whether the whole response has arrived
+    ``closed``              whether the caller has closed the exchange
+    ``is_complete_enough``  whether the caller has all it needs: to close now is not a cancellation
+    ``total_at``            when the total timeout ends, in seconds of the loop's clock; None: never
     """
 
     def __init__(self, host_loop: HostLoop, carrier: Carrier, request: Request) -> None:
@@ -56,58 +82,65 @@ class Exchange:
         self.reason = b""
         self.http_version = b"HTTP/1.1"
         self.headers: Headers = []
-        self.unsent = False  # nothing of the request reached the wire
-        self.refused = False  # the server says that it did not process the request
-        self.answered = False  # bytes of a response have come
+        self.unsent = False
+        self.refused = False
+        self.answered = False
         self.error: LLMPoolError | None = None
         self.complete = False
         self.closed = False
-        self.is_complete_enough = False  # the caller has all it needs: closing now is no cancellation
-        self.total_at: float | None = None  # deadline of the whole call
+        self.is_complete_enough = False
+        self.total_at: float | None = None
         self._end_callback: Callable[[Exchange], None] | None = None
         self._carrier = carrier
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
-        self._waiting: asyncio.Future[None] | None = None
-        self._until = _Until.HEAD
+        self._future: asyncio.Future[None] | None = None
+        self._event = _Event.HEAD
 
     # For the caller
 
     async def head(self) -> None:
-        """Wait for the status line and headers."""
+        """Wait for status and headers. Raises the error of an exchange that has failed."""
         while not self.status:
             self._raise_if_failed()
-            await self._wait(_Until.HEAD)
+            await self._wait(_Event.HEAD)
 
     async def read(self) -> bytes:
-        """Return what has come of the body since the last read, or wait for some; ``b""`` at its end."""
+        """Return what has arrived of the body since the last read, or wait for more; ``b""`` at its end.
+
+        Raises the error of an exchange that has failed.
+        """
         while not self._chunks:
             if self.complete:
                 return b""
             self._raise_if_failed()
-            await self._wait(_Until.DATA)
+            await self._wait(_Event.DATA)
         return self._take()
 
     async def read_all(self) -> WholeResponse:
-        """Read to the end."""
+        """Read the body to its end. Raises the error of an exchange that has failed."""
         pieces = []
         while not self.complete:
             self._raise_if_failed()
-            pieces.append(self._take())  # or the reading would stop at the high-water mark
-            await self._wait(_Until.END)
+            pieces.append(self._take())  # a full buffer would pause the connection
+            await self._wait(_Event.END)
         pieces.append(self._take())
         return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
 
     async def write(self, data: bytes) -> bool:
-        """Send a piece of the body. False if the response has begun already: then send no more."""
+        """Send a piece of the body when there is room for it; True once it is sent.
+
+        False, and nothing is sent, once the response has begun. Raises the error of an exchange that has
+        failed.
+        """
         while not self.status:
             self._raise_if_failed()
             if self._carrier.has_room:
                 self.marks.sent += len(data)
                 self._carrier.send_body(self, data)
                 return True
-            await self._wait(_Until.ROOM)
+            await self._wait(_Event.ROOM)
         return False
 
     async def finish(self) -> None:
@@ -122,10 +155,13 @@ class Exchange:
         try:
             self.host_loop.post(self.close)
         except PoolClosed:
-            return  # its event loop has ended, and the connection with it
+            return  # the connection has ended with its event loop
 
     def close(self) -> None:
-        """Discard what has not been read, and free the connection: it is drained within 100 ms, or closed."""
+        """End the call, and discard the rest of its response.
+
+        HTTP/1.1 reads the rest within 100 ms, or closes the connection. HTTP/2 resets the stream.
+        """
         if self.closed:
             return
         self.closed = True
@@ -148,7 +184,7 @@ class Exchange:
         self.status, self.reason, self.http_version, self.headers = status, reason, version, headers
         if not self.marks.first_byte:
             self.marks.first_byte = time.monotonic()
-        self._wake(_Until.HEAD)
+        self._wake(_Event.HEAD)
 
     def on_data(self, data: bytes) -> None:
         if self.closed:
@@ -156,15 +192,14 @@ class Exchange:
         self._chunks.append(data)
         self._buffered += len(data)
         self.marks.received += len(data)
-        if self._until is _Until.DATA:
-            self._wake(_Until.DATA)
-        elif self._waiting is not None:
-            self._carrier.watch(
-                self, writing=False
-            )  # a read to the end: each piece restarts the read timeout
+        if self._event is _Event.DATA:
+            self._wake(_Event.DATA)
+        elif self._future is not None:
+            # The caller waits for the end: each piece restarts the read timeout.
+            self._carrier.watch(self, writing=False)
         if self._buffered > HIGH_WATER:
-            if self._until is _Until.END and self._waiting is not None:
-                self._wake(_Until.END)
+            if self._event is _Event.END and self._future is not None:
+                self._wake(_Event.END)
             elif not self._paused:
                 self._paused = True
                 self._carrier.pause(self)
@@ -183,37 +218,41 @@ class Exchange:
             self._wake(None)
 
     def on_room(self) -> None:
-        if self._until is _Until.ROOM:
-            self._wake(_Until.ROOM)
-        elif self._waiting is not None:
-            self._carrier.watch(
-                self, writing=False
-            )  # the upload is through: from now on the read timeout counts
+        if self._event is _Event.ROOM:
+            self._wake(_Event.ROOM)
+        elif self._future is not None:
+            # The upload has ended: from now on the read timeout applies.
+            self._carrier.watch(self, writing=False)
 
     def call_at_end(self, callback: Callable[[Exchange], None]) -> None:
-        """Call ``callback`` once when the exchange is complete, has failed or was closed; now, if it has."""
+        """Call ``callback`` once, when the exchange is complete, fails or is closed; now if it has ended."""
         self._end_callback = callback
         if self.complete or self.error is not None:
             self._report_end()
 
     def deadline(self, now: float, *, writing: bool) -> float | None:
-        """When the exchange times out if nothing moves: by the read or write timeout, and the total."""
-        pace = self.request.timeouts.write if writing else self.request.timeouts.read
-        if pace is None:
+        """When the exchange times out unless bytes move: by the read or write timeout, or the total timeout.
+
+        In seconds of the loop's clock, as ``now``; None: never.
+        """
+        timeout = self.request.timeouts.write if writing else self.request.timeouts.read
+        if timeout is None:
             return self.total_at
-        return now + pace if self.total_at is None else min(now + pace, self.total_at)
+        return now + timeout if self.total_at is None else min(now + timeout, self.total_at)
 
     def is_past_total(self, now: float) -> bool:
-        """Whether the whole call has taken too long."""
+        """Whether the total timeout has ended at ``now``."""
         return self.total_at is not None and now >= self.total_at
 
     def timeout_error(self, now: float, *, writing: bool) -> LLMPoolError:
         """Return the error for a ``deadline`` that has passed: the total, write or read timeout's."""
         timeouts, origin = self.request.timeouts, self.request.origin
         if self.is_past_total(now):
-            return TotalTimeout(f"the call to {origin} took longer than its {timeouts.total} s")
+            return TotalTimeout(
+                f"the call to {origin} took longer than its total timeout of {timeouts.total} s"
+            )
         if writing:
-            return WriteTimeout(f"{origin} took nothing of the request for {timeouts.write} s")
+            return WriteTimeout(f"{origin} accepted nothing of the request for {timeouts.write} s")
         return ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
 
     def _report_end(self) -> None:
@@ -223,25 +262,25 @@ class Exchange:
 
     # Waiting
 
-    async def _wait(self, until: _Until) -> None:
-        self._until = until
-        self._waiting = self.host_loop.loop.create_future()
-        self._carrier.watch(self, writing=until is _Until.ROOM)
+    async def _wait(self, event: _Event) -> None:
+        self._event = event
+        self._future = self.host_loop.loop.create_future()
+        self._carrier.watch(self, writing=event is _Event.ROOM)
         try:
-            await self._waiting
+            await self._future
         finally:
-            self._waiting = None
+            self._future = None
             self._carrier.unwatch(self)
 
-    def _wake(self, for_: _Until | None) -> None:
-        """End the wait for ``for_``, or any wait if None. An early head ends a wait for room too."""
-        waiting = self._waiting
+    def _wake(self, event: _Event | None) -> None:
+        """End the wait for ``event``, or any wait if None. A head ends every wait: see ``write``."""
+        future = self._future
         if (
-            waiting is not None
-            and not waiting.done()
-            and (for_ is None or for_ is self._until or for_ is _Until.HEAD)
+            future is not None
+            and not future.done()
+            and (event is None or event is self._event or event is _Event.HEAD)
         ):
-            waiting.set_result(None)
+            future.set_result(None)
 
     def _take(self) -> bytes:
         chunks = self._chunks

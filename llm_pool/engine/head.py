@@ -1,4 +1,4 @@
-"""A request's head in bytes, and how its body is framed (RFC 9112). What must not be sent is refused."""
+"""Validates a request, and encodes its head and body for HTTP/1.1 (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -9,44 +9,66 @@ from llm_pool.exceptions import InvalidRequest
 from .config import DEFAULT_PORTS
 from .request import Headers, Request
 
-__all__ = ["Framing", "asks_to_close", "check", "encode_head"]
+__all__ = [
+    "LOWERCASE_TOKEN",
+    "TEXT_TOKEN",
+    "TOKEN",
+    "UNSAFE",
+    "Framing",
+    "asks_to_close",
+    "content_coding",
+    "encode_head",
+    "validate",
+]
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+# Methods and header names are tokens, made of ``tchar`` (RFC 9110, section 5.6.2). The names of HTTP/2 are in
+# lower case (RFC 9113, section 8.2.1).
+_LOWERCASE_TCHARS = r"!#$%&'*+\-.^_`|~0-9a-z"
+LOWERCASE_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}]+".encode())
+TEXT_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}A-Z]+")
+TOKEN = re.compile(TEXT_TOKEN.pattern.encode())
+UNSAFE = re.compile(rb"[\r\n\0]")  # a value with one of these is invalid (RFC 9110, section 5.5)
 TARGET = re.compile(rb"[!-~]+")
-UNSAFE = re.compile(rb"[\r\n\0]")
 LENGTH = re.compile(rb"[0-9]{1,18}")
-FRAMING = {b"content-length", b"transfer-encoding"}
+FRAMING_HEADERS = {b"content-length", b"transfer-encoding"}
 
 
 class Framing:
-    """How the body goes out: ``length`` bytes, or chunked where that is None."""
+    """Encodes a body: ``length`` bytes, or chunked if ``length`` is None (RFC 9112, section 7.1).
 
-    __slots__ = ("_left", "chunked", "complete")
+    ``chunked``   whether the body is chunked
+    ``complete``  whether the whole body has been encoded
+    """
+
+    __slots__ = ("_remaining", "chunked", "complete")
 
     def __init__(self, length: int | None, *, complete: bool = True) -> None:
         self.chunked = length is None
         self.complete = complete
-        self._left = length or 0
+        self._remaining = length or 0
 
     def frame(self, data: bytes) -> bytes:
-        """A piece of the body as it goes on the wire."""
+        """Encode a piece of the body. Raises InvalidRequest if the body is too long."""
         if self.chunked:
             return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        self._left -= len(data)
-        if self._left < 0:
+        self._remaining -= len(data)
+        if self._remaining < 0:
             raise InvalidRequest("the body is longer than its Content-Length says")
         return data
 
     def end(self) -> bytes:
-        """What ends the body on the wire."""
-        if self._left:
-            raise InvalidRequest(f"the body is {self._left} bytes shorter than its Content-Length says")
+        """The bytes that end the body. Raises InvalidRequest if the body is too short."""
+        if self._remaining:
+            raise InvalidRequest(f"the body is {self._remaining} bytes shorter than its Content-Length says")
         self.complete = True
         return b"0\r\n\r\n" if self.chunked else b""
 
 
-def check(request: Request) -> None:
-    """Refuse a request whose head would not be read as it was written (request smuggling, broken lines)."""
+def validate(request: Request) -> None:
+    """Raise InvalidRequest for a request that a server could read as another one, or as two.
+
+    Against injected line breaks and request smuggling (RFC 9112, section 11).
+    """
     if not TOKEN.fullmatch(request.method):
         raise InvalidRequest(f"{request.method!r} is not an HTTP method")
     if not TARGET.fullmatch(request.target):
@@ -56,12 +78,16 @@ def check(request: Request) -> None:
             raise InvalidRequest(f"{name!r} is not a header name")
         if UNSAFE.search(value):
             raise InvalidRequest(f"the value of the header {name.decode()!r} has a line break or NUL in it")
-    _check_framing(request)
+    _validate_framing(request)
 
 
-def _check_framing(request: Request) -> None:
-    """Refuse a request whose end the server would see elsewhere than we do."""
-    framing = [pair for pair in request.headers if len(pair[0]) in (14, 17) and pair[0].lower() in FRAMING]
+def _validate_framing(request: Request) -> None:
+    """Raise InvalidRequest unless the headers give the length of the body as it is (RFC 9112, section 6)."""
+    framing = [
+        (name, value)
+        for name, value in request.headers
+        if len(name) in (14, 17) and name.lower() in FRAMING_HEADERS
+    ]
     if not framing and not request.body:
         return
     if len(framing) != 1:
@@ -70,7 +96,7 @@ def _check_framing(request: Request) -> None:
     if len(name) == len(b"Transfer-Encoding"):
         if request.body is not None or value.lower() != b"chunked":
             raise InvalidRequest(
-                "only a body that follows piece by piece is sent chunked, and in no other coding"
+                "only a body that follows piece by piece can have a Transfer-Encoding, and only chunked"
             )
     elif not LENGTH.fullmatch(value):
         raise InvalidRequest(f"the Content-Length {value!r} is not a number")
@@ -81,18 +107,30 @@ def _check_framing(request: Request) -> None:
 
 
 def asks_to_close(headers: Headers) -> bool:
-    """Whether the connection is to be closed after the response (RFC 9112, section 9.6)."""
+    """Whether ``headers`` ask to close the connection after the response (RFC 9112, section 9.6)."""
     return any(
         len(name) == 10 and name.lower() == b"connection" and b"close" in value.lower()
         for name, value in headers
     )
 
 
+def content_coding(headers: Headers) -> str:
+    """The value of the header Content-Encoding; "" if the body is not encoded."""
+    for name, value in headers:
+        if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
+            return value.decode("latin-1")
+    return ""
+
+
 def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:
-    """The head in bytes. With ``forward``, for a proxy: absolute form (section 3.2.2) and its headers."""
+    """Return the head in bytes, and the ``Framing`` for a body that follows piece by piece.
+
+    ``forward``: headers for a proxy that forwards the request; the target is then in absolute form (RFC 9112,
+    section 3.2.2).
+    """
     headers, target = request.headers, request.target
     if forward is not None:
-        target = _absolute(request)
+        target = _absolute_target(request)
         headers = [*headers, *forward]
     lines = [b"%b %b HTTP/1.1" % (request.method, target)]
     lines += [b"%b: %b" % header for header in headers]
@@ -101,7 +139,7 @@ def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes
     return b"\r\n".join(lines), framing
 
 
-def _absolute(request: Request) -> bytes:
+def _absolute_target(request: Request) -> bytes:
     scheme, host, port = request.origin
     host = f"[{host}]" if ":" in host else host
     authority = host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"

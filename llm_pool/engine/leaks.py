@@ -1,4 +1,4 @@
-"""Finds responses that nobody reads or closes, and where in the user's code they were opened."""
+"""Finds responses that are neither read nor closed, and where in the user's code they were opened."""
 
 from __future__ import annotations
 
@@ -13,36 +13,33 @@ from .loops.threads import in_thread
 
 __all__ = ["LeakDetector"]
 
-DEPTH = 20  # frames of the user's code that are shown
+MAX_FRAMES = 20  # of the stack that is logged
 
 logger = logging.getLogger("llm_pool.engine")
 
 
 class LeakDetector:
-    """Logs and counts a response held longer than ``threshold`` seconds, once.
-
-    Where that is None it costs nothing.
-    """
+    """Logs and counts each response that is held longer than ``threshold`` seconds; none if that is None."""
 
     def __init__(self, coordinator: Coordinator, threshold: float | None) -> None:
         self._coordinator = coordinator
         self._threshold = threshold
 
-    def stack(self) -> traceback.StackSummary | None:
-        """Where the caller stands, if that is wanted: called in his own thread."""
+    def caller_stack(self) -> traceback.StackSummary | None:
+        """The caller's stack; None without a threshold. Call it on the caller's thread."""
         if self._threshold is None:
             return None
         frames = traceback.walk_stack(sys._getframe(1))
-        return traceback.StackSummary.extract(frames, limit=DEPTH, lookup_lines=False)
+        return traceback.StackSummary.extract(frames, limit=MAX_FRAMES, lookup_lines=False)
 
     def watch(self, exchange: Exchange, stack: traceback.StackSummary | None) -> None:
-        """On the home of a response that has just been opened."""
+        """Watch a response that has just been opened with this ``caller_stack``. Call it on its host loop."""
         if self._threshold is not None and stack is not None:
-            held = weakref.ref(exchange)
-            exchange.host_loop.loop.call_later(self._threshold, self._look, held, stack)
+            reference = weakref.ref(exchange)
+            exchange.host_loop.loop.call_later(self._threshold, self._check, reference, stack)
 
-    def _look(self, held: weakref.ref[Exchange], stack: traceback.StackSummary) -> None:
-        exchange = held()
+    def _check(self, reference: weakref.ref[Exchange], stack: traceback.StackSummary) -> None:
+        exchange = reference()
         if exchange is None or exchange.complete or exchange.closed or exchange.error is not None:
             return
         self._coordinator.leak_suspected()
@@ -50,7 +47,7 @@ class LeakDetector:
 
 
 def _warn(name: str, origin: str, threshold: float | None, stack: traceback.StackSummary) -> None:
-    """On a thread of its own: reading the source's lines takes time, and a log handler may block."""
+    """Call it on a thread of its own: it reads source files, and a log handler may block."""
     stack.reverse()
     logger.warning(
         "pool %r: a response of %s has been held for over %s s, and its connection with it. "

@@ -1,4 +1,4 @@
-"""A pool: the calls that go through it, and its life from first use to close."""
+"""A pool of connections: the calls through it, and its life from first use to close."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from .config import Origin, PoolConfig
 from .coordinator import Coordinator
 from .dialer.dialer import Dialer
 from .exchange import Exchange
-from .head import check
+from .head import validate
 from .leaks import LeakDetector
 from .ledger.state import Waiter
 from .loops.host_loop import HostLoop
-from .loops.portal import after_fork, after_loop_ended, before_loop_ends, host_loop_of_caller, portal
+from .loops.portal import (
+    after_fork,
+    after_loop_ended,
+    before_loop_ends,
+    host_loop_of_caller,
+    left_to_parent,
+    portal,
+)
 from .request import Request, WholeResponse
 from .stats.inventory import ConnectionInfo
 from .stats.stats import PoolStats
@@ -28,7 +35,6 @@ __all__ = ["Pool", "live_pools"]
 
 CLOSE_SECONDS = 2.0  # how long a close waits for the connections to end
 
-_left_to_parent: list[object] = []  # kept from the garbage collector: their finalizers are the parent's
 _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
 
 
@@ -40,7 +46,9 @@ def live_pools() -> list[Pool]:
 class Pool:
     """Connections to any number of origins, shared by every thread and event loop of the process.
 
-    ``dialer`` makes the object that opens the connections, and so decides of what kind they are.
+    ``config``  limits, timeouts, DNS, TLS and proxy
+    ``name``    appears in errors and logs
+    ``dialer``  makes the object that opens the connections; ``backends`` has those for other libraries
     """
 
     def __init__(
@@ -62,10 +70,15 @@ class Pool:
     # Calls
 
     async def open(self, request: Request) -> Exchange:
-        """Send a request and wait for the head of its response. From any event loop."""
+        """Send a request and wait for the head of its response. From any event loop.
+
+        Read the exchange to its end or close it. Raises an LLMPoolError; so do the next three methods.
+        """
         host_loop = host_loop_of_caller()
         _start(request)
-        return await host_loop.arun(self._open, host_loop, request, self._leaks.stack(), undo=Exchange.close)
+        return await host_loop.arun(
+            self._open, host_loop, request, self._leaks.caller_stack(), undo=Exchange.close
+        )
 
     async def fetch(self, request: Request) -> WholeResponse:
         """Send a request and read its response to the end. From any event loop."""
@@ -74,13 +87,13 @@ class Pool:
         return await host_loop.arun(self._fetch, host_loop, request)
 
     def open_sync(self, request: Request) -> Exchange:
-        """``open`` for a plain thread."""
+        """``open`` for a thread without an event loop, which it blocks."""
         host_loop = portal()
         _start(request)
-        return host_loop.run(self._open, host_loop, request, self._leaks.stack(), undo=Exchange.close)
+        return host_loop.run(self._open, host_loop, request, self._leaks.caller_stack(), undo=Exchange.close)
 
     def fetch_sync(self, request: Request) -> WholeResponse:
-        """``fetch`` for a plain thread."""
+        """``fetch`` for a thread without an event loop, which it blocks."""
         host_loop = portal()
         _start(request)
         return host_loop.run(self._fetch, host_loop, request)
@@ -99,12 +112,13 @@ class Pool:
         return exchange
 
     async def _send(self, host_loop: HostLoop, request: Request) -> Exchange:
-        """Send, again if need be, and wait for the head; if the body follows, only send the head.
+        """Send the request, and again if ``_may_replay`` allows it; wait for the head of the response.
 
-        Every call of every kind comes through here, once: direct or through httpx, sync or async.
+        If the body follows piece by piece, only send the head. Every call passes here once: direct or through
+        httpx, sync or async.
         """
         marks, total = request.marks, request.timeouts.total
-        check(request)
+        validate(request)
         total_at = None if total is None else host_loop.loop.time() + total
         waiter: Waiter | None = None
         while True:
@@ -132,7 +146,7 @@ class Pool:
                 exchange.call_at_end(self._coordinator.call_ended)
                 return exchange
 
-    # Life
+    # State and lifecycle
 
     @property
     def closed(self) -> bool:
@@ -144,42 +158,48 @@ class Pool:
         return self._coordinator.stats()
 
     def connections(self) -> list[ConnectionInfo]:
-        """Each connection as it is now, the oldest first. From any thread; O(connections)."""
+        """Each connection as it is now, oldest first. From any thread; O(connections)."""
         return self._coordinator.connections()
 
     def count_answer(
         self, input_tokens: int = 0, output_tokens: int = 0, first_token: float | None = None
     ) -> None:
-        """Add what the reader of an answer found to ``stats``; ``first_token`` in seconds. Any thread."""
+        """Add an answer's tokens to ``stats``, and the seconds to its first token. From any thread."""
         self._coordinator.tally.answer_read(input_tokens, output_tokens, first_token)
 
     async def prewarm(self, origin: Origin) -> None:
-        """Keep ``min_connections`` to ``origin`` open from now on, and prepare for more. Does not wait."""
+        """Keep ``min_connections`` to ``origin`` open from now on, and load the TLS context.
+
+        Does not wait for the dials.
+        """
         self._coordinator.prewarm(origin, host_loop_of_caller())
 
     async def adrain(self, timeout: float | None = None) -> bool:
-        """Replace every connection as it comes back. True when all are, False after ``timeout`` seconds."""
+        """Replace every connection when its calls have ended. Idle ones are closed now.
+
+        True when all have closed, False after ``timeout`` seconds; the draining then goes on.
+        """
         host_loop = host_loop_of_caller()
-        host_loop.call(self._coordinator.drain)  # even if the caller is cancelled now
+        host_loop.call(self._coordinator.drain)  # not within ``arun``: a cancelled caller has drained too
         return await host_loop.arun(self._wait_until_drained, host_loop, timeout)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """``adrain`` for a plain thread."""
+        """``adrain`` for a thread without an event loop, which it blocks."""
         host_loop = portal()
         host_loop.call(self._coordinator.drain)
         return host_loop.run(self._wait_until_drained, host_loop, timeout)
 
     async def aclose(self) -> None:
-        """End the pool: waiters and calls fail with PoolClosed, connections close. May be called twice."""
+        """Close the pool: waiters and calls fail with PoolClosed, connections close. May be called twice."""
         host_loop = host_loop_of_caller()
         host_loop.call(self._coordinator.close)
         await host_loop.arun(self._wait_until_closed, host_loop)
 
     def close(self) -> None:
-        """``aclose`` for a plain thread. On the server loop, which has to go on, it does not wait."""
+        """``aclose`` for a thread without an event loop. On the server loop it does not wait for the end."""
         ledger = self._coordinator.ledger
         if not ledger.total and not ledger.waiting:
-            self._coordinator.close()  # nothing that an interrupt could leave half-done
+            self._coordinator.close()  # with nothing open, an interrupt leaves nothing half done
             return
         host_loop = host_loop_of_caller()
         host_loop.call(self._coordinator.close)
@@ -198,26 +218,30 @@ class Pool:
         await coordinator.until(lambda: ledger.total == 0, host_loop, CLOSE_SECONDS)
 
     def _forget_parent(self) -> None:
-        """In the child of a fork: begin anew, or stay closed."""
-        parents = self._coordinator
+        """In the child of a fork: start with no connection; a closed pool stays closed."""
+        parents_coordinator = self._coordinator
         self._begin()
-        _left_to_parent.append(parents)
-        parents.forget_parent()
-        if parents.ledger.closed:
-            self._coordinator.ledger.close(time.monotonic())  # and no thread is started here
+        left_to_parent.append(parents_coordinator)
+        parents_coordinator.forget_parent()
+        if parents_coordinator.ledger.closed:
+            # Not the coordinator's ``close``: that could start a thread.
+            self._coordinator.ledger.close(time.monotonic())
 
 
 def _start(request: Request) -> None:
-    """In the caller's thread: the way to the host loop is part of the call."""
-    request.marks.start(time.monotonic(), len(request.body or b""))
+    """Set the call's start, on the caller's thread: the hand-over to the host loop is part of the call."""
+    marks = request.marks
+    if marks.started:
+        marks.reset()
+    marks.started, marks.sent = time.monotonic(), len(request.body or b"")
 
 
 def _may_replay(exchange: Exchange) -> bool:
-    """Whether to send the request again.
+    """Whether to send the request again after the error of ``exchange``.
 
-    On a connection that had served before: if nothing was sent, or the request has an idempotency key. On
-    any: once, if the server says that it did not process the request (RFC 9113, section 8.7). RFC 9110,
-    section 9.2.2: a client must not repeat a request by itself unless it knows that it is harmless.
+    On a reused connection: if nothing was sent, or the request has an idempotency key. On any connection:
+    once, if the server reports that it did not process the request (RFC 9113, section 8.7). By RFC 9110,
+    section 9.2.2, a request that may have been processed is not repeated unless that is known to be harmless.
     """
     if exchange.answered or isinstance(exchange.error, PoolClosed):
         return False
@@ -229,7 +253,7 @@ def _may_replay(exchange: Exchange) -> bool:
 
 
 def _all_pools() -> list[Pool]:
-    # ``valuerefs`` copies in one step, so that other threads may make pools meanwhile.
+    # ``valuerefs`` copies in one step: other threads may make pools meanwhile.
     return [pool for ref in _pools.valuerefs() if (pool := ref()) is not None]
 
 

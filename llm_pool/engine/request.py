@@ -1,4 +1,4 @@
-"""What goes out and what comes back, as plain values."""
+"""Requests and whole responses as plain values, and the times of a call's parts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Marks:
-    """When the parts of a call took place, in seconds of the monotonic clock; ``dialing`` is a duration.
+    """When the parts of a call took place, written by the engine. Times are seconds of the monotonic clock.
 
-    A part that has not taken place is 0.0. ``sent`` and ``received`` are bytes of the bodies, ``replays`` is
-    how often the request was sent again.
+    A part that has not taken place is 0.0.
 
-    The marks travel with the request: the caller keeps them, and the engine writes them.
+    ``started``     when the caller made the call
+    ``dialing``     seconds for which the call waited for the dial of its connection
+    ``acquired``    when the call got a connection
+    ``first_byte``  when the head of the response had arrived
+    ``ended``       when the response was complete, or the call failed
+    ``reused``      whether the connection carried another call then or before
+    ``replays``     how often the request was sent again
+    ``sent``        bytes of the request's body
+    ``received``    bytes of the response's body, not decompressed
     """
 
     started: float = 0.0
@@ -32,26 +39,30 @@ class Marks:
     sent: int = 0
     received: int = 0
 
-    def start(self, now: float, size: int) -> None:
-        """The call starts, with ``size`` bytes of body so far. A redirect starts anew with the same marks."""
-        self.started, self.sent = now, size
-        self.dialing = self.acquired = self.first_byte = self.ended = 0.0
+    def reset(self) -> None:
+        """Make the marks new: httpx follows a redirect with the marks of the request that was redirected."""
+        self.started = self.dialing = self.acquired = self.first_byte = self.ended = 0.0
         self.reused = False
-        self.replays = self.received = 0
+        self.replays = self.sent = self.received = 0
 
     def restart(self) -> None:
-        """The same request is sent again."""
+        """Count a replay: the same request is sent again."""
         self.replays += 1
         self.acquired = self.ended = 0.0
 
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request. A ``body`` of None follows piece by piece, through ``Exchange.write``.
+    """One HTTP request.
 
-    The headers go out as they are, ``Host`` and the framing (RFC 9112, section 6) among them. ``scope``
-    cancels the request from elsewhere before the head of its response has come. ``marks`` are filled in by
-    the engine.
+    ``origin``    where to send it
+    ``method``    such as b"POST"
+    ``target``    path and query, percent-encoded
+    ``headers``   sent as they are; they hold ``Host`` and the framing (RFC 9112, section 6)
+    ``body``      the whole body, or None if it follows piece by piece through ``Exchange.write``
+    ``timeouts``  of this call, in seconds
+    ``scope``     cancels the call from another task or thread before the head of its response has arrived
+    ``marks``     when the parts of the call took place; written by the engine
     """
 
     origin: Origin
@@ -65,13 +76,19 @@ class Request:
 
     @property
     def replayable(self) -> bool:
-        """Whether it may be sent twice: it has an idempotency key, and its body is all there."""
+        """Whether it can and may be sent twice: it has its whole body, and an ``Idempotency-Key``."""
         return self.body is not None and any(name.lower() == b"idempotency-key" for name, _ in self.headers)
 
 
 @dataclass(slots=True)
 class WholeResponse:
-    """A response that was read to its end."""
+    """A response that was read to its end.
+
+    ``status``   the HTTP status
+    ``headers``  as they arrived
+    ``body``     as it arrived; a ``Content-Encoding`` is not decoded
+    ``marks``    when the parts of the call took place
+    """
 
     status: int
     headers: Headers

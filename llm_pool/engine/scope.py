@@ -1,4 +1,4 @@
-"""Cancels a call that has not been answered yet, from another task or thread."""
+"""Cancels a call before the head of its response has arrived, from another task or thread."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["CancelScope"]
 
 
 class CancelScope:
-    """For one call: what runs within ``on`` ends with PoolClosed once ``cancel`` has been called.
+    """Cancels one call: after ``cancel``, the block of ``on`` ends with PoolClosed.
 
-    It cancels the task as ``asyncio.timeout`` does, and so can tell the task's own cancellation from its own.
+    It cancels the task as ``asyncio.timeout`` does. A cancellation by other code still raises CancelledError.
     """
 
     __slots__ = ("_cancelled", "_has_cancelled_task", "_host_loop", "_task")
@@ -29,16 +29,16 @@ class CancelScope:
         self._task: asyncio.Task[Any] | None = None
 
     def cancel(self) -> None:
-        """Cancel the call. From any thread, any number of times, before, during or after."""
+        """Cancel the call. From any thread, any number of times; before the call, during it or after."""
         self._cancelled = True
         if self._task is None or self._host_loop is None:
             return
-        with contextlib.suppress(PoolClosed):  # its loop has ended, and the task with it
+        with contextlib.suppress(PoolClosed):  # the task has ended with its loop
             self._host_loop.post(self._cancel_task)
 
     @contextlib.contextmanager
     def on(self, host_loop: HostLoop) -> Iterator[None]:
-        """In the task that ``cancel`` ends, which runs on ``host_loop``."""
+        """Run a block that ``cancel`` can end, in the current task on ``host_loop``."""
         task = asyncio.current_task()
         assert task is not None
         cancellations = task.cancelling()

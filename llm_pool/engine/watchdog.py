@@ -1,4 +1,4 @@
-"""A timer whose deadline may move with every byte."""
+"""A timer whose deadline moves often."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ __all__ = ["Watchdog"]
 
 
 class Watchdog:
-    """Calls ``callback`` when the deadline has passed.
+    """Calls ``callback`` once the deadline has passed.
 
-    Moving the deadline is an assignment: the loop's timer stays where it is, and when it fires early it is
-    set again. A timer for each read would cost more than the read.
+    ``deadline``: in seconds of the loop's clock; None: never. Moving it to a later time costs an assignment:
+    the loop's timer stays, and when it fires too early it is set again. A timer for each read would cost more
+    than the read.
     """
 
     __slots__ = ("_armed_for", "_callback", "_handle", "_loop", "deadline")
@@ -25,7 +26,7 @@ class Watchdog:
         self.deadline: float | None = None
 
     def watch(self, deadline: float | None) -> None:
-        """Call back at ``deadline`` (the loop's time), or never."""
+        """Set the deadline, which may be earlier than the one before."""
         self.deadline = deadline
         if deadline is None:
             return
@@ -36,7 +37,7 @@ class Watchdog:
             self._arm(deadline)
 
     def stop(self) -> None:
-        """Take the timer off the loop."""
+        """Cancel the loop's timer. ``watch`` starts it again."""
         self.deadline = None
         if self._handle is not None:
             self._handle.cancel()

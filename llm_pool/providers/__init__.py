@@ -1,4 +1,4 @@
-"""Providers: how each API words a request and an answer. Dict in, dict out, no I/O."""
+"""Providers: each API's requests, answers, streams and errors. No I/O."""
 
 from __future__ import annotations
 

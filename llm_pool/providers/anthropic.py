@@ -6,12 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import InvalidParameter
-from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider, read_completion, usage_of
-from llm_pool.providers.errors import mend
-from llm_pool.providers.event_stream import EventStreamReader, place
-from llm_pool.providers.merging import Merged
+from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages, Provider, usage_of
+from llm_pool.providers.event_stream import EventStreamReader, parse_index
+from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall
+from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, repair_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +23,8 @@ __all__ = ["Anthropic", "AnthropicStreamReader"]
 API_VERSION = "2023-06-01"
 
 
-class Anthropic(Provider):
-    """``POST /v1/messages``. ``max_tokens`` comes with every call, and the system prompt as ``system``."""
+class Anthropic(JSONProvider):
+    """``POST /v1/messages``. Each call needs ``max_tokens``. The system prompt is ``system``."""
 
     name = "anthropic"
     base_url = "https://api.anthropic.com"
@@ -53,7 +52,7 @@ class Anthropic(Provider):
         """See ``Provider.completion_request``."""
         check_params(params, stream)
         if "max_tokens" not in params:
-            raise InvalidParameter("max_tokens is missing; Anthropic's API wants it with every call.")
+            raise InvalidParameter("max_tokens is missing; Anthropic's API requires it in every call.")
         body: dict[str, Any] = {"model": model} if model is not None else {}
         body["messages"] = as_messages(messages)
         body.update(params)
@@ -61,38 +60,35 @@ class Anthropic(Provider):
             body["stream"] = True
         return CompletionRequest(self.completion_path, body)
 
-    def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
-        """See ``Provider.parse_completion``."""
-        found = read_completion(self, head, body, timing, completion_of=completion_of, misfit=_misfit)
-        del body  # reports of errors show the variables of their frames, and it may repeat the key
-        if isinstance(found, Completion):
-            return found
-        raise found
-
     def stream_reader(self, head: Head) -> AnthropicStreamReader:
         """See ``Provider.stream_reader``."""
         return AnthropicStreamReader(self, head)
 
+    def _build_completion(self, raw: Any, request_id: str | None, timing: Timing | None) -> Completion:
+        return completion_of(raw, request_id, timing)
 
-def _misfit(_raw: Any) -> str:
-    return "JSON that is no message"
+    def _describe_mismatch(self, _raw: Any) -> str:
+        return "JSON that is not a message"
 
 
 class AnthropicStreamReader(EventStreamReader):
-    """Reads up to ``message_stop``. Events and deltas of a kind not known here are passed on as they are."""
+    """Reads events up to ``message_stop``. An event of an unknown type becomes a chunk without text.
+
+    The events: https://docs.anthropic.com/en/docs/build-with-claude/streaming
+    """
 
     def __init__(self, provider: Provider, head: Head) -> None:
         super().__init__(provider, head)
-        self._message = Merged()
-        self._blocks: dict[int, Merged] = {}
+        self._message = MergedObject()
+        self._blocks: dict[int, MergedObject] = {}
         self._stopped = False
 
-    def _whole(self, request_id: str | None, timing: Timing | None) -> Completion:
-        blocks = [_with_input(block.whole()) for _, block in sorted(self._blocks.items())]
-        raw = {**self._message.whole(), "content": blocks}
+    def _build_completion(self, request_id: str | None, timing: Timing | None) -> Completion:
+        blocks = [_with_parsed_input(block.to_dict()) for _, block in sorted(self._blocks.items())]
+        raw = {**self._message.to_dict(), "content": blocks}
         return completion_of(raw, request_id, timing, self.partial)
 
-    def _is_last(self, event: Event) -> bool:
+    def _is_end_marker(self, event: Event) -> bool:
         if event.event != "message_stop":
             return False
         if not self._message:
@@ -102,10 +98,10 @@ class AnthropicStreamReader(EventStreamReader):
     def _is_complete(self) -> bool:
         return self._stopped
 
-    def _chunk(self, raw: dict[str, Any], data: str) -> Chunk:
+    def _chunk_from(self, raw: dict[str, Any], data: str) -> Chunk:
         match raw["type"]:
             case "message_start":
-                self._message.add(raw["message"], growing=False)
+                self._message.add(raw["message"], concatenate=False)
             case "content_block_start":
                 return self._begin_block(raw, data)
             case "content_block_delta":
@@ -117,12 +113,12 @@ class AnthropicStreamReader(EventStreamReader):
     def _begin_block(self, raw: dict[str, Any], data: str) -> Chunk:
         start = raw["content_block"]
         text = start.get("text") if start["type"] == "text" else None
-        block = self._blocks[place(raw["index"])] = Merged()
+        block = self._blocks[parse_index(raw["index"])] = MergedObject()
         block.add(start)
-        return Chunk(self._keep(text or "", data), raw)
+        return Chunk(self._add_text(text or "", data), raw)
 
     def _add_to_block(self, raw: dict[str, Any], data: str) -> Chunk:
-        block, delta = self._blocks[place(raw["index"])], raw["delta"]
+        block, delta = self._blocks[parse_index(raw["index"])], raw["delta"]
         fields = {**delta}
         kind = fields.pop("type")
         if kind == "citations_delta":
@@ -130,39 +126,40 @@ class AnthropicStreamReader(EventStreamReader):
         block.add(fields)
         text = delta.get("text") if kind == "text_delta" else None
         calls = [delta] if kind == "input_json_delta" else None
-        return Chunk(self._keep(text or "", data), raw, None, calls)
+        return Chunk(self._add_text(text or "", data), raw, None, calls)
 
     def _add_to_message(self, raw: dict[str, Any]) -> Chunk:
         delta = raw["delta"]
-        fields = {**raw, **delta}  # the usage comes beside the delta
+        fields = {**raw, **delta}  # the usage is a field of the event, not of its delta
         del fields["type"], fields["delta"]
-        self._message.add(fields, growing=False)
+        self._message.add(fields, concatenate=False)
         reason = delta.get("stop_reason")
         self._stopped = self._stopped or reason is not None
         return Chunk("", raw, reason)
 
 
-def _with_input(block: dict[str, Any]) -> dict[str, Any]:
-    """A content block as a call without a stream would have brought it: with its input parsed."""
+def _with_parsed_input(block: dict[str, Any]) -> dict[str, Any]:
+    """Return a merged content block in the shape that it has in an answer without a stream: input parsed."""
     text = block.pop("partial_json", None)
     if text:
         try:
             block["input"] = json.loads(text)
         except (ValueError, RecursionError):
-            block["input"] = text  # cut off by max_tokens, or as the model should not have written it
+            block["input"] = text  # max_tokens has cut it off, or the model wrote invalid JSON
     return block
 
 
 def completion_of(
     raw: dict[str, Any], request_id: str | None, timing: Timing | None, text: str | None = None
 ) -> Completion:
-    """A message as a ``Completion``. Raises what reading another shape raises.
+    """Return a message as a ``Completion``. ``text`` is its text, if it is already joined.
 
-    ``text`` is its text, where that is known already.
+    Raises one of ``SHAPE_ERRORS`` if ``raw`` has another shape.
     """
     blocks = raw["content"]
     if text is None:
-        text = mend("".join(block.get("text") or "" for block in blocks if block["type"] == "text"))
+        texts = [block.get("text") or "" for block in blocks if block["type"] == "text"]
+        text = repair_surrogates("".join(texts))
     calls = [block for block in blocks if block["type"] == "tool_use"]
     return Completion(
         text=text,
@@ -178,6 +175,6 @@ def completion_of(
 
 def _tool_call_of(block: dict[str, Any]) -> ToolCall:
     arguments = block.get("input")
-    if not isinstance(arguments, str):  # a stream's may be JSON that is not valid: then it stays a string
+    if not isinstance(arguments, str):  # a stream's invalid JSON stays a string
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
-    return ToolCall(block.get("id") or "", block.get("name") or "", mend(arguments))
+    return ToolCall(block.get("id") or "", block.get("name") or "", repair_surrogates(arguments))

@@ -1,4 +1,4 @@
-"""What went wrong, read from an answer: the errors all providers share. No secret leaves here."""
+"""Makes the errors of all providers from their answers, and replaces the keys in them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,38 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
+from llm_pool.providers.results import repair_surrogates
 from llm_pool.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
-    "MISFIT",
-    "Source",
+    "SHAPE_ERRORS",
+    "ErrorContext",
     "api_error",
     "invalid_response",
-    "mend",
     "retry_after",
     "snippet",
     "status_error_from",
 ]
 
-MISFIT = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
-"""What reading raises where an answer has another shape: looking before each step would cost more."""
+SHAPE_ERRORS = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
+"""The exceptions of code that reads parsed JSON of another shape. Checks before each step would be slower."""
 
-MAX_BODY = 64 * 1024  # bytes of an error's body that are kept
-_SHOWN = 300  # characters of it that a message shows
+MAX_BODY = 64 * 1024  # an error keeps this many bytes of the body
+_MAX_SNIPPET = 300  # a message shows this many characters of the body
 
 
-class Source(NamedTuple):
-    """Who answered, and how: what every error tells. ``secrets`` are what no error may tell."""
+class ErrorContext(NamedTuple):
+    """The facts about an answer that its errors need.
+
+    ``name``         the provider's name
+    ``status_code``  the HTTP status
+    ``headers``      the headers; a name is found in lower case
+    ``request_id``   the provider's id of the request, None if the headers have none
+    ``secrets``      the keys that an error must not contain
+    """
 
     name: str
     status_code: int
@@ -44,62 +51,69 @@ class Source(NamedTuple):
     secrets: tuple[str, ...]
 
 
-def status_error_from(source: Source, content: bytes) -> APIStatusError:
-    """The error for an answer whose status is no success."""
-    headers = {name: redact(value, source.secrets) for name, value in source.headers.items()}
-    content = _redact_bytes(content, source.secrets)[:MAX_BODY]
-    body = redact(_parsed(content), source.secrets)
-    says, code, kind = _told(body)
-    if not says:
-        says = snippet(content, headers.get("content-type")) or "no reason given"
+def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
+    """Return the error for an answer with a status outside 200 to 299, and the body ``content``."""
+    headers = {name: redact(value, context.secrets) for name, value in context.headers.items()}
+    content = _redact_bytes(content, context.secrets)[:MAX_BODY]
+    body = redact(_parse_body(content), context.secrets)
+    message, code, kind = _error_fields(body)
+    if not message:
+        message = snippet(content, headers.get("content-type")) or "no reason given"
     wait = retry_after(headers)
-    error = status_error(source.status_code)
+    error = status_error(context.status_code)
     sentence = (
-        f"{source.name} answered {_phrase(source.status_code)}{_marks(code, source.request_id)}: {says}"
+        f"{context.name} answered {_status_text(context.status_code)}"
+        f"{_identifiers(code, context.request_id)}: {message}"
     )
     advice = error.advice if wait is None else f"Try again in {wait:g} s."
     return error(
-        f"{_closed(sentence)} {advice}".rstrip(),
-        status_code=source.status_code,
+        f"{_with_full_stop(sentence)} {advice}".rstrip(),
+        status_code=context.status_code,
         headers=headers,
         content=content,
         retry_after=wait,
         code=code,
         kind=kind,
-        request_id=source.request_id,
+        request_id=context.request_id,
         body=body,
     )
 
 
-def api_error(source: Source, found: Any, partial: str = "") -> APIError:
-    """The error for an error object within an answer whose status was a success."""
-    body = redact(found, source.secrets)
-    says, code, kind = _told(body)
-    did = "broke off its answer with an error" if partial else f"answered {source.status_code} with an error"
-    sentence = f"{source.name} {did}{_marks(code, source.request_id)}: {says or _shortened(repr(body))}"
+def api_error(context: ErrorContext, value: Any, partial: str = "") -> APIError:
+    """Return the error for the error object ``value`` in an answer with a status from 200 to 299."""
+    body = redact(value, context.secrets)
+    message, code, kind = _error_fields(body)
+    event = (
+        "broke off its answer with an error" if partial else f"answered {context.status_code} with an error"
+    )
+    identifiers = _identifiers(code, context.request_id)
+    sentence = f"{context.name} {event}{identifiers}: {message or _shortened(repr(body))}"
     return APIError(
-        _closed(sentence),
-        status_code=source.status_code,
+        _with_full_stop(sentence),
+        status_code=context.status_code,
         code=code,
         kind=kind,
-        request_id=source.request_id,
+        request_id=context.request_id,
         body=body,
         partial=partial,
     )
 
 
-def invalid_response(source: Source, what: str, body: bytes | str, partial: str = "") -> InvalidResponse:
-    """The error for an answer that is none of those its API promises; ``what`` names it: "an empty body"."""
+def invalid_response(
+    context: ErrorContext, what: str, body: bytes | str, partial: str = ""
+) -> InvalidResponse:
+    """Return the error for an answer that the API does not describe. See ``Provider.invalid_response``."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
-    text = redact(text, source.secrets)[:MAX_BODY]
-    content_type = source.headers.get("content-type")
+    text = redact(text, context.secrets)[:MAX_BODY]
+    content_type = context.headers.get("content-type")
     shown = snippet(text, content_type)
-    sentence = f"{source.name} answered {source.status_code}{_marks(None, source.request_id)} with {what}"
+    identifiers = _identifiers(None, context.request_id)
+    sentence = f"{context.name} answered {context.status_code}{identifiers} with {what}"
     return InvalidResponse(
-        f"{_closed(f'{sentence}: {shown}' if shown else sentence)} "
-        "Check the pool's BASE_URL, and what stands between it and the provider.",
-        status_code=source.status_code,
-        request_id=source.request_id,
+        f"{_with_full_stop(f'{sentence}: {shown}' if shown else sentence)} "
+        "Check the pool's BASE_URL, and any proxy or gateway on the way to the provider.",
+        status_code=context.status_code,
+        request_id=context.request_id,
         content_type=content_type,
         body=text,
         partial=partial,
@@ -107,14 +121,18 @@ def invalid_response(source: Source, what: str, body: bytes | str, partial: str 
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """For how many seconds the provider asks to be left alone; None where it does not say."""
+    """Return the seconds to wait before the next try, from ``Retry-After``; None if no header has them.
+
+    ``Retry-After`` is a number of seconds or a date (RFC 9110, section 10.2.3). ``retry-after-ms`` is not
+    standard but more exact, and is read first.
+    """
     if (wait := _number(headers.get("retry-after-ms"))) is not None:
         return wait / 1000
     value = headers.get("retry-after")
     if (wait := _number(value)) is not None or not value:
         return wait
     try:
-        # Its clock and ours may differ: by its own Date header, where there is one.
+        # The server's clock may differ from this machine's: count from the server's own Date header.
         now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
@@ -129,51 +147,41 @@ def _number(value: str | None) -> float | None:
     return max(0.0, wait) if math.isfinite(wait) else None
 
 
-def mend(text: str) -> str:
-    """``text`` with halves of surrogate pairs joined, and what is left alone replaced by U+FFFD.
-
-    JSON may carry them; nothing that the text is sent on to can.
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def _redact_bytes(content: bytes, secrets: Iterable[str]) -> bytes:
     text: str = redact(content.decode("utf-8", "surrogateescape"), secrets)
     return text.encode("utf-8", "surrogateescape")
 
 
-def _parsed(content: bytes) -> Any:
-    """The body as JSON, or else as text."""
+def _parse_body(content: bytes) -> Any:
+    """Return the body parsed as JSON, or as text if it is not JSON."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
         return content.decode("utf-8", "replace")
 
 
-def _told(body: Any) -> tuple[str, str | int | None, str | None]:
-    """Message, code and type, in each of the shapes that the compatible servers use."""
-    found = body.get("error", body) if isinstance(body, dict) else body
-    if isinstance(found, str) and isinstance(body, dict):
-        return _shortened(found), None, None
-    if not isinstance(found, dict):
+def _error_fields(body: Any) -> tuple[str, str | int | None, str | None]:
+    """Return message, code and type of an error body, in each shape that OpenAI-compatible servers use."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, str) and isinstance(body, dict):
+        return _shortened(error), None, None
+    if not isinstance(error, dict):
         return "", None, None
-    says = found.get("message") or found.get("detail")
-    code, kind = found.get("code"), found.get("type")
-    if says is not None and not isinstance(says, str):
-        says = json.dumps(says)
+    message = error.get("message") or error.get("detail")
+    code, kind = error.get("code"), error.get("type")
+    if message is not None and not isinstance(message, str):
+        message = json.dumps(message)
     return (
-        _shortened(says or ""),
+        _shortened(message or ""),
         code if isinstance(code, (str, int)) else None,
         kind if isinstance(kind, str) else None,
     )
 
 
 def snippet(body: bytes | str, content_type: str | None) -> str:
-    """The beginning of a body, fit for a message: of HTML only its words."""
+    """Return the beginning of a body for use in a message, at most 300 characters; of HTML only the text."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
-    text = text[: 16 * _SHOWN]
+    text = text[: 16 * _MAX_SNIPPET]
     if "html" in (content_type or "") or text.lstrip()[:1] == "<":
         text = re.sub(r"(?is)<(style|script)\b.*?</\1\s*>|<[^>]*>?", " ", text)
         return f"HTML that says {_shortened(text)!r}"
@@ -181,22 +189,23 @@ def snippet(body: bytes | str, content_type: str | None) -> str:
 
 
 def _shortened(text: str) -> str:
-    text = mend(" ".join(text[: 16 * _SHOWN].split()))
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    text = repair_surrogates(" ".join(text[: 16 * _MAX_SNIPPET].split()))
+    return text if len(text) <= _MAX_SNIPPET else f"{text[:_MAX_SNIPPET]}..."
 
 
-def _marks(code: str | int | None, request_id: str | None) -> str:
-    marks = [f"code {code}"] if code is not None else []
-    marks += [f"request {request_id}"] if request_id else []
-    return f" ({', '.join(marks)})" if marks else ""
+def _identifiers(code: str | int | None, request_id: str | None) -> str:
+    """Return " (code ..., request ...)", with those that are there; "" if none is."""
+    parts = [f"code {code}"] if code is not None else []
+    parts += [f"request {request_id}"] if request_id else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
-def _phrase(status: int) -> str:
+def _status_text(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
 
 
-def _closed(sentence: str) -> str:
+def _with_full_stop(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

@@ -1,4 +1,4 @@
-"""Reads an event stream of JSON objects: what all providers' streams have in common."""
+"""Reads event streams of JSON objects: the part that all providers' streams share."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
 from llm_pool.providers.base import Head, Provider, StreamReader
-from llm_pool.providers.errors import MISFIT, mend
-from llm_pool.providers.results import Chunk, Completion, Timing
+from llm_pool.providers.errors import SHAPE_ERRORS
+from llm_pool.providers.results import Chunk, Completion, Timing, repair_surrogates
 from llm_pool.providers.sse import Event, EventParser
 
-__all__ = ["EventStreamReader", "place"]
+__all__ = ["EventStreamReader", "parse_index"]
 
 _loads = json.loads
-_HEAD_KEPT = 4096  # bytes kept of a body that may turn out to be no event stream
+_MAX_BEGINNING = 4096  # bytes kept of a body, for the error if it is not an event stream
 _EVENT_STREAM_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:")
 
 
 class EventStreamReader(StreamReader):
-    """Turns events into chunks and keeps their text. A provider's own says what an event means."""
+    """Turns events into chunks, and keeps their text. Each provider's subclass reads its events' fields."""
 
     def __init__(self, provider: Provider, head: Head) -> None:
         self.finished = False
@@ -29,25 +29,31 @@ class EventStreamReader(StreamReader):
         self._head = head
         self._parser = EventParser()
         self._beginning = b""
-        self._any_event = False
+        self._has_events = False
         self._texts: list[str] = []
-        self._half = ""  # a high surrogate whose other half is still to come
+        self._high_surrogate = ""  # at the end of the text so far, until its other half comes
 
     @abstractmethod
-    def _is_last(self, event: Event) -> bool:
-        """Whether the provider says with this event that the answer is complete, or raises if it is not."""
+    def _is_end_marker(self, event: Event) -> bool:
+        """Return whether ``event`` marks the answer as complete.
+
+        Raises ``InvalidResponse`` if it does, and the events before it do not form an answer.
+        """
 
     @abstractmethod
-    def _chunk(self, raw: dict[str, Any], data: str) -> Chunk:
-        """One event's chunk. Raises one of ``MISFIT`` where the event has another shape."""
+    def _chunk_from(self, raw: dict[str, Any], data: str) -> Chunk:
+        """Return the chunk for one event: ``raw`` is the parsed ``data``.
+
+        Raises one of ``SHAPE_ERRORS`` if the event has another shape.
+        """
 
     @abstractmethod
     def _is_complete(self) -> bool:
-        """Whether a body that ended without the last event had all that matters."""
+        """Return whether the answer is complete although the body ended without an end marker."""
 
     @abstractmethod
-    def _whole(self, request_id: str | None, timing: Timing | None) -> Completion:
-        """The answer put together. Raises one of ``MISFIT`` where its parts make none."""
+    def _build_completion(self, request_id: str | None, timing: Timing | None) -> Completion:
+        """Return the whole answer. Raises one of ``SHAPE_ERRORS`` if the events do not form one."""
 
     @property
     def partial(self) -> str:
@@ -56,44 +62,47 @@ class EventStreamReader(StreamReader):
 
     def feed(self, data: bytes) -> list[Chunk]:
         """See ``StreamReader.feed``."""
-        if not self._any_event and len(self._beginning) < _HEAD_KEPT:
-            self._beginning += data[:_HEAD_KEPT]
-        chunks = self._chunks(data)
-        del data  # reports of errors show the variables of their frames, and it may repeat the key
-        return self._delivered(chunks)
+        if not self._has_events and len(self._beginning) < _MAX_BEGINNING:
+            self._beginning += data[:_MAX_BEGINNING]
+        chunks = self._read_chunks(data)
+        del data  # error reports show the local variables of each frame, and the data may repeat the key
+        return self._chunks_or_failure(chunks)
 
     def end(self) -> list[Chunk]:
         """See ``StreamReader.end``."""
-        chunks = self._chunks(None)
+        chunks = self._read_chunks(None)
         if not self.finished:
             if not self._is_complete():
-                raise self._unfinished()
+                raise self._incomplete_error()
             self.finished = True
-        return self._delivered(chunks)
+        return self._chunks_or_failure(chunks)
 
     def completion(self, timing: Timing | None = None) -> Completion:
         """See ``StreamReader.completion``."""
         if self._failure is not None:
             raise self._failure
         try:
-            return self._whole(self._provider.request_id(self._head), timing)
-        except MISFIT:
-            what = "events that make no answer"
+            return self._build_completion(self._provider.request_id(self._head), timing)
+        except SHAPE_ERRORS:
+            what = "events that do not form an answer"
         raise self._provider.invalid_response(self._head, what, "", self.partial)
 
     def interruption(self, reason: str) -> StreamInterrupted:
         """See ``StreamReader.interruption``."""
         request_id = self._provider.request_id(self._head)
-        mark = f" (request {request_id})" if request_id else ""
+        identifier = f" (request {request_id})" if request_id else ""
         return StreamInterrupted(
-            f"{self._provider.name}'s stream{mark} was cut short: {reason.rstrip('.')}. "
-            "What had come is in this error's partial; ask again for the rest.",
+            f"{self._provider.name}'s stream{identifier} was cut short: {reason.rstrip('.')}. "
+            "The text received so far is in this error's partial; ask again for the rest.",
             partial=self.partial,
             request_id=request_id,
         )
 
-    def _chunks(self, data: bytes | None) -> list[Chunk]:
-        """The chunks that ``data``, or the end, completes. An error is kept, for ``_delivered``."""
+    def _read_chunks(self, data: bytes | None) -> list[Chunk]:
+        """Return the chunks that ``data`` completes, or the end of the body if it is None.
+
+        An error is stored in ``_failure``.
+        """
         if self.finished:
             return []
         chunks: list[Chunk] = []
@@ -101,58 +110,62 @@ class EventStreamReader(StreamReader):
             for event in self._last_events() if data is None else self._parser.feed(data):
                 if self.finished:
                     break
-                self._any_event = True
-                if self._is_last(event):
+                self._has_events = True
+                if self._is_end_marker(event):
                     self.finished = True
                 else:
-                    chunks.append(self._read(event))
+                    chunks.append(self._read_event(event))
         except LLMPoolError as error:
             self.finished = True
-            self._failure = error.with_traceback(None)  # its frames hold what may repeat the key
+            self._failure = error.with_traceback(None)  # its frames hold the data, which may repeat the key
         return chunks
 
-    def _delivered(self, chunks: list[Chunk]) -> list[Chunk]:
-        """``chunks``: what came before an error is returned first, and the error raised next."""
+    def _chunks_or_failure(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Return ``chunks``, or raise the stored error if there are none: they came before the error."""
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
 
     def _last_events(self) -> list[Event]:
+        """Return the event that no blank line has ended, unless it was cut off."""
         events = self._parser.end(lenient=True)
         return [event for event in events if event.data == "[DONE]" or _is_json(event.data)]
 
-    def _read(self, event: Event) -> Chunk:
+    def _read_event(self, event: Event) -> Chunk:
         data = event.data
         try:
             raw = _loads(data)
             if event.event == "error" or raw.get("error"):
                 raise self._provider.error_from_object(self._head, raw, self.partial)
-            return self._chunk(raw, data)
+            return self._chunk_from(raw, data)
         except ValueError:
             what = "an event that is not JSON"
-        except MISFIT:
-            what = "an event of another shape"
+        except SHAPE_ERRORS:
+            what = "an event of an unexpected shape"
         raise self._provider.invalid_response(self._head, what, data, self.partial)
 
-    def _keep(self, text: str, data: str) -> str:
-        """Add ``text``, which came in ``data``, to the whole; what of it is whole characters."""
+    def _add_text(self, text: str, data: str) -> str:
+        """Add ``text`` to the answer's text, and return the part of it that consists of whole characters.
+
+        ``data`` is the JSON that ``text`` comes from: only its escapes can split a character over two events.
+        """
         if type(text) is not str:
-            raise TypeError("a text that is no str")
-        if self._half or "\\u" in data:
-            text = self._half + text
-            self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-            text = mend(text.removesuffix(self._half))
+            raise TypeError("the text is not a str")
+        if self._high_surrogate or "\\u" in data:
+            text = self._high_surrogate + text
+            self._high_surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+            text = repair_surrogates(text.removesuffix(self._high_surrogate))
         if text:
             self._texts.append(text)
         return text
 
-    def _unfinished(self) -> Exception:
-        seen = self._beginning.lstrip(b"\xef\xbb\xbf\r\n ")
-        if not self._any_event and not seen.startswith(_EVENT_STREAM_BEGINNINGS):
-            return self._no_event_stream()
-        return self.interruption("its body ended before the provider said that the answer was complete")
+    def _incomplete_error(self) -> Exception:
+        beginning = self._beginning.lstrip(b"\xef\xbb\xbf\r\n ")
+        if not self._has_events and not beginning.startswith(_EVENT_STREAM_BEGINNINGS):
+            return self._not_an_event_stream()
+        return self.interruption("its body ended before the provider marked the answer as complete")
 
-    def _no_event_stream(self) -> Exception:
+    def _not_an_event_stream(self) -> Exception:
         try:
             raw = _loads(self._beginning)
             if raw.get("error"):
@@ -163,12 +176,12 @@ class EventStreamReader(StreamReader):
         return self._provider.invalid_response(self._head, what, self._beginning)
 
 
-def place(index: Any) -> int:
-    """``index``, by which a part of an answer is known. Raises ``TypeError`` where it is none."""
+def parse_index(index: Any) -> int:
+    """Return the index of a part of an answer, an int or its digits, as an int. Raises ``TypeError``."""
     if isinstance(index, str) and index.isdecimal():
         return int(index)
     if type(index) is not int:
-        raise TypeError("an index that is no number")
+        raise TypeError("the index is not a number")
     return index
 
 

@@ -1,109 +1,111 @@
-"""Deltas put together by one rule for all their fields, the unknown ones too, in time linear in their size.
+"""Merges the deltas of a stream into one object, unknown fields included, in time linear in their size.
 
-Strings and lists grow; objects are put together field by field, and so are the items of a list that have
-an index. Any other value replaces the one before. null says nothing.
+One rule for all fields: strings and lists are concatenated; objects are merged field by field, and so are the
+items of a list that have an "index". Any other value replaces the one before it. null changes nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from llm_pool.providers.errors import mend
+from llm_pool.providers.results import repair_surrogates
 
-__all__ = ["Merged"]
+__all__ = ["MergedObject"]
 
-_SINGLE = frozenset(
+_NEVER_SPLIT = frozenset(
     {"format", "id", "model", "name", "object", "reason", "role", "signature", "status", "type"}
 )
-"""The names, or their last words, of strings that come whole: a server that repeats one adds nothing."""
+"""Names, or last words of names, of strings that come whole. Some servers repeat them in each delta."""
 
 
-class Merged(dict[str, Any]):
-    """An object that is put together from its deltas. What it holds meanwhile is for ``whole`` to read."""
+class MergedObject(dict[str, Any]):
+    """An object that is merged from its deltas. Read it with ``to_dict``: its values are not plain JSON."""
 
     __slots__ = ()
 
-    def add(self, delta: dict[str, Any], *, growing: bool = True) -> None:
-        """Add ``delta``, which is left as it is. Without ``growing`` a string replaces the one before.
+    def add(self, delta: dict[str, Any], *, concatenate: bool = True) -> None:
+        """Merge ``delta``, which is not changed. With ``concatenate=False`` a string replaces the one before.
 
-        Raises ``AttributeError`` where ``delta`` is no dict.
+        Raises ``AttributeError`` if ``delta`` is not a dict.
         """
         for name, value in delta.items():
-            known = self.get(name)
+            previous = self.get(name)
             if type(value) is str:
-                if type(known) is _Text:
-                    known.append(value)
+                if type(previous) is _MergedText:
+                    previous.append(value)
                 else:
-                    self[name] = _with_text(name, known, value, growing)
+                    self[name] = _with_text(name, previous, value, concatenate)
             elif type(value) is dict:
-                if type(known) is not Merged:
-                    known = self[name] = Merged()
-                known.add(value, growing=growing)
+                if type(previous) is not MergedObject:
+                    previous = self[name] = MergedObject()
+                previous.add(value, concatenate=concatenate)
             elif type(value) is list:
-                self[name] = known = _items_from(known)
-                known.add(value, growing)
+                self[name] = previous = _as_list(previous)
+                previous.add(value, concatenate)
             elif value is not None or name not in self:
                 self[name] = value
 
-    def whole(self) -> dict[str, Any]:
-        """What has come so far, as plain JSON."""
-        return {name: _whole(value) for name, value in self.items()}
+    def to_dict(self) -> dict[str, Any]:
+        """Return the merged object as plain JSON values."""
+        return {name: _plain(value) for name, value in self.items()}
 
 
-class _Text(list[str]):
-    """A string that grows: copied for each of its pieces it would cost the square of their number."""
+class _MergedText(list[str]):
+    """The pieces of a string. To concatenate at each piece would take time quadratic in their number."""
 
     __slots__ = ()
 
 
-class _Items(list[Any]):
-    """A list that grows. Items with an index are found by it."""
+class _MergedList(list[Any]):
+    """A list that is merged from its parts."""
 
     __slots__ = ("_by_index",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_index: dict[int, Merged] = {}
+        self._by_index: dict[int, MergedObject] = {}
 
-    def add(self, parts: list[Any], growing: bool) -> None:
-        for part in parts:
-            index = part.get("index") if type(part) is dict else None
+    def add(self, items: list[Any], concatenate: bool) -> None:
+        """Merge each item that has an index into the item with that index, and append the others."""
+        for item in items:
+            index = item.get("index") if type(item) is dict else None
             if type(index) is not int:
-                self.append(part)
+                self.append(item)
                 continue
             if index not in self._by_index:
-                self._by_index[index] = Merged()
+                self._by_index[index] = MergedObject()
                 self.append(self._by_index[index])
-            self._by_index[index].add(part, growing=growing)
+            self._by_index[index].add(item, concatenate=concatenate)
 
 
-def _whole(value: Any) -> Any:
-    if type(value) is _Text:
-        return mend("".join(value))
-    if type(value) is _Items:
-        return [_whole(item) for item in value]
-    return value.whole() if type(value) is Merged else value
+def _plain(value: Any) -> Any:
+    if type(value) is _MergedText:
+        return repair_surrogates("".join(value))
+    if type(value) is _MergedList:
+        return [_plain(item) for item in value]
+    return value.to_dict() if type(value) is MergedObject else value
 
 
-def _with_text(name: str, known: Any, text: str, growing: bool) -> Any:
-    if not growing or name.rpartition("_")[2] in _SINGLE:
-        return text or known or ""
-    if type(known) is not _Items:
-        return _Text([text])
+def _with_text(name: str, previous: Any, text: str, concatenate: bool) -> Any:
+    """Return the field's value with ``text`` added, where ``previous`` is anything but a ``_MergedText``."""
+    if not concatenate or name.rpartition("_")[2] in _NEVER_SPLIT:
+        return text or previous or ""
+    if type(previous) is not _MergedList:
+        return _MergedText([text])
     if text:
-        known.append(_part(text))
-    return known
+        previous.append(_text_part(text))
+    return previous
 
 
-def _items_from(known: Any) -> _Items:
-    if type(known) is _Items:
-        return known
-    items = _Items()
-    if type(known) is _Text and any(known):
-        items.append(_part("".join(known)))
+def _as_list(previous: Any) -> _MergedList:
+    if type(previous) is _MergedList:
+        return previous
+    items = _MergedList()
+    if type(previous) is _MergedText and any(previous):
+        items.append(_text_part("".join(previous)))
     return items
 
 
-def _part(text: str) -> dict[str, str]:
-    """Content that comes now as a string and now as a list of parts is a list of parts."""
+def _text_part(text: str) -> dict[str, str]:
+    """Return ``text`` as a part of a message's content, for content that comes as strings and as parts."""
     return {"type": "text", "text": text}

@@ -1,4 +1,7 @@
-"""OpenAI's chat completions, and the many servers that speak the same: vLLM, llama.cpp, Ollama, Azure."""
+"""OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat
+
+Many other servers offer the same API: vLLM, llama.cpp, Ollama, Azure.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import with_article
-from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider, read_completion, usage_of
-from llm_pool.providers.errors import mend
-from llm_pool.providers.event_stream import EventStreamReader, place
-from llm_pool.providers.merging import Merged
+from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages, Provider, usage_of
+from llm_pool.providers.event_stream import EventStreamReader, parse_index
+from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall
+from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, repair_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenAI", "OpenAIStreamReader"]
 
 
-class OpenAI(Provider):
+class OpenAI(JSONProvider):
     """``POST /chat/completions``."""
 
     name = "openai"
@@ -40,7 +42,10 @@ class OpenAI(Provider):
     def completion_request(
         self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
     ) -> CompletionRequest:
-        """See ``Provider.completion_request``. A stream asks for its usage, unless it is told how."""
+        """See ``Provider.completion_request``.
+
+        Without ``stream_options`` in ``params``, a stream's request asks for the usage. None leaves them out.
+        """
         check_params(params, stream)
         body: dict[str, Any] = {"model": model} if model is not None else {}
         body["messages"] = as_messages(messages)
@@ -49,73 +54,68 @@ class OpenAI(Provider):
             body["stream"] = True
             body.setdefault("stream_options", {"include_usage": True})
             if body["stream_options"] is None:
-                del body["stream_options"]  # for servers that refuse a field that they do not know
+                del body["stream_options"]  # some servers refuse unknown fields
         return CompletionRequest(self.completion_path, body)
-
-    def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
-        """See ``Provider.parse_completion``."""
-        found = read_completion(self, head, body, timing, completion_of=completion_of, misfit=_misfit)
-        del body  # reports of errors show the variables of their frames, and it may repeat the key
-        if isinstance(found, Completion):
-            return found
-        raise found
 
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
 
+    def _build_completion(self, raw: Any, request_id: str | None, timing: Timing | None) -> Completion:
+        return completion_of(raw, request_id, timing)
 
-def _misfit(raw: Any) -> str:
-    if not isinstance(raw, dict):
-        return f"{with_article(raw)} for an object in its JSON"
-    if "choices" not in raw:
-        return "no choices in its JSON"
-    if not raw["choices"]:
-        return "an empty list of choices in its JSON"
-    return "choices of another shape in its JSON"
+    def _describe_mismatch(self, raw: Any) -> str:
+        if not isinstance(raw, dict):
+            return f"{with_article(raw)} instead of an object in its JSON"
+        if "choices" not in raw:
+            return "no choices in its JSON"
+        if not raw["choices"]:
+            return "an empty list of choices in its JSON"
+        return "choices of an unexpected shape in its JSON"
 
 
 class OpenAIStreamReader(EventStreamReader):
     """Reads ``data: {...}`` events up to ``data: [DONE]``.
 
-    There are servers that leave the latter out: finish reasons and then a clean end of the body will do.
+    Some servers leave out ``[DONE]``: a body that ends in order is also complete once each choice has its
+    finish reason.
     """
 
     def __init__(self, provider: Provider, head: Head) -> None:
         super().__init__(provider, head)
         self._choices: dict[int, _Choice] = {}
-        self._beside: dict[str, Any] = {}  # what the events tell beside their choices
+        self._top_level: dict[str, Any] = {}  # the events' fields; "choices" is replaced at the end
 
-    def _whole(self, request_id: str | None, timing: Timing | None) -> Completion:
-        choices = [choice.whole() for _, choice in sorted(self._choices.items())]
-        raw = {**self._beside, "object": "chat.completion", "choices": choices}
+    def _build_completion(self, request_id: str | None, timing: Timing | None) -> Completion:
+        choices = [choice.to_dict() for _, choice in sorted(self._choices.items())]
+        raw = {**self._top_level, "object": "chat.completion", "choices": choices}
         raw.setdefault("usage", None)
         return completion_of(raw, request_id, timing, self.partial)
 
-    def _is_last(self, event: Event) -> bool:
+    def _is_end_marker(self, event: Event) -> bool:
         if event.data != "[DONE]":
             return False
         if 0 not in self._choices:
             what = "a stream without its first choice" if self._choices else "a stream without choices"
-            raise self._provider.invalid_response(self._head, what, json.dumps(self._beside))
+            raise self._provider.invalid_response(self._head, what, json.dumps(self._top_level))
         return True
 
     def _is_complete(self) -> bool:
         return 0 in self._choices and all(choice.is_finished for choice in self._choices.values())
 
-    def _chunk(self, raw: dict[str, Any], data: str) -> Chunk:
-        beside = self._beside
+    def _chunk_from(self, raw: dict[str, Any], data: str) -> Chunk:
+        top_level = self._top_level
         for name, value in raw.items():
-            if value or name not in beside:  # the last word stands, and some events know less
-                beside[name] = value
+            if value or name not in top_level:  # the last value counts, but some events leave values empty
+                top_level[name] = value
         text, reason, calls = "", None, None
-        for part in raw.get("choices") or ():  # none with the usage at the end, or a filter's findings
+        for part in raw.get("choices") or ():  # events with the usage or a filter's results have none
             index = part.get("index") or 0
-            choice = self._choices.get(index) or self._choice(place(index))
+            choice = self._choices.get(index) or self._choice(parse_index(index))
             delta = choice.add(part)
             if choice.index == 0:
                 content = delta.get("content") or ""
-                text += self._keep(content if type(content) is str else text_of(content), data)
+                text += self._add_text(content if type(content) is str else text_of(content), data)
                 reason, calls = part.get("finish_reason") or reason, delta.get("tool_calls") or calls
         return Chunk(text, raw, reason, calls)
 
@@ -123,19 +123,19 @@ class OpenAIStreamReader(EventStreamReader):
         return self._choices.setdefault(index, _Choice(index))
 
 
-_PLACED = frozenset({"delta", "index"})  # fields of a choice's part that are no fields of the choice
+_STREAM_ONLY_FIELDS = frozenset({"delta", "index"})  # fields of a choice's part, and not of a choice
 
 
 class _Choice:
-    """One of the choices, put together from its parts as a call without a stream would have brought it."""
+    """One choice, built from its parts in the shape that it has in an answer without a stream."""
 
-    __slots__ = ("_calls", "_fields", "_message", "index")
+    __slots__ = ("_call_count", "_fields", "_message", "index")
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self._fields: Merged | None = None  # most have one, with their last part
-        self._message = Merged(role="assistant", content=None)
-        self._calls = 0
+        self._fields: MergedObject | None = None  # most choices have fields in their last part only
+        self._message = MergedObject(role="assistant", content=None)
+        self._call_count = 0
 
     @property
     def is_finished(self) -> bool:
@@ -145,66 +145,69 @@ class _Choice:
         """Add a part, and return its delta."""
         delta: dict[str, Any] = part.get("delta") or {}
         for name, value in part.items():
-            if value is not None and name not in _PLACED:
+            if value is not None and name not in _STREAM_ONLY_FIELDS:
                 if self._fields is None:
-                    self._fields = Merged()
-                self._fields.add({name: value}, growing=False)
+                    self._fields = MergedObject()
+                self._fields.add({name: value}, concatenate=False)
         if "tool_calls" in delta:
-            calls = [self._counted(call) for call in delta["tool_calls"] or ()]
+            calls = [self._with_index(call) for call in delta["tool_calls"] or ()]
             self._message.add({**delta, "tool_calls": calls or None})
         else:
             self._message.add(delta)
         return delta
 
-    def whole(self) -> dict[str, Any]:
-        message = self._message.whole()
+    def to_dict(self) -> dict[str, Any]:
+        message = self._message.to_dict()
         if calls := message.get("tool_calls"):
-            message["tool_calls"] = [_call(call) for call in sorted(calls, key=lambda call: call["index"])]
-        fields = self._fields.whole() if self._fields is not None else {}
+            ordered = sorted(calls, key=lambda call: call["index"])
+            message["tool_calls"] = [_without_index(call) for call in ordered]
+        fields = self._fields.to_dict() if self._fields is not None else {}
         return {"finish_reason": None, **fields, "index": self.index, "message": message}
 
-    def _counted(self, call: dict[str, Any]) -> dict[str, Any]:
-        """A part of a tool call with its index: some servers send whole calls, and do not count them."""
+    def _with_index(self, call: dict[str, Any]) -> dict[str, Any]:
+        """Return a part of a tool call with its index: servers that send whole calls may leave it out."""
         index = call.get("index")
         if index is None:
-            index = self._calls if call.get("id") or not self._calls else self._calls - 1
-        index = place(index)
-        self._calls = max(self._calls, index + 1)
+            index = self._call_count if call.get("id") or not self._call_count else self._call_count - 1
+        index = parse_index(index)
+        self._call_count = max(self._call_count, index + 1)
         return {**call, "index": index}
 
 
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    del call["index"]  # it counted the parts only
+def _without_index(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a merged tool call in the shape that it has in an answer without a stream."""
+    del call["index"]
     return {"id": None, "type": "custom" if "custom" in call else "function", **call}
 
 
 def completion_of(
     raw: dict[str, Any], request_id: str | None, timing: Timing | None, text: str | None = None
 ) -> Completion:
-    """A chat completion; its first choice is read. Raises what reading another shape raises.
+    """Return a chat completion as a ``Completion``, with the text and tool calls of its first choice.
 
-    ``text`` is that choice's, where it is known already.
+    ``text`` is the text of that choice, if it is already joined.
+    Raises one of ``SHAPE_ERRORS`` if ``raw`` has another shape.
     """
     choices = raw["choices"]
     choice = next((choice for choice in choices if not choice.get("index")), choices[0])
     message = choice["message"]
     if text is None:
-        text = mend(text_of(message.get("content")))
+        text = repair_surrogates(text_of(message.get("content")))
     calls = message.get("tool_calls")
     return Completion(
-        text,
-        raw.get("model"),
-        choice.get("finish_reason") or None,
-        tuple(_tool_call_of(call) for call in calls) if calls else (),
-        usage_of(raw.get("usage"), "prompt_tokens", "completion_tokens"),
-        request_id,
-        timing,
-        raw,
+        text=text,
+        model=raw.get("model"),
+        finish_reason=choice.get("finish_reason") or None,
+        tool_calls=tuple(_tool_call_of(call) for call in calls) if calls else (),
+        usage=usage_of(raw.get("usage"), "prompt_tokens", "completion_tokens"),
+        request_id=request_id,
+        timing=timing,
+        raw=raw,
     )
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content: a string, nothing, or a list of parts."""
+    """Return the text of a message's content, which is a string, None or a list of parts."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -213,7 +216,10 @@ def text_of(content: Any) -> str:
 
 
 def _arguments_of(part: dict[str, Any]) -> str:
-    """A tool call's arguments as the JSON text they are meant to be; "custom" tools take free text."""
+    """Return a tool call's arguments as text: JSON, or the free text of a "custom" tool.
+
+    The API defines the arguments as a string of JSON; some servers send an object.
+    """
     arguments = part.get("arguments", part.get("input"))
     if arguments is None:
         return ""
@@ -222,4 +228,4 @@ def _arguments_of(part: dict[str, Any]) -> str:
 
 def _tool_call_of(call: dict[str, Any]) -> ToolCall:
     part = call.get("function") or call.get("custom") or {}
-    return ToolCall(call.get("id") or "", part.get("name") or "", mend(_arguments_of(part)))
+    return ToolCall(call.get("id") or "", part.get("name") or "", repair_surrogates(_arguments_of(part)))

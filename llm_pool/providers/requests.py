@@ -1,4 +1,4 @@
-"""Requests that are surely wrong are found before anything is sent; the rest is the provider's to judge."""
+"""Refuses, before it is sent, a request that no provider accepts. All else is left to the provider."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidReques
 
 __all__ = ["as_messages", "check_params", "encode"]
 
-_DEEPEST = 100  # levels that are searched for a fault: each path costs as much as it is long
+_MAX_DEPTH = 100  # levels that the search for an error enters: a path takes memory in proportion to its depth
 
-_OPTIONS = {
+_SDK_OPTIONS = {
     "timeout": "set TIMEOUTS in the pool's settings, or call request(..., timeout=...)",
     "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
     "extra_headers": "set HEADERS in the pool's settings, or call request(..., headers=...)",
@@ -25,7 +25,10 @@ _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", 
 
 
 def as_messages(messages: Any) -> list[Mapping[str, Any]]:
-    """The messages as the API takes them; a plain string is one user message. Raises ``InvalidMessages``."""
+    """Return the messages as a list for the body; a str becomes one user message.
+
+    Raises ``InvalidMessages`` for another shape.
+    """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
     if isinstance(messages, Mapping):
@@ -42,8 +45,8 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
             )
         role = message.get("role")
         if not isinstance(role, str):
-            found = "is missing" if "role" not in message else f"is {with_article(role)}"
-            raise InvalidMessages(f'messages[{index}]["role"] {found}; give a str such as "user".')
+            problem = "is missing" if "role" not in message else f"is {with_article(role)}"
+            raise InvalidMessages(f'messages[{index}]["role"] {problem}; give a str such as "user".')
         content = message.get("content")
         if not (content is None or isinstance(content, (str, list, tuple))):
             raise InvalidMessages(
@@ -53,39 +56,42 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
 
 
 def check_params(params: Mapping[str, Any], stream: bool) -> None:
-    """Raises ``InvalidParameter`` for what the call itself decides, and for what is no field of its body."""
+    """Raise ``InvalidParameter`` for parameters that contradict the call, and for options of SDKs."""
     if "messages" in params:
         raise InvalidParameter("messages is given twice; give it as the first argument only.")
     if "stream" in params and params["stream"] is not stream:
         other = "complete() or acomplete()" if stream else "stream() or astream()"
         raise InvalidParameter(f"stream={params['stream']!r} contradicts the call; use {other} instead.")
-    for name, instead in _OPTIONS.items():
+    for name, instead in _SDK_OPTIONS.items():
         if name in params:
             raise InvalidParameter(f"{name} is an option of the provider's SDK, not of this call; {instead}.")
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """``body`` as JSON in UTF-8. Raises ``InvalidMessages`` or ``InvalidParameter``, naming the culprit."""
+    """Return ``body`` as JSON in UTF-8.
+
+    Raises ``InvalidMessages`` or ``InvalidParameter`` with the path of the value that cannot be encoded.
+    """
     try:
         return _dumps(body).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        # UnicodeEncodeError is a ValueError too. What is at fault is looked for only now: it is slow.
-        raise _fault(body, error) from None
+        # UnicodeEncodeError is a ValueError too. The search for the value is slow, so it comes only now.
+        raise _encoding_error(body, error) from None
 
 
-def _fault(body: Mapping[str, Any], error: Exception) -> InvalidRequest:
+def _encoding_error(body: Mapping[str, Any], error: Exception) -> InvalidRequest:
     for path, value in _walk(body):
-        for wrong in (_wrong_text, _wrong_number, _wrong_type):
-            if found := wrong(value):
-                return _kind(path)(f"{_spell(path)} {found}")
+        for check in (_text_problem, _number_problem, _type_problem):
+            if problem := check(value):
+                return _error_class(path)(f"{_path_text(path)} {problem}")
     if isinstance(error, RecursionError):
         return InvalidParameter(
-            "The request is nested too deep to be written as JSON; give something flatter."
+            "The request is nested too deeply to be written as JSON; give something flatter."
         )
     return InvalidParameter(f"The request cannot be written as JSON: {error}.")
 
 
-def _wrong_text(value: Any) -> str | None:
+def _text_problem(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     try:
@@ -98,47 +104,47 @@ def _wrong_text(value: Any) -> str | None:
     return None
 
 
-def _wrong_number(value: Any) -> str | None:
+def _number_problem(value: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value!r}, which JSON cannot carry; give a finite number."
     return None
 
 
-def _wrong_type(value: Any) -> str | None:
+def _type_problem(value: Any) -> str | None:
     if value is None or isinstance(value, (str, int, float, dict, list, tuple)):
         return None
     return f"is {with_article(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
 
 
 def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every value in ``body`` with the path that leads to it; a container within itself is entered once."""
+    """Yield each value in ``body`` with its path. A container that contains itself is entered once."""
     seen: set[int] = set()
     stack: list[tuple[tuple[Any, ...], Any]] = [((), body)]
     while stack:
         path, value = stack.pop()
         yield path, value
-        if not isinstance(value, (dict, list, tuple)) or id(value) in seen or len(path) > _DEEPEST:
+        if not isinstance(value, (dict, list, tuple)) or id(value) in seen or len(path) > _MAX_DEPTH:
             continue
         seen.add(id(value))
         if isinstance(value, dict):
             for key in value:
                 yield (*path, "a key of it"), key
-            inside = [((*path, key), item) for key, item in value.items()]
+            items = [((*path, key), item) for key, item in value.items()]
         else:
-            inside = [((*path, index), item) for index, item in enumerate(value)]
-        stack.extend(reversed(inside))
+            items = [((*path, index), item) for index, item in enumerate(value)]
+        stack.extend(reversed(items))
 
 
-def _kind(path: Sequence[Any]) -> Callable[[str], InvalidRequest]:
+def _error_class(path: Sequence[Any]) -> Callable[[str], InvalidRequest]:
     return InvalidMessages if path[:1] == ("messages",) else InvalidParameter
 
 
-def _spell(path: Sequence[Any]) -> str:
-    """``messages[2]["content"]``, as the caller would write it."""
+def _path_text(path: Sequence[Any]) -> str:
+    """Return ``path`` as Python code: ``messages[2]["content"]``."""
     if not path:
         return "The request"
-    return str(path[0]) + "".join(f"[{_step(step)}]" for step in path[1:])
+    return str(path[0]) + "".join(f"[{_key_text(key)}]" for key in path[1:])
 
 
-def _step(key: Any) -> str:
+def _key_text(key: Any) -> str:
     return json.dumps(key) if isinstance(key, str) else repr(key)

@@ -1,4 +1,4 @@
-"""What a call brings back: the whole answer, or its chunks as they come. Plain values."""
+"""The results of a call, as plain values: a whole answer, or the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_pool.engine.request import Marks
 
-__all__ = ["Chunk", "Completion", "Timing", "ToolCall", "Usage", "timing_of"]
+__all__ = ["Chunk", "Completion", "Timing", "ToolCall", "Usage", "repair_surrogates", "timing_of"]
 
-_SHOWN = 60  # characters of a text that a repr shows
+_MAX_REPR = 60  # characters of a text in a repr
 
 
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text)} characters)"
+def _short_repr(text: str) -> str:
+    return repr(text) if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]!r}... ({len(text)} characters)"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written, as the provider counts them. ``raw`` holds whatever else it tells."""
+    """Tokens of one call, as the provider counts them.
+
+    ``input_tokens``   tokens of the request; 0 if the answer has no valid number for them
+    ``output_tokens``  tokens of the answer; 0 if the answer has no valid number for them
+    ``raw``            the provider's usage object, parsed, with all its fields
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -29,23 +34,32 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model asks for a tool. ``arguments`` is JSON as the model wrote it, and may not be valid."""
+    """One tool call that the model asks for.
+
+    ``id``         the provider's id of this tool call, "" if the answer has none
+    ``name``       the name of the tool, "" if the answer has none
+    ``arguments``  JSON text as the model wrote it, perhaps invalid; free text for OpenAI's "custom" tools
+    """
 
     id: str
     name: str
     arguments: str
 
     def __repr__(self) -> str:
-        return f"ToolCall(id={self.id!r}, name={self.name!r}, arguments={_short(self.arguments)})"
+        return f"ToolCall(id={self.id!r}, name={self.name!r}, arguments={_short_repr(self.arguments)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long the parts of a call took, in seconds.
+    """How long the parts of a call took, in seconds. The wait for a connection is ``queued + dialing``.
 
-    The wait for a connection is ``queued`` and ``dialing`` together: ``dialing`` is what of it went into
-    making one, ``queued`` the rest. The others count from the start of the call: the first byte of the
-    answer, the first text of a stream, the end.
+    ``queued``       the wait for a connection, less ``dialing``
+    ``dialing``      the part of that wait that went into opening a connection
+    ``first_byte``   from the start of the call to the first byte of the answer; None if none came
+    ``first_token``  from the start of the call to a stream's first chunk with text; None if none came, and
+                     for a call without a stream
+    ``total``        from the start of the call to its end
+    ``reused``       True if the connection had been given to another call before
     """
 
     queued: float = 0.0
@@ -57,19 +71,19 @@ class Timing:
 
 
 def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
-    """Marks of the monotonic clock as durations; ``first_token`` is a mark too.
+    """Return the durations of a call from its marks. ``first_token`` is in seconds of the monotonic clock.
 
-    A call that has not ended lasts until now, and one that never got a connection was queued all the time.
+    A call that has not ended counts until now. A call without a connection was queued for its whole time.
     """
-    began = marks.started
+    started = marks.started
     ended = marks.ended or time.monotonic()
-    waited = (marks.acquired or ended) - began
+    waited = (marks.acquired or ended) - started
     return Timing(
         queued=max(0.0, waited - marks.dialing),
         dialing=marks.dialing,
-        first_byte=marks.first_byte - began if marks.first_byte else None,
-        first_token=None if first_token is None else first_token - began,
-        total=ended - began,
+        first_byte=marks.first_byte - started if marks.first_byte else None,
+        first_token=None if first_token is None else first_token - started,
+        total=ended - started,
         reused=marks.reused,
     )
 
@@ -78,7 +92,15 @@ def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
 class Completion:
     """A model's whole answer. ``str(completion)`` is its text.
 
-    ``raw`` is what the provider sent, parsed; for a stream, the same put together from its chunks.
+    ``text``           the text of the answer; "" if it has none, as when the model only calls tools
+    ``model``          the model that answered, as the provider names it; None if it is not reported
+    ``finish_reason``  why the model stopped, in the provider's words (OpenAI: "stop", "length", ...;
+                       Anthropic: "end_turn", "max_tokens", ...); None if it is not reported
+    ``tool_calls``     the tool calls that the model asks for, in order
+    ``usage``          the tokens of the call; None if they are not reported
+    ``request_id``     the provider's id of the request, from the answer's headers; None if they have none
+    ``timing``         how long the parts of the call took, in seconds; None for a mock's answer
+    ``raw``            the provider's answer, parsed; for a stream, the same object merged from its events
     """
 
     text: str
@@ -96,19 +118,22 @@ class Completion:
     def __repr__(self) -> str:
         tools = f", tool_calls={len(self.tool_calls)}" if self.tool_calls else ""
         return (
-            f"Completion({_short(self.text)}, model={self.model!r}, "
+            f"Completion({_short_repr(self.text)}, model={self.model!r}, "
             f"finish_reason={self.finish_reason!r}{tools}, usage={self.usage!r}, "
             f"request_id={self.request_id!r})"
         )
 
 
 class Chunk:
-    """A piece of a stream. ``str(chunk)`` is its text, which is "" where the piece carries none.
+    """One event of a stream. ``str(chunk)`` is its text.
 
-    ``raw`` is the provider's event, parsed. ``tool_calls`` are its parts of tool calls, as they came.
-    A plain class with slots: a stream makes one for each token.
+    ``text``           the text that this event adds to the answer; "" if it adds none
+    ``raw``            the provider's event, parsed
+    ``finish_reason``  why the model stopped, in the event that reports it; None in all others
+    ``tool_calls``     the parts of tool calls in this event, in the provider's format; [] if it has none
     """
 
+    # A stream makes one for each token, and a frozen dataclass is slower to make than a plain class.
     __slots__ = ("finish_reason", "raw", "text", "tool_calls")
 
     def __init__(
@@ -128,4 +153,14 @@ class Chunk:
 
     def __repr__(self) -> str:
         end = f", finish_reason={self.finish_reason!r}" if self.finish_reason else ""
-        return f"Chunk({_short(self.text)}{end})"
+        return f"Chunk({_short_repr(self.text)}{end})"
+
+
+def repair_surrogates(text: str) -> str:
+    """Join the halves of surrogate pairs in ``text``, and replace a half without its other half by U+FFFD.
+
+    JSON can contain such halves as escapes (RFC 8259, section 8.2); UTF-8 cannot encode them.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from django.apps import apps
@@ -11,6 +10,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve
 
 from llm_pool.conf.observability import debugging
+from llm_pool.engine.config import is_loopback_address
 
 __all__ = ["login_url", "may_see_page"]
 
@@ -22,7 +22,7 @@ def may_see_page(request: HttpRequest) -> bool:
     user = getattr(request, "user", None)
     if user is not None:
         return bool(user.is_active and user.is_staff)
-    return debugging() and _is_loopback(request.META.get("REMOTE_ADDR", ""))
+    return debugging() and is_loopback_address(request.META.get("REMOTE_ADDR", ""))
 
 
 def login_url(request: HttpRequest) -> str | None:
@@ -37,13 +37,6 @@ def login_url(request: HttpRequest) -> str | None:
             _resolve(url)
             return url
     return None
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _resolve(url: str) -> None:

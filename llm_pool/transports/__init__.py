@@ -1,1 +1,1 @@
-"""The engine worn as httpx transports: one pool under ``httpx.AsyncClient`` and ``httpx.Client``."""
+"""The engine as httpx transports: one pool under ``httpx.AsyncClient`` and ``httpx.Client``."""

@@ -14,19 +14,19 @@ from .call_site import call_site
 __all__ = ["AsyncBody", "Body"]
 
 
-class _Held:
-    """Frees its connection however it ends: read to the end, closed, failed or garbage-collected."""
+class _BaseBody:
+    """Releases its connection at its end: read to the end, closed, failed or garbage-collected."""
 
     _closed = False
-    _opened_at = "an unknown place"
+    _call_site = "an unknown place"
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._opened_at = call_site()
+        self._call_site = call_site()
 
     @property
     def host_loop(self) -> HostLoop:
-        """The loop that hosts its connection."""
+        """The event loop of the connection."""
         return self._exchange.host_loop
 
     def mark_complete(self) -> None:
@@ -34,7 +34,7 @@ class _Held:
         self._exchange.is_complete_enough = True
 
     def close(self) -> None:
-        """Free the connection, without waiting for it. From any thread, any number of times."""
+        """Release the connection, without waiting for it. From any thread, any number of times."""
         self._closed = True
         self._exchange.close_threadsafe()
 
@@ -42,13 +42,13 @@ class _Held:
         exchange = self._exchange
         if self._closed or exchange.complete or exchange.error is not None:
             return
-        exchange.close_threadsafe()  # first: where warnings are errors the next line raises
-        message = f"a response that was opened at {self._opened_at} was neither read to its end nor closed"
+        exchange.close_threadsafe()  # before the warning, which raises if warnings are errors
+        message = f"a response that was opened at {self._call_site} was neither read to its end nor closed"
         warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
 
-class Body(_Held):
-    """Read by a thread, piece by piece."""
+class Body(_BaseBody):
+    """The body for ``httpx.Client``: a thread reads it piece by piece."""
 
     def __iter__(self) -> Self:
         return self
@@ -67,8 +67,8 @@ class Body(_Held):
         return data
 
 
-class AsyncBody(_Held):
-    """Read piece by piece from any event loop."""
+class AsyncBody(_BaseBody):
+    """The body for ``httpx.AsyncClient``: read piece by piece, on any event loop."""
 
     def __aiter__(self) -> Self:
         return self
@@ -87,5 +87,5 @@ class AsyncBody(_Held):
         return data
 
     async def aclose(self) -> None:
-        """``close``, as httpx calls it."""
+        """``close``, under the name that httpx calls."""
         self.close()

@@ -1,4 +1,4 @@
-"""Where in the user's code a call was made, for warnings."""
+"""The line of the user's code that made a call, for warnings."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from llm_pool.engine.loops.portal import is_on_server_loop
 
 __all__ = ["call_site", "warn_if_blocking"]
 
-_BETWEEN = {"llm_pool", "httpx", "httpcore"}
+_LIBRARIES = {"llm_pool", "httpx", "httpcore"}
 
 
 def call_site() -> str:
-    """File and line of the first frame outside this package and outside httpx."""
+    """Return "file:line" of the innermost frame outside this package, httpx and httpcore."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def warn_if_blocking() -> None:
-    """Warn of a sync call on the server's event loop, once for each place in the user's code."""
+    """Warn of a sync call on the server's event loop: by default once for each line that makes one."""
     if is_on_server_loop():
         warnings.warn(
             f"{call_site()} makes a call that blocks the server's event loop: no other request is served "

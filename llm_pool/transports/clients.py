@@ -7,10 +7,7 @@ from typing import Self
 
 import httpx
 
-from .hooks import ASYNC_HOOK_POINTS, HOOK_NAMES, SYNC_HOOK_POINTS, are_stock
-from .transport import AsyncTransport, Transport
-
-__all__ = ["AsyncClient", "Client", "KeyAuth", "is_unhooked"]
+__all__ = ["AsyncClient", "Client", "KeyAuth"]
 
 
 class Redirects:
@@ -31,10 +28,10 @@ class AsyncClient(Redirects, httpx.AsyncClient):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Leave it open."""
+        """Do nothing: the pool stays open."""
 
     async def aclose(self) -> None:
-        """Leave it open."""
+        """Do nothing: the pool stays open."""
 
 
 class Client(Redirects, httpx.Client):
@@ -44,18 +41,21 @@ class Client(Redirects, httpx.Client):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Leave it open."""
+        """Do nothing: the pool stays open."""
 
     def close(self) -> None:
-        """Leave it open."""
+        """Do nothing: the pool stays open."""
 
 
 class KeyAuth(httpx.Auth):
-    """Adds ``headers(key)`` to requests to the pool's origin, except where they have headers of their own.
+    """Adds the pool's headers to requests to the pool's origin.
 
-    A header that equals one of the ``defaults`` is not the request's own. ``key`` or ``akey`` is called for
-    each request, so that a rotated key takes effect, unless the request has the extension ``llm_pool_key``.
-    Requests to other origins, by an absolute URL or a redirect (see ``Redirects``), get none of the headers.
+    ``base_url``     its origin is the pool's; requests to other origins get none of the headers
+    ``key, akey``    called for the key of each request, so that a rotated key takes effect; not called if the
+                     request has a header of ``key_headers`` or the extension ``llm_pool_key``
+    ``headers``      called with that key for the headers to add; the request's own are not replaced
+    ``key_headers``  names of the headers that carry a key
+    ``defaults``     the clients' default headers: one that a request has unchanged is not its own
     """
 
     def __init__(
@@ -78,52 +78,35 @@ class KeyAuth(httpx.Auth):
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """See ``httpx.Auth``."""
         if _origin(request.url) == self._origin:
-            self._add(request, self._key() if self._wants_key(request) else _known(request))
+            self._add(request, self._key() if self._needs_key(request) else _given_key(request))
         yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See ``httpx.Auth``."""
         if _origin(request.url) == self._origin:
-            self._add(request, await self._akey() if self._wants_key(request) else _known(request))
+            self._add(request, await self._akey() if self._needs_key(request) else _given_key(request))
         yield request
 
-    def _wants_key(self, request: httpx.Request) -> bool:
-        """Whether the request has no key yet. An SDK's has, and the pool may have none to give."""
+    def _needs_key(self, request: httpx.Request) -> bool:
+        """Whether to call ``key``: the request of an SDK has a key, and the pool may have none."""
         if "llm_pool_key" in request.extensions:
             return False
         return not any(name in request.headers for name in self._key_headers)
 
     def _add(self, request: httpx.Request, key: str | None) -> None:
-        there = request.headers
+        own = request.headers
         added = {
             name: value
             for name, value in self._headers(key).items()
-            if name not in there or there[name] == self._defaults.get(name)
+            if name not in own or own[name] == self._defaults.get(name)
         }
-        there.update(added)
+        own.update(added)
         request.extensions = {**request.extensions, "llm_pool_added": tuple(added)}
 
 
-def _known(request: httpx.Request) -> str | None:
+def _given_key(request: httpx.Request) -> str | None:
     key: str | None = request.extensions.get("llm_pool_key")
     return key
-
-
-def is_unhooked(client: httpx.AsyncClient | httpx.Client) -> bool:
-    """Whether nothing intercepts requests of ``client``: no mock, instrumentation, hook or other transport.
-
-    Only then may a call go straight to the engine, past httpx.
-    """
-    transport = client._transport
-    return (
-        type(transport) in (AsyncTransport, Transport)
-        and not client._mounts
-        and type(client._auth) is KeyAuth
-        and not any(client._event_hooks.values())
-        and HOOK_NAMES.isdisjoint(client.__dict__)
-        and HOOK_NAMES.isdisjoint(transport.__dict__)
-        and are_stock(ASYNC_HOOK_POINTS if isinstance(client, httpx.AsyncClient) else SYNC_HOOK_POINTS)
-    )
 
 
 def _origin(url: httpx.URL) -> tuple[bytes, bytes, int | None]:

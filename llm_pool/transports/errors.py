@@ -1,4 +1,4 @@
-"""The errors of mocks, and of transports of the user's own, as errors of this package."""
+"""The httpx errors of mocks and of the user's own transports as errors of this package."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _COUNTERPARTS: dict[type[httpx.RequestError], type[LLMPoolError]] = {
 
 @contextmanager
 def translate_httpx_errors() -> Iterator[None]:
-    """Raise an httpx error as the error of this package that is of the same kind.
+    """Replace an httpx error by the error of this package of the same kind.
 
-    It has the same message and request, and httpx's error as its cause.
+    It has the same message and request, and the httpx error as its cause.
     """
     try:
         yield
@@ -53,9 +53,9 @@ def translate_httpx_errors() -> Iterator[None]:
         raise
     except (httpx.TransportError, httpx.DecodingError) as error:
         kinds = (_COUNTERPARTS[kind] for kind in type(error).__mro__ if kind in _COUNTERPARTS)
-        ours = next(kinds, TransportFailed)(str(error))
-        if isinstance(ours, httpx.RequestError):
-            ours._request = error._request
-        raise ours from error
+        translated = next(kinds, TransportFailed)(str(error))
+        if isinstance(translated, httpx.RequestError):
+            translated._request = error._request
+        raise translated from error
     except httpx.InvalidURL as error:
         raise InvalidRequest(f"the URL cannot be used: {error}") from error

@@ -1,4 +1,4 @@
-"""The methods of httpx and httpcore through which requests go: where mocks and instrumentation hook in."""
+"""The methods of httpx and httpcore that send requests: mocks and instrumentation replace them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from typing import Any, NamedTuple
 import httpcore
 import httpx
 
-__all__ = [
-    "ASYNC_HOOK_POINTS",
-    "ASYNC_POOL",
-    "HOOK_NAMES",
-    "SYNC_HOOK_POINTS",
-    "SYNC_POOL",
-    "HookPoint",
-    "are_stock",
-]
+__all__ = ["ASYNC_POOL", "SYNC_POOL", "HookDetector", "HookPoint", "are_original"]
 
 
 class HookPoint(NamedTuple):
-    """A method: the class that has it, its name, and the module in which it is written."""
+    """A method that mocks and instrumentation replace.
 
-    place: type
+    ``owner``   the class that has it
+    ``name``    its name
+    ``module``  the module that defines the original
+    """
+
+    owner: type
     name: str
     module: str
 
@@ -33,26 +30,55 @@ ASYNC_POOL = HookPoint(
 )
 SYNC_POOL = HookPoint(httpcore.ConnectionPool, "handle_request", "httpcore._sync.connection_pool")
 
-# Where respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others hook in.
-_OF_CLIENTS = ("request", "send", "_send_single_request", "_transport_for_url")
+# What respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others replace.
+_CLIENT_METHODS = ("request", "send", "_send_single_request", "_transport_for_url")
 ASYNC_HOOK_POINTS = (
-    *(HookPoint(httpx.AsyncClient, name, "httpx._client") for name in _OF_CLIENTS),
+    *(HookPoint(httpx.AsyncClient, name, "httpx._client") for name in _CLIENT_METHODS),
     HookPoint(httpx.AsyncHTTPTransport, "handle_async_request", "httpx._transports.default"),
     ASYNC_POOL,
 )
 SYNC_HOOK_POINTS = (
-    *(HookPoint(httpx.Client, name, "httpx._client") for name in _OF_CLIENTS),
+    *(HookPoint(httpx.Client, name, "httpx._client") for name in _CLIENT_METHODS),
     HookPoint(httpx.HTTPTransport, "handle_request", "httpx._transports.default"),
     SYNC_POOL,
 )
 HOOK_NAMES = frozenset(point.name for point in ASYNC_HOOK_POINTS + SYNC_HOOK_POINTS)
 
 
-def are_stock(points: Iterable[HookPoint]) -> bool:
-    """Whether each method is the library's own. Finds those replaced before this module's import too."""
-    # Wrappers copy names and modules, but not the namespace in which they were written.
-    for place, name, module in points:
-        function: Any = place.__dict__[name]
+def are_original(points: Iterable[HookPoint]) -> bool:
+    """Whether each method is the library's original. Detects also those replaced before this import."""
+    # functools.wraps copies __name__ and __module__ to a wrapper, but not __globals__.
+    for owner, name, module in points:
+        function: Any = owner.__dict__[name]
         if type(function) is not FunctionType or function.__globals__["__name__"] != module:
             return False
     return True
+
+
+class HookDetector:
+    """Detects whether anything intercepts the requests of one of a pool's clients.
+
+    That is a mock, instrumentation, an event hook of the client, or another transport or authentication than
+    it was made with. Without any, a call may go to the engine directly, past httpx.
+    """
+
+    __slots__ = ("_auth", "_client", "_points", "_transport")
+
+    def __init__(self, client: httpx.AsyncClient | httpx.Client) -> None:
+        self._client = client
+        self._transport = client._transport
+        self._auth = client._auth
+        self._points = ASYNC_HOOK_POINTS if isinstance(client, httpx.AsyncClient) else SYNC_HOOK_POINTS
+
+    def is_hooked(self) -> bool:
+        """Whether a request of the client would be intercepted now."""
+        client = self._client
+        return not (
+            client._transport is self._transport
+            and client._auth is self._auth
+            and not client._mounts
+            and not any(client._event_hooks.values())
+            and HOOK_NAMES.isdisjoint(client.__dict__)
+            and HOOK_NAMES.isdisjoint(self._transport.__dict__)
+            and are_original(self._points)
+        )

@@ -1,4 +1,4 @@
-"""Requests of httpcore as the engine's, and exchanges of the engine as httpcore's responses."""
+"""Requests of httpcore as requests of the engine, and exchanges as responses of httpcore."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import httpx
 
 from llm_pool.engine.config import DEFAULT_PORTS, Origin, Timeouts
 from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.head import content_coding
 from llm_pool.engine.request import Headers, Marks, Request
 from llm_pool.exceptions import ProtocolError
 
 from .body import AsyncBody, Body
 
-__all__ = ["content_coding", "origin_of", "to_engine", "to_httpcore"]
+__all__ = ["origin_of", "to_engine", "to_httpcore"]
 
 
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
-    """The engine's request. Its body is None if it has to be read from ``request.stream`` piece by piece.
+    """Make the engine's request; ``defaults`` are its timeouts if the request has none.
 
-    The request's extensions ``llm_pool_scope`` and ``llm_pool_marks`` are taken over, if it has them.
+    Its body is None if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope`` and
+    ``llm_pool_marks`` become its ``scope`` and ``marks``. Raises httpcore.UnsupportedProtocol for a scheme
+    other than http and https.
     """
     url, extensions = request.url, request.extensions
     stream = request.stream
@@ -38,13 +41,13 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
 
 
 def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Response:
-    """A response whose head has come, with a ``body`` to read.
+    """Make the response for an exchange whose head has arrived; its content is a ``body``.
 
-    Raises ProtocolError if it is compressed and the request did not offer that: httpx decompresses all that
-    comes, a thousandfold and more, before its caller sees a byte, so only a caller that asks for it gets it.
+    Raises ProtocolError if it is compressed and the request did not accept that: httpx would decompress it
+    before the caller sees a byte, to a thousand times its size or more.
     """
     coding = content_coding(exchange.headers)
-    if coding and not _offers(exchange.request.headers, coding):
+    if coding and not _accepts(exchange.request.headers, coding):
         exchange.close_threadsafe()
         raise ProtocolError(
             f"{exchange.request.origin} compressed its response by {coding!r}, "
@@ -62,26 +65,18 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
     )
 
 
-def content_coding(headers: Headers) -> str:
-    """The codings of a response's body, as its header names them; "" if there is none."""
-    for name, value in headers:
-        if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
-            return value.decode("latin-1")
-    return ""
-
-
-def _offers(headers: Headers, codings: str) -> bool:
+def _accepts(headers: Headers, codings: str) -> bool:
     """Whether a request with these headers accepts a response in these codings (RFC 9110, section 12.5.3)."""
     accepted = b",".join(value for name, value in headers if name.lower() == b"accept-encoding").lower()
-    offered = {part.partition(b";")[0].strip() for part in accepted.split(b",")}
-    return b"*" in offered or all(
-        coding.strip() in offered for coding in codings.lower().encode().split(b",")
+    accepted_codings = {part.partition(b";")[0].strip() for part in accepted.split(b",")}
+    return b"*" in accepted_codings or all(
+        coding.strip() in accepted_codings for coding in codings.lower().encode().split(b",")
     )
 
 
 @lru_cache(maxsize=1024)
 def origin_of(scheme: bytes, host: bytes, port: int | None) -> Origin:
-    """Raises httpcore.UnsupportedProtocol for anything but http and https."""
+    """The origin of a URL. Raises httpcore.UnsupportedProtocol for a scheme other than http and https."""
     name = scheme.decode("ascii")
     if name not in DEFAULT_PORTS:
         raise httpcore.UnsupportedProtocol(

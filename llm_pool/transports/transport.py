@@ -1,7 +1,7 @@
 """The pool as transports of httpx: ``AsyncTransport`` for its async client, ``Transport`` for its sync one.
 
-Each is httpx's own transport with the engine in place of httpcore's pool, at that pool's interface. httpx's
-``handle_request`` is inherited, so that whatever hooks into httpx or httpcore, by class, works here too.
+Each is httpx's own transport whose httpcore pool is replaced by the engine, behind the same interface. Mocks
+and instrumentation that replace methods of httpx's or httpcore's classes therefore work here too.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from llm_pool.engine.pool import Pool
 
 from .body import AsyncBody, Body
 from .call_site import warn_if_blocking
-from .hooks import ASYNC_POOL, SYNC_POOL, are_stock
+from .hooks import ASYNC_POOL, SYNC_POOL, are_original
 from .translation import to_engine, to_httpcore
 
 __all__ = ["AsyncTransport", "Transport"]
 
 
 class AsyncTransport(httpx.AsyncHTTPTransport):
-    """Sends through the engine. Closing it does nothing: the engine's pool serves more than this client."""
+    """Sends through the engine. Closing it does nothing: other clients share the engine's pool."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
         self._pool = _AsyncEnginePool(pool, timeouts or pool.config.timeouts)
 
 
 class Transport(httpx.HTTPTransport):
-    """``AsyncTransport`` for threads. Its connections live on the portal."""
+    """``AsyncTransport`` for threads. The connections live on the portal."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
         self._pool = _EnginePool(pool, timeouts or pool.config.timeouts)
 
 
 class _AsyncEnginePool(httpcore.AsyncConnectionPool):
-    """httpcore's pool by its interface; its requests go to the engine."""
+    """httpcore's pool by its interface; sends its requests to the engine."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class _AsyncEnginePool(httpcore.AsyncConnectionPool):
         self._timeouts = timeouts
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        if not are_stock((ASYNC_POOL,)):  # a mock (respx) or instrumentation is hooked into httpcore
+        if not are_original((ASYNC_POOL,)):  # replaced by a mock (respx) or by instrumentation
             return await httpcore.AsyncConnectionPool.handle_async_request(self, request)
         return await _asend(self._engine, request, self._timeouts)
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        """For httpcore's own handler, to which a mock lets a request pass."""
+        """Called by httpcore's own handler, if a mock passes a request on to it."""
         return _AsyncHTTPCoreConnection(self._engine, self._timeouts, origin)
 
 
@@ -62,7 +62,7 @@ class _EnginePool(httpcore.ConnectionPool):
         self._timeouts = timeouts
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        if not are_stock((SYNC_POOL,)):
+        if not are_original((SYNC_POOL,)):
             return httpcore.ConnectionPool.handle_request(self, request)
         return _send(self._engine, request, self._timeouts)
 
@@ -71,7 +71,7 @@ class _EnginePool(httpcore.ConnectionPool):
 
 
 class _AlwaysOpen:
-    """Any number of the engine's connections as one of httpcore's: always open, never full."""
+    """The engine as one connection of httpcore: always open, never full."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
         self._engine = pool
@@ -102,7 +102,7 @@ class _AsyncHTTPCoreConnection(_AlwaysOpen, httpcore.AsyncConnectionInterface):
         return await _asend(self._engine, request, self._timeouts)
 
     async def aclose(self) -> None:
-        """Nothing is held here."""
+        """Do nothing: there is no connection of its own to close."""
 
 
 class _HTTPCoreConnection(_AlwaysOpen, httpcore.ConnectionInterface):
@@ -110,11 +110,11 @@ class _HTTPCoreConnection(_AlwaysOpen, httpcore.ConnectionInterface):
         return _send(self._engine, request, self._timeouts)
 
     def close(self) -> None:
-        """Nothing is held here."""
+        """Do nothing: there is no connection of its own to close."""
 
 
 async def _asend(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
-    """Send through the engine. A body that is streamed is read here, in the caller's own context."""
+    """Send through the engine. A streamed body is read here, in the caller's own context."""
     outgoing = to_engine(request, timeouts)
     exchange = await pool.open(outgoing)
     if outgoing.body is None:

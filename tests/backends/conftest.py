@@ -1,4 +1,4 @@
-"""Every test of this folder is held on every engine, over each protocol that the engine speaks."""
+"""Every test of this folder runs on every engine, over each protocol that the engine supports."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ HTTP2 = [kind for kind in KINDS if kind.endswith("http2")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``kind`` is each in turn, or those of the mark ``kinds``."""
+    """Parametrize ``kind``: every key of ``KINDS``, or those that the mark ``kinds`` lists."""
     if "kind" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("kinds")
         metafunc.parametrize("kind", mark.args[0] if mark else list(KINDS))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "kinds(names): the engines and protocols a test is for")
+    config.addinivalue_line("markers", "kinds(names): the engines and protocols that a test runs on")
 
 
 @pytest.fixture
 def play(kind: str) -> Callable[[Behaviour], Script]:
-    """``play(behaviour)``: the script of a server that speaks what the engine speaks."""
+    """``play(behaviour)``: the script of a server that uses the protocol of ``kind``."""
     return over_http2 if kind.endswith("http2") else over_http1
 
 
@@ -57,9 +57,9 @@ def server(serve: Callable[..., ScriptedServer], play: Callable[[Behaviour], Scr
 
 @pytest.fixture
 def configure(kind: str) -> Iterator[Callable[..., LLMPool]]:
-    """``configure(server, LIMITS={...})``: ``pools["default"]`` on the engine, one call to a connection.
+    """``configure(server, LIMITS={...})`` returns ``pools["default"]`` on the engine of ``kind``.
 
-    With ``streams`` an HTTP/2 connection carries more.
+    ``streams`` is the number of calls that an HTTP/2 connection carries at a time.
     """
     with contextlib.ExitStack() as changed:
 

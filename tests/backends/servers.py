@@ -1,4 +1,4 @@
-"""One behaviour for a server, told once and played over HTTP/1.1 and HTTP/2 alike."""
+"""Behaviours of a server, each written once and played over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from testbed import Script, ServerConnection
     from testbed.http2 import Stream
 
-__all__ = ["Behaviour", "Exchange", "answer", "gated", "model", "over_http1", "over_http2", "told"]
+__all__ = ["Behaviour", "Exchange", "answer", "by_path", "gated", "model", "over_http1", "over_http2"]
 
 
 class Exchange(Protocol):
-    """A request at the server, and the means to answer it."""
+    """A request that the server has received, and methods to answer it."""
 
     target: str
     body: bytes
@@ -86,7 +86,7 @@ class _OverHTTP2:
 
 
 def over_http1(behaviour: Behaviour) -> Script:
-    """A server that reads each request whole and then behaves."""
+    """The script of an HTTP/1.1 server: it reads each request to its end, then runs ``behaviour``."""
 
     async def script(conn: ServerConnection) -> None:
         request = await conn.read_request()
@@ -96,7 +96,10 @@ def over_http1(behaviour: Behaviour) -> Script:
 
 
 def over_http2(behaviour: Behaviour) -> Script:
-    """The same, on each stream. (Until a server says how many it takes, httpcore sends one at a time.)"""
+    """The script of an HTTP/2 server: it runs ``behaviour`` on each stream.
+
+    It announces 100 streams: until a server announces a number, httpcore sends one request at a time.
+    """
 
     async def reply(stream: Stream) -> None:
         await stream.body()
@@ -106,14 +109,14 @@ def over_http2(behaviour: Behaviour) -> Script:
 
 
 async def answer(exchange: Exchange) -> None:
-    """What came, as JSON."""
+    """Answer with the target and the size of the request, as JSON."""
     await exchange.head(headers=JSON)
     await exchange.data(json.dumps({"target": exchange.target, "size": len(exchange.body)}).encode())
     await exchange.end()
 
 
 def gated(gate: str = "go") -> Behaviour:
-    """Stands at the gate and answers."""
+    """Wait for the gate, then ``answer``."""
 
     async def behaviour(exchange: Exchange) -> None:
         await exchange.wait_for(gate)
@@ -122,8 +125,8 @@ def gated(gate: str = "go") -> Behaviour:
     return behaviour
 
 
-def told(**by_target: Behaviour) -> Behaviour:
-    """By the last step of the target's path; ``answer`` where none is given."""
+def by_path(**by_target: Behaviour) -> Behaviour:
+    """Choose the behaviour by the last part of the request's path; the default is ``answer``."""
 
     async def behaviour(exchange: Exchange) -> None:
         await by_target.get(exchange.target.rsplit("/", 1)[-1], answer)(exchange)
@@ -132,16 +135,18 @@ def told(**by_target: Behaviour) -> Behaviour:
 
 
 async def model(exchange: Exchange) -> None:
-    """A chat completion, or a stream of "one", "two", "three"; a token waits at the gate "token" where it is
-    asked to: for the prompt "gated"."""
-    asked = json.loads(exchange.body)
-    if not asked.get("stream"):
+    """Answer with a chat completion, or with a stream of "one", "two", "three".
+
+    For the prompt "gated" each token waits for the gate "token".
+    """
+    request = json.loads(exchange.body)
+    if not request.get("stream"):
         await exchange.head(headers=JSON)
         await exchange.data(_completion("Hello!"))
     else:
         await exchange.head(headers=EVENTS)
         for token in ("one", "two", "three"):
-            if asked["messages"][-1]["content"] == "gated":
+            if request["messages"][-1]["content"] == "gated":
                 await exchange.wait_for("token")
             await exchange.data(chat_event({"content": token}))
         await exchange.data(chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n")

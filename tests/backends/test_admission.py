@@ -1,4 +1,4 @@
-"""Who gets a connection, and when, is the pool's to say on every engine."""
+"""On every engine the pool decides which call gets a connection, and when."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from llm_pool.exceptions import PoolFull, PoolTimeout
-from tests.backends.servers import answer, gated, told
-from tests.scenarios.callers import in_thread, queue_up, until
+from tests.backends.servers import answer, by_path, gated
+from tests.fixtures.callers import in_thread, queue_up, until
 
 
 async def test_connections_never_exceed_the_bound(server_loop, serve, play, configure):
@@ -30,7 +30,7 @@ async def test_connections_never_exceed_the_bound(server_loop, serve, play, conf
 
 
 async def test_an_idle_connection_makes_room_in_the_other_loop(server_loop, server, configure):
-    """Scenario 1: the bound holds over both homes; each change of home is a new connection."""
+    """Scenario 1: the bound holds over both event loops; each change of loop makes a new connection."""
     pool = configure(server, LIMITS={"max_connections": 1})
     for _ in range(3):
         assert (await pool.arequest("GET", "/x")).status_code == 200
@@ -40,7 +40,7 @@ async def test_an_idle_connection_makes_room_in_the_other_loop(server_loop, serv
 
 
 async def test_callers_are_served_in_the_order_they_came(serve, play, configure):
-    """Scenario 3: seen at the server."""
+    """Scenario 3: the order in which the requests arrive at the server."""
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 1})
     first = asyncio.create_task(pool.arequest("GET", "/first"))
@@ -54,11 +54,11 @@ async def test_callers_are_served_in_the_order_they_came(serve, play, configure)
     ]
 
 
-async def test_who_waits_too_long_is_told_what_the_pool_looks_like(serve, play, configure):
-    """Scenario 8: the message is the same, whoever speaks HTTP; and it is httpx's error too."""
+async def test_a_pool_timeout_describes_the_pool(serve, play, configure):
+    """Scenario 8: the message is the same on every engine, and the error is an ``httpx.PoolTimeout`` too."""
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 1}, TIMEOUTS={"pool": 0.05})
-    first = asyncio.create_task(pool.arequest("GET", "/x", timeout=5.0))  # it has to dial
+    first = asyncio.create_task(pool.arequest("GET", "/x", timeout=5.0))  # includes the dial
     await server.await_requests(1)
     with pytest.raises(PoolTimeout, match=r"timeout of 0.05 s \(in use 1, idle 0, dialing 0") as caught:
         await pool.arequest("GET", "/x")
@@ -67,8 +67,8 @@ async def test_who_waits_too_long_is_told_what_the_pool_looks_like(serve, play, 
     await first
 
 
-async def test_one_too_many_is_refused_at_once(serve, play, configure):
-    """Scenario 2: the queue has room for one."""
+async def test_a_call_beyond_the_full_queue_fails_at_once(serve, play, configure):
+    """Scenario 2: ``max_waiting`` is 1."""
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 1, "max_waiting": 1})
     first = asyncio.create_task(pool.arequest("GET", "/x"))
@@ -81,7 +81,7 @@ async def test_one_too_many_is_refused_at_once(serve, play, configure):
 
 
 async def test_the_bound_of_one_host_leaves_room_for_others(serve, play, configure):
-    """Scenario 6: aiohttp's ``limit_per_host``."""
+    """Scenario 6: ``max_connections_per_host``; in aiohttp ``limit_per_host``."""
     server, other = serve(play(gated())), serve(play(answer))
     pool = configure(server, LIMITS={"max_connections": 4, "max_connections_per_host": 2})
     async with asyncio.TaskGroup() as calls:
@@ -94,23 +94,25 @@ async def test_the_bound_of_one_host_leaves_room_for_others(serve, play, configu
     assert server.peak_open == 2
 
 
-async def test_a_caller_who_leaves_the_queue_takes_nothing_along(serve, play, configure):
-    """Scenario 14: cancelled while it waits."""
+async def test_a_call_cancelled_in_the_queue_takes_no_connection(serve, play, configure):
+    """Scenario 14: the call that was queued behind it gets the connection."""
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 1})
     first = asyncio.create_task(pool.arequest("GET", "/x"))
     await server.await_requests(1)
-    [left, stays] = await queue_up(pool, pool.arequest("GET", "/left"), pool.arequest("GET", "/stays"))
-    left.cancel()
+    [cancelled, next_call] = await queue_up(
+        pool, pool.arequest("GET", "/cancelled"), pool.arequest("GET", "/next")
+    )
+    cancelled.cancel()
     await until(lambda: pool.stats().waiting == 1)
     server.gate("go").open()
-    await asyncio.gather(first, stays)
-    assert [request.target for request in server.requests] == ["/v1/x", "/v1/stays"]
+    await asyncio.gather(first, next_call)
+    assert [request.target for request in server.requests] == ["/v1/x", "/v1/next"]
 
 
 @pytest.mark.parametrize("moment", ["before the head", "in the body"])
 async def test_a_cancelled_call_frees_its_connection(serve, play, configure, moment):
-    """Scenarios 21 and 22: the next call is served at once, though there is one connection only."""
+    """Scenarios 21 and 22: the next call is served at once, with ``max_connections`` 1."""
 
     async def long(exchange):
         if moment == "in the body":
@@ -118,7 +120,7 @@ async def test_a_cancelled_call_frees_its_connection(serve, play, configure, mom
             await exchange.data(b"x")
         await exchange.hold()
 
-    server = serve(play(told(long=long)))
+    server = serve(play(by_path(long=long)))
     pool = configure(server, LIMITS={"max_connections": 1})
     began = asyncio.Event()
 
@@ -139,18 +141,21 @@ async def test_a_cancelled_call_frees_its_connection(serve, play, configure, mom
 
 
 @pytest.mark.kinds(["httpcore-http1", "httpcore-http2", "aiohttp"])
-async def test_a_call_cancelled_in_the_handshake_leaves_no_socket(serve, configure, certificates):
-    """Scenario 19: at once, and not when the garbage is collected. (A native dial feeds the pool.)"""
+async def test_a_call_cancelled_during_the_handshake_leaves_no_socket(serve, configure, certificates):
+    """Scenario 19: the socket closes at once, not when it is garbage-collected.
+
+    Not for the native engine: its dial goes on, and the connection joins the pool.
+    """
 
     async def listen(conn):
         await conn.read_some()
-        server.mark("the client has begun")
+        server.mark("handshake started")
         await conn.hold()
 
     server = serve(listen)
     pool = configure(server.url.replace("http:", "https:"), TLS={"ca_file": certificates.ca_file})
     task = asyncio.create_task(pool.arequest("GET", "/x"))
-    await server.await_mark("the client has begun")
+    await server.await_mark("handshake started")
     gc.disable()
     try:
         task.cancel()
@@ -161,8 +166,8 @@ async def test_a_call_cancelled_in_the_handshake_leaves_no_socket(serve, configu
     assert pool.stats().connections == 0
 
 
-async def test_many_cancelled_calls_leave_the_books_balanced(serve, play, configure):
-    """Scenario 25: at whatever point they were."""
+async def test_calls_cancelled_at_any_moment_release_their_connections(serve, play, configure):
+    """Scenario 25: each call is cancelled after 0 to 19 steps of the event loop."""
     server = serve(play(answer))
     pool = configure(server, LIMITS={"max_connections": 3})
     for turn in range(60):

@@ -1,4 +1,4 @@
-"""The same API, and the same bytes on the wire, on every engine."""
+"""Every engine has the same API and sends the same requests."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from llm_pool.engine.loops import portal
 from llm_pool.exceptions import InvalidRequest
 from testbed.behaviours import early_reply, echo
 from tests.backends.conftest import HTTP1
-from tests.backends.servers import model, told
+from tests.backends.servers import by_path, model
+from tests.fixtures.callers import in_thread, until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import in_thread, until
 
 PIECES = [b"a" * 70_000, b"b", *[b"c" * 200_000] * 6]
 
 
 @pytest.mark.parametrize("call", ["complete", "acomplete", "stream", "astream"])
-def test_a_model_answers_every_kind_of_call(serve, play, configure, call):
+def test_every_kind_of_call_to_a_model_works(serve, play, configure, call):
     pool = configure(serve(play(model)))
     if call == "complete":
         assert pool.complete("hello").text == "Hello!"
@@ -39,18 +39,18 @@ def test_a_model_answers_every_kind_of_call(serve, play, configure, call):
         assert asyncio.run(read()) == ["one", "two", "three"]
 
 
-async def test_any_endpoint_is_called(server, configure):
+async def test_arequest_calls_any_endpoint(server, configure):
     pool = configure(server)
     response = await pool.arequest("POST", "/things?a=b%20c", content=b"12345")
     assert response.json() == {"target": "/v1/things?a=b%20c", "size": 5}
 
 
-def test_any_endpoint_is_called_from_a_thread(server, configure):
+def test_request_calls_any_endpoint(server, configure):
     pool = configure(server)
     assert pool.request("GET", "/things").json() == {"target": "/v1/things", "size": 0}
 
 
-def test_a_connection_is_kept_and_used_again(server, configure):
+def test_a_connection_is_reused(server, configure):
     pool = configure(server)
     timings = [pool.request("GET", "/x").extensions["llm_pool_marks"] for _ in range(5)]
     assert [marks.reused for marks in timings] == [False, True, True, True, True]
@@ -86,12 +86,12 @@ def test_threads_share_one_pool(server, configure):
     assert server.connections_accepted <= 3
 
 
-# What goes out.
+# Requests
 
 
 @pytest.mark.kinds(HTTP1)
 def test_the_request_is_the_same_on_every_engine(serve, configure):
-    """No header is added, dropped or renamed, and the body is framed as it was."""
+    """No engine adds, drops or renames a header, or changes the framing of the body."""
     server = serve(echo)
     pool = configure(server, HEADERS={"X-Team": "blue"})
     request = {"content": b"{}", "headers": {"X-One": "1", "x-two": "ä".encode()}}
@@ -115,8 +115,8 @@ def test_the_request_is_the_same_on_every_engine(serve, configure):
 
 
 @pytest.mark.kinds(HTTP1)
-async def test_no_header_goes_out_by_itself(serve, configure):
-    """The engine sends what it is given: a bare request stays one."""
+async def test_an_engine_adds_no_header(serve, configure):
+    """Not even to a request with ``Host`` and ``Content-Length`` only."""
     server = serve(echo)
     pool = configure(server)
     for body in (b"", b"{}"):
@@ -126,15 +126,15 @@ async def test_no_header_goes_out_by_itself(serve, configure):
 
 
 @pytest.mark.kinds(["aiohttp"])
-async def test_what_aiohttp_cannot_write_is_refused(server, configure):
-    """It writes its headers as UTF-8; bytes that are none would not arrive as they are."""
+async def test_a_header_that_is_not_utf8_is_refused(server, configure):
+    """aiohttp writes headers as UTF-8, and so cannot send other bytes unchanged."""
     pool = configure(server)
     with pytest.raises(InvalidRequest, match="cannot be sent as it is"):
         await pool.arequest("GET", "/x", headers={"X-Name": b"\xe4"})
     assert server.requests == []
 
 
-async def test_an_upload_goes_out_piece_by_piece(server, configure):
+async def test_an_async_iterator_is_uploaded_piece_by_piece(server, configure):
     pool = configure(server)
 
     async def body():
@@ -148,13 +148,13 @@ async def test_an_upload_goes_out_piece_by_piece(server, configure):
     assert server.connections_accepted == 1
 
 
-def test_a_thread_uploads_piece_by_piece(server, configure):
+def test_an_iterator_is_uploaded_piece_by_piece(server, configure):
     pool = configure(server)
     assert pool.request("POST", "/x", content=iter(PIECES)).json()["size"] == 1_270_001
     assert server.requests[0].body == b"".join(PIECES)
 
 
-async def test_a_large_body_arrives_whole(server, configure):
+async def test_a_large_body_is_uploaded_unchanged(server, configure):
     pool = configure(server)
     body = bytes(range(256)) * 8192
     assert (await pool.arequest("POST", "/x", content=body)).json()["size"] == len(body)
@@ -162,8 +162,8 @@ async def test_a_large_body_arrives_whole(server, configure):
 
 
 @pytest.mark.kinds(HTTP1)
-async def test_a_body_that_is_not_as_long_as_was_said_is_an_error(serve, configure):
-    """The caller hears of it, and the connection, whose request is broken, is used no more."""
+async def test_a_body_that_contradicts_its_content_length_is_an_error(serve, configure):
+    """The caller gets the error, and the connection is not reused: its request is incomplete."""
     server = serve(echo)
     pool = configure(server)
 
@@ -179,7 +179,7 @@ async def test_a_body_that_is_not_as_long_as_was_said_is_an_error(serve, configu
 
 @pytest.mark.kinds(HTTP1)
 async def test_an_answer_before_the_end_of_an_upload_is_delivered(serve, configure):
-    """Scenario 34: 413 on the head, with the upload still under way."""
+    """Scenario 34: the server answers 413 after the head of the request."""
     pool = configure(serve(early_reply(413, b"too much")))
 
     async def body():
@@ -191,36 +191,36 @@ async def test_an_answer_before_the_end_of_an_upload_is_delivered(serve, configu
     assert (response.status_code, response.content) == (413, b"too much")
 
 
-# What comes back.
+# Responses
 
 
-async def test_a_head_has_no_body(server, configure):
+async def test_a_response_has_headers_and_http_version(server, configure):
     pool = configure(server)
     response = await pool.arequest("GET", "/x")
     assert response.headers["content-type"] == "application/json"
     assert response.http_version in ("HTTP/1.1", "HTTP/2")
 
 
-async def test_redirects_and_cookies_are_left_to_the_caller(serve, play, configure, fake_dns):
-    """No engine follows a redirect or keeps a cookie by itself."""
+async def test_engines_follow_no_redirects_and_keep_no_cookies(serve, play, configure, fake_dns):
+    """Redirects and cookies are handled by httpx, above the engine."""
 
     async def there(exchange):
         await exchange.head(302, {"Location": "/v1/here", "Set-Cookie": "a=b"})
         await exchange.end()
 
-    fake_dns.names["llm.test"] = "127.0.0.1"  # aiohttp would keep none for an address
-    server = serve(play(told(there=there)))
+    fake_dns.names["llm.test"] = "127.0.0.1"  # aiohttp keeps no cookies of IP addresses
+    server = serve(play(by_path(there=there)))
     pool = configure(f"http://llm.test:{server.port}")
     assert (await pool.arequest("GET", "/there")).status_code == 302
     assert [request.target for request in server.requests] == ["/v1/there"]
     pool.aclient.cookies.clear()
     await pool.arequest("GET", "/here")
     assert "cookie" not in server.requests[1].headers
-    await in_thread(portal.stop)  # httpcore asks for names on a thread of the loop's
+    await in_thread(portal.stop)  # httpcore resolves names on a thread of the loop
 
 
-async def test_compressed_bytes_are_left_as_they_are(serve, play, configure):
-    """Who asks for a coding undoes it: httpx, once."""
+async def test_engines_do_not_decompress(serve, play, configure):
+    """Only httpx decompresses a response, once."""
 
     async def zipped(exchange):
         await exchange.head(headers={"Content-Encoding": "gzip"})
@@ -233,15 +233,15 @@ async def test_compressed_bytes_are_left_as_they_are(serve, play, configure):
 
 
 @pytest.mark.filterwarnings("error")
-async def test_an_abandoned_response_frees_its_connection(serve, play, configure):
-    """Scenario 35: whoever leaves in the middle is rid of it; the next call is not held up."""
+async def test_a_response_closed_early_releases_its_connection(serve, play, configure):
+    """Scenario 35: the next call is served, with ``max_connections`` 1, and nothing warns."""
 
     async def long(exchange):
         await exchange.head()
         await exchange.data(b"x")
         await exchange.hold()
 
-    server = serve(play(told(long=long)))
+    server = serve(play(by_path(long=long)))
     pool = configure(server, LIMITS={"max_connections": 1}, TIMEOUTS={"pool": 5.0})
     async with pool.aclient.stream("GET", "/long") as response:
         assert await anext(response.aiter_raw()) == b"x"
@@ -251,8 +251,8 @@ async def test_an_abandoned_response_frees_its_connection(serve, play, configure
         assert pool.stats().in_use == 0
 
 
-async def test_what_is_left_of_a_small_response_is_read_out(serve, play, configure):
-    """Scenario 35: a reader who leaves just before the end costs no connection, if the end comes soon."""
+async def test_the_rest_of_a_small_response_is_drained(serve, play, configure):
+    """Scenario 35: a connection whose response is closed shortly before its end can be reused."""
 
     async def late(exchange):
         await exchange.head()
@@ -260,7 +260,7 @@ async def test_what_is_left_of_a_small_response_is_read_out(serve, play, configu
         await exchange.wait_for("end")
         await exchange.end()
 
-    server = serve(play(told(late=late)))
+    server = serve(play(by_path(late=late)))
     pool = configure(server)
 
     async def is_reused():

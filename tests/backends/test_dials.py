@@ -1,4 +1,4 @@
-"""How often a pool has connected, and how often in vain, is counted alike on every engine."""
+"""Every engine counts dials and failed dials in the same way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from llm_pool.engine.loops import portal
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed, TotalTimeout
 from testbed.ports import refused_port, unanswering_port
-from tests.scenarios.callers import in_thread, until
+from tests.fixtures.callers import in_thread, until
 
 
 async def test_a_dial_is_timed_once(configure, server):
@@ -21,23 +21,23 @@ async def test_a_dial_is_timed_once(configure, server):
     assert 0.0 < stats.dial.total < stats.total.total
 
 
-async def test_dials_in_vain_are_counted_by_kind(configure, fake_dns):
+async def test_failed_dials_are_counted_by_error(configure, fake_dns):
     with refused_port() as port:
         pool = configure(f"http://127.0.0.1:{port}")
         for _ in range(2):
             with pytest.raises(ConnectFailed):
                 await pool.arequest("GET", "/x")
         with pytest.raises(DNSFailed):
-            await pool.arequest("GET", "http://nobody.test:1/x")
+            await pool.arequest("GET", "http://unknown.test:1/x")
     stats = pool.stats()
     assert stats.dial_failures == {"ConnectFailed": 2, "DNSFailed": 1}
     assert stats.dial_failure is not None
-    assert "nobody.test" in stats.dial_failure
+    assert "unknown.test" in stats.dial_failure
     assert stats.dial.count == 0
-    await in_thread(portal.stop)  # or the thread on which httpcore looked the name up would be left behind
+    await in_thread(portal.stop)  # ends the thread on which httpcore resolved the name
 
 
-async def test_a_dial_that_takes_too_long_has_failed(configure):
+async def test_a_connect_timeout_counts_as_a_failed_dial(configure):
     with unanswering_port() as port:
         pool = configure(f"http://127.0.0.1:{port}", TIMEOUTS={"connect": 0.1})
         with pytest.raises(ConnectTimeout):
@@ -45,7 +45,7 @@ async def test_a_dial_that_takes_too_long_has_failed(configure):
     assert pool.stats().dial_failures == {"ConnectTimeout": 1}
 
 
-async def test_the_last_failure_is_forgotten_when_a_dial_succeeds(configure, server):
+async def test_dial_failure_is_none_after_a_successful_dial(configure, server):
     pool = configure(server)
     server.refuse()
     with pytest.raises(ConnectFailed):
@@ -58,16 +58,18 @@ async def test_the_last_failure_is_forgotten_when_a_dial_succeeds(configure, ser
     assert stats.dial.count == 1
 
 
-@pytest.mark.parametrize("end", ["cancelled", "out of time", "closed"])
-async def test_a_call_that_ends_during_its_dial_has_not_failed_to_connect(configure, end):
+@pytest.mark.parametrize("end", ["cancelled", "total timeout", "pool closed"])
+async def test_a_call_that_ends_during_its_dial_counts_no_failed_dial(configure, end):
     with unanswering_port() as port:
-        pool = configure(f"http://127.0.0.1:{port}", TIMEOUTS={"total": 0.2 if end == "out of time" else 60})
+        pool = configure(
+            f"http://127.0.0.1:{port}", TIMEOUTS={"total": 0.2 if end == "total timeout" else 60}
+        )
         call = asyncio.create_task(pool.arequest("GET", "/x"))
-        if end != "out of time":
+        if end != "total timeout":
             await until(lambda: pool.stats().dialing or pool.stats().in_use)
         if end == "cancelled":
             call.cancel()
-        elif end == "closed":
+        elif end == "pool closed":
             await pool.aclose()
         with pytest.raises((asyncio.CancelledError, TotalTimeout, PoolClosed)):
             await call
@@ -75,8 +77,8 @@ async def test_a_call_that_ends_during_its_dial_has_not_failed_to_connect(config
 
 
 @pytest.mark.kinds(["httpcore-http2"])
-async def test_calls_that_wait_for_one_dial_count_it_once(configure, server, server_loop):
-    """Whether it succeeds or fails. (The native engine counts its own dials, whoever waits for them.)"""
+async def test_a_dial_shared_by_several_calls_counts_once(configure, server, server_loop):
+    """Whether it succeeds or fails. On httpcore only: there each call reports its own dial."""
     pool = configure(server, streams=8)
     server.refuse()
     outcomes = await asyncio.gather(*(pool.arequest("GET", "/x") for _ in range(4)), return_exceptions=True)

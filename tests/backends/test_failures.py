@@ -1,4 +1,4 @@
-"""What goes wrong is told by the same errors, in the same words, on every engine; nothing foreign escapes."""
+"""Every engine raises the same errors with the same texts, and none of its library's own."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ from testbed.behaviours import until as until_gate
 from testbed.chat import chat_event
 from testbed.ports import refused_port, unanswering_port
 from tests.backends.conftest import HTTP1
-from tests.backends.servers import answer, model, told
-from tests.scenarios.callers import in_thread, until
+from tests.backends.servers import answer, by_path, model
+from tests.fixtures.callers import in_thread, until
 
 
 async def hold(exchange):
     await exchange.hold()
 
 
-# No connection.
+# No connection
 
 
-async def test_a_refused_connection_says_who_refused(configure):
+async def test_the_error_of_a_refused_connection_names_the_address(configure):
     with refused_port() as port:
         pool = configure(f"http://127.0.0.1:{port}")
         for _ in range(2):
@@ -61,19 +61,19 @@ async def test_a_refused_connection_says_who_refused(configure):
     assert pool.stats().in_use == 0
 
 
-async def test_an_endless_dial_ends_at_the_connect_timeout(configure):
+async def test_a_dial_fails_at_the_connect_timeout(configure):
     with unanswering_port() as port:
         pool = configure(f"http://127.0.0.1:{port}", TIMEOUTS={"connect": 0.1})
         with pytest.raises(ConnectTimeout, match=f"no connection to http://127.0.0.1:{port} within 0.1 s"):
             await pool.arequest("GET", "/x")
 
 
-async def test_a_name_that_does_not_exist_is_named(configure, fake_dns):
-    pool = configure("http://nobody.test:1")
-    with pytest.raises(DNSFailed, match=r"the name 'nobody\.test' has no address: Name or service not known"):
+async def test_the_error_of_an_unknown_host_names_it(configure, fake_dns):
+    pool = configure("http://absent.test:1")
+    with pytest.raises(DNSFailed, match=r"the name 'absent\.test' has no address: Name or service not known"):
         await pool.arequest("GET", "/x")
-    assert fake_dns.queries == ["nobody.test"]
-    await in_thread(portal.stop)  # httpcore asks on a thread of the loop's
+    assert fake_dns.queries == ["absent.test"]
+    await in_thread(portal.stop)  # httpcore resolves names on a thread of the loop
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ async def test_a_name_that_does_not_exist_is_named(configure, fake_dns):
         ("unknown_authority", "its certificate was refused: unable to get local issuer certificate"),
     ],
 )
-async def test_a_bad_certificate_is_refused_and_nothing_sent(
+async def test_an_invalid_certificate_is_refused_and_nothing_is_sent(
     serve, play, configure, certificates, fault, why
 ):
-    """Scenario 49: host and reason are named."""
+    """Scenario 49: the error names the host and the reason."""
     server = serve(play(answer), tls=getattr(certificates, fault))
     pool = configure(server, TLS={"ca_file": certificates.ca_file})
     with pytest.raises(TLSFailed, match=f"no TLS connection to {server.url}: {why}"):
@@ -95,21 +95,21 @@ async def test_a_bad_certificate_is_refused_and_nothing_sent(
     assert server.requests == []
 
 
-async def test_a_server_that_leaves_in_the_handshake_is_a_tls_failure(serve, play, configure, certificates):
-    """Scenario 49: nothing answers but a socket that closes."""
+async def test_a_connection_closed_in_the_handshake_is_a_tls_failure(serve, play, configure, certificates):
+    """Scenario 49: the server closes after the first bytes."""
 
-    async def leave(conn):
+    async def close_early(conn):
         await conn.read_some()
         await conn.close()
 
-    server = serve(leave)
+    server = serve(close_early)
     pool = configure(server.url.replace("http:", "https:"), TLS={"ca_file": certificates.ca_file})
     with pytest.raises(TLSFailed, match=r"no TLS connection to .*: the connection was closed during the"):
         await pool.arequest("GET", "/x")
 
 
-async def test_a_pool_works_again_when_its_server_does(serve, play, configure):
-    """Scenario 11: a failed dial leaves nothing behind."""
+async def test_calls_succeed_again_after_failed_dials(serve, play, configure):
+    """Scenario 11: a failed dial does not count as a connection."""
     server = serve(play(answer))
     pool = configure(server, LIMITS={"max_connections": 1})
     server.refuse()
@@ -120,8 +120,8 @@ async def test_a_pool_works_again_when_its_server_does(serve, play, configure):
     assert (await pool.arequest("GET", "/x")).status_code == 200
 
 
-async def test_every_caller_hears_why_no_connection_could_be_made(configure):
-    """Scenario 11: those who queued behind the first too."""
+async def test_a_failed_dial_fails_every_call_that_waits(configure):
+    """Scenario 11: also the calls that are queued behind the first ones."""
     with refused_port() as port:
         pool = configure(f"http://127.0.0.1:{port}", LIMITS={"max_connections": 2}, streams=4)
         outcomes = await asyncio.gather(
@@ -131,20 +131,20 @@ async def test_every_caller_hears_why_no_connection_could_be_made(configure):
     assert isinstance(outcomes[0], ConnectFailed)
 
 
-# No response, or half of one.
+# No response, or an incomplete one
 
 
-@pytest.mark.parametrize("half", [False, True])
-async def test_a_silent_server_ends_at_the_read_timeout(serve, play, configure, half):
-    """Scenario 33: before the head, or in the body; the connection is not used again."""
+@pytest.mark.parametrize("head_sent", [False, True])
+async def test_a_call_fails_at_the_read_timeout(serve, play, configure, head_sent):
+    """Scenario 33: before the head and during the body; the connection is not used again."""
 
     async def stall(exchange):
-        if half:
+        if head_sent:
             await exchange.head()
             await exchange.data(b"x")
         await exchange.hold()
 
-    server = serve(play(told(stall=stall)))
+    server = serve(play(by_path(stall=stall)))
     pool = configure(server, TIMEOUTS={"read": 0.15}, LIMITS={"max_connections": 1})
     with pytest.raises(ReadTimeout, match=f"{server.url} sent nothing for 0.15 s") as caught:
         await pool.arequest("GET", "/stall")
@@ -152,8 +152,8 @@ async def test_a_silent_server_ends_at_the_read_timeout(serve, play, configure, 
     assert (await pool.arequest("GET", "/x", timeout=5.0)).status_code == 200
 
 
-async def test_a_call_ends_at_its_total_timeout(serve, play, configure):
-    """aiohttp's ``total``, on every engine: a server that goes on for ever is no reason to wait."""
+async def test_a_call_fails_at_the_total_timeout(serve, play, configure):
+    """aiohttp's ``total``, on every engine: even if the server never stops sending."""
 
     async def drip(exchange):
         await exchange.head()
@@ -163,21 +163,21 @@ async def test_a_call_ends_at_its_total_timeout(serve, play, configure):
 
     server = serve(play(drip))
     pool = configure(server, TIMEOUTS={"total": 0.3, "read": 5.0})
-    with pytest.raises(TotalTimeout, match=r"took longer than its 0\.3 s"):
+    with pytest.raises(TotalTimeout, match=r"took longer than its total timeout of 0\.3 s"):
         await pool.arequest("GET", "/x")
 
 
 @pytest.mark.kinds(HTTP1)
-async def test_a_server_that_takes_nothing_ends_at_the_write_timeout(serve, configure):
+async def test_a_call_fails_at_the_write_timeout(serve, configure):
     """httpx's ``write``, on every engine."""
     pool = configure(serve(stop_reading()), TIMEOUTS={"write": 0.2, "total": 10.0})
-    with pytest.raises(WriteTimeout, match=r"took nothing of the request for 0\.2 s"):
+    with pytest.raises(WriteTimeout, match=r"accepted nothing of the request for 0\.2 s"):
         await pool.arequest("POST", "/x", content=b"x" * 30_000_000)
 
 
 @pytest.mark.kinds(HTTP1)
-async def test_a_slow_server_is_waited_for_while_it_takes_something(serve, configure):
-    """An upload that moves may take longer than the write timeout."""
+async def test_an_upload_that_progresses_may_exceed_the_write_timeout(serve, configure):
+    """Each piece that the server reads restarts the write timeout."""
     piece, rest = 2_000_000, 16_000_000
 
     async def slow(conn):
@@ -190,13 +190,13 @@ async def test_a_slow_server_is_waited_for_while_it_takes_something(serve, confi
         await conn.read(rest)
         await conn.respond(200)
 
-    # Less than the seven pauses together; more than one of them, though the machine stops for a second in it.
+    # Less than the seven pauses together; more than one of them, with a second to spare for a slow machine.
     pool = configure(serve(slow), TIMEOUTS={"write": 1.5})
     assert (await pool.arequest("POST", "/x", content=b"x" * (7 * piece + rest))).status_code == 200
 
 
 async def test_a_truncated_body_is_an_error(serve, play, configure):
-    """Scenario 39: never half an answer for a whole one."""
+    """Scenario 39: not a shorter response."""
 
     async def broken(exchange):
         await exchange.head(headers={"Content-Type": "text/plain"})
@@ -216,8 +216,8 @@ async def test_a_body_shorter_than_its_length_is_an_error(serve, configure):
         await pool.arequest("GET", "/x")
 
 
-async def test_a_stream_that_breaks_off_keeps_what_had_come(serve, play, configure):
-    """Scenario 36: StreamInterrupted, with the text so far."""
+async def test_an_interrupted_stream_keeps_its_partial_text(serve, play, configure):
+    """Scenario 36: ``StreamInterrupted.partial``."""
 
     async def broken(exchange):
         await exchange.head(headers={"Content-Type": "text/event-stream"})
@@ -235,11 +235,11 @@ async def test_a_stream_that_breaks_off_keeps_what_had_come(serve, play, configu
     assert caught.value.partial == "one"
 
 
-@pytest.mark.parametrize("leave", [close, reset])
+@pytest.mark.parametrize("end", [close, reset])
 @pytest.mark.kinds(HTTP1)
-async def test_no_answer_at_all_is_an_error(serve, configure, leave):
-    """Scenario 30: a fresh connection that fails is never retried."""
-    server = serve(steps(raw(), leave))
+async def test_a_connection_closed_without_an_answer_is_an_error(serve, configure, end):
+    """Scenario 30: a request that fails on a new connection is not sent again."""
+    server = serve(steps(raw(), end))
     pool = configure(server)
     with pytest.raises(ReadFailed, match="closed the connection without an answer"):
         await pool.arequest("GET", "/x")
@@ -257,10 +257,10 @@ async def test_no_answer_at_all_is_an_error(serve, configure, leave):
         steps(raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000), close),
         steps(raw(b"HTTP/1.1 200 OK\r\nContent-Le"), close),
     ],
-    ids=["garbage", "status", "length", "chunk", "endless head", "half a head"],
+    ids=["garbage", "status", "length", "chunk", "endless head", "incomplete head"],
 )
-async def test_bytes_that_are_no_http_are_our_error(serve, configure, script):
-    """Scenario 40: on every engine an LLMPoolError that is httpx's too."""
+async def test_a_response_that_is_not_http_is_an_error(serve, configure, script):
+    """Scenario 40: on every engine an ``LLMPoolError`` that is also an ``httpx.TransportError``."""
     pool = configure(serve(script), TIMEOUTS={"read": 5.0})
     with pytest.raises(LLMPoolError) as caught:
         await pool.arequest("GET", "/x")
@@ -268,20 +268,20 @@ async def test_bytes_that_are_no_http_are_our_error(serve, configure, script):
     assert re.match(r"http://127.0.0.1:\d+ (sent no valid HTTP|closed the connection)", str(caught.value))
 
 
-# Stale connections, and what is sent twice.
+# Stale connections, and requests sent again
 
 
 @pytest.mark.kinds(HTTP1)
-@pytest.mark.parametrize("leave", [close, fin, reset])
-async def test_a_connection_that_died_idle_is_never_seen(serve, configure, kind, leave):
-    """Scenarios 27 and 28: the next call goes elsewhere."""
-    ends = steps(json_reply(), until_gate("die"), leave, mark("left"), hold_on)
-    server = serve(per_connection(ends, json_reply()))
+@pytest.mark.parametrize("end", [close, fin, reset])
+async def test_a_connection_closed_while_idle_is_not_used(serve, configure, kind, end):
+    """Scenarios 27 and 28: the next call gets a new connection."""
+    first = steps(json_reply(), until_gate("end"), end, mark("ended"), hold_on)
+    server = serve(per_connection(first, json_reply()))
     pool = configure(server)
     await pool.arequest("GET", "/x")
-    server.gate("die").open()
-    await server.await_mark("left")
-    if kind == "native-http1":  # the others' clients look when they are called
+    server.gate("end").open()
+    await server.await_mark("ended")
+    if kind == "native-http1":  # the other libraries notice it at the next call
         await until(lambda: pool.stats().idle == 0)
     assert (await pool.arequest("POST", "/x", content=b"{}")).status_code == 200
     assert [request.connection for request in server.requests] == [0, 1]
@@ -289,8 +289,8 @@ async def test_a_connection_that_died_idle_is_never_seen(serve, configure, kind,
 
 @pytest.mark.kinds(HTTP1)
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
-async def test_nothing_is_sent_twice_by_itself(serve, configure, method):
-    """Scenario 30: not even a GET or PUT, which aiohttp would: only a caller knows that it does no harm."""
+async def test_no_request_is_sent_again_without_an_idempotency_key(serve, configure, method):
+    """Scenario 30: not even a GET or PUT, which aiohttp by itself sends again."""
     server = serve(per_connection(steps(json_reply(), raw(), close), json_reply()))
     pool = configure(server)
     await pool.arequest("GET", "/x")
@@ -300,8 +300,8 @@ async def test_nothing_is_sent_twice_by_itself(serve, configure, method):
 
 
 @pytest.mark.kinds(HTTP1)
-async def test_an_idempotency_key_lets_a_call_be_sent_again(serve, configure):
-    """Scenario 30: on a connection that had served before."""
+async def test_a_request_with_an_idempotency_key_is_sent_again(serve, configure):
+    """Scenario 30: after a failure on a reused connection."""
     server = serve(per_connection(steps(json_reply(), raw(), close), json_reply()))
     pool = configure(server)
     await pool.arequest("GET", "/x")
@@ -310,7 +310,7 @@ async def test_an_idempotency_key_lets_a_call_be_sent_again(serve, configure):
     assert [request.connection for request in server.requests] == [0, 0, 1]
 
 
-async def test_a_stream_left_early_frees_its_connection(serve, play, configure):
+async def test_a_stream_closed_early_releases_its_connection(serve, play, configure):
     """Scenario 35: closed after the first token."""
     server = serve(play(model))
     pool = configure(server, LIMITS={"max_connections": 1})
@@ -322,8 +322,8 @@ async def test_a_stream_left_early_frees_its_connection(serve, play, configure):
     await until(lambda: pool.stats().in_use == 0)
 
 
-async def test_a_slow_reader_stops_the_server(serve, play, configure):
-    """Scenario 37: what nobody reads is not taken from the server; memory stays bounded."""
+async def test_the_server_must_wait_for_a_slow_reader(serve, play, configure):
+    """Scenario 37: backpressure bounds the memory."""
 
     async def flood(exchange):
         await exchange.head()

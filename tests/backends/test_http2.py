@@ -1,4 +1,4 @@
-"""HTTP/2 where the server offers it: on the native engine, and on httpcore."""
+"""HTTP/2 on the native engine and on httpcore."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from llm_pool.exceptions import ReadTimeout, TLSFailed
 from testbed.http2 import offering_http2
 from testbed.tls import server_context
 from tests.backends.conftest import HTTP2, KINDS
-from tests.backends.servers import answer, gated, over_http1, over_http2, told
-from tests.scenarios.callers import until
+from tests.backends.servers import answer, by_path, gated, over_http1, over_http2
+from tests.fixtures.callers import until
 
 BY_ALPN = {"HTTP2": True}
 
 
 @pytest.fixture
 def secure(serve, certificates, configure):
-    """``secure(behaviour, http2=..., streams=...)``: a server that offers HTTP/2 or not, and its pool."""
+    """``secure(behaviour, http2=..., streams=...)``: a TLS server, with or without HTTP/2, and its pool."""
 
     def make(behaviour, *, http2=True, **settings):
         script = over_http2(behaviour) if http2 else over_http1(behaviour)
@@ -29,7 +29,7 @@ def secure(serve, certificates, configure):
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_http2_is_spoken_where_it_is_offered(secure):
+async def test_http2_is_used_if_the_server_offers_it(secure):
     """HTTP2 True: by ALPN."""
     server, pool = secure(answer, streams=32)
     response = await pool.arequest("GET", "/x")
@@ -38,16 +38,16 @@ async def test_http2_is_spoken_where_it_is_offered(secure):
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_http1_is_spoken_where_http2_is_not_offered(secure):
-    """HTTP2 True, and a server that has none."""
+async def test_http1_is_used_if_the_server_does_not_offer_http2(secure):
+    """HTTP2 True, and a server without ALPN."""
     server, pool = secure(answer, http2=False, streams=32)
     response = await pool.arequest("GET", "/x")
     assert response.http_version == "HTTP/1.1"
     assert server.connections_accepted == 1
 
 
-async def test_http2_is_not_offered_where_it_is_off(serve, certificates, configure):
-    """HTTP2 False; and aiohttp, which has none."""
+async def test_http2_is_not_used_if_it_is_off(serve, certificates, configure):
+    """HTTP2 False, with a server that offers h2; and aiohttp, which does not support HTTP/2."""
     context = server_context(certificates.authority.issue_cert("127.0.0.1"))
     context.set_alpn_protocols(["h2", "http/1.1"])
     server = serve(over_http1(answer), tls=context)
@@ -56,8 +56,8 @@ async def test_http2_is_not_offered_where_it_is_off(serve, certificates, configu
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_calls_at_once_on_a_cold_pool_share_a_connection(secure):
-    """Twenty callers, one handshake."""
+async def test_simultaneous_calls_on_a_cold_pool_share_a_connection(secure):
+    """Twenty calls, one handshake."""
     server, pool = secure(gated(), streams=32)
     async with asyncio.TaskGroup() as calls:
         for _ in range(20):
@@ -69,8 +69,8 @@ async def test_calls_at_once_on_a_cold_pool_share_a_connection(secure):
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_calls_at_once_share_a_tunnel(serve, serve_proxy, certificates, configure):
-    """What the proxy speaks says nothing of the server behind it."""
+async def test_simultaneous_calls_share_a_tunnel(serve, serve_proxy, certificates, configure):
+    """The proxy speaks HTTP/1.1, the server behind it HTTP/2."""
     server = serve(over_http2(gated()), tls=offering_http2(certificates))
     proxy = serve_proxy(names={"llm.test:443": ("127.0.0.1", server.port)})
     pool = configure(
@@ -87,7 +87,7 @@ async def test_calls_at_once_share_a_tunnel(serve, serve_proxy, certificates, co
 
 @pytest.mark.kinds(HTTP2)
 async def test_streams_are_spread_over_connections(secure):
-    """LIMITS.max_streams_per_connection: ten calls at three to a connection."""
+    """LIMITS.max_streams_per_connection 3: ten calls on four connections."""
     server, pool = secure(gated(), streams=3)
     async with asyncio.TaskGroup() as calls:
         for _ in range(10):
@@ -99,8 +99,8 @@ async def test_streams_are_spread_over_connections(secure):
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_beyond_all_streams_callers_wait_in_order(secure):
-    """Two connections of two calls each, and the queue for all others."""
+async def test_calls_beyond_the_streams_of_all_connections_are_queued(secure):
+    """Two connections carry two calls each; the other five wait."""
     server, pool = secure(gated(), streams=2, LIMITS={"max_connections": 2, "max_streams_per_connection": 2})
     async with asyncio.TaskGroup() as calls:
         for number in range(9):
@@ -115,8 +115,8 @@ async def test_beyond_all_streams_callers_wait_in_order(secure):
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_callers_who_had_hoped_for_http2_are_all_served(secure):
-    """A cold pool expects many calls on a connection, and learns that the server takes one at a time."""
+async def test_all_calls_are_served_if_the_server_turns_out_to_speak_http1(secure):
+    """A cold pool assigns several calls to a connection, whose server then takes one at a time."""
     server, pool = secure(gated(), http2=False, streams=32, LIMITS={"max_connections": 4})
     async with asyncio.TaskGroup() as calls:
         for _ in range(12):
@@ -131,8 +131,8 @@ async def test_callers_who_had_hoped_for_http2_are_all_served(secure):
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_who_was_turned_away_may_be_turned_away_again(serve, certificates, configure):
-    """Three dials at once, each hoped to carry four calls; the second to be known had room for two more."""
+async def test_a_refused_call_may_be_refused_again(serve, certificates, configure):
+    """Three dials at once, for four, four and two calls: a call that the first refuses may join the third."""
     server = serve(
         over_http1(gated()), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage()
     )
@@ -150,8 +150,8 @@ async def test_who_was_turned_away_may_be_turned_away_again(serve, certificates,
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_the_caller_that_dials_may_leave(serve, certificates, configure):
-    """Another takes over: those who share a dial do not share its caller's fate."""
+async def test_cancelling_the_call_that_dials_does_not_fail_the_others(serve, certificates, configure):
+    """Another of the calls that wait for the dial takes it over."""
     server = serve(
         over_http2(answer),
         tls=offering_http2(certificates),
@@ -167,21 +167,21 @@ async def test_the_caller_that_dials_may_leave(serve, certificates, configure):
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_those_who_share_a_dial_share_its_failure(serve, certificates, configure):
-    """Scenario 11: four callers, one handshake that fails, and no storm of others."""
+async def test_calls_that_share_a_dial_share_its_failure(serve, certificates, configure):
+    """Scenario 11: four calls, one failed handshake, and no further dials."""
 
-    async def leave(conn):
+    async def close_early(conn):
         await conn.read_some()
-        await conn.wait_for("leave")
+        await conn.wait_for("close")
         await conn.close()
 
-    server = serve(leave)
+    server = serve(close_early)
     url = server.url.replace("http:", "https:")
     pool = configure(url, TLS={"ca_file": certificates.ca_file}, streams=32, **BY_ALPN)
     calls = [asyncio.create_task(pool.arequest("GET", "/x")) for _ in range(4)]
-    await server.gate("leave").await_reached(1)
+    await server.gate("close").await_reached(1)
     await until(lambda: pool.stats().in_use + pool.stats().waiting > 0)
-    server.gate("leave").open()
+    server.gate("close").open()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {TLSFailed}
     assert len(set(map(id, outcomes))) == 4
@@ -189,30 +189,30 @@ async def test_those_who_share_a_dial_share_its_failure(serve, certificates, con
 
 
 @pytest.mark.kinds(HTTP2)
-async def test_one_call_that_fails_leaves_the_others_alone(serve, play, configure):
-    """A timeout, and a caller who goes away, on a connection that others use."""
+async def test_a_failed_call_does_not_affect_others_on_its_connection(serve, play, configure):
+    """Neither a timeout nor a cancellation does."""
 
     async def hold(exchange):
         await exchange.hold()
 
-    server = serve(play(told(hold=hold, gated=gated())))
+    server = serve(play(by_path(hold=hold, gated=gated())))
     pool = configure(server, streams=32)
     async with asyncio.TaskGroup() as calls:
         others = [calls.create_task(pool.arequest("GET", "/gated")) for _ in range(5)]
         await server.await_requests(5)
-        left = calls.create_task(pool.arequest("GET", "/hold"))
+        cancelled = calls.create_task(pool.arequest("GET", "/hold"))
         await server.await_requests(6)
         with pytest.raises(ReadTimeout):
             await pool.aclient.get("/hold", timeout=0.1)
-        left.cancel()
-        await asyncio.gather(left, return_exceptions=True)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
         server.gate("go").open()
     assert [task.result().status_code for task in others] == [200] * 5
     assert pool.stats().in_use == 0
 
 
 @pytest.mark.kinds([kind for kind in KINDS if kind.endswith("http2")])
-async def test_real_servers(start_nghttpd, certificates, configure):
+async def test_http2_with_a_real_server(start_nghttpd, certificates, configure):
     """nghttpd, over TLS."""
     program = start_nghttpd(certificate=certificates.good_files)
     pool = configure(program.url, TLS={"ca_file": certificates.ca_file}, streams=32, **BY_ALPN)

@@ -1,4 +1,4 @@
-"""No report of an error shows the key, whatever engine it came through."""
+"""No error report shows the API key, on any engine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from llm_pool.exceptions import LLMPoolError
 from testbed.behaviours import close, json_reply, reply, reset, send, steps
 from tests.backends.conftest import HTTP1
+from tests.fixtures.callers import in_thread
 from tests.fixtures.reports import reported
-from tests.scenarios.callers import in_thread
 
 KEY = "sk-in-no-report"
 ANSWERS = {
@@ -24,7 +24,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 @pytest.mark.parametrize("call", ["acomplete", "complete", "astream"])
 async def test_no_frame_of_an_error_shows_the_key(serve, configure, call, answer):
-    """Neither one of ours nor of the library beneath, nor of what led to the error."""
+    """Neither frames of this package nor of the library, also not those of the error's causes."""
     pool = configure(serve(answer), API_KEY=KEY)
     with pytest.raises(LLMPoolError) as caught:
         await ask(pool, call)

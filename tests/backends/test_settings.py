@@ -1,4 +1,4 @@
-"""Each row of the table in docs/engines.md acts on each engine that has it; counted at the server."""
+"""Each setting in the table of docs/engines.md takes effect on each engine that supports it."""
 
 from __future__ import annotations
 
@@ -13,43 +13,42 @@ from llm_pool.exceptions import ConnectTimeout, InvalidResponse, ProxyFailed, TL
 from testbed.behaviours import json_reply
 from tests.backends.conftest import HTTP1, KINDS
 from tests.backends.servers import answer, gated
-from tests.scenarios.callers import in_thread, until
+from tests.fixtures.callers import in_thread, until
 
 WITH_DNS_CACHE = [kind for kind in KINDS if not kind.startswith("httpcore")]
 
 
-async def burst(pool, server, count):
-    """So many calls at once, each on a connection of its own."""
+async def call_at_once(pool, server, count):
+    """Make ``count`` calls at the same time, each on a connection of its own."""
     server.gate("go").shut()
-    came = len(server.requests)
+    before = len(server.requests)
     async with asyncio.TaskGroup() as calls:
         for _ in range(count):
             calls.create_task(pool.arequest("GET", "/x"))
-        await server.await_requests(came + count)
+        await server.await_requests(before + count)
         server.gate("go").open()
 
 
 # LIMITS
 
 
-async def test_only_so_many_connections_are_kept(serve, play, configure):
-    """max_keepalive_connections."""
+async def test_max_keepalive_connections_bounds_idle_connections(serve, play, configure):
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 5, "max_keepalive_connections": 2})
-    await burst(pool, server, 5)
+    await call_at_once(pool, server, 5)
     await server.await_until(lambda s: s.connections_open == 2)
     assert pool.stats().idle == 2
 
 
 async def test_an_idle_connection_expires(server, configure):
-    """keepalive_expiry; aiohttp's keepalive_timeout."""
+    """keepalive_expiry; in aiohttp keepalive_timeout."""
     pool = configure(server, LIMITS={"keepalive_expiry": 0.1})
     await pool.arequest("GET", "/x")
     await server.await_until(lambda s: s.connections_open == 0)
     assert pool.stats().closed == {"expired": 1}
 
 
-async def test_an_idle_connection_stays_where_nothing_expires(server, configure):
+async def test_an_idle_connection_stays_open_without_an_expiry(server, configure):
     """keepalive_expiry None."""
     pool = configure(server, LIMITS={"keepalive_expiry": None, "max_lifetime": None})
     await pool.arequest("GET", "/x")
@@ -58,8 +57,7 @@ async def test_an_idle_connection_stays_where_nothing_expires(server, configure)
     assert server.connections_accepted == 1
 
 
-async def test_a_connection_is_replaced_at_the_end_of_its_lifetime(server, configure):
-    """max_lifetime."""
+async def test_a_connection_is_replaced_after_max_lifetime(server, configure):
     pool = configure(server, LIMITS={"max_lifetime": 0.2})
     await pool.arequest("GET", "/x")
     await server.await_until(lambda s: s.connections_open == 0)
@@ -68,8 +66,7 @@ async def test_a_connection_is_replaced_at_the_end_of_its_lifetime(server, confi
 
 
 @pytest.mark.kinds([kind for kind in KINDS if kind.startswith("native")])
-async def test_connections_are_opened_ahead(server, configure):
-    """min_connections."""
+async def test_prewarming_opens_min_connections(server, configure):
     pool = configure(server, LIMITS={"min_connections": 2})
     await pool.aprewarm()
     await server.await_until(lambda s: s.connections_open == 2)
@@ -78,8 +75,8 @@ async def test_connections_are_opened_ahead(server, configure):
 
 
 @pytest.mark.kinds([kind for kind in KINDS if not kind.startswith("native")])
-async def test_an_engine_that_opens_none_ahead_says_so(server, configure):
-    """min_connections: a warning, and no connection that is not there in the stats."""
+async def test_an_engine_that_cannot_prewarm_warns(server, configure):
+    """min_connections: a system check warns, and the stats count no connections."""
     pool = configure(server, LIMITS={"min_connections": 2})
     assert [message.id for message in check_settings()] == ["llm_pool.W004"]
     await pool.aprewarm()
@@ -92,14 +89,14 @@ async def test_an_engine_that_opens_none_ahead_says_so(server, configure):
 
 
 @pytest.mark.parametrize("call", ["complete", "request"])
-def test_default_headers_go_out(serve, play, configure, call):
-    """HEADERS, whichever way a call takes."""
+def test_default_headers_are_sent(serve, play, configure, call):
+    """HEADERS, both directly and through httpx."""
     server = serve(play(answer))
     pool = configure(server, HEADERS={"X-Team": "blue"})
     if call == "request":
         pool.request("GET", "/x")
     else:
-        with pytest.raises(InvalidResponse):  # the server is no model
+        with pytest.raises(InvalidResponse):  # the server does not answer like a model
             pool.complete("hello")
     assert server.requests[0].headers["x-team"] == "blue"
     assert server.requests[0].headers["authorization"] == "Bearer sk-test"
@@ -110,8 +107,8 @@ def test_default_headers_go_out(serve, play, configure, call):
 
 @pytest.mark.parametrize(("ttl", "queries"), [(300.0, 1), (0.0, 2)])
 @pytest.mark.kinds(WITH_DNS_CACHE)
-async def test_names_are_kept_for_their_ttl(serve, play, configure, fake_dns, ttl, queries):
-    """DNS.ttl: aiohttp's ttl_dns_cache; 0 is its use_dns_cache=False."""
+async def test_addresses_are_cached_for_dns_ttl(serve, play, configure, fake_dns, ttl, queries):
+    """DNS.ttl; in aiohttp ttl_dns_cache, and use_dns_cache=False for 0."""
     fake_dns.names["llm.test"] = "127.0.0.1"
     server = serve(play(answer))
     pool = configure(
@@ -124,19 +121,18 @@ async def test_names_are_kept_for_their_ttl(serve, play, configure, fake_dns, tt
 
 
 @pytest.mark.kinds(WITH_DNS_CACHE)
-async def test_a_failed_look_up_is_kept_for_its_ttl(configure, fake_dns):
-    """DNS.negative_ttl."""
-    pool = configure("http://nobody.test:1", DNS={"negative_ttl": 60.0})
+async def test_failed_lookups_are_cached_for_dns_negative_ttl(configure, fake_dns):
+    pool = configure("http://unknown.test:1", DNS={"negative_ttl": 60.0})
     for _ in range(2):
         with pytest.raises(Exception, match="has no address"):
             await pool.arequest("GET", "/x")
-        await asyncio.sleep(0.3)  # the pool's own pause after a failure
-    assert fake_dns.queries == ["nobody.test"]
+        await asyncio.sleep(0.3)  # longer than the pool's pause after a failed dial
+    assert fake_dns.queries == ["unknown.test"]
 
 
 @pytest.mark.kinds(["httpcore-http1"])
-async def test_an_engine_without_a_cache_asks_each_time_and_says_so(serve, configure, fake_dns):
-    """DNS.ttl under httpcore: a warning, and a question for each connection."""
+async def test_an_engine_without_a_dns_cache_warns(serve, configure, fake_dns):
+    """DNS.ttl under httpcore: a system check warns, and each connection queries the name."""
     fake_dns.names["llm.test"] = "127.0.0.1"
     server = serve(json_reply())
     pool = configure(
@@ -150,8 +146,8 @@ async def test_an_engine_without_a_cache_asks_each_time_and_says_so(serve, confi
 
 
 @pytest.mark.kinds(WITH_DNS_CACHE)
-async def test_names_are_looked_up_by_aiodns(serve, play, configure, name_server):
-    """DNS.resolver: aiohttp's AsyncResolver, beneath the same cache."""
+async def test_aiodns_resolves_names(serve, play, configure, name_server):
+    """DNS.resolver; in aiohttp AsyncResolver. The answers are cached too."""
     name_server.names["llm.test"] = "127.0.0.1"
     server = serve(play(answer))
     pool = configure(
@@ -166,8 +162,8 @@ async def test_names_are_looked_up_by_aiodns(serve, play, configure, name_server
 
 
 @pytest.mark.kinds(["httpcore-http1"])
-async def test_an_engine_that_asks_the_system_itself_says_so(serve, configure, fake_dns, name_server):
-    """DNS.resolver under httpcore: a warning, and not a question by aiodns."""
+async def test_an_engine_without_aiodns_warns(serve, configure, fake_dns, name_server):
+    """DNS.resolver under httpcore: a system check warns, and the system resolves the names."""
     fake_dns.names["llm.test"] = "127.0.0.1"
     server = serve(json_reply())
     pool = configure(f"http://llm.test:{server.port}", DNS={"resolver": "aiodns"})
@@ -180,37 +176,37 @@ async def test_an_engine_that_asks_the_system_itself_says_so(serve, configure, f
 # TLS
 
 
-async def test_the_authority_is_ours_to_name(serve, play, configure, certificates):
+async def test_ca_file_names_the_trusted_authority(serve, play, configure, certificates):
     """TLS.ca_file."""
     server = serve(play(answer), tls=certificates.good)
     pool = configure(server, TLS={"ca_file": certificates.ca_file})
     assert (await pool.arequest("GET", "/x")).status_code == 200
-    stranger = configure(server)
+    untrusting = configure(server)
     with pytest.raises(TLSFailed, match="certificate was refused"):
-        await stranger.arequest("GET", "/x")
+        await untrusting.arequest("GET", "/x")
 
 
-async def test_certificates_may_go_unverified(serve, play, configure, certificates):
+async def test_certificates_are_not_verified_if_verify_is_false(serve, play, configure, certificates):
     """TLS.verify."""
     server = serve(play(answer), tls=certificates.self_signed)
     assert (await configure(server, TLS={"verify": False}).arequest("GET", "/x")).status_code == 200
 
 
-async def test_a_client_shows_its_certificate(serve, play, configure, certificates):
+async def test_the_client_certificate_is_sent(serve, play, configure, certificates):
     """TLS.client_cert."""
     server = serve(play(answer), tls=certificates.requires_client_cert)
     pool = configure(server, TLS={"ca_file": certificates.ca_file, "client_cert": certificates.client_cert})
     assert (await pool.arequest("GET", "/x")).status_code == 200
 
 
-async def test_a_ready_context_takes_the_place_of_all(serve, play, configure, certificates):
+async def test_a_context_replaces_the_other_tls_settings(serve, play, configure, certificates):
     """TLS.context."""
     server = serve(play(answer), tls=certificates.good)
     pool = configure(server, TLS={"context": certificates.client_context()})
     assert (await pool.arequest("GET", "/x")).status_code == 200
 
 
-async def test_a_file_that_is_not_there_is_named(serve, play, configure, certificates):
+async def test_the_error_of_a_missing_ca_file_names_it(serve, play, configure, certificates):
     """TLS.ca_file."""
     server = serve(play(answer), tls=certificates.good)
     pool = configure(server, TLS={"ca_file": "/no/such.pem"})
@@ -223,8 +219,8 @@ async def test_a_file_that_is_not_there_is_named(serve, play, configure, certifi
 
 @pytest.mark.kinds(HTTP1)
 @pytest.mark.parametrize("by", ["setting", "environment"])
-async def test_a_proxy_forwards(serve, serve_proxy, configure, monkeypatch, by):
-    """PROXY, and HTTP_PROXY where it is None; with credentials."""
+async def test_a_proxy_forwards_http(serve, serve_proxy, configure, monkeypatch, by):
+    """PROXY, or HTTP_PROXY if it is None; with credentials."""
     server = serve(json_reply())
     proxy = serve_proxy(credentials="user:pass word")
     proxy.names["llm.test"] = proxy.names["llm.test:80"] = ("127.0.0.1", server.port)
@@ -240,8 +236,8 @@ async def test_a_proxy_forwards(serve, serve_proxy, configure, monkeypatch, by):
 
 
 @pytest.mark.parametrize("by", ["setting", "environment"])
-async def test_a_proxy_tunnels(serve, play, serve_proxy, configure, certificates, monkeypatch, by):
-    """Scenario 50: PROXY, and HTTPS_PROXY where it is None; TLS is with the server at the far end."""
+async def test_a_proxy_tunnels_https(serve, play, serve_proxy, configure, certificates, monkeypatch, by):
+    """Scenario 50: PROXY, or HTTPS_PROXY if it is None; the TLS handshake is with the server."""
     server = serve(play(answer), tls=certificates.good)
     proxy = serve_proxy(credentials="user:secret", names={"llm.test:443": ("127.0.0.1", server.port)})
     url = proxy.url_with("user:secret")
@@ -258,7 +254,7 @@ async def test_a_proxy_tunnels(serve, play, serve_proxy, configure, certificates
     assert server.connections_accepted == 1
 
 
-async def test_no_proxy_is_honoured(serve, play, serve_proxy, configure, monkeypatch, fake_dns):
+async def test_no_proxy_disables_the_proxy(serve, play, serve_proxy, configure, monkeypatch, fake_dns):
     """Scenario 50: NO_PROXY."""
     fake_dns.names["llm.test"] = "127.0.0.1"
     server, proxy = serve(play(answer)), serve_proxy()
@@ -270,40 +266,46 @@ async def test_no_proxy_is_honoured(serve, play, serve_proxy, configure, monkeyp
     await in_thread(portal.stop)
 
 
-@pytest.mark.parametrize("how", [{"refuse": 403}, {"credentials": "user:other"}])
-async def test_a_tunnel_that_is_not_opened_says_why(serve_proxy, configure, certificates, how):
-    """Scenario 50: the proxy's answer is in the message, the password is not."""
-    proxy = serve_proxy(**how)
+@pytest.mark.parametrize("refusal", [{"refuse": 403}, {"credentials": "user:other"}])
+async def test_the_error_of_a_refused_tunnel_has_the_proxys_answer(
+    serve_proxy, configure, certificates, refusal
+):
+    """Scenario 50: but not the password."""
+    proxy = serve_proxy(**refusal)
     pool = configure(
         "https://llm.test", PROXY=proxy.url_with("user:secret"), TLS={"ca_file": certificates.ca_file}
     )
-    status = how.get("refuse", 407)
+    status = refusal.get("refuse", 407)
     with pytest.raises(ProxyFailed, match=rf"opened no tunnel to https://llm.test: .*{status}") as caught:
         await pool.arequest("GET", "/x")
     assert "secret" not in str(caught.value)
 
 
-async def hang_up(conn):
+async def close_at_once(conn):
     await conn.close()
 
 
-async def babble(conn):
+async def answer_with_smtp(conn):
     await conn.send(b"220 mail.test ESMTP\r\n\r\n")
     await conn.close()
 
 
-@pytest.mark.parametrize(("ends", "why"), [(hang_up, "it closed the connection"), (babble, "it answered ")])
-async def test_a_proxy_that_is_none_is_named(serve_proxy, configure, certificates, ends, why):
-    """Scenario 50: it closes, or speaks something else."""
-    proxy = serve_proxy(before_tunnel=ends)
+@pytest.mark.parametrize(
+    ("script", "why"), [(close_at_once, "it closed the connection"), (answer_with_smtp, "it answered ")]
+)
+async def test_a_server_that_is_not_a_proxy_is_a_proxy_failure(
+    serve_proxy, configure, certificates, script, why
+):
+    """Scenario 50: it closes the connection, or uses another protocol."""
+    proxy = serve_proxy(before_tunnel=script)
     pool = configure("https://llm.test", PROXY=proxy.url, TLS={"ca_file": certificates.ca_file})
     with pytest.raises(ProxyFailed, match=f"opened no tunnel to https://llm.test: {why}"):
         await pool.arequest("GET", "/x")
     assert pool.stats().dial_failures == {"ProxyFailed": 1}
 
 
-async def test_a_proxy_that_never_answers_ends_at_the_connect_timeout(serve_proxy, configure):
-    """TIMEOUTS.connect: the tunnel is a part of the dial."""
+async def test_the_connect_timeout_includes_the_tunnel(serve_proxy, configure):
+    """TIMEOUTS.connect: the proxy never answers."""
     proxy = serve_proxy(stall=True)
     pool = configure("https://llm.test", PROXY=proxy.url, TIMEOUTS={"connect": 0.5, "total": 10.0})
     with pytest.raises(ConnectTimeout, match=r"no connection to https://llm.test within 0\.5 s"):
@@ -313,8 +315,8 @@ async def test_a_proxy_that_never_answers_ends_at_the_connect_timeout(serve_prox
 # UDS
 
 
-async def test_a_sidecar_behind_a_unix_socket(serve, play, configure, tmp_path):
-    """UDS: the socket takes the place of name and port, and is kept like any other."""
+async def test_calls_over_a_unix_socket(serve, play, configure, tmp_path):
+    """UDS: the path replaces host and port; the connection is reused."""
     path = str(tmp_path / "llm.sock")
     server = serve(play(answer), uds=path)
     pool = configure("http://llm.test", UDS=path)
@@ -326,7 +328,7 @@ async def test_a_sidecar_behind_a_unix_socket(serve, play, configure, tmp_path):
 
 
 async def test_tls_over_a_unix_socket(kind, serve, play, configure, certificates, tmp_path):
-    """UDS: aiohttp would send in clear what was meant to be encrypted, and is not let."""
+    """UDS: not with aiohttp, which would send unencrypted; the call fails instead."""
     path = str(tmp_path / "llm.sock")
     server = serve(play(answer), uds=path, tls=certificates.good)
     pool = configure("https://llm.test", UDS=path, TLS={"ca_file": certificates.ca_file})
@@ -334,12 +336,12 @@ async def test_tls_over_a_unix_socket(kind, serve, play, configure, certificates
         assert (await pool.arequest("GET", "/x")).status_code == 200
         return
     assert "llm_pool.E007" in [message.id for message in check_settings()]
-    with pytest.raises(TLSFailed, match="aiohttp speaks none over a Unix domain socket"):
+    with pytest.raises(TLSFailed, match="aiohttp supports none over a Unix domain socket"):
         await pool.arequest("GET", "/x")
     assert server.connections_accepted == 0
 
 
-async def test_a_socket_that_is_not_there_is_named(configure, tmp_path):
+async def test_the_error_of_a_missing_unix_socket_names_it(configure, tmp_path):
     """UDS."""
     path = str(tmp_path / "none.sock")
     pool = configure("http://llm.test", UDS=path)
@@ -347,20 +349,19 @@ async def test_a_socket_that_is_not_there_is_named(configure, tmp_path):
         await pool.arequest("GET", "/x")
 
 
-# What an engine cannot do
+# What an engine does not support
 
 
 @pytest.mark.kinds(["native-http1"])
-def test_whatever_an_engine_cannot_do_is_in_the_table():
-    """The checks and the documentation say the same."""
+def test_each_unsupported_setting_is_in_the_table():
+    """The system checks agree with docs/engines.md."""
     page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
     for engine, settings in UNSUPPORTED.items():
         for key in settings:
             assert f"`{key}`" in page, (engine, key)
 
 
-async def test_the_pool_is_as_it_says(server, configure):
-    """``stats`` count the same things on every engine."""
+async def test_stats_count_connections_and_requests(server, configure):
     pool = configure(server)
     await pool.arequest("GET", "/x")
     await until(lambda: pool.stats().idle == 1)

@@ -1,0 +1,1 @@
+"""The top-level folder ``benchmarks``: that its commands run and that their reports are right."""

@@ -22,7 +22,7 @@ def measured_of(metric: str = "cpu", **rounds: list[float]) -> Results:
     return results_of(Measured("http2", each))
 
 
-def test_a_ratio_is_that_of_the_same_round_and_its_median_is_held_against_the_goal():
+def test_the_median_of_the_ratios_by_round_is_compared_with_the_goal():
     results = measured_of(ours=[1.0, 2.0, 6.0], theirs=[10.0, 5.0, 20.0])
     found = outcome(Row("http2", "ours", "theirs", 0.3), results)
     assert found.spread == Spread(median=0.3, least=0.1, most=0.4)
@@ -39,7 +39,7 @@ def test_a_goal_may_be_the_least_that_is_asked():
     assert more.shown_goal == "at least 3.1"
 
 
-def test_a_difference_is_told_in_milliseconds():
+def test_a_difference_is_shown_in_milliseconds():
     row = Row("http2", "ours", "theirs", 0.06, compare=difference)
     found = outcome(row, measured_of(ours=[0.35, 0.34], theirs=[0.28, 0.3]))
     assert found.spread is not None

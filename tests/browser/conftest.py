@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.test_demo_launcher import environment, started
+from tests.demo.launcher import environment, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 
 from testbed.behaviours import json_reply
 from testbed.chat import chat_stream
-from tests.test_demo_launcher import environment, started
+from tests.demo.launcher import environment, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.ports import refused_port
 from tests.browser.test_demo import ask
-from tests.test_demo_launcher import environment, started
+from tests.demo.launcher import environment, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-AT_ONCE = re.compile("no news for [1-7] s")  # after eight a page says so that merely hears nothing
+AT_ONCE = re.compile("no news for [1-7] s")  # after 8 s a page without updates shows it anyway
 
 
 def stream(body: str) -> Callable[[Route], None]:
@@ -102,11 +102,11 @@ def test_a_page_listens_again_after_a_proxy_has_answered_for_the_server(
 
 def test_a_provider_that_cannot_be_reached_does_not_look_well(browser: Browser) -> None:
     with refused_port() as port:
-        nobody = environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
-        with started(nobody) as demo, browser.new_page() as page:
+        unreachable = environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
+        with started(unreachable) as demo, browser.new_page() as page:
             demo_url = demo.read_url()
             page.goto(demo_url)
-            ask(page, "Is anybody there?")
+            ask(page, "Does this arrive?")
             page.locator(".trouble").wait_for()
             page.goto(f"{demo_url}llm-pool/")
             card = page.locator(".pool").filter(has=page.get_by_role("heading", name="default"))

@@ -1,1 +1,1 @@
-"""The pool within real servers, each a process of its own."""
+"""The pool in real servers (gunicorn, uvicorn, granian and others), each in processes of its own."""

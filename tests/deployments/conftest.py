@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.deployments.launcher import SERVERS, Deployment, deployed
-from tests.fixtures.model import model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from testbed import ScriptedServer
-
-
-@pytest.fixture
-def upstream(serve: Callable[..., ScriptedServer]) -> ScriptedServer:
-    """The model, with its gates open."""
-    server = serve(model)
-    server.gate("head").open()
-    server.gate("token").open()
-    return server
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from testbed.process import free_port
-from tests.fixtures.ticks import A_SECOND, soon
+from tests.fixtures.waiting import A_SECOND, soon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ PROJECT = "tests.deployments.project"
 
 
 class Server(NamedTuple):
-    """A web server: its command line, with ``{port}`` in it, and how it ends when it is told to."""
+    """A web server: its command line, with ``{port}`` in it, and how it ends after a signal."""
 
     command: str
     exit_code: int = 0
@@ -76,15 +76,15 @@ class Deployment:
         assert response.status == 200, f"{response.status} for {path}: {body[:300]!r}\n{self.output}"
         return json.loads(body)
 
-    def wait_stats(self, **wanted: int) -> dict[str, Any]:
-        """The pool's stats, which are to be as wanted within a second."""
+    def wait_stats(self, **expected: int) -> dict[str, Any]:
+        """Wait until the pool's stats have these values, for a second at most; returns them."""
         stats: dict[str, Any] = {}
 
-        def are_as_wanted() -> bool:
+        def are_as_expected() -> bool:
             stats.update(self.get("/stats"))
-            return wanted.items() <= stats.items()
+            return expected.items() <= stats.items()
 
-        assert soon(are_as_wanted, A_SECOND), f"not {wanted}: {stats}"
+        assert soon(are_as_expected, A_SECOND), f"not {expected}: {stats}"
         return stats
 
     def terminate(self) -> int:
@@ -135,7 +135,7 @@ def deployed(
 
 
 def _wait_ready(deployment: Deployment) -> None:
-    """No two servers tell in the same way that they are ready: they are asked until they answer."""
+    """Send requests until one is answered: each server reports in another way that it is ready."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(OSError):

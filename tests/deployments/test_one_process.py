@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deployments.browser import Browser
 from tests.deployments.launcher import ROOT
+from tests.deployments.raw_client import RawClient
 from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 
-def test_streams_in_both_kinds_of_view_and_twenty_calls_at_once_give_every_connection_back(
+def test_concurrent_streams_and_calls_give_every_connection_back(
     deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
     """Scenario 53: an ASGI server's loop and its threads share one pool."""
     server = deploy("uvicorn", upstream)
     gate = upstream.gate("token")
     gate.shut()
-    with Browser(server.port, "/stream") as one, Browser(server.port, "/astream") as other:
+    with RawClient(server.port, "/stream") as one, RawClient(server.port, "/astream") as other:
         gate.wait_reached(2)
         with ThreadPoolExecutor(4) as threads:
             answers = list(threads.map(server.get, ["/complete", "/acomplete"] * 10))
         assert len(answers) == 20
         assert server.get("/stats")["in_use"] == 2  # the streams were there all the time
         gate.open()
-        for browser in (one, other):
-            browser.read_through(b"event: done")
+        for client in (one, other):
+            client.read_through(b"event: done")
     stats = server.wait_stats(in_use=0, waiting=0, dialing=0)
     assert stats["requests"] == 22
     assert stats["opened"] == upstream.connections_accepted <= 2 + 2 * 4  # streams, and a caller's at a time

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deployments.browser import Browser
 from tests.deployments.launcher import SERVERS
+from tests.deployments.raw_client import RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,12 +95,12 @@ def streams_as_it_comes(server: Deployment, view: str, upstream: ScriptedServer)
     """Each token reaches the browser before the model may make the next. Returns the head, in lower case."""
     gate = upstream.gate("token")
     gate.shut()
-    with Browser(server.port, f"/{view}", headers="Accept-Encoding: gzip\r\n") as browser:
+    with RawClient(server.port, f"/{view}", headers="Accept-Encoding: gzip\r\n") as client:
         for token in ("one", "two", "three"):
             gate.admit()
-            browser.read_through(b'data: {"text": "%s"}\n\n' % token.encode())
-        browser.read_through(b"event: done\n")
-    head = browser.received.partition(b"\r\n\r\n")[0].lower()
+            client.read_through(b'data: {"text": "%s"}\n\n' % token.encode())
+        client.read_through(b"event: done\n")
+    head = client.received.partition(b"\r\n\r\n")[0].lower()
     assert head.startswith(b"http/1.1 200")
     assert b"content-type: text/event-stream" in head
     return head

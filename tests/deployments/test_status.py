@@ -23,12 +23,12 @@ PATIENCE = 30.0  # seconds
 AT_ONCE = 8
 
 
-def wait_shown(server: Deployment, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """What the page shows, once it is as wanted; its workers write every two seconds."""
+def wait_shown(server: Deployment, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Poll the page until ``condition`` of its data holds; its workers write every two seconds."""
     deadline = time.monotonic() + PATIENCE
     while True:
         shown: dict[str, Any] = server.get("/llm-pool/data/")
-        if wanted(shown):
+        if condition(shown):
             return shown
         assert time.monotonic() < deadline, shown
         time.sleep(0.1)

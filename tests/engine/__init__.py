@@ -1,0 +1,1 @@
+"""``llm_pool.engine``, module by module; behaviour over real connections is in ``tests/scenarios``."""

@@ -6,6 +6,8 @@ from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING
 
+from tests.fixtures.internals import host_bounds_of
+
 if TYPE_CHECKING:
     from llm_pool.engine.ledger.state import Lane
     from tests.engine.ledger_world import Connection, World
@@ -129,4 +131,4 @@ def check_nothing_left(world: World) -> None:
     assert (dial_policy.shortage, ledger.draining) == (0, 0)
     assert not connections.entries and not connections.pool_bound.idle
     assert not any(connections.pool_bound.dial_queues) and not connections.pool_bound.lanes
-    assert not dial_policy.lanes() and not dial_policy._host_bounds, "a lane is leaked"
+    assert not dial_policy.lanes() and not host_bounds_of(ledger), "a lane is leaked"

@@ -14,6 +14,7 @@ from llm_pool.engine.ledger import ledger as ledger_module
 from llm_pool.engine.ledger.ledger import Ledger
 from llm_pool.engine.ledger.state import Close, Dial, Entry, Lane, Waiter
 from tests.engine.ledger_world import origin
+from tests.fixtures.internals import newcomers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +158,7 @@ def test_the_first_and_last_of_every_queue_are_found_without_a_search() -> None:
     lane, bound = pool.lanes[0], pool.ledger.connections.pool_bound
     for queue in (
         lane.available,
-        lane.queue._newcomers,
+        newcomers_of(lane),
         lane.host_bound.idle,
         bound.idle,
         *bound.dial_queues,

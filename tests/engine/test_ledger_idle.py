@@ -6,6 +6,7 @@ import pytest
 
 from llm_pool.engine.config import Limits
 from tests.engine.ledger_steps import CheckedWorld, connect_all, idle, make, prewarm, reasons, serve
+from tests.fixtures.internals import set_jitter
 
 
 def test_the_connection_released_last_is_used_first() -> None:
@@ -77,7 +78,7 @@ def test_lifetimes_of_connections_opened_together_differ() -> None:
     """Scenario 32: by up to a tenth; none is longer than ``max_lifetime``."""
     world = CheckedWorld(Limits(max_lifetime=100.0))
     shares = iter([0.0, 0.5, 1.0])
-    world.ledger.connections._jitter = lambda: next(shares)
+    set_jitter(world.ledger, lambda: next(shares))
     ages = [c.entry.retire_at - world.now for c in [caller.connection for caller in serve(world, times=3)]]
     assert ages == pytest.approx([100.0, 95.0, 90.0])
 

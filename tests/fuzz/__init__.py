@@ -1,0 +1,1 @@
+"""Random bytes for the parsers, through the engine's connections."""

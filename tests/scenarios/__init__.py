@@ -1,0 +1,1 @@
+"""Behaviour of the whole engine over real connections, by scenario number."""

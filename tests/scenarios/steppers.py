@@ -1,4 +1,4 @@
-"""Cancels and interrupts a call at one chosen step of it, so that a test can go through them all."""
+"""Cancels or interrupts a call at one chosen step, so that a test can go through all steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from tests.fixtures.callers import AT_ONCE, until
+from tests.fixtures.engine import request_to
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from llm_pool.engine.loops.host_loop import HostLoop
+    from llm_pool.engine.pool import Pool
+    from testbed import ScriptedServer
 
-__all__ = ["MOMENTS", "after_turns", "cancelled_at", "interrupted_at"]
+__all__ = ["MOMENTS", "after_turns", "assert_whole", "cancel", "cancelled_at", "interrupted_at"]
 
 MOMENTS = ("while it waits", "in the tick of delivery")
 """When an await is cut short: before what it waits for has come, or when that is there but not yet taken."""
@@ -91,3 +98,18 @@ def interrupted_at(step: int, function: Callable[..., Any], *args: Any) -> tuple
     finally:
         sys.setprofile(None)
     return steps > step, result
+
+
+async def cancel(task: asyncio.Task) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def assert_whole(pool: Pool, server: ScriptedServer) -> None:
+    """The pool of one connection is as good as new: the next call is served at once."""
+    async with asyncio.timeout(AT_ONCE):
+        assert (await pool.fetch(request_to(server))).status == 200
+    await until(lambda: pool.stats().in_use == 0)
+    assert pool.stats().waiting == 0
+    assert server.peak_open <= pool.stats().max_connections

@@ -1,4 +1,4 @@
-"""Who is let in, in which order, and what those are told who are not."""
+"""Admission: which callers get a connection, in which order, and what the errors of the others say."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from llm_pool.exceptions import ConnectFailed, PoolFull, PoolTimeout, TotalTimeout
 from testbed import ScriptedServer
 from testbed.behaviours import json_reply
+from tests.fixtures.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, queue_up, trusting, until
+from tests.fixtures.internals import entries_of, ledger_of, lock_of
 
 # The bound.
 
@@ -19,7 +20,7 @@ from tests.scenarios.callers import AT_ONCE, bodies, gated, in_thread, occupy, q
 async def test_connections_of_both_loops_together_never_exceed_max_connections(
     server_loop, serve, engine_pool
 ):
-    """Scenario 1: what holds for one home holds for the server loop and the portal together."""
+    """Scenario 1: the bound holds over the server loop and the portal together."""
     server = serve(gated())
     pool = engine_pool(max_connections=3)
     async with asyncio.TaskGroup() as calls:
@@ -135,7 +136,7 @@ async def test_threads_and_tasks_share_one_queue(serve, engine_pool):
 
 
 async def test_a_newcomer_cannot_overtake(each_loop, serve, engine_pool):
-    """Scenario 3: one who asks in the moment a connection comes free stands behind those who waited."""
+    """Scenario 3: a call made in the moment a connection is released queues behind those that waited."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     newcomers = []
@@ -219,7 +220,7 @@ async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_loop, serv
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
-    with pytest.raises(TotalTimeout, match=r"longer than its 0\.05 s.*in use 1, .*waiting 1, max 1"):
+    with pytest.raises(TotalTimeout, match=r"total timeout of 0\.05 s.*in use 1, .*waiting 1, max 1"):
         await pool.fetch(request_to(server, pool=pool_timeout, total=0.05))
     with pytest.raises(PoolTimeout, match=r"within the pool timeout of 0\.05 s"):
         await pool.fetch(request_to(server, pool=0.05, total=30.0))
@@ -244,7 +245,7 @@ def test_the_pool_timeout_of_a_thread(serve, engine_pool):
 
 
 async def test_a_waiter_that_timed_out_takes_no_connection_with_it(each_loop, serve, engine_pool):
-    """Scenario 5: twenty have given up; the connection goes to the one who still waits, and is then idle."""
+    """Scenario 5: twenty waiters timed out; the connection serves the one that still waits, then is idle."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
@@ -310,7 +311,7 @@ async def test_the_other_loop_is_not_starved_either(server_loop, serve, engine_p
 
 
 async def test_max_connections_per_host_holds_over_both_loops(server_loop, serve, engine_pool):
-    """Scenario 6: two to one host, in whichever home, and room left for another host."""
+    """Scenario 6: two connections to one host, on whichever loop, and room for another host."""
     busy, other = serve(gated()), serve(json_reply())
     pool = engine_pool(max_connections=4, max_connections_per_host=2)
     async with asyncio.TaskGroup() as calls:
@@ -361,7 +362,7 @@ async def test_an_origin_that_has_no_connection_gets_one_in_its_turn(each_loop, 
     assert [len(server.requests) for server in servers] == [20] * 5
 
 
-# What those are told who are not let in.
+# The errors of refused callers.
 
 
 async def test_refusals_say_what_the_pool_looks_like(each_loop, serve, engine_pool):
@@ -387,19 +388,19 @@ async def test_refusals_say_what_the_pool_looks_like(each_loop, serve, engine_po
     await asyncio.gather(*in_use, *waiting)
 
 
-async def test_refusals_tell_of_connections_that_are_closing(server_loop, serve, engine_pool):
-    """A server that takes its time over its goodbye keeps the others from dialing."""
+async def test_refusals_count_closing_connections(server_loop, serve, engine_pool):
+    """A connection counts under the bound until its server has closed it too."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     server.gate("go").open()
     await pool.fetch(request_to(server))
-    with pool._coordinator._lock:
-        pool._coordinator.ledger.drain(time.monotonic())  # and nobody carries out what it orders
+    with lock_of(pool):
+        ledger_of(pool).drain(time.monotonic())  # its orders are not carried out
     stats = pool.stats()
     assert (stats.closing, stats.connections, stats.max_connections) == (1, 0, 1)
     with pytest.raises(PoolTimeout, match="in use 0, idle 0, dialing 0, closing 1, waiting 1, max 1"):
         await pool.fetch(request_to(server, pool=0.05))
-    (entry,) = pool._coordinator.ledger.entries()
+    (entry,) = entries_of(pool)
     entry.connection.close()
     await until(lambda: pool.stats().closing == 0)
 

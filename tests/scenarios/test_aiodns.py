@@ -13,16 +13,17 @@ from unittest.mock import Mock
 import pycares
 import pytest
 
-from llm_pool.diagnostics.advice import NO_NAME, NO_RESOLVER, _advice
+from llm_pool.diagnostics.advice import NO_NAME, NO_RESOLVER
 from llm_pool.engine.config import DNS
 from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.exceptions import DNSFailed
 from testbed import Gate
 from testbed.behaviours import json_reply
-from testbed.board import WAIT_SECONDS
+from testbed.board import TIMEOUT
 from testbed.nameserver import NO_SUCH_NAME, REFUSED, SERVER_FAILED
 from tests.fixtures.engine import request_to
 from tests.fixtures.forks import child
+from tests.fixtures.internals import advice_of
 from tests.fixtures.scripts import run_script
 
 
@@ -49,14 +50,14 @@ FAILURES = {
 
 @pytest.mark.parametrize(("answer", "number", "words"), FAILURES.values(), ids=FAILURES.keys())
 async def test_a_failure_is_of_the_same_kind_as_the_systems(name_server, resolver, answer, number, words):
-    """Scenario 47: no such name, or nobody to say; what llmpool_check advises is for the one or the other."""
+    """Scenario 47: no such name, or no answer; llmpool_check gives other advice for each."""
     name_server.names["llm.test"] = answer
     with pytest.raises(DNSFailed, match=rf"^the name 'llm.test' has no address: .*{words}\)?$") as caught:
         await resolver.resolve("llm.test", 80)
     cause = caught.value.__cause__
     assert (type(cause), cause.errno) == (gaierror, number)
     assert (cause.__traceback__, cause.__cause__.__traceback__) == (None, None)  # the cache keeps them
-    assert _advice(caught.value, "dns") is (NO_RESOLVER if number == EAI_AGAIN else NO_NAME)
+    assert advice_of(caught.value, "dns") is (NO_RESOLVER if number == EAI_AGAIN else NO_NAME)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ async def test_no_answer_at_all_is_a_temporary_failure(name_server, resolver, ad
     name_server.timeout = 0.05
     with pytest.raises(DNSFailed, match=rf"Temporary failure in name resolution \({words}\)$") as caught:
         await resolver.resolve("llm.test", 80)
-    assert _advice(caught.value, "dns") is NO_RESOLVER
+    assert advice_of(caught.value, "dns") is NO_RESOLVER
 
 
 async def test_ipv4_and_ipv6_are_asked_for_at_once(serve, name_server, pool):
@@ -83,7 +84,7 @@ async def test_ipv4_and_ipv6_are_asked_for_at_once(serve, name_server, pool):
 
 
 async def test_nothing_beneath_the_cache_keeps_an_answer(name_server, resolver):
-    """Scenario 47: DNS says that the address is good for an hour, and we know better."""
+    """Scenario 47: the record's TTL is an hour; the pool has seen that the address does not work."""
     name_server.names["llm.test"] = "127.0.0.1"
     await resolver.resolve("llm.test", 80)
     resolver.forget("llm.test", 80)
@@ -116,7 +117,7 @@ async def test_a_machine_without_watches_to_spare(name_server, resolver, monkeyp
 async def test_a_resolver_that_cannot_be_made_is_a_temporary_failure(
     name_server, resolver, monkeypatch, error
 ):
-    """Scenario 47: an exception of another kind would be the answer to all who ask from then on."""
+    """Scenario 47: an exception of another kind would end every later look-up."""
     monkeypatch.setattr(pycares, "Channel", Mock(side_effect=error))
     with pytest.raises(DNSFailed, match=rf"Temporary failure in name resolution \({error}\)$"):
         await resolver.resolve("llm.test", 80)
@@ -128,8 +129,8 @@ def holdings():
 
 
 def assert_settles_at(before):
-    """The process comes to hold no more than before. pycares tells nobody what it does."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    """Poll until the process holds no more than before; pycares has no event for it."""
+    deadline = time.monotonic() + TIMEOUT
     while any(map(gt, holdings(), before)):
         assert time.monotonic() < deadline, f"files and threads: {before}, and now {holdings()}"
         time.sleep(0.005)
@@ -137,7 +138,7 @@ def assert_settles_at(before):
 
 @needs_proc
 async def test_a_lookup_leaves_nothing_behind(name_server, resolver):
-    """Scenario 47: no file and no thread, whether anybody waits for the answer or not."""
+    """Scenario 47: no file and no thread, with a waiting caller and without."""
     names = [f"{number}.test" for number in range(20)]
     name_server.names.update(dict.fromkeys(names, "127.0.0.1"))
     name_server.gate = Gate()
@@ -181,7 +182,7 @@ def test_the_child_of_a_fork_looks_up_for_itself_and_leaves_nothing(serve, name_
             gate.wait_reached()
             name_server.gate = None
         with child(work) as forked:
-            assert forked.says() == [["127.0.0.1"] * 6, 200]
+            assert forked.result() == [["127.0.0.1"] * 6, 200]
         if gate:
             gate.open()
             assert asking.result().status == 200
@@ -189,7 +190,7 @@ def test_the_child_of_a_fork_looks_up_for_itself_and_leaves_nothing(serve, name_
 
 @pytest.mark.forks
 def test_a_process_ends_in_silence_in_the_middle_of_a_lookup(name_server):
-    """Scenario 53: who asked has given up, the name server is silent, and nobody waits for it."""
+    """Scenario 53: the caller has timed out, the name server is silent, and the exit does not wait for it."""
     program = f"""
 import asyncio, time
 from functools import partial

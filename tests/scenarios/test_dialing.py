@@ -1,4 +1,4 @@
-"""From an address to a connection: TCP, its settings, its failures; and dials made before anybody asks."""
+"""From an address to a connection: TCP, its settings, its failures; and prewarming."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from llm_pool.exceptions import ConnectFailed, ConnectTimeout, PoolClosed, TLSFa
 from testbed import Gate
 from testbed.behaviours import close, json_reply, steps
 from testbed.ports import refused_port, unanswering_port
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import sockets_of
 
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """Both homes, one after the other."""
+    """The server loop hosts the connections, then the portal."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
@@ -202,7 +203,7 @@ async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certifica
         release_server_loop()
 
 
-# Before anybody asks.
+# Prewarming.
 
 
 async def test_after_prewarming_the_first_calls_dial_nothing(

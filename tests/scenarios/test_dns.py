@@ -1,4 +1,4 @@
-"""Names: looked up once for all who ask, remembered for a while, never on an event loop."""
+"""Names: looked up once for all callers, cached for a while, never on an event loop."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from testbed import Gate
 from testbed.behaviours import close, json_reply, steps
 from testbed.ports import unanswering_port
 from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import names_of, resolver_of
 
 one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 
 
 @pytest.fixture(params=["system", "aiodns"])
 def way(request):
-    """Who is asked beneath the cache; aiodns knows the tests' own name server only."""
+    """The resolver beneath the cache; aiodns asks the tests' own name server only."""
     if request.param == "aiodns":
         request.getfixturevalue("name_server")
     return request.param
@@ -99,7 +100,7 @@ async def test_a_caller_cancelled_in_the_lookup_leaves_the_others_their_answer(m
     assert dns.queries == ["llm.test"]
 
 
-async def test_when_all_who_asked_have_gone_the_answer_is_kept_for_the_next(make_resolver, dns):
+async def test_an_answer_without_waiting_callers_is_cached(make_resolver, dns):
     """Scenario 47: a query without askers comes to its end, and its answer is not wasted."""
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
@@ -115,7 +116,7 @@ async def test_when_all_who_asked_have_gone_the_answer_is_kept_for_the_next(make
     assert dns.queries == ["llm.test"]
 
 
-def test_a_query_that_outlives_the_loop_of_its_asker_harms_nobody(make_resolver, dns, caplog):
+def test_a_query_may_outlive_the_loop_of_its_caller(make_resolver, dns, caplog):
     """Scenario 47: the loop is gone when the answer comes."""
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
@@ -147,7 +148,7 @@ async def test_an_answer_is_kept_for_its_ttl(make_resolver, dns):
 async def test_a_connect_that_is_refused_drops_the_entry(serve, engine_pool, dns):
     """Scenario 47: the host has moved: the dial after the failed one asks again."""
     server = serve(one_answer)
-    dns.names["llm.test"] = "127.0.0.2"  # where nobody listens on this port
+    dns.names["llm.test"] = "127.0.0.2"  # nothing listens on this port there
     pool = engine_pool(ttl=60)
     request = request_to(server, host="llm.test")
     with pytest.raises(ConnectFailed, match=r"^no connection to http://llm.test:\d+: Connection refused$"):
@@ -166,7 +167,7 @@ async def test_a_connect_that_is_never_answered_drops_the_entry(serve, engine_po
     with unanswering_port("127.0.0.2") as port:
         server = serve(json_reply(), port=port)
         # Beforehand: a slow look-up would be what the timeout ends, and its answer would come after it.
-        await pool._coordinator._dialer._resolver.resolve("llm.test", port)
+        await resolver_of(pool).resolve("llm.test", port)
         with pytest.raises(ConnectTimeout, match=r"^no connection to http://llm.test:\d+ within 0.1 s$"):
             await pool.fetch(request_to(server, host="llm.test", connect=0.1))
     dns.names["llm.test"] = "127.0.0.1"
@@ -226,7 +227,7 @@ async def test_rotation_goes_on_when_the_entry_is_dropped(make_resolver, dns):
 
 
 async def test_lookups_run_on_no_event_loop(serve, engine_pool, dns, server_loop):
-    """Scenario 47: a look-up has a thread of its own, on both homes."""
+    """Scenario 47: a look-up has a thread of its own, for both loops."""
     server = serve(json_reply())
     dns.names.update({"here.test": "127.0.0.1", "there.test": "127.0.0.1"})
     pool = engine_pool()
@@ -252,7 +253,7 @@ async def test_a_lookup_that_hangs_ends_at_the_connect_timeout_and_holds_up_no_o
 
 
 async def test_closing_the_pool_in_a_lookup_leaves_nothing(serve, engine_pool, dns):
-    """Scenario 17: the dial is cancelled in DNS: its caller hears of it, and no socket is opened."""
+    """Scenario 17: the dial is cancelled in DNS: its caller's await ends, and no socket is opened."""
     server = serve(json_reply())
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
@@ -341,7 +342,7 @@ async def test_the_cache_is_bounded(make_resolver, dns):
         await resolver.resolve(name, 80)
     await resolver.resolve(f"{MAX_NAMES}.test", 80)
     assert len(dns.queries) == MAX_NAMES + 1
-    assert len(resolver._names) == MAX_NAMES
+    assert len(names_of(resolver)) == MAX_NAMES
 
 
 async def test_a_failed_lookup_is_the_last_dial_failure(engine_pool, dns, serve):

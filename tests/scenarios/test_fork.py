@@ -16,9 +16,10 @@ from llm_pool.exceptions import PoolClosed
 from testbed import Gate
 from testbed.behaviours import JSON, json_reply
 from testbed.ports import unanswering_port
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.forks import child, inodes
-from tests.fixtures.ticks import soon
+from tests.fixtures.internals import locks_of, portal_is_started, sockets_of
+from tests.fixtures.waiting import soon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are the point here
 
@@ -40,7 +41,7 @@ def begin_anew(pool, request, parents):
         before = {
             "total": pool.stats().connections + pool.stats().waiting,
             "opened": pool.stats().opened,
-            "portal": portal._process.portal is not None,
+            "portal": portal_is_started(),
             "threads": len(threading.enumerate()),
             "shared": len(inodes() & parents),
         }
@@ -60,7 +61,7 @@ def test_an_idle_connection_stays_the_parents(server, pool):
     parents = inodes(sockets_of(pool))
     assert len(parents) == 1
     with child(begin_anew(pool, request, parents)) as forked:
-        assert forked.says() == ANEW
+        assert forked.result() == ANEW
         assert server.connections_accepted == 2
         assert (server.connections[0].bytes_received, server.connections[0].gone) == (received, False)
         assert pool.fetch_sync(request).marks.reused
@@ -74,7 +75,7 @@ def test_what_the_parent_closes_is_closed_though_the_child_lives(server, pool):
     """Scenario 52: a copy left open in the child would keep the connection from its end."""
     pool.fetch_sync(request_to(server))
     with child(lambda: None) as forked:
-        forked.says()
+        forked.result()
         pool.close()
         server.wait_until(lambda s: s.connections_open == 0)
 
@@ -104,7 +105,7 @@ def test_a_response_in_progress_stays_the_parents(serve, pool, certificates):
         return begin_anew(pool, request_to(server, target="/whole"), parents)()
 
     with child(work) as forked:
-        assert forked.says() == ANEW
+        assert forked.result() == ANEW
         assert not server.connections[0].gone
         server.gate("go").open()
         assert exchange.host_loop.run(exchange.read) == b"half"
@@ -122,7 +123,7 @@ def test_a_dial_in_progress_stays_the_parents(serve, pool, certificates):
         parents = inodes(sockets_of(pool))
         assert len(parents) == 1
         with child(begin_anew(pool, request_to(other), parents)) as forked:
-            assert forked.says() == ANEW
+            assert forked.result() == ANEW
             gate.open()
             server.wait_requests()
     assert outcome[0].status == 200
@@ -140,7 +141,7 @@ def test_a_connect_in_progress_stays_the_parents(serve, pool):
             parents = inodes(sockets_of(pool))
             assert len(parents) == 1
             with child(begin_anew(pool, request_to(other), parents)) as forked:
-                assert forked.says() == ANEW
+                assert forked.result() == ANEW
             assert (inodes(sockets_of(pool)), pool.stats().dialing) == (parents, 1)
             pool.close()
     assert isinstance(outcome[0], PoolClosed)
@@ -160,7 +161,7 @@ def test_a_lookup_in_progress_stays_the_parents(serve, pool, fake_dns):
     with _calling(pool, request) as outcome:
         gate.wait_reached()
         with child(work) as forked:
-            assert forked.says() == ANEW
+            assert forked.result() == ANEW
             gate.open()
     assert outcome[0].status == 200
     assert server.connections_accepted == 2
@@ -190,15 +191,13 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     request = request_to(server)
     pool.fetch_sync(request)
     parents = inodes(sockets_of(pool))
-    dialer, host_loop = pool._coordinator._dialer, portal.portal()
+    host_loop = portal.portal()
     held, over = threading.Event(), threading.Event()
 
     def hold():
-        with (
-            pool._coordinator._lock,
-            dialer._context_lock,
-            dialer._resolver._lock,
-        ):
+        with contextlib.ExitStack() as locks:
+            for lock in locks_of(pool):
+                locks.enter_context(lock)
             held.set()
             over.wait()
 
@@ -212,7 +211,7 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     held.wait()
     try:
         with child(work) as forked:
-            assert forked.says() == ANEW
+            assert forked.result() == ANEW
     finally:
         over.set()
         thread.join()
@@ -228,10 +227,10 @@ def test_a_child_of_a_child_begins_anew_too(server, pool):
     def work():
         own = begin_anew(pool, request, parents)()
         with child(begin_anew(pool, request, parents | inodes(sockets_of(pool)))) as grandchild:
-            return [own, grandchild.says(), pool.fetch_sync(request).marks.reused]
+            return [own, grandchild.result(), pool.fetch_sync(request).marks.reused]
 
     with child(work) as forked:
-        assert forked.says() == [ANEW, ANEW, True]
+        assert forked.result() == [ANEW, ANEW, True]
     assert pool.fetch_sync(request).marks.reused
 
 
@@ -246,7 +245,7 @@ def test_a_pool_that_was_closed_is_closed_in_the_child(server, pool):
         return pool.closed
 
     with child(work) as forked:
-        assert forked.says() is True
+        assert forked.result() is True
     assert server.connections_accepted == 1
 
 
@@ -277,7 +276,7 @@ def test_children_of_multiprocessing_call_for_themselves(server, pool):
 
 @pytest.mark.parametrize("fork_on", ["the loop", "another thread"])
 async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_on):
-    """Scenario 52: the home is the server loop; the child has a portal, and loops of its own."""
+    """Scenario 52: the server loop hosts the connections; the child has a portal, and loops of its own."""
     portal.adopt_server_loop()
     try:
         request = request_to(server)
@@ -290,7 +289,7 @@ async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_
             return said, asyncio.run(pool.fetch(request)).marks.reused
 
         async with _child(work, fork_on) as forked:
-            assert await asyncio.to_thread(forked.says) == [ANEW, True]
+            assert await asyncio.to_thread(forked.result) == [ANEW, True]
             assert not server.connections[0].gone
             assert (await pool.fetch(request)).marks.reused
         assert (await pool.fetch(request)).marks.reused
@@ -321,7 +320,7 @@ async def test_both_loops_are_forgotten_in_the_child(server, pool):
         parents = inodes(sockets_of(pool))
         assert len(parents) == 2
         with child(begin_anew(pool, request, parents)) as forked:
-            assert await asyncio.to_thread(forked.says) == ANEW
+            assert await asyncio.to_thread(forked.result) == ANEW
             assert [connection.gone for connection in server.connections[:2]] == [False, False]
         assert (await pool.fetch(request)).marks.reused
         assert (await asyncio.to_thread(pool.fetch_sync, request)).marks.reused
@@ -341,7 +340,7 @@ def test_uvloops_sockets_stay_the_parents(server, pool):
         parents = inodes(sockets_of(pool))
         assert len(parents) == 1
         with child(begin_anew(pool, request, parents)) as forked:
-            assert await asyncio.to_thread(forked.says) == ANEW
+            assert await asyncio.to_thread(forked.result) == ANEW
             assert (await pool.fetch(request)).marks.reused
         assert (await pool.fetch(request)).marks.reused
         await pool.aclose()

@@ -15,7 +15,8 @@ from llm_pool.status.recorder import recorder
 from testbed.behaviours import per_connection
 from testbed.chat import chat_completion, chat_stream
 from tests.fixtures.engine import until_pool
-from tests.fixtures.ticks import soon
+from tests.fixtures.internals import ledger_of, lock_of, recorder_lock
+from tests.fixtures.waiting import soon
 
 AT_ONCE = 5.0
 
@@ -50,12 +51,14 @@ def in_thread(function):
     return results[0]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the stream may be found before who would close it
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning"
+)  # the stream may be collected before the object that closes it
 @pytest.mark.parametrize("kind", ["a generator", "an event stream"])
 async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool_to, monkeypatch, kind):
     """Scenario 35: an exception, its traceback and a frame make a cycle, and any allocation its end."""
     pool = pool_to(server)
-    ledger = pool.engine._coordinator.ledger
+    ledger = ledger_of(pool.engine)
     arrive = ledger.arrive
     cycle = [await asyncio.to_thread(held_open, pool, kind)]
     cycle.append(cycle)
@@ -73,18 +76,18 @@ async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool
 
 
 @pytest.mark.parametrize(
-    "lock_of",
-    [lambda pool: pool.engine._coordinator._lock, lambda _: recorder._lock],
+    "find_lock",
+    [lambda pool: lock_of(pool.engine), lambda _: recorder_lock(recorder)],
     ids=["the pool's", "the recorder's"],
 )
-def test_a_stream_is_closed_though_its_thread_holds_a_lock(server, pool_to, lock_of):
+def test_a_stream_is_closed_though_its_thread_holds_a_lock(server, pool_to, find_lock):
     """Scenario 35: whichever of ours it is."""
     pool = pool_to(server)
     stream = pool.stream("Hello?")
     next(stream)
 
     def close_under_lock():
-        with lock_of(pool):
+        with find_lock(pool):
             stream.close()
             return True
 

@@ -170,7 +170,7 @@ async def test_under_tls_a_proper_close_ends_a_body_until_close(serve, engine_po
 
 @pytest.mark.parametrize("end", [fin, reset])
 async def test_under_tls_a_body_until_close_may_not_be_cut(serve, engine_pool, certificates, end):
-    """Scenario 39: without the close_notify nobody knows whether more was to come (RFC 9112, section 9.8)."""
+    """Scenario 39: without the close_notify the body may be cut short (RFC 9112, section 9.8)."""
     server = serve(steps(UNTIL_CLOSE, end, hold), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     with pytest.raises((ProtocolError, ReadFailed), match="closed the connection"):
@@ -236,7 +236,7 @@ async def test_what_is_not_http_is_a_protocol_error(serve, engine_pool, answer):
 
 
 async def test_a_switch_of_protocols_is_called_by_its_name(serve, engine_pool):
-    """Scenario 40: nobody here ever asks for one."""
+    """Scenario 40: the pool never asks for one."""
     server = serve(raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"))
     with pytest.raises(ProtocolError, match="switched protocols"):
         await engine_pool().fetch(request_to(server, read=5.0))
@@ -292,8 +292,8 @@ async def test_a_compressed_completion_is_refused(serve, pool_to):
 
 
 @pytest.mark.parametrize("call", ["acomplete", "astream"])
-async def test_a_compressed_refusal_is_told_by_its_status(serve, pool_to, call):
-    """Scenario 40: without its body, which nobody could read."""
+async def test_a_compressed_error_raises_the_error_of_its_status(serve, pool_to, call):
+    """Scenario 40: without its body, which could not be read."""
     answer = reply(429, gzip.compress(b"slow down"), {"Content-Encoding": "gzip", "Retry-After": "7"})
     pool = pool_to(serve(answer))
     with pytest.raises(
@@ -324,7 +324,7 @@ async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve, poo
     assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
 
 
-async def test_who_asks_for_compression_gets_it(serve, pool_to):
+async def test_a_request_may_ask_for_compression(serve, pool_to):
     """Scenario 40: the caller's own header is the caller's own choice."""
     server = serve(GZIPPED)
     response = await pool_to(server).arequest("GET", "models", headers={"Accept-Encoding": "br, gzip;q=0.5"})

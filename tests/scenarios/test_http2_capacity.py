@@ -12,8 +12,9 @@ from llm_pool.engine.config import TLS
 from llm_pool.exceptions import PoolTimeout
 from testbed.behaviours import respond, steps
 from testbed.http2 import http2, offering_http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
+from tests.fixtures.internals import run_on
 from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, peers, start_call
 
 __all__ = ["h2_pool"]
@@ -21,7 +22,7 @@ __all__ = ["h2_pool"]
 MOST = SettingCodes.MAX_CONCURRENT_STREAMS
 
 
-async def test_more_calls_than_streams_take_another_connection_and_then_queue_in_order(serve, h2_pool):
+async def test_calls_above_the_stream_limit_dial_again_and_then_queue_in_order(serve, h2_pool):
     """Scenario 41: two streams on each of two connections; the other calls wait their turn."""
     server = serve(http2(gated("go"), settings={MOST: 2}))
     pool = h2_pool(max_connections=2)
@@ -88,8 +89,8 @@ async def test_a_lowered_limit_is_obeyed(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
-async def test_a_raised_limit_serves_those_who_wait_at_once(serve, h2_pool):
-    """Scenario 41: nobody has to come back first."""
+async def test_a_raised_stream_limit_serves_waiters_at_once(serve, h2_pool):
+    """Scenario 41: no stream has to end first."""
     server = serve(http2(gated("go"), settings={MOST: 1}))
     pool = h2_pool(max_connections=1)
     running = calls(pool, server, 4)
@@ -184,7 +185,7 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
 async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_needs(
     serve, engine_pool, certificates, ca_file
 ):
-    """Scenario 41: callers who were to share one connection learn that it carries one call at a time."""
+    """Scenario 41: callers counted on sharing one connection, and it carries one call at a time."""
 
     async def hold(conn):
         await conn.read_request()
@@ -200,7 +201,7 @@ async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_need
     assert server.connections_accepted == 10
 
 
-async def test_who_waits_for_a_stream_waits_no_longer_than_the_pool_timeout(serve, h2_pool):
+async def test_a_wait_for_a_stream_ends_at_the_pool_timeout(serve, h2_pool):
     """Scenario 41: the one queue, under the pool timeout."""
     server = serve(http2(gated("go"), settings={MOST: 1}))
     pool = h2_pool(max_connections=1)
@@ -228,5 +229,4 @@ async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, mo
 
 async def _settle(server, settings):
     """Changes the settings of the server's first connection, on its loop."""
-    change = asyncio.run_coroutine_threadsafe(peer(server).change_settings(settings), server._loop)
-    await asyncio.wrap_future(change)
+    await run_on(server, peer(server).change_settings(settings))

@@ -11,8 +11,9 @@ from llm_pool.engine.exchange import HIGH_WATER
 from llm_pool.engine.http2 import wire as http2_wire
 from llm_pool.exceptions import WriteTimeout
 from testbed.http2 import http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
+from tests.fixtures.internals import buffered_bytes_of, queued_bytes_of, send_window_of
 from tests.scenarios.http2_calls import h2_pool, noise, peer, start_call
 
 __all__ = ["h2_pool"]
@@ -53,7 +54,7 @@ async def test_a_large_upload_in_pieces_waits_for_the_server(serve, h2_pool):
 
     sending = asyncio.create_task(exchange.host_loop.arun(send))
     await server.await_until(lambda s: s.requests and len(peer(s).streams[1].received) == 65_535)
-    await until(lambda: exchange._carrier._queued >= 256 * 1024)
+    await until(lambda: queued_bytes_of(exchange) >= 256 * 1024)
     assert written[0] < 500_000
     server.gate("read").open()
     assert (await sending).status == 200
@@ -78,7 +79,7 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
             return
         await stream.head(200)
         for start in range(0, len(body), 10_000):
-            if stream._window() < 10_000:
+            if send_window_of(stream) < 10_000:
                 with stream.server.change():
                     stream.server.stopped_at = start
             await stream.data(body[start : start + 10_000], end=start + 10_000 >= len(body))
@@ -89,13 +90,13 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
     await server.await_until(lambda s: getattr(s, "stopped_at", 0))
     for _ in range(4):
         assert (await pool.fetch(request_to(server, target="/quick"))).body == body
-    assert exchange._buffered < HIGH_WATER + http2_wire.STREAM_WINDOW
+    assert buffered_bytes_of(exchange) < HIGH_WATER + http2_wire.STREAM_WINDOW
     assert server.stopped_at < 2 * (HIGH_WATER + http2_wire.STREAM_WINDOW)
     assert (await exchange.host_loop.arun(exchange.read_all)).body == body
     assert server.connections_accepted == 1
 
 
-async def test_many_who_read_nothing_do_not_stop_the_connection(serve, h2_pool):
+async def test_many_unread_streams_do_not_stop_the_connection(serve, h2_pool):
     """Scenario 44: the connection's window is given back whether or not the streams are read."""
     body = noise(700_000)
     server = serve(http2(reply(body=body)))
@@ -107,7 +108,7 @@ async def test_many_who_read_nothing_do_not_stop_the_connection(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
-async def test_answers_that_nobody_waits_for_any_more_cost_no_window(serve, h2_pool):
+async def test_answers_of_cancelled_calls_cost_no_window(serve, h2_pool):
     """Scenario 44: 60 answers of which each is left after its head are more than the connection's window."""
     body = noise(400_000)
     server = serve(http2(reply(body=body)))
@@ -158,7 +159,7 @@ async def test_a_window_of_zero_ends_at_the_write_timeout(serve, h2_pool):
     stuck = start_call(pool, server, write=1.5)  # time enough for the server to say something meanwhile
     await server.await_requests(2)
     await pool.fetch(request_to(server, body=b""))
-    with pytest.raises(WriteTimeout, match=r"took nothing of the request for 1.5 s"):
+    with pytest.raises(WriteTimeout, match=r"accepted nothing of the request for 1.5 s"):
         await stuck
     await server.await_until(lambda s: peer(s).streams[3].reset_by_client is not None)
     await pool.fetch(request_to(server, body=b""))

@@ -17,6 +17,7 @@ from llm_pool.exceptions import ProtocolError, ReadFailed
 from testbed.behaviours import hold, per_connection, raw, steps
 from testbed.http2 import http2, reply
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import entries_of, retained_streams_of
 from tests.scenarios.http2_calls import calls, h2_pool, noise, peer, start_call
 
 __all__ = ["h2_pool"]
@@ -102,7 +103,7 @@ async def test_an_answer_comes_through(serve, h2_pool, answer):
 
 
 async def test_an_empty_frame_is_not_the_end(serve, h2_pool):
-    """Scenario 46: who reads piece by piece waits for the next one."""
+    """Scenario 46: a reader of pieces waits for the next one."""
 
     async def answer(stream):
         head = stream.peer.h2.encoder.encode([(":status", "200")])
@@ -402,11 +403,11 @@ async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, 
     pool = h2_pool(max_streams_per_connection=20)
     for _ in range(10):
         await asyncio.gather(*calls(pool, server, 20))
-    [entry] = pool._coordinator.ledger.entries()
+    [entry] = entries_of(pool)
     wire = entry.connection.wire
     assert wire.get_next_available_stream_id() == 401
     assert not wire.streams
-    assert len(wire._closed_streams) == 20
+    assert len(retained_streams_of(entry.connection)) == 20
 
 
 # Frames at random.

@@ -10,8 +10,9 @@ from h2.settings import SettingCodes
 
 from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadFailed
 from testbed.http2 import http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
+from tests.fixtures.internals import entries_of, run_on
 from tests.scenarios.http2_calls import calls, h2_pool, peer, start_call
 
 __all__ = ["h2_pool"]
@@ -66,7 +67,7 @@ async def test_goaway_before_anything_was_worked_on(serve, h2_pool):
     assert pool.stats().requests == 3
 
 
-async def test_a_server_that_sends_everybody_away_is_not_asked_for_ever(serve, h2_pool):
+async def test_calls_to_a_server_that_always_sends_goaway_fail(serve, h2_pool):
     """Scenario 42: once sent again, and then an error that says why."""
 
     async def answer(stream):
@@ -97,7 +98,7 @@ async def test_goaway_in_two_steps(serve, h2_pool):
     pool = h2_pool(max_connections=2)
     running = calls(pool, server, 3)
     await server.await_mark("warned")
-    await until(lambda: [entry.retire_reason for entry in pool._coordinator.ledger.entries()] == ["goaway"])
+    await until(lambda: [entry.retire_reason for entry in entries_of(pool)] == ["goaway"])
     assert (await start_call(pool, server, target="/later")).body == b"/later"
     assert len(server.requests) == 4  # nothing was sent again yet
     server.gate("warned").open()
@@ -107,12 +108,12 @@ async def test_goaway_in_two_steps(serve, h2_pool):
     assert [request.connection for request in server.requests] == [0, 0, 0, 1, 1]
 
 
-async def test_an_idle_connection_that_is_told_to_go_is_gone(serve, h2_pool):
-    """Scenario 42: the next call takes another, and never hears of it."""
+async def test_an_idle_connection_is_closed_on_goaway(serve, h2_pool):
+    """Scenario 42: the next call takes another, without an error."""
     server = serve(http2(reply()))
     pool = h2_pool()
     await pool.fetch(request_to(server))
-    asyncio.run_coroutine_threadsafe(peer(server).goaway(1), server._loop)
+    await run_on(server, peer(server).goaway(1))
     await server.await_until(lambda s: s.disconnects)
     await until(lambda: pool.stats().connections == 0)
     assert (await pool.fetch(request_to(server))).status == 200
@@ -121,7 +122,7 @@ async def test_an_idle_connection_that_is_told_to_go_is_gone(serve, h2_pool):
 
 
 async def test_goaway_in_one_flight_with_the_settings(serve, h2_pool):
-    """Scenario 42: it may come before anybody knows the connection; those who are given it still go on."""
+    """Scenario 42: it may come before the pool has the connection; calls that get it still go on."""
 
     async def begin(peer):
         if peer.conn.number == 0:
@@ -170,7 +171,7 @@ def refusing(times, code=ErrorCodes.REFUSED_STREAM):
 
 
 async def test_a_refused_stream_is_sent_again_in_its_old_place(serve, h2_pool):
-    """Scenario 43: before those who came later; counted as one call."""
+    """Scenario 43: before later calls; counted as one call."""
     server = serve(http2(refusing(1), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1}))
     pool = h2_pool(max_connections=1)
     first = start_call(pool, server, target="/0")

@@ -9,12 +9,12 @@ import pytest
 from h2.errors import ErrorCodes
 
 from llm_pool.engine.http2 import heartbeat
-from llm_pool.engine.http2.connection import HTTP2Connection
 from llm_pool.exceptions import PoolClosed, ReadFailed, ReadTimeout, TotalTimeout
 from testbed.behaviours import per_connection
 from testbed.http2 import http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import until
+from tests.fixtures.internals import entries_of, has_stopped_writing, ledger_of, watch_pings
 from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, start_call
 
 __all__ = ["h2_pool"]
@@ -70,7 +70,7 @@ async def test_a_dead_connection_is_found_by_ping(serve, h2_pool, monkeypatch):
     assert pool.stats().closed == {"unclean": 1}
 
 
-async def test_a_connection_found_dead_is_given_to_none_who_wait(serve, h2_pool, quick_heartbeat):
+async def test_a_connection_found_dead_serves_no_waiter(serve, h2_pool, quick_heartbeat):
     """Scenario 45: they get a new one, and hear nothing of it."""
     server = serve(per_connection(dead, http2(reply())))
     pool = h2_pool(max_connections=1, max_streams_per_connection=2)
@@ -93,24 +93,18 @@ async def test_a_server_that_takes_its_time_is_not_dead(serve, h2_pool, quick_he
 
 
 async def test_an_idle_connection_is_not_pinged(serve, h2_pool, quick_heartbeat, monkeypatch):
-    """Scenario 45: whoever waits for nothing asks for nothing."""
+    """Scenario 45: only a connection with open streams is pinged."""
     waited_for = []  # at each PING: a call that takes long is a reason for one
-    ping = HTTP2Connection._ping
-
-    def watched(connection):
-        waited_for.append(len(connection._streams))
-        ping(connection)
-
-    monkeypatch.setattr(HTTP2Connection, "_ping", watched)
+    watch_pings(monkeypatch, waited_for.append)
     server = serve(http2(reply()))
     pool = h2_pool()
     await pool.fetch(request_to(server))
-    await asyncio.sleep(3 * heartbeat.PING_AFTER)  # nothing tells that nothing happens
+    await asyncio.sleep(3 * heartbeat.PING_AFTER)  # there is no event for what does not happen
     assert 0 not in waited_for
     assert (await pool.fetch(request_to(server))).status == 200
 
 
-async def test_those_who_give_up_one_after_another_find_the_dead_connection_too(
+async def test_calls_that_time_out_one_after_another_find_the_dead_connection(
     serve, h2_pool, quick_heartbeat
 ):
     """Scenario 45: none of them waits as long as it takes; together they do."""
@@ -128,7 +122,7 @@ async def test_those_who_give_up_one_after_another_find_the_dead_connection_too(
     assert server.connections_accepted == 2
 
 
-async def test_a_dead_connection_that_nobody_waits_on_any_more_is_found_too(serve, h2_pool, monkeypatch):
+async def test_a_dead_connection_without_calls_is_found_too(serve, h2_pool, monkeypatch):
     """Scenario 45: the one call that was on it has been cancelled; the next must not get it."""
     server = serve(per_connection(dying, http2(reply())))
     pool = h2_pool()
@@ -279,7 +273,7 @@ async def test_a_cancelled_call_resets_its_stream_and_the_connection_lives_on(se
 
 
 async def test_a_call_cancelled_in_the_queue_leaves_no_trace(serve, h2_pool):
-    """Scenario 45: the server never hears of it, and the next in the queue is served."""
+    """Scenario 45: nothing is sent to the server, and the next in the queue is served."""
     server = serve(http2(gated("go")))
     pool = h2_pool(max_connections=1, max_streams_per_connection=1)
     running = calls(pool, server, 3)
@@ -316,7 +310,7 @@ async def test_a_stream_that_is_not_read_to_its_end_is_reset(serve, h2_pool):
 # Ends.
 
 
-async def test_close_says_goodbye_and_fails_what_runs(serve, h2_pool):
+async def test_close_sends_goaway_and_fails_running_calls(serve, h2_pool):
     """Scenario 51: GOAWAY, and a clear error for each call."""
     server = serve(http2(gated("go")))
     pool = h2_pool()
@@ -346,8 +340,8 @@ async def test_close_does_not_wait_for_a_server_that_takes_nothing(serve, h2_poo
     pool = h2_pool()
     upload = start_call(pool, server, body=bytes(30_000_000))
     await server.await_mark("stuck")
-    [entry] = pool._coordinator.ledger.entries()
-    await until(lambda: entry.connection._writing_paused)
+    [entry] = entries_of(pool)
+    await until(lambda: has_stopped_writing(entry.connection))
     began = time.monotonic()
     await pool.aclose()
     assert time.monotonic() - began < 1.5  # a close that waits is given 2 s
@@ -362,7 +356,7 @@ async def test_drain_moves_new_calls_to_a_new_connection(serve, h2_pool):
     running = calls(pool, server, 2)
     await server.await_requests(2)
     drained = asyncio.create_task(pool.adrain(5.0))
-    await until(lambda: pool._coordinator.ledger.draining == 1)
+    await until(lambda: ledger_of(pool).draining == 1)
     later = start_call(pool, server)
     await server.await_requests(3)
     server.gate("go").open()

@@ -15,6 +15,7 @@ from llm_pool.engine.exchange import HIGH_WATER
 from testbed.behaviours import echo as echo_http11
 from testbed.echoes import ECHOES
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import buffered_bytes_of, entries_of
 from tests.scenarios.http2_calls import noise
 
 pytestmark = pytest.mark.server
@@ -60,7 +61,7 @@ async def test_nghttpd_with_few_streams(start_nghttpd, certificates, secure_pool
     answers = await asyncio.gather(*map(pool.fetch, requests))
     assert {(answer.status, answer.body) for answer in answers} == {(200, body)}
     assert pool.stats().opened == 4
-    [capacity] = {entry.capacity for entry in pool._coordinator.ledger.entries()}
+    [capacity] = {entry.capacity for entry in entries_of(pool)}
     assert capacity == 3
 
 
@@ -116,7 +117,7 @@ async def test_an_echo_is_what_was_sent(start_echo, secure_pool, name):
         return await streamed.read_all()
 
     assert (await streamed.host_loop.arun(send)).body == large
-    assert slow._buffered < HIGH_WATER + 1_000_000
+    assert buffered_bytes_of(slow) < HIGH_WATER + 1_000_000
     assert (await slow.host_loop.arun(slow.read_all)).body == large
     assert pool.stats().opened <= 3
 

@@ -15,8 +15,8 @@ from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.threads import hold
 from testbed.behaviours import json_reply
 from testbed.chat import chat_completion
+from tests.fixtures.callers import AT_ONCE
 from tests.fixtures.engine import request_to
-from tests.scenarios.callers import AT_ONCE
 from tests.scenarios.steppers import interrupted_at
 
 if TYPE_CHECKING:

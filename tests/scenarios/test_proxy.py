@@ -11,7 +11,8 @@ from llm_pool.engine.dialer.proxy import MAX_RESPONSE, parse_proxy, proxy_for
 from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed, ProxyFailed, TLSFailed
 from testbed.behaviours import close, garbage, hold, json_reply, raw, reset, steps
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import sockets_of
 from tests.fixtures.reports import reported
 
 SECRET = "user:s3cr%40t"  # the password is s3cr@t
@@ -20,7 +21,7 @@ VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """Both homes, one after the other."""
+    """The server loop hosts the connections, then the portal."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
@@ -38,7 +39,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def secure(serve, certificates):
-    """A server of https://llm.test, which nobody but the proxy finds."""
+    """A server of https://llm.test, a name that only the proxy can resolve."""
     return serve(json_reply(), tls=certificates.good)
 
 
@@ -74,9 +75,7 @@ async def test_https_goes_through_a_tunnel_and_the_tunnel_is_reused(
     assert fake_dns.queries == []
 
 
-async def test_credentials_are_given_to_the_proxy_and_to_nobody_else(
-    serve_proxy, secure, engine_pool, trust, host_loop
-):
+async def test_credentials_are_sent_to_the_proxy_only(serve_proxy, secure, engine_pool, trust, host_loop):
     """Scenario 50: percent-decoded, as Basic."""
     proxy = serve_proxy(names=names(secure), credentials="user:s3cr@t")
     pool = engine_pool(proxy=proxy.url_with(SECRET), tls=trust)
@@ -85,7 +84,7 @@ async def test_credentials_are_given_to_the_proxy_and_to_nobody_else(
 
 
 @pytest.mark.parametrize("credentials", ["", "user:wrong@", "user@"], ids=["none", "wrong", "no password"])
-async def test_a_proxy_that_wants_other_credentials_is_named(
+async def test_a_proxy_that_refuses_the_credentials_is_named(
     serve_proxy, secure, engine_pool, trust, credentials
 ):
     """Scenario 50: 407 is the proxy's answer, and not the provider's."""
@@ -334,9 +333,9 @@ async def test_the_password_is_in_no_repr(serve_proxy, secure, engine_pool, trus
     pool = engine_pool(proxy=url, tls=trust)
     with pytest.raises(ProxyFailed) as caught:
         await pool.fetch(to_llm_test(secure))
-    told = [caught.value, pool, pool.stats(), pool.config, PoolConfig(proxy=url), parse_proxy(url)]
+    shown = [caught.value, pool, pool.stats(), pool.config, PoolConfig(proxy=url), parse_proxy(url)]
     for secret in ("s3cr", "dXNlcjpzM2NyQHQ="):
-        assert secret not in f"{told!r} {caught.value} {parse_proxy(url)}"
+        assert secret not in f"{shown!r} {caught.value} {parse_proxy(url)}"
 
 
 async def test_the_environment_names_a_proxy_for_each_scheme(

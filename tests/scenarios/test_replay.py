@@ -28,7 +28,7 @@ KEY = {"Idempotency-Key": "1"}
 
 
 def answer_then(*scripts):
-    """The first connection answers once and goes on as told; all others answer "hello" for ever."""
+    """The first connection answers once and continues with these steps; all others answer "hello"."""
     return per_connection(steps(reply(body=b"hello"), *scripts), reply(body=b"hello"))
 
 
@@ -42,7 +42,7 @@ def sent_by(server):
 
 @pytest.mark.parametrize("end", [close, fin, reset])
 async def test_a_request_that_was_written_is_not_sent_again(serve, engine_pool, each_loop, end):
-    """Scenario 30: nobody knows what the server has done about it."""
+    """Scenario 30: the server may have acted on it."""
     server, pool = serve(answer_then(raw(), end, hold)), engine_pool()
     await pool.fetch(request_to(server))
     with pytest.raises(ReadFailed, match="closed the connection without an answer"):
@@ -52,7 +52,7 @@ async def test_a_request_that_was_written_is_not_sent_again(serve, engine_pool, 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
 async def test_with_an_idempotency_key_it_is_sent_again(serve, engine_pool, each_loop, end):
-    """Scenario 30: the caller says that the server knows one call from two."""
+    """Scenario 30: the key lets the server recognize a repeated call."""
     server, pool = serve(answer_then(raw(), end, hold)), engine_pool()
     await pool.fetch(request_to(server))
     whole = await pool.fetch(request_to(server, b'{"n": 1}', headers=KEY))

@@ -1,4 +1,4 @@
-"""TLS: whom the pool trusts, what it says when it does not, and what it never sends then."""
+"""TLS: which certificates the pool accepts, its errors for the others, and what it never sends to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectTimeout, LLMPoolError, TLSFailed
 from testbed.behaviours import close, hold, json_reply, reset, send, steps
 from testbed.tls import server_context
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import sockets_of, tls_of
 from tests.fixtures.reports import reported
 
 REFUSED = {
@@ -28,16 +29,11 @@ REFUSED = {
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """Both homes, one after the other."""
+    """The server loop hosts the connections, then the portal."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
     release_server_loop()
-
-
-def tls_of(server, connection=0):
-    """The server's end of the TLS of a connection."""
-    return server.connections[connection]._transport.get_extra_info("ssl_object")
 
 
 # Whom it trusts.
@@ -63,7 +59,9 @@ async def test_a_bad_certificate_is_named_and_nothing_is_sent(
     assert sockets_of(pool) == []
 
 
-async def test_the_systems_authorities_do_not_know_the_tests(serve, engine_pool, certificates, host_loop):
+async def test_the_systems_authorities_do_not_include_that_of_the_tests(
+    serve, engine_pool, certificates, host_loop
+):
     """Scenario 49: without a ``ca_file`` the trust store of the system counts."""
     server = serve(json_reply(), tls=certificates.good)
     with pytest.raises(TLSFailed, match=r"unable to get local issuer certificate$"):
@@ -147,10 +145,10 @@ async def test_a_key_may_have_a_password(serve, engine_pool, certificates, locke
 
 
 @pytest.mark.parametrize("password", [(), ("close sesame",)], ids=["none", "wrong"])
-async def test_a_key_without_its_password_is_an_error_and_asks_nobody(
+async def test_a_key_without_its_password_is_an_error_without_a_prompt(
     serve, engine_pool, certificates, locked_key, password
 ):
-    """Scenario 49: OpenSSL does not ask at the terminal, and the password is not told."""
+    """Scenario 49: OpenSSL does not ask at the terminal, and the error does not show the password."""
     server = serve(json_reply(), tls=certificates.good)
     tls = TLS(ca_file=certificates.ca_file, client_cert=(*locked_key, *password))
     with pytest.raises(TLSFailed, match=r"^the TLS setting client_cert \(.*\) cannot be used: ") as caught:
@@ -193,7 +191,7 @@ async def test_a_file_that_appears_is_read_at_the_next_dial(serve, engine_pool, 
 
 
 async def test_contexts_are_built_once_and_on_no_event_loop(serve, engine_pool, certificates, monkeypatch):
-    """Scenario 49: one context for all connections of a pool, over both homes, built off the loops."""
+    """Scenario 49: one context for all connections of a pool, on both loops, built in another thread."""
     built = []
     build = ssl.create_default_context
 
@@ -226,11 +224,11 @@ async def hello(conn):
 
 @pytest.mark.parametrize("http2", [True, False])
 async def test_alpn_says_what_is_spoken(serve, engine_pool, certificates, http2):
-    """Scenario 49: a server that speaks HTTP/1.1 only is told so in the handshake."""
+    """Scenario 49: ALPN offers a server HTTP/1.1 only."""
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file), http2=http2)
     await pool.fetch(request_to(server))
-    assert tls_of(server).selected_alpn_protocol() == "http/1.1"
+    assert tls_of(server.connections[0]).selected_alpn_protocol() == "http/1.1"
 
 
 one_answer = steps(json_reply(headers={"Connection": "close"}), close)
@@ -274,7 +272,7 @@ async def test_the_next_connection_resumes_the_session_of_the_last(
 
 
 async def _note(conn, reused):
-    reused.append(conn._transport.get_extra_info("ssl_object").session_reused)
+    reused.append(tls_of(conn).session_reused)
 
 
 @pytest.mark.usefixtures("resumes")
@@ -349,7 +347,7 @@ async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_a_connection_is_closed_with_a_tls_goodbye(serve, engine_pool, certificates, host_loop):
+async def test_a_connection_is_closed_with_a_close_notify(serve, engine_pool, certificates, host_loop):
     """Scenario 49: the server sees an end in good order, not a truncation."""
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -359,7 +357,7 @@ async def test_a_connection_is_closed_with_a_tls_goodbye(serve, engine_pool, cer
     assert server.disconnects[0].reason == "eof"
 
 
-async def test_a_server_that_does_not_answer_the_goodbye_holds_up_a_close_for_a_second(
+async def test_a_close_notify_without_an_answer_delays_a_close_by_one_second(
     serve, engine_pool, certificates, host_loop
 ):
     """Scenario 49: the socket is gone after ``TLS_CLOSE_SECONDS``."""

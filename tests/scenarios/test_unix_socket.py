@@ -11,12 +11,13 @@ from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectFailed, PoolClosed, TLSFailed
 from testbed import Gate
 from testbed.behaviours import json_reply
-from tests.fixtures.engine import request_to, sockets_of, until_pool
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import sockets_of
 
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """Both homes, one after the other."""
+    """The server loop hosts the connections, then the portal."""
     if request.param == "server loop":
         adopt_server_loop()
     yield

@@ -61,7 +61,7 @@ async def test_one_warning_is_logged_for_each_crossing_of_the_mark(
     log: Log,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(utilization, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(utilization, "REARM_SECONDS", 0.0)
     server = serve(held_back)
     pool = engine_pool(max_connections=5, warn_utilization=0.8)
     calls = [asyncio.create_task(pool.fetch(request_to(server))) for _ in range(8)]
@@ -83,10 +83,11 @@ def test_bursts_that_follow_one_another_are_one_crossing(monkeypatch: pytest.Mon
     """A pool that fills and empties ten times a second must not fill the log with it."""
     now = 1000.0
     monkeypatch.setattr(utilization.time, "monotonic", lambda: now)
-    watch = utilization.Utilization(0.8)
+    watch = utilization.Utilization(0.8, 10)
     crossings = []
     for in_use, seconds in [(8, 0.0), (0, 0.1), (10, 5.0), (7, 9.9), (9, 9.9), (8, 0.1), (7, 10.0), (8, 0.0)]:
-        crossings.append(watch.has_crossed(in_use, 10))
+        disagree = (in_use >= watch.threshold) != watch.is_above  # as the coordinator compares them
+        crossings.append(disagree and watch.cross(in_use))
         now += seconds
     assert crossings == [True, False, False, False, False, False, False, True]
 

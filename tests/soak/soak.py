@@ -20,7 +20,8 @@ from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.ledger.state import Entry, Waiter
 from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.host_loop import LoopCall
-from tests.fixtures.books import Holdings
+from tests.fixtures.internals import ledger_of
+from tests.fixtures.leaks import Holdings
 from tests.soak.callers import Callers
 from tests.soak.record import ErrorLog, Record
 from tests.soak.world import World
@@ -119,8 +120,8 @@ class Soak:
         """After the pools' close: no connection at servers, no task on the portal, no object in memory."""
         for pool in world.pools:
             stats = pool.stats()
-            if stats.connections or pool._coordinator.ledger.total:
-                self.leaked["connections"] += pool._coordinator.ledger.total
+            if stats.connections or ledger_of(pool).total:
+                self.leaked["connections"] += ledger_of(pool).total
                 self.record.violation(f"after its close {pool.name!r} has {stats}")
         if not _becomes_true(lambda: world.held() == 0):
             self.leaked["connections at the servers"] = world.held()

@@ -15,9 +15,10 @@ from llm_pool.conf import load
 from llm_pool.engine.config import TLS, Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.pool import Pool
 from testbed.tls import Certificates
+from tests.fixtures.internals import open_connections_of
 from tests.soak.calls import Place
 from tests.soak.server import SoakServer, play_http11
-from tests.soak.server2 import play_http2
+from tests.soak.server_http2 import play_http2
 
 if TYPE_CHECKING:
     from tests.soak.record import Record
@@ -84,7 +85,9 @@ class World:
 
     def held(self) -> int:
         """The number of connections that pools hold, by the kernel's state at the servers' ends."""
-        return sum(_is_held(connection) for server in self.servers for connection in tuple(server._open))
+        return sum(
+            _is_held(connection) for server in self.servers for connection in open_connections_of(server)
+        )
 
     def calm_down(self) -> None:
         """End the disturbances and the faults: every server answers correctly from now on."""
@@ -117,7 +120,7 @@ class World:
 
     def _add(self, pool: Pool, servers: list[SoakServer]) -> Pool:
         def count() -> None:
-            connections = [connection for server in servers for connection in tuple(server._open)]
+            connections = [connection for server in servers for connection in open_connections_of(server)]
             # All were open before the first is checked, so those that are still held were open together.
             self.record.peak(pool.name, sum(map(_is_held, connections)), MAX_CONNECTIONS)
 

@@ -13,6 +13,15 @@ from llm_pool import pools
 from llm_pool.engine.stats.listeners import stats_listeners
 from llm_pool.status import recorder as recorder_module
 from llm_pool.status.recorder import Recorder, recorder
+from tests.fixtures.internals import (
+    claim_recording,
+    may_end_recording,
+    recorder_lock,
+    recorder_thread,
+    recorder_work,
+    replace_recorder_lock,
+    replace_recorder_thread,
+)
 from tests.fixtures.model import model
 
 if TYPE_CHECKING:
@@ -29,7 +38,7 @@ PATIENCE = 5.0  # seconds
 def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Set when a new recorder, registered for stats, has started."""
     event = threading.Event()
-    monkeypatch.setattr(Recorder, "_run", lambda _: event.set())
+    replace_recorder_thread(monkeypatch, event.set)
     fresh = Recorder()
     stats_listeners.append(fresh.pool_changed)
     yield event
@@ -73,30 +82,30 @@ def test_stats_of_a_pool_without_new_calls_start_no_recording(
     fresh.pool_changed("default", unused, None)
     called = replace(unused, requests=1)
     fresh.pool_changed("default", called, called)
-    assert fresh._run not in started
+    assert recorder_work(fresh) not in started
     fresh.pool_changed("default", called, unused)
-    assert fresh._run in started
+    assert recorder_work(fresh) in started
 
 
 def test_attend_takes_no_lock(begun: threading.Event) -> None:
     """It runs on callers' threads, where an interrupt could leave a lock taken."""
     fresh = Recorder()
-    with fresh._lock:
+    with recorder_lock(fresh):
         fresh.attend()
         assert begun.wait(PATIENCE)
 
 
 def test_of_two_threads_that_start_at_once_one_records() -> None:
     fresh = Recorder()
-    assert fresh._claim()
-    assert not fresh._claim()
+    assert claim_recording(fresh)
+    assert not claim_recording(fresh)
 
 
 def test_recording_goes_on_for_a_call_that_comes_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """``attend`` starts no thread while there is one, so the thread must not end just then."""
     fresh, started = Recorder(), []
     monkeypatch.setattr(recorder_module, "start_thread", lambda run, **_: started.append(run))
-    assert fresh._claim()
+    assert claim_recording(fresh)
 
     class CallBefore:
         """A lock before which a call comes."""
@@ -106,7 +115,7 @@ def test_recording_goes_on_for_a_call_that_comes_as_it_ends(monkeypatch: pytest.
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(fresh, "_lock", CallBefore())
-    assert not fresh._may_end()
-    assert fresh._thread is threading.current_thread()
+    replace_recorder_lock(monkeypatch, fresh, CallBefore())
+    assert not may_end_recording(fresh)
+    assert recorder_thread(fresh) is threading.current_thread()
     assert started == []

@@ -6,7 +6,7 @@ import ssl
 
 from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
 
-from ..closing import abort, holds_back
+from ..closing import abort, has_unacknowledged_data
 from ..connection import Connection, Owner
 from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from ..head import Framing, asks_to_close, encode_head
@@ -88,7 +88,7 @@ class HTTP11Connection(Connection):
         self._watchdog.stop()
         if self.transport is None or self.closed:
             return
-        if holds_back(self.transport):
+        if has_unacknowledged_data(self.transport):
             abort(self.transport)  # ``transport.close`` would wait until the server has read the request
         else:
             self.transport.close()
@@ -214,7 +214,7 @@ class HTTP11Connection(Connection):
         """
         assert self.transport is not None
         is_long = request.body is None or len(request.body) > WRITE_SIZE
-        return self._framing.complete and not (is_long and holds_back(self.transport))
+        return self._framing.complete and not (is_long and has_unacknowledged_data(self.transport))
 
     # Endings
 

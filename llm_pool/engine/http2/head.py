@@ -6,13 +6,12 @@ import re
 
 from llm_pool.exceptions import ProtocolError
 
+from ..head import LOWERCASE_TOKEN, UNSAFE
 from ..request import Headers, Request
 
 __all__ = ["content_length", "encode_fields", "read_fields"]
 
-NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # section 8.2.1: lower case only
 STATUS = re.compile(rb"[2-9][0-9]{2}")  # h2 reports interim responses (1xx) as another event
-UNSAFE = re.compile(rb"[\r\n\0]")
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 NOT_SENT = HOP_BY_HOP | {b"te"}
 WITHOUT_BODY = (204, 304)
@@ -45,7 +44,7 @@ def read_fields(fields: Headers) -> tuple[int, Headers]:
     if first != b":status" or not STATUS.fullmatch(status):
         raise ProtocolError(f"a head that begins with {first!r}: {status[:20]!r}")
     for name, value in headers:
-        if not NAME.fullmatch(name) or name in HOP_BY_HOP:
+        if not LOWERCASE_TOKEN.fullmatch(name) or name in HOP_BY_HOP:
             raise ProtocolError(f"a header with the name {name[:100]!r}")
         if UNSAFE.search(value):
             raise ProtocolError(f"a line break or NUL in the header {name!r}")

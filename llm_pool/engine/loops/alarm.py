@@ -1,9 +1,10 @@
-"""A timer that any thread may set, and that outlives the event loop on which it runs."""
+"""A timer that any thread may set, and that moves to another event loop if its own has ended."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable
 from contextvars import Context
 from math import inf
@@ -11,41 +12,57 @@ from math import inf
 from llm_pool.exceptions import PoolClosed
 
 from .host_loop import HostLoop
-from .portal import host_loop_of_caller
+from .portal import after_loop_ended, host_loop_of_caller
 
 __all__ = ["Alarm"]
 
 
 class Alarm:
-    """Calls ``callback`` on a host loop at the earliest time that was set (monotonic), or soon after."""
+    """Calls ``callback`` on a host loop at the earliest time that was set, or soon after.
+
+    ``due_at`` is that time, infinity if none is set. Times are seconds of the monotonic clock.
+    """
 
     def __init__(self, callback: Callable[[], None]) -> None:
+        self.due_at = inf
         self._callback = callback
-        self._when = inf
         self._host_loop: HostLoop | None = None
+        _alarms.add(self)
 
     def set(self, when: float) -> None:
-        """Call back at ``when`` or before. From any thread; costs nothing if a call is due by then anyway."""
-        # Without a lock: threads that set it at the same time cause one call too many, at worst.
-        if self._host_loop is not None and self._host_loop.closing:
-            self._when = inf
-        if when >= self._when:
+        """Call back at ``when`` or before. From any thread. Does nothing if an earlier time is set."""
+        # Without a lock: threads that set it at the same time cause at worst one more call.
+        if when >= self.due_at:
             return
         try:
             self._host_loop = host_loop_of_caller()
-            self._when = when
+            self.due_at = when
             if self._host_loop.is_current:
                 self._arm(when)
             else:
                 self._host_loop.post(self._arm, when)
         except PoolClosed:
-            self._when = inf  # that loop has just ended, or the process has
+            self.due_at = inf  # the loop has just ended, or the process is ending
+
+    def loop_ended(self, host_loop: HostLoop) -> None:
+        """Forget the time that was set, if ``host_loop`` was to call back."""
+        if self._host_loop is host_loop:
+            self.due_at = inf
 
     def _arm(self, when: float) -> None:
         delay = max(0.0, when - time.monotonic())
         asyncio.get_running_loop().call_later(delay, self._due, when, context=Context())
 
     def _due(self, when: float) -> None:
-        if self._when == when:
-            self._when = inf
+        if self.due_at == when:
+            self.due_at = inf
         self._callback()
+
+
+_alarms: weakref.WeakSet[Alarm] = weakref.WeakSet()
+
+
+@after_loop_ended
+def _forget_times(host_loop: HostLoop) -> None:
+    for alarm in list(_alarms):
+        alarm.loop_ended(host_loop)

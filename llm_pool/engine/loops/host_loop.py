@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from llm_pool.exceptions import PoolClosed
 
-__all__ = ["HostLoop"]
+__all__ = ["ENDED", "HostLoop", "wake"]
 
 T = TypeVar("T")
 
@@ -19,13 +19,16 @@ CLOSE_SECONDS = 1.0  # how long a loop that ends waits for its connections to cl
 
 
 class HostLoop:
-    """One event loop. Its connections, timers and dials are touched on its own thread only.
+    """One event loop. Its connections, timers and dials are used on its own thread only.
 
-    ``closing``: the loop is about to end and accepts no new calls. ``ended``: nothing can be posted any more.
-    ``thread``: the portal's own; None for a server's loop.
+    ``loop``         asyncio's event loop
+    ``thread``       the portal's thread; None for a server's loop
+    ``closing``      whether the loop is about to end and accepts no new calls
+    ``ended``        whether the loop has ended: nothing can be posted
+    ``close_tasks``  tasks that close connections
 
-    Threads that call in take no lock: an interrupt could leave it taken (see ``threads``). They set flags,
-    add to sets and post, each of which is one step, and the loop's thread decides.
+    Threads that call the loop acquire no lock, since an interrupt could leave it locked (see ``threads``).
+    They only set flags, add to sets and post. Each of these is one step.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread | None = None) -> None:
@@ -46,42 +49,42 @@ class HostLoop:
         if self.ended:
             raise PoolClosed(ENDED)
         try:
-            # An empty context: nothing of the caller's request lives on in what the pool does.
+            # In an empty context: the pool's work must not hold objects of the caller's request.
             self.loop.call_soon_threadsafe(function, *args, context=Context())
         except RuntimeError as error:
             self.closing = self.ended = True
             raise PoolClosed(ENDED) from error
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function`` on the loop: now if the caller runs there, or else soon. See ``post``."""
+        """Call ``function`` on the loop: now if the caller runs there, otherwise by ``post``."""
         if self.is_current:
             function()
         else:
             self.post(function)
 
-    def run_before_end(self, closing: Coroutine[Any, Any, None]) -> None:
-        """On the loop: run ``closing``, which a connection needs to close. The loop's end waits for it."""
-        task = self.loop.create_task(closing, context=Context())
+    def run_before_end(self, close: Coroutine[Any, Any, None]) -> None:
+        """On the loop: start ``close``, which closes a connection. The loop waits for it before it ends."""
+        task = self.loop.create_task(close, context=Context())
         self.close_tasks.add(task)
         task.add_done_callback(self.close_tasks.discard)
 
     async def wait_for_close_tasks(self) -> None:
-        """On the loop, at its end: wait for what ``run_before_end`` has started."""
+        """On the loop, before it ends: wait for what ``run_before_end`` has started, at most a second."""
         if self.close_tasks:
             await asyncio.wait(self.close_tasks, timeout=CLOSE_SECONDS)
 
     def refuse_calls(self) -> None:
-        """Accept no new calls. The loop still runs those that were posted before."""
+        """Accept no new calls. The loop still runs those already posted."""
         self.closing = True
 
     def end(self) -> None:
-        """Fail the calls that the loop will not run any more. From any thread, any number of times."""
+        """Mark the loop as ended, and fail its calls. From any thread, any number of times."""
         self.closing = self.ended = True
         for call in list(self._calls):
             call.loop_ended()
 
     def forget_parent(self) -> None:
-        """In the child of a fork: the loop is the parent's."""
+        """In the child of a fork: mark the parent's loop as ended. Its calls are the parent's."""
         self.closing = self.ended = True
 
     async def arun(
@@ -92,16 +95,17 @@ class HostLoop:
     ) -> T:
         """Await ``function(*args)`` on this loop, from any event loop.
 
-        ``undo(result)`` is called on this loop if the caller was cancelled before it had the result.
+        If the caller is cancelled before it has the result, ``undo(result)`` is called on this loop. Raises
+        PoolClosed if this loop ends before the function.
         """
         if self.is_current:
             return await function(*args)
         loop = asyncio.get_running_loop()
-        arrived: asyncio.Future[None] = loop.create_future()
-        call = LoopCall(self, function, args, undo, lambda: loop.call_soon_threadsafe(_wake, arrived))
+        done: asyncio.Future[None] = loop.create_future()
+        call = LoopCall(self, function, args, undo, lambda: loop.call_soon_threadsafe(wake, done))
         try:
             self._submit(call)
-            await arrived
+            await done
             return call.result()
         except BaseException:
             call.cancel()
@@ -113,21 +117,22 @@ class HostLoop:
         *args: Any,
         undo: Callable[[T], object] | None = None,
     ) -> T:
-        """``arun`` for a plain thread, which it blocks."""
-        # A bare lock: an Event waits in Python code, and an exception of a signal handler would break it.
-        arrived = threading.Lock()
-        arrived.acquire()
-        call = LoopCall(self, function, args, undo, arrived.release)
+        """``arun`` for a thread without an event loop, which it blocks."""
+        # Not an Event: that waits in Python code, and the exception of a signal handler could break it there.
+        done = threading.Lock()
+        done.acquire()
+        call = LoopCall(self, function, args, undo, done.release)
         try:
             self._submit(call)
-            arrived.acquire()
+            done.acquire()
             return call.result()
         except BaseException:
             call.cancel()
             raise
 
     def _submit(self, call: LoopCall[Any]) -> None:
-        self._calls.add(call)  # first: ``end`` then sees either this call, or this sees ``closing``
+        # Added before ``closing`` is read: if ``end`` does not find the call, this does find ``closing``.
+        self._calls.add(call)
         if self.closing:
             self._calls.discard(call)
             raise PoolClosed(ENDED)
@@ -135,9 +140,10 @@ class HostLoop:
 
 
 class LoopCall(Generic[T]):
-    """A coroutine that a host loop runs for a caller elsewhere. Its result is delivered or undone.
+    """A coroutine that a host loop runs for a caller on another thread. Its result is delivered or undone.
 
-    ``result`` and ``cancel`` are the caller's; all else happens on the host loop.
+    The caller's thread calls ``result`` and ``cancel``; the host loop calls all else. ``notify`` wakes the
+    caller, and raises RuntimeError if its event loop has closed.
     """
 
     def __init__(
@@ -158,7 +164,7 @@ class LoopCall(Generic[T]):
         self._ended = False
 
     def start(self) -> None:
-        """Begin, unless the caller has cancelled already."""
+        """Start the coroutine, unless the caller has cancelled already."""
         if self._cancelled:
             self._host_loop._calls.discard(self)
             return
@@ -166,7 +172,7 @@ class LoopCall(Generic[T]):
         self._task.add_done_callback(self._task_ended)
 
     def result(self) -> T:
-        """The coroutine's result, or the exception that it raised."""
+        """The coroutine's result. Raises its error, or PoolClosed if the loop has ended first."""
         if self._task is None or not self._task.done():
             raise PoolClosed(ENDED)
         try:
@@ -182,10 +188,10 @@ class LoopCall(Generic[T]):
         try:
             self._host_loop.post(self._cancel_task)
         except PoolClosed:
-            return  # the loop has ended, and everything on it
+            return  # the coroutine has ended with its loop
 
     def loop_ended(self) -> None:
-        """The loop has ended without this call's end, or without its start."""
+        """The loop has ended before this call: wake the caller."""
         self._host_loop._calls.discard(self)
         if not self._ended:
             self._ended = True
@@ -196,30 +202,31 @@ class LoopCall(Generic[T]):
             return
         if not self._task.done():
             self._task.cancel()
-        elif self._ended:  # otherwise ``_task_ended`` is about to run
-            self._take_back(self._task)
+        elif self._ended:  # otherwise ``_task_ended`` will undo it
+            self._undo_result(self._task)
 
     def _task_ended(self, task: asyncio.Task[T]) -> None:
         self._host_loop._calls.discard(self)
         if task.cancelled() or task.exception() is not None:
-            self._undo = None  # there is nothing to undo
+            self._undo = None  # without a result there is nothing to undo
         self._ended = True
         if self._cancelled or not self._wake_caller():
-            self._take_back(task)
+            self._undo_result(task)
 
     def _wake_caller(self) -> bool:
         try:
             self._notify()
-        except RuntimeError:  # the caller's loop has closed without waiting
+        except RuntimeError:  # the caller's loop has closed
             return False
         return True
 
-    def _take_back(self, task: asyncio.Task[T]) -> None:
+    def _undo_result(self, task: asyncio.Task[T]) -> None:
         undo, self._undo = self._undo, None
         if undo is not None:
             undo(task.result())
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def wake(future: asyncio.Future[None]) -> None:
+    """Set the future's result, unless its wait has ended otherwise."""
     if not future.done():
         future.set_result(None)

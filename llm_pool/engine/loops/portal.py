@@ -1,8 +1,9 @@
-"""Which event loop hosts the connections of a call: the server loop, or the process's own, the portal.
+"""The event loop that hosts the connections of a call: the server loop, or the portal.
 
 A sync view, a Celery task, ``asyncio.run`` and ``async_to_sync`` have loops that end with the call, or no
 loop at all. Their connections live on the portal: one daemon thread with a loop, started on first need. The
-loop of an ASGI server lasts, and hosts connections itself once ``adopt_server_loop`` has named it.
+loop of an ASGI server outlives its requests. After ``adopt_server_loop`` it hosts the connections of calls
+made on it.
 """
 
 from __future__ import annotations
@@ -27,44 +28,54 @@ __all__ = [
     "host_loop_of_caller",
     "is_on_server_loop",
     "is_portal",
+    "left_to_parent",
     "portal",
     "release_server_loop",
     "stop",
 ]
 
 THREAD_NAME = "llm_pool-portal"
-LAST_TURNS = 5  # of a loop that ends: an aborted TLS connection needs four to close its socket and report it
+FINAL_STEPS = 5  # steps of a loop before it ends: an aborted TLS connection takes four to close its socket
 
 
 class _Process:
-    """The loops of this process."""
+    """The loops of this process.
+
+    ``ending``        whether the interpreter is exiting
+    ``portal``        the portal started last, which may have ended; None before the first
+    ``successors``    for each portal (None: before the first) the one that replaced it
+    ``server``        the server loop, if there is one
+    ``end_watchers``  for each adopted loop the generator that notices its end
+    """
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
         self.ending = False
-        self.portal: HostLoop | None = None  # the last that was started; it may have ended
-        self.successors: dict[HostLoop | None, HostLoop] = {}  # which portal took the place of which
+        self.portal: HostLoop | None = None
+        self.successors: dict[HostLoop | None, HostLoop] = {}
         self.server: HostLoop | None = None
-        self.watches: dict[HostLoop, AsyncGenerator[None]] = {}  # one for each loop that was adopted
+        self.end_watchers: dict[HostLoop, AsyncGenerator[None]] = {}
 
 
 _process = _Process()
 _after_fork: list[Callable[[], None]] = []
 _before_loop_ends: list[Callable[[HostLoop], None]] = []
 _after_loop_ended: list[Callable[[HostLoop], None]] = []
-_left_to_parent: list[object] = []  # kept from the garbage collector: their finalizers are the parent's
+left_to_parent: list[object] = []
+"""In a forked child: the parent's objects. If they were collected, their finalizers would run here."""
 
 
 def portal() -> HostLoop:
-    """The portal; starts its thread if need be. Raises PoolClosed at the end of the process."""
+    """Return the portal; start it if it does not run. Raises PoolClosed while the process is ending."""
     process = _process
     server, host_loop = process.server, process.portal
     if host_loop is None or host_loop.closing:
         host_loop = _start_portal()
     if server is not None and server.loop.is_closed():
-        host_loop.post(_forget, server)  # not here: the caller's thread may be interrupted half-way
+        # On the portal: an interrupt could stop the caller's thread half-way.
+        host_loop.post(_forget_loop, server)
     return host_loop
 
 
@@ -74,13 +85,13 @@ def is_portal(host_loop: object) -> bool:
 
 
 def is_on_server_loop() -> bool:
-    """Whether the caller runs on the server loop, which serves all requests."""
+    """Whether the caller runs on the server loop."""
     server = _process.server
     return server is not None and server.is_current
 
 
 def host_loop_of_caller() -> HostLoop:
-    """The loop that hosts the caller's connections: the server loop, if it runs there, or the portal."""
+    """The loop that hosts the caller's connections: the server loop if it runs there, or the portal."""
     server = _process.server
     if server is not None and server.is_current and not server.closing:
         return server
@@ -88,30 +99,30 @@ def host_loop_of_caller() -> HostLoop:
 
 
 def adopt_server_loop() -> HostLoop:
-    """Make the running loop the server loop: it outlives every request. It is forgotten when it ends."""
+    """Make the running loop the server loop, until it ends. It must outlive every request."""
     process = _process
     server = process.server
     if server is not None and server.is_current and not server.closing:
         return server
-    adopted = list(process.watches)
-    host_loop = next((each for each in adopted if each.is_current and not each.closing), None)
+    adopted = list(process.end_watchers)
+    host_loop = next((loop for loop in adopted if loop.is_current and not loop.closing), None)
     if host_loop is None:
         host_loop = HostLoop(asyncio.get_running_loop())
-        process.watches[host_loop] = _watch(host_loop)
+        process.end_watchers[host_loop] = _watch_end(host_loop)
     process.server = host_loop
-    for each in adopted:
-        if each.loop.is_closed():
-            _forget(each)
+    for earlier in adopted:
+        if earlier.loop.is_closed():
+            _forget_loop(earlier)
     return host_loop
 
 
 def release_server_loop() -> None:
-    """Have no server loop. The connections that live on it stay there until it ends."""
+    """Have no server loop from now on. Connections on the former one stay there until it ends."""
     _process.server = None
 
 
 def stop() -> None:
-    """End the portal's thread. The next call starts another."""
+    """End the portal, and wait for its thread. The next call starts another portal."""
     host_loop = _process.portal
     if host_loop is not None and host_loop.thread is not None:
         host_loop.refuse_calls()
@@ -121,19 +132,19 @@ def stop() -> None:
 
 
 def after_fork(function: Callable[[], None]) -> Callable[[], None]:
-    """Call ``function`` in the child after a fork, when the parent's loops have been forgotten."""
+    """Call ``function`` in the child after a fork, after the parent's loops have been forgotten."""
     _after_fork.append(function)
     return function
 
 
 def before_loop_ends(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
-    """Call ``function(host_loop)`` on a loop that is about to end; the loop turns a few times more."""
+    """Call ``function(host_loop)`` on a loop that is about to end, ``FINAL_STEPS`` steps before its end."""
     _before_loop_ends.append(function)
     return function
 
 
 def after_loop_ended(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
-    """Call ``function(host_loop)`` when a loop has ended. It may be called again for the same loop."""
+    """Call ``function(host_loop)`` after a loop has ended; possibly more than once for one loop."""
     _after_loop_ended.append(function)
     return function
 
@@ -142,23 +153,23 @@ def after_loop_ended(function: Callable[[HostLoop], None]) -> Callable[[HostLoop
 
 
 class _Start:
-    """A portal's start, as the caller that needs it awaits it."""
+    """The start of a portal. The caller's thread waits until the portal's thread calls ``end``."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
-        self._over = threading.Lock()
-        self._over.acquire()
+        self._done = threading.Lock()
+        self._done.acquire()
 
     def end(self, error: BaseException | None = None) -> None:
         self.error = error
-        self._over.release()
+        self._done.release()
 
     def wait(self) -> None:
-        self._over.acquire()
+        self._done.acquire()
 
 
 def _start_portal() -> HostLoop:
-    """Start a portal. Its own thread makes it the process's: the caller's may be interrupted anywhere."""
+    """Start a portal. Its own thread sets ``_process.portal``: an interrupt cannot stop that half-way."""
     process, start = _process, _Start()
     if process.ending:
         raise PoolClosed("the process is ending")
@@ -170,17 +181,17 @@ def _start_portal() -> HostLoop:
     return process.portal
 
 
-def _run_portal(process: _Process, before: HostLoop | None, start: _Start) -> None:
-    """On the portal's thread: take the place of the portal ``before``, unless another has done so."""
+def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) -> None:
+    """On the portal's thread: replace ``predecessor`` and run, unless another portal has replaced it."""
     try:
         host_loop = HostLoop(asyncio.new_event_loop(), threading.current_thread())
-    except BaseException as error:  # noqa: BLE001  it is the caller's
+    except BaseException as error:  # noqa: BLE001  the caller raises it
         start.end(error)
         return
-    # One step, and no lock: the garbage collector may end a call here that needs a portal too.
-    process.portal = process.successors.setdefault(before, host_loop)
+    # One step, and no lock: the garbage collector may run code here that itself needs a portal.
+    process.portal = process.successors.setdefault(predecessor, host_loop)
     start.end()
-    if process.successors[before] is host_loop:
+    if process.successors[predecessor] is host_loop:
         _run(host_loop)
     else:
         host_loop.loop.close()
@@ -191,63 +202,64 @@ def _run(host_loop: HostLoop) -> None:
     try:
         host_loop.loop.run_forever()
     finally:
-        host_loop.loop.run_until_complete(_close_down(host_loop))
+        host_loop.loop.run_until_complete(_end_portal(host_loop))
         host_loop.loop.close()
 
 
-async def _close_down(host_loop: HostLoop) -> None:
+async def _end_portal(host_loop: HostLoop) -> None:
     host_loop.refuse_calls()
-    await asyncio.sleep(0)  # what was posted before that begins, and ends with all the rest
+    await asyncio.sleep(0)  # the calls posted before start now, and are cancelled below
     tasks = asyncio.all_tasks() - {asyncio.current_task()} - host_loop.close_tasks
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await _wind_up(host_loop)
+    await _end_loop(host_loop)
 
 
 # The end of a host loop
 
 
-def _watch(host_loop: HostLoop) -> AsyncGenerator[None]:
-    """On its loop: have ``_wind_up`` run before the loop ends.
+def _watch_end(host_loop: HostLoop) -> AsyncGenerator[None]:
+    """On an adopted loop: arrange that ``_end_loop`` runs before the loop ends.
 
-    A loop announces its end to its asynchronous generators only: it closes those that have begun.
+    asyncio has no callback for that, but closes the asynchronous generators that have started on the loop
+    (``shutdown_asyncgens``).
     """
 
-    async def until_the_end() -> AsyncGenerator[None]:
+    async def wait_for_end() -> AsyncGenerator[None]:
         try:
             yield
         finally:
-            await _wind_up(host_loop)
+            await _end_loop(host_loop)
 
-    watch = until_the_end()
+    watcher = wait_for_end()
     with contextlib.suppress(StopIteration):
-        watch.asend(None).send(None)
-    return watch
+        watcher.asend(None).send(None)  # start it
+    return watcher
 
 
-async def _wind_up(host_loop: HostLoop) -> None:
-    """On its loop, for the last time."""
+async def _end_loop(host_loop: HostLoop) -> None:
+    """On a loop that is about to end: close its connections, then forget it."""
     host_loop.refuse_calls()
     for function in _before_loop_ends:
         function(host_loop)
     await host_loop.wait_for_close_tasks()
-    for _ in range(LAST_TURNS):
+    for _ in range(FINAL_STEPS):
         await asyncio.sleep(0)
-    _forget(host_loop)
+    _forget_loop(host_loop)
 
 
-def _forget(host_loop: HostLoop) -> None:
+def _forget_loop(host_loop: HostLoop) -> None:
     host_loop.end()
-    _process.watches.pop(host_loop, None)
+    _process.end_watchers.pop(host_loop, None)
     if _process.server is host_loop:
         _process.server = None
     for function in _after_loop_ended:
         function(host_loop)
 
 
-def _stop_for_good() -> None:
-    """At the exit of the interpreter, which lets no thread start any more."""
+def _at_exit() -> None:
+    """At the exit of the interpreter: no thread can be started from now on."""
     _process.ending = True
     stop()
 
@@ -255,9 +267,10 @@ def _stop_for_good() -> None:
 # Forks
 
 
-def _in_child() -> None:
-    _left_to_parent.append(vars(_process).copy())
-    for host_loop in (_process.portal, _process.server, *_process.watches):
+def _forget_parent() -> None:
+    """In the child of a fork: forget the parent's loops, then call the functions of ``after_fork``."""
+    left_to_parent.append(vars(_process).copy())
+    for host_loop in (_process.portal, _process.server, *_process.end_watchers):
         if host_loop is not None:
             host_loop.forget_parent()
     _process.begin()
@@ -265,5 +278,5 @@ def _in_child() -> None:
         function()
 
 
-atexit.register(_stop_for_good)
-os.register_at_fork(after_in_child=_in_child)
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_forget_parent)

@@ -1,9 +1,10 @@
 """Blocking work off the event loops, and locks that survive an interrupt.
 
 A sync caller's thread can be interrupted at almost every bytecode: by KeyboardInterrupt, Celery's
-SoftTimeLimitExceeded, gunicorn's abort. From Python 3.14 on that includes the moment between the acquire and
-the block of a ``with lock:``, which leaves the lock taken for ever. So such a thread takes a shared lock by
-``hold`` only, and starts threads by ``start_thread``; everything else it hands to an event loop's thread.
+SoftTimeLimitExceeded, gunicorn's abort. From Python 3.14 on, an interrupt can come after ``with lock:`` has
+acquired the lock and before its block is entered: then the lock stays locked for ever. So such a thread
+acquires a shared lock by ``hold`` only, and starts threads by ``start_thread`` only. An event loop's thread
+does everything else.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ T = TypeVar("T")
 def hold(lock: Any, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` with ``lock``, a ``threading.RLock`` that this thread does not hold yet.
 
-    An interrupt at any bytecode leaves the lock free. It may stop ``function`` half-way: let that only read,
-    or be such that calling it again completes it.
+    An interrupt at any bytecode leaves the lock released. It may stop ``function`` half-way: so ``function``
+    must only read, or a second call must complete what the first began.
     """
     try:
         try:
@@ -33,7 +34,7 @@ def hold(lock: Any, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         finally:
             _release(lock)
     finally:
-        _release(lock)  # an interrupt may have come into the first
+        _release(lock)  # an interrupt may have stopped the first release
 
 
 def _release(lock: Any) -> None:
@@ -42,10 +43,10 @@ def _release(lock: Any) -> None:
 
 
 def start_thread(function: Callable[..., object], *args: object, name: str) -> None:
-    """Start a daemon thread. Raises RuntimeError if the system has none to give.
+    """Start a daemon thread. Raises RuntimeError if the system can start none.
 
-    ``Thread.start`` takes locks of the ``threading`` module in Python code, so a bare thread calls it, which
-    no interrupt reaches.
+    ``Thread.start`` acquires locks of the ``threading`` module in Python code. So it is called by a bare
+    thread, which interrupts do not reach.
     """
     _thread.start_new_thread(_start, (function, args, name))
 
@@ -53,22 +54,23 @@ def start_thread(function: Callable[..., object], *args: object, name: str) -> N
 def _start(function: Callable[..., object], args: tuple[object, ...], name: str) -> None:
     try:
         threading.Thread(target=function, args=args, name=name, daemon=True).start()
-    except RuntimeError:  # the system has no second thread to give: this one will do
+    except RuntimeError:  # the system can start no second thread: use this one
         function(*args)
 
 
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Call ``function`` on a thread of its own. Cancelling what awaits the future does not cancel the call.
+    """Call ``function`` on a thread of its own. Returns the future of its result.
 
-    No executor is used: a call that hangs delays neither other calls nor the end of the process.
+    To cancel a task that awaits the future does not cancel the call. An executor is not used: a call that
+    hangs would delay other calls, and the end of the process.
     """
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # several callers may await it, and what runs cannot be cancelled
+    future.set_running_or_notify_cancel()  # now ``cancel`` has no effect: several callers may await it
 
     def run() -> None:
         try:
             result = function(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001  it is the caller's
+        except BaseException as error:  # noqa: BLE001  the future raises it
             future.set_exception(error)
         else:
             future.set_result(result)

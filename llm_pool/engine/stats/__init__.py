@@ -1,1 +1,1 @@
-"""What a pool does, counted and shown."""
+"""A pool's counters and gauges, its list of connections, and warnings about its use."""

@@ -1,4 +1,4 @@
-"""How durations are spread: counts in fixed buckets, so that recording one costs the same for ever."""
+"""Durations counted in fixed buckets: memory and the time to record one stay constant."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ __all__ = ["BOUNDS", "Histogram", "Spread", "find_quantile"]
 BOUNDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0,
 )  # fmt: skip
-"""Upper bounds of the buckets in seconds; a last bucket takes what is longer than all of them."""
+"""Upper bounds of the buckets in seconds. One more bucket counts longer durations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Durations at one moment: ``total`` seconds in all, ``counts`` in each bucket of ``BOUNDS``."""
+    """The contents of a histogram at one moment.
+
+    ``counts``  how many durations each bucket of ``BOUNDS`` holds; the last number: longer ones
+    ``total``   the sum of all durations in seconds
+    """
 
     counts: tuple[int, ...]
     total: float
 
     @property
     def count(self) -> int:
-        """How many durations."""
+        """The number of durations."""
         return sum(self.counts)
 
     @property
     def mean(self) -> float:
-        """Seconds; 0.0 where there is none."""
+        """The mean duration in seconds; 0.0 without any."""
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, fraction: float) -> float:
-        """Seconds that this fraction of the durations did not exceed, to the bucket's upper bound.
+        """The upper bound in seconds of the bucket that holds the quantile ``fraction``, 0.0 to 1.0.
 
-        0.0 where there is none, infinity where it is longer than all bounds.
+        0.0 without any duration; infinity if the quantile is longer than every bound.
         """
         found = find_quantile(self.counts, fraction)
         return 0.0 if found is None else (*BOUNDS, inf)[found[0]]
@@ -57,7 +61,7 @@ def find_quantile(counts: Sequence[int], fraction: float) -> tuple[int, int] | N
 
 
 class Histogram:
-    """Durations that are being counted, under the lock of whoever counts them."""
+    """Counts durations. It has no lock: its owner holds one."""
 
     __slots__ = ("_counts", "_total")
 
@@ -66,10 +70,10 @@ class Histogram:
         self._total = 0.0
 
     def record(self, seconds: float) -> None:
-        """Count one."""
+        """Count a duration."""
         self._counts[bisect_left(BOUNDS, seconds)] += 1
         self._total += seconds
 
     def spread(self) -> Spread:
-        """What has been counted so far."""
+        """The durations counted so far."""
         return Spread(tuple(self._counts), self._total)

@@ -13,12 +13,12 @@ __all__ = ["ConnectionInfo", "list_connections"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """One connection at one moment. Those that are being dialed are only counted: see ``PoolStats``.
+    """One connection at one moment. Those being dialed are not listed: ``PoolStats.dialing`` counts them.
 
     ``origin``   scheme, host and port
     ``state``    "in use", "idle" or "closing"
     ``age``      seconds since it was opened
-    ``streams``  the calls that it carries now
+    ``streams``  calls that it carries now
     ``loop``     the event loop that hosts it: "portal" or "server loop"
     """
 
@@ -30,7 +30,7 @@ class ConnectionInfo:
 
 
 def list_connections(ledger: Ledger, now: float) -> list[ConnectionInfo]:
-    """Every connection, the oldest first. Call it with the ledger's lock; O(connections)."""
+    """Every connection, oldest first. Call it with the ledger's lock held; O(connections)."""
     return [
         ConnectionInfo(
             origin=entry.lane.origin,

@@ -1,4 +1,4 @@
-"""Callbacks of users and of the upper floors: one that fails must not break the code that calls it."""
+"""Lists of callbacks. One that fails must not break the code that calls it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Ts = TypeVarTuple("Ts")
 logger = logging.getLogger("llm_pool.engine")
 
 STATS_INTERVAL = 0.25
-"""Seconds between two calls of ``stats_listeners``, at least."""
+"""The least number of seconds between two calls of ``stats_listeners``."""
 
 
 class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
-    """Callables that are called one after another. One that raises stays registered, and stops no other.
+    """A list of callables, called one after another. One that raises stays registered.
 
-    The first error of each is logged with its traceback; those after it would only fill the log.
+    The first error of each is logged with its traceback. Later ones are not: they could fill the log.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
         for listener in self:
             try:
                 listener(*args)
-            except Exception as error:  # noqa: BLE001  whatever a listener does wrong
+            except Exception as error:  # noqa: BLE001  a listener may raise anything
                 self._log_once(listener, error)
 
     def _log_once(self, listener: Callable[[*Ts], None], error: Exception) -> None:

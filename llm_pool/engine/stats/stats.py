@@ -1,4 +1,4 @@
-"""What a pool looks like at one moment, and what it has done so far."""
+"""The state of a pool at one moment, and counters of what it has done."""
 
 from __future__ import annotations
 
@@ -17,26 +17,51 @@ __all__ = ["PoolStats", "Tally", "describe", "take_stats"]
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """Gauges of now, and counters since the pool was made, in this process.
+    """Gauges of now, and counters and histograms since the pool was made, in this process.
 
-    Gauges: ``connections`` are in use, idle or dialing; those that are ``closing`` serve nobody and are not
-    among them, but each takes the place of another until it has closed. ``streams`` are the calls that
-    connections carry (over HTTP/2 one connection carries many); ``waiting`` the callers in the queue,
-    ``longest_wait`` the seconds the first of them has waited; ``utilization`` is in use / max, 0.0 to 1.0;
-    ``oldest_connection`` is an age in seconds. Both ages are 0.0 where there is none.
+    Gauges:
 
-    Counters: ``requests`` asked for a connection, ``queued`` of them found all connections taken and no room
-    for another (who only waits for a dial of his own is not queued), ``reused`` got one that was there
-    before; ``opened`` connections, and ``closed`` ones by reason. ``pool_timeouts`` waited in vain for as
-    long as the pool timeout, ``refused`` found the queue full, ``cancelled`` were given up by their caller,
-    ``replays`` is how often a request was sent again, ``leaks_suspected`` how many responses were held longer
-    than the ``leak_threshold``. ``dial_failures`` by the class of the error; ``dial_failure`` is the message
-    of the last, until a dial to the same origin succeeds. Bytes are of bodies, as they came over the wire.
-    Tokens are what the providers told.
+    ``max_connections``    the limit of connections
+    ``connections``        connections in use, idle or being dialed
+    ``in_use``             connections that carry at least one call
+    ``idle``               connections that carry none and can be used
+    ``dialing``            connections being dialed
+    ``closing``            connections that accept no calls and have not closed yet. They are not part of
+                           ``connections``, but count against the limit
+    ``waiting``            callers in the queue
+    ``streams``            calls that connections carry; over HTTP/2 a connection carries several
+    ``utilization``        in use / max, 0.0 to 1.0
+    ``oldest_connection``  age of the oldest connection in seconds; 0.0 without any
+    ``longest_wait``       seconds for which the first caller in the queue has waited; 0.0 without any
 
-    Durations in seconds: ``wait`` for a connection, ``dial`` of a connection that came about, and from the
-    start of a call ``first_byte`` of its answer, ``first_token`` of a stream, and ``total`` of an answer that
-    was whole.
+    Counters:
+
+    ``requests``           calls that needed a connection
+    ``queued``             of these, calls that found every connection in use and no room for another. A call
+                           that only waited for a dial is not counted
+    ``reused``             of these, calls that got a connection which carried a call then or before
+    ``opened``             connections opened
+    ``closed``             connections closed, by reason
+    ``pool_timeouts``      calls that failed with PoolTimeout after the pool timeout
+    ``refused``            calls that failed with PoolFull
+    ``cancelled``          calls that their caller cancelled, or closed before the end of the response
+    ``replays``            how often a request was sent again
+    ``leaks_suspected``    responses held longer than ``leak_threshold``
+    ``dial_failures``      failed dials, by the class name of the error
+    ``dial_failure``       message of the last failed dial; None before any, and after a later dial to the
+                           same origin has succeeded
+    ``bytes_sent``         bytes of request bodies
+    ``bytes_received``     bytes of response bodies, not decompressed
+    ``input_tokens``       input tokens, as the providers count them
+    ``output_tokens``      output tokens, as the providers count them
+
+    Histograms, in seconds:
+
+    ``wait``               the wait for a connection, dial included
+    ``dial``               DNS, TCP and TLS of each dial that succeeded
+    ``first_byte``         from the start of a call to the head of its response
+    ``first_token``        from the start of a stream to its first text
+    ``total``              from the start of a call to the end of a complete response
     """
 
     max_connections: int
@@ -74,11 +99,15 @@ class PoolStats:
 
 
 class Tally:
-    """Counts what the ledger's rules do not need to know, under the ledger's lock. From any thread."""
+    """The counters that the ledger's rules do not need. ``lock`` is the ledger's.
+
+    All methods but ``answer_read`` and ``add_answers`` acquire the lock, so they run on a host loop only (see
+    ``loops.threads``).
+    """
 
     __slots__ = (
         "_answers",
-        "_failing",
+        "_failed_origin",
         "bytes_received",
         "bytes_sent",
         "cancelled",
@@ -110,8 +139,8 @@ class Tally:
         self.input_tokens = 0
         self.output_tokens = 0
         self.dial_failures: Counter[str] = Counter()
-        self.dial_failure: str | None = None  # in words: the error would hold all that its dial had in hand
-        self._failing: Origin | None = None  # where that was
+        self.dial_failure: str | None = None  # not the error: it would keep the frames of its dial alive
+        self._failed_origin: Origin | None = None  # of ``dial_failure``
         self.wait = Histogram()
         self.dial = Histogram()
         self.first_byte = Histogram()
@@ -120,49 +149,49 @@ class Tally:
         self._answers: deque[tuple[int, int, float | None]] = deque()
 
     def count(self, name: str) -> None:
-        """One more of what is counted under that name."""
+        """Add one to the counter ``name``, an attribute."""
         with self.lock:
             setattr(self, name, getattr(self, name) + 1)
 
     def waited(self, seconds: float) -> None:
-        """A call has a connection, after ``seconds``."""
+        """Count a call that has got its connection after ``seconds``."""
         with self.lock:
             self.wait.record(seconds)
-            self.add_answers()  # those of earlier calls, or their number would grow
+            self.add_answers()  # at each call, so that their number stays small
 
     def dialed(self, origin: Origin, seconds: float) -> None:
-        """A dial has succeeded, after so long."""
+        """Count a dial that has succeeded after ``seconds``."""
         with self.lock:
             self.dial.record(seconds)
-            if origin == self._failing:
-                self.dial_failure = self._failing = None
+            if origin == self._failed_origin:
+                self.dial_failure = self._failed_origin = None
 
     def dial_failed(self, origin: Origin, error: BaseException) -> None:
-        """A dial has failed."""
+        """Count a dial that has failed."""
         with self.lock:
             self.dial_failures[type(error).__name__] += 1
-            self.dial_failure, self._failing = str(error), origin
+            self.dial_failure, self._failed_origin = str(error), origin
 
-    def call_ended(self, marks: Marks, *, whole: bool) -> None:
-        """A call that had got a connection has ended; ``whole``: its answer was complete."""
+    def call_ended(self, marks: Marks, *, complete: bool) -> None:
+        """Count a call that had a connection and has ended; ``complete``: with a complete response."""
         with self.lock:
             self.bytes_sent += marks.sent
             self.bytes_received += marks.received
             if marks.first_byte:
                 self.first_byte.record(marks.first_byte - marks.started)
-            if whole:
+            if complete:
                 self.total.record(marks.ended - marks.started)
 
     def answer_read(self, input_tokens: int, output_tokens: int, first_token: float | None) -> None:
-        """Add what only the reader of an answer finds; ``first_token`` in seconds from the call's start.
+        """Record the tokens of an answer, and the seconds from the call's start to its first token.
 
-        It takes no lock, and leaves the sum to ``add_answers``: the caller's thread may be interrupted, and
-        the garbage collector may end a call on a thread that holds the lock.
+        From any thread. Acquires no lock, and ``add_answers`` does the sum: the caller's thread may be
+        interrupted, and the garbage collector may end a call on a thread that holds the lock.
         """
         self._answers.append((input_tokens, output_tokens, first_token))
 
     def add_answers(self) -> None:
-        """Under the lock: count what has been read meanwhile."""
+        """Count the answers recorded since the last time. Call it with the lock held."""
         while self._answers:
             input_tokens, output_tokens, first_token = self._answers.popleft()
             self.input_tokens += input_tokens
@@ -172,14 +201,14 @@ class Tally:
 
 
 def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
-    """Read the books, under their lock."""
+    """The stats at ``now``, in seconds of the monotonic clock. Call it with the lock held."""
     tally.add_answers()
     connections = ledger.connections
     in_use, idle, dialing = connections.in_use, len(connections.pool_bound.idle), ledger.dial_policy.dialing
-    most = ledger.limits.max_connections
+    max_connections = ledger.limits.max_connections
     oldest = next(ledger.entries(), None)
     return PoolStats(
-        max_connections=most,
+        max_connections=max_connections,
         connections=in_use + idle + dialing,
         in_use=in_use,
         idle=idle,
@@ -187,7 +216,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
         closing=ledger.total - in_use - idle - dialing,
         waiting=ledger.waiting,
         streams=connections.streams,
-        utilization=in_use / most,
+        utilization=in_use / max_connections,
         oldest_connection=now - oldest.opened_at if oldest is not None else 0.0,
         longest_wait=max((now - first.arrived_at for first in ledger.first_waiters()), default=0.0),
         requests=ledger.requests,
@@ -215,10 +244,10 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
 
 
 def describe(stats: PoolStats) -> str:
-    """The state of a pool in words, for the message of an error."""
+    """Describe the state of a pool in one line, for the message of an error."""
     closing = f"closing {stats.closing}, " if stats.closing else ""
-    words = (
+    state = (
         f"in use {stats.in_use}, idle {stats.idle}, dialing {stats.dialing}, {closing}"
         f"waiting {stats.waiting}, max {stats.max_connections}"
     )
-    return f"{words}; last dial failure: {stats.dial_failure}" if stats.dial_failure else words
+    return f"{state}; last dial failure: {stats.dial_failure}" if stats.dial_failure else state

@@ -1,4 +1,4 @@
-"""Says when a pool is about to run out of connections: once, and not with every call."""
+"""Logs a warning when a pool is about to run out of connections: once, and not with every call."""
 
 from __future__ import annotations
 
@@ -12,42 +12,45 @@ from .stats import PoolStats, describe
 
 __all__ = ["Utilization", "warn_of_utilization"]
 
-# Utilization that trembles around the mark, or falls between one burst and the next, is one crossing.
-RELIEF = 0.9  # of the mark
-CALM_SECONDS = 10.0
+# Without these, a utilization close to the threshold, or a series of bursts, would log many warnings.
+HYSTERESIS = 0.9  # utilization is below the threshold again at less than this fraction of it
+REARM_SECONDS = 10.0  # seconds for which it must be below the threshold before the next warning
 
 logger = logging.getLogger("llm_pool.engine")
 
 
 class Utilization:
-    """Watches utilization (in use / max) cross a mark from below; ``mark`` is 0.0 to 1.0, None for never."""
+    """Detects that utilization (in use / max) rises to a threshold, a fraction of ``max_connections``.
 
-    def __init__(self, mark: float | None) -> None:
-        self._mark = mark
-        self._over = False
-        self._relieved_at = -inf
+    ``threshold``  connections in use at which it is crossed next, upwards or downwards
+    ``is_above``   whether it was crossed upwards last
+
+    Each change of a pool compares the two with the connections in use, and calls ``cross`` if they disagree.
+    """
+
+    def __init__(self, fraction: float | None, max_connections: int) -> None:
+        self._rises_at = inf if fraction is None else fraction * max_connections
+        self.threshold = self._rises_at
+        self.is_above = False
+        self._fell_at = -inf
         self._lock = threading.Lock()
 
-    def has_crossed(self, in_use: int, most: int) -> bool:
-        """Whether the mark has just been reached: once, until less has been in use for ``CALM_SECONDS``."""
-        if self._mark is None:
-            return False
-        mark = self._mark * most
-        over = in_use >= (mark * RELIEF if self._over else mark)
-        if over == self._over:
-            return False
+    def cross(self, in_use: int) -> bool:
+        """Note a crossing. Returns True if it went upwards, after ``REARM_SECONDS`` below the threshold."""
         with self._lock:
-            if over == self._over:
-                return False  # another thread saw it first
-            self._over = over
+            is_above = in_use >= self.threshold
+            if is_above == self.is_above:
+                return False  # another thread has noted it first
+            self.is_above = is_above
+            self.threshold = self._rises_at * HYSTERESIS if is_above else self._rises_at
             now = time.monotonic()
-            if not over:
-                self._relieved_at = now
-            return over and now >= self._relieved_at + CALM_SECONDS
+            if not is_above:
+                self._fell_at = now
+            return is_above and now >= self._fell_at + REARM_SECONDS
 
 
 def warn_of_utilization(name: str, stats: PoolStats) -> None:
-    """On a thread of its own: a log handler may block, and this is the path of a call."""
+    """Log the warning, on a thread of its own: a log handler may block, and this runs on an event loop."""
     in_thread(
         logger.warning,
         "pool %r is %.0f %% in use (%s); callers will wait when it is full. "

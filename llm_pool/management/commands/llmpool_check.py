@@ -10,7 +10,7 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from llm_pool.conf import PoolSettings, Problem, survey
+from llm_pool.conf import PoolSettings, Problem, load_with_problems
 from llm_pool.diagnostics import CheckReport, Sizing, Verdict, run_checks
 from llm_pool.diagnostics.report import worst
 from llm_pool.management.presentation import Printer, progress
@@ -71,7 +71,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         aliases: list[str] | None = options["pool"]
-        pools, problems = survey()
+        pools, problems = load_with_problems()
         selected = self._select(pools, aliases)
         problems = [problem for problem in problems if not aliases or problem.alias in aliases]
         invalid = {problem.alias for problem in problems}

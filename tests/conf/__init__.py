@@ -1,0 +1,1 @@
+"""``llm_pool.conf``: ``settings.LLM_POOL`` becomes frozen values, or problems with hints."""

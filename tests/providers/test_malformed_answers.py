@@ -1,0 +1,271 @@
+"""Answers whose shape the API does not describe: read if possible, otherwise an ``LLMPoolError``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_pool import exceptions
+from llm_pool.providers import PROVIDERS
+from llm_pool.providers.base import Head
+from llm_pool.providers.results import Chunk, Completion, Usage
+
+HEAD = Head(200, {"x-request-id": "req_1"})
+
+
+def read(provider: str, *events: Any) -> tuple[list[Chunk], Completion]:
+    reader = PROVIDERS[provider]().stream_reader(HEAD)
+    chunks = []
+    for event in events:
+        kind = event.get("type", "message") if isinstance(event, dict) else "message"
+        data = event if isinstance(event, str) else json.dumps(event)
+        chunks += reader.feed(f"event: {kind}\ndata: {data}\n\n".encode())
+    chunks += reader.end()
+    assert all(type(chunk.text) is str for chunk in chunks)
+    completion = reader.completion()
+    assert "".join(map(str, chunks)) == completion.text == reader.partial
+    return chunks, completion
+
+
+def parse(provider: str, answer: dict[str, Any]) -> Completion:
+    return PROVIDERS[provider]().parse_completion(HEAD, json.dumps(answer).encode())
+
+
+def of_openai(*deltas: Any, usage: Any = None) -> Completion:
+    choices = [{"choices": [{"index": 0, "delta": delta}]} for delta in ({"content": "Hel"}, *deltas)]
+    return read("openai", *choices, {"choices": [], "usage": usage}, "[DONE]")[1]
+
+
+def of_anthropic(*events: Any, usage: Any = None) -> Completion:
+    return read(
+        "anthropic",
+        {"type": "message_start", "message": {"id": "m", "content": []}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hel"}},
+        *events,
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+        {"type": "message_stop"},
+    )[1]
+
+
+def start(index: Any, block: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def delta(index: Any, fields: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": fields}
+
+
+TOOL = start(1, {"type": "tool_use", "id": "t", "name": "n", "input": {}})
+THINKING = start(1, {"type": "thinking", "thinking": ""})
+
+CALLS: dict[str, tuple[str, str, Callable[[Any], Completion]]] = {
+    "openai, whole": (
+        "prompt_tokens",
+        "completion_tokens",
+        lambda usage: parse("openai", {"choices": [{"message": {"content": "x"}}], "usage": usage}),
+    ),
+    "openai, streamed": ("prompt_tokens", "completion_tokens", lambda usage: of_openai(usage=usage)),
+    "anthropic, whole": (
+        "input_tokens",
+        "output_tokens",
+        lambda usage: parse("anthropic", {"content": [], "usage": usage}),
+    ),
+    "anthropic, streamed": ("input_tokens", "output_tokens", lambda usage: of_anthropic(usage=usage)),
+}
+
+
+@pytest.mark.parametrize("call_name", CALLS)
+@pytest.mark.parametrize("count", ["12", "", [1], {}, {"a": 1}, True, -1, 1.5, float("nan"), None, 10**400])
+def test_an_invalid_number_of_tokens_is_0(call_name: str, count: Any) -> None:
+    read, written, call = CALLS[call_name]
+    found = call({read: count, written: 3}).usage
+    assert found == Usage(0, 3)
+    assert type(found.input_tokens) is int
+
+
+@pytest.mark.parametrize("call_name", CALLS)
+@pytest.mark.parametrize("usage", ["x", [1], 5, True, [["a", 1]]])
+def test_a_usage_that_is_not_an_object_is_none(call_name: str, usage: Any) -> None:
+    assert CALLS[call_name][2](usage).usage is None
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [start(1, {"text": "x"})],
+        [start(1, {"type": "text", "text": 5})],
+        [start(1, {"type": "text", "text": ["a"]})],
+        [start("a", {"type": "text", "text": ""})],
+        [start(None, {"type": "text", "text": ""})],
+        [start(1, None)],
+        [delta(0, {"type": "text_delta", "text": 5})],
+        [delta(0, {"type": "text_delta", "text": ["a"]})],
+        [delta(0, {"text": "a"})],
+        [delta(0, None)],
+        [delta(7, {"type": "text_delta", "text": "a"})],
+        [delta([], {"type": "text_delta", "text": "a"})],
+        [delta(0, {"type": "citations_delta"})],
+        [TOOL, delta(1, {"type": "input_json_delta", "partial_json": {"a": 1}})],
+        [TOOL, delta(1, {"type": "input_json_delta", "partial_json": 5})],
+        [{"type": "message_start", "message": [["a", 1]]}],
+        [{"type": "message_start", "message": None}],
+        [{"type": "message_delta", "delta": [["stop_reason", "x"]]}],
+    ],
+)
+def test_an_anthropic_event_of_an_unexpected_shape_is_an_invalid_response(events: list[Any]) -> None:
+    with pytest.raises(exceptions.InvalidResponse) as caught:
+        of_anthropic(*events)
+    assert (caught.value.partial, caught.value.request_id) == ("Hel", "req_1")
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [start(1, {"type": "text"})],
+        [start(1, {"type": "text", "text": None})],
+        [start("1", {"type": "text", "text": None})],
+        [delta(0, {"type": "text_delta", "text": None})],
+        [delta(0, {"type": "text_delta"})],
+        [TOOL, delta(1, {"type": "input_json_delta", "partial_json": None})],
+        [THINKING, delta(1, {"type": "thinking_delta", "thinking": None})],
+        [THINKING, delta(1, {"type": "thinking_delta", "thinking": 5})],
+        [
+            start(1, {"type": "thinking", "thinking": 5}),
+            delta(1, {"type": "thinking_delta", "thinking": "a"}),
+        ],
+        [delta(0, {"type": "brand_new_delta", "x": None})],
+    ],
+)
+def test_a_field_missing_from_an_anthropic_event_is_read_as_empty(events: list[Any]) -> None:
+    assert of_anthropic(*events).text == "Hel"
+
+
+def test_arguments_nested_too_deeply_stay_as_the_model_wrote_them() -> None:
+    deep = "[" * 100_000
+    completion = of_anthropic(TOOL, delta(1, {"type": "input_json_delta", "partial_json": deep}))
+    assert completion.tool_calls[0].arguments == deep
+
+
+@pytest.mark.parametrize("depth", range(100, 900, 50))
+def test_a_deeply_nested_answer_raises_only_errors_of_this_package(depth: int) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(depth):
+        nested = {"a": nested}
+    tool = {"type": "tool_use", "input": nested}
+    for call in (
+        lambda: of_openai({"new": nested}),
+        lambda: of_anthropic(start(1, tool)),
+        lambda: parse("anthropic", {"content": [tool]}),
+        lambda: parse(
+            "openai", {"choices": [{"message": {"tool_calls": [{"function": {"input": nested}}]}}]}
+        ),
+    ):
+        with suppress(exceptions.LLMPoolError):
+            call()
+
+
+@pytest.mark.parametrize("text", [{"type": "text"}, {"type": "text", "text": None}])
+def test_a_text_block_without_text_is_empty(text: dict[str, Any]) -> None:
+    assert parse("anthropic", {"content": [text, {"type": "text", "text": "x"}]}).text == "x"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [1],
+        "abc",
+        {"content": 5},
+        {"content": {"a": 1}},
+        {"content": ["a"]},
+        {"content": [{"text": 5}]},
+        {"tool_calls": {"a": 1}},
+        {"tool_calls": [None]},
+        {"tool_calls": [{"index": [1]}]},
+        {"tool_calls": [{"index": "a"}]},
+        {"tool_calls": [{"index": 0, "function": "f"}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "x"}}, {"index": 0, "function": ["f"]}]},
+    ],
+)
+def test_an_openai_delta_of_an_unexpected_shape_is_an_invalid_response(found: Any) -> None:
+    with pytest.raises(exceptions.InvalidResponse) as caught:
+        of_openai(found)
+    assert (caught.value.partial, caught.value.request_id) == ("Hel", "req_1")
+
+
+@pytest.mark.parametrize("found", [None, [], {}, {"content": None}, {"content": []}, {"tool_calls": None}])
+def test_a_field_missing_from_an_openai_delta_is_read_as_empty(found: Any) -> None:
+    assert of_openai(found).text == "Hel"
+
+
+def test_content_in_parts_is_joined_in_a_stream_too() -> None:
+    parts = [
+        {"type": "text", "text": "l"},
+        {"type": "thinking", "thinking": []},
+        {"type": "text", "text": "o"},
+    ]
+    completion = of_openai({"content": parts}, {"content": "!"})
+    assert completion.text == "Hello!"
+    content = completion.raw["choices"][0]["message"]["content"]
+    assert content == [{"type": "text", "text": "Hel"}, *parts, {"type": "text", "text": "!"}]
+
+
+def test_an_index_may_be_a_string_of_digits() -> None:
+    def call(index: Any, **function: str) -> dict[str, Any]:
+        return {"tool_calls": [{"index": index, "function": function}]}
+
+    completion = of_openai(call("0", name="f", arguments="{"), call(0, arguments="}"))
+    assert [(call.name, call.arguments) for call in completion.tool_calls] == [("f", "{}")]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.text("a1", max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "index",
+                    "delta",
+                    "message",
+                    "content_block",
+                    "text",
+                    "partial_json",
+                    "usage",
+                    "input",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+KINDS = st.sampled_from(["message_start", "content_block_start", "content_block_delta", "message_delta"])
+BLOCKS = st.sampled_from(["text", "tool_use", "thinking", "text_delta", "input_json_delta", "thinking_delta"])
+
+
+@given(
+    st.fixed_dictionaries(
+        {"type": KINDS, "index": st.sampled_from([0, 1, 1, None, "a"])},
+        optional={
+            "delta": JSON
+            | st.fixed_dictionaries({"type": BLOCKS}, optional={"text": JSON, "partial_json": JSON}),
+            "content_block": JSON | st.fixed_dictionaries({"type": BLOCKS}, optional={"text": JSON}),
+            "message": JSON,
+            "usage": JSON,
+        },
+    )
+)
+def test_any_anthropic_event_raises_only_errors_of_this_package(event: dict[str, Any]) -> None:
+    try:
+        completion = of_anthropic(TOOL, event, delta(0, {"type": "text_delta", "text": "lo"}))
+    except exceptions.LLMPoolError:
+        return
+    assert isinstance(completion.text, str)

@@ -1,0 +1,162 @@
+"""Servers that close right after an answer whose head spoke of keep-alive (scenario 30)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llm_pool.engine.config import TLS
+from llm_pool.engine.http11.keep_alive import (
+    CONFIRMATIONS_AFTER_CHUNKED,
+    CONFIRMATIONS_AFTER_CLOSE,
+    KeepAliveHistory,
+)
+from llm_pool.exceptions import PoolClosed, ReadFailed
+from testbed.behaviours import chunked, close, mark, per_connection, raw, reply, reset, steps, until
+from testbed.board import TIMEOUT
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import keep_alive_history_of
+
+WHOLE, IN_CHUNKS = reply(body=b"hello"), chunked(b"hello")
+
+
+@pytest.fixture
+def for_ever(monkeypatch):
+    """Who comes right after an answer rests until the server closes, however slow the machine is."""
+    for name in ("WAIT_SECONDS", "EARLY_CLOSE_SECONDS"):
+        monkeypatch.setattr(f"llm_pool.engine.http11.keep_alive.{name}", 3600.0)
+
+
+async def in_time(*calls):
+    """Their results, within ``TIMEOUT``: no connection rests for ever."""
+    async with asyncio.timeout(TIMEOUT):
+        return await asyncio.gather(*calls)
+
+
+def trust(pool, server):
+    """Take the server for one that keeps its connections."""
+    history = history_of(pool, server)
+    while history.may_close(chunked=True):
+        history.record_kept(chunked=True)
+
+
+def history_of(pool, server):
+    return keep_alive_history_of(pool, request_to(server).origin)
+
+
+@pytest.mark.parametrize("end", [close, reset])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_queued_calls_survive_a_close_after_a_chunked_answer(
+    serve, engine_pool, certificates, each_loop, for_ever, end, secure
+):
+    """Scenario 30: from the first call on; each is sent once, on a connection of its own."""
+    server = serve(steps(IN_CHUNKS, until("end"), end), tls=certificates.good if secure else None)
+    pool = engine_pool(max_connections=1, tls=TLS(ca_file=certificates.ca_file if secure else None))
+    calls = [asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(5)]
+    await calls[0]
+    server.gate("end").open()
+    wholes = await in_time(*calls)
+    assert [(whole.body, whole.marks.replays) for whole in wholes] == [(b"hello", 0)] * 5
+    assert [request.connection for request in server.requests] == [0, 1, 2, 3, 4]
+    await until_pool(pool, lambda: pool.stats().connections == 0)
+
+
+@pytest.mark.parametrize("answer", [WHOLE, IN_CHUNKS])
+@pytest.mark.parametrize("end", [close, reset])
+async def test_a_close_teaches_the_pool_to_wait_for_the_next(
+    serve, engine_pool, each_loop, for_ever, answer, end
+):
+    """Scenario 30: though the server had been trusted."""
+    server, pool = serve(steps(answer, until("end"), end)), engine_pool(max_connections=1)
+    trust(pool, server)
+    await pool.fetch(request_to(server))
+    server.gate("end").open()
+    await until_pool(pool, lambda: pool.stats().connections == 0)
+    server.gate("end").shut()
+    await assert_that_those_in_the_queue_wait(pool, server)
+
+
+@pytest.mark.parametrize("answer", [WHOLE, IN_CHUNKS])
+async def test_a_call_that_is_lost_to_a_close_is_the_last(serve, engine_pool, each_loop, for_ever, answer):
+    """Scenario 30: it may not be sent again, but the pool has learned from it."""
+    losing = steps(answer, raw(), close)
+    server = serve(per_connection(losing, steps(answer, until("end"), close)))
+    pool = engine_pool(max_connections=1)
+    trust(pool, server)
+    await pool.fetch(request_to(server))
+    with pytest.raises(ReadFailed, match="without an answer"):
+        await pool.fetch(request_to(server))
+    await assert_that_those_in_the_queue_wait(pool, server)
+
+
+async def assert_that_those_in_the_queue_wait(pool, server):
+    """For the close that their server is going to make at its gate "end"."""
+    calls = [asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(3)]
+    await calls[0]
+    server.gate("end").open()
+    assert [whole.body for whole in await in_time(*calls)] == [b"hello"] * 3
+
+
+async def test_after_an_answer_with_a_length_no_call_waits(serve, engine_pool, each_loop, for_ever):
+    pool, request = engine_pool(), request_to(serve(WHOLE))
+    for _ in range(3):
+        await in_time(pool.fetch(request))
+    assert pool.stats().opened == 1
+
+
+async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool, each_loop, monkeypatch):
+    """After a chunked answer, too, when it has done so for some times."""
+    server, pool = serve(IN_CHUNKS), engine_pool()
+    for _ in range(CONFIRMATIONS_AFTER_CHUNKED + 1):
+        assert history_of(pool, server).may_close(chunked=True)
+        await pool.fetch(request_to(server))
+    monkeypatch.setattr("llm_pool.engine.http11.keep_alive.WAIT_SECONDS", 3600.0)
+    await in_time(pool.fetch(request_to(server)))
+    assert server.connections_accepted == 1
+
+
+async def test_a_call_may_be_cancelled_while_its_connection_may_close(
+    serve, engine_pool, each_loop, for_ever
+):
+    """Scenario 14: the connection goes to the next caller in the queue."""
+    server, pool = serve(steps(IN_CHUNKS, until("end"), close)), engine_pool(max_connections=1)
+    await pool.fetch(request_to(server))
+    first, second = (asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(2))
+    await until_pool(pool, lambda: (pool.stats().in_use, pool.stats().waiting) == (1, 1))
+    first.cancel()
+    await until_pool(pool, lambda: (pool.stats().in_use, pool.stats().waiting) == (1, 0))
+    await until_pool(pool, lambda: pool.stats().cancelled == 1)  # counted when it has left
+    assert first.cancelled()
+    server.gate("end").open()
+    [whole] = await in_time(second)
+    assert whole.body == b"hello"
+    assert [request.connection for request in server.requests] == [0, 1]
+
+
+async def test_a_call_whose_connection_may_close_fails_when_the_pool_closes(
+    serve, engine_pool, each_loop, for_ever
+):
+    """Scenario 51."""
+    server, pool = serve(steps(IN_CHUNKS, mark("sent"), until("end"))), engine_pool(max_connections=1)
+    await pool.fetch(request_to(server))
+    call = asyncio.ensure_future(pool.fetch(request_to(server)))
+    await until_pool(pool, lambda: pool.stats().in_use == 1)
+    await pool.aclose()
+    with pytest.raises(PoolClosed):
+        await in_time(call)
+    assert len(server.requests) == 1
+
+
+def test_a_lapse_weighs_more_than_the_first_doubt():
+    """And is forgiven at last: it may have been a restart of the server's."""
+    history = KeepAliveHistory()
+    assert [history.may_close(chunked=chunked) for chunked in (False, True)] == [False, True]
+    history.record_early_close(chunked=False)
+    for _ in range(CONFIRMATIONS_AFTER_CLOSE - 1):
+        history.record_kept(chunked=False)
+    assert history.may_close(chunked=False)
+    history.record_kept(chunked=False)
+    assert not history.may_close(chunked=False)
+    history.record_kept(chunked=False)
+    assert not history.may_close(chunked=False)

@@ -1,0 +1,172 @@
+"""Streams closed by another task or thread before their answer has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from llm_pool.engine.config import Limits
+from llm_pool.engine.loops.portal import host_loop_of_caller
+from llm_pool.engine.scope import CancelScope
+from llm_pool.exceptions import ConnectFailed, PoolClosed
+from testbed.behaviours import hold, raw, steps
+from testbed.chat import chat_stream
+from tests.fixtures.callers import read_out
+from tests.fixtures.engine import until_pool
+
+silent = steps(raw(), hold)  # it takes the request, and thinks
+
+
+@pytest.fixture(params=["straight", "through httpx"])
+def watched(request):
+    """Whether the call goes directly to the engine, or through httpx because a hook is installed there."""
+    return request.param == "through httpx"
+
+
+def begun(pool, kind, watched):
+    """A stream, and the task in which it is read."""
+    if watched:
+        pool.client.event_hooks = {"request": [lambda _: None]}
+        pool.aclient.event_hooks = {"request": [_pass]}
+    stream = pool.stream("Hello?") if kind == "thread" else pool.astream("Hello?")
+    return stream, asyncio.ensure_future(read_out(stream))
+
+
+async def _pass(_):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["task", "thread"])
+async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_loop, kind, watched):
+    """Scenario 35: at once and quietly, though the model is still thinking."""
+    server = serve(silent)
+    pool = pool_to(server, read=30.0)
+    stream, reader = begun(pool, kind, watched)
+    await server.await_until(lambda s: s.requests)
+    closers = [threading.Thread(target=stream.close) for _ in range(4)]
+    for closer in closers:
+        closer.start()
+    for closer in closers:
+        closer.join()
+    async with asyncio.timeout(5):
+        assert await reader == ""
+    assert stream.completion is None
+    await server.await_until(lambda s: s.connections_open == 0)
+    await until_pool(pool.engine, lambda: pool.stats().connections == 0)
+
+
+async def test_another_task_may_close_it(serve, pool_to, each_loop):
+    """Scenario 35: with the closing that a task awaits."""
+    server = serve(silent)
+    pool = pool_to(server, read=30.0)
+    stream, reader = begun(pool, "task", watched=False)
+    await server.await_until(lambda s: s.requests)
+    await stream.aclose()
+    async with asyncio.timeout(5):
+        assert await reader == ""
+    await server.await_until(lambda s: s.connections_open == 0)
+
+
+@pytest.mark.parametrize("kind", ["task", "thread"])
+async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_loop, kind, watched):
+    """Scenarios 5 and 35: it takes no connection with it, and the next in the queue moves up."""
+    server = serve(chat_stream(["a"], pace="token"))
+    pool = pool_to(server, read=30.0, limits=Limits(max_connections=1, max_keepalive_connections=1))
+    _, first = begun(pool, "task", watched=False)
+    await server.await_until(lambda s: s.requests)
+    stream, second = begun(pool, kind, watched)
+    await until_pool(pool.engine, lambda: pool.stats().waiting == 1)
+    _, third = begun(pool, "task", watched=False)
+    await until_pool(pool.engine, lambda: pool.stats().waiting == 2)
+    stream.close()
+    async with asyncio.timeout(5):
+        assert await second == ""
+    await until_pool(pool.engine, lambda: pool.stats().waiting == 1)
+    server.gate("token").open()
+    assert (await first, await third) == ("a", "a")
+    assert server.connections_accepted == 1
+
+
+@pytest.mark.parametrize("kind", ["task", "thread"])
+async def test_a_stream_closed_before_its_first_step_sends_nothing(serve, pool_to, each_loop, kind, watched):
+    """Scenario 35: no request is sent."""
+    server = serve(silent)
+    pool = pool_to(server)
+    stream, reader = begun(pool, kind, watched)
+    stream.close()
+    assert await reader == ""
+    assert server.connections_accepted == 0
+
+
+async def test_the_readers_own_cancellation_stays_a_cancellation(serve, pool_to, each_loop):
+    """Scenarios 21 and 24: also in the tick in which another task closes the stream."""
+    server = serve(silent)
+    pool = pool_to(server, read=30.0)
+    stream, reader = begun(pool, "task", watched=False)
+    await server.await_until(lambda s: s.requests)
+    stream.close()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await server.await_until(lambda s: s.connections_open == 0)
+
+
+async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_loop):
+    """Scenario 24: closing the stream leaves no cancellation pending in the task that read it."""
+    server = serve(silent)
+    pool = pool_to(server, read=30.0)
+    stream = pool.astream("Hello?")
+
+    async def reads_on():
+        assert await read_out(stream) == ""
+        async with asyncio.timeout(30):
+            await asyncio.sleep(0)
+        return asyncio.current_task().cancelling()
+
+    reader = asyncio.ensure_future(reads_on())
+    await server.await_until(lambda s: s.requests)
+    stream.close()
+    async with asyncio.timeout(5):
+        assert await reader == 0
+
+
+async def test_a_failure_is_not_taken_for_the_close(serve, pool_to, each_loop):
+    """Scenario 11: a failure before the close is raised."""
+    server = serve(silent)
+    pool = pool_to(server)
+    server.stop()
+    stream = pool.astream("Hello?")
+    with pytest.raises(ConnectFailed):
+        await anext(stream)
+    stream.close()
+
+
+async def test_a_scope_that_was_cancelled_lets_nothing_begin(serve, engine_pool, each_loop):
+    """Scenario 35: also where the close comes between two steps of the same thread."""
+    scope = CancelScope()
+    scope.cancel()
+
+    async def enter():
+        with scope.on(host_loop):
+            pytest.fail("it began")
+
+    host_loop = host_loop_of_caller()
+    with pytest.raises(PoolClosed, match="closed before its answer began"):
+        await host_loop.arun(enter)
+
+
+async def test_a_scope_that_was_left_interrupts_nothing(engine_pool, each_loop):
+    """Scenario 24: the close comes a moment after the head of the answer."""
+    scope = CancelScope()
+    host_loop = host_loop_of_caller()
+
+    async def enter_and_go_on():
+        with scope.on(host_loop):
+            scope.cancel()  # its turn comes when the scope has been left
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "undisturbed"
+
+    assert await host_loop.arun(enter_and_go_on) == "undisturbed"

@@ -1,0 +1,186 @@
+"""Sync calls are interrupted, and threads killed: they free their slot and their socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import signal
+import threading
+
+import pytest
+
+from llm_pool.engine.pool import Pool
+from llm_pool.engine.request import Request
+from llm_pool.exceptions import ConnectFailed, LLMPoolError
+from testbed import ScriptedServer
+from testbed.behaviours import echo, json_reply, per_connection, stall
+from tests.fixtures.callers import AT_ONCE, gated, in_thread
+from tests.fixtures.engine import request_to
+from tests.fixtures.waiting import soon
+from tests.scenarios.steppers import interrupted_at
+
+
+def open_read_and_leave(pool: Pool, request: Request) -> None:
+    exchange = pool.open_sync(request)
+    try:
+        while exchange.host_loop.run(exchange.read):
+            pass
+    finally:
+        exchange.close_threadsafe()
+
+
+def fetch_sync(pool: Pool, request: Request) -> None:
+    pool.fetch_sync(request)
+
+
+@pytest.fixture
+def interrupts():
+    """Python's own handler of SIGINT: a shell ignores the signal for processes in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize("blocked_in", ["queue", "head", "body"])
+def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_in):
+    """Scenario 26: SIGINT in the main thread while it blocks in the pool, as Ctrl-C gives it."""
+
+    async def half(conn) -> None:
+        await conn.read_request()
+        await conn.send_head(200, {"Content-Length": "10"})
+        await conn.hold()
+
+    scripts = {"queue": gated(), "head": stall, "body": half}
+    server = serve(per_connection(scripts[blocked_in], json_reply()))
+    pool = engine_pool(max_connections=1)
+    main = threading.main_thread()
+    assert threading.current_thread() is main
+
+    def interrupt() -> None:
+        server.wait_requests()
+        if blocked_in == "queue":
+            assert soon(lambda: pool.stats().waiting == 1)
+        signal.pthread_kill(main.ident, signal.SIGINT)
+
+    holder = None
+    if blocked_in == "queue":
+        holder = threading.Thread(target=fetch_sync, args=(pool, request_to(server)))
+        holder.start()
+        server.wait_requests()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            open_read_and_leave(pool, request_to(server))
+        thread.join()
+        assert soon(lambda: pool.stats().waiting == 0)
+    finally:
+        server.gate("go").open()
+    if holder is not None:
+        holder.join()
+    else:
+        server.wait_until(lambda s: s.disconnects)
+    assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
+
+
+@pytest.mark.parametrize("way", [fetch_sync, open_read_and_leave])
+def test_interrupted_at_every_step_of_a_sync_call(serve, engine_pool, way):
+    """Scenario 26: wherever CPython could have looked for a signal; there is but one connection to lose."""
+    server = serve(json_reply())
+    pool = engine_pool(max_connections=1)
+    pool.fetch_sync(request_to(server))
+    go_through_interrupts(lambda step: interrupted_at(step, way, pool, request_to(server)), pool, server)
+
+
+def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, engine_pool):
+    """Scenario 26: until the very moment in which the caller has it in hand, and can leave it."""
+
+    async def script(conn) -> None:
+        request = await conn.read_request()
+        if request.target == "/unending":
+            await conn.send_head(200, {"Content-Length": "8"})
+            await conn.hold()
+        await conn.respond(200)
+
+    server = serve(script)
+    pool = engine_pool(max_connections=1)
+
+    def run(step: int) -> tuple[bool, None]:
+        got_there, exchange = interrupted_at(step, pool.open_sync, request_to(server, target="/unending"))
+        exchange.close_threadsafe()
+        return got_there, None
+
+    go_through_interrupts(run, pool, server)
+
+
+def go_through_interrupts(run, pool: Pool, server: ScriptedServer) -> None:
+    """``run(step)`` for each step until the call has no such step; the pool is whole after each."""
+    step, got_there = 0, True
+    while got_there:
+        with contextlib.suppress(KeyboardInterrupt):
+            got_there, _ = run(step)
+        assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200, step
+        assert (pool.stats().in_use, pool.stats().waiting) == (0, 0), step
+        step += 1
+    assert step > 10
+
+
+@pytest.mark.parametrize("blocked_in", ["queue", "head"])
+def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocked_in):
+    """Scenario 26: an exception raised in the thread from outside, as timeouts of task queues do it.
+
+    A thread that blocks sees it when the answer comes: that answer is the one to be given up.
+    """
+    server = serve(gated())
+    pool = engine_pool(max_connections=1)
+    holder = threading.Thread(target=pool.fetch_sync, args=(request_to(server),))
+    if blocked_in == "queue":
+        holder.start()
+        server.wait_requests()
+    victim = threading.Thread(target=swallow, args=(pool.open_sync, request_to(server)))
+    victim.start()
+    if blocked_in == "queue":
+        assert soon(lambda: pool.stats().waiting == 1)
+    else:
+        server.wait_requests()
+    raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(victim.ident), ctypes.py_object(SystemExit)
+    )
+    assert raised == 1
+    server.gate("go").open()
+    victim.join()
+    if blocked_in == "queue":
+        holder.join()
+    assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
+    assert pool.stats().in_use == 0
+
+
+def swallow(function, *args) -> None:
+    with contextlib.suppress(LLMPoolError, ConnectFailed, SystemExit):
+        function(*args)
+
+
+async def test_threads_and_tasks_that_leave_do_not_disturb_each_other(serve, engine_pool):
+    """Scenario 26: cancelled tasks and threads share the portal; every thread gets its answer."""
+    server = serve(echo)
+    pool = engine_pool(max_connections=3)
+    stop = asyncio.Event()
+
+    async def cancel_again_and_again() -> None:
+        while not stop.is_set():
+            task = asyncio.create_task(pool.fetch(request_to(server)))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+
+    def call_often() -> list[int]:
+        return [pool.fetch_sync(request_to(server)).status for _ in range(20)]
+
+    cancelling = [asyncio.create_task(cancel_again_and_again()) for _ in range(3)]
+    statuses = await asyncio.gather(*(in_thread(call_often) for _ in range(4)))
+    stop.set()
+    await asyncio.gather(*cancelling)
+    assert statuses == [[200] * 20] * 4
+    assert server.peak_open <= 3

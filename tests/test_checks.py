@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core import checks
+
+from llm_pool.checks import check_deployment, check_settings, register_checks
+
+SECRET = "sk-do-not-show"
+
+
+@pytest.fixture(autouse=True)
+def _no_keys_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def ids(settings: Any, given: dict[str, Any], check: Any = check_settings) -> list[str]:
+    settings.LLM_POOL = {"default": given}
+    found = check(app_configs=None)
+    assert all(message.hint for message in found)
+    assert SECRET not in repr(found)
+    return [message.id for message in found]
+
+
+LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (LOCAL, []),
+        ({"API_KEY": "k"}, []),
+        (7, ["llm_pool.E001"]),
+        ({**LOCAL, "LIMIT": {}}, ["llm_pool.E002"]),
+        ({**LOCAL, "MODEL": 5}, ["llm_pool.E003"]),
+        ({**LOCAL, "LIMITS": {"max_connections": 0}}, ["llm_pool.E004"]),
+        ({"LIMIT": 1, "MODEL": 5}, ["llm_pool.E002", "llm_pool.E003"]),
+        ({}, ["llm_pool.W002"]),
+        ({**LOCAL, "TLS": {"ca_file": "/no/such.pem"}}, ["llm_pool.E006"]),
+        ({**LOCAL, "TLS": {"client_cert": ("/no/a", "/no/b", SECRET)}}, ["llm_pool.E006", "llm_pool.E006"]),
+        ({**LOCAL, "TLS": {"client_cert": "/no/a"}}, ["llm_pool.E006"]),
+        ({**LOCAL, "ENGINE": "aiohttp", "HTTP2": "prior-knowledge"}, ["llm_pool.E007"]),
+        ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, ["llm_pool.E007"]),
+        ({"BASE_URL": "http://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, []),
+        ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "httpcore", "UDS": "/x"}, []),
+    ],
+)
+def test_each_fault_has_its_number(settings: Any, given: Any, expected: list[str]) -> None:
+    assert ids(settings, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("proxy", "given", "expected"),
+    [
+        ("socks5://proxy.test:1", {}, ["llm_pool.E008"]),
+        ("http://proxy.test:99999", {}, ["llm_pool.E008"]),
+        ("proxy.test:3128", {}, []),
+        ("socks5://proxy.test:1", {"PROXY": ""}, []),
+        ("socks5://proxy.test:1", {"PROXY": "http://other.test:1"}, []),
+        ("socks5://proxy.test:1", {"UDS": "/run/llm.sock"}, []),
+        ("socks5://proxy.test:1", LOCAL, []),
+    ],
+)
+def test_an_invalid_proxy_of_the_environment_is_reported(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, proxy: str, given: Any, expected: list[str]
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    assert ids(settings, {"API_KEY": "k", **given}) == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "warned_of"),
+    [
+        ("native", {"HTTP2": True, "DNS": {"ttl": 1}, "LIMITS": {"min_connections": 1}}, []),
+        ("httpcore", {}, []),
+        ("httpcore", {"HTTP2": True, "LIMITS": {"max_streams_per_connection": 5}}, []),
+        ("httpcore", {"DNS": {"ttl": 60, "negative_ttl": 1}}, ["['DNS']['ttl']", "['DNS']['negative_ttl']"]),
+        ("httpcore", {"DNS": {"resolver": "aiodns"}}, ["['DNS']['resolver']"]),
+        ("httpcore", {"DNS": {"resolver": "system"}}, []),
+        ("httpcore", {"LIMITS": {"min_connections": 1}}, ["['LIMITS']['min_connections']"]),
+        ("httpcore", {"LIMITS": {"min_connections": 0}}, []),
+        ("aiohttp", {}, []),
+        ("aiohttp", {"HTTP2": True}, ["['HTTP2']"]),
+        ("aiohttp", {"HTTP2": False, "DNS": {"ttl": 0, "resolver": "aiodns"}}, []),
+        (
+            "aiohttp",
+            {"LIMITS": {"min_connections": 1, "max_streams_per_connection": 5}},
+            ["['LIMITS']['min_connections']", "['LIMITS']['max_streams_per_connection']"],
+        ),
+    ],
+)
+def test_a_setting_that_the_engine_does_not_support_is_reported(
+    settings: Any, engine: str, given: Any, warned_of: list[str]
+) -> None:
+    settings.LLM_POOL = {"default": {**LOCAL, "ENGINE": engine, **given}}
+    found = check_settings(app_configs=None)
+    assert [message.id for message in found] == ["llm_pool.W004"] * len(warned_of)
+    for message, key in zip(found, warned_of, strict=True):
+        assert message.msg.startswith(f"LLM_POOL['default']{key} is not supported by the engine {engine!r}: ")
+
+
+def test_a_missing_engine_is_reported_with_the_command_to_install_it(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_pool.backends.find_spec", lambda name: None)
+    settings.LLM_POOL = {"default": {**LOCAL, "ENGINE": "aiohttp"}}
+    [message] = check_settings(app_configs=None)
+    assert message.id == "llm_pool.E004"
+    assert "needs the package aiohttp, which is not installed" in message.msg
+    assert message.hint == 'Type: python -m pip install "django-llm-pool[aiohttp]"'
+
+
+def test_a_missing_resolver_is_reported_with_the_command_to_install_it(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_pool.conf.validators.find_spec", lambda name: None)
+    settings.LLM_POOL = {"default": {**LOCAL, "DNS": {"resolver": "aiodns"}}}
+    [message] = check_settings(app_configs=None)
+    assert message.id == "llm_pool.E004"
+    assert "['DNS']['resolver'] = 'aiodns' needs the package aiodns, which is not installed" in message.msg
+    assert message.hint == 'Type: python -m pip install "django-llm-pool[aiodns]"'
+
+
+def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_text("")
+    assert ids(settings, {**LOCAL, "TLS": {"ca_file": pem}}) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({**LOCAL, "TLS": {"verify": False}}, ["llm_pool.W001"]),
+        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": SECRET}, ["llm_pool.W003"]),
+        ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": ""}, []),
+        ({**LOCAL, "API_KEY": SECRET}, []),
+        ({"BASE_URL": "http://x/v1", "API_KEY": SECRET, "UDS": "/run/x"}, []),
+        ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # the other check reports what is invalid
+    ],
+)
+def test_a_deployment_is_asked_for_more(settings: Any, given: Any, expected: list[str]) -> None:
+    assert ids(settings, given, check_deployment) == expected
+    assert not set(expected) & set(ids(settings, given))
+
+
+def test_a_missing_key_is_reported_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.LLM_POOL = {"default": {}}
+    found = checks.run_checks(tags=["llm_pool"], include_deployment_checks=True)
+    assert [message.id for message in found] == ["llm_pool.W002"]
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    assert checks.run_checks(tags=["llm_pool"], include_deployment_checks=True) == []
+
+
+def test_the_checks_of_the_tests_own_settings_find_nothing() -> None:
+    assert check_settings() == check_deployment() == []
+
+
+def test_registered_once_they_run_with_djangos() -> None:
+    register_checks()
+    register_checks()
+    found = [
+        check for check in checks.registry.registry.registered_checks if check.__module__ == "llm_pool.checks"
+    ]
+    assert found == [check_settings]
+    assert check_deployment in checks.registry.registry.deployment_checks

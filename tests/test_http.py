@@ -1,0 +1,210 @@
+"""``event_stream``, and views that call a pool, under Django's test client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.test import AsyncClient, Client, RequestFactory
+
+from llm_pool import pools
+from llm_pool.http import event_stream
+from testbed.behaviours import events as sse
+from testbed.behaviours import json_reply
+from testbed.chat import chat_event
+from tests import views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_pool.calling.pool import LLMPool
+    from testbed import Script, ScriptedServer
+
+
+@pytest.mark.parametrize("path", ["/complete", "/acomplete"])
+def test_views_under_wsgi_reuse_connections(
+    path: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 53: each request of an async view has an event loop of its own."""
+    configure(upstream)
+    for _ in range(5):
+        assert Client().get(path).json()["text"] == "You said hello."
+    assert upstream.connections_accepted == 1
+
+
+def test_an_async_view_called_by_async_to_sync_reuses_connections(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 53."""
+    configure(upstream)
+    for _ in range(5):
+        response = async_to_sync(views.acomplete)(RequestFactory().get("/"))
+        assert json.loads(response.content)["text"] == "You said hello."
+    assert upstream.connections_accepted == 1
+
+
+@pytest.mark.parametrize("path", ["/complete", "/acomplete", "/complete-on-the-loop"])
+async def test_views_under_asgi_reuse_connections(
+    path: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 53: ``complete`` too, called where it blocks the loop."""
+    configure(upstream)
+    for _ in range(3):
+        assert (await AsyncClient().get(path)).json()["text"] == "You said hello."
+    assert upstream.connections_accepted == 1
+
+
+@pytest.mark.parametrize("path", ["/stream", "/astream"])
+def test_both_kinds_of_stream_are_read_under_wsgi(
+    path: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    configure(upstream)
+    response = Client().get(path)
+    assert_whole(list(response))
+    assert response["Content-Type"] == "text/event-stream"
+    assert "no-transform" in response["Cache-Control"]
+
+
+@pytest.mark.parametrize("path", ["/stream", "/astream"])
+async def test_both_kinds_of_stream_are_read_under_asgi(
+    path: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    configure(upstream)
+    response = await AsyncClient().get(path)
+    assert_whole([piece async for piece in response])
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_is_an_event_of_its_own(
+    kind: str,
+    debug: bool,
+    settings: Any,
+    configure: Callable[..., LLMPool],
+    serve_first: Callable[[Script], ScriptedServer],
+    secret: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The error is in the log, and with DEBUG in the event; without it users get a general sentence."""
+    settings.DEBUG = debug
+    says = {"error": {"message": f"Not your key: {secret}."}}
+    server = serve_first(json_reply(says, status=401))
+    pool = configure(server)
+    stream = getattr(pool, kind)("hello")
+    (event,) = events(list(event_stream(stream)))
+    assert event["event"] == "error"
+    assert event["data"]["error"] == "AuthenticationFailed"
+    assert ("Not your key: ***." in event["data"]["message"]) is debug
+    assert event["data"]["message"].endswith("." if debug else "Please try again later.")
+    assert "Not your key: ***." in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_an_error_of_the_project_is_an_error_event_too(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here: no key. The response has begun, and without the event Django could only cut it off."""
+
+    def no_key() -> str:
+        raise LookupError("the vault is closed")
+
+    pool = configure(upstream, API_KEY=no_key)
+    (event,) = events(list(event_stream(getattr(pool, kind)("hello"))))
+    assert event["event"] == "error"
+    assert event["data"]["error"] == "LookupError"
+    assert "vault" not in event["data"]["message"]
+    assert "the vault is closed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_a_view_may_read_the_first_chunk_before_the_response(
+    kind: str, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
+) -> None:
+    """Chunks that come in one read are not lost with the first of them."""
+    one_read = b"".join(chat_event({"content": word}) for word in ("one", " two", " three"))
+    pool = configure(serve_first(sse(one_read, b"data: [DONE]\n\n")))
+    stream = getattr(pool, kind)("hello")
+    first = next(stream) if kind == "stream" else async_to_sync(stream.__anext__)()
+    assert first.text == "one"
+    sent = events(list(event_stream(stream)))
+    assert "".join(event["data"]["text"] for event in sent[:-1]) == " two three"
+    assert sent[-1]["data"]["text"] == "one two three"
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_a_response_that_is_never_read_makes_no_call(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    pool = configure(upstream)
+    response = event_stream(getattr(pool, kind)("hello"), headers={"X-Own": "yes"})
+    assert response["X-Own"] == "yes"
+    response.close()
+    assert list(response) == []
+    assert upstream.connections_accepted == 0
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_a_response_that_is_closed_in_mid_stream_frees_its_connection(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 24: as a WSGI server does when its client has gone."""
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    pool = configure(upstream)
+    response = event_stream(getattr(pool, kind)("hello"))
+    assert b"one" in next(iter(response))
+    response.close()
+    upstream.wait_until(lambda s: len(s.disconnects) == 1)
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+async def test_a_response_whose_iterator_is_closed_frees_its_connection(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 24: as Django does it when its task is cancelled, before it closes the response."""
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    pool = configure(upstream)
+    response = event_stream(getattr(pool, kind)("hello"))
+    async with aclosing(aiter(response)) as pieces:
+        assert b"one" in await anext(pieces)
+    await upstream.await_until(lambda s: len(s.disconnects) == 1)
+
+
+def assert_whole(pieces: list[bytes]) -> None:
+    assert all(pieces)  # to some servers an empty one is the end
+    *tokens, done = events(pieces)
+    assert [event["data"]["text"] for event in tokens] == ["one", "two", "three"]
+    assert done["event"] == "done"
+    assert done["data"]["text"] == "onetwothree"
+    assert done["data"]["finish_reason"] == "stop"
+    assert done["data"]["timing"]["total"] > 0
+    assert pools["default"].stats().in_use == 0
+
+
+def events(pieces: list[bytes]) -> list[dict[str, Any]]:
+    blocks = b"".join(pieces).decode().split("\n\n")[:-1]
+    found = [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
+    return [{**event, "data": json.loads(event["data"])} for event in found]
+
+
+def test_a_loop_that_ends_in_mid_stream_ends_the_upstream_call(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Scenario 24: a loop that ends in the middle of a stream takes the upstream call with it."""
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    pool = configure(upstream)
+
+    async def begin() -> None:
+        stream = pool.astream("hello")
+        assert (await anext(stream)).text == "one"
+        asyncio.get_running_loop().create_task(anext(stream), name="left behind")  # type: ignore[arg-type]
+        await upstream.gate("token").await_reached(2)
+
+    asyncio.run(begin())
+    upstream.wait_until(lambda s: len(s.disconnects) == 1)

@@ -1,0 +1,1 @@
+"""``llm_pool.transports``: httpx clients on a pool."""
