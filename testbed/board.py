@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["TIMEOUT", "Board", "Gate"]
+__all__ = ["WAIT_SECONDS", "Board", "Gate"]
 
-TIMEOUT = 5.0
+WAIT_SECONDS = 5.0
 """Seconds that a test waits for a fact before it fails."""
 
 
@@ -37,7 +37,7 @@ class Board:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(_wake, future)
 
-    def wait(self, predicate: Callable[[], object], what: str, timeout: float = TIMEOUT) -> None:
+    def wait(self, predicate: Callable[[], object], what: str, timeout: float = WAIT_SECONDS) -> None:
         """Block until the predicate is true. Raises AssertionError with ``what`` after ``timeout`` s."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(predicate()), timeout):
@@ -54,7 +54,7 @@ class Board:
                 self._waiters.append((loop, future))
             await future
 
-    async def await_(self, predicate: Callable[[], object], what: str, timeout: float = TIMEOUT) -> None:
+    async def await_(self, predicate: Callable[[], object], what: str, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait``, on the running loop."""
         try:
             async with asyncio.timeout(timeout):
@@ -71,11 +71,11 @@ class Board:
         """How often ``name`` has happened."""
         return self._marks[name]
 
-    def wait_mark(self, name: str, count: int = 1, timeout: float = TIMEOUT) -> None:
+    def wait_mark(self, name: str, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """Block until ``name`` has happened ``count`` times."""
         self.wait(lambda: self._marks[name] >= count, f"mark {name!r} x {count}", timeout)
 
-    async def await_mark(self, name: str, count: int = 1, timeout: float = TIMEOUT) -> None:
+    async def await_mark(self, name: str, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_mark``, on the running loop."""
         await self.await_(lambda: self._marks[name] >= count, f"mark {name!r} x {count}", timeout)
 
@@ -117,16 +117,16 @@ class Gate:
         self._arrive()
         await self._board.await_forever(self._pass)
 
-    def block(self, timeout: float = TIMEOUT) -> None:
+    def block(self, timeout: float = WAIT_SECONDS) -> None:
         """Block until the gate lets this thread through. Raises AssertionError after ``timeout`` seconds."""
         self._arrive()
         self._board.wait(self._pass, f"gate {self.name!r} lets through", timeout)
 
-    def wait_reached(self, count: int = 1, timeout: float = TIMEOUT) -> None:
+    def wait_reached(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """Block until ``count`` have come to the gate."""
         self._board.wait(lambda: self.reached >= count, f"gate {self.name!r} reached x {count}", timeout)
 
-    async def await_reached(self, count: int = 1, timeout: float = TIMEOUT) -> None:
+    async def await_reached(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_reached``, on the running loop."""
         await self._board.await_(
             lambda: self.reached >= count, f"gate {self.name!r} reached x {count}", timeout

@@ -8,7 +8,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Self
 
-from testbed.board import TIMEOUT, Board, Gate
+from testbed.board import WAIT_SECONDS, Board, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,7 @@ class NameServer(Board):
         super().__init__()
         self.names: dict[str, str | Iterable[str] | int | None] = {}
         self.gate = gate
-        self.timeout = TIMEOUT
+        self.timeout = WAIT_SECONDS
         """Seconds after which a resolver is to repeat its question; tests configure aiodns with it."""
         self.questions: list[tuple[str, str]] = []
         """The name and the kind ("A" or "AAAA") of each question, in order."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from testbed.board import TIMEOUT, Board, Gate
+from testbed.board import WAIT_SECONDS, Board, Gate
 from testbed.connection import ClientGone, ReceivedRequest, ServerConnection
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class ScriptedServer(Board):
         if self._thread.is_alive():
             self._call(self._end())
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(TIMEOUT)
+            self._thread.join(WAIT_SECONDS)
             assert not self._thread.is_alive(), f"{self} does not stop"
             self._listener.close()
             if self.uds:
@@ -152,19 +152,19 @@ class ScriptedServer(Board):
         with self._changed:
             return self._gates.setdefault(name, Gate(name, self))
 
-    def wait_until(self, predicate: Callable[[Self], object], timeout: float = TIMEOUT) -> None:
+    def wait_until(self, predicate: Callable[[Self], object], timeout: float = WAIT_SECONDS) -> None:
         """Block until ``predicate(self)`` is true. Raises AssertionError after ``timeout`` seconds."""
         self.wait(lambda: predicate(self), "the server is as expected", timeout)
 
-    async def await_until(self, predicate: Callable[[Self], object], timeout: float = TIMEOUT) -> None:
+    async def await_until(self, predicate: Callable[[Self], object], timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_until``, on the running loop."""
         await self.await_(lambda: predicate(self), "the server is as expected", timeout)
 
-    def wait_requests(self, count: int = 1, timeout: float = TIMEOUT) -> None:
+    def wait_requests(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """Block until ``count`` requests have come."""
         self.wait(lambda: len(self.requests) >= count, f"{count} requests have come", timeout)
 
-    async def await_requests(self, count: int = 1, timeout: float = TIMEOUT) -> None:
+    async def await_requests(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
         """As ``wait_requests``, on the running loop."""
         await self.await_(lambda: len(self.requests) >= count, f"{count} requests have come", timeout)
 
@@ -193,7 +193,7 @@ class ScriptedServer(Board):
         self._loop.close()
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_SECONDS)
 
     async def _start_accepting(self) -> None:
         # Not a task in sock_accept: cancelling that while a client connects loses the connection.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from testbed import Script, ScriptedServer
 
 
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def wait_for_earlier_stats() -> None:
     """Wait until the listeners have been called for the last time for pools of earlier tests."""
     called, host_loop = threading.Event(), portal.portal()
     host_loop.post(lambda: host_loop.loop.call_later(2 * STATS_INTERVAL, called.set))
-    assert called.wait(PATIENCE)
+    assert called.wait(WAIT_SECONDS)
 
 
 async def test_counters_and_gauges_match_what_the_server_saw(

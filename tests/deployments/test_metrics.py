@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 DOCS = Path(__file__).parents[2] / "docs"
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -77,14 +77,14 @@ def test_gauges_of_two_workers_are_summed_without_those_of_a_killed_one(
 
 
 def wait_for_scrape(server: Deployment, condition: Callable[[Scrape], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition(seen := scrape(server)):
         assert time.monotonic() < deadline, sorted(map(str, seen._samples))
         time.sleep(0.05)
 
 
 def scrape(server: Deployment) -> Scrape:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=PATIENCE) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=WAIT_SECONDS) as response:
         return Scrape(response.read().decode())
 
 
@@ -106,7 +106,7 @@ def test_a_prometheus_scrapes_a_running_server(
     with (tmp_path / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_SECONDS
         while not (found := query(port, "sum(http_client_open_connections)")) or found[0]["value"][1] == "0":
             assert process.poll() is None, (tmp_path / "prometheus.log").read_text()
             assert time.monotonic() < deadline, f"{found}; {(tmp_path / 'prometheus.log').read_text()}"
@@ -114,14 +114,14 @@ def test_a_prometheus_scrapes_a_running_server(
         assert float(found[0]["value"][1]) == 1.0
     finally:
         process.terminate()
-        process.wait(PATIENCE)
+        process.wait(WAIT_SECONDS)
 
 
 def query(port: int, expression: str) -> Any:
     """The result of an instant query; empty while Prometheus is not up."""
     url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(expression)}"
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as response:
             return json.load(response)["data"]["result"]
     except OSError:
         return []

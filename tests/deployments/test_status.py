@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-PATIENCE = 30.0  # seconds
+WAIT_SECONDS = 30.0  # seconds
 AT_ONCE = 8
 
 
 def wait_shown(server: Deployment, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Poll the page until ``condition`` of its data holds; its workers write every two seconds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         shown: dict[str, Any] = server.get("/llm-pool/data/")
         if condition(shown):
@@ -45,7 +45,7 @@ def test_the_page_shows_all_workers_and_forgets_one_that_was_killed(
     }
     server = deploy("gunicorn-gthread", upstream, extra=extra)
     calls = 0
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     with ThreadPoolExecutor(AT_ONCE) as users:  # one after another may all be served by the same worker
         while len((shown := server.get("/llm-pool/data/"))["workers"]) < 2:
             list(users.map(server.get, ["/complete"] * AT_ONCE))

@@ -188,11 +188,11 @@ class Wire:
 
 ORIGIN = Origin("http", "llm.test", 80)
 TIMEOUTS = Timeouts(read=0.02)
-PATIENCE = 5.0
+WAIT_SECONDS = 5.0
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not condition():  # noqa: ASYNC110 - a connection tells its owner, and here that is a list
             await asyncio.sleep(0.001)
 
@@ -248,7 +248,7 @@ def test_any_bytes_are_a_response_or_an_error_of_ours(
             if ends:
                 wire.end()
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(WAIT_SECONDS):
                     whole = await reading
             except LLMPoolError:
                 exchange.close()

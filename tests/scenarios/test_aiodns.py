@@ -19,7 +19,7 @@ from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.exceptions import DNSFailed
 from testbed import Gate
 from testbed.behaviours import json_reply
-from testbed.board import TIMEOUT
+from testbed.board import WAIT_SECONDS
 from testbed.nameserver import NO_SUCH_NAME, REFUSED, SERVER_FAILED
 from tests.fixtures.engine import request_to
 from tests.fixtures.forks import child
@@ -130,7 +130,7 @@ def holdings():
 
 def assert_settles_at(before):
     """Poll until the process holds no more than before; pycares has no event for it."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + WAIT_SECONDS
     while any(map(gt, holdings(), before)):
         assert time.monotonic() < deadline, f"files and threads: {before}, and now {holdings()}"
         time.sleep(0.005)

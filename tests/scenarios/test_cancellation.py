@@ -20,7 +20,7 @@ from llm_pool.exceptions import PoolClosed
 from llm_pool.http import event_stream
 from testbed import ScriptedServer
 from testbed.behaviours import echo, json_reply, per_connection, stall, stop_reading
-from testbed.board import TIMEOUT
+from testbed.board import WAIT_SECONDS
 from testbed.chat import chat_stream
 from testbed.ports import unanswering_port
 from tests.fixtures.callers import AT_ONCE, bodies, gated, occupy, queue_up, trusting, until
@@ -421,12 +421,12 @@ async def test_cancelled_by_a_client_that_disconnects_from_django(serve):
         scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/stream", "headers": []}
         client = ApplicationCommunicator(get_asgi_application(), scope | {"query_string": b""})
         await client.send_input({"type": "http.request", "body": b"", "more_body": False})
-        assert (await client.receive_output(TIMEOUT))["status"] == 200
+        assert (await client.receive_output(WAIT_SECONDS))["status"] == 200
         server.gate("token").admit(2)
-        while b'"a"' not in (await client.receive_output(TIMEOUT))["body"]:
+        while b'"a"' not in (await client.receive_output(WAIT_SECONDS))["body"]:
             pass
         await client.send_input({"type": "http.disconnect"})
-        await client.wait(TIMEOUT)
+        await client.wait(WAIT_SECONDS)
         await server.await_until(lambda s: s.disconnects)
         await until(lambda: pools["default"].stats().in_use == 0)
         portal.release_server_loop()

@@ -14,7 +14,7 @@ from llm_pool.engine.http11.keep_alive import (
 )
 from llm_pool.exceptions import PoolClosed, ReadFailed
 from testbed.behaviours import chunked, close, mark, per_connection, raw, reply, reset, steps, until
-from testbed.board import TIMEOUT
+from testbed.board import WAIT_SECONDS
 from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.internals import keep_alive_history_of
 
@@ -29,8 +29,8 @@ def for_ever(monkeypatch):
 
 
 async def in_time(*calls):
-    """Their results, within ``TIMEOUT``: no connection rests for ever."""
-    async with asyncio.timeout(TIMEOUT):
+    """Their results, within ``WAIT_SECONDS``: no connection rests for ever."""
+    async with asyncio.timeout(WAIT_SECONDS):
         return await asyncio.gather(*calls)
 
 

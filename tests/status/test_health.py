@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from testbed import ScriptedServer
     from tests.status.conftest import LogIn
 
-PATIENCE = 5.0  # seconds
+WAIT_SECONDS = 5.0  # seconds
 
 
 @pytest.mark.parametrize("name", ["live", "ready"])
@@ -73,7 +73,7 @@ def exhausted(server: ScriptedServer) -> Iterator[None]:
     for caller in callers:
         caller.start()
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_SECONDS
         while not (pool.stats().waiting and pool.stats().in_use):  # no event is set when a call waits
             assert time.monotonic() < deadline, pool.stats()
             time.sleep(0.005)

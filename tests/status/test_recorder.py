@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from testbed import ScriptedServer
 
-PATIENCE = 5.0  # seconds
+WAIT_SECONDS = 5.0  # seconds
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_recording_starts_while_the_first_call_runs_even_through_a_client(
     server.gate("head").shut()
     caller = threading.Thread(target=lambda: pools["default"].client.post("/chat/completions", json=BODY))
     caller.start()
-    assert begun.wait(PATIENCE)
+    assert begun.wait(WAIT_SECONDS)
     server.gate("head").open()
     caller.join()
 
@@ -92,7 +92,7 @@ def test_attend_takes_no_lock(begun: threading.Event) -> None:
     fresh = Recorder()
     with recorder_lock(fresh):
         fresh.attend()
-        assert begun.wait(PATIENCE)
+        assert begun.wait(WAIT_SECONDS)
 
 
 def test_of_two_threads_that_start_at_once_one_records() -> None:
