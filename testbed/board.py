@@ -108,7 +108,7 @@ class Gate:
             self._passes = 0
 
     def admit(self, count: int = 1) -> None:
-        """Let through ``count`` more, those that wait first."""
+        """Let through ``count`` more, whether they wait already or come later."""
         with self._board.change():
             self._passes += count
 

@@ -1,4 +1,4 @@
-"""A small uvloop server that answers every request with an endless event stream.
+"""A small uvloop server that answers every request with an event stream.
 
 ``python -m benchmarks.upstreams.streaming PORT INTERVAL STREAMS EVENTS``. It sends the first event with the
 head. Once STREAMS streams are open, it sends an event to each every INTERVAL seconds, EVENTS times in all;

@@ -25,7 +25,7 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT_SECONDS = 60_000  # milliseconds: a busy machine takes its time to start a server and a page
+TIMEOUT = 60_000  # milliseconds: a busy machine starts servers and pages slowly
 
 
 def missing(what: str) -> None:
@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A page whose scripts raise nothing and log no error."""
     page = browser.new_page()
-    page.set_default_timeout(WAIT_SECONDS)
+    page.set_default_timeout(TIMEOUT)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-WAIT_SECONDS = 30.0  # seconds
+WAIT_SECONDS = 30.0
 AT_ONCE = 8
 
 

@@ -1,4 +1,4 @@
-"""The callers: tasks on the server loop and on another loop, threads, and ``asyncio.run`` again and again."""
+"""The callers: tasks on the server loop and on another loop, threads, and threads that repeat asyncio.run."""
 
 from __future__ import annotations
 

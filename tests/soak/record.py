@@ -22,7 +22,7 @@ __all__ = ["HANGS", "Call", "Record"]
 
 HANGS = 20.0
 """Seconds after which a call counts as hanging: its timeouts add up to a tenth of that."""
-MOST_PRINTED = 20
+MAX_PRINTED = 20
 
 
 @dataclass
@@ -61,12 +61,12 @@ class Record:
         self._active: dict[str, Call] = {}
 
     def violation(self, what: str, error: BaseException | None = None) -> None:
-        """Record something that must never happen. The first ``MOST_PRINTED`` are printed at once."""
+        """Record something that must never happen. The first ``MAX_PRINTED`` are printed at once."""
         details = "".join(traceback.format_exception(error)) if error is not None else ""
         with self._lock:
             self.violations.append(what)
             count = len(self.violations)
-        if count <= MOST_PRINTED:
+        if count <= MAX_PRINTED:
             print(f"VIOLATION {count}: {what}\n{details}", flush=True)
 
     def fault(self, name: str) -> None:

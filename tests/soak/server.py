@@ -115,7 +115,13 @@ def answer_to(target: str, headers: dict[str, str], body: bytes, rng: random.Ran
 
 @dataclass
 class Turn:
-    """One request on a connection and its correct answer, which ``read_body`` makes."""
+    """One request on a connection.
+
+    ``server``   the server
+    ``conn``     the server's end of the connection
+    ``request``  the request; its body is b"" until ``read_body``
+    ``answer``   the correct answer; empty until ``read_body``
+    """
 
     server: SoakServer
     conn: ServerConnection

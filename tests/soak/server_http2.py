@@ -1,4 +1,4 @@
-"""The same over HTTP/2: several requests at a time on a connection, and the faults of streams."""
+"""A server over HTTP/2 with random faults, as ``server`` is over HTTP/1.1, and with faults of streams."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from testbed import ScriptedServer
     from tests.status.conftest import LogIn
 
-WAIT_SECONDS = 5.0  # seconds
+WAIT_SECONDS = 5.0
 
 
 @pytest.mark.parametrize("name", ["live", "ready"])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from testbed import ScriptedServer
 
-WAIT_SECONDS = 5.0  # seconds
+WAIT_SECONDS = 5.0
 
 
 @pytest.fixture
