@@ -138,6 +138,7 @@ class Coordinator:
             ]
         for task in dials:
             task.cancel()
+            host_loop.close_tasks.add(task)  # the end of the loop waits until the dial has closed its socket
         for connection in connections:
             connection.abort()
 

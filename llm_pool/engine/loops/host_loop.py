@@ -168,6 +168,9 @@ class LoopCall(Generic[T]):
         if self._cancelled:
             self._host_loop._calls.discard(self)
             return
+        if self._host_loop.closing:  # since the call was submitted
+            self.loop_ended()
+            return
         self._task = self._host_loop.loop.create_task(self._function(*self._args))
         self._task.add_done_callback(self._task_ended)
 
