@@ -126,7 +126,7 @@ class Coordinator:
         _host_loop(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
     def dialed(self, entry: Entry, seconds: float) -> None:
-        """Called when a connection of ``backends`` has connected, in ``seconds``, for its first call."""
+        """Called when a connection of ``backends`` has connected for its first call, after ``seconds``."""
         self.tally.dialed(entry.lane.origin, seconds)
         self._schedule_stats()
 
@@ -199,9 +199,9 @@ class Coordinator:
                     connection.close()
 
     def error_for(self, refusal: object) -> LLMPoolError:
-        """Make a new exception for a waiter that failed. Each needs its own, for its traceback.
+        """Make a new exception for a waiter that failed. Each waiter needs its own, for its traceback.
 
-        ``refusal``: the error of the ledger's order ``Fail``.
+        ``refusal``: the error in the ledger's order ``Fail``.
         """
         if isinstance(refusal, LLMPoolError):
             return copy_of(refusal)

@@ -30,7 +30,7 @@ class _Event(Enum):
 
 
 class Carrier(Protocol):
-    """The connection, or the stream on it, that carries an exchange: what the exchange uses of it.
+    """What an exchange uses of the connection, or of the HTTP/2 stream, that carries it.
 
     ``has_room``           whether the next piece of the request's body can be sent now
     ``watch``              restarts the write timeout if ``writing``, otherwise the read timeout

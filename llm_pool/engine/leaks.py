@@ -19,7 +19,10 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class LeakDetector:
-    """Logs and counts each response that is still open after ``threshold`` seconds. None: does nothing."""
+    """Logs and counts each response that is still open after ``threshold`` seconds.
+
+    If ``threshold`` is None, it does nothing.
+    """
 
     def __init__(self, coordinator: Coordinator, threshold: float | None) -> None:
         self._coordinator = coordinator

@@ -115,10 +115,11 @@ class Pool:
         return exchange
 
     async def _send(self, host_loop: HostLoop, request: Request) -> Exchange:
-        """Send the request, and again if ``_may_replay`` allows that. Wait for the head of the response.
+        """Send the request, and wait for the head of its response.
 
-        If the body follows piece by piece, return when the head of the request has been sent. Every call runs
-        this method once, whether it is direct or through httpx, sync or async.
+        If the call fails and ``_may_replay`` allows it, send the request again. If the body follows piece by
+        piece, return when the head of the request has been sent. Every call runs this method once, whether it
+        is direct or through httpx, sync or async.
         """
         marks, total = request.marks, request.timeouts.total
         validate(request)

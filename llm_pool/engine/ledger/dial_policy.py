@@ -119,7 +119,7 @@ class DialPolicy:
         self.update(entry.lane, now)
 
     def use_freed_slot(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Let the lane dial that a dead connection was evicted for, if it still has a shortage."""
+        """Let a lane dial if a dead connection was evicted for it, and if it still has a shortage."""
         lane, entry.evicted_for = entry.evicted_for, None
         if lane is None:
             return

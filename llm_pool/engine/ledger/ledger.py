@@ -306,7 +306,7 @@ class Ledger:
             self.requests += 1
 
     def _available_for(self, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:
-        """Return an available connection, or None. Evict those whose slot a starved lane should get."""
+        """Return an available connection, or None. Evict connections whose slot a starved lane should get."""
         lane = waiter.lane
         while (entry := self.connections.newest_available(lane, now, orders)) is not None:
             starved = self.dial_policy.starved_lane(lane, waiter.number)

@@ -333,7 +333,10 @@ class WaiterQueue:
         return next(iter(self._newcomers))
 
     def newest(self) -> Waiter | None:
-        """Return the newest waiter that is not returning, else any returning one; None if there are none."""
+        """Return the last arrival of the waiters that are not returning, or else any returning waiter.
+
+        Returns None if the queue is empty.
+        """
         return next(reversed(self._newcomers), None) or next(iter(self._returned.values()), None)
 
 

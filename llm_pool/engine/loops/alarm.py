@@ -34,7 +34,7 @@ class Alarm:
 
         ``when``: seconds of the monotonic clock.
         """
-        # No lock is needed: if threads set it at the same time, ``callback`` is called once more at worst.
+        # No lock is needed: if two threads set it at once, the worst result is one more call.
         if when >= self.due_at:
             return
         try:
