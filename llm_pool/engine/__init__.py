@@ -1,4 +1,4 @@
 """The engine: pooled HTTP connections, without Django and without httpx. Its entry point is ``pool.Pool``.
 
-Nothing is imported here: reading the settings alone must not load the whole engine.
+Nothing is imported here, so that reading the settings does not load the whole engine.
 """

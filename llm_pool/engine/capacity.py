@@ -1,4 +1,4 @@
-"""How many streams a connection to an origin is expected to carry, before the server announces it."""
+"""The number of streams that a connection is expected to carry, until its server announces the number."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_ORIGINS = 1024
 
 
 class Capacities:
-    """The number of streams that one connection to an origin carries, as last learned from its server.
+    """Remembers how many streams a connection to an origin can carry, as its server last announced.
 
-    Remembers up to ``MAX_ORIGINS`` origins. Call its methods with the pool's lock held.
+    At most ``MAX_ORIGINS`` origins are remembered. Call the methods with the pool's lock held.
     """
 
     def __init__(self, config: PoolConfig) -> None:
@@ -23,10 +23,10 @@ class Capacities:
         self._learned: OrderedDict[Origin, int] = OrderedDict()
 
     def expected(self, origin: Origin) -> int:
-        """The streams that the next connection to ``origin`` is expected to carry.
+        """Return how many streams the next connection to ``origin`` is expected to carry.
 
-        For an origin without a connection so far, HTTP/2 is assumed wherever the pool offers it. The callers
-        of a cold pool then share a dial, instead of starting one each.
+        If no number is known, HTTP/2 is expected wherever the pool offers it. Calls that arrive before the
+        first connection is open then share one dial, instead of starting a dial each.
         """
         learned = self._learned.get(origin)
         if learned is not None:
@@ -38,16 +38,17 @@ class Capacities:
 
     def learn(self, origin: Origin, capacity: int) -> None:
         """Remember that a connection to ``origin`` carries ``capacity`` streams."""
-        self._learned[origin] = max(1, capacity)  # 0 holds for a short time only (RFC 9113, section 6.5.2)
+        # A server announces 0 for a short time only (RFC 9113, section 6.5.2).
+        self._learned[origin] = max(1, capacity)
         self._learned.move_to_end(origin)
         if len(self._learned) > MAX_ORIGINS:
             self._learned.popitem(last=False)
 
     def initial(self, origin: Origin, connection: Connection) -> int:
-        """The streams that a new connection to ``origin`` may carry at first.
+        """Return how many streams a new connection to ``origin`` can carry at first.
 
-        This is the number that the server has announced. Before that, it is no more than on the last
-        connection: an HTTP/2 server usually announces the same number on each.
+        If its server has announced a number, return that. If not, return at most the number of the last
+        connection: an HTTP/2 server usually announces the same number on each connection.
         """
         if connection.announced:
             self.learn(origin, connection.capacity)

@@ -1,4 +1,4 @@
-"""How one call gets a connection: at once, or after a wait in the queue."""
+"""Gets a connection for a call: at once, or after a wait in the queue."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ async def checkout(
     total_at: float | None,
     returning: Waiter | None = None,
 ) -> tuple[Connection, Waiter]:
-    """On ``host_loop``: wait for an open connection to the request's origin, and return it with its waiter.
+    """Wait for a connection to the request's origin. Return it, and the waiter that it was given to.
 
-    ``total_at``: when the total timeout ends, in seconds of the loop's clock; None: never.
-    ``returning``: the waiter of a request that is sent again. It keeps its place in the queue.
+    ``coordinator``  the coordinator of the pool
+    ``host_loop``    the running loop, which hosts the connection
+    ``request``      gives the origin, and the connect and pool timeouts
+    ``total_at``     when the total timeout ends, in seconds of the loop's clock; None: never
+    ``returning``    the waiter of a request that is sent again; it keeps its place in the queue
 
     Raises PoolTimeout, PoolFull, PoolClosed, TotalTimeout, or the error of the dial that failed.
     """

@@ -1,4 +1,4 @@
-"""Aborts a connection so that it ends at the server too, even at one that reads nothing."""
+"""Aborts a connection so that the server sees its end, even a server that reads nothing."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ RESET = struct.pack("ii", 1, 0)  # ``struct linger``: on, for 0 seconds. The clo
 
 
 def abort(transport: asyncio.Transport) -> None:
-    """Close an open connection at once: by an RST if the server has not acknowledged all that was sent.
+    """Close an open connection at once. Send an RST if the server has not acknowledged all data.
 
     TCP sends a FIN only after the data before it. A server that reads nothing would never receive the FIN,
     and would still count a connection that the pool no longer counts.
     """
     sock = _socket_of(transport)
     if sock is not None and has_unacknowledged_data(transport):
-        with contextlib.suppress(OSError):  # it is closed already
+        with contextlib.suppress(OSError):  # the socket is closed already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     transport.abort()
 
 
 def has_unacknowledged_data(transport: asyncio.Transport) -> bool:
-    """Whether the server has not acknowledged all that was sent.
+    """Return whether there is data that the server has not acknowledged.
 
-    The rest is in asyncio's buffer or in the kernel's. On Windows only asyncio's is seen.
+    The data is in asyncio's buffer or in the kernel's. On Windows only asyncio's buffer is checked.
     """
     sock = _socket_of(transport)
     if sock is None:
@@ -44,7 +44,7 @@ def has_unacknowledged_data(transport: asyncio.Transport) -> bool:
         return False
     try:
         (size,) = struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, bytes(4)))
-    except (OSError, ValueError):  # it is closed already
+    except (OSError, ValueError):  # the socket is closed already
         return False
     return bool(size)
 

@@ -1,4 +1,4 @@
-"""The configuration of a pool: limits, timeouts, DNS, TLS, proxy. Plain values; ``conf`` validates them."""
+"""The configuration of a pool: limits, timeouts, DNS, TLS and proxy. ``conf`` validates the values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback_address(text: str) -> bool:
-    """Whether ``text`` is an IP address of this machine's loopback interface. False for a name."""
+    """Return whether ``text`` is a loopback IP address. Returns False for a name."""
     try:
         return ipaddress.ip_address(text).is_loopback
     except ValueError:
@@ -23,18 +23,18 @@ def is_loopback_address(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` is a loopback address, or a name reserved for one (RFC 6761). Resolves nothing.
+    """Return whether ``host`` is a loopback address, or a name reserved for one (RFC 6761, section 6.3).
 
-    ``host`` is in lower case.
+    ``host`` is in lower case. No name is looked up.
     """
     return is_loopback_address(host) or host == "localhost" or host.endswith(".localhost")
 
 
 class Origin(NamedTuple):
-    """Where a request goes (RFC 6454). Calls to the same origin share connections.
+    """The scheme, host and port that a request is sent to (RFC 6454). Calls to one origin share connections.
 
     ``scheme``  "http" or "https"
-    ``host``    a name in lower case, or an IP address, an IPv6 one without brackets
+    ``host``    a name in lower case, an IPv4 address, or an IPv6 address without brackets
     ``port``    1 to 65535
     """
 
@@ -51,18 +51,20 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a pool may hold, and for how long. None means no limit.
+    """How many connections a pool can have, and for how long. None means no limit.
 
-    ``max_connections``             connections in the process: being dialed, open and closing
-    ``max_keepalive_connections``   idle connections that are kept; more are closed
-    ``keepalive_expiry``            seconds after which an idle connection is closed; 0 keeps none
+    ``max_connections``             connections of the pool in this process, including those that are being
+                                    dialed or closed
+    ``max_keepalive_connections``   idle connections that the pool keeps; it closes the others
+    ``keepalive_expiry``            seconds after which an idle connection is closed; 0 keeps no idle
+                                    connection
     ``min_connections``             connections that ``Pool.prewarm`` opens to an origin and keeps open
-    ``max_lifetime``                seconds, less a random 0 to 10 %, after which a connection accepts no new
-                                    calls
-    ``max_waiting``                 callers that may wait in the queue; the next gets PoolFull. A caller that
-                                    a dial in progress will serve does not count
-    ``max_connections_per_host``    as ``max_connections``, for each origin
-    ``max_streams_per_connection``  calls that one HTTP/2 connection carries at a time; fewer if the server
+    ``max_lifetime``                seconds after which a connection accepts no new calls; for each connection
+                                    a random 0 to 10 % less
+    ``max_waiting``                 callers that can wait in the queue; the next call fails with PoolFull. A
+                                    caller that waits only for a dial in progress does not count
+    ``max_connections_per_host``    like ``max_connections``, but for each origin
+    ``max_streams_per_connection``  calls that an HTTP/2 connection carries at a time; fewer if the server
                                     allows fewer
     """
 
@@ -78,11 +80,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long each part of a call may take, in seconds. None means no limit.
+    """How long each part of a call can take, in seconds. None means no limit.
 
-    ``connect``  one dial: DNS, TCP, the proxy's tunnel, TLS
-    ``read``     the time in which the server sends nothing
-    ``write``    the time in which the server accepts nothing of the request
+    ``connect``  a dial: DNS, TCP, the proxy's tunnel and TLS
+    ``read``     the longest time without a byte from the server
+    ``write``    the longest time in which the server accepts no byte of the request
     ``pool``     the whole wait for a connection: queue and dial
     ``total``    the whole call, from its start to the last byte of the answer
     """
@@ -96,11 +98,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class DNS:
-    """The pool's DNS cache, and the resolver beneath it.
+    """The pool's DNS cache, and the resolver that fills it.
 
-    ``ttl``           seconds that the addresses of a name are kept
-    ``negative_ttl``  seconds that a failed look-up is kept
-    ``resolver``      "system" (``getaddrinfo``), or "aiodns", which needs the package of that name
+    ``ttl``           seconds for which the addresses of a name are kept
+    ``negative_ttl``  seconds for which a failed lookup is kept
+    ``resolver``      "system" (``getaddrinfo``), or "aiodns" (needs the package aiodns)
     """
 
     ttl: float = 300.0
@@ -110,13 +112,13 @@ class DNS:
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """Which certificates to accept, and which to present.
+    """The certificates that the pool accepts, and the certificate that it presents.
 
     ``verify``       whether to verify the server's certificate and host name
-    ``ca_file``      path of a PEM file: the authorities to trust in place of the system's
-    ``client_cert``  path of a PEM file with certificate and key, or (certificate, key), or (certificate, key,
-                     password): two paths, and the password of the key
-    ``context``      an SSLContext to use in place of all of these
+    ``ca_file``      path of a PEM file with the authorities to trust, instead of the system's
+    ``client_cert``  path of a PEM file with certificate and key; or two paths, (certificate, key); or two
+                     paths and the password of the key, (certificate, key, password)
+    ``context``      an SSLContext to use instead; the other three are then ignored
     """
 
     verify: bool = True
@@ -134,18 +136,18 @@ class TLS:
 class PoolConfig:
     """The whole configuration of one pool.
 
-    ``limits``            numbers of connections, and how long they are kept
-    ``timeouts``          timeouts of the calls that set none of their own
+    ``limits``            how many connections the pool can have, and for how long
+    ``timeouts``          the timeouts of calls that do not set their own
     ``dns``               the DNS cache and its resolver
-    ``tls``               certificates
+    ``tls``               the certificates
     ``http2``             True: offer HTTP/2 by ALPN, over TLS only. False: use HTTP/1.1 only.
-                          "prior-knowledge": use HTTP/2 without negotiation, over cleartext too (RFC
-                          9113, section 3.3)
-    ``proxy``             URL of an HTTP proxy; None: as the environment variables say; "": no proxy
-    ``uds``               path of a Unix domain socket to connect to, in place of host and port
-    ``warn_utilization``  fraction of ``max_connections``, 0.0 to 1.0, that is in use when a warning is
-                          logged; None: never
-    ``leak_threshold``    seconds after which a response that is still held is logged; None: never
+                          "prior-knowledge": use HTTP/2 without negotiation, also without TLS (RFC 9113,
+                          section 3.3)
+    ``proxy``             URL of an HTTP proxy; None: use the proxy from the environment; "": use no proxy
+    ``uds``               path of a Unix domain socket to connect to, instead of host and port
+    ``warn_utilization``  the pool logs a warning when this fraction of ``max_connections`` (0.0 to 1.0) is in
+                          use; None: never
+    ``leak_threshold``    the pool logs a response that is still open after this many seconds; None: never
     """
 
     limits: Limits = Limits()

@@ -1,4 +1,4 @@
-"""The interface of a connection, for every protocol, and of its owner."""
+"""The interface of a connection of any protocol, and the interface of its owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_READ = 64 * 1024  # bytes per read
 
 
 class Owner(Protocol):
-    """Receives the facts about a connection. In a pool it is the ``Coordinator``: see its methods.
+    """Has a method for each fact that a connection reports. In a pool the owner is the ``Coordinator``.
 
     ``hint``: seconds for which the server keeps the connection open while it is idle; None if not announced.
     """
@@ -35,15 +35,16 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol, ABC):
-    """A connection of the pool. It lives on one host loop, and is used only there.
+    """A connection of the pool. It belongs to one host loop, and is used only on that loop.
 
-    ``host_loop``     the event loop on which it lives
+    ``host_loop``     the event loop that it belongs to
     ``owner``         receives the facts about it
     ``entry``         its record in the ledger; None before it is connected
-    ``capacity``      how many exchanges it carries at a time
-    ``announced``     whether the server has announced that capacity
-    ``unverified``    whether to call ``is_still_open`` before the next use
-    ``dial_seconds``  how long it took to connect; None if it connects only at its first call (``backends``)
+    ``capacity``      how many exchanges it can carry at a time
+    ``announced``     whether the server has announced ``capacity``
+    ``unverified``    whether ``is_still_open`` must be called before the next use
+    ``dial_seconds``  seconds that the dial took; None if it connects only when its first call is sent
+                      (``backends``)
     ``closed``        whether it has closed
     ``transport``     asyncio's transport; None before it is connected
     """
@@ -62,25 +63,28 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def start(self, request: Request) -> Exchange:
-        """Send the request, or its head if the body follows. An error is set as ``Exchange.error``."""
+        """Send the request, or only its head if ``request.body`` is None. Return its exchange.
+
+        Raises nothing for a connection that has closed, but sets ``Exchange.error``.
+        """
 
     async def is_still_open(self) -> bool:
-        """Whether an ``unverified`` connection can be used. May wait some milliseconds for its close."""
+        """Return whether an ``unverified`` connection can be used. Can wait some milliseconds for a close."""
         return not self.closed
 
     @abstractmethod
     def close(self) -> None:
-        """Close as the protocol prescribes. Exchanges in progress fail."""
+        """Close the connection as its protocol prescribes. Exchanges in progress fail."""
 
     @abstractmethod
     def abort(self) -> None:
-        """Close at once, whatever is still to be sent. Exchanges in progress fail."""
+        """Close the connection at once, even if not all data has been sent. Exchanges in progress fail."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if hasattr(transport, "max_size"):
-            # asyncio allocates 256 KiB for each read. malloc may request that from the system each time.
+            # asyncio allocates 256 KiB for each read, and malloc may get them from the system each time.
             transport.max_size = MAX_READ
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from asyncio's class
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's class is unrelated
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True

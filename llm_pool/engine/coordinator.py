@@ -33,10 +33,11 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class Coordinator:
-    """Adds to a pool's ledger, which is pure, a lock, a clock, dials, and calls to the host loops.
+    """Gives a pool's ledger a lock and a clock, and carries out its orders on the host loops.
 
-    The ledger is used under the lock only, and no order is carried out under it. All methods but ``stats``,
-    ``connections`` and ``close`` run on a host loop: a sync caller's thread could be interrupted half-way.
+    The ledger is used only with the lock held. Orders are carried out after the lock is released. Only
+    ``stats``, ``connections`` and ``close`` can run on a sync caller's thread, which can be interrupted
+    half-way. All other methods run on an event loop.
     """
 
     def __init__(self, config: PoolConfig, name: str, dialer: Dialer) -> None:
@@ -48,7 +49,7 @@ class Coordinator:
         self._lock = threading.RLock()  # reentrant as ``hold`` requires; no thread acquires it twice
         self.tally = Tally(self._lock)
         self._dialer = dialer
-        self._dials: dict[asyncio.Task[Connection], Lane] = {}  # those that the ledger counts
+        self._dials: dict[asyncio.Task[Connection], Lane] = {}  # the dials that the ledger counts
         self._alarm = Alarm(lambda: self.enter(self.ledger.tick))
         self._stats_alarm = Alarm(self._call_stats_listeners)
         self._last_stats: PoolStats | None = None
@@ -57,15 +58,18 @@ class Coordinator:
     # Facts
 
     def enter(self, fact: Callable[..., list[Order]], *args: object) -> None:
-        """Enter a fact in the ledger, and carry out its orders. ``fact`` is one of the ledger's methods."""
+        """Enter a fact in the ledger, and carry out the orders that it returns.
+
+        ``fact`` is a method of the ledger. It is called with ``args`` and the current time.
+        """
         with self._lock:
             orders = fact(*args, time.monotonic())
         self._carry_out(orders)
 
     def arrive(self, origin: Origin, host_loop: HostLoop, connect_timeout: float | None) -> Waiter:
-        """A call needs a connection. Its waiter has an ``entry`` or an ``error``, or is in the queue.
+        """Return the waiter of a new call. It has an ``entry`` or an ``error``, or it is in the queue.
 
-        ``connect_timeout``: seconds for a dial that this call causes.
+        ``connect_timeout``: seconds for a dial that is started for this call; None for the pool's timeout.
         """
         with self._lock:
             waiter = Waiter(self.ledger.lane(origin, host_loop), connect_timeout)
@@ -74,7 +78,7 @@ class Coordinator:
         return waiter
 
     def return_to_queue(self, waiter: Waiter) -> None:
-        """A waiter's connection has closed before it was used, or its request is sent again."""
+        """Get another connection for a waiter: the last one has closed, or the request is sent again."""
         with self._lock:
             waiter.entry = waiter.future = None
             waiter.returning = True
@@ -82,35 +86,38 @@ class Coordinator:
         self._carry_out(orders)
 
     def prewarm(self, origin: Origin, host_loop: HostLoop) -> None:
-        """Keep ``min_connections`` open to ``origin`` on ``host_loop``, and load the TLS context."""
+        """Keep ``min_connections`` to ``origin`` open on ``host_loop``, and start to load the TLS context."""
         self._dialer.prepare(origin)
         with self._lock:
             orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), time.monotonic())
         self._carry_out(orders)
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None:
-        """An exchange on a connection has ended. ``hint``: see ``Owner``."""
+        """Called when an exchange on a connection has ended.
+
+        ``reusable``: whether the connection can carry another exchange. ``hint``: see ``Owner``.
+        """
         with self._lock:
             orders = self.ledger.released(entry, time.monotonic(), reusable=reusable, hint=hint)
         self._carry_out(orders)
 
     def due(self, entry: Entry) -> None:
-        """An exchange on a connection will end within a moment: only its last bytes are missing."""
+        """Called when an exchange on a connection will end in a moment: only its last bytes are missing."""
         self.enter(self.ledger.due, entry)
 
     def resized(self, entry: Entry, capacity: int) -> None:
-        """The server has changed how many streams a connection may carry."""
+        """Called when the server has changed how many streams a connection can carry."""
         with self._lock:
             self._capacities.learn(entry.lane.origin, capacity)
             orders = self.ledger.resized(entry, capacity, time.monotonic())
         self._carry_out(orders)
 
     def retired(self, entry: Entry, reason: str) -> None:
-        """A connection accepts no new calls."""
+        """Called when a connection accepts no new calls any more."""
         self.enter(self.ledger.retire, entry, reason)
 
     def lost(self, entry: Entry) -> None:
-        """On its host loop: a connection has closed. Its slot is free after the loop's next step.
+        """Called on its host loop when a connection has closed. Its slot is freed in the loop's next step.
 
         asyncio reports the end of a connection before it closes the socket. Without the delay the other host
         loop could dial in between, and the server would count one connection more than ``max_connections``.
@@ -119,17 +126,17 @@ class Coordinator:
         _host_loop(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
     def dialed(self, entry: Entry, seconds: float) -> None:
-        """A connection that dials at its first call has connected, in ``seconds``."""
+        """Called when a connection of ``backends`` has connected for its first call, after ``seconds``."""
         self.tally.dialed(entry.lane.origin, seconds)
         self._schedule_stats()
 
     def dial_failed(self, entry: Entry, error: LLMPoolError) -> None:
-        """A connection that dials at its first call could not connect."""
+        """Called when a connection of ``backends`` could not connect for its first call."""
         self.tally.dial_failed(entry.lane.origin, error)
         self._schedule_stats()
 
     def abort_on(self, host_loop: HostLoop) -> None:
-        """On a host loop that is about to end: cancel its dials and abort its connections."""
+        """Cancel the dials of a host loop, and abort its connections. Called on the loop, before it ends."""
         with self._lock:
             self.ledger.loop_ends(host_loop)
             dials = [task for task, lane in self._dials.items() if lane.host_loop is host_loop]
@@ -143,7 +150,7 @@ class Coordinator:
             connection.abort()
 
     def forget_loop(self, host_loop: HostLoop) -> None:
-        """A host loop has ended: forget its waiters, dials and connections."""
+        """Called when a host loop has ended. Its waiters fail; its dials and connections are removed."""
         with self._lock:
             if not any(lane.host_loop is host_loop for lane in self.ledger.dial_policy.lanes()):
                 return
@@ -193,7 +200,10 @@ class Coordinator:
                     connection.close()
 
     def error_for(self, refusal: object) -> LLMPoolError:
-        """Make the exception for a waiter that the ledger has refused: each waiter gets its own."""
+        """Make a new exception for a waiter that failed. Each waiter needs its own, for its traceback.
+
+        ``refusal``: the error in the ledger's order ``Fail``.
+        """
         if isinstance(refusal, LLMPoolError):
             return copy_of(refusal)
         if refusal == "full":
@@ -209,7 +219,7 @@ class Coordinator:
     def _dial(self, lane: Lane, timeout: float | None) -> None:
         host_loop = _host_loop(lane)
         if host_loop.closing:
-            return  # ``forget_loop`` takes the dial off the ledger when the loop has ended
+            return  # ``forget_loop`` removes the dial from the ledger when the loop has ended
         task = host_loop.loop.create_task(self._connect(lane, host_loop, timeout), context=Context())
         task.add_done_callback(self._dial_ended, context=Context())
         with self._lock:
@@ -224,12 +234,15 @@ class Coordinator:
         return await self._dialer.dial(lane.origin, host_loop, self, timeout)
 
     def _dial_ended(self, task: asyncio.Task[Connection]) -> None:
-        """The callback of a dial's task. It runs even if the task was cancelled before its first step."""
+        """Enter the result of a dial in the ledger.
+
+        As a callback of the dial's task it is called even if the task is cancelled before its first step.
+        """
         error = _error_of(task)
         with self._lock:
             lane = self._dials.pop(task, None)
         if lane is None:
-            return  # ``forget_loop`` has taken it off the ledger
+            return  # ``forget_loop`` has removed it from the ledger
         if error is not None:
             logger.debug("pool %r: %s", self.name, error)
             if not task.cancelled():
@@ -248,7 +261,7 @@ class Coordinator:
             self.lost(entry)
 
     def call_ended(self, exchange: Exchange) -> None:
-        """A call that had a connection has ended: it is complete, has failed, or was cancelled."""
+        """Count a call that had a connection. It is complete, has failed, or was cancelled."""
         complete = exchange.complete or exchange.is_complete_enough
         self.tally.call_ended(exchange.marks, complete=complete)
         if not complete and exchange.error is None:
@@ -256,18 +269,21 @@ class Coordinator:
         self._schedule_stats()
 
     def leak_suspected(self) -> None:
-        """A response has been held longer than ``leak_threshold``."""
+        """Count a response that is still open after ``leak_threshold`` seconds."""
         self.tally.count("leaks_suspected")
         self._schedule_stats()
 
     # The pool as a whole
 
     def stats(self) -> PoolStats:
-        """The pool's state now, and its counters. From any thread."""
+        """Return the pool's present state and its counters. Can be called from any thread."""
         return hold(self._lock, self._take_stats)
 
     def connections(self) -> list[ConnectionInfo]:
-        """Each connection as it is now, oldest first. From any thread; O(connections)."""
+        """Return each connection as it is now, the oldest first. Can be called from any thread.
+
+        Costs O(connections).
+        """
         return hold(self._lock, lambda: list_connections(self.ledger, time.monotonic()))
 
     def _take_stats(self) -> PoolStats:
@@ -284,13 +300,13 @@ class Coordinator:
         stats_listeners.call(self.name, now, before)
 
     def drain(self) -> None:
-        """Retire every connection. Wait for ``ledger.draining == 0`` by ``until``."""
+        """Retire every connection. Use ``until`` to wait for ``ledger.draining == 0``."""
         self.enter(self.ledger.drain)
 
     def close(self) -> None:
-        """Fail waiters and calls, cancel dials, and close connections. Wait for their end by ``until``.
+        """Fail waiters and calls, cancel dials and close connections. Use ``until`` to wait for the end.
 
-        A thread without an event loop may call it if there is nothing to close.
+        A thread without an event loop can call it if nothing is open and nothing waits.
         """
         self._carry_out(hold(self._lock, self.ledger.close, time.monotonic()))
         for task, lane in hold(self._lock, list, self._dials.items()):
@@ -304,7 +320,11 @@ class Coordinator:
             _post_if_alive(connection.host_loop, connection.abort)
 
     async def until(self, condition: Callable[[], bool], host_loop: HostLoop, timeout: float | None) -> bool:
-        """On ``host_loop``: wait until ``condition`` of the ledger holds. False after ``timeout`` seconds."""
+        """Wait until ``condition()`` is true, and return True. Return False after ``timeout`` seconds.
+
+        Runs on ``host_loop``. ``condition`` is checked after each change of the ledger. ``timeout``: None for
+        no limit.
+        """
         future = host_loop.loop.create_future()
         waiting = (condition, host_loop, future)
         self._conditions.append(waiting)
@@ -324,7 +344,7 @@ class Coordinator:
                 _post_if_alive(host_loop, wake, future)
 
     def forget_parent(self) -> None:
-        """In the child of a fork: close its copies of the parent's sockets, without writing to them."""
+        """In the child of a fork: close the copies of the parent's sockets, without writing to them."""
         self._dialer.forget_parent()
 
 

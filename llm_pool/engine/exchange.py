@@ -15,8 +15,8 @@ from .request import Headers, Request, WholeResponse
 
 __all__ = ["Carrier", "Exchange"]
 
-DRAIN_SECONDS = 0.1  # how long the rest of a closed response is read, so that its connection can be reused
-DRAIN_BYTES = 64 * 1024  # how much of it is read
+DRAIN_SECONDS = 0.1  # how long the rest of a closed response is read, to reuse its connection
+DRAIN_BYTES = 64 * 1024  # how many bytes of that rest are read
 HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
 
 
@@ -30,15 +30,15 @@ class _Event(Enum):
 
 
 class Carrier(Protocol):
-    """The part of a connection, or of a stream on it, that carries one exchange.
+    """What an exchange uses of the connection, or of the HTTP/2 stream, that carries it.
 
-    ``has_room``           whether the next piece of the body can be sent now
-    ``watch``              restarts the write timeout, or the read timeout if not ``writing``
-    ``unwatch``            stops it; the total timeout remains
-    ``send_body``          sends a piece of the body
-    ``end_body``           ends the body
+    ``has_room``           whether the next piece of the request's body can be sent now
+    ``watch``              restarts the write timeout if ``writing``, otherwise the read timeout
+    ``unwatch``            stops the write or read timeout; the total timeout remains
+    ``send_body``          sends a piece of the request's body
+    ``end_body``           ends the request's body
     ``pause``, ``resume``  stop and resume reading the response
-    ``cancel``             ends the exchange: its caller reads no further
+    ``cancel``             ends the exchange, because its caller has closed it
     """
 
     @property
@@ -53,24 +53,28 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """A call as its caller sees it. All methods but ``close_threadsafe`` run on its host loop.
+    """A request that has been started, and its response. The caller reads the response from it.
 
-    One task at a time may read. The connection calls the methods that begin with ``on_``. It is in use until
-    the exchange ends: read every exchange to its end, or close it.
+    All methods but ``close_threadsafe`` run on its host loop. Only one task at a time can read. The
+    connection calls the methods whose names begin with ``on_``. The connection stays in use until the
+    exchange ends: read every exchange to its end, or close it.
 
-    ``host_loop``           the event loop on which the connection lives
-    ``request``, ``marks``  the request, and when its parts took place
+    ``host_loop``           the event loop of the connection
+    ``request``             the request
+    ``marks``               when the parts of the call took place: ``request.marks``
     ``status``              the HTTP status; 0 before the head has arrived
     ``reason``              the reason phrase; b"" in HTTP/2
-    ``http_version``        the version of the response, as in a status line
+    ``http_version``        b"HTTP/1.0", b"HTTP/1.1" or b"HTTP/2"
     ``headers``             the headers of the response, as they arrived
     ``unsent``              whether the exchange failed before any byte of the request was sent
-    ``refused``             whether the server has reported that it did not process the request
+    ``refused``             whether the request is known not to have been processed: the server has reported
+                            that, or the connection accepted no more calls
     ``answered``            whether bytes of a response have arrived
-    ``error``               why the exchange failed; None if it has not
+    ``error``               the error with which the exchange failed; None if it has not failed
     ``complete``            whether the whole response has arrived
     ``closed``              whether the caller has closed the exchange
-    ``is_complete_enough``  whether the caller has all it needs: to close now is not a cancellation
+    ``is_complete_enough``  whether the caller has all data that it needs; closing the exchange then does not
+                            count as a cancellation
     ``total_at``            when the total timeout ends, in seconds of the loop's clock; None: never
     """
 
@@ -101,15 +105,15 @@ class Exchange:
     # For the caller
 
     async def head(self) -> None:
-        """Wait for status and headers. Raises the error of an exchange that has failed."""
+        """Wait until status and headers have arrived. Raises ``error`` if the exchange has failed."""
         while not self.status:
             self._raise_if_failed()
             await self._wait(_Event.HEAD)
 
     async def read(self) -> bytes:
-        """Return what has arrived of the body since the last read, or wait for more; ``b""`` at its end.
+        """Return the data of the body that has arrived since the last read. If there is none, wait for data.
 
-        Raises the error of an exchange that has failed.
+        Returns ``b""`` at the end of the body. Raises ``error`` if the exchange has failed.
         """
         while not self._chunks:
             if self.complete:
@@ -119,7 +123,7 @@ class Exchange:
         return self._take()
 
     async def read_all(self) -> WholeResponse:
-        """Read the body to its end. Raises the error of an exchange that has failed."""
+        """Read the body to its end. Raises ``error`` if the exchange has failed."""
         pieces = []
         while not self.complete:
             self._raise_if_failed()
@@ -129,10 +133,10 @@ class Exchange:
         return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
 
     async def write(self, data: bytes) -> bool:
-        """Send a piece of the body when there is room for it; True once it is sent.
+        """Wait until a piece of the request's body can be sent, send it, and return True.
 
-        False, and nothing is sent, once the response has begun. Raises the error of an exchange that has
-        failed.
+        Returns False, without sending the piece, if the response has begun. Raises ``error`` if the exchange
+        has failed.
         """
         while not self.status:
             self._raise_if_failed()
@@ -144,12 +148,12 @@ class Exchange:
         return False
 
     async def finish(self) -> None:
-        """End the body."""
+        """End the request's body, unless the response has begun or the exchange has failed."""
         if not self.status and self.error is None:
             self._carrier.end_body(self)
 
     def close_threadsafe(self) -> None:
-        """``close`` from any thread, without waiting for it."""
+        """Do the same as ``close``, from any thread. Returns without waiting for the close."""
         if self.complete or self.closed:
             return
         try:
@@ -160,7 +164,7 @@ class Exchange:
     def close(self) -> None:
         """End the call, and discard the rest of its response.
 
-        HTTP/1.1 reads the rest within 100 ms, or closes the connection. HTTP/2 resets the stream.
+        HTTP/1.1 reads the rest within ``DRAIN_SECONDS``, or closes the connection. HTTP/2 resets the stream.
         """
         if self.closed:
             return
@@ -195,7 +199,7 @@ class Exchange:
         if self._event is _Event.DATA:
             self._wake(_Event.DATA)
         elif self._future is not None:
-            # The caller waits for the end: each piece restarts the read timeout.
+            # The caller waits for the end of the body: each piece restarts the read timeout.
             self._carrier.watch(self, writing=False)
         if self._buffered > HIGH_WATER:
             if self._event is _Event.END and self._future is not None:
@@ -225,15 +229,19 @@ class Exchange:
             self._carrier.watch(self, writing=False)
 
     def call_at_end(self, callback: Callable[[Exchange], None]) -> None:
-        """Call ``callback`` once, when the exchange is complete, fails or is closed; now if it has ended."""
+        """Call ``callback`` once, when the exchange is complete, fails or is closed.
+
+        Call it now if the exchange is complete or has failed already.
+        """
         self._end_callback = callback
         if self.complete or self.error is not None:
             self._report_end()
 
     def deadline(self, now: float, *, writing: bool) -> float | None:
-        """When the exchange times out unless bytes move: by the read or write timeout, or the total timeout.
+        """Return when the exchange times out if no byte is sent or received until then. None: never.
 
-        In seconds of the loop's clock, as ``now``; None: never.
+        The write timeout counts if ``writing``, otherwise the read timeout; the total timeout counts if it
+        ends earlier. ``now`` and the result are seconds of the loop's clock.
         """
         timeout = self.request.timeouts.write if writing else self.request.timeouts.read
         if timeout is None:
@@ -241,11 +249,11 @@ class Exchange:
         return now + timeout if self.total_at is None else min(now + timeout, self.total_at)
 
     def is_past_total(self, now: float) -> bool:
-        """Whether the total timeout has ended at ``now``."""
+        """Return whether the total timeout has ended at ``now``, in seconds of the loop's clock."""
         return self.total_at is not None and now >= self.total_at
 
     def timeout_error(self, now: float, *, writing: bool) -> LLMPoolError:
-        """Return the error for a ``deadline`` that has passed: the total, write or read timeout's."""
+        """Return the TotalTimeout, WriteTimeout or ReadTimeout for a ``deadline`` that has passed."""
         timeouts, origin = self.request.timeouts, self.request.origin
         if self.is_past_total(now):
             return TotalTimeout(
@@ -273,7 +281,10 @@ class Exchange:
             self._carrier.unwatch(self)
 
     def _wake(self, event: _Event | None) -> None:
-        """End the wait for ``event``, or any wait if None. A head ends every wait: see ``write``."""
+        """Wake the caller if it waits for ``event``. None wakes it from any wait.
+
+        So does the head, since ``write`` must return when the response begins.
+        """
         future = self._future
         if (
             future is not None

@@ -21,20 +21,20 @@ __all__ = [
     "validate",
 ]
 
-# Methods and header names are tokens, made of ``tchar`` (RFC 9110, section 5.6.2). The names of HTTP/2 are in
+# Methods and header names are tokens of ``tchar`` (RFC 9110, section 5.6.2). Header names of HTTP/2 are in
 # lower case (RFC 9113, section 8.2.1).
 _LOWERCASE_TCHARS = r"!#$%&'*+\-.^_`|~0-9a-z"
 LOWERCASE_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}]+".encode())
 TEXT_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}A-Z]+")
 TOKEN = re.compile(TEXT_TOKEN.pattern.encode())
-UNSAFE = re.compile(rb"[\r\n\0]")  # a value with one of these is invalid (RFC 9110, section 5.5)
+UNSAFE = re.compile(rb"[\r\n\0]")  # a header value must not contain these (RFC 9110, section 5.5)
 TARGET = re.compile(rb"[!-~]+")
 LENGTH = re.compile(rb"[0-9]{1,18}")
 FRAMING_HEADERS = {b"content-length", b"transfer-encoding"}
 
 
 class Framing:
-    """Encodes a body: ``length`` bytes, or chunked if ``length`` is None (RFC 9112, section 7.1).
+    """Encodes a body with a length of ``length`` bytes. None: encodes it as chunked (RFC 9112, section 7.1).
 
     ``chunked``   whether the body is chunked
     ``complete``  whether the whole body has been encoded
@@ -57,7 +57,7 @@ class Framing:
         return data
 
     def end(self) -> bytes:
-        """The bytes that end the body. Raises InvalidRequest if the body is too short."""
+        """Return the bytes that end the body. Raises InvalidRequest if the body is too short."""
         if self._remaining:
             raise InvalidRequest(f"the body is {self._remaining} bytes shorter than its Content-Length says")
         self.complete = True
@@ -65,9 +65,9 @@ class Framing:
 
 
 def validate(request: Request) -> None:
-    """Raise InvalidRequest for a request that a server could read as another one, or as two.
+    """Raise InvalidRequest for a request that a server could read as another request, or as two.
 
-    Against injected line breaks and request smuggling (RFC 9112, section 11).
+    Prevents injected line breaks and request smuggling (RFC 9112, section 11).
     """
     if not TOKEN.fullmatch(request.method):
         raise InvalidRequest(f"{request.method!r} is not an HTTP method")
@@ -82,7 +82,7 @@ def validate(request: Request) -> None:
 
 
 def _validate_framing(request: Request) -> None:
-    """Raise InvalidRequest unless the headers give the length of the body as it is (RFC 9112, section 6)."""
+    """Raise InvalidRequest if the headers do not give the body's true length (RFC 9112, section 6)."""
     framing = [
         (name, value)
         for name, value in request.headers
@@ -107,7 +107,7 @@ def _validate_framing(request: Request) -> None:
 
 
 def asks_to_close(headers: Headers) -> bool:
-    """Whether ``headers`` ask to close the connection after the response (RFC 9112, section 9.6)."""
+    """Return whether ``headers`` ask to close the connection after the response (RFC 9112, section 9.6)."""
     return any(
         len(name) == 10 and name.lower() == b"connection" and b"close" in value.lower()
         for name, value in headers
@@ -115,7 +115,7 @@ def asks_to_close(headers: Headers) -> bool:
 
 
 def content_coding(headers: Headers) -> str:
-    """The value of the header Content-Encoding; "" if the body is not encoded."""
+    """Return the value of the header Content-Encoding; "" if the body has no content coding."""
     for name, value in headers:
         if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
             return value.decode("latin-1")
@@ -123,10 +123,10 @@ def content_coding(headers: Headers) -> str:
 
 
 def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:
-    """Return the head in bytes, and the ``Framing`` for a body that follows piece by piece.
+    """Return the bytes of the head, and the ``Framing`` for a body that follows piece by piece.
 
-    ``forward``: headers for a proxy that forwards the request; the target is then in absolute form (RFC 9112,
-    section 3.2.2).
+    ``forward``: headers for a proxy that forwards the request; None without such a proxy. With a proxy, the
+    target is in absolute form (RFC 9112, section 3.2.2).
     """
     headers, target = request.headers, request.target
     if forward is not None:

@@ -1,4 +1,4 @@
-"""Finds responses that are neither read nor closed, and where in the user's code they were opened."""
+"""Finds responses that are neither read nor closed, and the place in the user's code that opened them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ from .loops.threads import in_thread
 
 __all__ = ["LeakDetector"]
 
-MAX_FRAMES = 20  # of the stack that is logged
+MAX_FRAMES = 20  # frames of the stack that are logged
 
 logger = logging.getLogger("llm_pool.engine")
 
 
 class LeakDetector:
-    """Logs and counts each response that is held longer than ``threshold`` seconds; none if that is None."""
+    """Logs and counts each response that is still open after ``threshold`` seconds.
+
+    If ``threshold`` is None, it does nothing.
+    """
 
     def __init__(self, coordinator: Coordinator, threshold: float | None) -> None:
         self._coordinator = coordinator
         self._threshold = threshold
 
     def caller_stack(self) -> traceback.StackSummary | None:
-        """The caller's stack; None without a threshold. Call it on the caller's thread."""
+        """Return the caller's stack, or None without a threshold. Call it on the caller's thread."""
         if self._threshold is None:
             return None
         frames = traceback.walk_stack(sys._getframe(1))
         return traceback.StackSummary.extract(frames, limit=MAX_FRAMES, lookup_lines=False)
 
     def watch(self, exchange: Exchange, stack: traceback.StackSummary | None) -> None:
-        """Watch a response that has just been opened with this ``caller_stack``. Call it on its host loop."""
+        """Begin to watch a response. Call it on the host loop of ``exchange``.
+
+        ``stack``: the result of ``caller_stack`` when the response was opened.
+        """
         if self._threshold is not None and stack is not None:
             reference = weakref.ref(exchange)
             exchange.host_loop.loop.call_later(self._threshold, self._check, reference, stack)
@@ -47,7 +53,7 @@ class LeakDetector:
 
 
 def _warn(name: str, origin: str, threshold: float | None, stack: traceback.StackSummary) -> None:
-    """Call it on a thread of its own: it reads source files, and a log handler may block."""
+    """Log the warning. Call it on a thread of its own: it reads source files, and a log handler can block."""
     stack.reverse()
     logger.warning(
         "pool %r: a response of %s has been held for over %s s, and its connection with it. "

@@ -1,4 +1,4 @@
-"""A pool of connections: the calls through it, and its life from first use to close."""
+"""A pool of connections: sends requests through it, and reports, drains and closes it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
 
 
 def live_pools() -> list[Pool]:
-    """Every pool of this process that has not been closed."""
+    """Return the pools of this process that have not been closed."""
     return [pool for pool in _all_pools() if not pool.closed]
 
 
@@ -48,7 +48,8 @@ class Pool:
 
     ``config``  limits, timeouts, DNS, TLS and proxy
     ``name``    appears in errors and logs
-    ``dialer``  makes the object that opens the connections; ``backends`` has those for other libraries
+    ``dialer``  is called with ``config`` and returns the object that opens connections; ``backends`` has
+                dialers for other HTTP libraries
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Pool:
     # Calls
 
     async def open(self, request: Request) -> Exchange:
-        """Send a request and wait for the head of its response. From any event loop.
+        """Send a request and wait for the head of its response. Can be called on any event loop.
 
-        Read the exchange to its end or close it. Raises an LLMPoolError; so do the next three methods.
+        If ``request.body`` is None, return when the head of the request has been sent; the caller then writes
+        the body. Read the exchange to its end, or close it. ``open``, ``fetch``, ``open_sync`` and
+        ``fetch_sync`` raise an LLMPoolError if the call fails.
         """
         host_loop = host_loop_of_caller()
         _start(request)
@@ -81,19 +84,19 @@ class Pool:
         )
 
     async def fetch(self, request: Request) -> WholeResponse:
-        """Send a request and read its response to the end. From any event loop."""
+        """Send a request and read its response to the end. Can be called on any event loop."""
         host_loop = host_loop_of_caller()
         _start(request)
         return await host_loop.arun(self._fetch, host_loop, request)
 
     def open_sync(self, request: Request) -> Exchange:
-        """``open`` for a thread without an event loop, which it blocks."""
+        """Do the same as ``open`` for a thread without an event loop. Blocks the thread."""
         host_loop = portal()
         _start(request)
         return host_loop.run(self._open, host_loop, request, self._leaks.caller_stack(), undo=Exchange.close)
 
     def fetch_sync(self, request: Request) -> WholeResponse:
-        """``fetch`` for a thread without an event loop, which it blocks."""
+        """Do the same as ``fetch`` for a thread without an event loop. Blocks the thread."""
         host_loop = portal()
         _start(request)
         return host_loop.run(self._fetch, host_loop, request)
@@ -112,10 +115,11 @@ class Pool:
         return exchange
 
     async def _send(self, host_loop: HostLoop, request: Request) -> Exchange:
-        """Send the request, and again if ``_may_replay`` allows it; wait for the head of the response.
+        """Send the request, and wait for the head of its response.
 
-        If the body follows piece by piece, only send the head. Every call passes here once: direct or through
-        httpx, sync or async.
+        If the call fails and ``_may_replay`` allows it, send the request again. If the body follows piece by
+        piece, return when the head of the request has been sent. Every call runs this method once, whether it
+        is direct or through httpx, sync or async.
         """
         marks, total = request.marks, request.timeouts.total
         validate(request)
@@ -154,52 +158,66 @@ class Pool:
         return self._coordinator.ledger.closed
 
     def stats(self) -> PoolStats:
-        """The pool's state now, and its counters. From any thread."""
+        """Return the pool's present state and its counters. Can be called from any thread."""
         return self._coordinator.stats()
 
     def connections(self) -> list[ConnectionInfo]:
-        """Each connection as it is now, oldest first. From any thread; O(connections)."""
+        """Return each connection as it is now, the oldest first. Can be called from any thread.
+
+        Costs O(connections).
+        """
         return self._coordinator.connections()
 
     def count_answer(
         self, input_tokens: int = 0, output_tokens: int = 0, first_token: float | None = None
     ) -> None:
-        """Add an answer's tokens to ``stats``, and the seconds to its first token. From any thread."""
+        """Add the tokens of an answer to ``stats``. Can be called from any thread.
+
+        ``first_token``: seconds from the start of a stream to its first text; None if they are not measured.
+        """
         self._coordinator.tally.answer_read(input_tokens, output_tokens, first_token)
 
     async def prewarm(self, origin: Origin) -> None:
-        """Keep ``min_connections`` to ``origin`` open from now on, and load the TLS context.
+        """Keep ``min_connections`` to ``origin`` open from now on, and start to load the TLS context.
 
-        Does not wait for the dials.
+        Returns before the connections are open.
         """
         self._coordinator.prewarm(origin, host_loop_of_caller())
 
     async def adrain(self, timeout: float | None = None) -> bool:
-        """Replace every connection when its calls have ended. Idle ones are closed now.
+        """Close every open connection: idle ones now, the others when their calls have ended.
 
-        True when all have closed, False after ``timeout`` seconds; the draining then goes on.
+        New calls get new connections. Returns True when all these connections have closed. Returns False
+        after ``timeout`` seconds (None: no limit); the remaining connections still close when their calls
+        have ended.
         """
         host_loop = host_loop_of_caller()
-        host_loop.call(self._coordinator.drain)  # not within ``arun``: a cancelled caller has drained too
+        host_loop.call(self._coordinator.drain)  # begins even if the caller is cancelled
         return await host_loop.arun(self._wait_until_drained, host_loop, timeout)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """``adrain`` for a thread without an event loop, which it blocks."""
+        """Do the same as ``adrain`` for a thread without an event loop. Blocks the thread."""
         host_loop = portal()
         host_loop.call(self._coordinator.drain)
         return host_loop.run(self._wait_until_drained, host_loop, timeout)
 
     async def aclose(self) -> None:
-        """Close the pool: waiters and calls fail with PoolClosed, connections close. May be called twice."""
+        """Close the pool and its connections. Waiting calls and calls in progress fail with PoolClosed.
+
+        Can be called more than once.
+        """
         host_loop = host_loop_of_caller()
         host_loop.call(self._coordinator.close)
         await host_loop.arun(self._wait_until_closed, host_loop)
 
     def close(self) -> None:
-        """``aclose`` for a thread without an event loop. On the server loop it does not wait for the end."""
+        """Do the same as ``aclose`` for a thread without an event loop. Blocks the thread.
+
+        On the server loop it does not block: it returns before the connections have closed.
+        """
         ledger = self._coordinator.ledger
         if not ledger.total and not ledger.waiting:
-            self._coordinator.close()  # with nothing open, an interrupt leaves nothing half done
+            self._coordinator.close()  # there is nothing to close that an interrupt could leave half done
             return
         host_loop = host_loop_of_caller()
         host_loop.call(self._coordinator.close)
@@ -218,7 +236,7 @@ class Pool:
         await coordinator.until(lambda: ledger.total == 0, host_loop, CLOSE_SECONDS)
 
     def _forget_parent(self) -> None:
-        """In the child of a fork: start with no connection; a closed pool stays closed."""
+        """In the child of a fork: start again without connections. A pool that was closed stays closed."""
         parents_coordinator = self._coordinator
         self._begin()
         left_to_parent.append(parents_coordinator)
@@ -229,7 +247,7 @@ class Pool:
 
 
 def _start(request: Request) -> None:
-    """Set the call's start, on the caller's thread: the hand-over to the host loop is part of the call."""
+    """Set the start of the call. Runs on the caller's thread: the wait for the host loop counts too."""
     marks = request.marks
     if marks.started:
         marks.reset()
@@ -237,11 +255,16 @@ def _start(request: Request) -> None:
 
 
 def _may_replay(exchange: Exchange) -> bool:
-    """Whether to send the request again after the error of ``exchange``.
+    """Return whether to send the request again after ``exchange`` has failed.
 
-    On a reused connection: if nothing was sent, or the request has an idempotency key. On any connection:
-    once, if the server reports that it did not process the request (RFC 9113, section 8.7). By RFC 9110,
-    section 9.2.2, a request that may have been processed is not repeated unless that is known to be harmless.
+    False if a part of the response has arrived, or if the pool was closed. Otherwise True in these cases:
+
+    - The request is known not to have been processed (RFC 9113, section 8.7). Only for the first replay.
+    - The connection was reused, and no byte of the request was sent.
+    - The connection was reused and was lost (ReadFailed), and the request has an idempotency key.
+
+    By RFC 9110, section 9.2.2, a client should not repeat a request that the server can have processed,
+    unless repeating it is known to be harmless.
     """
     if exchange.answered or isinstance(exchange.error, PoolClosed):
         return False
@@ -253,7 +276,7 @@ def _may_replay(exchange: Exchange) -> bool:
 
 
 def _all_pools() -> list[Pool]:
-    # ``valuerefs`` copies in one step: other threads may make pools meanwhile.
+    # ``valuerefs`` copies in one step, so that other threads can add pools at the same time.
     return [pool for ref in _pools.valuerefs() if (pool := ref()) is not None]
 
 

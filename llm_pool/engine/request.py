@@ -1,4 +1,4 @@
-"""Requests and whole responses as plain values, and the times of a call's parts."""
+"""Requests and whole responses as plain values, and the times of the parts of a call."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Marks:
-    """When the parts of a call took place, written by the engine. Times are seconds of the monotonic clock.
+    """When the parts of a call took place. The engine sets them. Times are seconds of the monotonic clock.
 
-    A part that has not taken place is 0.0.
+    The time of a part that has not taken place is 0.0.
 
     ``started``     when the caller made the call
     ``dialing``     seconds for which the call waited for the dial of its connection
     ``acquired``    when the call got a connection
     ``first_byte``  when the head of the response had arrived
-    ``ended``       when the response was complete, or the call failed
-    ``reused``      whether the connection carried another call then or before
+    ``ended``       when the response was complete, or when the call failed
+    ``reused``      whether the connection had carried a call, or had been idle, before it was given to this
+                    call
     ``replays``     how often the request was sent again
     ``sent``        bytes of the request's body
-    ``received``    bytes of the response's body, not decompressed
+    ``received``    bytes of the response's body, before decompression
     """
 
     started: float = 0.0
@@ -40,13 +41,13 @@ class Marks:
     received: int = 0
 
     def reset(self) -> None:
-        """Make the marks new: httpx follows a redirect with the marks of the request that was redirected."""
+        """Reset all marks. httpx follows a redirect with the marks of the request that was redirected."""
         self.started = self.dialing = self.acquired = self.first_byte = self.ended = 0.0
         self.reused = False
         self.replays = self.sent = self.received = 0
 
     def restart(self) -> None:
-        """Count a replay: the same request is sent again."""
+        """Count a replay, and reset the marks that the replay sets again."""
         self.replays += 1
         self.acquired = self.ended = 0.0
 
@@ -58,17 +59,18 @@ class Request:
     ``origin``    where to send it
     ``method``    such as b"POST"
     ``target``    path and query, percent-encoded
-    ``headers``   sent as they are; they hold ``Host`` and the framing (RFC 9112, section 6)
+    ``headers``   all headers, with ``Host`` and the framing of the body (RFC 9112, section 6)
     ``body``      the whole body, or None if it follows piece by piece through ``Exchange.write``
-    ``timeouts``  of this call, in seconds
-    ``scope``     cancels the call from another task or thread before the head of its response has arrived
-    ``marks``     when the parts of the call took place; written by the engine
+    ``timeouts``  the timeouts of this call
+    ``scope``     cancels the call before the head of its response has arrived, from another task or thread;
+                  None if it is not needed
+    ``marks``     when the parts of the call took place; set by the engine
     """
 
     origin: Origin
     method: bytes
     target: bytes
-    headers: Headers = field(repr=False)  # they carry the key, and tracebacks show reprs
+    headers: Headers = field(repr=False)  # they contain the API key, and tracebacks can show the repr
     body: bytes | None = field(default=b"", repr=False)
     timeouts: Timeouts = Timeouts()
     scope: CancelScope | None = field(default=None, repr=False)
@@ -76,7 +78,7 @@ class Request:
 
     @property
     def replayable(self) -> bool:
-        """Whether it can and may be sent twice: it has its whole body, and an ``Idempotency-Key``."""
+        """Whether the request can be sent twice: it has its whole body, and an ``Idempotency-Key``."""
         return self.body is not None and any(name.lower() == b"idempotency-key" for name, _ in self.headers)
 
 
@@ -85,8 +87,8 @@ class WholeResponse:
     """A response that was read to its end.
 
     ``status``   the HTTP status
-    ``headers``  as they arrived
-    ``body``     as it arrived; a ``Content-Encoding`` is not decoded
+    ``headers``  the headers as they arrived
+    ``body``     the body as it arrived; a ``Content-Encoding`` is not decoded
     ``marks``    when the parts of the call took place
     """
 

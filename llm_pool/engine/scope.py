@@ -15,9 +15,10 @@ __all__ = ["CancelScope"]
 
 
 class CancelScope:
-    """Cancels one call: after ``cancel``, the block of ``on`` ends with PoolClosed.
+    """Cancels one call: ``cancel`` makes the ``with`` block of ``on`` raise PoolClosed.
 
-    It cancels the task as ``asyncio.timeout`` does. A cancellation by other code still raises CancelledError.
+    It cancels the block's task, as ``asyncio.timeout`` does. If other code cancels the task, the block raises
+    CancelledError.
     """
 
     __slots__ = ("_cancelled", "_has_cancelled_task", "_host_loop", "_task")
@@ -29,16 +30,16 @@ class CancelScope:
         self._task: asyncio.Task[Any] | None = None
 
     def cancel(self) -> None:
-        """Cancel the call. From any thread, any number of times; before the call, during it or after."""
+        """Cancel the call. Can be called from any thread, at any time, and more than once."""
         self._cancelled = True
         if self._task is None or self._host_loop is None:
             return
-        with contextlib.suppress(PoolClosed):  # the task has ended with its loop
+        with contextlib.suppress(PoolClosed):  # the loop has ended, and the task with it
             self._host_loop.post(self._cancel_task)
 
     @contextlib.contextmanager
     def on(self, host_loop: HostLoop) -> Iterator[None]:
-        """Run a block that ``cancel`` can end, in the current task on ``host_loop``."""
+        """Run a ``with`` block that ``cancel`` can end. The current task must run on ``host_loop``."""
         task = asyncio.current_task()
         assert task is not None
         cancellations = task.cancelling()

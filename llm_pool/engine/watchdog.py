@@ -9,11 +9,12 @@ __all__ = ["Watchdog"]
 
 
 class Watchdog:
-    """Calls ``callback`` once the deadline has passed.
+    """Calls ``callback`` when the deadline has passed.
 
-    ``deadline``: in seconds of the loop's clock; None: never. Moving it to a later time costs an assignment:
-    the loop's timer stays, and when it fires too early it is set again. A timer for each read would cost more
-    than the read.
+    ``deadline``  seconds of the loop's clock; None: no deadline
+
+    A later deadline is only stored: the timer of the loop stays as it is, and is set again when it fires too
+    early. A new timer for each read would cost more than the read.
     """
 
     __slots__ = ("_armed_for", "_callback", "_handle", "_loop", "deadline")
@@ -26,7 +27,7 @@ class Watchdog:
         self.deadline: float | None = None
 
     def watch(self, deadline: float | None) -> None:
-        """Set the deadline, which may be earlier than the one before."""
+        """Set the deadline. It can be earlier or later than the last deadline."""
         self.deadline = deadline
         if deadline is None:
             return

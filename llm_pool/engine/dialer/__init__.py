@@ -1,1 +1,1 @@
-"""From an origin to an open connection: DNS, TCP, proxy tunnel, TLS."""
+"""Opens a connection to an origin: DNS, TCP, proxy tunnel and TLS."""

@@ -28,11 +28,11 @@ def look_up(host: str, port: int) -> list[AddrInfoType]:
     Raises ``socket.gaierror``, as ``socket.getaddrinfo`` does.
     """
     try:
-        # A loop of its own, since c-ares reads /etc/hosts in the loop's thread: that would block connections.
+        # Use a new loop: c-ares reads /etc/hosts on the thread of the loop, which would block connections.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             found = runner.run(_query(host, port))
     except (aiodns.error.DNSError, pycares.AresError, RuntimeError) as error:
-        # Without its traceback: the DNS cache keeps the error, and would keep the frames with it.
+        # Remove the traceback: the DNS cache keeps the error, and would keep the frames too.
         raise _as_gaierror(error) from error.with_traceback(None)
     return [
         (node.family, node.socktype, node.protocol, "", (node.addr[0].decode("ascii"), *node.addr[1:]))
@@ -41,7 +41,7 @@ def look_up(host: str, port: int) -> list[AddrInfoType]:
 
 
 async def _query(host: str, port: int) -> pycares.AddrInfoResult:
-    # A new resolver for each query: its c-ares cache is empty, and ``Resolver`` alone decides what is kept.
+    # Use a new resolver for each query, with an empty c-ares cache: only ``Resolver`` caches results.
     async with aiodns.DNSResolver() as resolver:
         return await resolver.getaddrinfo(host, port=port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
 
@@ -54,6 +54,6 @@ def _as_gaierror(error: Exception) -> socket.gaierror:
 
 @after_fork
 def _replace_shutdown_manager() -> None:
-    # pycares closes resolvers on a thread that a forked child does not have, and does not start it again.
-    with suppress(AttributeError):  # a later version of pycares may have no such attribute
+    # pycares closes resolvers on a thread. A forked child does not have it, and pycares does not restart it.
+    with suppress(AttributeError):  # a later version of pycares can be without this attribute
         pycares._shutdown_manager = pycares._ChannelShutdownManager()

@@ -1,4 +1,4 @@
-"""Open a connection to an origin: DNS, TCP, proxy tunnel, TLS."""
+"""Opens a connection to an origin: DNS, TCP, proxy tunnel and TLS."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ __all__ = ["Dialer"]
 
 HAPPY_EYEBALLS_DELAY = 0.25  # RFC 8305, section 5
 TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the server's close_notify
-MAX_ORIGINS = 1024  # bounds the keep-alive histories: callers choose the origins
-KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4  # of TCP: seconds, seconds, count
+MAX_ORIGINS = 1024  # keep-alive histories that are kept; limited, since callers choose the origins
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4  # TCP keep-alive: seconds, seconds, count
 
 
 class ALPNProtocol(asyncio.Protocol):
-    """Makes the connection for the protocol that ALPN selected (RFC 7301), and hands it the transport.
+    """Makes the connection for the protocol that ALPN selected (RFC 7301), and gives it the transport.
 
-    ``make_connection``  gets the selected protocol, or None without TLS or ALPN
+    ``make_connection``  is called with the selected protocol, or with None without TLS or ALPN
+    ``connection``       the connection that was made; None before that
 
-    The connection is in place before the next bytes arrive: an HTTP/2 server may send its settings right
+    The connection must be made before the next bytes arrive: an HTTP/2 server can send its settings right
     after the handshake.
     """
 
@@ -61,7 +62,7 @@ class ALPNProtocol(asyncio.Protocol):
 class Dialer:
     """Opens the connections of one pool.
 
-    ``sockets``  the sockets that it has made and that still exist
+    ``sockets``  the sockets that the dialer has made and that still exist
     """
 
     def __init__(self, config: PoolConfig) -> None:
@@ -82,7 +83,7 @@ class Dialer:
     ) -> Connection:
         """Return a new connection to ``origin``.
 
-        ``host_loop``  the loop that the connection lives on; the running one
+        ``host_loop``  the running loop, which hosts the connection
         ``owner``      receives the facts about the connection
         ``timeout``    seconds for the whole dial, DNS included; None for no limit
         ``steps``      receives the duration of each step, and the step that failed
@@ -96,12 +97,12 @@ class Dialer:
             raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from error
 
     def prepare(self, origin: Origin) -> None:
-        """Start to build the TLS context, if ``origin`` needs one, so that the first dial waits less."""
+        """Start to build the TLS context if ``origin`` needs it. The first dial then waits for less time."""
         if origin.scheme == "https":
             self._start_tls_context()
 
     def forget_parent(self) -> None:
-        """Close the parent's sockets in a forked child, without sending anything on them."""
+        """In a forked child: close the copies of the parent's sockets, without sending anything on them."""
         for sock in list(self.sockets):
             descriptor = sock.detach()  # with uvloop, ``sock.close`` would wait until the transport closes
             if descriptor >= 0:
@@ -113,7 +114,7 @@ class Dialer:
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
-        # A proxy forwards plain requests, which carry its headers; for https it opens a tunnel.
+        # A proxy forwards requests without TLS, which carry its headers. For https it opens a tunnel.
         proxy_headers = proxy.headers if proxy is not None and not secure else None
 
         def make_connection(alpn: str | None) -> Connection:
@@ -207,7 +208,7 @@ class Dialer:
         try:
             return await asyncio.wrap_future(self._start_tls_context())
         except TLSFailed:
-            self._context = None  # the next dial reads the files again: they may be corrected by then
+            self._context = None  # the next dial reads the files again, which can be corrected by then
             raise
 
 
@@ -227,7 +228,7 @@ async def _start_tls(
             server_hostname=server_name(origin.host),
             ssl_shutdown_timeout=TLS_CLOSE_SECONDS,
         )
-    except (OSError, ValueError) as error:  # ValueError: a name that no certificate can hold
+    except (OSError, ValueError) as error:  # ValueError: no certificate can contain the name
         raise TLSFailed(f"no TLS connection to {origin}: {describe(error)}") from error
 
 
@@ -239,5 +240,5 @@ def _enable_keepalive(sock: socket.socket) -> None:
         ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
         ("TCP_KEEPCNT", KEEPALIVE_PROBES),
     ):
-        if hasattr(socket, name):  # macOS and Windows have fewer of them
+        if hasattr(socket, name):  # macOS and Windows have only some of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,14 +1,14 @@
-"""Choose the proxy for an origin, and open a tunnel through it (CONNECT; RFC 9110, section 9.3.6).
+"""Chooses the proxy for an origin, and opens a tunnel through it (CONNECT; RFC 9110, section 9.3.6).
 
 A pool without a proxy setting uses the environment: ``https_proxy`` or ``http_proxy``, by the scheme of the
-origin, or else ``all_proxy``. Each may be written in upper case too; lower case comes first.
+origin, or else ``all_proxy``. The names can be in upper case too; a variable in lower case comes first.
 
 The environment's proxy is not used for ``localhost``, names below it and loopback addresses, nor for the
 entries of ``NO_PROXY``, each with an optional ``:port``:
 
-``example.com``             the name and every name below it; also as ``.example.com``, ``*.example.com``
-``10.0.0.0/8``, ``::1``     addresses and networks; a name is not resolved to compare it with them
-``*``                       everything
+``example.com``          the name and every name below it; also written ``.example.com`` or ``*.example.com``
+``10.0.0.0/8``, ``::1``  networks and addresses; only a host that is an address is compared with them
+``*``                    everything
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .resolver import check_host
 
 __all__ = ["Proxy", "open_tunnel", "parse_proxy", "proxy_for"]
 
-MAX_RESPONSE = 16 * 1024  # bytes of the response to CONNECT
+MAX_RESPONSE = 16 * 1024  # bytes of the response to CONNECT that are read
 MAX_SHOWN = 200  # characters of an unexpected response that an error quotes
 HEAD_END = b"\r\n\r\n"
 SUCCESS = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
@@ -44,7 +44,7 @@ class Proxy:
 
     ``host``         its name or address
     ``port``         its port
-    ``credentials``  the value of Proxy-Authorization, or None
+    ``credentials``  the value of the header Proxy-Authorization, or None
     ``variable``     the environment variable that its URL comes from, or None
     """
 
@@ -59,7 +59,7 @@ class Proxy:
         return [(b"Proxy-Authorization", self.credentials)] if self.credentials else []
 
     def redact(self, response: bytes) -> bytes:
-        """Replace the credentials, which a response of the proxy may repeat, by ``***``."""
+        """Replace the credentials in ``response`` by ``***``: a proxy's response can repeat them."""
         return response.replace(self.credentials.split()[-1], b"***") if self.credentials else response
 
     def __str__(self) -> str:
@@ -67,11 +67,11 @@ class Proxy:
 
 
 def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
-    """Return the proxy for an origin, or None.
+    """Return the proxy for an origin, or None to connect directly.
 
-    ``url``  the proxy's URL; ``""`` for no proxy; None to use the environment
+    ``url``  the proxy's URL; ``""`` for no proxy; None to use the proxy from the environment
 
-    Raises ProxyFailed if the URL is not of the form http://host:port.
+    Raises ProxyFailed if the URL does not have the form http://host:port.
     """
     variable = None
     if url is None:
@@ -80,16 +80,17 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
 
 def parse_proxy(url: str, variable: str | None = None) -> Proxy:
-    """Parse the URL of a proxy; ``variable`` is the environment variable that it comes from, if any.
+    """Parse the URL of a proxy. ``variable``: the environment variable that it comes from, or None.
 
-    Raises ProxyFailed if the URL is not of the form http://host:port. The error does not show the password.
+    Raises ProxyFailed if the URL does not have the form http://host:port. The error does not show the
+    password.
     """
     which = f"the environment variable {variable}" if variable else "the proxy's URL"
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname or "", parts.port or 80
         check_host(host, port)
-    except (ValueError, DNSFailed):  # its message may show a part of the password
+    except (ValueError, DNSFailed):  # the message of either error can show a part of the password
         raise ProxyFailed(f"{which} is not of the form http://host:port") from None
     if parts.scheme != "http":
         raise ProxyFailed(f"{which} is {parts.scheme}://{host}, and not of the form http://host:port")
@@ -101,7 +102,7 @@ def parse_proxy(url: str, variable: str | None = None) -> Proxy:
 
 
 def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
-    """Return the environment variable that applies to the origin, and its value."""
+    """Return the environment variable with the proxy for the origin, and its value. Both can be None."""
     proxies = urllib.request.getproxies_environment()
     host = origin.host.lower().rstrip(".")
     if is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
@@ -129,7 +130,7 @@ def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Split ``host:80``, ``[::1]:80`` or ``::1`` into the host and the port, which is ``""`` if not given."""
+    """Split ``host:80``, ``[::1]:80`` or ``::1`` into host and port. The port is ``""`` if there is none."""
     if entry.startswith("["):
         host, _, port = entry[1:].partition("]")
         return host, port.removeprefix(":")
@@ -153,7 +154,7 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
 async def open_tunnel(sock: socket.socket, proxy: Proxy, origin: Origin) -> None:
     """Open a tunnel to ``origin`` through the proxy that ``sock`` is connected to.
 
-    Raises ProxyFailed, which quotes the first line of the proxy's response.
+    Raises ProxyFailed. Its message quotes the first line of the proxy's response.
     """
     try:
         await asyncio.get_running_loop().sock_sendall(sock, _connect_request(proxy, origin))
@@ -175,9 +176,9 @@ def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
 
 
 async def _read_head(sock: socket.socket) -> bytes:
-    """Return the head of the response, or its beginning if the proxy closes or does not speak HTTP.
+    """Return the head of the response, or a part of it if the proxy closes or does not speak HTTP.
 
-    No bytes may follow the head, since in TLS the client sends first.
+    No bytes can follow the head, since in TLS the client sends first.
     """
     head = b""
     while HEAD_END not in head and len(head) < MAX_RESPONSE:

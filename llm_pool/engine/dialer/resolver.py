@@ -1,4 +1,4 @@
-"""The DNS cache: concurrent lookups of one name share one query; results and failures are kept for a TTL."""
+"""The DNS cache. Concurrent lookups of a name share one query. Results and failures are kept for a TTL."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["Resolver", "check_host"]
 LookupResult = list[AddrInfoType] | DNSFailed
 LookupFunction = Callable[[str, int], list[AddrInfoType]]
 
-MAX_NAMES = 1000  # bounds the cache: callers choose the names
-HOST = re.compile(r"[!-~]+")  # no NUL either: ``getaddrinfo`` ignores what follows one
+MAX_NAMES = 1000  # names in the cache; limited, since callers choose the names
+HOST = re.compile(r"[!-~]+")  # without NUL: ``getaddrinfo`` ignores all that follows a NUL
 
 
 def check_host(host: str, port: int) -> None:
-    """Raise DNSFailed if ``host`` cannot be a host name or ``port`` is not in 1 to 65535."""
+    """Raise DNSFailed if ``host`` cannot be a host name, or if ``port`` is not in 1 to 65535."""
     if not HOST.fullmatch(host):
         raise DNSFailed(f"{host!r} is not a valid host name; write international names in their xn-- form")
     if not 0 < port < 65536:
@@ -39,7 +39,8 @@ def check_host(host: str, port: int) -> None:
 class Resolver:
     """Resolves names through ``getaddrinfo`` or aiodns, on a thread, so that no event loop blocks.
 
-    All host loops of a pool share it. Each lookup starts at the next address, which spreads the connections.
+    All host loops of a pool share a resolver. Each lookup of a name begins its list at the next address, so
+    that connections are spread over the addresses.
     """
 
     def __init__(self, config: DNS) -> None:
@@ -49,7 +50,7 @@ class Resolver:
         self._names: dict[tuple[str, int], _CachedName] = {}
 
     async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
-        """Return the addresses of ``host`` in the form of ``getaddrinfo``. Raises DNSFailed."""
+        """Return the addresses of ``host`` in the form of ``socket.getaddrinfo``. Raises DNSFailed."""
         literal = _ip_literal(host, port)
         if literal is not None:
             return [literal]
@@ -69,7 +70,7 @@ class Resolver:
         return _rotated(result, name.rotation)
 
     def forget(self, host: str, port: int) -> None:
-        """Let the cached addresses of ``host`` expire now, because a dial to them failed."""
+        """Let the cached addresses of ``host`` expire now. Called when a dial to them has failed."""
         with self._lock:
             name = self._names.get((host, port))
             if name is not None and not isinstance(name.result, DNSFailed):
@@ -107,13 +108,13 @@ class Resolver:
 
 
 class _CachedName:
-    """One name in the cache.
+    """The cache of one name.
 
-    ``result``      the last result, or None before the first
-    ``expires_at``  when the result expires (monotonic seconds)
-    ``query``       the lookup in progress, if any
-    ``rotation``    how many lookups were served; kept when the result expires, or a bad first address
-                    would be the first again
+    ``result``      the last result; None before the first query has ended
+    ``expires_at``  when the result expires, in seconds of the monotonic clock
+    ``query``       the query in progress, or None
+    ``rotation``    how many lookups succeeded. It is kept when the result expires; otherwise a first address
+                    that cannot be reached would come first again
     """
 
     __slots__ = ("expires_at", "query", "result", "rotation")
@@ -138,7 +139,7 @@ def _system_look_up(host: str, port: int) -> list[AddrInfoType]:
 
 
 def _rotated(addresses: list[AddrInfoType], rotation: int) -> list[AddrInfoType]:
-    """Rotate the addresses of each family by ``rotation``; the order of the families stays as it is."""
+    """Rotate the IPv4 addresses by ``rotation``, and the IPv6 addresses. The order of the families stays."""
     families: dict[int, list[AddrInfoType]] = {}
     for info in addresses:
         families.setdefault(info[0], []).append(info)
@@ -150,7 +151,7 @@ def _rotated(addresses: list[AddrInfoType], rotation: int) -> list[AddrInfoType]
 
 
 def _ip_literal(host: str, port: int) -> AddrInfoType | None:
-    """Return the address that ``host`` spells out, or None if it needs a lookup, as a name or a zone does."""
+    """Return the address of ``host`` if it is an IP address; None for a name or an IPv6 zone: look it up."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How long each step of a dial took, and in which step it failed."""
+"""Measures how long each step of a dial takes, and records the step that failed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class DialSteps:
     """The steps of one dial: "dns", "tcp", "tunnel", "tls".
 
     ``addresses``  the IP addresses that the lookup returned
-    ``seconds``    the duration of each step that has ended, failed ones included
-    ``current``    the step in progress, or the one that failed; None before, between and after the steps
+    ``seconds``    the duration of each step that has ended or failed
+    ``current``    the step in progress, or the step that failed; otherwise None
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,10 @@ class DialSteps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Measure the block as the step ``name``. ``current`` keeps the name if the block raises."""
+        """Measure the duration of a ``with`` block as the step ``name``.
+
+        ``current`` is ``name`` during the block, and stays so if the block raises.
+        """
         self.current = name
         started_at = time.monotonic()
         try:

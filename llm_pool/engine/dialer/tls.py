@@ -1,4 +1,4 @@
-"""TLS contexts, and readable reasons for failed handshakes."""
+"""Makes TLS contexts, and describes why handshakes failed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from ..config import TLS
 
 __all__ = ["build_context", "describe", "server_name"]
 
-MAX_SESSIONS = 100  # bounds the sessions kept for resumption: callers choose the hosts
+MAX_SESSIONS = 100  # sessions kept for resumption; limited, since callers choose the hosts
 
 # Other versions leak about 6 KiB at each read of a session: https://github.com/python/cpython/issues/116810
 CAN_RESUME = sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13)
 
 
 def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
-    """Return a client context; with ``http2``, ALPN offers h2 before http/1.1.
+    """Return a context for clients. With ``http2``, ALPN offers h2 before http/1.1.
 
-    Reads files, so call it off the event loop. Raises TLSFailed, which names the setting of the bad file.
+    It reads files: call it off the event loop. Raises TLSFailed; the message names the setting with the bad
+    file.
     """
     if config.context is not None:
         return config.context
@@ -36,7 +37,7 @@ def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
         given = (config.client_cert,) if isinstance(config.client_cert, str) else config.client_cert
         certificate, key, password = (*given, None, None)[:3]
         with _naming_setting("client_cert", certificate):
-            # An empty password, since OpenSSL asks for one on the terminal if it gets None.
+            # Give OpenSSL an empty password rather than None, for which it would ask on the terminal.
             context.load_cert_chain(certificate, key, password or "")
     if CAN_RESUME:
         context.sslobject_class = _resuming_ssl_object()
@@ -45,12 +46,12 @@ def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
 
 
 def server_name(host: str) -> str:
-    """Return the name that the server's certificate must hold: ``host`` without a final dot or IPv6 zone."""
+    """Return the name that the server's certificate must have: ``host`` without a final dot or IPv6 zone."""
     return host.partition("%")[0].rstrip(".")
 
 
 def describe(error: Exception) -> str:
-    """Return why a handshake failed, without the file names and line numbers of the ssl module's text."""
+    """Return why a handshake failed, in words, without the ssl module's file names and line numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -64,8 +65,8 @@ def _resuming_ssl_object() -> type[ssl.SSLObject]:
     """Return an ``SSLObject`` class that resumes the last session with a server (RFC 8446, section 2.2).
 
     asyncio has no argument for a session, but it makes its connections from the context's
-    ``sslobject_class``. Sessions are kept for each thread apart: OpenSSL replaces a connection's session
-    whenever the server sends a new ticket, and another thread must not read it meanwhile.
+    ``sslobject_class``. Each thread has its own sessions: OpenSSL replaces a connection's session whenever
+    the server sends a new ticket, and another thread must not read the session at the same time.
     """
     latest: dict[tuple[int, str | None], ssl.SSLObject] = {}
 
@@ -88,7 +89,7 @@ def _resuming_ssl_object() -> type[ssl.SSLObject]:
 
 @contextmanager
 def _naming_setting(setting: str, path: str | None) -> Iterator[None]:
-    """Turn an error of the block into a TLSFailed that names the setting and its file."""
+    """Raise an error of the ``with`` block as a TLSFailed that names the setting and its file."""
     try:
         yield
     except (OSError, ValueError) as error:

@@ -22,12 +22,13 @@ WRITE_SIZE = 64 * 1024  # bytes of a body given to the transport at a time
 
 
 class HTTP11Connection(Connection):
-    """Speaks HTTP/1.1 on a transport.
+    """Speaks HTTP/1.1 on a transport. All methods run on the host loop.
 
-    ``host_loop``      the loop that it lives on; all methods are called there
+    ``host_loop``      the event loop that it belongs to
     ``owner``          receives the facts about it
     ``history``        whether the origin has kept its connections open so far
-    ``proxy_headers``  the headers for an HTTP proxy that forwards plain requests; None without one
+    ``proxy_headers``  the headers for an HTTP proxy that forwards requests without TLS; None without such a
+                       proxy
     """
 
     def __init__(
@@ -46,15 +47,15 @@ class HTTP11Connection(Connection):
         self._response = ResponseParser()
         self._watchdog = Watchdog(host_loop.loop, self._timed_out)
         self._writing_paused = False
-        self._unsent_body = memoryview(b"")  # what the transport has not been given yet
+        self._unsent_body = memoryview(b"")  # the part of the body that the transport has not got yet
         self._buffered = 0  # bytes in the transport's write buffer when progress was last checked
         self._eof = False
-        self._to_drain = -1  # bytes of a closed response that may still come; -1 if none is drained
+        self._to_drain = -1  # how many more bytes of a closed response are read; -1 if no response is drained
 
     # For the pool
 
     def start(self, request: Request) -> Exchange:
-        """See ``Connection.start``. Sets ``Exchange.unsent`` if no byte was sent."""
+        """See ``Connection.start``. Sets ``Exchange.unsent`` if no byte could be sent."""
         exchange = Exchange(self.host_loop, self, request)
         if self.closed or self._eof or self.transport is None or self.transport.is_closing():
             exchange.unsent = True
@@ -89,7 +90,7 @@ class HTTP11Connection(Connection):
         if self.transport is None or self.closed:
             return
         if has_unacknowledged_data(self.transport):
-            abort(self.transport)  # ``transport.close`` would wait until the server has read the request
+            abort(self.transport)  # ``transport.close`` would wait until the server has read all data
         else:
             self.transport.close()
 
@@ -136,7 +137,12 @@ class HTTP11Connection(Connection):
             self.transport.resume_reading()
 
     def cancel(self, exchange: Exchange) -> None:
-        """Drain a response that the caller has closed, within ``DRAIN_SECONDS``; or abort the connection."""
+        """End an exchange that its caller has closed: drain the response, or abort the connection.
+
+        The connection is reused if the rest of the response comes within ``DRAIN_SECONDS`` and
+        ``DRAIN_BYTES``, and is aborted otherwise. It is aborted at once if the head has not arrived, or if
+        ``_is_delivered`` is False.
+        """
         if exchange is not self._exchange:
             return
         if self._response.has_head and self._is_delivered(exchange.request):
@@ -152,7 +158,7 @@ class HTTP11Connection(Connection):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self.abort()  # the bytes belong to no call
+            self.abort()  # the server has sent bytes, and no call expects any
             return
         exchange.answered = True
         error = self._response.feed(data)
@@ -197,10 +203,10 @@ class HTTP11Connection(Connection):
     # Sending
 
     def _write_body(self) -> None:
-        """Give the transport the body slice by slice, as it has room.
+        """Give the body to the transport piece by piece, while it accepts more data.
 
-        A TLS transport would take the whole body into buffers whose size it does not report: bytes still to
-        be sent would count as sent, for the write timeout and for ``_is_delivered``.
+        A TLS transport would copy the whole body into buffers whose size it does not report. Bytes in these
+        would count as sent, for the write timeout and for ``_is_delivered``.
         """
         assert self.transport is not None
         while self._unsent_body and not self._writing_paused:
@@ -210,7 +216,7 @@ class HTTP11Connection(Connection):
     def _is_delivered(self, request: Request) -> bool:
         """Return whether the server has received the request.
 
-        A body of at most ``WRITE_SIZE`` is taken for received: it fits into the server's receive buffer.
+        A body of at most ``WRITE_SIZE`` bytes counts as received: it fits into the server's receive buffer.
         """
         assert self.transport is not None
         is_long = request.body is None or len(request.body) > WRITE_SIZE
@@ -219,7 +225,7 @@ class HTTP11Connection(Connection):
     # Endings
 
     def _note_close(self) -> None:
-        """Report the close by the server, unless a response has begun: then it is no early close."""
+        """Report an early close by the server. A close after a response has begun is not early."""
         has_response_begun = self._exchange is not None and self._exchange.answered
         if not (has_response_begun or self._eof):
             self._close_detector.on_close()
@@ -227,7 +233,8 @@ class HTTP11Connection(Connection):
     def _is_orderly_close(self) -> bool:
         """Return whether the server itself has ended the connection.
 
-        Under TLS only its close_notify proves that: a FIN may come from anywhere (RFC 9112, section 9.8).
+        Under TLS only its close_notify proves that: any host on the way could have sent a FIN (RFC 9112,
+        section 9.8).
         """
         assert self.transport is not None
         tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
@@ -237,7 +244,7 @@ class HTTP11Connection(Connection):
             return False
 
     def _finish_exchange(self) -> None:
-        """Release the connection after a complete response, for reuse if the rules allow it."""
+        """Release the connection after a complete response. Decide whether it can be reused."""
         exchange = self._exchange
         assert exchange is not None and self.transport is not None and self.entry is not None
         self._exchange = None
@@ -256,7 +263,7 @@ class HTTP11Connection(Connection):
         self.abort()
 
     def _abort_exchange(self) -> None:
-        """Drop an exchange that its caller has closed, and abort the connection."""
+        """Abort the connection of an exchange that its caller has closed."""
         self._exchange = None
         self._watchdog.deadline = None
         if self.entry is not None:
@@ -282,7 +289,7 @@ class HTTP11Connection(Connection):
         now = self.host_loop.loop.time()
         if self._writing_paused and not exchange.is_past_total(now):
             buffered = transport.get_write_buffer_size()
-            if buffered < self._buffered:  # the server has taken some of the request
+            if buffered < self._buffered:  # the server has accepted a part of the request
                 self._buffered = buffered
                 self.watch(exchange, writing=True)
                 return

@@ -1,4 +1,4 @@
-"""Learns whether a server closes its connections right after a response, although its head allows reuse."""
+"""Finds out whether a server closes connections right after responses whose heads allow reuse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 __all__ = ["CloseDetector", "KeepAliveHistory"]
 
 WAIT_SECONDS = 0.01  # a server that closes right after a response has closed by then
-EARLY_CLOSE_SECONDS = 0.05  # the same with a margin: a busy event loop sees the close late
+EARLY_CLOSE_SECONDS = 0.05  # longer, since a busy event loop notices the close late
 CONFIRMATIONS_AFTER_CHUNKED = 3
 CONFIRMATIONS_AFTER_CLOSE = 100
 
@@ -15,27 +15,31 @@ CONFIRMATIONS_AFTER_CLOSE = 100
 class KeepAliveHistory:
     """Records whether one origin keeps its connections open, separately for chunked and other responses.
 
-    Some servers close after a response although its head allows reuse: llama.cpp's does so after each stream.
-    A request that crosses the close is lost, since it may not be sent twice (RFC 9110, section 9.2.2). So a
-    call that reuses a connection right after a response first waits ``WAIT_SECONDS`` for the close:
+    Some servers close a connection after a response whose head allows reuse: llama.cpp's server does so after
+    each stream. A request that is sent before this close is noticed is lost, since it must not be sent twice
+    (RFC 9110, section 9.2.2). So a call that reuses a connection right after a response first waits
+    ``WAIT_SECONDS`` for the close:
 
     - after chunked responses, until the origin has kept ``CONFIRMATIONS_AFTER_CHUNKED`` connections
     - after any early close, until it has kept ``CONFIRMATIONS_AFTER_CLOSE`` connections
     """
 
     def __init__(self) -> None:
-        self._confirmations_needed = {False: 0, True: CONFIRMATIONS_AFTER_CHUNKED}  # by chunked
+        self._confirmations_needed = {False: 0, True: CONFIRMATIONS_AFTER_CHUNKED}  # by ``chunked``
 
     def may_close(self, *, chunked: bool) -> bool:
-        """Return whether the server may close a connection after such a response."""
+        """Return whether to expect that the server closes a connection after a response.
+
+        ``chunked``: whether that response is chunked.
+        """
         return self._confirmations_needed[chunked] > 0
 
     def record_kept(self, *, chunked: bool) -> None:
-        """Record that a connection was still open after the wait that followed such a response."""
+        """Record that a connection was still open after the wait that followed a response."""
         self._confirmations_needed[chunked] = max(0, self._confirmations_needed[chunked] - 1)
 
     def record_early_close(self, *, chunked: bool) -> None:
-        """Record that a connection was closed right after such a response."""
+        """Record that a connection was closed right after a response."""
         self._confirmations_needed[chunked] = CONFIRMATIONS_AFTER_CLOSE
 
 
@@ -50,7 +54,7 @@ class CloseDetector:
         self._waiting: asyncio.Future[None] | None = None
 
     def on_response(self, *, chunked: bool) -> bool:
-        """Note that a response is complete. Return whether the server may close the connection now."""
+        """Note that a response is complete. Return whether the server must be expected to close now."""
         self._responded_at = self._loop.time()
         self._chunked = chunked
         return self._history.may_close(chunked=chunked)
@@ -70,7 +74,7 @@ class CloseDetector:
             self._waiting = None
 
     def wake(self) -> None:
-        """End ``wait`` early, because the connection is lost."""
+        """End ``wait`` early, because the connection has closed."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -79,6 +83,6 @@ class CloseDetector:
         self._history.record_kept(chunked=self._chunked)
 
     def on_close(self) -> None:
-        """Note that the server has closed the connection, with no response begun since the last one."""
+        """Note that the server has closed the connection before another response has begun."""
         if self._responded_at is not None and self._loop.time() < self._responded_at + EARLY_CLOSE_SECONDS:
             self._history.record_early_close(chunked=self._chunked)

@@ -1,4 +1,4 @@
-"""Parses the responses of an HTTP/1.1 connection (RFC 9112), and feeds each to its exchange."""
+"""Parses the responses on an HTTP/1.1 connection (RFC 9112), and passes each to its exchange."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from ..request import Headers
 
 __all__ = ["ResponseParser"]
 
-MAX_HEAD = 64 * 1024  # bytes that may come without a complete head or a part of the body
+MAX_HEAD = 64 * 1024  # bytes that can come before a head is complete, or between two parts of the body
 TOO_LONG = f"a header block of over {MAX_HEAD} bytes"
 PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 
 
 class ResponseParser:
-    """Parses one response after another: call ``expect``, then ``feed`` until ``complete``.
+    """Parses one response after another. For each, call ``expect``, then ``feed`` until ``complete``.
 
-    ``has_head``     the head is complete, and was given to the exchange
-    ``complete``     the response is complete
-    ``surplus``      more bytes came than belong to the response
-    ``keeps_alive``  the connection can be used again after the response (RFC 9112, section 9.3)
-    ``hint``         how many seconds the server keeps an idle connection, or None: ``Keep-Alive: timeout=5``
-    ``is_chunked``   the body has the transfer coding chunked
+    ``has_head``     whether the head is complete, and the exchange has it
+    ``complete``     whether the response is complete
+    ``surplus``      whether the server has sent more bytes than the response has
+    ``keeps_alive``  whether the connection can be used again after the response (RFC 9112, section 9.3)
+    ``hint``         seconds for which the server keeps an idle connection open (``Keep-Alive: timeout=5``);
+                     None if not announced
+    ``is_chunked``   whether the body has the transfer coding chunked
     """
 
     def __init__(self) -> None:
         self.surplus = False
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
-        self._overhead = 0  # bytes since the exchange was last given a head or data
+        self._overhead = 0  # bytes since the exchange last got a head or data
         self._needs_new_parser = False
         self._reset()
 
@@ -47,7 +48,7 @@ class ResponseParser:
         self.is_chunked = False
 
     def expect(self, exchange: Exchange) -> None:
-        """Begin the response of ``exchange``."""
+        """Prepare to parse the response of ``exchange``."""
         if self._needs_new_parser:
             self._parser = httptools.HttpResponseParser(self)
             self._needs_new_parser = False
@@ -56,7 +57,7 @@ class ResponseParser:
         self._reset()
 
     def feed(self, data: bytes) -> ProtocolError | None:
-        """Parse bytes of the response. Return an error if they break the rules of HTTP/1.1."""
+        """Parse bytes of the response. Return a ProtocolError if they break the rules of HTTP/1.1."""
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
@@ -71,7 +72,7 @@ class ResponseParser:
         return None
 
     def end(self) -> bool:
-        """Handle the end of the connection. Return whether it completes the response (section 6.3)."""
+        """Handle the close of the connection. Return whether it completes the response (section 6.3)."""
         if not self.has_head or self.complete or self._has_length or self.is_chunked:
             return False
         self._finish(keeps_alive=False)
@@ -138,7 +139,7 @@ class ResponseParser:
         self._overhead = 0
         exchange.on_head(status, self._reason, VERSIONS[version], self._headers)
         if exchange.request.method == b"HEAD" or status in (204, 304):
-            # There is no body, whatever the headers say (section 6.3); the parser may still expect one.
+            # There is no body, whatever the headers say (section 6.3). The parser can still expect one.
             self._needs_new_parser = True
             self._finish(keeps_alive=self._parser.should_keep_alive())
 
@@ -155,7 +156,7 @@ class ResponseParser:
 
 
 def _timeout_parameter(value: bytes) -> float | None:
-    """Return the seconds of ``Keep-Alive: timeout=5, max=100``."""
+    """Return the seconds of a value such as ``timeout=5, max=100``, or None."""
     for part in value.split(b","):
         name, _, number = part.strip().partition(b"=")
         if name.lower() == b"timeout" and number.isdigit():
@@ -164,7 +165,7 @@ def _timeout_parameter(value: bytes) -> float | None:
 
 
 def _is_internal(error: Exception) -> bool:
-    """Return whether a callback above has failed by a bug of this module, not by bytes of the server."""
+    """Return whether a callback failed by a bug of this module, not by bytes from the server."""
     in_callback = isinstance(error, httptools.HttpParserCallbackError)
     return in_callback and not isinstance(error.__context__, ProtocolError)
 

@@ -1,4 +1,7 @@
-"""A connection that speaks HTTP/2 (RFC 9113): concurrent exchanges, each on a stream of its own."""
+"""A connection that speaks HTTP/2: concurrent exchanges, each on a stream of its own.
+
+Section numbers refer to RFC 9113.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +37,16 @@ from .wire import CONNECTION_WINDOW, Wire
 
 __all__ = ["HTTP2Connection"]
 
-UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once: the head of a new call waits behind no more
+UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once: the head of a new call waits for no more
 
 
 class HTTP2Connection(Connection):
-    """Speaks HTTP/2 on a transport.
+    """Speaks HTTP/2 on a transport. All methods run on the host loop.
 
-    ``host_loop``    the loop that it lives on; all methods are called there
+    ``host_loop``    the event loop that it belongs to
     ``owner``        receives the facts about it
-    ``max_streams``  bounds its concurrent calls, even if the server allows more
+    ``max_streams``  the maximum of concurrent calls, even if the server allows more
+    ``wire``         the state of the protocol
     """
 
     announced = False
@@ -51,14 +55,14 @@ class HTTP2Connection(Connection):
         super().__init__(host_loop, owner)
         self.capacity = self._max_streams = max_streams
         self.wire = Wire()
-        self._streams: dict[int, HTTP2Stream] = {}  # the open ones, by number
-        self._uploads: deque[HTTP2Stream] = deque()  # those with something to send; they take turns
+        self._streams: dict[int, HTTP2Stream] = {}  # the open streams, by number
+        self._uploads: deque[HTTP2Stream] = deque()  # streams with data to send; they take turns
         self._heartbeat = Heartbeat(host_loop.loop, lambda: self._streams, self._ping, self._on_dead)
-        self._unacknowledged = 0  # bytes received that were not given back to the connection's window yet
+        self._unacknowledged = 0  # received bytes that were not added to the connection's window again yet
         self._flush_scheduled = False
         self._writing_paused = False
-        self._retire_reason: str | None = None  # set once it accepts no new calls
-        self._ended = False  # closed, aborted or lost: nothing is sent or handled any more
+        self._retire_reason: str | None = None  # set when it accepts no new calls any more
+        self._ended = False  # closed, aborted or lost: nothing more is sent or handled
         self._goaway_reason = ""  # the error code of the server's GOAWAY, for error texts
 
     # For the pool
@@ -103,41 +107,41 @@ class HTTP2Connection(Connection):
     # For the streams
 
     def is_open(self, stream: HTTP2Stream) -> bool:
-        """Return whether neither the stream nor the connection has ended."""
+        """Return whether the stream is open: neither the stream nor the connection has ended."""
         return stream.number in self._streams and not self._ended
 
     def flush(self) -> None:
-        """Schedule one write of all frames that are made in this iteration of the event loop."""
+        """Schedule one write of all frames that are made in this step of the event loop."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self.host_loop.loop.call_soon(self._write)
 
     def queue_upload(self, stream: HTTP2Stream) -> None:
-        """Queue a stream that has something to send."""
+        """Add a stream with data to send, and send what the windows allow now."""
         self._uploads.append(stream)
         self._send_uploads()
 
     def release(self, stream: HTTP2Stream) -> None:
-        """Remove a stream that has ended, and give its place back to the pool. The connection stays open."""
+        """Remove a stream that has ended, and release its place in the ledger. The connection stays open."""
         if self._streams.pop(stream.number, None) is None:
             return
         stream.watchdog.stop()
         self.wire.forget(stream.number)
         if stream.exchange.refused:
-            # Later, so that the refused call, which is sent again, returns to the queue first.
+            # Later: the refused call is sent again, and must first be back in the queue.
             self.host_loop.loop.call_soon(self._release_place)
         else:
             self._release_place()
 
     def reset(self, stream: HTTP2Stream, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        """End a stream early: send RST_STREAM (section 6.4), if it is open, and release it."""
+        """Send RST_STREAM (section 6.4) for a stream that is still open, and release the stream."""
         if self.is_open(stream):
             self.wire.reset(stream.number, code)
             self.flush()
         self.release(stream)
 
     def retire_if_silent(self, since: float) -> None:
-        """Retire the connection if nothing was received since then (the loop's time): it may be dead."""
+        """Retire the connection if nothing was received after ``since`` (the loop's time): it can be dead."""
         if self._heartbeat.received_at <= since:
             self._retire("unclean")
 
@@ -165,7 +169,7 @@ class HTTP2Connection(Connection):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
-        super().connection_lost(error)  # first, so that the pool gives the streams' places to no other call
+        super().connection_lost(error)  # first, so that the pool puts no other call on this connection
         why = f" ({type(error).__name__}: {error})" if error is not None else self._goaway_reason
         for stream in list(self._streams.values()):
             origin = stream.exchange.request.origin
@@ -184,7 +188,7 @@ class HTTP2Connection(Connection):
 
     def _handle(self, data: bytes) -> None:
         events = self.wire.receive(data)
-        while not self._ended and (event := next(events, None)):  # an event may end the connection
+        while not self._ended and (event := next(events, None)):  # an event can end the connection
             handler = self._HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
@@ -224,7 +228,7 @@ class HTTP2Connection(Connection):
             if self.entry is not None:
                 self.owner.resized(self.entry, allowed)
         for stream in list(self._streams.values()):
-            stream.resume_upload()  # the server may have enlarged the streams' windows
+            stream.resume_upload()  # the settings can enlarge the streams' windows
 
     def _on_window(self, event: WindowUpdated) -> None:
         if not event.stream_id:  # the connection's window
@@ -233,7 +237,7 @@ class HTTP2Connection(Connection):
             stream.resume_upload()
 
     def _on_goaway(self, event: ConnectionTerminated) -> None:
-        """Retire the connection. Streams above ``last_stream_id`` were not processed (section 6.8)."""
+        """Retire the connection. Streams above ``last_stream_id`` have not been processed (section 6.8)."""
         last = event.last_stream_id or 0
         if event.error_code:
             self._goaway_reason = f" ({_error_name(event.error_code)})"
@@ -257,14 +261,14 @@ class HTTP2Connection(Connection):
     # Sending
 
     def _open_stream(self, stream: HTTP2Stream, request: Request) -> bool:
-        """Send the head. Return False if the connection can open no more streams."""
+        """Send the head of the request. Return False if the connection can open no more streams."""
         try:
             stream.number = self.wire.get_next_available_stream_id()
             fields = encode_fields(request)
             self.wire.send_headers(stream.number, fields, end_stream=request.body == b"")
         except TooManyStreamsError:
             return False  # the server has lowered its limit since the ledger chose this connection
-        except NoAvailableStreamIDError:  # all 2**30 were used: section 5.1.1
+        except NoAvailableStreamIDError:  # all 2**30 numbers were used (section 5.1.1)
             self._retire("lifetime")
             return False
         return True
@@ -280,7 +284,7 @@ class HTTP2Connection(Connection):
                 self.flush()
 
     def _send_uploads(self) -> None:
-        """Send one frame of each upload in turn, so that a small one does not wait for a large one."""
+        """Send one frame of each upload in turn. A small upload then does not wait for a large upload."""
         uploads, wire = self._uploads, self.wire
         while uploads and not self._writing_paused and wire.unsent < UPLOAD_BATCH:
             if wire.outbound_flow_control_window <= 0:
@@ -296,7 +300,10 @@ class HTTP2Connection(Connection):
     # Endings
 
     def _refuse_call(self, exchange: Exchange) -> Exchange:
-        """Fail a call before it is sent: the ledger chose this connection before it ended or had no place."""
+        """Fail a call before it is sent, and release its place in the ledger.
+
+        The connection has ended, or can carry no more streams, since the ledger chose it for the call.
+        """
         exchange.unsent = exchange.refused = True
         exchange.on_error(ReadFailed(f"the connection to {exchange.request.origin} takes no more calls"))
         if self._retire_reason:
@@ -309,7 +316,7 @@ class HTTP2Connection(Connection):
             self.owner.released(self.entry, reusable=True, hint=None)
 
     def _retire(self, reason: str) -> None:
-        """Accept no new calls. Calls in progress go on."""
+        """Accept no new calls. Calls in progress continue."""
         self._retire_reason = reason
         if self.entry is not None:
             self.owner.retired(self.entry, reason)
@@ -325,7 +332,7 @@ class HTTP2Connection(Connection):
 
     def _fail_all(self, error: LLMPoolError) -> None:
         for stream in list(self._streams.values()):
-            stream.fail(type(error)(str(error)))  # one error for each call: its traceback is the call's own
+            stream.fail(type(error)(str(error)))  # a new error for each call, with its own traceback
 
     def _on_dead(self) -> None:
         self._fail_and_abort(ReadFailed("the connection is dead: no answer to a PING"))

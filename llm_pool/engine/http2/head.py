@@ -1,4 +1,4 @@
-"""Encode the head of a request as HTTP/2 fields, and read the head of a response (RFC 9113, section 8)."""
+"""Encodes the head of a request as HTTP/2 fields, and reads the head of a response (RFC 9113, section 8)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def encode_fields(request: Request) -> Headers:
 
 
 def read_fields(fields: Headers) -> tuple[int, Headers]:
-    """Return status and headers. Raises ProtocolError for a malformed head, which fails only its stream."""
+    """Return the status and the headers of a response.
+
+    Raises ProtocolError for a malformed head. The caller then fails that stream, not the connection.
+    """
     if not fields:
         raise ProtocolError("an empty head")
     (first, status), *headers = fields
@@ -52,7 +55,7 @@ def read_fields(fields: Headers) -> tuple[int, Headers]:
 
 
 def content_length(request: Request, status: int, headers: Headers) -> int | None:
-    """Return the length of the body by its Content-Length, or None. h2 has checked that it is a number."""
+    """Return the Content-Length of a response; None if it has none, or no body. h2 has checked the number."""
     if request.method == b"HEAD" or status in WITHOUT_BODY:
         return None
     return next((int(value) for name, value in headers if name == b"content-length"), None)

@@ -1,4 +1,4 @@
-"""Finds out by PING frames whether a silent server is still there (RFC 9113, section 6.7)."""
+"""Sends PING frames to find out whether a silent server is still there (RFC 9113, section 6.7)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..watchdog import Watchdog
 
 __all__ = ["Heartbeat"]
 
-PING_AFTER = 15.0  # seconds without a byte from the server, while an answer is due, before a PING
+PING_AFTER = 15.0  # seconds without a byte from the server until a PING is sent, if an answer is due
 PING_SECONDS = 5.0  # seconds to wait for a byte after a PING
 
 
@@ -19,10 +19,11 @@ class Heartbeat:
     ``has_streams``  returns whether calls are open
     ``ping``         sends a PING
     ``on_dead``      is called if nothing was received within ``PING_SECONDS`` after a PING
+    ``received_at``  when bytes were last received, in seconds of the loop's clock
 
-    It runs while calls are open, and after a request until something is received, even if the call was
-    cancelled meanwhile. Otherwise short calls on a dead connection, cancelled one after another, would each
-    start the silence anew, and the connection would never be found dead.
+    It runs while calls are open. After a request it also runs until something is received, even if the call
+    is cancelled before that. Otherwise a dead connection would never be found if all calls on it are
+    cancelled after a short time: each new call would start the silence again.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Heartbeat:
         ping: Callable[[], None],
         on_dead: Callable[[], None],
     ) -> None:
-        self.received_at = loop.time()  # when the last bytes came
+        self.received_at = loop.time()
         self._loop = loop
         self._has_streams = has_streams
         self._ping = ping
@@ -43,14 +44,14 @@ class Heartbeat:
         self._pinged = False
 
     def on_request(self) -> None:
-        """Note that a request is sent: the silence counts from now on."""
+        """Note that a request is sent: the silence begins now, unless another request waits for an answer."""
         if not self._answer_due:
             self._answer_due = True
             self._check_at = self._loop.time() + PING_AFTER
             self._watchdog.watch(self._check_at)
 
     def on_received(self) -> None:
-        """Note that bytes were received: the silence begins anew."""
+        """Note that bytes were received: the silence begins again."""
         self.received_at = self._loop.time()
         self._check_at = self.received_at + PING_AFTER
         self._answer_due = self._pinged = False

@@ -25,7 +25,7 @@ WINDOW_UPDATE_SIZE = 128 * 1024  # bytes received before a WINDOW_UPDATE lets th
 
 
 class StreamConnection(Protocol):
-    """The part of the connection that its streams use."""
+    """The methods and attributes of an HTTP/2 connection that its streams use."""
 
     host_loop: HostLoop
     wire: Wire
@@ -39,7 +39,13 @@ class StreamConnection(Protocol):
 
 
 class HTTP2Stream:
-    """The carrier of one exchange. It ends with ``release`` or ``reset`` of its connection."""
+    """Carries one exchange. It ends when ``release`` or ``reset`` of its connection is called.
+
+    ``exchange``    the exchange; set after the stream was made
+    ``connection``  the connection that it belongs to
+    ``number``      its number on the connection; 0 before it is open
+    ``watchdog``    the timer of the exchange's timeouts
+    """
 
     exchange: Exchange
 
@@ -51,13 +57,13 @@ class HTTP2Stream:
         self._outgoing: deque[memoryview] = deque()  # the parts of the body that are still to be sent
         self._queued = 0  # bytes in ``_outgoing``
         self._sent = 0  # bytes of the body sent so far
-        self._sent_at_watch = 0  # ``_sent`` when the deadline was set: more means progress
-        self._upload_queued = False  # in the connection's queue of uploads
-        self._body_ended = False  # no more parts follow
-        self._end_sent = False  # END_STREAM was sent
+        self._sent_at_watch = 0  # ``_sent`` when the deadline was set, to notice progress
+        self._upload_queued = False  # whether it is in the connection's queue of uploads
+        self._body_ended = False  # whether no more parts follow
+        self._end_sent = False  # whether END_STREAM was sent
         self._content_length: int | None = None
-        self._received = 0  # bytes of the body
-        self._unacknowledged = 0  # bytes received that were not given back to the stream's window yet
+        self._received = 0  # bytes of the response's body
+        self._unacknowledged = 0  # received bytes that were not added to the stream's window again yet
         self._paused = False
 
     # For the exchange
@@ -99,7 +105,7 @@ class HTTP2Stream:
     # For the connection
 
     def send_complete_body(self, body: bytes) -> None:
-        """Send a body that is complete; ``b""`` for none."""
+        """Send the whole body of the request; ``b""`` if it has none."""
         self._body_ended = True
         if body:
             self._queue_data(body)
@@ -118,7 +124,7 @@ class HTTP2Stream:
         exchange.on_head(status, b"", b"HTTP/2", headers)
 
     def on_data(self, data: bytes, size: int, *, ended: bool) -> None:
-        """Feed ``data`` to the exchange; ``size`` is its flow-controlled length, which includes padding."""
+        """Pass ``data`` to the exchange. ``size`` is its flow-controlled length, which includes padding."""
         self._received += len(data)
         self._unacknowledged += size
         if data:
@@ -134,22 +140,25 @@ class HTTP2Stream:
         if self._end_sent:
             self.connection.release(self)
         else:
-            self.connection.reset(self)  # an early response: the server needs no more of the upload
+            self.connection.reset(self)  # an early response: the rest of the upload is not needed
         self.exchange.on_end()
 
     def fail(self, error: LLMPoolError) -> None:
-        """Fail the exchange. Sends no reset: the server or the connection has ended the stream."""
+        """Fail the exchange. Sends no reset, since the server or the connection has ended the stream."""
         self.exchange.on_error(error)
         self.connection.release(self)
 
     def resume_upload(self) -> None:
-        """Queue for the next turn to send, if there is something to send."""
+        """Put this stream in the upload queue, if it has data to send and is not queued."""
         if self._outgoing and not self._upload_queued:
             self._upload_queued = True
             self.connection.queue_upload(self)
 
     def send_frame(self) -> bool:
-        """Send one DATA frame. Return whether the stream stays queued: it has more and an open window."""
+        """Send one DATA frame, if the stream's window is open. Return whether there is more to send.
+
+        If not, or if the window is closed, the stream leaves the upload queue.
+        """
         connection, wire = self.connection, self.connection.wire
         window = 0
         if connection.is_open(self):

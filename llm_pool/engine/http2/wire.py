@@ -1,4 +1,7 @@
-"""h2's connection state machine, with the changes that this client needs. Sections are those of RFC 9113."""
+"""h2's connection state machine, with the changes that this client needs.
+
+Section numbers refer to RFC 9113.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from hyperframe.exceptions import HyperframeError
 
 __all__ = ["Wire"]
 
-STREAM_WINDOW = 512 * 1024  # bytes of one response that the server may send before they are read
-CONNECTION_WINDOW = 16 * 1024 * 1024  # for all streams; given back on receipt: a slow reader stops no other
+STREAM_WINDOW = 512 * 1024  # bytes of a response that the server can send before they are read
+CONNECTION_WINDOW = 16 * 1024 * 1024  # for all streams; enlarged on receipt: a slow reader stops no other
 MAX_HEADER_LIST = 64 * 1024
 
 CONFIG = H2Configuration(
@@ -30,15 +33,15 @@ CONFIG = H2Configuration(
     header_encoding=None,
     validate_outbound_headers=False,  # ``engine.head.validate`` has validated the headers
     normalize_outbound_headers=False,
-    validate_inbound_headers=False,  # ``read_fields`` does, and fails one stream, not the connection
+    validate_inbound_headers=False,  # ``read_fields`` does: an error then fails a stream, not the connection
     normalize_inbound_headers=False,
 )
 
 
 class Wire(H2Connection):
-    """The state of one HTTP/2 connection: takes received bytes, gives events and bytes to send. No I/O."""
+    """The state of one HTTP/2 connection. Takes received bytes; returns events and bytes to send. No I/O."""
 
-    MAX_CLOSED_STREAMS = 4096  # closed streams whose late frames are recognised; h2's 65,536 take megabytes
+    MAX_CLOSED_STREAMS = 4096  # closed streams whose late frames are recognised; h2's 65,536 use megabytes
 
     def __init__(self) -> None:
         super().__init__(CONFIG)
@@ -55,12 +58,12 @@ class Wire(H2Connection):
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait for ``data_to_send``."""
+        """How many bytes ``data_to_send`` would return."""
         return len(self._data_to_send)
 
     @property
     def open_outbound_streams(self) -> int:
-        """The number of open streams. O(1), since ``forget`` removes closed ones; h2 counts each time."""
+        """The number of open streams. O(1), since ``forget`` removes closed ones; h2 counts at each call."""
         return len(self.streams)
 
     def reset(self, number: int, code: ErrorCodes) -> None:
@@ -70,7 +73,7 @@ class Wire(H2Connection):
             self.reset_stream(number, code)
 
     def forget(self, number: int) -> None:
-        """Remove a stream if it is closed, so that h2 keeps only how it was closed."""
+        """Remove a stream if it is closed. h2 then keeps only how it was closed."""
         stream = self.streams.get(number)
         if stream is not None and stream.closed:
             del self.streams[number]
@@ -92,7 +95,10 @@ class Wire(H2Connection):
             raise ProtocolError(f"a frame that cannot be read: {error}") from error
 
     def _check_length(self) -> None:
-        """Refuse a frame that is too long as soon as its header is there. h2 waits for the whole frame."""
+        """Raise FrameTooLargeError for a frame that is too long, as soon as its header has arrived.
+
+        h2 would wait for the whole frame.
+        """
         length = int.from_bytes(self.incoming_buffer._data[:3], "big")
         if length > self.max_inbound_frame_size and len(self.incoming_buffer._data) >= 3:
             raise FrameTooLargeError(f"a frame of {length} bytes")
@@ -111,9 +117,9 @@ class Wire(H2Connection):
         return list(events)
 
     def _reject_body(self, frame: Any) -> list[Event]:
-        """Reset the stream of a body that differs from its Content-Length (section 8.1.1).
+        """Reset the stream of a body whose length differs from its Content-Length (section 8.1.1).
 
-        h2 ends the whole connection.
+        h2 would end the whole connection.
         """
         self.reset(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
         self.acknowledge_received_data(frame.flow_controlled_length, frame.stream_id)
@@ -124,9 +130,9 @@ class Wire(H2Connection):
     def _handle_late_frame(self, error: StreamClosedError | StreamIDTooLowError) -> list[Event]:
         """Return the events of a frame that came after its stream was reset.
 
-        There are none if this client reset the stream: the server sent the frame before the reset arrived.
-        There are some if h2 has closed the stream because of this frame, which broke the rules: the server
-        gets the reset now.
+        If this client reset the stream, there are none: the server sent the frame before the reset arrived.
+        If there are events, h2 closed the stream because this frame broke the rules: send the server the
+        reset now.
         """
         events = list(getattr(error, "_events", []))
         if events:
@@ -134,13 +140,19 @@ class Wire(H2Connection):
         return events
 
     def _receive_headers_frame(self, frame: Any) -> Any:
-        """Refuse streams that the server opens, which h2 allows: they need a push promise (section 8.4)."""
+        """Raise ProtocolError for a stream that the server opens without a push promise (section 8.4).
+
+        h2 would allow it.
+        """
         if not frame.stream_id % 2:
             raise ProtocolError(f"the server opened stream {frame.stream_id}, which was not promised")
         return super()._receive_headers_frame(frame)
 
     def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Event]]:
-        """Keep the connection open for the streams up to ``last_stream_id`` (section 6.8). h2 closes it."""
+        """Keep the connection open for the streams up to ``last_stream_id`` (section 6.8).
+
+        h2 would close it.
+        """
         event = ConnectionTerminated()
         event.error_code = frame.error_code
         event.last_stream_id = frame.last_stream_id

@@ -1,1 +1,1 @@
-"""The rules of the pool: which call gets which connection, and when. Pure: facts in, orders out."""
+"""The rules of the pool: which call gets which connection, and when. Facts go in, orders come out; no I/O."""

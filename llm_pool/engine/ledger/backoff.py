@@ -1,4 +1,4 @@
-"""Pauses between dials to an origin that cannot be reached: each longer than the last, up to a maximum."""
+"""Pauses between failed dials to an origin: each pause is longer than the last, up to a maximum."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ __all__ = ["Backoff"]
 # Seconds
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE_WITH_WAITERS = 2.0
-LONGEST_PAUSE_WITHOUT_WAITERS = 30.0  # where only prewarming dials
-FORGET_AFTER = 30.0  # after the last failure; callers may come long after the pause
+LONGEST_PAUSE_WITHOUT_WAITERS = 30.0  # then only prewarming dials
+FORGET_AFTER = 30.0  # after the last failure: calls can arrive long after the pause
 
 
 class Backoff:
-    """When a lane whose last dials have failed may dial again. Times are in seconds.
+    """When a lane can dial again after failed dials. Times are in seconds.
 
-    ``rounds``     how many pauses have begun in a row
-    ``failed_at``  when the last of them began
-    ``retry_at``   when it ends; no dial starts before
+    ``rounds``     how many pauses have begun since the last success or ``reset``
+    ``failed_at``  when the last pause began
+    ``retry_at``   when that pause ends; no dial starts earlier
     """
 
     __slots__ = ("failed_at", "retry_at", "rounds")
@@ -27,9 +27,11 @@ class Backoff:
         self.retry_at = 0.0
 
     def dial_failed(self, now: float, *, has_waiters: bool, jitter: float) -> None:
-        """Begin a pause; a failure during a pause is of the same round, and changes nothing.
+        """Begin a pause, because a dial failed. A failure during a pause changes nothing.
 
-        ``jitter`` (0.0 to 1.0) makes the pause up to a quarter shorter or longer.
+        ``has_waiters``: whether the lane has waiters; its pause is then at most
+        ``LONGEST_PAUSE_WITH_WAITERS``. ``jitter`` (0.0 to 1.0) makes the pause up to a quarter shorter or
+        longer.
         """
         if self.rounds and now < self.retry_at:
             return
@@ -40,14 +42,14 @@ class Backoff:
         self.retry_at = now + pause * (0.75 + 0.5 * jitter)
 
     def waiter_arrived(self) -> None:
-        """End the pause early if it is longer than pauses with waiters are."""
+        """Shorten a pause that is longer than ``LONGEST_PAUSE_WITH_WAITERS``."""
         self.retry_at = min(self.retry_at, self.failed_at + LONGEST_PAUSE_WITH_WAITERS)
 
     def reset(self) -> None:
-        """A pause has ended without waiters: let the next one be short again."""
+        """Make the next pause short again: when the last pause ended, no call was waiting."""
         self.rounds = 0
 
     @property
     def forget_at(self) -> float:
-        """When an unused lane with this backoff is forgotten."""
+        """When a lane with this backoff is removed, if it is unused."""
         return self.failed_at + FORGET_AFTER

@@ -1,4 +1,4 @@
-"""The connections of a pool: which are available, idle or in use, which have to close, and why."""
+"""The connections of a pool: which are available, idle or in use, and which must close, for what reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .timers import Timers
 __all__ = ["Connections"]
 
 LIFETIME_JITTER = 0.1  # connections that were opened together must not retire together
-HINT_MARGIN = 1.0  # seconds: the server's idle time began when it sent, ours when the answer was read
+HINT_MARGIN = 1.0  # seconds: the server's idle time begins before ours, when it has sent the response
 
 
 class Connections:
@@ -27,11 +27,11 @@ class Connections:
     ``closed``            whether the pool has been closed
     ``entries``           open and closing connections, the oldest first
     ``in_use``            connections that carry streams
-    ``streams``           streams that all connections carry
-    ``draining``          connections in ``entries`` from before the last drain
-    ``opened``            how many have been opened so far
-    ``reused``            how many waiters have been given a connection that was there before
-    ``closed_by_reason``  how many have been closed or lost so far, by reason
+    ``streams``           streams on all connections
+    ``draining``          connections in ``entries`` that were opened before the last drain
+    ``opened``            how many connections have been opened so far
+    ``reused``            how many waiters got a connection that had carried a call or been idle
+    ``closed_by_reason``  how many connections have been closed or lost so far, by reason
     """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float]) -> None:
@@ -55,7 +55,7 @@ class Connections:
     # From open to dead
 
     def add(self, lane: Lane, connection: Any, capacity: int, now: float) -> Entry:
-        """Record a new connection, neither available nor idle yet. It takes over the slot of its dial."""
+        """Record a new connection that is neither available nor idle yet. It keeps the slot of its dial."""
         entry = Entry(connection, lane, capacity, now, self._generation)
         if self.limits.max_lifetime is not None:
             entry.retire_at = now + self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._jitter())
@@ -67,7 +67,7 @@ class Connections:
         return entry
 
     def mark_retired(self, entry: Entry, reason: str) -> None:
-        """Accept no new streams on a connection. The first of several reasons counts."""
+        """Accept no new streams on a connection. If it is retired already, its first reason stays."""
         if entry.retire_reason is None:
             entry.retire_reason = reason
             entry.lane.available.pop(entry, None)
@@ -75,13 +75,13 @@ class Connections:
             self._clear_release_due(entry)
 
     def retire(self, entry: Entry, reason: str, orders: list[Order]) -> None:
-        """Accept no new streams on a connection, and close it if it carries none."""
+        """Accept no new streams on a connection. Close it now if it carries no streams."""
         self.mark_retired(entry, reason)
         if not entry.streams:
             self.close(entry, reason, orders)
 
     def close(self, entry: Entry, reason: str, orders: list[Order]) -> None:
-        """Order the close of a connection, even if it carries streams. It keeps its slot until ``remove``."""
+        """Order the close of a connection, even if it carries streams. Its slot is held until ``remove``."""
         if entry.closing:
             return
         self.mark_retired(entry, reason)
@@ -107,10 +107,10 @@ class Connections:
             self.streams -= entry.streams
         if entry.generation < self._generation:
             self.draining -= 1
-        entry.connection = None  # a timer may still hold the entry
+        entry.connection = None  # a timer can still refer to the entry
 
     def begin_drain(self) -> list[Entry]:
-        """Count the connections of now as draining. Returns the open ones."""
+        """Count all present connections as draining. Return those that are open."""
         self._generation += 1
         self.draining = len(self.entries)
         return [entry for entry in self.entries if not entry.closing]
@@ -139,13 +139,13 @@ class Connections:
         self._clear_release_due(entry)
 
     def expect_release(self, entry: Entry) -> None:
-        """A stream on a connection will end in a moment: count it in ``Lane.releases_due``."""
+        """Count in ``Lane.releases_due`` that a stream on a connection will end in a moment."""
         if entry.retire_reason is None and not entry.release_due:
             entry.release_due = True
             entry.lane.releases_due += 1
 
     def change_capacity(self, entry: Entry, capacity: int) -> None:
-        """From now on a connection may carry ``capacity`` streams; 0 for none for now."""
+        """Set how many streams a connection can carry from now on; 0: none for now."""
         if entry.retire_reason is None:
             entry.lane.blocked += (not capacity) - (not entry.capacity)
         entry.capacity = capacity
@@ -153,14 +153,14 @@ class Connections:
             entry.lane.available.pop(entry, None)
 
     def make_available(self, entry: Entry) -> None:
-        """Mark a connection as available if it may carry more streams, and as idle if it carries none."""
+        """Mark a connection as available if it can carry more streams, and as idle if it carries none."""
         if entry.streams < entry.capacity:
             entry.lane.available[entry] = None
         if not entry.streams:
             self._mark_idle(entry, entry.last_used_at)
 
     def newest_available(self, lane: Lane, now: float, orders: list[Order]) -> Entry | None:
-        """The connection that was made available last; those that may not be used any more are retired.
+        """Return the connection that became available last, or None. Retire those that have expired.
 
         Last in, first out: under low load the others expire.
         """
@@ -175,7 +175,7 @@ class Connections:
     # Expiry
 
     def reason_to_retire(self, entry: Entry, now: float) -> str | None:
-        """Why a connection may accept no new streams; None if it may."""
+        """Return the reason why a connection must not accept new streams; None if it can accept them."""
         if entry.retire_reason is not None:
             return entry.retire_reason
         if now >= entry.retire_at:
@@ -183,7 +183,7 @@ class Connections:
         return None
 
     def check_idle(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """The timer of a connection has expired: close it if its time is over, else set the next timer."""
+        """Close an idle connection if its time is over, otherwise set its next timer. Called by its timer."""
         if entry not in self.pool_bound.idle:
             return
         reason = self._reason_to_close(entry, now)
@@ -194,7 +194,7 @@ class Connections:
         self._mark_idle(entry, now if kept_for_minimum else entry.last_used_at)
 
     def excess_idle(self) -> Entry | None:
-        """The longest idle connection, if more are idle than ``max_keepalive_connections``."""
+        """Return the longest idle connection if more than ``max_keepalive_connections`` are idle, or None."""
         idle = self.pool_bound.idle
         return next(iter(idle)) if len(idle) > self.limits.max_keepalive_connections else None
 

@@ -1,4 +1,4 @@
-"""Which lane may dial, and when: as many connections as are needed, and a fair share for each lane."""
+"""Decides which lane can dial, and when: as many connections as are needed, a fair share for each lane."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["DialPolicy"]
 
 
 class DialPolicy:
-    """The lanes, what each of them lacks, and the queues in which they wait for a slot.
+    """The lanes, their shortages, and the queues in which they wait for a slot.
 
-    ``dialing``   dials under way in all lanes
-    ``shortage``  waiters of all lanes that no connection under way will serve
+    ``dialing``   dials in progress, of all lanes
+    ``shortage``  waiters of all lanes that will not be served without another dial
     """
 
     def __init__(self, connections: Connections, expected_capacity: Callable[[Origin], int]) -> None:
@@ -31,7 +31,7 @@ class DialPolicy:
         self._host_bounds: dict[Origin, Bound] = {}
 
     def lane(self, origin: Origin, host_loop: Hashable) -> Lane:
-        """The lane of an origin on a host loop, created at first use."""
+        """Return the lane of an origin on a host loop. Make it if there is none."""
         lane = self._lanes.get((origin, host_loop))
         if lane is None:
             host_bound = self._host_bounds.get(origin)
@@ -45,18 +45,18 @@ class DialPolicy:
         return lane
 
     def lanes(self) -> list[Lane]:
-        """The lanes of now; unused ones are forgotten."""
+        """Return all current lanes. Unused lanes have been removed."""
         return list(self._lanes.values())
 
     def close_excess_idle(self, now: float, orders: list[Order]) -> None:
-        """A connection has become idle: close the longest idle one, if too many are idle now."""
+        """Close the longest idle connection, if too many are idle. Called when a connection becomes idle."""
         entry = self._connections.excess_idle()
         if entry is not None:
             self._connections.close(entry, "excess", orders)
             self.update(entry.lane, now)
 
     def update(self, lane: Lane, now: float) -> None:
-        """Update what a lane lacks, and the queue in which it waits for a slot. Forget it if it is unused."""
+        """Update the shortage of a lane, and its place in a dial queue. Remove the lane if it is unused."""
         shortage = max(0, len(lane.queue) - lane.streams_coming) if lane.queue else 0
         self.shortage += shortage - lane.shortage
         lane.shortage = shortage
@@ -71,7 +71,7 @@ class DialPolicy:
             self._move_to_pool_queues(host_bound)
 
     def give_slots(self, now: float, orders: list[Order]) -> None:
-        """Let lanes dial, in the order of their queues, while a slot is free or can be made free."""
+        """Let lanes dial, in the order of their queues, while a slot is free or an eviction can free one."""
         while (lane := self._pool_bound.next_to_dial()) is not None:
             bound = lane.host_bound if lane.host_bound.full else self._pool_bound
             if not bound.full and (lane.shortage or self._may_prewarm):
@@ -79,23 +79,24 @@ class DialPolicy:
             elif lane.shortage and bound.full and (entry := _idle_to_evict(bound, lane)):
                 self.evict(entry, lane, now, orders)
             elif bound is lane.host_bound:
-                lane.enter_dial_queue(bound, lane.priority)  # so that other hosts need not wait for it
+                lane.enter_dial_queue(bound, lane.priority)  # other hosts then do not wait for it
             else:
                 break
 
     def dial_ended(self, lane: Lane) -> None:
-        """Count a dial as ended. Its slot stays held, for the new connection or until it is freed."""
+        """Count a dial as ended. Its slot stays in use until the caller frees it or its connection closes."""
         self.dialing -= 1
         lane.dialing -= 1
 
     # Fairness
 
     def starved_lane(self, lane: Lane, number: int) -> Lane | None:
-        """The lane that should get the slot of a connection which could serve a waiter of ``lane``.
+        """Return the lane that should get the slot of a connection that could serve a waiter of ``lane``.
 
-        ``number`` is that waiter's. The starved lane has no connection, or less than its share while ``lane``
-        has more than its own; and its first waiter arrived earlier, else two busy lanes would take each
-        other's connections for ever. Returns None if there is no such lane.
+        ``number`` is the number of that waiter. A lane is starved if it has no connection, or if it has less
+        than its share while ``lane`` has more than its own share. Its first waiter must have arrived before
+        that waiter: otherwise two busy lanes would take each other's connections for ever. Returns None if
+        there is no such lane.
         """
         for bound in lane.bounds:
             starved = _next_starved(bound, lane) if bound.full else None
@@ -104,7 +105,7 @@ class DialPolicy:
         return None
 
     def evict(self, entry: Entry, lane: Lane, now: float, orders: list[Order]) -> None:
-        """Close a connection, after its last stream if it is in use, so that ``lane`` gets its slot."""
+        """Close a connection, after its last stream if it is in use. ``lane`` gets its slot."""
         entry.evicted_for = lane
         entry.evicted_idle = not entry.streams
         if entry.evicted_idle:
@@ -118,7 +119,7 @@ class DialPolicy:
         self.update(entry.lane, now)
 
     def use_freed_slot(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """A connection is dead: if it was evicted for a lane that still lacks one, that lane dials."""
+        """Let a lane dial if a dead connection was evicted for it, and if it still has a shortage."""
         lane, entry.evicted_for = entry.evicted_for, None
         if lane is None:
             return
@@ -134,19 +135,19 @@ class DialPolicy:
     # Dials
 
     def _priority(self, lane: Lane, now: float) -> int | None:
-        """How urgently a lane needs to dial; None if it need not, or may not now."""
+        """Return how urgently a lane needs to dial. None if it needs no dial, or must not dial now."""
         if self._connections.closed:
             return None
         backoff = lane.backoff
         if backoff is not None and (now < backoff.retry_at or lane.dialing or lane.slots_soon):
-            return None  # one dial at a time until one succeeds
+            return None  # one dial at a time, until a dial succeeds
         if lane.shortage:
             return TOO_FEW_CONNECTIONS if lane.open_or_coming else NO_CONNECTION
         return BELOW_MINIMUM if lane.prewarmed and lane.open_or_coming < self._connections.minimum else None
 
     @property
     def _may_prewarm(self) -> bool:
-        """Whether another connection may be idle. Prewarming must not evict an idle connection."""
+        """Whether the pool can keep one more idle connection: prewarming must not evict any."""
         idle = len(self._pool_bound.idle)
         return idle + self.dialing < self._connections.limits.max_keepalive_connections
 
@@ -161,7 +162,7 @@ class DialPolicy:
         self.update(lane, now)
 
     def _move_to_pool_queues(self, host_bound: Bound) -> None:
-        """Move the lanes in the queues of a host's bound back to those of the pool's bound."""
+        """Move the lanes in the dial queues of a host's bound to the dial queues of the pool's bound."""
         for priority, queue in enumerate(host_bound.dial_queues):
             while queue:
                 next(iter(queue)).enter_dial_queue(self._pool_bound, priority)
@@ -182,10 +183,10 @@ class DialPolicy:
 
 
 def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
-    """The longest idle connection of another lane under ``bound``, whose slot ``lane`` may take.
+    """Return the longest idle connection under ``bound`` that can be evicted for ``lane``, or None.
 
-    A blocked connection that has waiters is left alone if ``lane`` has connections: its own lane would
-    replace it at once.
+    Connections of ``lane`` are not evicted. If ``lane`` has connections, neither is a blocked connection
+    whose lane has waiters: that lane would replace it at once.
     """
     for entry in bound.idle:
         needed = not entry.capacity and entry.lane.queue and lane.open_or_coming
@@ -195,7 +196,10 @@ def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
 
 
 def _next_starved(bound: Bound, lane: Lane) -> Lane | None:
-    """The first lane in the queues of a full bound, if it should get a slot of ``lane``."""
+    """Return the first lane in the dial queues of a full bound if it should get a slot of ``lane``.
+
+    Returns None if it should not, or if no lane is in the queues.
+    """
     first = next(iter(bound.dial_queues[NO_CONNECTION] or bound.dial_queues[TOO_FEW_CONNECTIONS]), None)
     if first is None:
         return None
@@ -203,6 +207,6 @@ def _next_starved(bound: Bound, lane: Lane) -> Lane | None:
     has_enough = first.open_or_coming >= share
     will_have_enough = first.shortage <= first.slots_later * first.expected_capacity
     if first is lane or has_enough or will_have_enough:
-        first.enter_dial_queue(bound, first.priority)  # at the end, so that the next call finds another
+        first.enter_dial_queue(bound, first.priority)  # at the end, so that the next call finds another lane
         return None
     return first if first.open_or_coming == 0 or lane.open_or_coming > share else None

@@ -1,13 +1,14 @@
 """The rules of the pool: which call gets which connection, and when.
 
-Pure: no I/O, no event loop, no clock, no lock. Each fact is a method call (a call asks for a connection, a
-dial succeeded, a connection was released or died, the time is now t). It returns orders (serve, dial, close,
-fail), which the coordinator carries out. A fact costs O(1), amortised, for any number of connections; only
-those that concern all connections (drain, close, a lost loop) cost O(connections).
+The ledger has no I/O, event loop, clock or lock. Facts are entered by method calls: a call needs a
+connection, a dial has succeeded, a connection was released or has died, time has passed. A method returns
+orders (serve, dial, close, fail), which the coordinator carries out. A fact costs amortised O(1), whatever
+the number of connections; only drain, close and the end of a loop cost O(connections).
 
-A lane is one origin on one host loop, with its queue of waiters and its connections. Lanes share the slots of
-the pool and of their host (bounds). ``connections`` keeps the state of each connection, ``dial_policy``
-decides which lane gets a free slot, ``backoff`` when a lane may dial again after failed dials.
+A lane is one origin on one host loop, with its queue of waiters and its connections. Each connection holds a
+slot of the pool's bound and a slot of its origin's bound. ``connections`` keeps the state of each connection,
+``dial_policy`` decides which lane gets a free slot, ``backoff`` decides when a lane dials again after a
+failure.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """The state of one pool, over all its host loops. Times are seconds on any one monotonic clock.
+    """The state of one pool, over all its host loops. All times are seconds of one monotonic clock.
 
-    ``waiting``   waiters in all queues
-    ``requests``  calls that have asked for a connection so far
-    ``queued``    how many of these found all connections in use and no free slot
+    ``connections``  the connections and their state
+    ``dial_policy``  the lanes, and which of them can dial
+    ``waiting``      waiters in all queues
+    ``requests``     calls that have asked for a connection so far
+    ``queued``       of these, calls that found all connections in use and no free slot
 
     Arguments: ``expected_capacity`` returns how many streams the first connection to an origin is expected to
     carry; ``jitter`` returns random numbers from 0.0 to 1.0, for lifetimes and backoffs.
@@ -59,40 +62,44 @@ class Ledger:
 
     @property
     def closed(self) -> bool:
-        """Whether the pool has been closed; connections may still be closing."""
+        """Whether the pool has been closed. Connections can still be closing."""
         return self.connections.closed
 
     @property
     def total(self) -> int:
-        """Slots in use: open, dialing and closing connections."""
+        """The number of slots in use: open, dialing and closing connections."""
         return self.connections.pool_bound.held
 
     @property
     def draining(self) -> int:
-        """Open and closing connections from before the last drain."""
+        """How many open and closing connections were opened before the last drain."""
         return self.connections.draining
 
     @property
     def next_timer_at(self) -> float | None:
-        """When ``tick`` has to be called next; None if no timer is set."""
+        """When ``tick`` must be called next; None if no timer is set."""
         return self.connections.timers.next_at
 
     def lane(self, origin: Origin, host_loop: Hashable) -> Lane:
-        """The lane of an origin on a host loop, created at first use."""
+        """Return the lane of an origin on a host loop. Make it if there is none."""
         return self.dial_policy.lane(origin, host_loop)
 
     def entries(self) -> Iterator[Entry]:
-        """Every connection that is open or closing, the oldest first."""
+        """Return every connection that is open or closing, the oldest first."""
         return iter(self.connections.entries)
 
     def first_waiters(self) -> Iterator[Waiter]:
-        """The first waiter of each lane that has waiters."""
+        """Return the first waiter of each lane that has waiters."""
         return (lane.queue.first() for lane in self.dial_policy.lanes() if lane.queue)
 
     # Facts about calls
 
     def arrive(self, waiter: Waiter, now: float) -> list[Order]:
-        """A call asks for a connection. If one is available, ``waiter.entry`` is set on return."""
+        """Record that a call needs a connection. Assign a connection to its waiter, or queue the waiter.
+
+        After that ``waiter.entry`` is the connection, or ``waiter.error`` is set, or the waiter is in the
+        queue.
+        """
         orders = list[Order]()
         self._register(waiter, now)
         lane = waiter.lane
@@ -113,12 +120,12 @@ class Ledger:
                 self._dequeue(waiter)
                 self._fail(waiter, "full", orders)
                 self._rebalance(lane, now, orders)
-            elif lane.full:  # else it waits for the end of a backoff
+            elif lane.full:  # otherwise the lane waits for the end of its backoff
                 self.queued += 1
         return orders
 
     def cancel(self, waiter: Waiter, now: float) -> list[Order]:
-        """A call was cancelled while it waited, or before it used the connection that it was given."""
+        """Record that a call was cancelled while it waited, or before it used the connection that it got."""
         orders = list[Order]()
         entry, waiter.entry = waiter.entry, None
         if entry is not None:
@@ -132,7 +139,10 @@ class Ledger:
     # Facts about connections
 
     def dialed(self, lane: Lane, connection: Any, capacity: int, now: float) -> tuple[Entry, list[Order]]:
-        """A dial succeeded; the connection may carry ``capacity`` streams at a time, 0 for none for now."""
+        """Record that a dial succeeded, and return the entry of the connection.
+
+        ``capacity``: how many streams the connection can carry at a time; 0: none for now.
+        """
         orders = list[Order]()
         self.dial_policy.dial_ended(lane)
         entry = self.connections.add(lane, connection, capacity, now)
@@ -146,7 +156,11 @@ class Ledger:
         return entry, orders
 
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
-        """A dial failed. Waiters that no connection of the lane can serve any more fail with ``error``."""
+        """Record that a dial failed. If the lane has no open connection, waiters fail with ``error``.
+
+        If the lane has no other dial in progress, all its waiters fail. Otherwise at most one fails, and only
+        if the other dials will not serve all waiters.
+        """
         orders = list[Order]()
         self._free_dial_slot(lane)
         if not self.closed:
@@ -164,7 +178,11 @@ class Ledger:
     def released(
         self, entry: Entry, now: float, *, reusable: bool = True, hint: float | None = None
     ) -> list[Order]:
-        """A stream ended. ``hint``: seconds for which the server keeps the connection while it is idle."""
+        """Record that a stream ended.
+
+        ``reusable``: whether the connection can carry another stream. ``hint``: seconds for which the server
+        keeps the connection open while it is idle; None if not announced.
+        """
         orders = list[Order]()
         entry.is_new = False
         entry.last_used_at = now
@@ -174,7 +192,7 @@ class Ledger:
         return orders
 
     def due(self, entry: Entry, now: float) -> list[Order]:
-        """A stream will be released in a moment: the waiter that it can serve then needs no dial."""
+        """Record that a stream will be released in a moment. The waiter that gets it then needs no dial."""
         orders = list[Order]()
         if not entry.dead:
             self.connections.expect_release(entry)
@@ -182,7 +200,7 @@ class Ledger:
         return orders
 
     def resized(self, entry: Entry, capacity: int, now: float) -> list[Order]:
-        """The server changed how many streams a connection may carry; 0 for none for now."""
+        """Record that the server has changed how many streams a connection can carry; 0: none for now."""
         orders = list[Order]()
         if entry.dead:
             return orders
@@ -192,14 +210,14 @@ class Ledger:
         return orders
 
     def retire(self, entry: Entry, reason: str, now: float) -> list[Order]:
-        """A connection accepts no new streams; it is closed when its last one ends."""
+        """Accept no new streams on a connection, and close it when its last stream ends."""
         orders = list[Order]()
         if not entry.dead:
             self._reuse_or_retire(entry, now, orders, reason=reason)
         return orders
 
     def died(self, entry: Entry, now: float, reason: str = "lost") -> list[Order]:
-        """A connection has closed or was lost: its slot is free."""
+        """Record that a connection has closed or was lost, and free its slot."""
         orders = list[Order]()
         if entry.dead:
             return orders
@@ -209,24 +227,24 @@ class Ledger:
         return orders
 
     def loop_ends(self, host_loop: Hashable) -> None:
-        """An event loop is about to end, and its connections will be aborted: use none of them any more."""
+        """Accept no new streams on the connections of a loop that is about to end: they will be aborted."""
         for entry in self.entries():
             if entry.lane.host_loop == host_loop:
                 self.connections.mark_retired(entry, "shutdown")
 
     def lost_loop(self, host_loop: Hashable, error: BaseException, now: float) -> list[Order]:
-        """An event loop has ended: its waiters fail with ``error``; its dials and connections are gone."""
+        """Record that a loop has ended: fail its waiters with ``error``, remove its dials and connections."""
         orders = list[Order]()
         lanes = [lane for lane in self.dial_policy.lanes() if lane.host_loop == host_loop]
         lost = [entry for entry in self.entries() if entry.lane.host_loop == host_loop]
         for lane in lanes:
             self._stop_lane(lane, error, orders)
-            self.dial_policy.update(lane, now)  # so that it gets no slot that comes free below
+            self.dial_policy.update(lane, now)  # so that it gets none of the slots freed below
             while lane.dialing:
                 self._free_dial_slot(lane)
         for entry in lost:
             self.connections.remove(entry, "shutdown")
-        for entry in lost:  # only now, so that none of them is chosen for eviction
+        for entry in lost:  # after the first loop, so that no lost connection is chosen for eviction
             self.dial_policy.use_freed_slot(entry, now, orders)
         for lane in lanes:
             self._rebalance(lane, now, orders)
@@ -235,7 +253,7 @@ class Ledger:
     # Facts about time, and what the pool is to do
 
     def tick(self, now: float) -> list[Order]:
-        """Time has passed: close idle connections that have expired, let lanes dial after their backoff."""
+        """Record the time: close idle connections that have expired, and let lanes dial after a backoff."""
         orders = list[Order]()
         for subject in self.connections.timers.pop_due(now):
             if isinstance(subject, Entry):
@@ -255,7 +273,7 @@ class Ledger:
         return orders
 
     def drain(self, now: float) -> list[Order]:
-        """Retire every connection: idle ones close now, the others after their last stream."""
+        """Retire every connection: idle ones close now, the others when their last stream ends."""
         orders = list[Order]()
         for entry in self.connections.begin_drain():
             self.connections.retire(entry, "drained", orders)
@@ -264,7 +282,7 @@ class Ledger:
         return orders
 
     def close(self, now: float) -> list[Order]:
-        """Fail every waiter, close every connection, and dial no more."""
+        """Fail every waiter, close every connection, and start no more dials."""
         orders = list[Order]()
         self.connections.closed = True
         self.connections.timers.clear()
@@ -279,7 +297,7 @@ class Ledger:
 
     def _register(self, waiter: Waiter, now: float) -> None:
         if waiter.returning:
-            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)  # its lane may be forgotten
+            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)  # it can be a new lane
             self.connections.reused -= waiter.reused
             waiter.reused = False
         else:
@@ -288,7 +306,7 @@ class Ledger:
             self.requests += 1
 
     def _available_for(self, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:
-        """An available connection; those that a starved lane should get are evicted for it."""
+        """Return an available connection, or None. Evict connections whose slot a starved lane should get."""
         lane = waiter.lane
         while (entry := self.connections.newest_available(lane, now, orders)) is not None:
             starved = self.dial_policy.starved_lane(lane, waiter.number)
@@ -306,7 +324,7 @@ class Ledger:
         orders.append(Fail(waiter, error))
 
     def _stop_lane(self, lane: Lane, error: Any, orders: list[Order]) -> None:
-        """Fail the waiters of a lane, and end its prewarming and its backoff."""
+        """Fail the waiters of a lane with ``error``, and end its prewarming and its backoff."""
         lane.prewarmed = False
         lane.backoff = None
         for waiter in list(lane.queue):
@@ -323,7 +341,7 @@ class Ledger:
     def _reuse_or_retire(
         self, entry: Entry, now: float, orders: list[Order], reason: str | None = None
     ) -> None:
-        """Let a connection serve others, or retire it for ``reason`` or for one of its own."""
+        """Retire a connection for ``reason`` or its ``reason_to_retire``. If both are None, reuse it."""
         reason = reason or self.connections.reason_to_retire(entry, now)
         if reason is None:
             self._serve_queue(entry, now, orders)
@@ -332,9 +350,10 @@ class Ledger:
         self._rebalance(entry.lane, now, orders)
 
     def _serve_queue(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Give the free streams of a connection to waiters, then make it available; or evict it.
+        """Give the free streams of a connection to waiters, then make it available.
 
-        A new connection is not evicted: two lanes could evict each other's connections for ever, all unused.
+        If a starved lane should get its slot, evict it instead. A new connection is not evicted: two lanes
+        could evict each other's connections for ever, without using any of them.
         """
         queue = entry.lane.queue
         while queue and entry.streams < entry.capacity:
@@ -352,7 +371,7 @@ class Ledger:
     # Dials
 
     def _rebalance(self, lane: Lane, now: float, orders: list[Order]) -> None:
-        """After every fact: update what its lane lacks, then give free slots to lanes that lack them."""
+        """Update a lane's shortage, then give free slots to lanes with a shortage. Called after each fact."""
         self.dial_policy.update(lane, now)
         self.dial_policy.give_slots(now, orders)
 
@@ -367,7 +386,10 @@ class Ledger:
         self._set_retry_timer(lane, lane.backoff, now)
 
     def _set_retry_timer(self, lane: Lane, backoff: Backoff, now: float) -> None:
-        """Set the lane's timer to the end of its pause. A pause that ended without use resets the backoff."""
+        """Set the lane's timer to the end of its pause.
+
+        If the pause has ended, and the lane has neither waiters nor dials, reset the backoff.
+        """
         if now < backoff.retry_at:
             self.connections.timers.set(backoff.retry_at, lane)
         elif not (lane.queue or lane.dialing):

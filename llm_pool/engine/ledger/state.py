@@ -1,4 +1,4 @@
-"""The state of the ledger (bounds, lanes, entries, waiters) and the orders that it gives."""
+"""The state of the ledger (bounds, lanes, entries, waiters), and its orders."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ __all__ = [
     "WaiterQueue",
 ]
 
-# Why a lane needs to dial, the most urgent first: the index of its queue in ``Bound.dial_queues``.
+# Why a lane needs to dial, the most urgent reason first. Each is an index in ``Bound.dial_queues``.
 NO_CONNECTION = 0  # it has waiters and no connection
-TOO_FEW_CONNECTIONS = 1  # it has waiters that its connections cannot serve
+TOO_FEW_CONNECTIONS = 1  # it has connections, and waiters that these cannot serve
 BELOW_MINIMUM = 2  # it has no waiters, and fewer connections than its minimum
 
 
 class Bound:
-    """A maximum of connections. The pool has one, and each origin has one over all host loops.
+    """A maximum number of connections. The pool has a bound, and each origin has one for all host loops.
 
     ``limit``        the maximum; infinity for none
     ``held``         slots in use: dialing, open and closing connections
     ``reserved``     slots kept for dials that begin when an evicted connection of another origin has closed
     ``idle``         open connections without streams, the longest idle first
     ``lanes``        the lanes that this bound limits
-    ``dial_queues``  the lanes that need to dial, in one queue for each priority; a lane is in at most one
+    ``dial_queues``  the lanes that need to dial: one queue for each priority; a lane is in one queue at most
 
-    Ordered sets are OrderedDicts: in a plain dict, finding the first key takes one step for each key that
-    was deleted before it.
+    Ordered sets are OrderedDicts: in a plain dict, finding the first key takes one step for each key that was
+    deleted before it.
     """
 
     __slots__ = ("dial_queues", "held", "idle", "lanes", "limit", "reserved")
@@ -59,11 +59,11 @@ class Bound:
 
     @property
     def full(self) -> bool:
-        """Whether no slot is free for another dial."""
+        """Whether there is no free slot for another dial."""
         return self.held + self.reserved >= self.limit
 
     def next_to_dial(self) -> Lane | None:
-        """The first lane of the most urgent queue; None if all queues are empty."""
+        """Return the first lane of the most urgent queue, or None if all queues are empty."""
         for queue in self.dial_queues:
             if queue:
                 return next(iter(queue))
@@ -74,25 +74,26 @@ class Lane:
     """One origin on one host loop. A waiter is served only by connections of its own lane.
 
     ``origin``             scheme, host and port
-    ``host_loop``          the event loop on which its connections live
+    ``host_loop``          the event loop of its connections
     ``host_bound``         the bound of its origin (``max_connections_per_host``)
     ``pool_bound``         the bound of the pool (``max_connections``)
-    ``bounds``             both
+    ``bounds``             ``host_bound`` and ``pool_bound``
     ``expected_capacity``  how many streams its next connection is expected to carry
-    ``available``          connections that accept another stream, the last one made available at the end
+    ``available``          connections that accept another stream, in the order in which they became available
     ``queue``              the waiters
     ``open``               open connections, in use or idle
-    ``blocked``            of these, those whose capacity is 0 for now and that are not retired
-    ``closing``            connections whose close was ordered and that still hold their slot
-    ``dialing``            dials under way
-    ``releases_due``       connections in use of which one stream is about to be released
-    ``slots_soon``         slots that it gets when evicted idle connections have closed
-    ``slots_later``        slots that it gets when evicted connections in use have ended their streams
-    ``shortage``           waiters that no connection under way will serve
-    ``prewarmed``          whether it keeps ``min_connections`` open without waiters
-    ``backoff``            when to dial after failed dials; None since the last dial that succeeded
+    ``blocked``            open connections that are not retired and whose capacity is 0 for now
+    ``closing``            connections whose close was ordered and that still hold their slots
+    ``dialing``            dials in progress
+    ``releases_due``       connections in use with a stream that will be released in a moment
+    ``slots_soon``         slots that the lane gets when evicted idle connections have closed
+    ``slots_later``        slots that the lane gets when evicted connections in use have ended their streams
+    ``shortage``           waiters that will not be served without another dial
+    ``prewarmed``          whether to keep ``min_connections`` open, even without waiters
+    ``backoff``            when to dial again after failed dials; None if no dial has failed since the last
+                           success
     ``timer_at``           when its timer expires; None if none is set
-    ``dial_queue``         the queue of a bound in which it waits for a slot; None if it is in none
+    ``dial_queue``         the queue of a bound in which it waits for a slot; None if it waits for none
     ``priority``           the index of its last ``dial_queue`` in ``Bound.dial_queues``
     """
 
@@ -152,28 +153,28 @@ class Lane:
 
     @property
     def full(self) -> bool:
-        """Whether one of its bounds has no free slot."""
+        """Whether its host's bound or the pool's bound has no free slot."""
         return self.host_bound.full or self.pool_bound.full
 
     @property
     def open_or_coming(self) -> int:
-        """Open connections, and those that it is about to have."""
+        """How many connections are open, being dialed, or will be dialed in slots that become free soon."""
         return self.open + self.dialing + self.slots_soon
 
     @property
     def streams_coming(self) -> int:
-        """How many waiters will be served without another dial: by new, blocked or released connections."""
+        """How many waiters new, blocked and released connections will serve, without another dial."""
         return (self.dialing + self.slots_soon + self.blocked) * self.expected_capacity + self.releases_due
 
     def enter_dial_queue(self, bound: Bound, priority: int) -> None:
-        """Move to the end of a queue of ``bound``."""
+        """Move the lane to the end of a dial queue of ``bound``."""
         self.leave_dial_queue()
         self.priority = priority
         self.dial_queue = bound.dial_queues[priority]
         self.dial_queue[self] = None
 
     def leave_dial_queue(self) -> None:
-        """Leave the queue, if it is in one."""
+        """Remove the lane from its dial queue, if it is in one."""
         if self.dial_queue is not None:
             del self.dial_queue[self]
             self.dial_queue = None
@@ -182,23 +183,25 @@ class Lane:
 class Entry:
     """The ledger's record of one connection.
 
-    ``connection``      the engine's connection, which the ledger never reads; None once ``dead``
+    ``connection``      the engine's connection, which the ledger never uses; None once ``dead``
     ``lane``            the lane that it serves
-    ``capacity``        how many streams it may carry at a time; 0 for none for now
-    ``streams``         how many it carries
+    ``capacity``        how many streams it can carry at a time; 0: none for now
+    ``streams``         how many streams it carries
     ``opened_at``       when its dial succeeded
     ``last_used_at``    when a stream was last released; at first ``opened_at``
     ``expires_at``      when it will have been idle for too long; infinity for never
     ``retire_at``       when it reaches its lifetime; infinity for never
-    ``generation``      how many drains had begun when it was opened
+    ``generation``      how many drains had begun before it was opened
     ``is_new``          whether it has neither released a stream nor been idle
-    ``keepalive_hint``  for how many seconds the server says that it keeps an idle connection, if it does
-    ``release_due``     whether one of its streams is about to be released
-    ``retire_reason``   why it accepts no new streams, and closes after its last one; None while it accepts
+    ``keepalive_hint``  seconds for which the server keeps it open while it is idle; None if not announced
+    ``release_due``     whether one of its streams will be released in a moment
+    ``retire_reason``   why it accepts no new streams and closes after its last stream; None if it accepts new
+                        streams
     ``closing``         whether its close was ordered
     ``dead``            whether it has closed or was lost, and its slot is free
     ``evicted_for``     the lane that gets its slot; None if it was not evicted
-    ``evicted_idle``    whether it was idle then: its slot counts in ``slots_soon``, else in ``slots_later``
+    ``evicted_idle``    whether it was idle when it was evicted. Its slot counts in the lane's ``slots_soon``
+                        if so, otherwise in ``slots_later``
     ``timer_at``        when its timer expires; None if none is set
     """
 
@@ -247,15 +250,18 @@ class Entry:
 class Waiter:
     """A call's request for a connection.
 
-    ``lane``             where it waits
-    ``connect_timeout``  seconds for a dial on its behalf; None for the pool's. Not read by the ledger
-    ``future``           what the call awaits. Set and read by the engine only
-    ``number``           its place in the order of arrival in the pool
+    ``lane``             the lane in which it waits
+    ``connect_timeout``  seconds for a dial that is started for it; None for the pool's timeout. The ledger
+                         only copies it to ``Dial``
+    ``future``           the future that the call awaits. Only the engine uses it, not the ledger
+    ``number``           its place in the pool's order of arrival
     ``arrived_at``       when it arrived
-    ``entry``            the connection that it was given; None before
-    ``error``            why it was refused (see ``Fail``); None if it was not
-    ``reused``           whether that connection had carried a call or been idle before
-    ``returning``        whether a connection that it was given had died: it keeps its place in the queue
+    ``entry``            the connection that it was given; None before that
+    ``error``            why it failed (see ``Fail``); None if it did not
+    ``reused``           whether its connection had carried a call, or had been idle, before it was given to
+                         this waiter
+    ``returning``        whether it waits again, because its connection died or its request is sent again. It
+                         keeps its place in the queue
     """
 
     __slots__ = (
@@ -283,14 +289,14 @@ class Waiter:
 
 
 class WaiterQueue:
-    """The waiters of one lane: returning ones first, by number; then the others, in order of arrival."""
+    """The waiters of one lane. First the returning waiters, by number; then the others, by arrival."""
 
     __slots__ = ("_newcomers", "_returned", "_returned_numbers")
 
     def __init__(self) -> None:
         self._newcomers: OrderedDict[Waiter, None] = OrderedDict()
         self._returned: dict[int, Waiter] = {}
-        self._returned_numbers: list[int] = []  # a heap; may hold numbers of waiters that have left
+        self._returned_numbers: list[int] = []  # a heap, still with numbers of waiters that have left
 
     def __len__(self) -> int:
         return len(self._newcomers) + len(self._returned)
@@ -303,7 +309,7 @@ class WaiterQueue:
         yield from self._newcomers
 
     def add(self, waiter: Waiter) -> None:
-        """Add at the end; a returning waiter, at its place among the returned."""
+        """Add a waiter at the end. A returning waiter gets its place, by number, among the returning ones."""
         if waiter.returning:
             self._returned[waiter.number] = waiter
             heapq.heappush(self._returned_numbers, waiter.number)
@@ -311,14 +317,14 @@ class WaiterQueue:
             self._newcomers[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
-        """Remove from any place. Raises KeyError if the waiter is not in the queue."""
+        """Remove a waiter from any place. Raises KeyError if it is not in the queue."""
         if waiter in self._newcomers:
             del self._newcomers[waiter]
         else:
             del self._returned[waiter.number]
 
     def first(self) -> Waiter:
-        """The waiter to serve next. Raises StopIteration if the queue is empty."""
+        """Return the waiter to serve next. Raises StopIteration if the queue is empty."""
         while self._returned_numbers:
             waiter = self._returned.get(self._returned_numbers[0])
             if waiter is not None:
@@ -327,14 +333,17 @@ class WaiterQueue:
         return next(iter(self._newcomers))
 
     def newest(self) -> Waiter | None:
-        """The newcomer that arrived last, else any returned waiter; None if the queue is empty."""
+        """Return the last arrival of the waiters that are not returning, or else any returning waiter.
+
+        Returns None if the queue is empty.
+        """
         return next(reversed(self._newcomers), None) or next(iter(self._returned.values()), None)
 
 
 class Serve(NamedTuple):
-    """Hand a waiter the connection that it was given.
+    """Wake a waiter that was given a connection.
 
-    ``waiter``  has the connection in ``waiter.entry``
+    ``waiter``  the waiter; ``waiter.entry`` is its connection
     """
 
     waiter: Waiter
@@ -343,8 +352,8 @@ class Serve(NamedTuple):
 class Dial(NamedTuple):
     """Open a connection.
 
-    ``lane``             its origin and its host loop
-    ``connect_timeout``  seconds, of the waiter that the dial is for; None for the pool's
+    ``lane``             the lane that gets it, with its origin and its host loop
+    ``connect_timeout``  seconds, from the newest waiter of the lane; None for the pool's timeout
     """
 
     lane: Lane
@@ -355,7 +364,7 @@ class Close(NamedTuple):
     """Close a connection. Its slot is free only after the fact ``died``.
 
     ``entry``   the connection
-    ``reason``  one of the reasons that ``PoolStats.closed`` counts
+    ``reason``  the reason that ``PoolStats.closed`` counts
     """
 
     entry: Entry
@@ -365,8 +374,8 @@ class Close(NamedTuple):
 class Fail(NamedTuple):
     """Fail a waiter.
 
-    ``waiter``  has the error in ``waiter.error``, too
-    ``error``   ``"full"``, ``"closed"``, or the exception of the dial or of the loop that failed
+    ``waiter``  the waiter; ``waiter.error`` is the same error
+    ``error``   "full", "closed", or the exception of the dial that failed or of the loop that ended
     """
 
     waiter: Waiter

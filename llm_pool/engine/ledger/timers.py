@@ -1,4 +1,4 @@
-"""When an entry or a lane has to be checked again."""
+"""Timers that expire when an entry or a lane must be checked again."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ __all__ = ["Timers"]
 
 
 class Timers:
-    """One timer for each entry and lane.
+    """Holds one timer for each entry and lane.
 
-    Setting it again only brings it forward. The check after an early timer sets the next one.
+    ``next_at``  when the first timer expires; None if there is none
+
+    Setting a timer again can only make it expire earlier. If it then expires too early, the check of its
+    entry or lane sets the next timer.
     """
 
     def __init__(self) -> None:
         self.next_at: float | None = None
         self._heap: list[tuple[float, int, Entry | Lane]] = []
-        self._numbers = count()  # entries and lanes have no order, so that equal times need another key
+        self._numbers = count()  # breaks ties, since entries and lanes cannot be compared
 
     def set(self, when: float, subject: Entry | Lane) -> None:
-        """Let ``pop_due`` return ``subject`` at ``when`` (seconds on the ledger's clock), or earlier."""
+        """Make ``pop_due`` return ``subject`` at ``when`` (seconds of the ledger's clock), or earlier."""
         if subject.timer_at is not None and subject.timer_at <= when:
             return
         subject.timer_at = when
@@ -30,7 +33,7 @@ class Timers:
         self.next_at = self._heap[0][0]
 
     def pop_due(self, now: float) -> list[Entry | Lane]:
-        """Remove the timers that have expired; return their entries and lanes."""
+        """Remove the timers that have expired. Return their entries and lanes."""
         subjects = []
         while self._heap and self._heap[0][0] <= now:
             when, _, subject = heapq.heappop(self._heap)

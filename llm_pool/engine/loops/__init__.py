@@ -1,1 +1,1 @@
-"""The event loops on which connections live, and calls to them from other loops and threads."""
+"""The event loops that host connections, and calls to them from other loops and threads."""

@@ -1,4 +1,4 @@
-"""A timer that any thread may set, and that moves to another event loop if its own has ended."""
+"""A timer that any thread can set. It runs on a host loop, and is cleared if that loop ends."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Alarm"]
 
 
 class Alarm:
-    """Calls ``callback`` on a host loop at the earliest time that was set, or soon after.
+    """Calls ``callback`` on a host loop at the earliest time that was set, or soon after that.
 
-    ``due_at`` is that time, infinity if none is set. Times are seconds of the monotonic clock.
+    ``due_at``  that time in seconds of the monotonic clock; infinity if none is set
     """
 
     def __init__(self, callback: Callable[[], None]) -> None:
@@ -30,8 +30,11 @@ class Alarm:
         _alarms.add(self)
 
     def set(self, when: float) -> None:
-        """Call back at ``when`` or before. From any thread. Does nothing if an earlier time is set."""
-        # Without a lock: threads that set it at the same time cause at worst one more call.
+        """Call ``callback`` at ``when``, unless an earlier time is set. Can be called from any thread.
+
+        ``when``: seconds of the monotonic clock.
+        """
+        # No lock is needed: if two threads set it at once, the worst result is one more call.
         if when >= self.due_at:
             return
         try:
@@ -45,7 +48,7 @@ class Alarm:
             self.due_at = inf  # the loop has just ended, or the process is ending
 
     def loop_ended(self, host_loop: HostLoop) -> None:
-        """Forget the time that was set, if ``host_loop`` was to call back."""
+        """Clear the time that was set, if ``host_loop`` was to call ``callback`` and has ended."""
         if self._host_loop is host_loop:
             self.due_at = inf
 

@@ -15,20 +15,21 @@ __all__ = ["ENDED", "HostLoop", "wake"]
 T = TypeVar("T")
 
 ENDED = "the event loop of these connections has ended"
-CLOSE_SECONDS = 1.0  # how long a loop that ends waits for its connections to close
+CLOSE_SECONDS = 1.0  # how long a loop waits for its connections to close before it ends
 
 
 class HostLoop:
-    """One event loop. Its connections, timers and dials are used on its own thread only.
+    """An event loop that hosts connections. Connections, timers and dials are used only on its own thread.
 
     ``loop``         asyncio's event loop
     ``thread``       the portal's thread; None for a server's loop
     ``closing``      whether the loop is about to end and accepts no new calls
-    ``ended``        whether the loop has ended: nothing can be posted
+    ``ended``        whether the loop has ended, so that nothing can be posted
     ``close_tasks``  tasks that close connections
 
-    Threads that call the loop acquire no lock, since an interrupt could leave it locked (see ``threads``).
-    They only set flags, add to sets and post. Each of these is one step.
+    Threads that call the loop acquire no lock, since an interrupt could leave the lock locked (see
+    ``threads``). They only set flags, add to sets and post. An interrupt cannot stop any of these actions
+    half-way.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread | None = None) -> None:
@@ -37,54 +38,57 @@ class HostLoop:
         self.closing = False
         self.ended = False
         self.close_tasks: set[asyncio.Task[Any]] = set()
-        self._calls: set[LoopCall[Any]] = set()  # those that have not ended
+        self._calls: set[LoopCall[Any]] = set()  # the calls that have not ended
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on this loop."""
+        """Whether the calling code runs on this loop."""
         return asyncio._get_running_loop() is self.loop
 
     def post(self, function: Callable[..., object], *args: object) -> None:
-        """Call ``function`` on the loop soon, from any thread. Raises PoolClosed after the loop has ended."""
+        """Call ``function`` on the loop soon. Can be called from any thread.
+
+        Raises PoolClosed if the loop has ended.
+        """
         if self.ended:
             raise PoolClosed(ENDED)
         try:
-            # In an empty context: the pool's work must not hold objects of the caller's request.
+            # In an empty context: the caller's context could keep objects of its request in memory.
             self.loop.call_soon_threadsafe(function, *args, context=Context())
         except RuntimeError as error:
             self.closing = self.ended = True
             raise PoolClosed(ENDED) from error
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call ``function`` on the loop: now if the caller runs there, otherwise by ``post``."""
+        """Call ``function`` on the loop: now if the calling code runs on it, otherwise by ``post``."""
         if self.is_current:
             function()
         else:
             self.post(function)
 
     def run_before_end(self, close: Coroutine[Any, Any, None]) -> None:
-        """On the loop: start ``close``, which closes a connection. The loop waits for it before it ends."""
+        """Start ``close``, which closes a connection. Runs on the loop, which waits for it before it ends."""
         task = self.loop.create_task(close, context=Context())
         self.close_tasks.add(task)
         task.add_done_callback(self.close_tasks.discard)
 
     async def wait_for_close_tasks(self) -> None:
-        """On the loop, before it ends: wait for what ``run_before_end`` has started, at most a second."""
+        """Wait for the tasks of ``run_before_end``, at most a second. Runs on the loop, before it ends."""
         if self.close_tasks:
             await asyncio.wait(self.close_tasks, timeout=CLOSE_SECONDS)
 
     def refuse_calls(self) -> None:
-        """Accept no new calls. The loop still runs those already posted."""
+        """Accept no new calls. Calls that have been posted already still run."""
         self.closing = True
 
     def end(self) -> None:
-        """Mark the loop as ended, and fail its calls. From any thread, any number of times."""
+        """Mark the loop as ended, and fail its calls. Can be called from any thread, and more than once."""
         self.closing = self.ended = True
         for call in list(self._calls):
             call.loop_ended()
 
     def forget_parent(self) -> None:
-        """In the child of a fork: mark the parent's loop as ended. Its calls are the parent's."""
+        """In the child of a fork: mark the parent's loop as ended. Its calls continue in the parent."""
         self.closing = self.ended = True
 
     async def arun(
@@ -93,10 +97,10 @@ class HostLoop:
         *args: Any,
         undo: Callable[[T], object] | None = None,
     ) -> T:
-        """Await ``function(*args)`` on this loop, from any event loop.
+        """Await ``function(*args)`` on this loop, and return its result. Can be called on any event loop.
 
-        If the caller is cancelled before it has the result, ``undo(result)`` is called on this loop. Raises
-        PoolClosed if this loop ends before the function.
+        If the caller is cancelled, so is the function. If the function has returned by then, ``undo(result)``
+        is called on this loop. Raises PoolClosed if this loop ends before the function.
         """
         if self.is_current:
             return await function(*args)
@@ -117,8 +121,8 @@ class HostLoop:
         *args: Any,
         undo: Callable[[T], object] | None = None,
     ) -> T:
-        """``arun`` for a thread without an event loop, which it blocks."""
-        # Not an Event: that waits in Python code, and the exception of a signal handler could break it there.
+        """Do the same as ``arun`` for a thread without an event loop. Blocks the thread."""
+        # Not an Event: it waits in Python code, where the exception of a signal handler could break it.
         done = threading.Lock()
         done.acquire()
         call = LoopCall(self, function, args, undo, done.release)
@@ -131,7 +135,7 @@ class HostLoop:
             raise
 
     def _submit(self, call: LoopCall[Any]) -> None:
-        # Added before ``closing`` is read: if ``end`` does not find the call, this does find ``closing``.
+        # Add the call first, then read ``closing``: ``end`` sets ``closing`` first, and then fails all calls.
         self._calls.add(call)
         if self.closing:
             self._calls.discard(call)
@@ -140,10 +144,11 @@ class HostLoop:
 
 
 class LoopCall(Generic[T]):
-    """A coroutine that a host loop runs for a caller on another thread. Its result is delivered or undone.
+    """A coroutine that a host loop runs for a caller on another thread.
 
-    The caller's thread calls ``result`` and ``cancel``; the host loop calls all else. ``notify`` wakes the
-    caller, and raises RuntimeError if its event loop has closed.
+    The caller gets the result. If the caller has cancelled, the result is passed to ``undo``. The caller's
+    thread calls ``result`` and ``cancel``; any thread can call ``loop_ended``. All other methods run on the
+    host loop. ``notify`` wakes the caller. It raises RuntimeError if the caller's event loop is closed.
     """
 
     def __init__(
@@ -164,7 +169,7 @@ class LoopCall(Generic[T]):
         self._ended = False
 
     def start(self) -> None:
-        """Start the coroutine, unless the caller has cancelled already."""
+        """Start the coroutine, unless the caller has cancelled the call already."""
         if self._cancelled:
             self._host_loop._calls.discard(self)
             return
@@ -175,7 +180,7 @@ class LoopCall(Generic[T]):
         self._task.add_done_callback(self._task_ended)
 
     def result(self) -> T:
-        """The coroutine's result. Raises its error, or PoolClosed if the loop has ended first."""
+        """Return the coroutine's result. Raises its error, or PoolClosed if the loop ended before it."""
         if self._task is None or not self._task.done():
             raise PoolClosed(ENDED)
         try:
@@ -184,17 +189,17 @@ class LoopCall(Generic[T]):
             raise PoolClosed("the pool's event loop was stopped during the call") from None
 
     def cancel(self) -> None:
-        """Cancel the coroutine, or undo its result."""
+        """Cancel the coroutine. If it has returned, pass its result to ``undo``."""
         self._cancelled = True
         if self._ended and self._undo is None:
             return
         try:
             self._host_loop.post(self._cancel_task)
         except PoolClosed:
-            return  # the coroutine has ended with its loop
+            return  # the loop has ended, and the coroutine with it
 
     def loop_ended(self) -> None:
-        """The loop has ended before this call: wake the caller."""
+        """Wake the caller, because the loop has ended before this call. ``result`` then raises PoolClosed."""
         self._host_loop._calls.discard(self)
         if not self._ended:
             self._ended = True
@@ -205,7 +210,7 @@ class LoopCall(Generic[T]):
             return
         if not self._task.done():
             self._task.cancel()
-        elif self._ended:  # otherwise ``_task_ended`` will undo it
+        elif self._ended:  # otherwise ``_task_ended`` will undo the result
             self._undo_result(self._task)
 
     def _task_ended(self, task: asyncio.Task[T]) -> None:
@@ -230,6 +235,6 @@ class LoopCall(Generic[T]):
 
 
 def wake(future: asyncio.Future[None]) -> None:
-    """Set the future's result, unless its wait has ended otherwise."""
+    """Set the result of ``future``, unless it is done."""
     if not future.done():
         future.set_result(None)

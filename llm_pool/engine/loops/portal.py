@@ -1,9 +1,9 @@
 """The event loop that hosts the connections of a call: the server loop, or the portal.
 
-A sync view, a Celery task, ``asyncio.run`` and ``async_to_sync`` have loops that end with the call, or no
-loop at all. Their connections live on the portal: one daemon thread with a loop, started on first need. The
-loop of an ASGI server outlives its requests. After ``adopt_server_loop`` it hosts the connections of calls
-made on it.
+Sync views, Celery tasks, ``asyncio.run`` and ``async_to_sync`` have an event loop that ends with the call, or
+no event loop. The connections of their calls belong to the portal: a daemon thread with a loop of its own,
+started when a call first needs it. The loop of an ASGI server runs longer than its requests. After
+``adopt_server_loop`` it hosts the connections of the calls made on it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ __all__ = [
 ]
 
 THREAD_NAME = "llm_pool-portal"
-FINAL_STEPS = 5  # steps of a loop before it ends: an aborted TLS connection takes four to close its socket
+FINAL_STEPS = 5  # steps of a loop before it ends: an aborted TLS connection needs four to close its socket
 
 
 class _Process:
-    """The loops of this process.
+    """The host loops of this process.
 
     ``ending``        whether the interpreter is exiting
-    ``portal``        the portal started last, which may have ended; None before the first
-    ``successors``    for each portal (None: before the first) the one that replaced it
-    ``server``        the server loop, if there is one
-    ``end_watchers``  for each adopted loop the generator that notices its end
+    ``portal``        the portal that was started last, which may have ended; None before the first
+    ``successors``    maps each portal to the portal that replaced it, and None to the first portal
+    ``server``        the server loop, or None
+    ``end_watchers``  maps each adopted loop to the generator that runs ``_end_loop`` before its end
     """
 
     def __init__(self) -> None:
@@ -64,34 +64,34 @@ _after_fork: list[Callable[[], None]] = []
 _before_loop_ends: list[Callable[[HostLoop], None]] = []
 _after_loop_ended: list[Callable[[HostLoop], None]] = []
 left_to_parent: list[object] = []
-"""In a forked child: the parent's objects. If they were collected, their finalizers would run here."""
+"""In a forked child: objects of the parent. They are kept, so that their finalizers do not run here."""
 
 
 def portal() -> HostLoop:
-    """Return the portal; start it if it does not run. Raises PoolClosed while the process is ending."""
+    """Return the portal, and start it if it is not running. Raises PoolClosed if the process is exiting."""
     process = _process
     server, host_loop = process.server, process.portal
     if host_loop is None or host_loop.closing:
         host_loop = _start_portal()
     if server is not None and server.loop.is_closed():
-        # On the portal: an interrupt could stop the caller's thread half-way.
+        # Post it, since an interrupt could stop the caller's thread half-way.
         host_loop.post(_forget_loop, server)
     return host_loop
 
 
 def is_portal(host_loop: object) -> bool:
-    """Whether ``host_loop`` is the portal, and not a server loop."""
+    """Return whether ``host_loop`` is the portal."""
     return host_loop is _process.portal
 
 
 def is_on_server_loop() -> bool:
-    """Whether the caller runs on the server loop."""
+    """Return whether the calling code runs on the server loop."""
     server = _process.server
     return server is not None and server.is_current
 
 
 def host_loop_of_caller() -> HostLoop:
-    """The loop that hosts the caller's connections: the server loop if it runs there, or the portal."""
+    """Return the host loop for the caller: the server loop if the caller runs on it, otherwise the portal."""
     server = _process.server
     if server is not None and server.is_current and not server.closing:
         return server
@@ -99,7 +99,7 @@ def host_loop_of_caller() -> HostLoop:
 
 
 def adopt_server_loop() -> HostLoop:
-    """Make the running loop the server loop, until it ends. It must outlive every request."""
+    """Make the running loop the server loop, until it ends. The loop must run longer than every request."""
     process = _process
     server = process.server
     if server is not None and server.is_current and not server.closing:
@@ -117,12 +117,12 @@ def adopt_server_loop() -> HostLoop:
 
 
 def release_server_loop() -> None:
-    """Have no server loop from now on. Connections on the former one stay there until it ends."""
+    """Stop using the server loop for new calls. Its connections stay on it until it ends."""
     _process.server = None
 
 
 def stop() -> None:
-    """End the portal, and wait for its thread. The next call starts another portal."""
+    """Stop the portal, and wait until its thread has ended. The next call starts another portal."""
     host_loop = _process.portal
     if host_loop is not None and host_loop.thread is not None:
         host_loop.refuse_calls()
@@ -132,19 +132,22 @@ def stop() -> None:
 
 
 def after_fork(function: Callable[[], None]) -> Callable[[], None]:
-    """Call ``function`` in the child after a fork, after the parent's loops have been forgotten."""
+    """Register ``function`` to be called in the child after a fork, when the parent's loops are forgotten."""
     _after_fork.append(function)
     return function
 
 
 def before_loop_ends(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
-    """Call ``function(host_loop)`` on a loop that is about to end, ``FINAL_STEPS`` steps before its end."""
+    """Register ``function(host_loop)``. It is called on each loop before the loop ends.
+
+    After the call the loop still runs for at least ``FINAL_STEPS`` steps.
+    """
     _before_loop_ends.append(function)
     return function
 
 
 def after_loop_ended(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
-    """Call ``function(host_loop)`` after a loop has ended; possibly more than once for one loop."""
+    """Register ``function(host_loop)``. It is called after a loop has ended, possibly more than once."""
     _after_loop_ended.append(function)
     return function
 
@@ -153,7 +156,7 @@ def after_loop_ended(function: Callable[[HostLoop], None]) -> Callable[[HostLoop
 
 
 class _Start:
-    """The start of a portal. The caller's thread waits until the portal's thread calls ``end``."""
+    """The start of a portal. ``wait`` blocks the caller's thread until the portal's thread calls ``end``."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -169,7 +172,7 @@ class _Start:
 
 
 def _start_portal() -> HostLoop:
-    """Start a portal. Its own thread sets ``_process.portal``: an interrupt cannot stop that half-way."""
+    """Start a portal. The new thread sets ``_process.portal``: an interrupt cannot stop that half-way."""
     process, start = _process, _Start()
     if process.ending:
         raise PoolClosed("the process is ending")
@@ -182,13 +185,16 @@ def _start_portal() -> HostLoop:
 
 
 def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) -> None:
-    """On the portal's thread: replace ``predecessor`` and run, unless another portal has replaced it."""
+    """Run a new portal in place of ``predecessor``, unless another portal has replaced it already.
+
+    Runs on the portal's thread.
+    """
     try:
         host_loop = HostLoop(asyncio.new_event_loop(), threading.current_thread())
     except BaseException as error:  # noqa: BLE001  the caller raises it
         start.end(error)
         return
-    # One step, and no lock: the garbage collector may run code here that itself needs a portal.
+    # One step without a lock: the garbage collector can run code here that needs a portal too.
     process.portal = process.successors.setdefault(predecessor, host_loop)
     start.end()
     if process.successors[predecessor] is host_loop:
@@ -220,10 +226,10 @@ async def _end_portal(host_loop: HostLoop) -> None:
 
 
 def _watch_end(host_loop: HostLoop) -> AsyncGenerator[None]:
-    """On an adopted loop: arrange that ``_end_loop`` runs before the loop ends.
+    """Arrange that ``_end_loop`` runs before an adopted loop ends. Call it on that loop.
 
-    asyncio has no callback for that, but closes the asynchronous generators that have started on the loop
-    (``shutdown_asyncgens``).
+    asyncio has no callback for the end of a loop, but ``shutdown_asyncgens`` closes the asynchronous
+    generators that have started on it. So start a generator whose ``finally`` runs ``_end_loop``.
     """
 
     async def wait_for_end() -> AsyncGenerator[None]:
@@ -239,7 +245,7 @@ def _watch_end(host_loop: HostLoop) -> AsyncGenerator[None]:
 
 
 async def _end_loop(host_loop: HostLoop) -> None:
-    """On a loop that is about to end: close its connections, then forget it."""
+    """Close the connections of a loop, then forget the loop. Runs on the loop, before it ends."""
     host_loop.refuse_calls()
     for function in _before_loop_ends:
         function(host_loop)
@@ -259,7 +265,7 @@ def _forget_loop(host_loop: HostLoop) -> None:
 
 
 def _at_exit() -> None:
-    """At the exit of the interpreter: no thread can be started from now on."""
+    """Stop the portal when the interpreter exits. No thread can be started after that."""
     _process.ending = True
     stop()
 

@@ -1,10 +1,10 @@
-"""Blocking work off the event loops, and locks that survive an interrupt.
+"""Runs blocking work on threads, and holds locks so that no interrupt leaves them locked.
 
 A sync caller's thread can be interrupted at almost every bytecode: by KeyboardInterrupt, Celery's
 SoftTimeLimitExceeded, gunicorn's abort. From Python 3.14 on, an interrupt can come after ``with lock:`` has
-acquired the lock and before its block is entered: then the lock stays locked for ever. So such a thread
-acquires a shared lock by ``hold`` only, and starts threads by ``start_thread`` only. An event loop's thread
-does everything else.
+acquired the lock and before its block is entered: the lock then stays locked for ever. So a sync caller's
+thread acquires a shared lock only with ``hold``, and starts threads only with ``start_thread``. All other
+work is done on the threads of event loops.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 def hold(lock: Any, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` with ``lock``, a ``threading.RLock`` that this thread does not hold yet.
+    """Call ``function`` with ``lock`` held. ``lock``: an RLock that this thread does not hold yet.
 
-    An interrupt at any bytecode leaves the lock released. It may stop ``function`` half-way: so ``function``
-    must only read, or a second call must complete what the first began.
+    The lock is released even if an interrupt comes, at any bytecode. The interrupt can stop ``function``
+    half-way. So ``function`` must only read, or a second call must complete what the first call began.
     """
     try:
         try:
@@ -34,7 +34,7 @@ def hold(lock: Any, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         finally:
             _release(lock)
     finally:
-        _release(lock)  # an interrupt may have stopped the first release
+        _release(lock)  # an interrupt can have stopped the first release
 
 
 def _release(lock: Any) -> None:
@@ -43,10 +43,10 @@ def _release(lock: Any) -> None:
 
 
 def start_thread(function: Callable[..., object], *args: object, name: str) -> None:
-    """Start a daemon thread. Raises RuntimeError if the system can start none.
+    """Start a daemon thread that calls ``function``. Raises RuntimeError if the system can start no thread.
 
-    ``Thread.start`` acquires locks of the ``threading`` module in Python code. So it is called by a bare
-    thread, which interrupts do not reach.
+    ``Thread.start`` acquires locks of the ``threading`` module in Python code. So a bare thread calls it,
+    which interrupts do not reach.
     """
     _thread.start_new_thread(_start, (function, args, name))
 
@@ -54,18 +54,18 @@ def start_thread(function: Callable[..., object], *args: object, name: str) -> N
 def _start(function: Callable[..., object], args: tuple[object, ...], name: str) -> None:
     try:
         threading.Thread(target=function, args=args, name=name, daemon=True).start()
-    except RuntimeError:  # the system can start no second thread: use this one
+    except RuntimeError:  # the system cannot start a second thread: use this one
         function(*args)
 
 
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Call ``function`` on a thread of its own. Returns the future of its result.
+    """Call ``function`` on a new thread. Return a future of its result.
 
-    To cancel a task that awaits the future does not cancel the call. An executor is not used: a call that
-    hangs would delay other calls, and the end of the process.
+    Cancelling a task that awaits the future does not cancel the call. No executor is used: a call that hangs
+    would delay other calls and the end of the process.
     """
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # now ``cancel`` has no effect: several callers may await it
+    future.set_running_or_notify_cancel()  # makes ``cancel`` do nothing: several callers can await it
 
     def run() -> None:
         try:

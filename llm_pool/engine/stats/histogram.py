@@ -1,4 +1,4 @@
-"""Durations counted in fixed buckets: memory and the time to record one stay constant."""
+"""Counts durations in fixed buckets: memory, and the time to count a duration, stay constant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOUNDS = (
 class Spread:
     """The contents of a histogram at one moment.
 
-    ``counts``  how many durations each bucket of ``BOUNDS`` holds; the last number: longer ones
+    ``counts``  the number of durations in each bucket of ``BOUNDS``; the last number counts longer durations
     ``total``   the sum of all durations in seconds
     """
 
@@ -33,23 +33,23 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """The mean duration in seconds; 0.0 without any."""
+        """The mean duration in seconds; 0.0 if there are no durations."""
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, fraction: float) -> float:
-        """The upper bound in seconds of the bucket that holds the quantile ``fraction``, 0.0 to 1.0.
+        """Return the upper bound in seconds of the bucket with the quantile ``fraction``, 0.0 to 1.0.
 
-        0.0 without any duration; infinity if the quantile is longer than every bound.
+        Returns 0.0 if there are no durations; infinity if the quantile is longer than every bound.
         """
         found = find_quantile(self.counts, fraction)
         return 0.0 if found is None else (*BOUNDS, inf)[found[0]]
 
 
 def find_quantile(counts: Sequence[int], fraction: float) -> tuple[int, int] | None:
-    """Find the bucket of a quantile: the first up to which ``counts`` add up to ``fraction`` of all values.
+    """Find the first bucket up to which ``counts`` add up to at least ``fraction`` of all values.
 
-    Returns its index and the number of values in the buckets before it; None if there are no values. For a
-    sorted list of values, give a count of 1 for each: that is the quantile by nearest rank.
+    Returns its index and the number of values in the buckets before it; None if there are no values. To get
+    the quantile of a sorted list by nearest rank, pass a count of 1 for each value.
     """
     rank = fraction * sum(counts)
     before = 0
@@ -61,7 +61,7 @@ def find_quantile(counts: Sequence[int], fraction: float) -> tuple[int, int] | N
 
 
 class Histogram:
-    """Counts durations. It has no lock: its owner holds one."""
+    """Counts durations. It has no lock of its own: call it with its owner's lock held."""
 
     __slots__ = ("_counts", "_total")
 
@@ -75,5 +75,5 @@ class Histogram:
         self._total += seconds
 
     def spread(self) -> Spread:
-        """The durations counted so far."""
+        """Return the durations counted so far."""
         return Spread(tuple(self._counts), self._total)

@@ -1,4 +1,4 @@
-"""The connections of a pool, one by one."""
+"""Lists the connections of a pool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ConnectionInfo", "list_connections"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """One connection at one moment. Those being dialed are not listed: ``PoolStats.dialing`` counts them.
+    """One connection at one moment. Dials are not listed: ``PoolStats.dialing`` counts them.
 
     ``origin``   scheme, host and port
     ``state``    "in use", "idle" or "closing"
@@ -30,7 +30,7 @@ class ConnectionInfo:
 
 
 def list_connections(ledger: Ledger, now: float) -> list[ConnectionInfo]:
-    """Every connection, oldest first. Call it with the ledger's lock held; O(connections)."""
+    """Return every connection, the oldest first. Call it with the ledger's lock held. O(connections)."""
     return [
         ConnectionInfo(
             origin=entry.lane.origin,

@@ -1,4 +1,4 @@
-"""Lists of callbacks. One that fails must not break the code that calls it."""
+"""Lists of callbacks. An exception in a callback is logged and not raised."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Ts = TypeVarTuple("Ts")
 logger = logging.getLogger("llm_pool.engine")
 
 STATS_INTERVAL = 0.25
-"""The least number of seconds between two calls of ``stats_listeners``."""
+"""The shortest time between two calls of ``stats_listeners``, in seconds."""
 
 
 class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
-    """A list of callables, called one after another. One that raises stays registered.
+    """A list of callbacks, called one after another. A callback that raises stays registered.
 
-    The first error of each is logged with its traceback. Later ones are not: they could fill the log.
+    Only the first error of each callback is logged, with its traceback: later ones could fill the log.
     """
 
     def __init__(self) -> None:
@@ -30,23 +30,24 @@ class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
         self._failed: list[Callable[[*Ts], None]] = []
 
     def call(self, *args: *Ts) -> None:
-        """Call each listener, in the caller's thread."""
+        """Call each callback, on the caller's thread."""
         for listener in self:
             try:
                 listener(*args)
-            except Exception as error:  # noqa: BLE001  a listener may raise anything
+            except Exception as error:  # noqa: BLE001  a callback can raise anything
                 self._log_once(listener, error)
 
     def _log_once(self, listener: Callable[[*Ts], None], error: Exception) -> None:
         if listener not in self._failed:
             self._failed.append(listener)
-            # On a thread of its own: a log handler may block, and this may be an event loop.
+            # On another thread: a log handler can block, and this thread can be an event loop's.
             message = "listener %r raised; it stays registered, and its further errors are not logged"
             in_thread(logger.error, message, listener, exc_info=error)
 
 
 stats_listeners: Listeners[str, PoolStats, PoolStats | None] = Listeners()
-"""Called when a pool has changed, at most every ``STATS_INTERVAL``: ``(pool name, stats, previous stats)``.
+"""Called with ``(pool name, stats, previous stats)`` after a pool has changed.
 
-They are called on an event loop and must not block.
+The previous stats are None in the first call. A pool calls the listeners at most once in ``STATS_INTERVAL``.
+They run on an event loop, and must not block.
 """

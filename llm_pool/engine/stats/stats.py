@@ -1,4 +1,4 @@
-"""The state of a pool at one moment, and counters of what it has done."""
+"""The state of a pool at one moment, and its counters."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ __all__ = ["PoolStats", "Tally", "describe", "take_stats"]
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """Gauges of now, and counters and histograms since the pool was made, in this process.
+    """The present gauges of a pool; its counters and histograms since it was made, in this process.
 
     Gauges:
 
     ``max_connections``    the limit of connections
     ``connections``        connections in use, idle or being dialed
     ``in_use``             connections that carry at least one call
-    ``idle``               connections that carry none and can be used
+    ``idle``               connections that carry no call and can be used
     ``dialing``            connections being dialed
-    ``closing``            connections that accept no calls and have not closed yet. They are not part of
+    ``closing``            connections that accept no new calls, and have not closed yet. They are not part of
                            ``connections``, but count against the limit
     ``waiting``            callers in the queue
-    ``streams``            calls that connections carry; over HTTP/2 a connection carries several
-    ``utilization``        in use / max, 0.0 to 1.0
-    ``oldest_connection``  age of the oldest connection in seconds; 0.0 without any
-    ``longest_wait``       seconds for which the first caller in the queue has waited; 0.0 without any
+    ``streams``            calls on all connections; an HTTP/2 connection can carry several
+    ``utilization``        ``in_use`` / ``max_connections``, 0.0 to 1.0
+    ``oldest_connection``  age of the oldest connection in seconds; 0.0 if there is none
+    ``longest_wait``       longest time in seconds that a caller in the queue has waited; 0.0 if none waits
 
     Counters:
 
     ``requests``           calls that needed a connection
     ``queued``             of these, calls that found every connection in use and no room for another. A call
                            that only waited for a dial is not counted
-    ``reused``             of these, calls that got a connection which carried a call then or before
+    ``reused``             of these, calls that got a connection which had carried a call or been idle
     ``opened``             connections opened
     ``closed``             connections closed, by reason
     ``pool_timeouts``      calls that failed with PoolTimeout after the pool timeout
@@ -48,17 +48,17 @@ class PoolStats:
     ``replays``            how often a request was sent again
     ``leaks_suspected``    responses held longer than ``leak_threshold``
     ``dial_failures``      failed dials, by the class name of the error
-    ``dial_failure``       message of the last failed dial; None before any, and after a later dial to the
-                           same origin has succeeded
+    ``dial_failure``       message of the last failed dial; None if no dial has failed, or if a later dial to
+                           the same origin has succeeded
     ``bytes_sent``         bytes of request bodies
-    ``bytes_received``     bytes of response bodies, not decompressed
+    ``bytes_received``     bytes of response bodies, before decompression
     ``input_tokens``       input tokens, as the providers count them
     ``output_tokens``      output tokens, as the providers count them
 
     Histograms, in seconds:
 
     ``wait``               the wait for a connection, dial included
-    ``dial``               DNS, TCP and TLS of each dial that succeeded
+    ``dial``               each dial that succeeded: DNS, TCP, proxy tunnel and TLS
     ``first_byte``         from the start of a call to the head of its response
     ``first_token``        from the start of a stream to its first text
     ``total``              from the start of a call to the end of a complete response
@@ -99,7 +99,7 @@ class PoolStats:
 
 
 class Tally:
-    """The counters that the ledger's rules do not need. ``lock`` is the ledger's.
+    """The counters that the ledger does not need. ``lock`` is the lock of the ledger.
 
     All methods but ``answer_read`` and ``add_answers`` acquire the lock, so they run on a host loop only (see
     ``loops.threads``).
@@ -139,8 +139,8 @@ class Tally:
         self.input_tokens = 0
         self.output_tokens = 0
         self.dial_failures: Counter[str] = Counter()
-        self.dial_failure: str | None = None  # not the error: it would keep the frames of its dial alive
-        self._failed_origin: Origin | None = None  # of ``dial_failure``
+        self.dial_failure: str | None = None  # only the message: the error would keep the frames of its dial
+        self._failed_origin: Origin | None = None  # the origin of ``dial_failure``
         self.wait = Histogram()
         self.dial = Histogram()
         self.first_byte = Histogram()
@@ -149,15 +149,15 @@ class Tally:
         self._answers: deque[tuple[int, int, float | None]] = deque()
 
     def count(self, name: str) -> None:
-        """Add one to the counter ``name``, an attribute."""
+        """Add one to the counter with the attribute name ``name``."""
         with self.lock:
             setattr(self, name, getattr(self, name) + 1)
 
     def waited(self, seconds: float) -> None:
-        """Count a call that has got its connection after ``seconds``."""
+        """Count a call that got its connection after ``seconds``."""
         with self.lock:
             self.wait.record(seconds)
-            self.add_answers()  # at each call, so that their number stays small
+            self.add_answers()  # with each call, so that ``_answers`` stays short
 
     def dialed(self, origin: Origin, seconds: float) -> None:
         """Count a dial that has succeeded after ``seconds``."""
@@ -173,7 +173,10 @@ class Tally:
             self.dial_failure, self._failed_origin = str(error), origin
 
     def call_ended(self, marks: Marks, *, complete: bool) -> None:
-        """Count a call that had a connection and has ended; ``complete``: with a complete response."""
+        """Count a call that had a connection and has ended.
+
+        ``complete``: whether its response is complete.
+        """
         with self.lock:
             self.bytes_sent += marks.sent
             self.bytes_received += marks.received
@@ -185,13 +188,14 @@ class Tally:
     def answer_read(self, input_tokens: int, output_tokens: int, first_token: float | None) -> None:
         """Record the tokens of an answer, and the seconds from the call's start to its first token.
 
-        From any thread. Acquires no lock, and ``add_answers`` does the sum: the caller's thread may be
-        interrupted, and the garbage collector may end a call on a thread that holds the lock.
+        Can be called from any thread. It acquires no lock: the caller's thread can be interrupted, and the
+        garbage collector can end a call on a thread that holds the lock. ``add_answers`` adds the numbers
+        later.
         """
         self._answers.append((input_tokens, output_tokens, first_token))
 
     def add_answers(self) -> None:
-        """Count the answers recorded since the last time. Call it with the lock held."""
+        """Add the answers recorded since the last call of this method. Call it with the lock held."""
         while self._answers:
             input_tokens, output_tokens, first_token = self._answers.popleft()
             self.input_tokens += input_tokens
@@ -201,7 +205,7 @@ class Tally:
 
 
 def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
-    """The stats at ``now``, in seconds of the monotonic clock. Call it with the lock held."""
+    """Return the stats at ``now``, in seconds of the monotonic clock. Call it with the lock held."""
     tally.add_answers()
     connections = ledger.connections
     in_use, idle, dialing = connections.in_use, len(connections.pool_bound.idle), ledger.dial_policy.dialing
@@ -244,7 +248,7 @@ def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
 
 
 def describe(stats: PoolStats) -> str:
-    """Describe the state of a pool in one line, for the message of an error."""
+    """Describe the state of a pool in one line, for error messages."""
     closing = f"closing {stats.closing}, " if stats.closing else ""
     state = (
         f"in use {stats.in_use}, idle {stats.idle}, dialing {stats.dialing}, {closing}"

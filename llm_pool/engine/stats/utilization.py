@@ -1,4 +1,4 @@
-"""Logs a warning when a pool is about to run out of connections: once, and not with every call."""
+"""Logs a warning when a pool is about to run out of connections, and not again with every call."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from .stats import PoolStats, describe
 
 __all__ = ["Utilization", "warn_of_utilization"]
 
-# Without these, a utilization close to the threshold, or a series of bursts, would log many warnings.
-HYSTERESIS = 0.9  # utilization is below the threshold again at less than this fraction of it
-REARM_SECONDS = 10.0  # seconds for which it must be below the threshold before the next warning
+# Without these, a utilization close to the threshold, or many short peaks, would cause many warnings.
+HYSTERESIS = 0.9  # the utilization counts as fallen below this fraction of the threshold
+REARM_SECONDS = 10.0  # seconds after it has fallen until the next warning is possible
 
 logger = logging.getLogger("llm_pool.engine")
 
 
 class Utilization:
-    """Detects that utilization (in use / max) rises to a threshold, a fraction of ``max_connections``.
+    """Detects that utilization (in use / max) reaches a threshold, a fraction of ``max_connections``.
 
-    ``threshold``  connections in use at which it is crossed next, upwards or downwards
-    ``is_above``   whether it was crossed upwards last
+    ``threshold``  the number of connections in use at which utilization crosses the threshold next
+    ``is_above``   whether utilization last crossed the threshold upwards
 
-    Each change of a pool compares the two with the connections in use, and calls ``cross`` if they disagree.
+    After each change of a pool, the coordinator compares the connections in use with ``threshold``. It calls
+    ``cross`` if ``is_above`` is no longer right.
     """
 
     def __init__(self, fraction: float | None, max_connections: int) -> None:
@@ -36,11 +37,14 @@ class Utilization:
         self._lock = threading.Lock()
 
     def cross(self, in_use: int) -> bool:
-        """Note a crossing. Returns True if it went upwards, after ``REARM_SECONDS`` below the threshold."""
+        """Note a crossing. Return whether to log a warning.
+
+        That is so if the crossing went upwards, at least ``REARM_SECONDS`` after the last crossing downwards.
+        """
         with self._lock:
             is_above = in_use >= self.threshold
             if is_above == self.is_above:
-                return False  # another thread has noted it first
+                return False  # another thread has noted this crossing
             self.is_above = is_above
             self.threshold = self._rises_at * HYSTERESIS if is_above else self._rises_at
             now = time.monotonic()
@@ -50,7 +54,7 @@ class Utilization:
 
 
 def warn_of_utilization(name: str, stats: PoolStats) -> None:
-    """Log the warning, on a thread of its own: a log handler may block, and this runs on an event loop."""
+    """Log the warning. On another thread, since a log handler can block and this runs on an event loop."""
     in_thread(
         logger.warning,
         "pool %r is %.0f %% in use (%s); callers will wait when it is full. "
