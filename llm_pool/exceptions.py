@@ -1,4 +1,4 @@
-"""The errors that this package raises. Each is an ``LLMPoolError``, and the httpx error of the same kind.
+"""The errors that this package raises. Each is an ``LLMPoolError``, and also an httpx error of the same kind.
 
 Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
                     ProxyFailed WriteTimeout WriteFailed TransportFailed
@@ -113,15 +113,15 @@ class TotalTimeout(ReadTimeout):
 
 
 class ReadFailed(LLMPoolError, httpx.ReadError):
-    """The connection was lost while the response was read."""
+    """The connection was lost while the response was being read."""
 
 
 class WriteFailed(LLMPoolError, httpx.WriteError):
-    """The connection was lost while the request was written."""
+    """The connection was lost while the request was being written."""
 
 
 class ProtocolError(LLMPoolError, httpx.RemoteProtocolError):
-    """The server has sent what HTTP, or its own API, does not allow."""
+    """The server sent something that HTTP or the provider's API does not allow."""
 
 
 class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
@@ -133,29 +133,29 @@ class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
 
 
 class TransportFailed(LLMPoolError, httpx.TransportError):
-    """A mock, or a transport of the user's, has raised an httpx error that has no counterpart here."""
+    """A mock or a user's own transport raised an httpx error for which this module has no other class."""
 
 
 class EventTooLarge(ProtocolError):
-    """An event of a stream, or one line of it, exceeds 32 MiB. It is the cause of a StreamInterrupted."""
+    """An event of a stream exceeds 32 MiB. Callers get a StreamInterrupted with this error as its cause."""
 
 
 class InvalidMessages(InvalidRequest, ValueError):
-    """The messages have the wrong shape, or cannot be encoded as JSON in UTF-8. Nothing was sent."""
+    """The messages have the wrong shape, or JSON in UTF-8 cannot encode them. Nothing was sent."""
 
 
 class InvalidParameter(InvalidRequest, ValueError):
-    """A parameter cannot be sent: JSON cannot encode it, the method itself sets it, or it is in no API."""
+    """A parameter is missing, or cannot be encoded, or contradicts the method, or is an option of an SDK."""
 
 
 class InvalidResponse(ProtocolError):
-    """The answer is not one of the provider's API: it is HTML, or empty, or has no choices.
+    """The answer does not have the format of the provider's API: it is HTML, or empty, or has no choices.
 
     ``status_code``   the HTTP status; None if it is not known
-    ``request_id``    the provider's request id, None without one
-    ``content_type``  the ``Content-Type`` of the answer, None without one
-    ``body``          the beginning of the answer
-    ``partial``       the text of a stream received before the error
+    ``request_id``    the provider's request id; None if there is none
+    ``content_type``  the ``Content-Type`` of the answer; None if there is none
+    ``body``          the beginning of the answer's body
+    ``partial``       the text that a stream delivered before the error; "" without a stream
     """
 
     def __init__(
@@ -177,10 +177,10 @@ class InvalidResponse(ProtocolError):
 
 
 class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):
-    """The stream ended before the provider sent its end.
+    """The body of a stream ended before the provider had marked the answer as complete.
 
-    ``partial``     the text received before that
-    ``request_id``  the provider's request id, None without one
+    ``partial``     the text that the stream delivered before that
+    ``request_id``  the provider's request id; None if there is none
     """
 
     def __init__(self, message: str, *, partial: str = "", request_id: str | None = None) -> None:
@@ -190,14 +190,14 @@ class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):
 
 
 class APIError(LLMPoolError, httpx.HTTPError):
-    """The provider answered with an error: by its HTTP status, or by an error object in an answer with 200.
+    """The provider answered with an error: an HTTP status outside 2xx, or an error object with a 2xx status.
 
     ``status_code``  the HTTP status
-    ``code``         the provider's code of the error, None without one
-    ``type``         the provider's type of the error, None without one
-    ``request_id``   the provider's request id, None without one
-    ``body``         the answer; parsed if it is JSON
-    ``partial``      the text of a stream received before the error
+    ``code``         the provider's error code; None if there is none
+    ``type``         the provider's error type; None if there is none
+    ``request_id``   the provider's request id; None if there is none
+    ``body``         the body of the answer, or the event of a stream; parsed if it is JSON
+    ``partial``      the text that a stream delivered before the error; "" without a stream
     """
 
     def __init__(
@@ -225,11 +225,11 @@ class APIError(LLMPoolError, httpx.HTTPError):
 
 
 class APIStatusError(APIError, httpx.HTTPStatusError):
-    """The provider answered with a status other than success (2xx).
+    """The provider answered with an HTTP status outside 2xx.
 
-    ``retry_after``  seconds to wait before the next try, as the provider asks; None if it does not ask
+    ``retry_after``  seconds to wait before the next try; None if the provider's answer does not state them
     ``response``     the answer as an ``httpx.Response``
-    ``request``      the ``httpx.Request``, if a client of httpx has set it
+    ``request``      the ``httpx.Request``; reading it raises RuntimeError if it was not set
     ``advice``       what to do about an error of this class; part of the message
     """
 
@@ -253,7 +253,7 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
 
     @property
     def response(self) -> httpx.Response:
-        """The answer as an ``httpx.Response``, built at first use from the part that was read."""
+        """The answer as an ``httpx.Response``, with that part of the body that was read."""
         if self._response is None:
             headers = [(_as_sent(name), _as_sent(value)) for name, value in self._headers]
             self._response = httpx.Response(
@@ -266,16 +266,16 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
         self._response = response
 
 
-# Headers that do not fit the kept body, which is decoded and not chunked.
+# Headers that do not describe the body that is kept: it is neither compressed nor chunked.
 _FRAMING = {"content-encoding", "content-length", "transfer-encoding"}
 
 
 def _as_sent(text: str) -> bytes:
-    """Encode a header's name or value as it was sent: httpx would encode a str as ASCII."""
+    """Encode a header's name or value into the bytes that were sent. httpx would encode a str as ASCII."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
-        return text.encode("utf-8", "replace")  # httpx had decoded it as UTF-8, and will again
+        return text.encode("utf-8", "replace")  # httpx had decoded it as UTF-8, and does so again
 
 
 def _rebuild(kind: type[APIError], args: tuple[Any, ...]) -> APIError:
@@ -357,7 +357,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error(status_code: int) -> type[APIStatusError]:
-    """The class of the error for a status other than success."""
+    """Return the class of the error for a status outside 2xx."""
     return _BY_STATUS.get(status_code, ServerFailed if status_code >= 500 else APIStatusError)
 
 
@@ -365,7 +365,10 @@ BUSY = "Too many requests are waiting for the model. Please try again in a few s
 
 
 def visitor_message(error: Exception) -> str:
-    """A sentence to show to a site's visitor: the error's message may describe provider, network and pool."""
+    """Return a sentence about ``error`` that can be shown to visitors of a site.
+
+    The error's own message is not for visitors: it can describe the provider, the network and the pool.
+    """
     if isinstance(error, PoolTimeout):
         return BUSY
     if isinstance(error, StreamInterrupted):
@@ -374,21 +377,21 @@ def visitor_message(error: Exception) -> str:
 
 
 def copy_of(error: LLMPoolError) -> LLMPoolError:
-    """A copy of ``error`` for another caller: each raised exception needs its own traceback."""
+    """Return a copy of ``error`` for another caller: each raised exception needs its own traceback."""
     copy = type(error)(str(error))
     copy.__cause__ = error.__cause__
     return copy
 
 
 def reason(error: Exception) -> str:
-    """The operating system's text for ``error``, without addresses, for use in a message."""
+    """Return the operating system's text for ``error``, without addresses, for use in a message."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def with_article(value: Any) -> str:
-    """The type of ``value`` with its article, for use in a message: "a str", "an int"; "None" for None."""
+    """Return the type of ``value`` with an article, for a message: "a str", "an int"; "None" for None."""
     if value is None:
         return "None"
     name = type(value).__name__

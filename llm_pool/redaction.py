@@ -1,4 +1,4 @@
-"""Keeps keys, prompts and answers out of logs, reprs and error reports."""
+"""Removes keys, prompts and answers from logs, reprs and error reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEVER_ESCAPED = frozenset(ascii_letters + digits + "-_")
 
 
 class Hidden(str):
-    """A str whose repr is stars: error reports show the repr of every local variable."""
+    """A str whose repr does not show it: error reports show the repr of every local variable."""
 
     __slots__ = ()
 
@@ -28,23 +28,26 @@ class Hidden(str):
 
 
 def without_frames(error: E) -> E:
-    """Remove the tracebacks of ``error``, its causes and its contexts: their frames hold what was sent.
+    """Remove the tracebacks of ``error`` and of all exceptions in its chain. Return ``error``.
 
-    Returns ``error``.
+    The frames of a traceback hold local variables, and so prompts and keys.
     """
     seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        current.__traceback__ = None
-        current = current.__cause__ or current.__context__
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            current.__traceback__ = None
+            pending += (current.__cause__, current.__context__)
     return error
 
 
 def redact(value: Any, secrets: Iterable[str]) -> Any:
-    """Return ``value`` with stars in place of the ``secrets``, plain or escaped as in JSON.
+    """Return ``value`` with "***" in place of each of the ``secrets``, plain or escaped as in JSON.
 
-    ``value``: parsed JSON, or any other object. Strings, lists and dicts are searched.
+    Strings, lists and dicts are searched, and other values are returned unchanged. Returns "***" for a value
+    that is nested too deeply to be searched.
     """
     try:
         for secret in secrets:
@@ -67,15 +70,15 @@ def _redacted(value: Any, secret: str) -> Any:
 
 @lru_cache(maxsize=32)
 def _pattern_of(secret: str) -> re.Pattern[str]:
-    """A pattern for ``secret``, whose characters may be escaped up to three times: JSON in JSON in JSON.
+    """Return a pattern for ``secret``. Its characters may be escaped up to three times: JSON in JSON in JSON.
 
-    Characters that are never escaped match only themselves. That, and the limit, keep the search fast.
+    Characters that JSON never escapes match only themselves. This and the limit keep the search fast.
     """
     return re.compile("".join(c if c in _NEVER_ESCAPED else _plain_or_escaped(c) for c in secret))
 
 
 def _plain_or_escaped(character: str) -> str:
-    # Each of the three levels also escapes the backslashes of the one before: 1, 3, then 7 of them.
+    # Each level also escapes the backslashes of the level before, so the levels have 1, 3 and 7 backslashes.
     units = character.encode("utf-16-be").hex(" ", 2).split()
     code = "".join(rf"\\{{1,7}}(?i:u{unit})" for unit in units)
     return rf"(?:\\{{0,7}}{re.escape(character)}|{code})"

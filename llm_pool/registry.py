@@ -1,6 +1,7 @@
-"""``pools["alias"]`` and ``pool``: this process's pools, as ``django.core.cache`` has caches and cache.
+"""The pools of this process: ``pools["alias"]``, and ``pool`` for the alias "default".
 
-No module of this package may have the name ``pools``: importing it would replace the object.
+Both work as ``caches`` and ``cache`` of ``django.core.cache``. No module of this package may have the name
+``pools`` or ``pool``: its import would replace the object.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ class Pools:
     """The pools named in ``settings.LLM_POOL``, each made on first use."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # for ``hold``
+        self._lock = threading.RLock()  # taken by ``hold`` only
         self._made: dict[str, LLMPool] = {}
-        self._generation = 0  # of the settings
+        self._generation = 0  # incremented by ``close_all``, which each change of the settings calls
 
     def __getitem__(self, alias: str) -> LLMPool:
-        """The pool of an alias. Raises ``ImproperlyConfigured`` for an unknown alias or invalid settings."""
+        """Return the pool of ``alias``.
+
+        Raises ``ImproperlyConfigured`` for an unknown alias or invalid settings.
+        """
         pool = self._made.get(alias)
         if pool is None or pool.engine.closed:
             pool = self._make(alias)
@@ -47,15 +51,15 @@ class Pools:
         return alias in load()
 
     def all(self) -> list[LLMPool]:
-        """Every pool of the settings. Raises ``ImproperlyConfigured`` for invalid settings."""
+        """Return every pool of the settings. Raises ``ImproperlyConfigured`` for invalid settings."""
         return [self[alias] for alias in self]
 
     def made(self) -> list[LLMPool]:
-        """The pools that have been used so far."""
+        """Return the pools that have been used so far."""
         return list(self._made.values())
 
     def close_all(self) -> None:
-        """Close every pool. The next use of an alias makes a new pool from the settings of that time."""
+        """Close every pool. The next use of an alias makes a new pool, from the settings at that time."""
         for pool in hold(self._lock, self._forget_made):
             pool.close()
 
@@ -75,7 +79,7 @@ class Pools:
                 return pool
 
     def _get_or_make(self, alias: str, settings: PoolSettings, generation: int) -> LLMPool | None:
-        """The pool of these settings; None if the settings have changed since ``generation``."""
+        """Return the pool of ``settings``; None if the settings have changed since ``generation``."""
         if generation != self._generation:
             return None
         pool = self._made.get(alias)
@@ -89,7 +93,7 @@ class Pools:
         return list(made.values())
 
     def new_lock(self) -> None:
-        """In the child of a fork: make a new lock, because a thread of the parent may hold the old one."""
+        """Make a new lock. Called in the child of a fork: a thread of the parent may hold the old lock."""
         self._lock = threading.RLock()
 
 

@@ -1,4 +1,4 @@
-"""Connections of aiohttp: a ``ClientSession`` with its ``TCPConnector`` for each."""
+"""Connections made by aiohttp. Each is a ``ClientSession`` with its own connector."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["AiohttpDialer"]
 
 MAX_LINE = 64 * 1024  # bytes of a status line or header
-NO_EXPIRY = 10 * 365 * 86400.0  # seconds: in effect never; the ledger closes idle connections
+NO_EXPIRY = 10 * 365 * 86400.0  # seconds: practically never: the ledger closes idle connections
 AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # aiohttp must not add them
-TRANSFER_ENCODING = b"transfer-encoding"  # aiohttp adds it to each body without a Content-Length
+TRANSFER_ENCODING = b"transfer-encoding"  # aiohttp itself adds it if a body has no Content-Length
 NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 
@@ -56,7 +56,7 @@ class AiohttpDialer(BackendDialer):
         return _Client(self, origin, context, proxy)
 
     def make_connector(self, on_connected: Callable[[ResponseHandler], None]) -> aiohttp.BaseConnector:
-        """Make a connector for one connection at a time. It calls ``on_connected`` with each it opens."""
+        """Return a connector that has one connection at a time. It calls ``on_connected`` with each."""
         if self._config.uds is not None:
             return _UnixConnector(on_connected, path=self._config.uds, limit=1, keepalive_timeout=NO_EXPIRY)
         return _TCPConnector(
@@ -69,7 +69,7 @@ class AiohttpDialer(BackendDialer):
         )
 
     def forget_addresses(self, host: str, port: int) -> None:
-        """Drop the cached addresses of ``host``: no connection to them could be made."""
+        """Remove the addresses of ``host`` from the cache. Called if no connection to them could be made."""
         self._resolver.forget(host, port)
 
     @property
@@ -79,7 +79,7 @@ class AiohttpDialer(BackendDialer):
 
 
 class _Client:
-    """A ``LibraryClient``: one session of aiohttp."""
+    """A ``LibraryClient`` that sends through one session of aiohttp."""
 
     def __init__(
         self, dialer: AiohttpDialer, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
@@ -98,7 +98,7 @@ class _Client:
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
         )
-        # Otherwise aiohttp sends a GET or PUT again when a reused connection breaks; the pool decides that.
+        # Otherwise aiohttp sends a GET or PUT again if a reused connection breaks. The pool does that itself.
         self._session._retry_connection = False
         self._options: dict[str, Any] = {"allow_redirects": False, "ssl": context or True}
         self._proxy_headers: Headers = []
@@ -132,8 +132,8 @@ class _Client:
                     response.release()
             finally:
                 response.close()
-        except Exception as error:  # noqa: BLE001  every error becomes one of this package
-            # A ClientResponseError holds the request's headers, and so the key: it must not be the cause.
+        except Exception as error:  # noqa: BLE001  every error is translated
+            # A ClientResponseError contains the request's headers, and so the key: it must not be the cause.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else without_frames(error)
             raise self._translate(error, transfer) from cause
 
@@ -189,7 +189,7 @@ class _Client:
 
 
 class _CachedResolver(AbstractResolver):
-    """The pool's DNS cache for a connector of aiohttp, whose own cache would serve one connection."""
+    """Gives aiohttp's connectors the pool's DNS cache. A connector's own cache serves one connection only."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
@@ -236,7 +236,7 @@ class _UnixConnector(_ReportingConnector, aiohttp.UnixConnector):
 
 
 def _make_trace() -> aiohttp.TraceConfig:
-    """Make a trace that reports to the transfer of each call: a dial has started, a connection is there."""
+    """Return a trace that reports to a call's transfer when a dial starts and when a connection is ready."""
 
     async def on_dial_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
         context.trace_request_ctx.on_dial_start()
@@ -252,5 +252,5 @@ def _make_trace() -> aiohttp.TraceConfig:
 
 
 def _decoded(headers: Headers) -> CIMultiDict[str]:
-    """Decode headers for aiohttp, which writes them as UTF-8. Raises UnicodeError for other bytes."""
+    """Decode headers for aiohttp, which encodes them as UTF-8. Raises UnicodeError for other encodings."""
     return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)

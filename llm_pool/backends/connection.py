@@ -1,4 +1,4 @@
-"""A connection of the pool that is another library's client, limited to one connection of its own."""
+"""A connection of the pool that sends through a client of another library, limited to one connection."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class LibraryClient(Protocol):
-    """The part of another library's client that the pool uses. Made, used and closed on one event loop."""
+    """The part of another library's client that the pool uses. It stays on the event loop that made it."""
 
     async def send(self, transfer: Transfer) -> None:
-        """Send the request and report the response to ``transfer``, to its end. Raises LLMPoolError only."""
+        """Send the request of ``transfer``, and report the whole response to it. Raises LLMPoolError only."""
 
     async def aclose(self) -> None:
         """Close the client's connection."""
@@ -31,8 +31,8 @@ class LibraryClient(Protocol):
 class BackendConnection(Connection):
     """Carries up to ``max_streams`` calls at a time over HTTP/2, or one at a time over HTTP/1.1.
 
-    The client dials at its first call. Until it reports the protocol, the other calls wait. If the server
-    speaks HTTP/1.1, all but one of them are refused: they go back to the pool's queue.
+    The client connects when its first call is sent. The other calls wait until the protocol is known. With
+    HTTP/1.1, all but one return to the pool's queue.
     """
 
     def __init__(self, host_loop: HostLoop, owner: Owner, client: LibraryClient, max_streams: int) -> None:
@@ -69,16 +69,16 @@ class BackendConnection(Connection):
                 transfer.abort(PoolClosed("the pool was closed during the call"))
 
     def abort(self) -> None:
-        """See ``Connection.abort``. The same as ``close``: these clients close without awaiting the peer."""
+        """See ``Connection.abort``. The same as ``close``: clients close without waiting for the peer."""
         self.close()
 
     async def _close(self) -> None:
         try:
-            # First the tasks: the client cannot close a connection that one of them is still dialing.
+            # Wait for the tasks first: the client cannot close a connection that a task is still dialing.
             if tasks := [transfer.task for transfer in self._transfers]:
                 await asyncio.wait(tasks)
             await self._client.aclose()
-        except Exception as error:  # noqa: BLE001  the connection is lost all the same
+        except Exception as error:  # noqa: BLE001  the connection is lost in any case
             logger.debug("a client failed to close: %r", error)
         finally:
             self.connection_lost(None)
@@ -90,7 +90,7 @@ class BackendConnection(Connection):
     # For the transfers
 
     async def send(self, transfer: Transfer) -> None:
-        """Send ``transfer`` through the client; one at a time until the protocol is known."""
+        """Send ``transfer`` through the client. Until the protocol is known, one call is sent at a time."""
         if self._is_protocol_known:
             await self._send_or_refuse(transfer)
             return
@@ -113,14 +113,14 @@ class BackendConnection(Connection):
         await self._send_or_refuse(transfer)
 
     async def _send_or_refuse(self, transfer: Transfer) -> None:
-        # The ledger may have assigned more calls than one before the protocol was known.
+        # The ledger may have assigned several calls before the protocol was known.
         if self._is_protocol_known and len(self._transfers) > self.capacity:
             transfer.refuse_for_http1()
         else:
             await self._client.send(transfer)
 
     def set_protocol(self, transfer: Transfer, *, http2: bool) -> None:
-        """Set the capacity by the protocol that the client uses for ``transfer``; let waiting calls go on."""
+        """Set the capacity that the protocol of ``transfer`` allows, and let waiting calls continue."""
         capacity = self._max_streams if http2 else 1
         if not self._is_protocol_known or capacity != self.capacity:
             self._is_protocol_known = True
@@ -135,7 +135,7 @@ class BackendConnection(Connection):
             self._dial_lock.release()
 
     def dialed(self, seconds: float) -> None:
-        """Report that the client has connected, in ``seconds``."""
+        """Report that the client has connected, and how many seconds that took."""
         if self.entry is not None:
             self.owner.dialed(self.entry, seconds)
 
@@ -145,12 +145,12 @@ class BackendConnection(Connection):
             self.owner.dial_failed(self.entry, error)
 
     def due(self) -> None:
-        """Report that a call is about to end: only its last bytes are still read."""
+        """Report that a call is about to end: only the last bytes of its response are not read yet."""
         if self.entry is not None:
             self.owner.due(self.entry)
 
     def release(self, *, reusable: bool) -> None:
-        """Report that a call has ended, and whether the connection can carry another."""
+        """Report that a call has ended, and whether the connection can carry another call."""
         if self.entry is not None:
             self.owner.released(self.entry, reusable=reusable, hint=None)
 
@@ -160,7 +160,7 @@ class BackendConnection(Connection):
 
 
 class _NoCarrier:
-    """The carrier of an exchange that failed before it was sent. Does nothing."""
+    """The carrier of an exchange that has failed before it was sent. Its methods do nothing."""
 
     has_room = False
 

@@ -1,4 +1,4 @@
-"""The base of the dialers that make another library's clients."""
+"""The base class of the dialers that make clients of another library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["BackendDialer", "Descriptor"]
 
 
 class BackendDialer(Dialer):
-    """Makes connections that dial at their first call: ``dial`` itself opens none."""
+    """Makes connections that open when their first call is sent: ``dial`` itself does not connect."""
 
     def __init__(self, config: PoolConfig) -> None:
         super().__init__(config)
@@ -34,7 +34,7 @@ class BackendDialer(Dialer):
             descriptor.forget_parent()
 
     def track_socket(self, sock: object) -> Descriptor:
-        """Register a socket that a client has opened. The client must keep the result as long as it lives."""
+        """Register a socket that a client has opened. The client must keep the result until it is closed."""
         descriptor = Descriptor(cast("socket.socket", sock).fileno())
         self._descriptors.add(descriptor)
         return descriptor
@@ -47,7 +47,7 @@ class BackendDialer(Dialer):
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if config.uds else proxy_for(origin, config.proxy)
-        # By ALPN under TLS; in cleartext by prior knowledge (RFC 9113, section 3.3), not through a proxy.
+        # ALPN selects HTTP/2 over TLS. Cleartext needs prior knowledge (RFC 9113, section 3.3), and no proxy.
         http2 = bool(config.http2) if secure else config.http2 == "prior-knowledge" and proxy is None
         max_streams = config.limits.max_streams_per_connection if http2 else 1
         return BackendConnection(host_loop, owner, self._make_client(origin, context, proxy), max_streams)
@@ -56,14 +56,18 @@ class BackendDialer(Dialer):
     def _make_client(
         self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
     ) -> LibraryClient:
-        """Make a client for one connection to ``origin``; ``context`` is None without TLS."""
+        """Return a client that makes one connection to ``origin``.
+
+        ``context`` is None for a connection without TLS, ``proxy`` is None for a connection without a proxy.
+        """
 
 
 class Descriptor:
     """The file descriptor of a socket that another library owns.
 
-    After a fork the child must release the parent's socket without writing to it. The number stays in use:
-    the library's objects in the child still refer to it, and must not reach a socket that is opened later.
+    After a fork the child must release the parent's socket without writing to it. The descriptor stays open,
+    because the library's objects in the child still use its number. If a socket of the child got the same
+    number, they would write to that socket.
     """
 
     def __init__(self, fileno: int) -> None:
@@ -71,7 +75,7 @@ class Descriptor:
         self._identity = _identity(fileno)
 
     def forget_parent(self) -> None:
-        """Replace the socket by ``/dev/null``, if the descriptor still refers to it."""
+        """Replace the socket by ``/dev/null``, if the descriptor still refers to that socket."""
         if _identity(self._fileno) == self._identity:
             devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(devnull, self._fileno, inheritable=False)

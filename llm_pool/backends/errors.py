@@ -1,4 +1,4 @@
-"""The errors of other libraries as errors of this package, with the same texts as the engine's."""
+"""Translates errors of other libraries into errors of this package, with the texts that the engine uses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def connect_error(error: Exception, origin: Origin, proxy: Proxy | None, uds: str | None) -> ConnectFailed:
-    """The error for a dial that failed. Its text names the root cause of ``error``."""
+    """Return the error for a dial that failed. Its text names the root cause of ``error``."""
     causes = list(_chain(error))
     for cause in causes:
         if isinstance(cause, ConnectFailed):
@@ -53,25 +53,25 @@ def connect_error(error: Exception, origin: Origin, proxy: Proxy | None, uds: st
 
 
 def tls_error(error: Exception, origin: Origin) -> TLSFailed:
-    """The error for a TLS handshake that failed."""
-    # A server that closes during the handshake causes errors of several classes; they get one text.
+    """Return the error for a TLS handshake that failed."""
+    # A server that closes during the handshake causes errors of several classes. All get the same text.
     if isinstance(error, ssl.SSLError) and not (error.reason or "").startswith("UNEXPECTED_EOF"):
         return TLSFailed(f"no TLS connection to {origin}: {describe(error)}")
     return TLSFailed(f"no TLS connection to {origin}: {describe(ConnectionError())}")
 
 
 def tunnel_error(origin: Origin, proxy: Proxy | None, why: str) -> ProxyFailed:
-    """The error for a proxy that did not open a tunnel; ``why`` is a clause: "it closed the connection"."""
+    """Return the error for a proxy that opened no tunnel. ``why`` is a clause: "it closed the connection"."""
     return ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {why}")
 
 
 def request_error(error: Exception) -> InvalidRequest:
-    """The error for a request that the library refused to send."""
+    """Return the error for a request that the library refused to send."""
     return InvalidRequest(f"the request cannot be sent as it is: {error}")
 
 
 def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
-    """The error for a connection that the server closed before or during its response."""
+    """Return the error for a connection that the server closed before or during the response."""
     origin = exchange.request.origin
     system_errors = (cause for cause in _chain(error) if isinstance(cause, OSError) and cause.errno)
     cause = next(system_errors, None)
@@ -82,14 +82,14 @@ def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
 
 
 def protocol_error(exchange: Exchange, error: Exception) -> ProtocolError:
-    """The error for a response that is not valid HTTP."""
+    """Return the error for a response that is not valid HTTP."""
     return ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {error}")
 
 
 def _chain(error: BaseException | None) -> Iterator[Exception]:
-    """Yield the error, its cause, the cause of that, and so on."""
+    """Yield ``error``, its cause, the cause of the cause, and so on; the context if there is no cause."""
     seen: set[int] = set()
     while isinstance(error, Exception) and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__  # httpcore raises from None, but the context is set
+        error = error.__cause__ or error.__context__  # httpcore raises some from None: only a context

@@ -1,4 +1,4 @@
-"""Connections of httpcore: a stock ``httpx.AsyncHTTPTransport`` for each."""
+"""Connections made by httpcore. Each is an ordinary ``httpx.AsyncHTTPTransport``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from llm_pool.redaction import without_frames
 
 __all__ = ["HTTPCoreDialer"]
 
-# Bound at import: mocks and instrumentation that replace the method later have already seen the call on its
-# way into the pool, and must not see it twice.
+# Bound at import: mocks and instrumentation that replace the method later intercept the call before it enters
+# the pool, and must not intercept it again here.
 _handle_request = httpcore.AsyncConnectionPool.handle_async_request
 
 ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
 
-# Stages of a call, as httpcore's trace names them. TUNNEL is ours: the head that is sent is a CONNECT.
+# Stages of a call, with the names that httpcore's trace uses; only TUNNEL is a name of this module. It is the
+# stage in which the head of a CONNECT request is sent.
 CONNECT = ("connect_tcp", "connect_unix_socket")
 TUNNEL, START_TLS, SEND_HEAD = "tunnel", "start_tls", "send_request_headers"
 
@@ -61,7 +62,7 @@ class HTTPCoreDialer(BackendDialer):
 
 
 class _Client:
-    """A ``LibraryClient``: the httpcore pool of one httpx transport."""
+    """A ``LibraryClient`` that sends through the httpcore pool of one httpx transport."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class _Client:
                     await transfer.on_data(data)
             finally:
                 await response.aclose()
-        except Exception as error:  # noqa: BLE001  every error becomes one of this package
+        except Exception as error:  # noqa: BLE001  every error is translated
             raise self._translate(error, transfer, trace.stage) from without_frames(error)
         finally:
             # httpcore does not close the socket of a call that is cancelled during the TLS handshake.
@@ -109,7 +110,7 @@ class _Client:
         await self._pool.aclose()
 
     def on_connected(self, stream: httpcore.AsyncNetworkStream) -> None:
-        """httpcore has opened a socket."""
+        """httpcore has opened ``stream``: register its socket."""
         self._descriptor = self._dialer.track_socket(stream.get_extra_info("socket"))
 
     def _translate(self, error: Exception, transfer: Transfer, stage: str) -> LLMPoolError:
@@ -138,13 +139,13 @@ class _Client:
 
 
 class _Trace:
-    """A trace function of httpcore for one call: it reports the call's stages to its transfer.
+    """A trace function for one call of httpcore. It reports the stages of the call to the transfer.
 
     httpcore calls it with names such as "http11.send_request_headers.started".
     """
 
     def __init__(self, client: _Client, transfer: Transfer) -> None:
-        self.stage = ""  # the last that has started
+        self.stage = ""  # the last stage that has started
         self.stream: httpcore.AsyncNetworkStream | None = None
         self._client = client
         self._transfer = transfer
@@ -185,6 +186,6 @@ def _decoded(proxy: Proxy) -> list[tuple[str, str]]:
 
 
 def _is_early_close(error: httpcore.RemoteProtocolError) -> bool:
-    """Whether the peer closed the connection; otherwise it sent something that is not HTTP."""
-    # httpcore has one class for both; only the message differs.
+    """Return True if the peer closed the connection, False if it sent something that is not HTTP."""
+    # httpcore raises the same class for both; only the message differs.
     return "disconnected" in str(error) or "closed connection" in str(error)

@@ -1,4 +1,4 @@
-"""One exchange through another library's client: its task, its body, its deadlines."""
+"""Sends one exchange through another library's client, in its own task and with its own deadlines."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class TransferConnection(Protocol):
 class Transfer:
     """The carrier of one exchange. The client reports each step of the exchange to it.
 
-    It keeps the deadlines, by the same rules for every client. The clients' own timers differ: httpcore has
-    none for a whole call, and aiohttp none for an upload that does not progress.
+    It applies the deadlines by the same rules for every client. The clients' own timers differ: httpcore has
+    no timer for a whole call, and aiohttp has no timer for an upload that makes no progress.
     """
 
     def __init__(self, connection: TransferConnection, request: Request) -> None:
@@ -59,12 +59,12 @@ class Transfer:
         self._watchdog = Watchdog(self._loop, self._timed_out)
         self._reading = asyncio.Event()
         self._reading.set()
-        self._dialing_since: float | None = None
-        self._own_dial_since: float | None = None  # without the wait for another transfer's dial
-        self._writing: bool | None = None  # the caller waits to write (True) or to read; None: for nothing
-        self._to_drain = -1  # bytes still to be read of a response that its caller has closed
+        self._dialing_since: float | None = None  # the start of the wait for this dial or another call's dial
+        self._own_dial_since: float | None = None  # the start of this call's own dial
+        self._writing: bool | None = None  # True: the caller waits to write; False: to read; None: no wait
+        self._to_drain = -1  # bytes that may still be read after the caller has closed the response
         self._released = False
-        # In empty contexts, or the task would keep the context variables of the caller's request alive.
+        # With an empty context: otherwise the task would keep the context variables of the caller's request.
         self.task = self._loop.create_task(self._run(), context=Context())
         self.task.add_done_callback(self._on_task_done, context=Context())
 
@@ -98,7 +98,11 @@ class Transfer:
         self._reading.set()
 
     def cancel(self, exchange: Exchange) -> None:
-        """Read a response that has begun to its end, within the limits of a drain; abort any other call."""
+        """End the call for its caller.
+
+        If the request is sent and the response has begun, read the rest of it within the limits of a drain.
+        Otherwise abort the call.
+        """
         if exchange.status and self.upload.complete:
             self._to_drain = DRAIN_BYTES
             self._watchdog.watch(self._loop.time() + DRAIN_SECONDS)
@@ -110,12 +114,12 @@ class Transfer:
     # For the client
 
     def on_dial_start(self) -> None:
-        """The client starts to dial for this call."""
+        """The client begins to dial for this call."""
         self._own_dial_since = time.monotonic()
         self.start_dial_timeout()
 
     def start_dial_timeout(self) -> None:
-        """Start the connect timeout, if it does not run: the call waits for its own dial or another's."""
+        """Start the connect timeout if it is not running. The dial is this call's or another call's."""
         if self._dialing_since is None:
             self._dialing_since = time.monotonic()
             deadline = self.exchange.total_at
@@ -126,11 +130,11 @@ class Transfer:
 
     @property
     def is_dialing(self) -> bool:
-        """Whether the client is dialing for this call."""
+        """True while the client is dialing for this call."""
         return self._own_dial_since is not None
 
     def on_send_start(self, *, http2: bool) -> None:
-        """The client has a connection, and starts to send the head on it."""
+        """The client is connected and begins to send the head of the request."""
         if self._own_dial_since is not None:
             self._connection.dialed(time.monotonic() - self._own_dial_since)
             self._own_dial_since = None
@@ -150,7 +154,7 @@ class Transfer:
         self.exchange.on_head(status, reason, version, headers)
 
     async def on_data(self, data: bytes) -> None:
-        """A piece of the body has arrived. Waits while the caller's buffer is full."""
+        """A piece of the body has arrived. Wait while the caller's buffer is full."""
         if data:
             self.exchange.on_data(data)
         if self._to_drain >= 0:
@@ -162,21 +166,24 @@ class Transfer:
     # For the connection
 
     def fail(self, error: LLMPoolError, *, reusable: bool = False) -> None:
-        """Fail the call with ``error`` and release the connection, unless that has happened already."""
+        """Fail the call with ``error`` and release the connection, unless it is released already."""
         if not self._released:
             self._report_dial_failure(error)
             self._release(reusable=reusable)
             self.exchange.on_error(error)
 
     def abort(self, error: LLMPoolError) -> None:
-        """``fail``, and cancel the task."""
+        """Fail the call with ``error``, cancel the task and release the connection."""
         if not self._released:
             self._report_dial_failure(error)
             self._abort()
             self.exchange.on_error(error)
 
     def refuse_for_http1(self) -> None:
-        """Fail the call unsent, so that the pool sends it again elsewhere: this connection carries one."""
+        """Fail the call before it is sent, so that it returns to the pool's queue.
+
+        Over HTTP/1.1 the connection carries one call at a time.
+        """
         self.exchange.unsent = self.exchange.refused = True
         self.fail(ReadFailed(f"{self.request.origin} speaks HTTP/1.1: one call at a time"), reusable=True)
 
@@ -204,7 +211,7 @@ class Transfer:
         exchange.on_end()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        # A callback, not the end of the task: a task that is cancelled before its first step never runs.
+        # A callback, because ``_run`` never runs if the task is cancelled before its first step.
         self._connection.remove(self)
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -220,7 +227,7 @@ class Transfer:
             self._connection.release(reusable=reusable)
 
     def _abort(self) -> None:
-        """Cancel the task and release the connection, which cannot be used again: the client closes it."""
+        """Cancel the task and release the connection. The client closes the connection."""
         self._release(reusable=False)
         self.task.cancel()
 

@@ -1,4 +1,4 @@
-"""The body of a request, for clients that ask for it piece by piece."""
+"""The body of a request, for clients that read it piece by piece."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from llm_pool.engine.request import Request
 
 __all__ = ["Upload"]
 
-MAX_PIECE = 64 * 1024  # bytes that a client writes at a time
-HIGH_WATER = 256 * 1024  # bytes queued for the client before the caller has to wait
+MAX_PIECE = 64 * 1024  # bytes that a client writes at a time, at most
+HIGH_WATER = 256 * 1024  # bytes in the queue from which on the caller has to wait
 
 
 class Upload:
@@ -23,7 +23,7 @@ class Upload:
 
     def __init__(self, request: Request, on_progress: Callable[[], object]) -> None:
         self.has_body = request.body != b""
-        self.complete = not self.has_body  # the client has written all of it
+        self.complete = not self.has_body  # True when the client has written the whole body
         self._on_progress = on_progress
         self._pieces: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -35,12 +35,12 @@ class Upload:
 
     @property
     def has_room(self) -> bool:
-        """Whether the caller may write more."""
+        """True if the caller may write more."""
         return self._queued_bytes < HIGH_WATER
 
     @property
     def pending(self) -> bool:
-        """Whether there are bytes that the client has not written yet."""
+        """True if the queue has bytes that the client has not written yet."""
         return self._queued_bytes > 0
 
     def write(self, data: bytes) -> None:
@@ -57,7 +57,10 @@ class Upload:
         self._changed.set()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as the caller writes it. A client asks for the next piece after it wrote one."""
+        """Yield the pieces of the body as the caller writes them.
+
+        A client asks for the next piece when it has written the previous piece.
+        """
         while True:
             while self._pieces:
                 piece = self._pieces.popleft()

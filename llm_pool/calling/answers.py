@@ -1,4 +1,4 @@
-"""An answer of a provider: read to its end, or open: its body is still arriving."""
+"""A provider's answer: an ``Answer`` was read to its end, the body of an ``OpenAnswer`` is still arriving."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Answer", "OpenAnswer"]
 
 
 class Answer(NamedTuple):
-    """An answer that was read to its end.
+    """A provider's answer that was read to its end.
 
     ``head``  status code, headers, and the keys that errors must hide
     ``body``  all bytes of the body, decompressed
@@ -22,34 +22,33 @@ class Answer(NamedTuple):
     body: bytes
 
     def __repr__(self) -> str:
-        return f"<Answer {self.head.status_code}>"  # without the body: it may repeat the key
+        return f"<Answer {self.head.status_code}>"  # the body is left out: it may contain the key
 
 
 class OpenAnswer(Protocol):
-    """An answer whose body is still arriving; its ``head`` is complete."""
+    """An answer whose ``head`` is complete and whose body is still arriving."""
 
     head: Head
 
     def read(self) -> bytes:
-        """Wait for more of the body, in a plain thread, and return it; ``b""`` at the end of the body.
-
+        """Wait for the next bytes of the body and return them; ``b""`` at its end. For a plain thread.
         Raises LLMPoolError.
         """
 
     async def aread(self) -> bytes:
-        """``read`` for any event loop."""
+        """``read`` for async code, on any event loop."""
 
     def mark_complete(self) -> None:
         """Treat the answer as complete: closing it now is not a cancellation."""
 
     def close(self) -> None:
-        """Release the connection, without waiting for it. From any thread, any number of times."""
+        """Release the connection and return at once. Can be called from any thread, and more than once."""
 
     async def aclose(self) -> None:
-        """``close``; on the connection's own loop it takes effect at once."""
+        """``close`` for async code. On the connection's own event loop it takes effect before it returns."""
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Call ``function`` on the connection's event loop, soon.
+        """Call ``function`` on the connection's event loop, at one of its next turns.
 
-        For finalizers: they interrupt other code, and must not run ``function`` in the middle of it.
+        For finalizers: Python runs them in the middle of other code, where ``function`` must not run.
         """

@@ -25,7 +25,7 @@ __all__ = ["Sender"]
 
 
 class Sender:
-    """Sends the POSTs of one pool. The engine writes the times of each call into its ``marks``."""
+    """Sends the POST requests of one pool. The engine writes the times of each call into ``marks``."""
 
     def __init__(
         self, settings: PoolSettings, engine: Pool, builder: RequestBuilder, through_httpx: ThroughHTTPX
@@ -36,7 +36,7 @@ class Sender:
         self._through_httpx = through_httpx
 
     async def afetch(self, path: str, body: bytes, marks: Marks) -> Answer:
-        """POST ``body`` and read the whole answer."""
+        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL."""
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.afetch(path, body, key, marks)
@@ -51,8 +51,7 @@ class Sender:
         return self._answer(self._engine.fetch_sync(self._builder.post(path, body, key, marks)), key)
 
     async def aopen(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
-        """POST ``body`` and wait for the head of the answer.
-
+        """Send ``body`` with POST, and return the answer when its head has arrived.
         Raises PoolClosed if ``scope`` is cancelled before the head arrives.
         """
         key = await self._settings.akey()
@@ -81,9 +80,10 @@ class Sender:
             raise
 
     def _head(self, status: int, headers: Headers, key: str | None) -> Head:
-        """Make the head of an answer. Raises an error for a compressed body: the requests accept none.
+        """Return the head of an answer.
 
-        The error is InvalidResponse for a status 2xx, and otherwise the error of that status.
+        Raises an error if the body is compressed, because no request accepts that: InvalidResponse for a 2xx
+        status, otherwise the APIStatusError of the status.
         """
         head = Head(status, HeaderView(headers), self._settings.secrets(key))
         coding = content_coding(headers)
@@ -96,7 +96,7 @@ class Sender:
 
 
 class DirectAnswer:
-    """An exchange of the engine as an ``OpenAnswer``."""
+    """An ``OpenAnswer`` that reads from an exchange of the engine."""
 
     def __init__(self, exchange: Exchange, head: Head) -> None:
         self._exchange = exchange

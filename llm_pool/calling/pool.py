@@ -30,20 +30,21 @@ __all__ = ["LLMPool"]
 class LLMPool:
     """The pool of one alias of ``settings.LLM_POOL``. Safe to share between threads, tasks and event loops.
 
-    ``settings``  its settings
-    ``alias``     its name in ``LLM_POOL``
-    ``engine``    its connections
+    ``settings``  the pool's settings
+    ``alias``     the pool's name in ``LLM_POOL``
+    ``engine``    the engine's pool, which has the connections
 
     Every call raises the errors of ``llm_pool.exceptions``, all of them ``LLMPoolError``:
 
     - before anything is sent: ``InvalidMessages``, ``InvalidParameter`` and ``InvalidRequest``; ``PoolFull``
-      if ``max_waiting`` calls are queued, ``PoolTimeout`` if no connection comes free in time,
-      ``ConnectFailed`` and its subclasses if none can be made;
-    - at any time: ``TotalTimeout``, and ``PoolClosed`` if the pool was or is closed;
-    - while the request is sent and the answer read: ``WriteTimeout``, ``WriteFailed``, ``ReadTimeout``,
-      ``ReadFailed`` and ``ProtocolError``;
-    - for a model's answer: ``APIStatusError`` (by status: ``RateLimited``, ...) if its status is not 2xx,
-      ``APIError`` if it is 2xx but holds an error, ``InvalidResponse`` if it is not what the API promises.
+      if ``max_waiting`` calls are queued, ``PoolTimeout`` if no connection is free within the pool timeout,
+      ``ConnectFailed`` or a subclass of it if no connection can be made;
+    - at any time: ``TotalTimeout``, and ``PoolClosed`` if the pool is closed before or during the call;
+    - while the request is being sent and the answer is being read: ``WriteTimeout``, ``WriteFailed``,
+      ``ReadTimeout``, ``ReadFailed`` and ``ProtocolError``;
+    - for a model's answer: ``APIStatusError`` or its subclass for the status (``RateLimited``, ...) if the
+      status is not 2xx, ``APIError`` if the status is 2xx but the answer contains an error object, and
+      ``InvalidResponse`` if the answer does not have the API's format.
 
     A missing API key raises Django's ``ImproperlyConfigured``.
     """
@@ -64,11 +65,12 @@ class LLMPool:
     def complete(self, messages: Messages, **params: Any) -> Completion:
         """Call the model and return its whole answer. For sync views, tasks and the shell.
 
-        ``messages`` is a list of dicts as the provider's API takes them, or a ``str``: one user message.
-        ``params`` go into the request's body unchanged: ``model``, ``temperature``, ``tools``, ...
+        ``messages`` is a list of dicts in the format of the provider's API, or a ``str``, which is sent as
+        one user message. ``params`` go into the request's body unchanged: ``model``, ``temperature``,
+        ``tools``, ...
 
-        Blocks the thread. On the server's event loop that stops every other request, and a RuntimeWarning
-        names the calling line: use ``acomplete`` there.
+        Blocks the thread until the answer has arrived. On the server's event loop this stops every other
+        request, and emits a RuntimeWarning with the calling line: use ``acomplete`` there.
         """
         path, body = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
@@ -84,7 +86,8 @@ class LLMPool:
         """Return a stream of the model's answer: ``for chunk in pool.stream(...)``.
 
         The arguments are those of ``complete``. The request is sent at the first step of the iteration, and
-        each step blocks the thread until the next chunk. A stream that is not read to its end must be closed.
+        each step blocks the thread until the next chunk has arrived. A stream that is not read to its end
+        must be closed.
 
         Raises ``InvalidMessages`` and ``InvalidParameter`` at once; the iteration raises the other errors.
         """
@@ -120,33 +123,33 @@ class LLMPool:
     def client(self) -> httpx.Client:
         """The pool's ``httpx.Client``. Requests to the origin of BASE_URL get the API key and HEADERS.
 
-        All callers share it, and closing it does nothing: close the pool.
+        All callers share this client, so closing it does nothing: close the pool instead.
         """
         return self._through_httpx.client
 
     @property
     def aclient(self) -> httpx.AsyncClient:
-        """The pool's ``httpx.AsyncClient``, for any event loop; otherwise as ``client``."""
+        """The pool's ``httpx.AsyncClient``. It works on any event loop; for the rest see ``client``."""
         return self._through_httpx.aclient
 
     # The pool itself
 
     def stats(self) -> PoolStats:
-        """Return the pool's state now and its counters since it was made, in this process.
+        """Return the current state of the pool, and its counters since it was made, in this process.
 
-        Durations are in seconds. From any thread; it does not wait for connections or calls.
+        Durations are in seconds. Can be called from any thread; does not wait for connections or calls.
         """
         return self.engine.stats()
 
     async def acheck(self, *, timeout: float = 10.0, live: int = 0) -> CheckReport:
-        """Check each step to the provider and return a report: ``report.verdict``, ``report.steps``.
+        """Check each step between this process and the provider; return a report with ``verdict``, ``steps``.
 
         The steps are DNS, TCP, TLS, authentication, reuse of the connection, HTTP/2, rate limits, settings,
-        and ``live`` cheap calls at once. No step takes longer than ``timeout`` seconds, nor than the pool's
-        own timeouts. The check opens connections of its own, as a new process would. It compares the pool's
-        size with the calls that the pool has carried so far.
+        and ``live`` cheap calls at the same time. No step takes longer than ``timeout`` seconds, or than the
+        pool's own timeouts. The check opens its own connections, as a new process would. It compares the
+        pool's size with the calls that the pool has carried so far.
 
-        A problem is a finding of the report, with advice; it raises no error.
+        A problem is not raised: it becomes a finding in the report, with advice.
         """
         from llm_pool.diagnostics import Sizing, run_checks  # noqa: PLC0415  most processes never check
 
@@ -161,16 +164,16 @@ class LLMPool:
     async def aprewarm(self) -> None:
         """Open ``min_connections`` connections to BASE_URL, and keep at least as many open from now on.
 
-        Returns at once: they are opened in the background, and the TLS trust store is loaded there.
+        Returns at once: the TLS trust store is loaded and the connections are opened in the background.
         """
         await self.engine.prewarm(self._builder.origin)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Replace every connection that is open now: idle ones at once, the others when their call ends.
+        """Close every connection that is open now: idle ones at once, the others when their calls have ended.
 
-        Calls in progress finish, and new calls get new connections. Waits until every old connection has
-        closed and returns True, or returns False after ``timeout`` seconds; the rest are still replaced then.
-        None waits without limit.
+        Calls in progress finish, and new calls get new connections. Returns True when all of the old
+        connections have closed. Returns False after ``timeout`` seconds; the remaining connections still
+        close when their calls have ended. With None, ``drain`` waits without limit.
         """
         return self.engine.drain(timeout)
 
@@ -179,23 +182,23 @@ class LLMPool:
         return await self.engine.adrain(timeout)
 
     def close(self) -> None:
-        """Close the pool: calls in the queue and in progress fail with ``PoolClosed``, as do new ones.
+        """Close the pool. Queued calls, calls in progress and new calls fail with ``PoolClosed``.
 
-        Waits up to 2 seconds until the connections have closed, then aborts them and waits up to 2 seconds
-        more. On the server's event loop it does not wait. May be called twice. The next use of
-        ``pools[alias]`` makes a new pool.
+        Waits up to 2 seconds until the connections have closed; then aborts the others, and waits up to 2
+        seconds more. Does not wait if it is called on the server's event loop. Can be called more than once.
+        The next use of ``pools[alias]`` makes a new pool.
         """
         self.engine.close()
 
     async def aclose(self) -> None:
-        """``close`` for async code. It waits on the server's event loop too."""
+        """``close`` for async code. Waits on the server's event loop too."""
         await self.engine.aclose()
 
     def __repr__(self) -> str:
         return f"<LLMPool {self.alias!r} {self.settings.base_url}>"
 
     def _encode(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> tuple[str, bytes]:
-        """The path and the body of a call to the model."""
+        """Return the path and the encoded body of a call to the model."""
         provider = self._provider
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
         return request.path, provider.encode(request.body)
@@ -214,6 +217,6 @@ class LLMPool:
 
 
 def _with_marks(kwargs: dict[str, Any], call: Call) -> dict[str, Any]:
-    """The ``kwargs`` of an httpx request, with the call's marks in its extensions."""
+    """Return ``kwargs``, the arguments of an httpx request, with the call's marks as an extension."""
     extensions = {**(kwargs.get("extensions") or {}), "llm_pool_marks": call.marks}
     return {**kwargs, "extensions": extensions}

@@ -1,4 +1,4 @@
-"""The record of each call: for observers, and for the Django request during which it was made."""
+"""The record of each call: for observers, and for the Django request during which the call was made."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ __all__ = ["Call", "CallRecord", "CallingPool", "RequestCalls", "current_request
 
 
 class CallRecord(NamedTuple):
-    """A call that has ended. It holds no prompt, no answer and no key.
+    """A call that has ended. The record contains no prompt, no answer and no key.
 
     ``alias``        the pool's name in ``LLM_POOL``
     ``provider``     the provider's name
-    ``model``        the model that was asked for; None for ``request()``, or if the call named none
+    ``model``        the model that the call or the settings name; None for ``request()``, or without a name
     ``operation``    "complete", "stream" or "request" (any endpoint)
-    ``status_code``  the answer's HTTP status, None if no answer came
-    ``error``        the class name of the error that the caller got, None for an answer; "CancelledError" if
-                     the caller cancelled the call, or closed or dropped a stream before its end
+    ``status_code``  the answer's HTTP status; None if no answer arrived
+    ``error``        the class name of the error that the caller got; None if the call succeeded;
+                     "CancelledError" if the caller cancelled the call, or closed or dropped a stream before
+                     its end
     ``timing``       how long the parts of the call took
-    ``usage``        tokens, None if the provider did not report them
+    ``usage``        the tokens of the call; None if the provider did not report them
     ``replays``      how many times the request was sent again
     """
 
@@ -49,9 +50,9 @@ class CallRecord(NamedTuple):
 
 
 class RequestCalls:
-    """``request.llm_pool``: the calls made during one Django request, as far as they have ended.
+    """``request.llm_pool``: the calls that were made during one Django request and have ended.
 
-    ``records`` lists them in the order of their ends. Safe to read at any time and from any thread.
+    ``records`` lists them in the order in which they ended. It can be read at any time, from any thread.
     """
 
     __slots__ = ("records",)
@@ -66,17 +67,17 @@ class RequestCalls:
 
     @property
     def errors(self) -> int:
-        """The number of these calls that failed or were cancelled."""
+        """The number of calls that failed or were cancelled."""
         return sum(record.error is not None for record in self.records)
 
     @property
     def waited(self) -> float:
-        """Seconds that all calls together waited for a connection, in the queue or for a dial."""
+        """The sum of the seconds that each call waited for a connection, in the queue or during a dial."""
         return sum(record.timing.queued + record.timing.dialing for record in self.records)
 
     @property
     def provider_seconds(self) -> float:
-        """Seconds that all calls together took after that. Calls made at the same time are added up."""
+        """The sum of the seconds that each call took after that wait. Concurrent calls are added up too."""
         return sum(record.timing.total for record in self.records) - self.waited
 
     @property
@@ -94,7 +95,7 @@ class RequestCalls:
 
 
 current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
-"""Where the calls of this context are recorded. The middleware sets it."""
+"""The ``RequestCalls`` that calls in this context are added to. The middleware sets it."""
 
 _observers: Listeners[CallRecord] = Listeners()
 
@@ -102,9 +103,10 @@ _observers: Listeners[CallRecord] = Listeners()
 def observe(observer: Callable[[CallRecord], None]) -> None:
     """Call ``observer`` after each call ends, on the caller's thread or loop; the caller waits for it.
 
-    It must not block, nor take a lock that its own thread may hold: the garbage collector may end a call. The
-    call does not fail if the observer raises; the first such error is logged. For a stream that was neither
-    read to its end nor closed, ``observer`` is called on a thread of its own.
+    ``observer`` must not block, and must not take a lock that its own thread may hold already: the garbage
+    collector can end a call at any moment. If ``observer`` raises, the call does not fail, and the first such
+    exception is logged. For a stream that was neither read to its end nor closed, ``observer`` is called on a
+    thread of its own.
     """
     _observers.append(observer)
 
@@ -117,9 +119,9 @@ def unobserve(observer: Callable[[CallRecord], None]) -> None:
 class CallingPool(NamedTuple):
     """The pool that makes a call.
 
-    ``alias``     its name in ``LLM_POOL``
-    ``provider``  the name of its provider
-    ``engine``    its connections: ``Call.end`` adds tokens and the time of the first token to their stats
+    ``alias``     the pool's name in ``LLM_POOL``
+    ``provider``  the provider's name
+    ``engine``    the engine's pool: ``Call.end`` adds tokens and the time of the first token to its stats
     """
 
     alias: str
@@ -128,11 +130,11 @@ class CallingPool(NamedTuple):
 
 
 class Call:
-    """A call in progress: a context manager that records the call at its end.
+    """A call in progress. As a context manager it records the call when the block ends.
 
-    ``marks``        when its parts took place; they go with the request, and the engine writes them
-    ``status_code``  the answer's HTTP status, None before it arrives; set by the code that makes the call
-    ``usage``        the answer's tokens, None before they are known; set by the code that makes the call
+    ``marks``        when the call's steps took place; part of the engine's request, and set by the engine
+    ``status_code``  the answer's HTTP status; None before it arrives. Set by the code that makes the call
+    ``usage``        the answer's tokens; None before they are known. Set by the code that makes the call
     """
 
     __slots__ = ("_began", "_ended", "_model", "_operation", "_pool", "_request",
@@ -163,20 +165,21 @@ class Call:
         return self._began
 
     def timing(self, first_token: float | None = None) -> Timing | None:
-        """Return how long the parts took; None if the call did not reach the engine (a mock answered).
+        """Return how long the parts of the call took; None if it did not reach the engine (a mock answered).
 
-        ``first_token`` is the monotonic time of a stream's first text.
+        ``first_token`` is when the first text of a stream arrived, in seconds of the monotonic clock.
         """
         return timing_of(self.marks, first_token) if self.marks.started else None
 
     def cancel(self) -> None:
-        """``end`` for a call that was cancelled by its caller."""
+        """Record that the caller has cancelled the call."""
         self.end(asyncio.CancelledError())
 
     def end(self, error: BaseException | None = None, timing: Timing | None = None) -> None:
-        """Record the call, at the first ``end`` only. ``error`` is what the caller gets, None for an answer.
+        """Record the call. Only the first ``end`` has an effect.
 
-        From any thread; waits for no lock.
+        ``error`` is the exception that the caller gets, or None. ``timing`` replaces the timing that follows
+        from ``marks``. Can be called from any thread; does not wait for a lock.
         """
         if not self._ended.acquire(blocking=False):
             return
@@ -208,7 +211,7 @@ class Call:
             marks = Marks(self._began, acquired=0.0 if waited else self._began)
         timing = timing_of(marks)
         if isinstance(error, ConnectFailed):
-            # A backend dials after the call has acquired its connection; the engine dials before that.
+            # A backend's client dials after the call has acquired a connection. The engine dials before that.
             queued = timing.queued if marks.acquired else 0.0
             return replace(timing, queued=queued, dialing=timing.total - queued)
         return timing

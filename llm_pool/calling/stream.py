@@ -21,19 +21,19 @@ from llm_pool.transports.call_site import call_site
 
 __all__ = ["AsyncCompletionStream", "CompletionStream"]
 
-MAX_ERROR_BODY = 64 * 1024  # bytes of an error's body to read
-INTERRUPTIONS = (ProtocolError, ReadFailed)  # errors of a connection that broke during the body
+MAX_ERROR_BODY = 64 * 1024  # bytes that are read of the body of an error
+INTERRUPTIONS = (ProtocolError, ReadFailed)  # raised if the connection breaks while the body is being read
 
 
 class Stream:
     """One streamed call, which begins at the first ``step`` or ``astep``.
 
-    Tasks call ``astep``, threads ``step``; one of them at a time. The connection is released however the
-    stream ends: read to its end, closed, cancelled, failed or garbage-collected.
+    Tasks call ``astep`` and threads call ``step``, one caller at a time. The connection is released when the
+    stream is read to its end, closed, cancelled, failed or garbage-collected.
 
-    ``completion``  the whole answer, once the provider has ended it; None before
+    ``completion``  the whole answer; None until the provider has ended it
     ``text``        the text so far
-    ``request_id``  the provider's id of the request; None before the answer begins, or if it has none
+    ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
 
     def __init__(self, sender: Sender, provider: Provider, path: str, body: bytes, call: Call) -> None:
@@ -44,7 +44,7 @@ class Stream:
         self._body = body
         self._call = call
         self._call_site = call_site()
-        self._scope = CancelScope()  # cancels the call before its head has arrived
+        self._scope = CancelScope()  # cancels the call until the head of the answer has arrived
         self._answer: OpenAnswer | None = None
         self._reader: StreamReader | None = None
         self._began = 0.0
@@ -59,13 +59,13 @@ class Stream:
 
     @property
     def request_id(self) -> str | None:
-        """The provider's id of the request; None before the answer begins, or if it has none."""
+        """The provider's request id; None before the answer begins, or if no header has an id."""
         return self._provider.request_id(self._answer.head) if self._answer is not None else None
 
     async def astep(self) -> list[Chunk]:
-        """Wait for the next chunks and return them: one or more, or an empty list at the stream's end.
+        """Wait for the next chunks and return them: at least one, or an empty list at the stream's end.
 
-        The first call sends the request. Raises what ``CompletionStream`` raises.
+        The first ``astep`` sends the request. Raises the errors that ``CompletionStream`` describes.
         """
         if self._ready:
             return self._take_ready()
@@ -113,9 +113,9 @@ class Stream:
             return []
 
     def close(self) -> None:
-        """Cancel the call and release the connection; a reader in another task or thread gets the end.
+        """Cancel the call and release the connection. An iteration in another task or thread ends.
 
-        From any thread, any number of times. After the stream's end it does nothing.
+        Can be called from any thread, and more than once. Does nothing after the end of the stream.
         """
         self._closed = True
         self._ready.clear()
@@ -137,20 +137,20 @@ class Stream:
         answer: OpenAnswer | None = getattr(self, "_answer", None)
         if answer is None:
             return
-        answer.close()  # even if ``_closed``: ``close`` may have been interrupted before this
+        answer.close()  # even if ``_closed``: ``close`` may have been interrupted after it had set that
         if self._closed:
             return
         # Observers are the user's code: they must not run on the pool's event loop.
         answer.call_soon(partial(in_thread, self._call.cancel))
         message = f"a stream that was opened at {self._call_site} was neither read to its end nor closed"
-        warnings.warn(message, ResourceWarning, source=self, stacklevel=2)  # last: it may raise
+        warnings.warn(message, ResourceWarning, source=self, stacklevel=2)  # last, because it may raise
 
     def __repr__(self) -> str:
         state = "ended" if self._closed else "open" if self._answer is not None else "not begun"
         return f"<{type(self).__name__} {state}, opened at {self._call_site}>"
 
     def _accept(self, answer: OpenAnswer) -> OpenAnswer:
-        """Keep the answer, and make a reader for its body if its status is 2xx."""
+        """Store and return ``answer``. Make a reader for its body if its status is 2xx."""
         self._answer = answer
         self._call.status_code = answer.head.status_code
         if self._closed:  # another thread has closed the stream meanwhile
@@ -160,12 +160,12 @@ class Stream:
         return answer
 
     def _take_ready(self) -> list[Chunk]:
-        """The chunks that arrived together with one that ``next`` or ``anext`` has returned."""
+        """Return the chunks that arrived together with the last chunk from ``next`` or ``anext``."""
         chunks, self._ready = self._ready, []
         return chunks
 
     def _finish_if_complete(self) -> bool:
-        """If the provider has ended the answer, set ``completion`` and close. Return whether it is closed."""
+        """Set ``completion`` and close if the provider has ended the answer. Return ``_closed``."""
         reader = self._reader
         if not self._closed and reader is not None and reader.finished:
             self.completion = reader.completion(self._timing())
@@ -185,7 +185,7 @@ class Stream:
 
     def _timing(self) -> Timing:
         now = time.monotonic()
-        self._call.marks.ended = now  # when the caller has read it: the last bytes may have arrived earlier
+        self._call.marks.ended = now  # when the caller has read the answer, which may have arrived earlier
         timing = self._call.timing(self._first_token)
         if timing is None:
             first = None if self._first_token is None else self._first_token - self._began
@@ -193,9 +193,10 @@ class Stream:
         return timing
 
     def _fail(self, error: BaseException) -> bool:
-        """End the call. Return whether to raise ``error``: not if another thread has closed the stream.
+        """End the call after ``error``. Return True if the caller must raise ``error``.
 
-        Raises StreamInterrupted in its place if the connection broke during the body.
+        Returns False for the PoolClosed that follows when another thread has closed the stream. Raises
+        StreamInterrupted instead of ``error`` if the connection broke while the body was being read.
         """
         was_closed = self._closed
         is_interruption = isinstance(error, INTERRUPTIONS) and not isinstance(error, InvalidResponse)
@@ -214,14 +215,15 @@ class Stream:
 
 
 class CompletionStream(Stream):
-    """An iterator of ``Chunk``s, and a context manager that closes it: ``with pool.stream(...) as stream``.
+    """An iterator of ``Chunk`` objects. ``with pool.stream(...) as stream:`` closes it after the block.
 
-    Iteration raises what ``LLMPool.complete`` raises, and ``StreamInterrupted`` with the text so far if the
+    Iteration raises the errors of ``LLMPool.complete``, and ``StreamInterrupted`` with the text so far if the
     body ends before the provider has ended the answer.
 
-    ``completion``  the whole answer, once the iteration has ended; None before, and if it was closed earlier
+    ``completion``  the whole answer after the iteration has ended; None before that, or if the stream was
+                    closed earlier
     ``text``        the text so far
-    ``request_id``  the provider's id of the request; None before the answer begins, or if it has none
+    ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
 
     def __iter__(self) -> Self:

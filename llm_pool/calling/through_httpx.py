@@ -1,4 +1,4 @@
-"""Send a call through the pool's httpx clients, so that mocks and instrumentation of httpx see it."""
+"""Sends calls through the pool's httpx clients, so that mocks and instrumentation can intercept them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["ThroughHTTPX"]
 
 
 class ThroughHTTPX:
-    """The two httpx clients of a pool, ``client`` and ``aclient``. Sends POSTs through them."""
+    """Sends POST requests through the two httpx clients of a pool, ``client`` and ``aclient``."""
 
     def __init__(self, settings: PoolSettings, engine: Pool, builder: RequestBuilder) -> None:
         self._settings = settings
@@ -55,7 +55,7 @@ class ThroughHTTPX:
         self.sync_hooks = HookDetector(self.client)
 
     async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
-        """POST ``body`` and read the whole answer."""
+        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL."""
         with translate_httpx_errors():
             return self._answer(await self.aclient.post(path, **self._post_arguments(body, key, marks)), key)
 
@@ -67,8 +67,7 @@ class ThroughHTTPX:
     async def aopen(
         self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope
     ) -> OpenAnswer:
-        """POST ``body`` and wait for the head of the answer.
-
+        """Send ``body`` with POST, and return the answer when its head has arrived.
         Raises PoolClosed if ``scope`` is cancelled before the head arrives.
         """
         request = self.aclient.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
@@ -89,7 +88,7 @@ class ThroughHTTPX:
     def _post_arguments(
         self, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
     ) -> dict[str, Any]:
-        """The arguments of httpx for a POST. ``KeyAuth`` sends the key that is given here."""
+        """Return the arguments for a POST with httpx. ``KeyAuth`` adds ``key`` to the request's headers."""
         return {
             "content": body,
             "headers": {"content-type": self._builder.content_type(key)},
@@ -98,7 +97,7 @@ class ThroughHTTPX:
 
 
 class HTTPXAnswer:
-    """A streamed response of an ``httpx.Client`` as an ``OpenAnswer``."""
+    """An ``OpenAnswer`` that reads from a streamed response of an ``httpx.Client``."""
 
     def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
         self._response = response
@@ -111,7 +110,7 @@ class HTTPXAnswer:
             return next(self._pieces, b"")
 
     async def aread(self) -> bytes:
-        """Read in a thread: mocks and hooks of a sync client may block."""
+        """See ``OpenAnswer``. Reads in a thread, because mocks and hooks of a sync client can block."""
         return await asyncio.to_thread(self.read)
 
     def mark_complete(self) -> None:
@@ -132,7 +131,7 @@ class HTTPXAnswer:
 
 
 class AsyncHTTPXAnswer:
-    """A streamed response of an ``httpx.AsyncClient`` as an ``OpenAnswer``. Only tasks can read it."""
+    """An ``OpenAnswer`` that reads from a streamed response of an ``httpx.AsyncClient``. Only for tasks."""
 
     def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
         self._response = response
@@ -153,13 +152,13 @@ class AsyncHTTPXAnswer:
         _mark_complete(self._response)
 
     def close(self) -> None:
-        """See ``OpenAnswer``. Another transport's response is closed by ``aclose`` only."""
+        """See ``OpenAnswer``. Does not close the response of a mock or another transport: ``aclose`` does."""
         body = _body(self._response)
         if body is not None:
             body.close()
 
     async def aclose(self) -> None:
-        """See ``OpenAnswer``. Closes the response of any transport."""
+        """See ``OpenAnswer``. Closes the response of any transport, also of a mock."""
         await self._response.aclose()
 
     def call_soon(self, function: Callable[[], object]) -> None:
@@ -183,7 +182,7 @@ def _mark_complete(response: httpx.Response) -> None:
 
 
 def _body(response: httpx.Response) -> Body | AsyncBody | None:
-    """Return the body that this package's transports add to a response; None for other transports."""
+    """Return the body that a transport of this package added to ``response``; None for other transports."""
     body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
     return body
 

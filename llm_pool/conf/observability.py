@@ -11,7 +11,7 @@ from django.core.signals import setting_changed
 __all__ = ["debugging", "latency_buckets", "metric_namespace", "shows_timing_to_all"]
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
-"""Seconds. They reach further than django-prometheus's own default, which is made for web pages."""
+"""The default buckets, in seconds. They go higher than django-prometheus's own, which are for web pages."""
 
 
 def debugging() -> bool:
@@ -21,7 +21,7 @@ def debugging() -> bool:
 
 @cache
 def shows_timing_to_all() -> bool:
-    """Return True if ``LLM_POOL_SERVER_TIMING`` or ``DEBUG`` is set: all visitors get ``Server-Timing``."""
+    """Return True if all visitors get ``Server-Timing``: ``LLM_POOL_SERVER_TIMING`` or ``DEBUG`` is set."""
     # Cached because it is read for each request, and Django's lookup of a missing setting is slow.
     return debugging() or bool(getattr(settings, "LLM_POOL_SERVER_TIMING", False))
 
@@ -35,7 +35,7 @@ setting_changed.connect(_setting_changed, dispatch_uid="llm_pool.conf.observabil
 
 
 def metric_namespace() -> str:
-    """Return ``PROMETHEUS_METRIC_NAMESPACE``, the prefix of the metrics' names; "" for none."""
+    """Return ``PROMETHEUS_METRIC_NAMESPACE``, the prefix of the metrics' names; "" if it is not set."""
     return str(getattr(settings, "PROMETHEUS_METRIC_NAMESPACE", "") or "")
 
 

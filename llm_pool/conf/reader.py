@@ -1,4 +1,4 @@
-"""Reads one dict of settings: validates its values, and collects every problem instead of the first one."""
+"""Reads one dict of settings: validates all values, and collects all problems instead of the first one."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class Invalid(Exception):
 
 
 Validator = Callable[[Any], Any]
-"""Takes a value from the settings, and returns it as ``PoolSettings`` holds it. Raises ``Invalid``."""
+"""Takes a value from the settings, and returns the value for ``PoolSettings``. Raises ``Invalid``."""
 
 
 class Reader:
-    """Reads one dict of settings, and appends what is wrong to ``problems``.
+    """Reads one dict of settings, and appends each problem to ``problems``.
 
     ``problems``  the list that problems are appended to
     ``alias``     the pool's name
-    ``values``    the dict; anything else is a problem, and read as {}
+    ``values``    the dict; any other type is reported as a problem, and read as {}
     ``path``      the keys that lead to the dict from the pool's settings
     ``example``   a dict that the hint shows if ``values`` is not one
     """
@@ -94,7 +94,7 @@ class Reader:
         hide: Iterable[str] = (),
         sections: Mapping[str, Mapping[str, Validator]] | None = None,
     ) -> dict[str, Any]:
-        """Return the valid values by key, and report the others. A key that is not set is left out.
+        """Return the valid values by key, and report the invalid values. The result has no unset keys.
 
         ``validators``  one validator for each known key
         ``hide``        the keys whose values are not shown in problems
@@ -113,11 +113,17 @@ class Reader:
         return valid
 
     def section(self, key: str, example: str) -> Reader:
-        """Return a reader of the dict at ``key``, of {} if it is not set. A hint shows ``example``."""
+        """Return a reader for the dict at ``key``, or for {} if ``key`` is not set.
+
+        The hint shows ``example`` if the value is not a dict.
+        """
         return Reader(self.problems, self.alias, self.values.get(key, {}), (*self.path, key), example)
 
     def report(self, key: Any, invalid: Invalid, value: str = HIDDEN) -> None:
-        """Append a problem with ``key``, or with the dict itself if it is None. ``value`` is a repr."""
+        """Append a problem with ``key``, or with the dict itself if ``key`` is None.
+
+        ``value`` is the repr of the value, or ``HIDDEN``.
+        """
         path = (*self.path, *([] if key is None else [key]))
         place = f"LLM_POOL[{self.alias!r}]" + "".join(f"[{_shown(step)}]" for step in path)
         shown = "" if value == HIDDEN or invalid.what.startswith(f"is {value},") else f" = {value}"
@@ -144,7 +150,7 @@ class Reader:
 
 
 def count(least: int = 0, *, optional: bool = False) -> Validator:
-    """Return a validator of a whole number of at least ``least``; with ``optional``, None is valid too."""
+    """Return a validator for whole numbers of at least ``least``. With ``optional``, None is valid too."""
 
     def validate(value: Any) -> int | None:
         if value is None and optional:
@@ -161,9 +167,9 @@ def count(least: int = 0, *, optional: bool = False) -> Validator:
 
 
 def seconds(*, optional: bool = True, zero: bool = False) -> Validator:
-    """Return a validator of a duration in seconds, greater than 0.
+    """Return a validator for durations in seconds, greater than 0.
 
-    With ``optional``, None is valid too, for no bound; with ``zero``, 0 is valid too.
+    With ``optional``, None is valid too, and means no bound. With ``zero``, 0 is valid too.
     """
 
     def validate(value: Any) -> float | None:
@@ -197,8 +203,7 @@ def boolean(value: Any) -> bool:
 
 
 def text(*, path: bool = False) -> Validator:
-    """Return a validator of a string that is not empty, or None.
-
+    """Return a validator for strings that are not empty. None is valid too.
     With ``path``, a ``pathlib.Path`` is valid too, and becomes a string.
     """
 

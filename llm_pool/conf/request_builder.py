@@ -1,4 +1,4 @@
-"""Builds the requests of a pool: target, headers with the key, timeouts."""
+"""Builds a pool's requests: the target, the headers with the key, and the timeouts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RequestBuilder:
     def post(
         self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
     ) -> Request:
-        """Return a POST of JSON with the pool's timeouts. ``path`` is relative to BASE_URL."""
+        """Return a POST request with JSON and the pool's timeouts. ``path`` is relative to BASE_URL."""
         headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
         target = self._prefix + path.encode("ascii")
         return Request(
@@ -45,7 +45,7 @@ class RequestBuilder:
         )
 
     def get(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
-        """Return a GET with the headers of every call. ``path`` is relative to BASE_URL."""
+        """Return a GET request with the headers that every call has. ``path`` is relative to BASE_URL."""
         target = self._prefix + path.encode("ascii")
         return Request(self.origin, b"GET", target, self._common_headers(key), b"", timeouts)
 
@@ -59,17 +59,17 @@ class RequestBuilder:
         }
 
     def content_type(self, key: str | None) -> str:
-        """Return the content type of a POST."""
+        """Return the content type of a POST request."""
         return self.own_headers(key).get("content-type", JSON["content-type"])
 
     def defaults(self) -> dict[str, str]:
-        """Return the default headers of httpx and of this package that the user's HEADERS replace."""
+        """Return those default headers of httpx and of this package that the user's HEADERS replace."""
         names = {name.lower() for name in self._settings.headers}
         default = {"accept": "*/*", **CLIENT_HEADERS, **JSON}
         return {name: value for name, value in default.items() if name in names}
 
     def _common_headers(self, key: str | None) -> Headers:
-        """Return the headers that all requests with this key share, encoded once until the key changes."""
+        """Return the encoded headers that all requests with ``key`` have, and keep them until it changes."""
         if self._encoded is None or self._encoded[0] != key:
             headers = {"host": self._host} | CLIENT_HEADERS | JSON | self.own_headers(key)
             encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]

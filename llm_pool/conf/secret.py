@@ -1,4 +1,4 @@
-"""API_KEY as the settings hold it: the key, or a callable that returns it."""
+"""The value of API_KEY: a key, or a callable that returns a key."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Secret"]
 
 
 class Secret:
-    """An API key, or a callable that returns one. Its repr does not show the key.
+    """An API key, or a callable that returns an API key. The repr does not show the key.
 
-    ``name``   the setting or environment variable that it comes from, for errors
-    ``fixed``  the key, if it is not a callable's; each call of the pool reads it
+    ``name``   the setting or environment variable that the key comes from; errors name it
+    ``fixed``  the key; None if a callable returns it
     """
 
     __slots__ = ("_name", "_value", "fixed")
@@ -28,20 +28,21 @@ class Secret:
         self.fixed = None if callable(value) else self.reveal()
 
     def reveal(self) -> str:
-        """Return the key. A callable is called each time, so that keys can be rotated; it may block.
+        """Return the key. A callable is called each time, so that keys can be rotated; it can block.
 
-        Raises ``ImproperlyConfigured``, without the key in it, if the key is not a string, is empty, or has a
-        character that no HTTP header can carry. Other exceptions of a callable are passed on.
+        Raises ``ImproperlyConfigured``, whose text does not contain the key, if the key is not a string, is
+        empty, or has a character that no HTTP header can carry. It also replaces a StopIteration from the
+        callable; other exceptions of the callable are not caught.
         """
         try:
             value = self._value() if callable(self._value) else self._value
-        except StopIteration as error:  # asyncio futures refuse it: a caller in a task would wait for ever
+        except StopIteration as error:  # asyncio futures do not accept it: a task would wait forever
             raise ImproperlyConfigured(f"{self._name} raised StopIteration.") from error
         if not isinstance(value, str):
             raise ImproperlyConfigured(
                 f"{self._name} returned {with_article(value)}; it must return a string."
             )
-        value = Hidden(value.strip())  # keys are read from files that end in a newline
+        value = Hidden(value.strip())  # a key that was read from a file often ends with a newline
         if not validators.is_header_value(value) or not value:
             what = "is empty" if not value else "holds a character that no HTTP header can carry"
             raise ImproperlyConfigured(f"{self._name} {what}; give the key as its provider shows it.")

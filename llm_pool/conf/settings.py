@@ -35,7 +35,7 @@ from llm_pool.redaction import Hidden
 __all__ = ["PoolSettings", "load", "load_with_problems"]
 
 MIN_SECRET_LENGTH = 4  # characters
-"""Shorter keys are placeholders for servers without keys. If "x" were hidden, "***" would fill each text."""
+"""Shorter keys are placeholders for servers without keys. If "x" were hidden, no text would be readable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class PoolSettings:
     """One pool of ``settings.LLM_POOL``, with all defaults filled in.
 
     ``alias``          the pool's name in ``LLM_POOL``
-    ``provider``       PROVIDER
+    ``provider``       PROVIDER, as an instance of the provider's class
     ``base_url``       BASE_URL or its environment variable, without a slash at its end
     ``api_key``        API_KEY or its environment variable; None if there is no key
     ``keyless``        True for ``"API_KEY": ""``: the server requires no key
     ``model``          MODEL; None if it is not set
-    ``headers``        HEADERS
-    ``engine``         ENGINE
-    ``pool``           the engine's part: LIMITS, TIMEOUTS, DNS, TLS, HTTP2, PROXY, UDS, ...
+    ``headers``        HEADERS, the user's headers for each request
+    ``engine``         ENGINE, the kind of the connections
+    ``pool``           the settings of the engine: LIMITS, TIMEOUTS, DNS, TLS, HTTP2, PROXY, UDS, ...
     ``explicit_keys``  the keys that the settings contain, defaults not included: "LIMITS",
                        "LIMITS.max_connections"
     """
@@ -68,10 +68,10 @@ class PoolSettings:
 
     @property
     def needs_key(self) -> bool:
-        """True if there is no key and the server requires one, so that each call would fail.
+        """True if the server requires a key and there is no key, so that each call would fail.
 
-        A server on this machine requires none, nor does one with its key in HEADERS, nor a ``keyless`` one.
-        But the provider's own server always requires a key, in API_KEY or in HEADERS.
+        API_KEY is not required if the server is on this machine, if HEADERS contains a key, or if ``keyless``
+        is True. But the provider's own server requires a key even if ``keyless`` is True.
         """
         if self.api_key is not None or self.pool.uds is not None or is_loopback(self.origin.host):
             return False
@@ -93,28 +93,29 @@ class PoolSettings:
         return [name for name in self.headers if name.lower() in self.provider.key_headers]
 
     def secrets(self, key: str | None) -> tuple[str, ...]:
-        """Return the keys of a call with the API key ``key``: that key and those in HEADERS.
+        """Return the secrets of a call: ``key``, which can be None, and the keys in HEADERS.
 
-        No output may contain them.
+        No output may contain a secret. Keys shorter than ``MIN_SECRET_LENGTH`` are left out.
         """
         own = [Hidden(self.headers[name].rpartition(" ")[2]) for name in self.key_headers]
         return tuple(secret for secret in (key, *own) if secret and len(secret) >= MIN_SECRET_LENGTH)
 
     @property
     def missing_key(self) -> str:
-        """The problem if ``needs_key`` is true, as a sentence."""
+        """A sentence that describes the problem if ``needs_key`` is True."""
         return f"LLM_POOL[{self.alias!r}] has no API_KEY, but {self.base_url} requires one."
 
     @property
     def how_to_give_key(self) -> str:
-        """What to set if ``needs_key`` is true, as a sentence."""
+        """A sentence that says what to set if ``needs_key`` is True."""
         name = self.provider.api_key_env
         return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
 
     def key(self) -> str | None:
-        """Return the API key for one request, None to send no key. It may block: see ``Secret.reveal``.
+        """Return the API key for a request, or None if the request carries no key.
 
-        Raises ``ImproperlyConfigured`` if ``needs_key`` is true, or the key is invalid.
+        It can block: see ``Secret.reveal``. Raises ``ImproperlyConfigured`` if ``needs_key`` is True, or if
+        the key is invalid.
         """
         if self.api_key is not None:
             return self.api_key.fixed or self.api_key.reveal()
@@ -123,15 +124,14 @@ class PoolSettings:
         return None
 
     async def akey(self) -> str | None:
-        """``key`` for async code: a callable API_KEY may block, so it is called in a thread."""
+        """``key`` for async code. A callable API_KEY is called in a thread, because it can block."""
         if self.api_key is not None and self.api_key.fixed is None:
             return await sync_to_async(self.key)()
         return self.key()
 
 
 def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[str, PoolSettings]:
-    """Return the pools of ``settings.LLM_POOL``, or of ``setting``, by alias.
-
+    """Return the settings of each pool in ``settings.LLM_POOL``, or in ``setting``, by alias.
     Raises ``ImproperlyConfigured`` with the first problem and the number of the others. A missing API key is
     not a problem here: ``PoolSettings.key`` raises when a call needs it.
     """
@@ -145,9 +145,9 @@ def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[
 def load_with_problems(
     setting: Any = None, environ: Mapping[str, str] | None = None
 ) -> tuple[dict[str, PoolSettings], list[Problem]]:
-    """Return the pools of ``settings.LLM_POOL``, or of ``setting``, by alias, and all problems.
+    """Return the same as ``load``, and a list of all problems instead of raising the first.
 
-    The default replaces each invalid value. ``environ`` replaces ``os.environ``.
+    An invalid value is replaced by its default. ``environ`` replaces ``os.environ``.
     """
     if setting is None:
         setting = getattr(django_settings, "LLM_POOL", None)
@@ -172,7 +172,7 @@ def load_with_problems(
     return pools, problems
 
 
-# Each section has a reader of its own.
+# The sections are not checked with the other keys: each is read by a Reader of its own.
 _UNCHECKED: dict[str, Validator] = {
     name: lambda value: value for name in ("LIMITS", "TIMEOUTS", "DNS", "TLS")
 }
@@ -283,7 +283,7 @@ def _explicit_keys(values: Mapping[str, Any]) -> frozenset[str]:
 def _from_environ(
     reader: Reader, key: str, validator: Validator, variable: str, environ: Mapping[str, str]
 ) -> Any:
-    """Return the valid value of an environment variable, or None; report an invalid one."""
+    """Return the value of an environment variable; None if it is not set, or invalid, which is reported."""
     if not (value := environ.get(variable, "").strip()):
         return None
     try:
@@ -298,7 +298,7 @@ def _read_limits(reader: Reader) -> Limits:
     valid = reader.read(_LIMITS)
     limits = Limits(**valid)
     if "max_keepalive_connections" not in valid:
-        # Without a value of its own it must not contradict the other limits.
+        # The default must not contradict the other limits.
         kept = min(max(limits.max_keepalive_connections, limits.min_connections), limits.max_connections)
         limits = replace(limits, max_keepalive_connections=kept)
     for lower, upper in (

@@ -1,7 +1,7 @@
-"""The validators of particular keys of ``LLM_POOL``.
+"""The validators for single keys of ``LLM_POOL``.
 
-Each takes the value from the settings, and returns it as ``PoolSettings`` holds it. It raises ``Invalid``,
-with what is wrong and what to change.
+Each takes the value from the settings, and returns the value for ``PoolSettings``. Each raises ``Invalid``,
+with what is wrong and what to change, for a value that is not valid.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def provider(value: Any) -> Provider | None:
         if not (isinstance(provider_class, type) and issubclass(provider_class, Provider)):
             raise TypeError(f"{value} is not a subclass of llm_pool.providers.Provider")
         return provider_class()
-    except Exception as error:  # the import of a user's module can raise anything
+    except Exception as error:  # the import of a user's module can raise any exception
         raise Invalid(VALUE, f"cannot be used: {error}", hint) from error
 
 
 def engine(value: Any) -> str:
-    """Validate the name of an engine whose packages are installed."""
+    """Validate the name of an engine. The packages that it needs must be installed."""
     name = _one_of(value, ENGINES, "engine")
     _raise_if_missing(missing_extra(name))
     return name
@@ -79,14 +79,14 @@ def http2(value: Any) -> bool | str:
 
 
 def resolver(value: Any) -> str:
-    """Validate the name of a resolver whose package is installed."""
+    """Validate the name of a resolver. The package that it needs must be installed."""
     name = _one_of(value, _RESOLVERS, "resolver")
     _raise_if_missing("aiodns" if name == "aiodns" and find_spec("aiodns") is None else None)
     return name
 
 
 def fraction(value: Any) -> float | None:
-    """Validate a fraction, greater than 0 and at most 1, or None for never."""
+    """Validate a number greater than 0 and at most 1, or None, which means "never"."""
     hint = "Give a number such as 0.8, or None for never."
     if value is None:
         return None
@@ -110,7 +110,7 @@ def base_url(value: Any) -> str | None:
 
 
 def proxy(value: Any) -> str | None:
-    """Validate the URL of an HTTP proxy, "" for no proxy, or None for that of the environment."""
+    """Validate the URL of an HTTP proxy, "" for no proxy, or None to use the proxy from the environment."""
     if value is None or value == "":
         return None if value is None else ""
     _url(value, ("http",), 'Give a URL such as "http://proxy.example:3128", or "" for no proxy.')
@@ -118,7 +118,7 @@ def proxy(value: Any) -> str | None:
 
 
 def api_key(value: Any) -> Any:
-    """Validate a key, or a callable that returns one; return a key without white space around it."""
+    """Validate a key, or a callable that returns a key. White space around a key is removed."""
     if value is None or callable(value):
         return value
     if not isinstance(value, str):
@@ -133,7 +133,7 @@ def api_key(value: Any) -> Any:
 
 
 def headers(value: Any) -> dict[str, str]:
-    """Validate a dict of headers that HTTP can carry, without those that the pool itself sets."""
+    """Validate a dict of headers. HTTP must be able to carry them, and the pool must not set them itself."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -183,7 +183,7 @@ def context(value: Any) -> ssl.SSLContext | None:
 
 
 def is_header_value(value: str) -> bool:
-    """Return whether ``value`` is printable ASCII and tabs, without white space at its ends.
+    """Return True if ``value`` consists of printable ASCII and tabs, without white space at its ends.
 
     HTTP carries such a value unchanged (RFC 9110, section 5.5).
     """
@@ -220,7 +220,7 @@ def _one_of(value: Any, names: Iterable[str], what: str) -> str:
 
 
 def _raise_if_missing(extra: str | None) -> None:
-    """Raise ``Invalid`` if ``extra``, the missing extra of this distribution, is not None."""
+    """Raise ``Invalid`` unless ``extra`` is None. It names an extra of this distribution that is missing."""
     if extra is not None:
         what = f"needs the package {extra}, which is not installed"
         raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')

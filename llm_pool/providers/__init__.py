@@ -1,4 +1,4 @@
-"""Providers: each API's requests, answers, streams and errors. No I/O."""
+"""Providers: they make each API's requests, and read its answers, streams and errors. They do no I/O."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import InvalidParameter
-from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages, Provider, usage_of
+from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.requests import as_messages, check_params
@@ -24,7 +24,7 @@ API_VERSION = "2023-06-01"
 
 
 class Anthropic(JSONProvider):
-    """``POST /v1/messages``. Each call needs ``max_tokens``. The system prompt is ``system``."""
+    """``POST /v1/messages``. Each call needs ``max_tokens``. A system prompt goes into ``system``."""
 
     name = "anthropic"
     base_url = "https://api.anthropic.com"
@@ -34,6 +34,7 @@ class Anthropic(JSONProvider):
     models_path = "/v1/models"
     key_headers = frozenset({"x-api-key", "authorization"})
     request_id_headers = ("request-id", "x-request-id")
+    usage_names = ("input_tokens", "output_tokens")
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """See ``Provider.headers``."""
@@ -64,8 +65,25 @@ class Anthropic(JSONProvider):
         """See ``Provider.stream_reader``."""
         return AnthropicStreamReader(self, head)
 
-    def _build_completion(self, raw: Any, request_id: str | None, timing: Timing | None) -> Completion:
-        return completion_of(raw, request_id, timing)
+    def completion_from(
+        self, raw: Any, request_id: str | None, timing: Timing | None, text: str | None = None
+    ) -> Completion:
+        """See ``JSONProvider.completion_from``."""
+        blocks = raw["content"]
+        if text is None:
+            texts = [block.get("text") or "" for block in blocks if block["type"] == "text"]
+            text = repair_surrogates("".join(texts))
+        calls = [block for block in blocks if block["type"] == "tool_use"]
+        return Completion(
+            text=text,
+            model=raw.get("model"),
+            finish_reason=raw.get("stop_reason"),
+            tool_calls=tuple(_tool_call_of(block) for block in calls),
+            usage=self._usage_from(raw.get("usage")),
+            request_id=request_id,
+            timing=timing,
+            raw=raw,
+        )
 
     def _describe_mismatch(self, _raw: Any) -> str:
         return "JSON that is not a message"
@@ -74,19 +92,18 @@ class Anthropic(JSONProvider):
 class AnthropicStreamReader(EventStreamReader):
     """Reads events up to ``message_stop``. An event of an unknown type becomes a chunk without text.
 
-    The events: https://docs.anthropic.com/en/docs/build-with-claude/streaming
+    The events are described at https://docs.anthropic.com/en/docs/build-with-claude/streaming
     """
 
-    def __init__(self, provider: Provider, head: Head) -> None:
+    def __init__(self, provider: JSONProvider, head: Head) -> None:
         super().__init__(provider, head)
         self._message = MergedObject()
         self._blocks: dict[int, MergedObject] = {}
         self._stopped = False
 
-    def _build_completion(self, request_id: str | None, timing: Timing | None) -> Completion:
+    def _merged_answer(self) -> dict[str, Any]:
         blocks = [_with_parsed_input(block.to_dict()) for _, block in sorted(self._blocks.items())]
-        raw = {**self._message.to_dict(), "content": blocks}
-        return completion_of(raw, request_id, timing, self.partial)
+        return {**self._message.to_dict(), "content": blocks}
 
     def _is_end_marker(self, event: Event) -> bool:
         if event.event != "message_stop":
@@ -139,42 +156,18 @@ class AnthropicStreamReader(EventStreamReader):
 
 
 def _with_parsed_input(block: dict[str, Any]) -> dict[str, Any]:
-    """Return a merged content block in the shape that it has in an answer without a stream: input parsed."""
+    """Return a merged content block in the shape that it has without a stream: with its input parsed."""
     text = block.pop("partial_json", None)
     if text:
         try:
             block["input"] = json.loads(text)
         except (ValueError, RecursionError):
-            block["input"] = text  # max_tokens has cut it off, or the model wrote invalid JSON
+            block["input"] = text  # incomplete because of max_tokens, or invalid JSON from the model
     return block
-
-
-def completion_of(
-    raw: dict[str, Any], request_id: str | None, timing: Timing | None, text: str | None = None
-) -> Completion:
-    """Return a message as a ``Completion``. ``text`` is its text, if it is already joined.
-
-    Raises one of ``SHAPE_ERRORS`` if ``raw`` has another shape.
-    """
-    blocks = raw["content"]
-    if text is None:
-        texts = [block.get("text") or "" for block in blocks if block["type"] == "text"]
-        text = repair_surrogates("".join(texts))
-    calls = [block for block in blocks if block["type"] == "tool_use"]
-    return Completion(
-        text=text,
-        model=raw.get("model"),
-        finish_reason=raw.get("stop_reason"),
-        tool_calls=tuple(_tool_call_of(block) for block in calls),
-        usage=usage_of(raw.get("usage"), "input_tokens", "output_tokens"),
-        request_id=request_id,
-        timing=timing,
-        raw=raw,
-    )
 
 
 def _tool_call_of(block: dict[str, Any]) -> ToolCall:
     arguments = block.get("input")
-    if not isinstance(arguments, str):  # a stream's invalid JSON stays a string
+    if not isinstance(arguments, str):  # invalid JSON of a stream has stayed a string
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
     return ToolCall(block.get("id") or "", block.get("name") or "", repair_surrogates(arguments))

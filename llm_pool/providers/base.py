@@ -1,15 +1,15 @@
-"""The interface of a provider: one API's requests, answers and errors. No I/O.
-
+"""The interface of a provider, which makes the requests of one API and reads its answers. No I/O.
 To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set ``PROVIDER`` in
 ``settings.LLM_POOL`` to the dotted path of the ``Provider``. For an API that is almost OpenAI's, subclass
 ``llm_pool.providers.openai.OpenAI`` instead. The pool calls the methods in this order:
 
 1. ``completion_request(...)`` and ``encode(...)`` make the path and the body, ``headers(key)`` the headers.
-2. A status outside 200 to 299: ``error_from_response(head, body)``, for every kind of call.
-3. A call without a stream: ``parse_completion(head, body, timing)``.
-4. A stream: ``stream_reader(head)`` makes its reader. ``feed(data)`` takes each piece of the body until
-   ``finished`` is true, and ``end()`` is called if the body ends before that. Then ``completion(timing)``
-   returns the whole answer. If the connection breaks instead, ``interruption(reason)`` makes the error.
+2. For an answer with a status outside 200 to 299, ``error_from_response(head, body)`` makes the error.
+3. For any other answer without a stream, ``parse_completion(head, body, timing)`` returns the completion.
+4. For a stream, ``stream_reader(head)`` makes a reader. The reader's ``feed(data)`` gets each piece of the
+   body until ``finished`` is True. If the body ends before that, ``end()`` is called. Then
+   ``completion(timing)`` returns the whole answer. If the connection breaks, ``interruption(reason)`` makes
+   the error.
 """
 
 from __future__ import annotations
@@ -42,20 +42,19 @@ __all__ = [
     "Messages",
     "Provider",
     "StreamReader",
-    "usage_of",
 ]
 
 Messages = str | Sequence[Mapping[str, Any]]
 
-_MAX_COUNT = 2**53  # metrics are floats, and floats count exactly up to here
+_MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
 
 
 class Head(NamedTuple):
     """The head of an answer.
 
     ``status_code``  the HTTP status
-    ``headers``      the headers; a name is found in lower case
-    ``secrets``      the keys that the request carried; errors show "***" wherever the answer repeats one
+    ``headers``      the headers by lower-case name
+    ``secrets``      the keys in the request; errors show "***" where the answer repeats a key
     """
 
     status_code: int
@@ -67,9 +66,9 @@ class Head(NamedTuple):
 
 
 class HeaderView(Mapping[str, str]):
-    """Raw headers as a mapping with lower-case names.
+    """A mapping of raw headers by lower-case name.
 
-    It copies nothing: of most answers only one or two headers are read.
+    A header is decoded only when it is looked up, because most calls look up only one or two.
     """
 
     __slots__ = ("_raw",)
@@ -93,10 +92,9 @@ class HeaderView(Mapping[str, str]):
 
 
 class CompletionRequest(NamedTuple):
-    """A POST to be sent.
-
+    """A POST request to be sent.
     ``path``  the path below the pool's BASE_URL, in ASCII, with a slash at its start: "/chat/completions"
-    ``body``  the body, before ``Provider.encode``
+    ``body``  the body as a dict, which ``Provider.encode`` encodes later
     """
 
     path: str
@@ -104,8 +102,7 @@ class CompletionRequest(NamedTuple):
 
 
 class Provider(ABC):
-    """One API. A subclass is made without arguments, and keeps no state: threads and event loops share it.
-
+    """One API. An instance is made without arguments and keeps no state: threads and event loops share it.
     A subclass sets these attributes:
 
     ``name``                the API's name in error messages, logs and metrics: "openai"
@@ -114,16 +111,17 @@ class Provider(ABC):
     ``api_key_env``         the environment variable that is read if the settings have no API_KEY
     ``completion_path``     the path of a completion below BASE_URL: "/chat/completions". The check of the
                             settings refuses a BASE_URL that ends with it
-    ``models_path``         the path that ``llmpool_check`` reads to test the key: a GET whose answer is
-                            ``{"data": [{"id": model}, ...]}``
-    ``key_headers``         the lower-case names of headers that can carry a key. If HEADERS has one of them,
-                            ``api_key_env`` is not read, and errors hide the key in that header
-    ``request_id_headers``  the lower-case names of headers with the provider's id of the request; the first
-                            one that an answer has counts
+    ``models_path``         the path to which ``llmpool_check`` sends a GET request to test the key; the
+                            answer is ``{"data": [{"id": model}, ...]}``
+    ``key_headers``         the lower-case names of headers that can carry a key. If HEADERS contains such a
+                            header, ``api_key_env`` is not read, and errors do not show the header's key
+    ``request_id_headers``  the lower-case names of headers that can contain the provider's request id, in
+                            the order in which they are looked up
 
-    The abstract methods have no default. The others fit any API with JSON bodies, and with errors such as
+    The methods that are not abstract work for any API with JSON bodies, and with errors such as
     ``{"error": {"message": ..., "type": ..., "code": ...}}``. An error must not contain a key:
-    ``error_from_response``, ``error_from_object`` and ``invalid_response`` replace those in ``head.secrets``.
+    ``error_from_response``, ``error_from_object`` and ``invalid_response`` replace the keys in
+    ``head.secrets``.
     """
 
     name: ClassVar[str]
@@ -139,33 +137,33 @@ class Provider(ABC):
     def headers(self, api_key: str | None) -> dict[str, str]:
         """Return the headers of every request: names in ASCII, of any case, and values in latin-1.
 
-        ``api_key`` is None if the request carries no key: leave out its header then. The pool sets ``Host``,
-        ``User-Agent`` and the headers about the body, and ``Content-Type: application/json`` if there is no
-        other. The user's HEADERS replace headers of the same name.
+        If ``api_key`` is None, leave out the header for the key. The pool adds ``Host``, ``User-Agent``,
+        ``Accept-Encoding`` and ``Content-Length``, and ``Content-Type: application/json`` if this method
+        returns no ``Content-Type``. The user's HEADERS replace headers of the same name.
         """
 
     @abstractmethod
     def completion_request(
         self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
     ) -> CompletionRequest:
-        """Return the request for one call. Do not change the arguments: they are the caller's.
+        """Return the request for one call. Do not change the arguments: they belong to the caller.
 
-        ``messages``  as the caller gave them, not yet checked
-        ``model``     MODEL from the settings, None if it is not set; ``params["model"]`` replaces it
+        ``messages``  the caller's messages, not yet checked
+        ``model``     MODEL from the settings, or None if it is not set; ``params["model"]`` replaces it
         ``params``    the caller's keyword arguments, which go into the body unchanged
         ``stream``    whether the answer is to be a stream
 
-        Raises ``InvalidMessages`` or ``InvalidParameter`` for what the API certainly refuses.
+        Raises ``InvalidMessages`` or ``InvalidParameter`` for arguments that the API cannot accept.
         """
 
     @abstractmethod
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """Return the completion in an answer with a status from 200 to 299.
 
-        ``body`` is the whole body, without any content coding. ``timing`` goes into the completion unchanged.
+        ``body`` is the whole body, not compressed. ``timing`` goes into the completion unchanged.
 
-        Raises ``InvalidResponse`` for a body that the API does not describe, and ``APIError`` for an error
-        object: make them with ``invalid_response`` and ``error_from_object``.
+        Raises ``InvalidResponse`` for a body that does not have the API's format, and ``APIError`` for an
+        error object: make these errors with ``invalid_response`` and ``error_from_object``.
         """
 
     @abstractmethod
@@ -180,7 +178,7 @@ class Provider(ABC):
         return requests.encode(body)
 
     def request_id(self, head: Head) -> str | None:
-        """Return the provider's id of the request from the answer's headers, None if they have none."""
+        """Return the provider's request id from the headers of the answer, or None if no header has one."""
         for name in self.request_id_headers:
             if value := head.headers.get(name):
                 return str(redact(value, head.secrets))
@@ -189,24 +187,24 @@ class Provider(ABC):
     def error_from_response(self, head: Head, body: bytes) -> APIStatusError:
         """Return the error for an answer with a status outside 200 to 299.
 
-        ``body`` has no content coding. Of a streamed call it may be only the beginning, of about 64 KiB.
+        ``body`` is not compressed. For a streamed call it may be only the first 64 KiB or so.
         """
         return errors.status_error_from(self._error_context(head), body)
 
     def error_from_object(self, head: Head, value: Any, partial: str = "") -> APIError:
-        """Return the error for an error object, parsed, in an answer with a status from 200 to 299.
+        """Return the error for ``value``, a parsed error object in an answer with a status from 200 to 299.
 
-        ``partial`` is the text of the answer before the error.
+        ``partial`` is the text that a stream delivered before the error.
         """
         return errors.api_error(self._error_context(head), value, partial)
 
     def invalid_response(
         self, head: Head, what: str, body: bytes | str, partial: str = ""
     ) -> InvalidResponse:
-        """Return the error for an answer that the API does not describe.
+        """Return the error for an answer that does not have the API's format.
 
-        ``what`` is a phrase for it: "an empty body". The message shows the beginning of ``body``. ``partial``
-        is the text of the answer so far.
+        ``what`` says what was received: "an empty body". The message shows the beginning of ``body``.
+        ``partial`` is the text that a stream delivered before the error.
         """
         return errors.invalid_response(self._error_context(head), what, body, partial)
 
@@ -219,22 +217,22 @@ class Provider(ABC):
 class StreamReader(ABC):
     """Reads the body of one streamed answer, and builds the whole answer from it.
 
-    One reader serves one stream, and is called by one thread or task at a time. Bound the memory that a
-    reader keeps for an event that does not end: raise ``EventTooLarge``.
+    Each stream has its own reader, and one thread or task at a time calls it. Limit the size of an event that
+    the reader keeps in memory: raise ``EventTooLarge`` for a larger event.
     """
 
     finished: bool = False
-    """Set it to True when the provider has marked the answer as complete, or an error has ended it.
+    """Set ``finished`` to True when the provider has marked the answer as complete, or when an error occurs.
 
     The pool then calls ``completion``, and reads no more of the body.
     """
 
     @abstractmethod
     def feed(self, data: bytes) -> list[Chunk]:
-        """Return the chunks that ``data`` completes: [] if it completes none, or the reader is ``finished``.
+        """Return the chunks that ``data`` completes; [] if it completes no chunk, or if ``finished`` is True.
 
-        ``data`` is the next piece of the body, without any content coding; a piece can end anywhere, within
-        a character too.
+        ``data`` is the next piece of the body, not compressed. A piece can end anywhere, even within a
+        character.
 
         Raises ``InvalidResponse``, ``EventTooLarge`` or ``APIError``. If ``data`` completes chunks before the
         error, return them, set ``finished``, and raise the error from ``completion``.
@@ -242,16 +240,16 @@ class StreamReader(ABC):
 
     @abstractmethod
     def end(self) -> list[Chunk]:
-        """Return the last chunks. Called once the body has ended in order, if the reader is not ``finished``.
+        """Return the last chunks. Called when the body has ended without an error and ``finished`` is False.
 
-        Set ``finished`` if the answer is complete, and raise ``StreamInterrupted`` if it is not.
+        Set ``finished`` to True if the answer is complete, and raise ``StreamInterrupted`` if it is not.
         """
 
     @abstractmethod
     def completion(self, timing: Timing | None = None) -> Completion:
-        """Return the whole answer. Called once the reader is ``finished``.
+        """Return the whole answer. Called after ``finished`` has become True.
 
-        ``timing`` goes into the completion unchanged. Raises the error that ended the stream, if one did.
+        ``timing`` goes into the completion unchanged. If an error has ended the stream, raises that error.
         """
 
     @property
@@ -261,24 +259,43 @@ class StreamReader(ABC):
 
     @abstractmethod
     def interruption(self, reason: str) -> StreamInterrupted:
-        """Return the error for a body that broke off. ``reason`` is a clause: "the connection broke"."""
+        """Return the error for an incomplete body. ``reason`` is a clause: "the connection broke"."""
 
 
 class JSONProvider(Provider):
-    """A provider whose answer to a call without a stream is one JSON object."""
+    """A provider whose answer to a call without a stream is one JSON object.
+
+    ``usage_names``  the names of the numbers of input and output tokens in the answer's usage object
+    """
+
+    usage_names: ClassVar[tuple[str, str]]
 
     @abstractmethod
-    def _build_completion(self, raw: Any, request_id: str | None, timing: Timing | None) -> Completion:
-        """Return the completion in a parsed body. Raises one of ``SHAPE_ERRORS`` if it has another shape."""
+    def completion_from(
+        self, raw: Any, request_id: str | None, timing: Timing | None, text: str | None = None
+    ) -> Completion:
+        """Return the completion in ``raw``, a parsed answer or the same object merged from a stream's events.
+
+        ``text`` is the text of the answer if it has been joined already, as for a stream.
+
+        Raises one of ``SHAPE_ERRORS`` if ``raw`` does not have the API's format.
+        """
 
     @abstractmethod
     def _describe_mismatch(self, raw: Any) -> str:
-        """Return a phrase for a parsed body of another shape: "no choices in its JSON"."""
+        """Return what is wrong with ``raw``, a body without the API's format: "no choices in its JSON"."""
+
+    def _usage_from(self, raw: Any) -> Usage | None:
+        """Return the usage in ``raw``, the usage object of an answer; None if ``raw`` is not an object."""
+        if not isinstance(raw, dict):
+            return None
+        input_name, output_name = self.usage_names
+        return Usage(_count(raw.get(input_name)), _count(raw.get(output_name)), raw)
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
         result = self._completion_or_error(head, body, timing)
-        del body  # error reports show the local variables of each frame, and the body may repeat the key
+        del body  # error reports show the local variables of each frame, and the body may contain the key
         if isinstance(result, Completion):
             return result
         raise result
@@ -286,7 +303,7 @@ class JSONProvider(Provider):
     def _completion_or_error(
         self, head: Head, body: bytes, timing: Timing | None
     ) -> Completion | LLMPoolError:
-        """Return the error instead of raising it: its traceback then has no frame with ``body``."""
+        """Return the completion or the error. A raised error would have a traceback that holds ``body``."""
         try:
             raw = json.loads(body)
         except (ValueError, RecursionError):
@@ -295,21 +312,11 @@ class JSONProvider(Provider):
         if isinstance(raw, dict) and raw.get("error"):
             return self.error_from_object(head, raw)
         try:
-            return self._build_completion(raw, self.request_id(head), timing)
+            return self.completion_from(raw, self.request_id(head), timing)
         except SHAPE_ERRORS:
             return self.invalid_response(head, self._describe_mismatch(raw), body)
 
 
-def usage_of(raw: Any, input_name: str, output_name: str) -> Usage | None:
-    """Return the usage in ``raw``, an answer's usage object; None if it is not an object.
-
-    ``input_name`` and ``output_name`` are the names of its two counts.
-    """
-    if not isinstance(raw, dict):
-        return None
-    return Usage(_count(raw.get(input_name)), _count(raw.get(output_name)), raw)
-
-
 def _count(value: Any) -> int:
-    """Return a number of tokens, 0 for an invalid one: a wrong count is no reason to lose an answer."""
+    """Return ``value`` if it is a valid number of tokens, otherwise 0. An invalid number fails no call."""
     return value if type(value) is int and 0 <= value < _MAX_COUNT else 0

@@ -1,4 +1,4 @@
-"""Makes the errors of all providers from their answers, and replaces the keys in them."""
+"""Makes errors from the answers of all providers. "***" replaces the API keys in the errors."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ __all__ = [
 ]
 
 SHAPE_ERRORS = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
-"""The exceptions of code that reads parsed JSON of another shape. Checks before each step would be slower."""
+"""Raised by code that reads parsed JSON of an unexpected shape. Checks before each step would be slower."""
 
-MAX_BODY = 64 * 1024  # an error keeps this many bytes of the body
-_MAX_SNIPPET = 300  # a message shows this many characters of the body
+MAX_BODY = 64 * 1024  # bytes of the body that an error keeps
+_MAX_SNIPPET = 300  # characters of the body that a message shows
 
 
 class ErrorContext(NamedTuple):
-    """The facts about an answer that its errors need.
+    """The facts about an answer that are needed to make an error from it.
 
     ``name``         the provider's name
     ``status_code``  the HTTP status
-    ``headers``      the headers; a name is found in lower case
-    ``request_id``   the provider's id of the request, None if the headers have none
+    ``headers``      the headers by lower-case name
+    ``request_id``   the provider's request id; None if no header has one
     ``secrets``      the keys that an error must not contain
     """
 
@@ -102,7 +102,7 @@ def api_error(context: ErrorContext, value: Any, partial: str = "") -> APIError:
 def invalid_response(
     context: ErrorContext, what: str, body: bytes | str, partial: str = ""
 ) -> InvalidResponse:
-    """Return the error for an answer that the API does not describe. See ``Provider.invalid_response``."""
+    """Return the error for an answer without the API's format. See ``Provider.invalid_response``."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     text = redact(text, context.secrets)[:MAX_BODY]
     content_type = context.headers.get("content-type")
@@ -121,10 +121,10 @@ def invalid_response(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait before the next try, from ``Retry-After``; None if no header has them.
+    """Return the seconds to wait before the next try, or None if no header has a valid value.
 
     ``Retry-After`` is a number of seconds or a date (RFC 9110, section 10.2.3). ``retry-after-ms`` is not
-    standard but more exact, and is read first.
+    standard, but is read first because it is more exact.
     """
     if (wait := _number(headers.get("retry-after-ms"))) is not None:
         return wait / 1000
@@ -161,7 +161,7 @@ def _parse_body(content: bytes) -> Any:
 
 
 def _error_fields(body: Any) -> tuple[str, str | int | None, str | None]:
-    """Return message, code and type of an error body, in each shape that OpenAI-compatible servers use."""
+    """Return the message, code and type of an error. Reads each shape that OpenAI-compatible servers use."""
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, str) and isinstance(body, dict):
         return _shortened(error), None, None
@@ -179,7 +179,7 @@ def _error_fields(body: Any) -> tuple[str, str | int | None, str | None]:
 
 
 def snippet(body: bytes | str, content_type: str | None) -> str:
-    """Return the beginning of a body for use in a message, at most 300 characters; of HTML only the text."""
+    """Return the beginning of ``body`` for a message: at most 300 characters, without the tags of HTML."""
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     text = text[: 16 * _MAX_SNIPPET]
     if "html" in (content_type or "") or text.lstrip()[:1] == "<":
@@ -194,7 +194,7 @@ def _shortened(text: str) -> str:
 
 
 def _identifiers(code: str | int | None, request_id: str | None) -> str:
-    """Return " (code ..., request ...)", with those that are there; "" if none is."""
+    """Return " (code ..., request ...)" with the values that are given, or "" if none is given."""
     parts = [f"code {code}"] if code is not None else []
     parts += [f"request {request_id}"] if request_id else []
     return f" ({', '.join(parts)})" if parts else ""

@@ -1,4 +1,4 @@
-"""Reads event streams of JSON objects: the part that all providers' streams share."""
+"""The base class of the readers of event streams whose events are JSON objects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import Any
 
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
-from llm_pool.providers.base import Head, Provider, StreamReader
+from llm_pool.providers.base import Head, JSONProvider, StreamReader
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.results import Chunk, Completion, Timing, repair_surrogates
 from llm_pool.providers.sse import Event, EventParser
@@ -15,14 +15,14 @@ from llm_pool.providers.sse import Event, EventParser
 __all__ = ["EventStreamReader", "parse_index"]
 
 _loads = json.loads
-_MAX_BEGINNING = 4096  # bytes kept of a body, for the error if it is not an event stream
+_MAX_BEGINNING = 4096  # bytes of a body that are kept, for the error if the body is not an event stream
 _EVENT_STREAM_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:")
 
 
 class EventStreamReader(StreamReader):
-    """Turns events into chunks, and keeps their text. Each provider's subclass reads its events' fields."""
+    """Turns events into chunks, and keeps their text. A subclass reads the fields of one API's events."""
 
-    def __init__(self, provider: Provider, head: Head) -> None:
+    def __init__(self, provider: JSONProvider, head: Head) -> None:
         self.finished = False
         self._failure: LLMPoolError | None = None
         self._provider = provider
@@ -31,20 +31,20 @@ class EventStreamReader(StreamReader):
         self._beginning = b""
         self._has_events = False
         self._texts: list[str] = []
-        self._high_surrogate = ""  # at the end of the text so far, until its other half comes
+        self._high_surrogate = ""  # the last character so far, until its other half arrives
 
     @abstractmethod
     def _is_end_marker(self, event: Event) -> bool:
         """Return whether ``event`` marks the answer as complete.
 
-        Raises ``InvalidResponse`` if it does, and the events before it do not form an answer.
+        Raises ``InvalidResponse`` for such an event if the events before it do not make up an answer.
         """
 
     @abstractmethod
     def _chunk_from(self, raw: dict[str, Any], data: str) -> Chunk:
-        """Return the chunk for one event: ``raw`` is the parsed ``data``.
+        """Return the chunk for an event. ``data`` is its JSON, and ``raw`` is the parsed JSON.
 
-        Raises one of ``SHAPE_ERRORS`` if the event has another shape.
+        Raises one of ``SHAPE_ERRORS`` if the event does not have the API's format.
         """
 
     @abstractmethod
@@ -52,8 +52,8 @@ class EventStreamReader(StreamReader):
         """Return whether the answer is complete although the body ended without an end marker."""
 
     @abstractmethod
-    def _build_completion(self, request_id: str | None, timing: Timing | None) -> Completion:
-        """Return the whole answer. Raises one of ``SHAPE_ERRORS`` if the events do not form one."""
+    def _merged_answer(self) -> dict[str, Any]:
+        """Return the answer merged from the events so far, in the shape that it has without a stream."""
 
     @property
     def partial(self) -> str:
@@ -65,7 +65,7 @@ class EventStreamReader(StreamReader):
         if not self._has_events and len(self._beginning) < _MAX_BEGINNING:
             self._beginning += data[:_MAX_BEGINNING]
         chunks = self._read_chunks(data)
-        del data  # error reports show the local variables of each frame, and the data may repeat the key
+        del data  # error reports show the local variables of each frame, and the data may contain the key
         return self._chunks_or_failure(chunks)
 
     def end(self) -> list[Chunk]:
@@ -82,7 +82,8 @@ class EventStreamReader(StreamReader):
         if self._failure is not None:
             raise self._failure
         try:
-            return self._build_completion(self._provider.request_id(self._head), timing)
+            request_id = self._provider.request_id(self._head)
+            return self._provider.completion_from(self._merged_answer(), request_id, timing, self.partial)
         except SHAPE_ERRORS:
             what = "events that do not form an answer"
         raise self._provider.invalid_response(self._head, what, "", self.partial)
@@ -99,9 +100,9 @@ class EventStreamReader(StreamReader):
         )
 
     def _read_chunks(self, data: bytes | None) -> list[Chunk]:
-        """Return the chunks that ``data`` completes, or the end of the body if it is None.
+        """Return the chunks that ``data`` completes. None stands for the end of the body.
 
-        An error is stored in ``_failure``.
+        An error is not raised, but stored in ``_failure``.
         """
         if self.finished:
             return []
@@ -117,17 +118,17 @@ class EventStreamReader(StreamReader):
                     chunks.append(self._read_event(event))
         except LLMPoolError as error:
             self.finished = True
-            self._failure = error.with_traceback(None)  # its frames hold the data, which may repeat the key
+            self._failure = error.with_traceback(None)  # its frames hold the data, which may contain the key
         return chunks
 
     def _chunks_or_failure(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Return ``chunks``, or raise the stored error if there are none: they came before the error."""
+        """Return ``chunks``, which arrived before a stored error. If there are none, raise that error."""
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
 
     def _last_events(self) -> list[Event]:
-        """Return the event that no blank line has ended, unless it was cut off."""
+        """Return the last event if no blank line follows it. An event with incomplete JSON is left out."""
         events = self._parser.end(lenient=True)
         return [event for event in events if event.data == "[DONE]" or _is_json(event.data)]
 
@@ -145,9 +146,10 @@ class EventStreamReader(StreamReader):
         raise self._provider.invalid_response(self._head, what, data, self.partial)
 
     def _add_text(self, text: str, data: str) -> str:
-        """Add ``text`` to the answer's text, and return the part of it that consists of whole characters.
+        """Add ``text`` to the answer's text. Return ``text`` without half a character at its end.
 
-        ``data`` is the JSON that ``text`` comes from: only its escapes can split a character over two events.
+        Half a character is added when its other half arrives. ``data`` is the JSON of the event: only a
+        ``\\u`` escape in it can split a character between two events.
         """
         if type(text) is not str:
             raise TypeError("the text is not a str")
@@ -177,7 +179,7 @@ class EventStreamReader(StreamReader):
 
 
 def parse_index(index: Any) -> int:
-    """Return the index of a part of an answer, an int or its digits, as an int. Raises ``TypeError``."""
+    """Return ``index``, an int or a str of digits, as an int. Raises ``TypeError`` for any other value."""
     if isinstance(index, str) and index.isdecimal():
         return int(index)
     if type(index) is not int:

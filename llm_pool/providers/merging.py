@@ -1,7 +1,8 @@
-"""Merges the deltas of a stream into one object, unknown fields included, in time linear in their size.
+"""Merges the deltas of a stream into one object, in time linear in their size.
 
-One rule for all fields: strings and lists are concatenated; objects are merged field by field, and so are the
-items of a list that have an "index". Any other value replaces the one before it. null changes nothing.
+All fields, known or not, are merged by the same rule. Strings and lists are concatenated. Objects are merged
+field by field, and so are the items of a list that have the same "index". Any other value replaces the
+previous value, but null changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["MergedObject"]
 _NEVER_SPLIT = frozenset(
     {"format", "id", "model", "name", "object", "reason", "role", "signature", "status", "type"}
 )
-"""Names, or last words of names, of strings that come whole. Some servers repeat them in each delta."""
+"""Names, or last words of names, of strings that are never split. Some servers repeat them in each delta."""
 
 
 class MergedObject(dict[str, Any]):
@@ -24,8 +25,9 @@ class MergedObject(dict[str, Any]):
     __slots__ = ()
 
     def add(self, delta: dict[str, Any], *, concatenate: bool = True) -> None:
-        """Merge ``delta``, which is not changed. With ``concatenate=False`` a string replaces the one before.
+        """Merge ``delta`` into this object, and do not change ``delta``.
 
+        With ``concatenate=False`` a string is not added to the previous string, but replaces it.
         Raises ``AttributeError`` if ``delta`` is not a dict.
         """
         for name, value in delta.items():
@@ -51,7 +53,7 @@ class MergedObject(dict[str, Any]):
 
 
 class _MergedText(list[str]):
-    """The pieces of a string. To concatenate at each piece would take time quadratic in their number."""
+    """The pieces of a string. They are joined once, at the end, because that takes linear time."""
 
     __slots__ = ()
 
@@ -66,7 +68,7 @@ class _MergedList(list[Any]):
         self._by_index: dict[int, MergedObject] = {}
 
     def add(self, items: list[Any], concatenate: bool) -> None:
-        """Merge each item that has an index into the item with that index, and append the others."""
+        """Merge each item with an "index" into the earlier item with the same index. Append the others."""
         for item in items:
             index = item.get("index") if type(item) is dict else None
             if type(index) is not int:
@@ -87,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 
 def _with_text(name: str, previous: Any, text: str, concatenate: bool) -> Any:
-    """Return the field's value with ``text`` added, where ``previous`` is anything but a ``_MergedText``."""
+    """Return the new value of the field ``name``. ``previous`` is not a ``_MergedText``."""
     if not concatenate or name.rpartition("_")[2] in _NEVER_SPLIT:
         return text or previous or ""
     if type(previous) is not _MergedList:
@@ -107,5 +109,5 @@ def _as_list(previous: Any) -> _MergedList:
 
 
 def _text_part(text: str) -> dict[str, str]:
-    """Return ``text`` as a part of a message's content, for content that comes as strings and as parts."""
+    """Return ``text`` as a part of a message's content, for a stream that sends both strings and parts."""
     return {"type": "text", "text": text}

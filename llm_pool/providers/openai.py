@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import with_article
-from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages, Provider, usage_of
+from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.requests import as_messages, check_params
@@ -31,6 +31,7 @@ class OpenAI(JSONProvider):
     base_url_env = "OPENAI_BASE_URL"
     api_key_env = "OPENAI_API_KEY"
     completion_path = "/chat/completions"
+    usage_names = ("prompt_tokens", "completion_tokens")
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """See ``Provider.headers``."""
@@ -44,7 +45,8 @@ class OpenAI(JSONProvider):
     ) -> CompletionRequest:
         """See ``Provider.completion_request``.
 
-        Without ``stream_options`` in ``params``, a stream's request asks for the usage. None leaves them out.
+        The request of a stream asks for the usage, unless ``params`` contains ``stream_options``. The value
+        None leaves ``stream_options`` out of the request.
         """
         check_params(params, stream)
         body: dict[str, Any] = {"model": model} if model is not None else {}
@@ -61,8 +63,26 @@ class OpenAI(JSONProvider):
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
 
-    def _build_completion(self, raw: Any, request_id: str | None, timing: Timing | None) -> Completion:
-        return completion_of(raw, request_id, timing)
+    def completion_from(
+        self, raw: Any, request_id: str | None, timing: Timing | None, text: str | None = None
+    ) -> Completion:
+        """See ``JSONProvider.completion_from``. The text and the tool calls are those of the first choice."""
+        choices = raw["choices"]
+        choice = next((choice for choice in choices if not choice.get("index")), choices[0])
+        message = choice["message"]
+        if text is None:
+            text = repair_surrogates(text_of(message.get("content")))
+        calls = message.get("tool_calls")
+        return Completion(
+            text=text,
+            model=raw.get("model"),
+            finish_reason=choice.get("finish_reason") or None,
+            tool_calls=tuple(_tool_call_of(call) for call in calls) if calls else (),
+            usage=self._usage_from(raw.get("usage")),
+            request_id=request_id,
+            timing=timing,
+            raw=raw,
+        )
 
     def _describe_mismatch(self, raw: Any) -> str:
         if not isinstance(raw, dict):
@@ -77,20 +97,20 @@ class OpenAI(JSONProvider):
 class OpenAIStreamReader(EventStreamReader):
     """Reads ``data: {...}`` events up to ``data: [DONE]``.
 
-    Some servers leave out ``[DONE]``: a body that ends in order is also complete once each choice has its
-    finish reason.
+    Some servers leave out ``[DONE]``. A body that ends without it is complete too if each choice has a finish
+    reason.
     """
 
-    def __init__(self, provider: Provider, head: Head) -> None:
+    def __init__(self, provider: JSONProvider, head: Head) -> None:
         super().__init__(provider, head)
         self._choices: dict[int, _Choice] = {}
-        self._top_level: dict[str, Any] = {}  # the events' fields; "choices" is replaced at the end
+        self._top_level: dict[str, Any] = {}  # the fields of the events; "choices" is replaced at the end
 
-    def _build_completion(self, request_id: str | None, timing: Timing | None) -> Completion:
+    def _merged_answer(self) -> dict[str, Any]:
         choices = [choice.to_dict() for _, choice in sorted(self._choices.items())]
         raw = {**self._top_level, "object": "chat.completion", "choices": choices}
         raw.setdefault("usage", None)
-        return completion_of(raw, request_id, timing, self.partial)
+        return raw
 
     def _is_end_marker(self, event: Event) -> bool:
         if event.data != "[DONE]":
@@ -106,10 +126,10 @@ class OpenAIStreamReader(EventStreamReader):
     def _chunk_from(self, raw: dict[str, Any], data: str) -> Chunk:
         top_level = self._top_level
         for name, value in raw.items():
-            if value or name not in top_level:  # the last value counts, but some events leave values empty
+            if value or name not in top_level:  # some events repeat a field with an empty value
                 top_level[name] = value
         text, reason, calls = "", None, None
-        for part in raw.get("choices") or ():  # events with the usage or a filter's results have none
+        for part in raw.get("choices") or ():  # events with the usage or a filter's results have no choices
             index = part.get("index") or 0
             choice = self._choices.get(index) or self._choice(parse_index(index))
             delta = choice.add(part)
@@ -123,17 +143,17 @@ class OpenAIStreamReader(EventStreamReader):
         return self._choices.setdefault(index, _Choice(index))
 
 
-_STREAM_ONLY_FIELDS = frozenset({"delta", "index"})  # fields of a choice's part, and not of a choice
+_NOT_MERGED = frozenset({"delta", "index"})  # fields of a part that ``_Choice`` does not merge
 
 
 class _Choice:
-    """One choice, built from its parts in the shape that it has in an answer without a stream."""
+    """One choice, built from its parts. ``to_dict`` returns it in the shape that it has without a stream."""
 
     __slots__ = ("_call_count", "_fields", "_message", "index")
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self._fields: MergedObject | None = None  # most choices have fields in their last part only
+        self._fields: MergedObject | None = None  # of most choices only the last part has fields
         self._message = MergedObject(role="assistant", content=None)
         self._call_count = 0
 
@@ -145,7 +165,7 @@ class _Choice:
         """Add a part, and return its delta."""
         delta: dict[str, Any] = part.get("delta") or {}
         for name, value in part.items():
-            if value is not None and name not in _STREAM_ONLY_FIELDS:
+            if value is not None and name not in _NOT_MERGED:
                 if self._fields is None:
                     self._fields = MergedObject()
                 self._fields.add({name: value}, concatenate=False)
@@ -165,7 +185,7 @@ class _Choice:
         return {"finish_reason": None, **fields, "index": self.index, "message": message}
 
     def _with_index(self, call: dict[str, Any]) -> dict[str, Any]:
-        """Return a part of a tool call with its index: servers that send whole calls may leave it out."""
+        """Return a part of a tool call with its index, which servers that send whole calls can leave out."""
         index = call.get("index")
         if index is None:
             index = self._call_count if call.get("id") or not self._call_count else self._call_count - 1
@@ -175,35 +195,9 @@ class _Choice:
 
 
 def _without_index(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a merged tool call in the shape that it has in an answer without a stream."""
+    """Return a merged tool call in the shape that it has without a stream, where it has no index."""
     del call["index"]
     return {"id": None, "type": "custom" if "custom" in call else "function", **call}
-
-
-def completion_of(
-    raw: dict[str, Any], request_id: str | None, timing: Timing | None, text: str | None = None
-) -> Completion:
-    """Return a chat completion as a ``Completion``, with the text and tool calls of its first choice.
-
-    ``text`` is the text of that choice, if it is already joined.
-    Raises one of ``SHAPE_ERRORS`` if ``raw`` has another shape.
-    """
-    choices = raw["choices"]
-    choice = next((choice for choice in choices if not choice.get("index")), choices[0])
-    message = choice["message"]
-    if text is None:
-        text = repair_surrogates(text_of(message.get("content")))
-    calls = message.get("tool_calls")
-    return Completion(
-        text=text,
-        model=raw.get("model"),
-        finish_reason=choice.get("finish_reason") or None,
-        tool_calls=tuple(_tool_call_of(call) for call in calls) if calls else (),
-        usage=usage_of(raw.get("usage"), "prompt_tokens", "completion_tokens"),
-        request_id=request_id,
-        timing=timing,
-        raw=raw,
-    )
 
 
 def text_of(content: Any) -> str:

@@ -1,4 +1,4 @@
-"""Refuses, before it is sent, a request that no provider accepts. All else is left to the provider."""
+"""Checks requests before they are sent, and encodes them. Only what no provider accepts raises an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidReques
 
 __all__ = ["as_messages", "check_params", "encode"]
 
-_MAX_DEPTH = 100  # levels that the search for an error enters: a path takes memory in proportion to its depth
+_MAX_DEPTH = 100  # levels that the search for an invalid value enters: longer paths take more memory
 
 _SDK_OPTIONS = {
     "timeout": "set TIMEOUTS in the pool's settings, or call request(..., timeout=...)",
@@ -75,7 +75,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
     try:
         return _dumps(body).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        # UnicodeEncodeError is a ValueError too. The search for the value is slow, so it comes only now.
+        # UnicodeEncodeError is a ValueError too. To search for the value first would make each call slower.
         raise _encoding_error(body, error) from None
 
 

@@ -53,13 +53,13 @@ class ToolCall:
 class Timing:
     """How long the parts of a call took, in seconds. The wait for a connection is ``queued + dialing``.
 
-    ``queued``       the wait for a connection, less ``dialing``
-    ``dialing``      the part of that wait that went into opening a connection
-    ``first_byte``   from the start of the call to the first byte of the answer; None if none came
-    ``first_token``  from the start of the call to a stream's first chunk with text; None if none came, and
-                     for a call without a stream
+    ``queued``       the wait for a connection, without the time in ``dialing``
+    ``dialing``      the part of that wait during which a connection was being opened
+    ``first_byte``   from the start of the call to the first byte of the answer; None if no byte arrived
+    ``first_token``  from the start of the call to a stream's first chunk with text; None if no text arrived,
+                     and for a call without a stream
     ``total``        from the start of the call to its end
-    ``reused``       True if the connection had been given to another call before
+    ``reused``       True if another call had used the connection before, or was using it
     """
 
     queued: float = 0.0
@@ -73,7 +73,8 @@ class Timing:
 def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
     """Return the durations of a call from its marks. ``first_token`` is in seconds of the monotonic clock.
 
-    A call that has not ended counts until now. A call without a connection was queued for its whole time.
+    If the call has not ended, the current time is used as its end. If the call never got a connection, its
+    whole time counts as the wait for a connection.
     """
     started = marks.started
     ended = marks.ended or time.monotonic()
@@ -94,11 +95,11 @@ class Completion:
 
     ``text``           the text of the answer; "" if it has none, as when the model only calls tools
     ``model``          the model that answered, as the provider names it; None if it is not reported
-    ``finish_reason``  why the model stopped, in the provider's words (OpenAI: "stop", "length", ...;
-                       Anthropic: "end_turn", "max_tokens", ...); None if it is not reported
+    ``finish_reason``  the reason why the model stopped, as the provider names it (OpenAI: "stop", "length",
+                       ...; Anthropic: "end_turn", "max_tokens", ...); None if it is not reported
     ``tool_calls``     the tool calls that the model asks for, in order
     ``usage``          the tokens of the call; None if they are not reported
-    ``request_id``     the provider's id of the request, from the answer's headers; None if they have none
+    ``request_id``     the provider's request id, from the answer's headers; None if no header has one
     ``timing``         how long the parts of the call took, in seconds; None for a mock's answer
     ``raw``            the provider's answer, parsed; for a stream, the same object merged from its events
     """
@@ -129,11 +130,11 @@ class Chunk:
 
     ``text``           the text that this event adds to the answer; "" if it adds none
     ``raw``            the provider's event, parsed
-    ``finish_reason``  why the model stopped, in the event that reports it; None in all others
-    ``tool_calls``     the parts of tool calls in this event, in the provider's format; [] if it has none
+    ``finish_reason``  the reason why the model stopped, in the event that reports it; None in other events
+    ``tool_calls``     the parts of tool calls in this event, in the provider's format; [] if it has no parts
     """
 
-    # A stream makes one for each token, and a frozen dataclass is slower to make than a plain class.
+    # A stream makes a chunk for each token. An instance of a frozen dataclass would take longer to make.
     __slots__ = ("finish_reason", "raw", "text", "tool_calls")
 
     def __init__(

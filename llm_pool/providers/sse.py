@@ -1,7 +1,7 @@
 """A parser of event streams (WHATWG HTML, section 9.2.6) that takes bytes as they arrive. No I/O.
 
-It splits bytes, not text, into lines: CR and LF are never part of a longer UTF-8 sequence, and U+2028, which
-would split text, does not end a line of an event stream.
+The parser splits bytes into lines before it decodes them. In UTF-8 the bytes CR and LF are never part of
+another character. ``str.splitlines`` would also split at U+2028, which ends no line of an event stream.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Event(NamedTuple):
 
     ``data``   the event's data, its lines joined by LF
     ``event``  the event's type
-    ``id``     the last event id that the stream has set; "" if none
-    ``retry``  the last reconnection time that the stream has set, in milliseconds; None if none
+    ``id``     the last event id that the stream has set; "" if it has set no id
+    ``retry``  the last reconnection time that the stream has set, in milliseconds; None if it has set no time
     """
 
     data: str
@@ -34,7 +34,7 @@ class Event(NamedTuple):
 class EventParser:
     """Parses the bytes of one stream into events, in time linear in their number.
 
-    ``max_event_size`` is the most bytes that are kept of an event that has not ended.
+    ``max_event_size`` is the limit, in bytes, for the part that is kept of an event that has not ended.
     """
 
     __slots__ = (
@@ -52,7 +52,7 @@ class EventParser:
 
     def __init__(self, max_event_size: int = MAX_EVENT_SIZE) -> None:
         self._limit = max_event_size
-        self._line_parts: list[bytes] = []  # of the line that has not ended
+        self._line_parts: list[bytes] = []  # the pieces of the line that has not ended
         self._size = 0  # bytes in _line_parts and _data
         self._data: list[bytes] = []
         self._event = ""
@@ -60,10 +60,13 @@ class EventParser:
         self._retry: int | None = None
         self._skip_lf = False  # the last byte was CR: if an LF follows, the two are one line end
         self._bom_checked = False
-        self._between_events = False  # and no part of the next event has arrived
+        self._between_events = False  # an event has ended, and no part of the next has arrived
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that ``data`` completes. Raises ``EventTooLarge``."""
+        """Return the events that ``data`` completes.
+
+        Raises ``EventTooLarge`` if an event that has not ended exceeds ``max_event_size``.
+        """
         if self._between_events and data[-2:] == b"\n\n" and b"\r" not in data and len(data) <= self._limit:
             return self._parse_complete_events(data)
         if not self._bom_checked:
@@ -77,9 +80,9 @@ class EventParser:
         return self._parse_lines(data)
 
     def end(self, *, lenient: bool = False) -> list[Event]:
-        """End the stream, and drop an event that no blank line has ended, as the standard requires.
+        """End the stream, and drop an event if no blank line follows it, as the standard requires.
 
-        With ``lenient`` return that event instead: some servers leave out the last blank line.
+        With ``lenient`` return that event: some servers leave out the last blank line.
         """
         events: list[Event] = []
         if lenient:
@@ -89,7 +92,7 @@ class EventParser:
         return events
 
     def _parse_complete_events(self, data: bytes) -> list[Event]:
-        """Parse ``data`` that holds complete events only, with LF for line ends: the common case."""
+        """Parse ``data`` that contains complete events only, with LF as line end. This is the common case."""
         events: list[Event] = []
         for block in data[:-2].split(b"\n\n"):
             if block[:6] == b"data: " and b"\n" not in block:
@@ -103,7 +106,7 @@ class EventParser:
     def _without_bom(self, data: bytes) -> bytes:
         """Return the start of the stream, ``data`` included, without the byte order mark.
 
-        Returns b"" while ``data`` may still be the beginning of the mark.
+        Returns b"" as long as the start of the stream can be an incomplete mark.
         """
         data = b"".join([*self._line_parts, data])
         self._line_parts.clear()
@@ -115,7 +118,7 @@ class EventParser:
 
     def _parse_lines(self, data: bytes) -> list[Event]:
         events: list[Event] = []
-        lines = data.splitlines()  # of bytes: splits at LF, CR and CRLF only
+        lines = data.splitlines()  # ``bytes.splitlines`` splits at LF, CR and CRLF only
         rest = b"" if data[-1] in b"\r\n" else lines.pop()
         self._skip_lf = data[-1] == 0x0D
         if lines and self._line_parts:
@@ -142,7 +145,7 @@ class EventParser:
             value = value[1:]
         if name == b"data":
             self._data.append(value)
-            self._size += len(value) + 1  # an empty line takes memory, too
+            self._size += len(value) + 1  # 1, because an empty line takes memory too
             self._check_size()
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")

@@ -1,1 +1,1 @@
-"""The engine as httpx transports: one pool under ``httpx.AsyncClient`` and ``httpx.Client``."""
+"""httpx transports that send through the engine: ``httpx.AsyncClient`` and ``httpx.Client`` share a pool."""

@@ -1,4 +1,4 @@
-"""The body of a response, as httpx reads it."""
+"""The bodies of responses, which httpx reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["AsyncBody", "Body"]
 
 
 class _BaseBody:
-    """Releases its connection at its end: read to the end, closed, failed or garbage-collected."""
+    """Releases the connection when the body is read to its end, closed, failed or garbage-collected."""
 
     _closed = False
     _call_site = "an unknown place"
@@ -34,7 +34,7 @@ class _BaseBody:
         self._exchange.is_complete_enough = True
 
     def close(self) -> None:
-        """Release the connection, without waiting for it. From any thread, any number of times."""
+        """Release the connection and return at once. Can be called from any thread, and more than once."""
         self._closed = True
         self._exchange.close_threadsafe()
 
@@ -68,7 +68,7 @@ class Body(_BaseBody):
 
 
 class AsyncBody(_BaseBody):
-    """The body for ``httpx.AsyncClient``: read piece by piece, on any event loop."""
+    """The body for ``httpx.AsyncClient``: a task on any event loop reads it piece by piece."""
 
     def __aiter__(self) -> Self:
         return self
@@ -87,5 +87,5 @@ class AsyncBody(_BaseBody):
         return data
 
     async def aclose(self) -> None:
-        """``close``, under the name that httpx calls."""
+        """``close``, under the name that httpx uses."""
         self.close()

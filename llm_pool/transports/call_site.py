@@ -1,4 +1,4 @@
-"""The line of the user's code that made a call, for warnings."""
+"""Finds the line of the user's code that made a call, for warnings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def call_site() -> str:
 
 
 def warn_if_blocking() -> None:
-    """Warn of a sync call on the server's event loop: by default once for each line that makes one."""
+    """Emit a RuntimeWarning if this thread runs the server's event loop.
+
+    By default Python shows it once for each line that makes such a call.
+    """
     if is_on_server_loop():
         warnings.warn(
             f"{call_site()} makes a call that blocks the server's event loop: no other request is served "

@@ -1,4 +1,4 @@
-"""The httpx clients of a pool, and the API key on their requests."""
+"""The httpx clients of a pool, and the code that adds the API key to their requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Redirects:
 
 
 class AsyncClient(Redirects, httpx.AsyncClient):
-    """An ``httpx.AsyncClient`` that all callers of a pool share: closing it does nothing; close the pool."""
+    """The ``httpx.AsyncClient`` that a pool's callers share. Closing it does nothing: close the pool."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,12 +50,12 @@ class Client(Redirects, httpx.Client):
 class KeyAuth(httpx.Auth):
     """Adds the pool's headers to requests to the pool's origin.
 
-    ``base_url``     its origin is the pool's; requests to other origins get none of the headers
-    ``key, akey``    called for the key of each request, so that a rotated key takes effect; not called if the
-                     request has a header of ``key_headers`` or the extension ``llm_pool_key``
-    ``headers``      called with that key for the headers to add; the request's own are not replaced
+    ``base_url``     BASE_URL; requests to another origin get none of the headers
+    ``key, akey``    return the API key; called for each request, so that a rotated key takes effect, unless
+                     the request has a header of ``key_headers`` or the extension ``llm_pool_key``
+    ``headers``      returns the headers to add, for a key; they do not replace headers of the request
     ``key_headers``  names of the headers that carry a key
-    ``defaults``     the clients' default headers: one that a request has unchanged is not its own
+    ``defaults``     default headers of the clients; a header of a request with this value is replaced
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class KeyAuth(httpx.Auth):
         yield request
 
     def _needs_key(self, request: httpx.Request) -> bool:
-        """Whether to call ``key``: the request of an SDK has a key, and the pool may have none."""
+        """Return whether to call ``key``. An SDK adds a key itself, and then the pool may have no key."""
         if "llm_pool_key" in request.extensions:
             return False
         return not any(name in request.headers for name in self._key_headers)

@@ -1,4 +1,4 @@
-"""The httpx errors of mocks and of the user's own transports as errors of this package."""
+"""Translates the httpx errors of mocks and of users' own transports into errors of this package."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _COUNTERPARTS: dict[type[httpx.RequestError], type[LLMPoolError]] = {
 
 @contextmanager
 def translate_httpx_errors() -> Iterator[None]:
-    """Replace an httpx error by the error of this package of the same kind.
+    """Raise an error of this package in place of an httpx error of the same kind.
 
-    It has the same message and request, and the httpx error as its cause.
+    The new error has the same request and contains the same message. The httpx error is its cause.
     """
     try:
         yield

@@ -15,9 +15,9 @@ __all__ = ["ASYNC_POOL", "SYNC_POOL", "HookDetector", "HookPoint", "are_original
 class HookPoint(NamedTuple):
     """A method that mocks and instrumentation replace.
 
-    ``owner``   the class that has it
-    ``name``    its name
-    ``module``  the module that defines the original
+    ``owner``   the class that has the method
+    ``name``    the method's name
+    ``module``  the module that defines the original method
     """
 
     owner: type
@@ -30,7 +30,7 @@ ASYNC_POOL = HookPoint(
 )
 SYNC_POOL = HookPoint(httpcore.ConnectionPool, "handle_request", "httpcore._sync.connection_pool")
 
-# What respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others replace.
+# The methods that respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others replace.
 _CLIENT_METHODS = ("request", "send", "_send_single_request", "_transport_for_url")
 ASYNC_HOOK_POINTS = (
     *(HookPoint(httpx.AsyncClient, name, "httpx._client") for name in _CLIENT_METHODS),
@@ -46,7 +46,7 @@ HOOK_NAMES = frozenset(point.name for point in ASYNC_HOOK_POINTS + SYNC_HOOK_POI
 
 
 def are_original(points: Iterable[HookPoint]) -> bool:
-    """Whether each method is the library's original. Detects also those replaced before this import."""
+    """Return whether each method is the library's original, also if it was replaced before this import."""
     # functools.wraps copies __name__ and __module__ to a wrapper, but not __globals__.
     for owner, name, module in points:
         function: Any = owner.__dict__[name]
@@ -56,10 +56,11 @@ def are_original(points: Iterable[HookPoint]) -> bool:
 
 
 class HookDetector:
-    """Detects whether anything intercepts the requests of one of a pool's clients.
+    """Detects whether anything intercepts the requests of a client.
 
-    That is a mock, instrumentation, an event hook of the client, or another transport or authentication than
-    it was made with. Without any, a call may go to the engine directly, past httpx.
+    Requests are intercepted by mocks, instrumentation and the client's event hooks, or by a transport or
+    authentication that has replaced the original. If nothing intercepts them, calls can be sent to the engine
+    directly, without httpx.
     """
 
     __slots__ = ("_auth", "_client", "_points", "_transport")
@@ -71,7 +72,7 @@ class HookDetector:
         self._points = ASYNC_HOOK_POINTS if isinstance(client, httpx.AsyncClient) else SYNC_HOOK_POINTS
 
     def is_hooked(self) -> bool:
-        """Whether a request of the client would be intercepted now."""
+        """Return whether a request of the client would be intercepted now."""
         client = self._client
         return not (
             client._transport is self._transport

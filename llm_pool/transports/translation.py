@@ -1,4 +1,4 @@
-"""Requests of httpcore as requests of the engine, and exchanges as responses of httpcore."""
+"""Translates httpcore's requests into the engine's requests, and exchanges into httpcore's responses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ __all__ = ["origin_of", "to_engine", "to_httpcore"]
 
 
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
-    """Make the engine's request; ``defaults`` are its timeouts if the request has none.
+    """Return the engine's request for a request of httpcore.
 
-    Its body is None if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope`` and
-    ``llm_pool_marks`` become its ``scope`` and ``marks``. Raises httpcore.UnsupportedProtocol for a scheme
-    other than http and https.
+    ``defaults`` are used if the request has no timeouts; its total timeout is always used. The body is None
+    if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope`` and
+    ``llm_pool_marks`` become ``scope`` and ``marks``. Raises httpcore.UnsupportedProtocol for a scheme other
+    than http and https.
     """
     url, extensions = request.url, request.extensions
     stream = request.stream
@@ -41,10 +42,10 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
 
 
 def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Response:
-    """Make the response for an exchange whose head has arrived; its content is a ``body``.
+    """Return a response of httpcore for an exchange whose head has arrived. Its content is a ``body``.
 
-    Raises ProtocolError if it is compressed and the request did not accept that: httpx would decompress it
-    before the caller sees a byte, to a thousand times its size or more.
+    Raises ProtocolError if the response is compressed and the request did not accept that: httpx would
+    decompress it, which can make it more than a thousand times as large, before the caller gets a byte.
     """
     coding = content_coding(exchange.headers)
     if coding and not _accepts(exchange.request.headers, coding):
@@ -66,7 +67,7 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
 
 
 def _accepts(headers: Headers, codings: str) -> bool:
-    """Whether a request with these headers accepts a response in these codings (RFC 9110, section 12.5.3)."""
+    """Return whether a request with ``headers`` accepts ``codings`` (RFC 9110, section 12.5.3)."""
     accepted = b",".join(value for name, value in headers if name.lower() == b"accept-encoding").lower()
     accepted_codings = {part.partition(b";")[0].strip() for part in accepted.split(b",")}
     return b"*" in accepted_codings or all(
@@ -76,7 +77,7 @@ def _accepts(headers: Headers, codings: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def origin_of(scheme: bytes, host: bytes, port: int | None) -> Origin:
-    """The origin of a URL. Raises httpcore.UnsupportedProtocol for a scheme other than http and https."""
+    """Return the origin of a URL. Raises httpcore.UnsupportedProtocol unless it begins with http or https."""
     name = scheme.decode("ascii")
     if name not in DEFAULT_PORTS:
         raise httpcore.UnsupportedProtocol(

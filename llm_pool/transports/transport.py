@@ -1,7 +1,8 @@
-"""The pool as transports of httpx: ``AsyncTransport`` for its async client, ``Transport`` for its sync one.
+"""httpx transports that send through a pool: ``AsyncTransport`` and, for sync clients, ``Transport``.
 
-Each is httpx's own transport whose httpcore pool is replaced by the engine, behind the same interface. Mocks
-and instrumentation that replace methods of httpx's or httpcore's classes therefore work here too.
+Each is a subclass of httpx's own transport. In place of httpcore's pool it has an object with the same
+interface that sends through the engine. So mocks and instrumentation that replace methods of httpx's or
+httpcore's classes work here too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Transport(httpx.HTTPTransport):
 
 
 class _AsyncEnginePool(httpcore.AsyncConnectionPool):
-    """httpcore's pool by its interface; sends its requests to the engine."""
+    """Has the interface of httpcore's pool, and sends the requests through the engine."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class _AsyncEnginePool(httpcore.AsyncConnectionPool):
         return await _asend(self._engine, request, self._timeouts)
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        """Called by httpcore's own handler, if a mock passes a request on to it."""
+        """Called by httpcore's own ``handle_async_request``, if a mock passes a request on to it."""
         return _AsyncHTTPCoreConnection(self._engine, self._timeouts, origin)
 
 
@@ -71,7 +72,7 @@ class _EnginePool(httpcore.ConnectionPool):
 
 
 class _AlwaysOpen:
-    """The engine as one connection of httpcore: always open, never full."""
+    """Represents the engine as a connection of httpcore that is always open and never full."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
         self._engine = pool
@@ -102,7 +103,7 @@ class _AsyncHTTPCoreConnection(_AlwaysOpen, httpcore.AsyncConnectionInterface):
         return await _asend(self._engine, request, self._timeouts)
 
     async def aclose(self) -> None:
-        """Do nothing: there is no connection of its own to close."""
+        """Do nothing: the connections belong to the engine."""
 
 
 class _HTTPCoreConnection(_AlwaysOpen, httpcore.ConnectionInterface):
@@ -110,11 +111,11 @@ class _HTTPCoreConnection(_AlwaysOpen, httpcore.ConnectionInterface):
         return _send(self._engine, request, self._timeouts)
 
     def close(self) -> None:
-        """Do nothing: there is no connection of its own to close."""
+        """Do nothing: the connections belong to the engine."""
 
 
 async def _asend(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
-    """Send through the engine. A streamed body is read here, in the caller's own context."""
+    """Send ``request`` through the engine. A streamed body is read here, in the caller's task."""
     outgoing = to_engine(request, timeouts)
     exchange = await pool.open(outgoing)
     if outgoing.body is None:

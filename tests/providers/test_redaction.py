@@ -12,6 +12,7 @@ import pytest
 from llm_pool import exceptions
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
+from llm_pool.redaction import without_frames
 
 KEY = "sk-secret"
 HEAD = Head(200, {}, (KEY,))
@@ -66,3 +67,29 @@ def test_no_frame_of_an_invalid_event_contains_the_key(what: str, provider: str)
 
 def test_the_repr_of_a_head_does_not_contain_the_key() -> None:
     assert KEY not in repr(HEAD)
+
+
+def raise_with_cause_and_other_context() -> None:
+    try:
+        raise ValueError("a context")
+    except ValueError:
+        try:
+            raise KeyError("a cause")
+        except KeyError as error:
+            cause = error
+    try:
+        raise OSError("another context")
+    except OSError:
+        raise RuntimeError("an error") from cause
+
+
+def test_without_frames_removes_the_tracebacks_of_causes_and_of_contexts() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        raise_with_cause_and_other_context()
+    error = caught.value
+    cause, context = error.__cause__, error.__context__
+    assert cause is not None and context is not None and cause is not context
+    chain = [error, cause, context, cause.__context__]
+    assert all(link is not None and link.__traceback__ is not None for link in chain)
+    assert without_frames(error) is error
+    assert all(link is not None and link.__traceback__ is None for link in chain)
