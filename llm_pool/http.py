@@ -1,4 +1,4 @@
-"""``event_stream``: a Django response that sends a stream to the browser. For any view, WSGI and ASGI."""
+"""``event_stream``: a Django response that sends a stream to the browser, under WSGI and ASGI."""
 
 from __future__ import annotations
 

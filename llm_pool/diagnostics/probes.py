@@ -46,7 +46,7 @@ class Prober:
         """Make the calls, and return their steps.
 
         ``dial_seconds``  how long the dial of a new connection took
-        ``live``          how many live calls to make at once
+        ``live``          how many live calls to make at the same time
         ``streams``       how many calls one connection carries at a time
         """
         self._announce("authentication")
