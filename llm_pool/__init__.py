@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pool: LLMPool
     pools: Pools
 
-# Django imports this package before its settings and apps are loaded, so these are imported on first use.
+# Django imports this package before settings and apps are loaded, so these names are imported on first use.
 _MODULES = {
     "observe": "llm_pool.calling.record",
     "pool": "llm_pool.registry",

@@ -1,4 +1,4 @@
-"""The Django app, and what it does when the server starts and stops."""
+"""The Django app: prepares the pools when an ASGI server starts, and closes them when it stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ DRAIN_SECONDS = 10.0
 
 
 class LLMPoolConfig(AppConfig):
-    """Opens and closes the process's pools. ``ready`` does no I/O, no database query and nothing async."""
+    """Opens and closes the process's pools.
+
+    ``ready`` does no I/O, queries no database and runs no async code.
+    """
 
     name = "llm_pool"
     verbose_name = "LLM pool"
@@ -30,15 +33,15 @@ class LLMPoolConfig(AppConfig):
         register_checks()
         portal.after_fork(pools.new_lock)
         if find_spec("prometheus_client") is not None:
-            from llm_pool import metrics  # noqa: PLC0415  it may not be installed
+            from llm_pool import metrics  # noqa: PLC0415  prometheus_client may not be installed
 
             metrics.install()
 
     async def startup(self) -> None:
         """Make the running loop the server loop, which hosts connections, and prewarm the pools.
 
-        Call it on the server's event loop. Raises ``ImproperlyConfigured`` for invalid settings. It does not
-        wait for the provider.
+        Call it on the server's event loop. It does not wait until the connections are open. Raises
+        ``ImproperlyConfigured`` for invalid settings.
         """
         configured = pools.all()
         portal.adopt_server_loop()
@@ -46,7 +49,7 @@ class LLMPoolConfig(AppConfig):
             await pool.aprewarm()
 
     async def shutdown(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Wait ``timeout`` seconds for calls to finish, then close all pools.
+        """Wait at most ``timeout`` seconds until the calls in progress have ended, then close all pools.
 
         Call it on the server's event loop, before the loop ends.
         """

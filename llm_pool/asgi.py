@@ -1,6 +1,6 @@
 """Django's ASGI application with the lifespan protocol, which Django does not handle.
 
-In ``asgi.py``: ``from llm_pool.asgi import get_asgi_application``. Nothing else changes.
+In ``asgi.py``: ``from llm_pool.asgi import get_asgi_application``. No other line changes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, cast
 from django.apps import apps
 from django.core.asgi import get_asgi_application as django_asgi_application
 
-import llm_pool.calling.pool  # noqa: F401  now: later the import would block the event loop
+import llm_pool.calling.pool  # noqa: F401  a later import would block the event loop
 from llm_pool.apps import LLMPoolConfig
 from llm_pool.engine.loops import portal
 
@@ -28,14 +28,15 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def get_asgi_application() -> LLMPoolASGI:
-    """A replacement for ``django.core.asgi.get_asgi_application``."""
+    """Return Django's ASGI application in an ``LLMPoolASGI``. Replaces Django's function of this name."""
     return LLMPoolASGI(cast(Application, django_asgi_application()))
 
 
 class LLMPoolASGI:
-    """Wraps Django's ASGI application: answers the lifespan itself, and adopts the server's event loop.
+    """Wraps Django's ASGI application. Handles the lifespan events, and adopts the server's event loop.
 
-    The adopted loop hosts connections. If the server has no lifespan (Daphne), the first request adopts it.
+    The adopted loop hosts connections. If the server sends no lifespan events (Daphne), the loop is adopted
+    at the first request.
     """
 
     def __init__(self, application: Application) -> None:
@@ -50,7 +51,10 @@ class LLMPoolASGI:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """https://asgi.readthedocs.io/en/latest/specs/lifespan.html"""
+    """Handle the server's startup and shutdown events.
+
+    See https://asgi.readthedocs.io/en/latest/specs/lifespan.html
+    """
     config = cast(LLMPoolConfig, apps.get_app_config("llm_pool"))
     await receive()
     try:

@@ -1,7 +1,7 @@
 """System checks of ``settings.LLM_POOL``.
 
 ==============  ==============================================================
-llm_pool.E001   LLM_POOL, or a pool in it, is not a dict or has an invalid name
+llm_pool.E001   LLM_POOL or a pool in it is not a dict, or a pool has an invalid name
 llm_pool.E002   an unknown key
 llm_pool.E003   a value of the wrong type
 llm_pool.E004   an invalid value
@@ -11,7 +11,7 @@ llm_pool.E008   a proxy in the environment that cannot be used, so that calls wo
 llm_pool.W001   certificates are not verified (only with ``check --deploy``)
 llm_pool.W002   no API key although the server needs one, so that calls will fail
                 (not an error: builds and CI runs often have no key)
-llm_pool.W003   the API key travels unencrypted to another machine (only with ``check --deploy``)
+llm_pool.W003   the API key is sent unencrypted to another machine (only with ``check --deploy``)
 llm_pool.W004   a setting that the ENGINE ignores
 ==============  ==============================================================
 """
@@ -49,7 +49,7 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
         "UDS": "it speaks no TLS over a Unix domain socket",
     },
 }
-"""The settings that each engine does not support, and what it does instead."""
+"""For each engine: the settings that it does not support, and what the engine does instead."""
 
 
 def register_checks() -> None:
@@ -59,7 +59,7 @@ def register_checks() -> None:
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """Errors: all that is wrong in the settings. Warnings: what will probably not work."""
+    """Return errors for invalid settings, and warnings for a missing key and for settings without effect."""
     pools, problems = load_with_problems()
     messages: list[checks.CheckMessage] = [
         checks.Error(problem.message, hint=problem.hint, id=f"llm_pool.{problem.id}") for problem in problems
@@ -70,7 +70,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
-    """Warnings for settings that are acceptable on a developer's machine, but insecure in a deployment."""
+    """Return warnings for settings that are acceptable in development, but insecure in a deployment."""
     return [message for pool in _valid(*load_with_problems()) for message in _insecure(pool)]
 
 
@@ -114,8 +114,8 @@ def _warnings(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
 
 
 def _proxy_errors(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
-    """Errors of a proxy from the environment. One from the settings was checked with them."""
-    from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  only a process that checks needs it
+    """Yield the error of a proxy from the environment. A proxy in the settings has been checked already."""
+    from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  only the checks need it
     from llm_pool.exceptions import ProxyFailed  # noqa: PLC0415
 
     if pool.pool.uds is not None:
@@ -131,7 +131,7 @@ def _proxy_errors(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessag
 
 
 def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
-    """Settings that the project has given and the engine does not support. Defaults are not reported."""
+    """Yield a message for each setting of the project that the engine does not support."""
     for key, instead in UNSUPPORTED[pool.engine].items():
         if key not in pool.explicit_keys or _works_anyway(pool, key):
             continue
@@ -146,7 +146,7 @@ def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage
 
 
 def _works_anyway(pool: PoolSettings, key: str) -> bool:
-    """Whether the value is one that every engine supports."""
+    """Whether the engine supports the value of ``key``, although it does not support other values."""
     match key:
         case "HTTP2":
             return pool.pool.http2 is False

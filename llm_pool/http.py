@@ -1,4 +1,4 @@
-"""``event_stream``: streams to the browser, in sync and async views, under WSGI and ASGI."""
+"""``event_stream``: a Django response that sends a stream to the browser, under WSGI and ASGI."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ logger = logging.getLogger("llm_pool.http")
 
 HEADERS = {
     "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",  # nginx
-    "Content-Encoding": "identity",  # GZipMiddleware would buffer; it skips responses with an encoding
+    "X-Accel-Buffering": "no",  # nginx would buffer the events
+    "Content-Encoding": "identity",  # GZipMiddleware would buffer, but skips a response with this header
 }
 
 
@@ -33,28 +33,30 @@ def event_stream(
 ) -> EventStreamResponse:
     """Return a response that sends ``stream`` to the browser as server-sent events.
 
-    ``headers`` are added to those of the response. The stream is closed when the browser disconnects.
+    ``headers`` are added to the response's own, and replace those of the same name. The stream is closed when
+    the browser disconnects.
 
     Events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
 
-    ``data: {"text": "..."}``  each piece of text
-    ``event: done``            the end: the whole text, model, finish_reason, tool_calls, usage and timing
-                               (seconds)
+    ``data: {"text": "..."}``  a piece of text
+    ``event: done``            the end of the answer: the whole text, model, finish_reason, tool_calls, usage
+                               and timing (in seconds)
     ``event: error``           an error: its class name, and a sentence for the visitor
 
-    The message of the error may hold details of the provider, the network and the pool. It goes to the log,
-    and to the browser only under ``DEBUG``.
+    The message of the error is logged. It is sent to the browser only under ``DEBUG``, because it may
+    describe the provider, the network and the pool.
     """
     return EventStreamResponse(stream, headers=headers)
 
 
 class EventStreamResponse(StreamingHttpResponse):
-    """Reads the stream with sync or async code, as the server iterates, whichever view made it.
+    """A response that reads its stream with sync code under WSGI, and with async code under ASGI.
 
-    Django would read a whole sync stream under ASGI, or an async one under WSGI, before it sends a byte.
+    Django's class would read a whole sync stream under ASGI, or a whole async stream under WSGI, before it
+    sends the first byte.
     """
 
-    # Attributes of Django's class that its type stubs do not have.
+    # Attributes of Django's class that are missing in its type stubs.
     _iterator: Any
     _resource_closers: list[Callable[[], object]]
 
@@ -87,7 +89,7 @@ class EventStreamResponse(StreamingHttpResponse):
             while (piece := await sync_to_async(step)()) is not None:
                 yield piece
         finally:
-            self._stream.close()  # it ends the wait of a thread for the next token
+            self._stream.close()  # a thread that waits for the next token then stops waiting
 
 
 def _iterate_on_loop(pieces: AsyncIterator[bytes]) -> Iterator[bytes]:

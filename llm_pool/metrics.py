@@ -1,8 +1,8 @@
 """Prometheus metrics of the pools, by ``prometheus_client``; ``docs/metrics.md`` lists them.
 
-They are in the default registry, and so in django-prometheus's view too. All are set by events, because a
-custom collector does not work in multiprocess mode. The engine's counters are copied a few times a second;
-the figures of a call are added after it has ended.
+They are in the default registry, which django-prometheus's view serves. They are updated when something
+changes, not when they are read: a custom collector does not work in multiprocess mode. The engine's counters
+are copied at most four times a second. The durations and tokens of a call are added after the call has ended.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from llm_pool.registry import pools
 __all__ = ["MAX_MODELS", "Metrics", "install"]
 
 MAX_MODELS = 50
-BATCH = 64  # calls after which a flush is due at once: later the first has left the processor's cache
+BATCH = 64  # calls after which a flush is due at once: the records are then still in the processor's cache
 OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 CALL = ("pool", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_operation_name")
-LABEL_FIELDS = 6  # the first fields of a record: they decide its labels
+LABEL_FIELDS = 6  # how many fields at the start of a record decide its labels
 OPERATIONS = {"complete": "chat", "stream": "chat"}
 
 GAUGES = {
@@ -96,7 +96,7 @@ class Metrics:
             "llm_pool_dial_failures", "Connections that could not be made.", ["pool", "error_type"], **common
         )
         self._spreads = {
-            field: Histogram(name, text, ["pool"], buckets=BOUNDS, **common)  # the buckets of the engine
+            field: Histogram(name, text, ["pool"], buckets=BOUNDS, **common)  # the engine's own buckets
             for field, (name, text) in SPREADS.items()
         }
         self._duration = Histogram(
@@ -115,13 +115,13 @@ class Metrics:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Start without records. Also in the child of a fork: the parent flushes those that it has."""
-        self._lock = threading.RLock()  # for ``hold``: at exit the main thread flushes
+        """Start without records. Called again in the child of a fork: the parent flushes its own records."""
+        self._lock = threading.RLock()  # for ``hold``: at exit ``flush`` runs on the main thread
         self._alarm = Alarm(self.flush)
         self._ended: deque[CallRecord] = deque()
 
     def call_ended(self, record: CallRecord) -> None:
-        """Keep the record until the next flush: a batch costs a fraction. For ``observe``; takes no lock."""
+        """Keep the record until the next flush: many at once cost less. An observer; acquires no lock."""
         self._ended.append(record)
         if len(self._ended) >= BATCH:
             self._alarm.set(time.monotonic())
@@ -131,7 +131,7 @@ class Metrics:
     def flush(self) -> None:
         """Add the calls that have ended since the last flush to the registry.
 
-        From any thread. An interrupt, which can come only at exit, loses the calls of this flush.
+        From any thread. An interrupt can stop it only at exit; the calls of that flush are then lost.
         """
         hold(self._lock, self._flush)
 
@@ -144,14 +144,17 @@ class Metrics:
             self._observe(records)
 
     def pool_changed(self, name: str, now: PoolStats, before: PoolStats | None) -> None:
-        """Add the difference since ``before``: pools of the same name add up. For ``stats_listeners``."""
+        """Add the changes since ``before`` to the metrics. A callback of ``stats_listeners``.
+
+        Changes are added, so that the metrics of pools with the same name add up.
+        """
         for field, gauge in self._gauges.items():
             gauge.labels(name).inc(_grown(field, now, before))
         for field, state in (("in_use", "active"), ("idle", "idle")):
             self._open.labels(name, state).inc(_grown(field, now, before))
         self._utilization.labels(name).set(now.utilization)
         for field, counter in self._counters.items():
-            counter.labels(name).inc(max(0.0, _grown(field, now, before)))  # ``reused`` can fall
+            counter.labels(name).inc(max(0.0, _grown(field, now, before)))  # ``reused`` can decrease
         for reason, count in now.closed.items():
             known = before.closed.get(reason, 0) if before is not None else 0
             self._closed.labels(name, reason).inc(count - known)
@@ -176,9 +179,9 @@ class Metrics:
         _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
 
     def _model_label(self, model: str | None, error: str) -> str:
-        """The model, if a pool has it as MODEL or it is among the first that answered; otherwise "other".
+        """Return ``model`` if it is a pool's MODEL or one of the first that answered; otherwise "other".
 
-        A caller may send any number of names, and each label costs memory for ever.
+        Callers can send any number of names, and the memory of a label is never freed.
         """
         if model is None or model in self._models:
             return model or ""
@@ -196,9 +199,9 @@ def _error_type(record: CallRecord) -> str:
 
 
 def _add(child: Any, values: Sequence[float]) -> None:
-    """Add all values to a histogram. Calling ``child.observe`` for each costs ten times as much.
+    """Add all ``values`` to the histogram ``child``. ``child.observe`` for each would cost ten times as much.
 
-    It uses private attributes of prometheus_client, whose histograms have no method for many values.
+    It uses private attributes, because histograms of prometheus_client have no method for many values.
     """
     if not values:
         return
@@ -213,7 +216,7 @@ def _add(child: Any, values: Sequence[float]) -> None:
 
 
 def _add_grown(child: Any, now: Spread, before: Spread | None) -> None:
-    """Add what the engine's histogram has gained since ``before``. ``child`` has the same buckets."""
+    """Add the durations that ``now`` has and ``before`` has not. ``child`` has the same buckets as both."""
     known = before.counts if before is not None else (0,) * len(now.counts)
     for bucket, count, counted in zip(child._buckets, now.counts, known, strict=True):
         if count > counted:
@@ -228,9 +231,9 @@ def _grown(field: str, now: PoolStats, before: PoolStats | None) -> float:
 
 @cache
 def install() -> None:
-    """Add this process's pools to the default registry. Called by ``AppConfig.ready``; works only once.
+    """Add the metrics of this process's pools to the default registry. Called by ``AppConfig.ready``.
 
-    ``ready`` runs again when the apps are set up again, as by ``override_settings(INSTALLED_APPS=...)``.
+    Later calls do nothing: ``override_settings(INSTALLED_APPS=...)``, for example, makes ``ready`` run again.
     """
     metrics = Metrics(REGISTRY, metric_namespace(), tuple(latency_buckets()))
     observe(metrics.call_ended)

@@ -1,4 +1,4 @@
-"""Records each request's calls: on ``request.llm_pool``, in a header, and in a line of the log."""
+"""Records the calls of each Django request: on ``request.llm_pool``, in a header and in a log line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["PoolMiddleware"]
 logger = logging.getLogger("llm_pool.requests")
 
 RETRY_AFTER = 5  # seconds
-TEMPLATE = "llm_pool/busy.html"  # a project may have a template of that name
+TEMPLATE = "llm_pool/busy.html"  # a project can override this template
 PAGE = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Busy</title></head><body><h1>Busy</h1><p>{BUSY}</p></body></html>
@@ -30,9 +30,9 @@ PAGE = f"""<!doctype html>
 
 
 class PoolMiddleware:
-    """Counts the calls of each request, in sync and async views, without a thread, a lock or any I/O.
+    """Records the calls of each request, in sync and async views. It needs no thread, no lock and no query.
 
-    Put it near the top of ``MIDDLEWARE``: it also counts the calls of each middleware below it.
+    Put it near the top of ``MIDDLEWARE``: the calls of a middleware above it are not recorded.
     """
 
     sync_capable = True
@@ -61,7 +61,7 @@ class PoolMiddleware:
             current_request.reset(token)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Answer ``PoolTimeout`` and ``PoolFull`` with 503 and ``Retry-After``; None for other exceptions."""
+        """Return a 503 with ``Retry-After`` for PoolTimeout and PoolFull; None for other exceptions."""
         if not isinstance(exception, PoolTimeout):
             return None
         response: HttpResponse
@@ -77,7 +77,7 @@ class PoolMiddleware:
 
 
 def _page(request: HttpRequest) -> str:
-    """The template as text; a plain page if the project has no templates, or if the template fails."""
+    """Render the template. Returns a plain page if the template is not found, or if it cannot be rendered."""
     try:
         return render_to_string(TEMPLATE, {"message": BUSY, "retry_after": RETRY_AFTER}, request)
     except Exception as error:
@@ -96,15 +96,18 @@ def _finish(request: HttpRequest, response: HttpResponseBase, calls: RequestCall
     if calls.records and (shows_timing_to_all() or _is_staff(request)):
         _add_timing(response, calls)
     if response.streaming:
-        closers: list[Callable[[], object]] = vars(response)["_resource_closers"]  # the type stubs lack it
-        closers.append(lambda: _log(request, response, calls))  # a stream makes calls until then
+        closers: list[Callable[[], object]] = vars(response)["_resource_closers"]  # missing in the type stubs
+        closers.append(lambda: _log(request, response, calls))  # a stream can make calls until it is closed
     else:
         _log(request, response, calls)
     return response
 
 
 def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
-    """Add ``Server-Timing`` (https://www.w3.org/TR/server-timing/, milliseconds) to what is in it already."""
+    """Add the times of the calls, in milliseconds, to the header ``Server-Timing``.
+
+    See https://www.w3.org/TR/server-timing/
+    """
     timing = (
         f'llm_wait;dur={calls.waited * 1e3:.1f};desc="wait for a connection", '
         f'llm;dur={calls.provider_seconds * 1e3:.1f};desc="LLM calls: {calls.calls}"'
@@ -114,7 +117,7 @@ def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
 
 
 def _is_staff(request: HttpRequest) -> bool:
-    """Whether the user is staff. A lazy user that is not loaded yet counts as not staff: no query is made."""
+    """Whether the user is staff. Makes no query: a user that has not been loaded yet counts as not staff."""
     for name in ("_acached_user", "_cached_user", "user"):
         user = request.__dict__.get(name)
         if user is not None and not (isinstance(user, LazyObject) and user._wrapped is empty):

@@ -1,13 +1,13 @@
-"""The types that a project meets, for annotations and ``isinstance``. Import them from here.
+"""The public types, for annotations and ``isinstance``. Import them from this module.
 
 Calls (``pools["default"]``, ``complete``, ``stream``):
 
 ``LLMPool``                one alias of ``settings.LLM_POOL``
-``PoolSettings``           its settings, with all defaults filled in
+``PoolSettings``           the settings of a pool, with all defaults filled in
 ``Messages``               what ``complete`` and ``stream`` take: a ``str``, or a list of dicts
 ``Completion``             a whole answer
-``CompletionStream``       an answer as it comes, for sync code
-``AsyncCompletionStream``  the same for async code
+``CompletionStream``       an answer that arrives chunk by chunk, for sync code
+``AsyncCompletionStream``  an answer that arrives chunk by chunk, for async code
 ``Chunk``                  a piece of a stream
 ``ToolCall``               a call of a tool that the model asks for
 ``Usage``                  the tokens of an answer
@@ -37,7 +37,7 @@ Providers of your own (``PROVIDER``):
 
 ``Provider``               the base class
 ``StreamReader``           the base class of a reader of streamed answers
-``CompletionRequest``      what a provider sends
+``CompletionRequest``      the path and the body of a call to a model
 ``Head``                   status and headers of an answer
 """
 

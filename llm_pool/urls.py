@@ -17,4 +17,4 @@ urlpatterns = [
     path("health/ready/", views.ready, name="ready"),
 ]
 
-stats_listeners.append(recorder.pool_changed)  # here: it costs a project without the page nothing
+stats_listeners.append(recorder.pool_changed)  # here: a project without the page needs no history

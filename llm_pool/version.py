@@ -1,4 +1,4 @@
-"""The version of this package: a file of its own, since the package itself imports from all others."""
+"""The version of this package, in a file that all modules can import without a cycle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a pool: each step between this process and the provider, what was found, and what to do."""
+"""Checks every step between this process and the provider, and reports what was found and what to do."""
 
 from __future__ import annotations
 

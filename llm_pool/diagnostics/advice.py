@@ -1,4 +1,4 @@
-"""The finding for a dial that failed: the advice depends on the cause of the error, not on its text."""
+"""Makes the finding for a failed dial. Its advice depends on the error's cause, not on the error's text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Advice(NamedTuple):
     text: str
 
 
-CERTIFICATES = {  # X509_V_ERR_* of OpenSSL
+CERTIFICATES = {  # by OpenSSL's X509_V_ERR_* code
     9: _Advice(
         "tls.not_yet_valid", "Set this machine's clock; if it is right, the server's certificate is not."
     ),
@@ -96,7 +96,7 @@ SYSTEM = {
 
 
 def dial_failure(settings: PoolSettings, origin: Origin, dialed: DialResult) -> Finding:
-    """The finding for ``dialed``, a dial that failed."""
+    """Return the finding for ``dialed``, a dial that failed."""
     assert dialed.error is not None and dialed.failed_in is not None
     advice = _advice(dialed.error, dialed.failed_in)
     place = f"LLM_POOL[{settings.alias!r}]"
@@ -111,7 +111,7 @@ def dial_failure(settings: PoolSettings, origin: Origin, dialed: DialResult) -> 
 
 
 def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
-    """The setting or variable that has the proxy's URL, None without a proxy. The proxy is dialed first."""
+    """Return the name of the setting or variable with the proxy's URL; None if the dial uses no proxy."""
     try:
         proxy = None if settings.pool.uds else proxy_for(origin, settings.pool.proxy)
     except ProxyFailed:
@@ -122,7 +122,7 @@ def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
 
 
 def _base_url_setting(settings: PoolSettings) -> str | None:
-    """The setting or variable that has the server's URL; None for the provider's own URL."""
+    """Return the name of the setting or variable with BASE_URL; None if it is the provider's own URL."""
     if settings.base_url == settings.provider.base_url:
         return None
     if "BASE_URL" in settings.explicit_keys:

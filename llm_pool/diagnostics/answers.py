@@ -1,4 +1,4 @@
-"""The findings for the answer to the cheapest request: about the key, the address and the provider."""
+"""Makes the findings for the response to ``GET /models``: about the key, BASE_URL and the provider."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 SLOW_SECONDS = 1.0
-"""Seconds for the cheapest request. A provider that takes longer is slow."""
+"""In seconds. A provider that takes longer for ``GET /models``, its cheapest request, is slow."""
 LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "retry-after")
 MAX_HEADERS = 30
 MAX_MODELS = 5
@@ -37,7 +37,7 @@ BASE_URL = (
 
 
 def answer_finding(settings: PoolSettings, response: WholeResponse, key: str | None) -> Finding:
-    """The finding for the response to a ``GET`` of the provider's list of models."""
+    """Return the finding for the response to ``GET /models``."""
     path = settings.provider.models_path
     place = f"LLM_POOL[{settings.alias!r}]"
     head = Head(response.status, HeaderView(response.headers), settings.secrets(key))
@@ -88,7 +88,7 @@ def _refusal_finding(settings: PoolSettings, head: Head, body: bytes, request: s
 
 
 def _lacks_path(settings: PoolSettings) -> bool:
-    """Whether BASE_URL lacks a path, although the provider's own URL has one."""
+    """Whether BASE_URL has no path, although the provider's own URL has a path."""
     return httpx.URL(settings.base_url).path == "/" != httpx.URL(settings.provider.base_url).path
 
 
@@ -126,7 +126,7 @@ def _success_finding(settings: PoolSettings, head: Head, body: bytes, request: s
 
 
 def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
-    """A note if the provider lists all its models and MODEL is not among them; otherwise None."""
+    """Return a note if ``body`` lists all models of the provider and MODEL is not in it; otherwise None."""
     try:
         value: Any = json.loads(body)
         listed = [] if value.get("has_more") else [str(model["id"]) for model in value["data"]]
@@ -146,7 +146,7 @@ def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
 
 
 def failure_finding(error: LLMPoolError, place: str) -> Finding:
-    """The finding for a request that got no response."""
+    """Return the finding for a request without a response. ``place`` is the pool: "LLM_POOL['default']"."""
     text = sentence(error)
     if isinstance(error, ReadTimeout):
         advice = (
@@ -161,7 +161,7 @@ def failure_finding(error: LLMPoolError, place: str) -> Finding:
 
 
 def slow_answer(seconds: float) -> Finding:
-    """The finding for a provider that is slow."""
+    """Return the finding for a provider that took ``seconds`` for its cheapest request."""
     return Finding(
         "auth.slow",
         Level.WARNING,
@@ -172,7 +172,7 @@ def slow_answer(seconds: float) -> Finding:
 
 
 def rate_limits(response: WholeResponse) -> Step:
-    """The step of rate limits: those in the headers of the response."""
+    """Return the step "rate_limits", with the limits that the headers of the response give."""
     found: dict[str, str] = {}
     for raw_name, raw_value in response.headers:
         name = raw_name.decode("latin-1").lower()

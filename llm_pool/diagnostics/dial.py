@@ -1,4 +1,4 @@
-"""One timed dial to a pool's provider, through the pool's own resolver, dialer, proxy and TLS settings."""
+"""Makes one timed dial to a pool's provider, with the pool's settings for DNS, proxy and TLS."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Session:
     """A TLS session.
 
     ``version``    the TLS version: "TLSv1.3"
-    ``alpn``       the protocol that ALPN selected, None for none
-    ``issuer``     the issuer of the server's certificate, None if the certificate was not verified
-    ``days_left``  days until the certificate expires, None if the certificate was not verified
+    ``alpn``       the protocol that ALPN selected; None if ALPN selected none
+    ``issuer``     the issuer of the server's certificate; None if the certificate was not verified
+    ``days_left``  full days until the certificate expires; None if the certificate was not verified
     """
 
     version: str | None
@@ -43,8 +43,8 @@ class DialResult:
 
     ``steps``      how long each part took, and the addresses of the host
     ``failed_in``  the part that failed: "dns", "tcp", "tunnel" or "tls"; None if the dial succeeded
-    ``error``      the error of that part
-    ``peer``       host and port at the other end of the socket; None for a Unix domain socket
+    ``error``      the error of that part; None if the dial succeeded
+    ``peer``       IP address and port of the server or proxy; None for a Unix domain socket or a failed dial
     ``session``    the TLS session; None without TLS
     """
 
@@ -61,7 +61,7 @@ class DialResult:
 
 
 async def dial(config: PoolConfig, origin: Origin) -> DialResult:
-    """Open a connection, read its facts and close it. Errors of the network are in the result, not raised."""
+    """Open a connection, read its properties and close it. An error of the dial is returned, not raised."""
     host_loop = host_loop_of_caller()
     return await host_loop.arun(_dial, host_loop, config, origin)
 
@@ -84,7 +84,7 @@ async def _dial(host_loop: HostLoop, config: PoolConfig, origin: Origin) -> Dial
 
 
 def _step_of(error: LLMPoolError) -> str:
-    """The step of an error that was raised before the dial's first step: settings that cannot be used."""
+    """Return the step for an error that invalid settings caused before the dial's first step."""
     kinds = {DNSFailed: "dns", TLSFailed: "tls", ProxyFailed: "tunnel"}
     return next((step for kind, step in kinds.items() if isinstance(error, kind)), "tcp")
 

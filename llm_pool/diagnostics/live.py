@@ -1,4 +1,4 @@
-"""The step of live calls: cheap calls made at once, and percentiles of how long they took."""
+"""The step "live": makes cheap calls at the same time, and reports percentiles of their durations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(frozen=True, slots=True)
 class LiveCalls:
-    """Calls that were made at once. All times are in seconds.
+    """The results of calls that were made at the same time. All times are in seconds.
 
-    ``calls``      how many were made
-    ``seconds``    the time until the last had ended
-    ``durations``  how long each call that succeeded took
-    ``queued``     how long each of those waited in the queue
-    ``failures``   the number of failed calls for each error class and status
-    ``opened``     the number of connections that were opened for them
+    ``calls``      the number of calls
+    ``seconds``    how long it took until the last call had ended
+    ``durations``  the duration of each call that succeeded
+    ``queued``     how long each of these calls waited in the queue
+    ``failures``   the number of failed calls, by error class or status
+    ``opened``     the number of connections that were opened during the calls
     """
 
     calls: int
@@ -41,7 +41,10 @@ class LiveCalls:
 async def make_live_calls(
     get: Callable[[], Awaitable[WholeResponse]], calls: int, opened: Callable[[], int]
 ) -> LiveCalls:
-    """Call ``get`` ``calls`` times at once. ``opened`` returns how many connections the pool has opened."""
+    """Make ``calls`` calls of ``get`` at the same time, and return their results.
+
+    ``opened`` returns how many connections the pool has opened so far.
+    """
     opened_before = opened()
     began = time.monotonic()
     outcomes = await asyncio.gather(*(_call(get) for _ in range(calls)))
@@ -58,7 +61,7 @@ async def make_live_calls(
 
 
 async def _call(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | str:
-    """The response of a call that succeeded; otherwise the error's class name or the status."""
+    """Make a call. Returns the response; for a failed call the error's class name, or "status 429"."""
     try:
         response = await get()
     except LLMPoolError as error:
@@ -67,7 +70,7 @@ async def _call(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | 
 
 
 def live_step(live: LiveCalls, max_calls: int) -> Step:
-    """The step's findings: percentiles, waits, failures. ``max_calls`` is the pool's calls at a time."""
+    """Return the step "live". ``max_calls`` is the number of calls that the pool carries at a time."""
     facts = {
         "calls": live.calls,
         "failed": live.failures.total(),
@@ -105,7 +108,7 @@ def _findings(live: LiveCalls, max_calls: int) -> list[Finding]:
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
-    """Percentiles by nearest rank, and the maximum. Empty without values."""
+    """Return percentiles by nearest rank, and the maximum; {} if there are no values."""
     ranked = sorted(values)
     found = {}
     for percent in PERCENTILES:

@@ -1,4 +1,4 @@
-"""The step that compares the settings with the machine: files, worker threads, timeouts, and the load."""
+"""The step "settings": compares the pool's settings with the load, the machine and the web server."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if sys.platform != "win32":
 __all__ = ["Server", "file_limit", "settings_step"]
 
 OTHER_FILES = 100
-"""Files that a worker has open beside the pool's: its clients, the database, logs."""
-GUNICORN_TIMEOUT = 30.0
+"""How many files a worker has open besides the pool's connections: its clients, the database, logs."""
+GUNICORN_TIMEOUT = 30.0  # seconds, gunicorn's default
 TYPICAL_SECONDS = 10.0
-"""The duration of a completion in the example of a finding."""
+"""The duration of a call in the example that a finding gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The web server's settings, as far as they are in the environment.
+    """The web server's settings that the environment contains.
 
-    ``threads``  threads of a worker, None if unknown
-    ``timeout``  seconds after which a worker is killed (0 for never), None if unknown
+    ``threads``  the number of threads of a worker; None if unknown
+    ``timeout``  after how many seconds without progress a worker is killed, 0 for never; None if unknown
     """
 
     threads: int | None = None
@@ -49,7 +49,7 @@ class Server:
 
 
 def _options(line: str) -> dict[str, str]:
-    """Parse ``--threads 4 --timeout=60`` into a dict. Empty if a quote is not closed."""
+    """Parse ``--threads 4 --timeout=60`` into a dict. Returns {} if a quotation mark is not closed."""
     try:
         words = shlex.split(line)
     except ValueError:
@@ -59,7 +59,7 @@ def _options(line: str) -> dict[str, str]:
 
 
 def file_limit() -> int | None:
-    """How many files this process may have open; None if there is no limit or it cannot be read."""
+    """Return how many files this process can have open; None for no limit or one that cannot be read."""
     if sys.platform == "win32":
         return None
     with contextlib.suppress(OSError):
@@ -71,12 +71,12 @@ def file_limit() -> int | None:
 def settings_step(
     settings: PoolSettings, *, streams: int, files: int | None, server: Server, load: Sizing | None
 ) -> Step:
-    """The step "settings".
+    """Return the step "settings".
 
-    ``streams``  calls that one connection carries at a time
-    ``files``    the limit on open files, None for no limit
+    ``streams``  how many calls one connection carries at a time
+    ``files``    the limit on open files; None if there is no limit
     ``server``   the web server's settings
-    ``load``     the load to compare the pool's size with
+    ``load``     the load to compare the pool's size with; None to compare it with no load
     """
     limits = settings.pool.limits
     findings = [

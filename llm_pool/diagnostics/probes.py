@@ -25,12 +25,12 @@ __all__ = ["Prober"]
 
 
 class Prober:
-    """Makes the check's calls.
+    """Makes the calls of a check.
 
-    ``settings``  of the pool that is checked
-    ``pool``      a pool of the check's own, with the same settings
-    ``key``       the API key, None for none
-    ``announce``  called with the name of each step that begins
+    ``settings``  the settings of the pool that is checked
+    ``pool``      a pool that only the check uses
+    ``key``       the API key; None to send no key
+    ``announce``  called with the name of each step when the step begins
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Prober:
         self._announce = announce
 
     async def steps(self, dial_seconds: float, live: int, streams: int) -> list[Step]:
-        """Make the calls, and return the steps.
+        """Make the calls, and return their steps.
 
         ``dial_seconds``  how long the dial of a new connection took
-        ``live``          how many live calls to make at once
+        ``live``          how many live calls to make at the same time
         ``streams``       how many calls one connection carries at a time
         """
         self._announce("authentication")

@@ -1,4 +1,4 @@
-"""The report of a check, as plain values. No text in it holds the key."""
+"""The report of a check as plain values. No text in it contains the key."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Level(StrEnum):
     """The severity of a finding, the lowest first.
 
     ``SKIPPED``  the step was not reached, or is not needed
-    ``OK``       works
-    ``NOTE``     works; for information only
+    ``OK``       the step works
+    ``NOTE``     the step works; the finding is for information only
     ``WARNING``  calls work, but something needs attention
     ``ERROR``    calls fail
     """
@@ -44,7 +44,7 @@ class Verdict(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        """The exit status of ``llmpool_check``: 0 healthy, 1 warnings, 2 broken."""
+        """The exit status of ``llmpool_check``: 0 for HEALTHY, 1 for WARNINGS, 2 for BROKEN."""
         return list(Verdict).index(self)
 
 
@@ -56,8 +56,8 @@ _VERDICTS = {Level.WARNING: Verdict.WARNINGS, Level.ERROR: Verdict.BROKEN}
 class Finding:
     """One result of a step.
 
-    ``code``    the kind of the finding, for programs: "tls.expired"; ``docs/operations.md`` lists them
-    ``level``   its severity
+    ``code``    the kind of the finding, such as "tls.expired"; ``docs/operations.md`` lists all codes
+    ``level``   the severity
     ``text``    what was found
     ``advice``  what to do; "" if there is nothing to do
     """
@@ -75,8 +75,8 @@ class Step:
     ``name``      "dns", "tcp", "tunnel", "tls", "authentication", "reuse", "http2", "rate_limits", "live" or
                   "settings"
     ``findings``  what was found, at least one
-    ``seconds``   how long the step took, None if it was not timed
-    ``facts``     what was measured, for programs; ``docs/llmpool_check.schema.json`` describes it
+    ``seconds``   how long the step took; None if it was not timed
+    ``facts``     measured values, for programs; ``docs/llmpool_check.schema.json`` describes them
     """
 
     name: str
@@ -94,12 +94,12 @@ class Step:
 class CheckReport:
     """The report on one pool.
 
-    ``pool``      its name in ``LLM_POOL``
+    ``pool``      the pool's name in ``LLM_POOL``
     ``provider``  the provider's name
     ``base_url``  the URL of the API
     ``engine``    "native", "httpcore" or "aiohttp"
     ``seconds``   how long the check took
-    ``steps``     the steps in their order, those that were not reached included
+    ``steps``     all steps in order, including those that were not reached
     """
 
     pool: str
@@ -111,18 +111,18 @@ class CheckReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Broken if a step has an error, warnings if one has a warning, otherwise healthy."""
+        """BROKEN if a step has an error, otherwise WARNINGS if a step has a warning, otherwise HEALTHY."""
         return _VERDICTS.get(max((step.level for step in self.steps), key=_ORDER.index), Verdict.HEALTHY)
 
     def step(self, name: str) -> Step:
-        """Return the step of that name. Raises KeyError if there is none."""
+        """Return the step ``name``. Raises KeyError if the report has no such step."""
         for step in self.steps:
             if step.name == name:
                 return step
         raise KeyError(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report for JSON, as ``docs/llmpool_check.schema.json`` describes it."""
+        """Return the report as a dict for JSON. ``docs/llmpool_check.schema.json`` describes it."""
         return {
             "pool": self.pool,
             "provider": self.provider,
@@ -135,17 +135,20 @@ class CheckReport:
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of the verdicts; healthy if there are none."""
+    """Return the worst of the verdicts; HEALTHY if there are no verdicts."""
     return max(verdicts, key=lambda verdict: verdict.exit_status, default=Verdict.HEALTHY)
 
 
 def sentence(error: Exception) -> str:
-    """The message of an error, with a full stop."""
+    """Return the message of ``error``, with a full stop at its end."""
     return f"{str(error).rstrip('.')}."
 
 
 def cleaned(step: Step, secrets: Iterable[str]) -> Step:
-    """The step with stars for every secret, and without control characters for a terminal."""
+    """Return a copy of ``step`` with stars in place of every secret.
+
+    Unprintable characters are replaced too: a terminal would execute control characters.
+    """
     forms = [form for secret in secrets if secret for form in {secret, quote(secret, safe="")}]
     findings = tuple(
         replace(finding, text=_clean(finding.text, forms), advice=_clean(finding.advice, forms))

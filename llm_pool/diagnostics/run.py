@@ -1,4 +1,4 @@
-"""``run_checks``: runs the steps of a check in their order, and makes the report."""
+"""``run_checks``: runs the steps of a check, and makes the report."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ async def run_checks(
     load: Sizing | None = None,
     announce: Announce | None = None,
 ) -> CheckReport:
-    """Check every step between this process and the provider of one pool. Raises nothing: see the report.
+    """Check every step between this process and the provider of one pool.
 
-    It opens connections of its own with the pool's settings, beside those of the pool.
+    Problems are findings of the report; none is raised. The check opens its own connections with the pool's
+    settings, and uses none of the pool's connections.
 
-    ``timeout``   the longest that a step may take, in seconds; the pool's own timeouts apply too
-    ``live``      how many cheap calls to make at once
-    ``load``      the load to compare the pool's size with
-    ``announce``  called with the name of each step that begins
+    ``timeout``   an upper bound for each of the pool's timeouts during the check, in seconds
+    ``live``      how many cheap calls to make at the same time
+    ``load``      the load to compare the pool's size with; None to compare it with no load
+    ``announce``  called with the name of each step when the step begins
     """
     return await _CheckRun(settings, timeout, live, load, announce or (lambda _: None)).run()
 
@@ -51,7 +52,7 @@ class _CheckRun:
         self, settings: PoolSettings, timeout: float, live: int, load: Sizing | None, announce: Announce
     ) -> None:
         self._settings = settings
-        # No warning of high utilization: it would be caused by the check itself.
+        # No warning of high utilization: the check itself would cause it.
         timeouts = _bounded(settings.pool.timeouts, timeout)
         self._config = replace(settings.pool, timeouts=timeouts, warn_utilization=None)
         self._live = live
@@ -93,7 +94,7 @@ class _CheckRun:
         return [*steps, size]
 
     async def _call_provider(self, dialed: DialResult, streams: int) -> list[Step]:
-        # It has a name of its own, so that the metrics do not count its connections as the pool's.
+        # Under another name, so that the metrics do not count these connections as the pool's.
         pool = make_pool(self._settings.engine, self._config, f"{self._settings.alias}/check")
         try:
             prober = Prober(self._settings, pool, self._key, self._announce)
@@ -103,13 +104,16 @@ class _CheckRun:
 
 
 async def _key(settings: PoolSettings) -> tuple[str | None, Finding | None]:
-    """The key, or the finding that says why there is none."""
+    """Return the key and None, or None and the finding that explains why there is no key.
+
+    Both are None if the server needs no key.
+    """
     try:
         return await settings.akey(), None
     except ImproperlyConfigured as error:
         text = str(error).removesuffix(settings.how_to_give_key).rstrip()
         return None, Finding("auth.no_key", Level.ERROR, text, settings.how_to_give_key)
-    except Exception as error:  # noqa: BLE001  raised by the user's function; its message may hold the key
+    except Exception as error:  # noqa: BLE001  raised by the user's function; its message may contain the key
         text = f"The function given as API_KEY raised {type(error).__name__}."
         return None, Finding("auth.no_key", Level.ERROR, text, "Call it in manage.py shell to see why.")
 
@@ -128,7 +132,7 @@ def _bounded(timeouts: Timeouts, limit: float) -> Timeouts:
 
 
 def _in_order(steps: list[Step], live: int) -> list[Step]:
-    """The steps in the order of a report. A step that is missing is added as skipped: "not reached"."""
+    """Return the steps in the order of a report. Missing steps are added, as "not reached"."""
     by_name = {step.name: step for step in steps}
     names = ["dns", "tcp", *(["tunnel"] if "tunnel" in by_name else []), "tls", "authentication", "reuse"]
     names += ["http2", "rate_limits", *(["live"] if live else []), "settings"]

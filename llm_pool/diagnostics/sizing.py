@@ -1,4 +1,7 @@
-"""How many connections a load needs, by Little's law: calls in progress = calls per second x seconds each."""
+"""Calculates how many connections a load needs.
+
+By Little's law, the calls in progress are the calls per second x the seconds of a call.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from llm_pool.engine.stats.stats import PoolStats
 
 __all__ = ["Sizing"]
 
-DEVIATIONS = 3  # a Poisson load is above its mean by more than that for 0.1 % of the time
+# Standard deviations. A Poisson load exceeds its mean by more than these for about 0.1 % of the time.
+DEVIATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class Sizing:
     """A load on one process.
 
     ``rate``     calls per second
-    ``seconds``  how long a call holds its stream, on average
+    ``seconds``  how long a call uses its connection (over HTTP/2: its stream), on average
     """
 
     rate: float
@@ -26,7 +30,7 @@ class Sizing:
 
     @classmethod
     def from_stats(cls, stats: PoolStats, seconds: float) -> Self | None:
-        """The mean load of a pool that was made ``seconds`` ago; None if it has completed no call."""
+        """Return the mean load of a pool that was made ``seconds`` ago; None if no call has completed."""
         calls = stats.total.count
         if not calls:
             return None
@@ -39,9 +43,9 @@ class Sizing:
 
     @property
     def streams(self) -> int:
-        """Calls in progress at a peak: the mean and three standard deviations."""
+        """Calls in progress at a peak: the mean plus three standard deviations."""
         return max(1, math.ceil(self.busy + DEVIATIONS * math.sqrt(self.busy)))
 
     def connections(self, streams_per_connection: int = 1) -> int:
-        """The ``max_connections`` that this load needs. Over HTTP/2 a connection carries several streams."""
+        """Return the ``max_connections`` that this load needs. HTTP/2 connections carry several streams."""
         return math.ceil(self.streams / streams_per_connection)

@@ -1,4 +1,7 @@
-"""Prints reports: in colours if rich is installed and the output is a terminal, otherwise as plain text."""
+"""Prints reports: in colours if rich is installed and the output is a terminal, otherwise as plain text.
+
+The options ``--force-color`` and ``--no-color`` override the check for a terminal.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ class Row(NamedTuple):
     """One line of the output.
 
     ``line``   the text
-    ``level``  the level whose label the line begins with, None for a line without a label
+    ``level``  the level whose label is at the beginning of the line; None if the line has no label
     """
 
     line: str
@@ -67,7 +70,11 @@ class Row(NamedTuple):
 
 
 class Printer:
-    """Writes reports to ``out``. ``color`` is the user's choice; None for colours in a terminal."""
+    """Writes reports to ``out``.
+
+    ``color`` is True for colours, False for plain text, and None for colours in a terminal only. Without rich
+    the output is always plain text.
+    """
 
     def __init__(self, out: OutputWrapper, *, color: bool | None) -> None:
         self._out = out
@@ -100,11 +107,11 @@ class Printer:
 
 @contextmanager
 def progress(alias: str) -> Iterator[Callable[[str], None]]:
-    """Show progress on stderr, if that is a terminal. Yields a function: call it with the name of a step."""
+    """Show progress on stderr, if stderr is a terminal. Yields a function that takes the name of a step."""
     if not sys.stderr.isatty():
         yield lambda _: None
     elif find_spec("rich") is not None:
-        from rich.console import Console  # noqa: PLC0415  it may not be installed
+        from rich.console import Console  # noqa: PLC0415  rich may not be installed
         from rich.text import Text  # noqa: PLC0415
 
         with Console(stderr=True).status("") as status:

@@ -1,4 +1,4 @@
-"""Access to the status page: which requests may see it, and where to log in."""
+"""Decides which requests can see the status page, and finds the URL of the login page."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from llm_pool.engine.config import is_loopback_address
 
 __all__ = ["login_url", "may_see_page"]
 
-LOGIN_PAGES = (None, "admin:login")  # ``LOGIN_URL`` first, then the admin's
+LOGIN_PAGES = (None, "admin:login")  # ``LOGIN_URL``, then the admin's login page
 
 
 def may_see_page(request: HttpRequest) -> bool:
-    """True for staff; without users, for DEBUG from a loopback address only. May query the database."""
+    """Whether the request can see the status page: its user is active and staff. Can query the database.
+
+    In a project without users the page is visible only under ``DEBUG``, and only from a loopback address.
+    """
     user = getattr(request, "user", None)
     if user is not None:
         return bool(user.is_active and user.is_staff)
@@ -26,10 +29,10 @@ def may_see_page(request: HttpRequest) -> bool:
 
 
 def login_url(request: HttpRequest) -> str | None:
-    """The URL of the project's login page, with ``next`` set to this page; None if the project has none."""
+    """Return the URL of the login page, with ``next`` for this page; None if there is no login page."""
     if not hasattr(request, "user") or not apps.is_installed("django.contrib.auth"):
         return None
-    from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 - it imports that app's models
+    from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 - it imports models
 
     for page in LOGIN_PAGES:
         with suppress(NoReverseMatch, Resolver404):
@@ -40,7 +43,10 @@ def login_url(request: HttpRequest) -> str | None:
 
 
 def _resolve(url: str) -> None:
-    """Raise ``Resolver404`` for a path of this site without a view, as Django's default LOGIN_URL may be."""
+    """Raise ``Resolver404`` if ``url`` is a path of this site and has no view.
+
+    Django's default LOGIN_URL, for example, has a view only if the project gives it one.
+    """
     parts = urlsplit(url)
     if not parts.netloc:
         resolve("/" + parts.path.removeprefix(get_script_prefix()))

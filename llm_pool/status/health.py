@@ -1,4 +1,4 @@
-"""Whether this process is ready for requests. For load balancers; no answer holds a secret."""
+"""The readiness check of this process, for load balancers. Its answers contain no secret."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Readiness", "readiness"]
 
 
 class Readiness:
-    """Keeps, from probe to probe, since when each pool has been saturated.
+    """Finds pools that are exhausted. Records for each pool since when all probes have found it saturated.
 
-    A pool is saturated while all its connections are in use and callers wait. It is exhausted if every probe
-    for longer than its pool timeout has found it saturated: its callers fail then, and another process may
-    serve the requests. A provider that is down does not matter, because no other process would reach it.
-    A closed pool does not matter either: its next use makes a new one.
+    A pool is saturated if all its connections are in use and callers wait. It is exhausted if all probes have
+    found it saturated for longer than its pool timeout. Then its callers fail, and another process could
+    serve them. A pool whose provider is down is ready, because no other process would reach the provider
+    either. A closed pool is ready, because its next use makes a new pool.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ _readiness = Readiness()
 
 
 def readiness() -> tuple[int, dict[str, object]]:
-    """Status and body of the answer to a readiness probe."""
+    """Return the HTTP status and the body that answer a readiness probe."""
     try:
         states = _readiness.probe(time.monotonic())
     except ImproperlyConfigured:

@@ -1,4 +1,4 @@
-"""The content of the status page: the snapshots of all workers, merged."""
+"""Merges the snapshots of all workers into the content of the status page."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ __all__ = ["merge", "overview", "quantile"]
 
 logger = logging.getLogger("llm_pool.status")
 
-WINDOW = 5  # ticks of a percentile: one alone has too few calls
-SETTLING = 0.5  # seconds after which every worker has published a tick
+WINDOW = 5  # ticks that a percentile covers: a single tick has too few calls
+SETTLING = 0.5  # seconds after the end of a tick; by then every worker has published it
 EDGES = (0.0, *BOUNDS)
 MAXIMA = ("longest_wait", "oldest_connection", "dialed_at", "dial_failed_at")  # merged by max, not by sum
 
 
 def overview() -> dict[str, Any]:
-    """The page's content, ready for JSON. Blocks while it reads the cache.
+    """Return the page's content as a dict for JSON. Blocks while it reads the cache.
 
-    ``scope`` is "machine" for all workers; "process" if no cache is shared; "unreachable" if the cache fails.
+    ``scope`` is "machine" if the content covers all workers. It is "process" if the workers share no cache,
+    and "unreachable" if the cache fails; the content then covers this worker only.
     """
     recorder.attend()
     own = recorder.snapshot()
@@ -43,7 +44,7 @@ def overview() -> dict[str, Any]:
 
 
 def merge(snapshots: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:
-    """Merge the snapshots of all workers: numbers are sums, percentiles are those of all calls.
+    """Merge the snapshots of all workers: add up their numbers, and calculate percentiles of all their calls.
 
     ``now`` is in seconds of the monotonic clock.
     """
@@ -89,7 +90,7 @@ def _sum(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             merged[name] = sum(values)
     merged["utilization"] = merged["in_use"] / merged["max_connections"]
     none_open = merged["connections"] == merged["dialing"]
-    # Not by ``dial_failure``: a worker keeps that message although another worker has connected since.
+    # Not decided by ``dial_failure``: a worker keeps that message even if another worker has connected since.
     merged["unreachable"] = none_open and merged["dial_failed_at"] > merged["dialed_at"]
     return merged
 
@@ -102,7 +103,10 @@ def _read(values: Sequence[Any]) -> Tick:
 
 
 def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
-    """One value for each tick of the history, the newest last; None for a tick that no worker recorded."""
+    """Return lists with one value for each tick of the history, the newest last.
+
+    A value is None if there is no data for its tick.
+    """
     by_number: dict[int, list[Tick]] = {}
     for tick in ticks:
         by_number.setdefault(tick.number, []).append(tick)
@@ -133,9 +137,10 @@ def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
 
 
 def quantile(counts: Counter[int], fraction: float) -> float | None:
-    """Seconds that ``fraction`` of the durations did not exceed; None if there are no durations.
+    """Return the seconds that ``fraction`` of the durations did not exceed; None if there are no durations.
 
-    Within a bucket the durations are taken as evenly spread. Those above all bounds count as the last bound.
+    Durations are assumed to be spread evenly within their bucket. A duration above all bounds counts as the
+    last bound.
     """
     found = find_quantile([counts[bucket] for bucket in range(len(EDGES))], fraction)
     if found is None:

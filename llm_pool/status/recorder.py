@@ -22,41 +22,42 @@ LINGER_SECONDS = HISTORY * TICK_SECONDS
 
 
 class Recorder:
-    """Records a tick of every pool each ``TICK_SECONDS``, and publishes it to the other workers.
+    """Records a tick of every pool every ``TICK_SECONDS`` seconds, and publishes it to the other workers.
 
-    There is one for each process. Its thread starts with the first call, or the first request for the page,
-    and ends ``LINGER_SECONDS`` after the last. It has a thread of its own because the cache may block.
+    A process has one recorder. Its thread starts with the first call or the first request for the page. The
+    thread ends if neither has occurred for ``LINGER_SECONDS`` and no call is in progress. It is a separate
+    thread because the cache may block.
     """
 
     def __init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Start empty. Also in the child of a fork: the thread and the history belong to the parent."""
+        """Start without history or thread. Called again in the child of a fork."""
         self._history = History()
-        self._lock = threading.Lock()  # taken by the recorder's threads only, which no interrupt reaches
+        self._lock = threading.Lock()  # acquired by the recorder's own threads, which no interrupt reaches
         self._thread: threading.Thread | None = None
         self._ends_at = 0.0
 
     def pool_changed(self, _name: str, now: PoolStats, before: PoolStats | None) -> None:
-        """Start recording if the pool has had a new call. For ``stats_listeners``.
+        """Start to record, or continue, if the pool has had a new call. A callback of ``stats_listeners``.
 
-        They are called when a call begins, and for calls through the clients too.
+        An observer would be called only when a call ends, and not for calls through ``client``, ``aclient``.
         """
         if now.requests > (before.requests if before is not None else 0):
             self.attend()
 
     def attend(self) -> None:
-        """Record for another ``LINGER_SECONDS``. From any thread; takes no lock.
+        """Record for another ``LINGER_SECONDS``. From any thread; acquires no lock.
 
-        Raises RuntimeError if the system has no thread to give.
+        Raises RuntimeError if the system cannot start a thread.
         """
         self._ends_at = time.monotonic() + LINGER_SECONDS
         if self._thread is None:
             start_thread(self._run, name=THREAD_NAME)
 
     def snapshot(self) -> dict[str, Any]:
-        """What the page shows of this process. From any thread."""
+        """Return the part of the page's content that this process contributes. From any thread."""
         return self._history.snapshot()
 
     def _run(self) -> None:
@@ -70,10 +71,10 @@ class Recorder:
                 self._history.record(time.monotonic())
                 slot.publish(self._history.snapshot())
         finally:
-            connections.close_all()  # the cache may be a database table
+            connections.close_all()  # the cache may have used a database
 
     def _claim(self) -> bool:
-        """Make this thread the recorder's. False if it has one: two calls at once may each start a thread."""
+        """Make this the recorder's thread. Returns False if there is one: two calls may have started two."""
         with self._lock:
             if self._thread is not None:
                 return False
@@ -84,7 +85,7 @@ class Recorder:
         if time.monotonic() < self._ends_at or any(pool.engine.stats().in_use for pool in pools.made()):
             return False
         with self._lock:
-            self._thread = None  # first: from here on ``attend`` starts another thread
+            self._thread = None  # before ``_ends_at`` is read: from here on ``attend`` starts another thread
             if time.monotonic() < self._ends_at:
                 self._thread = threading.current_thread()
                 return False

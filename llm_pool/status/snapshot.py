@@ -1,4 +1,4 @@
-"""The pools of one process: the state of each now, and its last minutes tick by tick."""
+"""Records the history of the pools of one process, and takes snapshots of history and present state."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["HISTORY", "TICK_SECONDS", "History", "Tick", "tick_number"]
 
 TICK_SECONDS = 2.0
 HISTORY = 150  # ticks that are kept: five minutes
-MAX_CONNECTIONS = 100  # listed for each pool and process
+MAX_CONNECTIONS = 100  # the most that are listed for each pool and process
 
-Counts = dict[int, int]  # index of a bucket -> durations in it; empty buckets are left out
+Counts = dict[int, int]  # index of a bucket -> number of durations in it; empty buckets are left out
 
 
 class Tick(NamedTuple):
-    """``TICK_SECONDS`` of one pool: gauges at their end, and the growth of counters.
+    """A period of ``TICK_SECONDS`` for one pool: gauges at its end, and what was counted during it.
 
-    ``number``           of the tick; it counts from the start of the machine's monotonic clock, so it is the
+    ``number``           the number of the tick, counted from the start of the machine's monotonic clock: the
                          same in all processes
     ``in_use``           connections in use
     ``max_connections``  the limit on connections
@@ -35,9 +35,9 @@ class Tick(NamedTuple):
     ``reused``           calls that got an open connection
     ``queued``           calls that found all connections in use
     ``failed``           calls that got no connection, and failed dials
-    ``wait``             waits for a connection
-    ``first_byte``       times to the first byte of an answer
-    ``total``            times to the end of a complete answer
+    ``wait``             the durations of waits for a connection
+    ``first_byte``       the durations from the start of a call to the head of its response
+    ``total``            the durations from the start of a call to the end of a complete response
     """
 
     number: int
@@ -54,10 +54,10 @@ class Tick(NamedTuple):
 
 
 class Dials(NamedTuple):
-    """The last dials of a pool: the ends of their ticks, in seconds of the monotonic clock; 0.0 for none.
+    """When a pool last dialed: the end of the tick of that dial, in seconds of the monotonic clock.
 
-    ``dialed_at``       the last dial that succeeded
-    ``dial_failed_at``  the last dial that failed
+    ``dialed_at``       when a dial last succeeded; 0.0 if none has succeeded
+    ``dial_failed_at``  when a dial last failed; 0.0 if none has failed
     """
 
     dialed_at: float = 0.0
@@ -65,12 +65,12 @@ class Dials(NamedTuple):
 
 
 def tick_number(now: float) -> int:
-    """The number of the last tick that had ended at ``now``, in seconds of the monotonic clock."""
+    """Return the number of the last tick that has ended by ``now``, in seconds of the monotonic clock."""
     return int(now // TICK_SECONDS)
 
 
 class History:
-    """The last minutes of all pools of this process, in bounded memory. Record on one thread only."""
+    """The ticks of the last five minutes for all pools of this process. Call ``record`` on one thread."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -87,12 +87,15 @@ class History:
             self._last[pool.alias] = (engine, stats, _dials(stats, before, dials, now))
 
     def _last_of(self, alias: str, engine: Pool) -> tuple[PoolStats | None, Dials]:
-        """The values of the last tick; none for a new pool, which new settings make and which counts anew."""
+        """Return the stats and the dials at the last tick; ``(None, Dials())`` if ``engine`` is new.
+
+        New settings make a new engine, whose counters start at 0.
+        """
         known = self._last.get(alias)
         return known[1:] if known is not None and known[0] is engine else (None, Dials())
 
     def snapshot(self) -> dict[str, Any]:
-        """What the page shows of this process, ready for JSON. From any thread."""
+        """Return the part of the page's content that this process contributes, for JSON. From any thread."""
         now = time.monotonic()
         shown = {
             pool.alias: {
@@ -123,7 +126,7 @@ def _tick(number: int, stats: PoolStats, before: PoolStats | None) -> Tick:
         max_connections=stats.max_connections,
         waiting=stats.waiting,
         requests=grown("requests"),
-        reused=max(0, grown("reused")),  # it falls when a caller releases a connection unused
+        reused=max(0, grown("reused")),  # it decreases when a caller releases an unused connection
         queued=grown("queued"),
         failed=grown("pool_timeouts") + grown("refused") + failed_dials,
         wait=spread("wait"),
@@ -147,7 +150,7 @@ def _grown(counts: Sequence[int], before: Sequence[int] | None) -> Counts:
 
 
 def _plain(stats: PoolStats) -> dict[str, Any]:
-    """The gauges and counters, without the histograms."""
+    """Return the gauges and counters, without the histograms."""
     values = {field.name: getattr(stats, field.name) for field in fields(stats)}
     return {name: value for name, value in values.items() if not isinstance(value, Spread)}
 

@@ -23,7 +23,7 @@ from llm_pool.status.snapshot import TICK_SECONDS
 __all__ = ["data", "events", "live", "page", "ready"]
 
 REFUSAL = "This page is for staff. Log in as a user whose is_staff is set.\n"
-STREAM_SECONDS = 30.0  # then the browser reconnects: access is checked again, and a shutdown waits no longer
+STREAM_SECONDS = 30.0  # then the browser reconnects: access is checked again, and a server can stop
 
 
 def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -37,7 +37,7 @@ def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRe
 
 
 def _refuse(request: HttpRequest) -> HttpResponse:
-    """403. A browser gets a page with a link to the login page, if the project has one."""
+    """Return a 403. For a browser it has a link to the login page, if the project has a login page."""
     prefers_html = request.get_preferred_type(["text/plain", "text/html"]) == "text/html"
     login = login_url(request) if prefers_html else None
     return render(request, "llm_pool/refused.html", {"login": login}, status=403) if login else _refusal()
@@ -50,7 +50,7 @@ def _refusal() -> HttpResponse:
 @require_GET
 @_staff_only
 def page(request: HttpRequest) -> HttpResponse:
-    """The page. Under WSGI it polls for data: a stream would occupy a thread of the worker."""
+    """Return the status page. Under WSGI it polls ``data``: a stream would occupy a thread of the worker."""
     feed = "events" if isinstance(request, ASGIRequest) else "data"
     return render(request, "llm_pool/status.html", {"feed": feed, "overview": overview()})
 
@@ -58,13 +58,13 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_GET
 @_staff_only
 def data(_request: HttpRequest) -> HttpResponse:
-    """The page's content as JSON."""
+    """Return the page's content as JSON."""
     return JsonResponse(overview())
 
 
 @require_GET
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """The page's content after each tick, as server-sent events. For ASGI only."""
+    """Send the page's content every two seconds, as server-sent events. For ASGI only."""
     if not await sync_to_async(may_see_page)(request):
         return _refusal()
     if not isinstance(request, ASGIRequest):
@@ -80,18 +80,18 @@ async def _events() -> AsyncIterator[bytes]:
         content = await sync_to_async(overview, thread_sensitive=False)()
         yield f"data: {json.dumps(content)}\n\n".encode()
         await asyncio.sleep(TICK_SECONDS - (now - 2 * SETTLING) % TICK_SECONDS)
-    yield b"event: done\ndata: {}\n\n"  # without it the page shows that the connection was lost
+    yield b"event: done\ndata: {}\n\n"  # without this event the page reports a lost connection
 
 
 @require_safe
 async def live(_request: HttpRequest) -> HttpResponse:
-    """200 whenever the process answers."""
+    """Return 200: a process that answers is alive."""
     return _health(200, {"status": "alive"})
 
 
 @require_safe
 async def ready(_request: HttpRequest) -> HttpResponse:
-    """200 if the process is ready for requests, otherwise 503."""
+    """Return 200 if the process is ready for requests, otherwise 503."""
     return _health(*readiness())
 
 

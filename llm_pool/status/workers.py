@@ -1,6 +1,6 @@
-"""The snapshots of all workers of the machine, through Django's default cache if the processes share it.
+"""Exchanges snapshots between all workers of the machine, through Django's default cache if they share it.
 
-Each worker has a slot in the cache and writes its snapshot there. The slot is free again ``KEPT_SECONDS``
+Each worker has a slot in the cache, and writes its snapshot there. The slot is free again ``KEPT_SECONDS``
 after the last write.
 """
 
@@ -31,27 +31,27 @@ KEPT_SECONDS = 3 * TICK_SECONDS  # how long the page shows a worker after its la
 
 
 def shared_cache() -> BaseCache | None:
-    """The default cache; None if each process has a cache of its own."""
+    """Return the default cache; None if the workers do not share it."""
     cache = caches["default"]
     return None if isinstance(cache, LocMemCache | DummyCache) else cache
 
 
 def others(cache: BaseCache, worker: int) -> list[dict[str, Any]]:
-    """The snapshots of the other workers of this machine. Raises what the cache raises."""
+    """Return the snapshots of all workers of this machine but ``worker``. Raises the errors of the cache."""
     found = cache.get_many([_key(number) for number in range(SLOTS)])
     snapshots: list[dict[str, Any]] = [json.loads(each) for each in found.values()]
     return [snapshot for snapshot in snapshots if snapshot["worker"] != worker]
 
 
 class Slot:
-    """The slot of one worker. For one thread."""
+    """The slot of this worker. Not thread-safe."""
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._failing = False
 
     def publish(self, snapshot: dict[str, Any]) -> None:
-        """Write the snapshot, if there is a shared cache. The first of its errors in a row is logged."""
+        """Write the snapshot to the shared cache, if there is one. Logs the first of successive errors."""
         try:
             cache = shared_cache()
             if cache is not None:
@@ -70,14 +70,14 @@ class Slot:
             if held is not None and json.loads(held)["worker"] == snapshot["worker"]:
                 cache.set(_key(self._number), text, KEPT_SECONDS)
                 return
-        # ``add`` writes only to an empty key: of two workers one gets the slot.
+        # ``add`` writes only if the key is free, so two workers cannot get the same slot.
         free = (number for number in range(SLOTS) if cache.add(_key(number), text, KEPT_SECONDS))
         self._number = next(free, None)
 
 
 @cache
 def _deployment() -> str:
-    """A hash of machine, project and version: other projects and versions may share the cache."""
+    """Return a hash of machine, project and version, because other projects may use the cache."""
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
     file = getattr(sys.modules.get(settings), "__file__", None)
     names = (socket.gethostname(), file or settings, __version__)

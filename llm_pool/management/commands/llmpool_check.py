@@ -1,4 +1,4 @@
-"""``manage.py llmpool_check``: checks each step between this machine and the provider of each pool."""
+"""``manage.py llmpool_check``: checks every step between this machine and the provider of each pool."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         "Check each step between this machine and the provider of each pool, and show what to "
         "do. Exit status: 0 healthy, 1 warnings, 2 broken."
     )
-    requires_system_checks: list[str] = []  # noqa: RUF012  the command reports what they would find
+    requires_system_checks: list[str] = []  # noqa: RUF012  the command itself reports invalid settings
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -105,11 +105,11 @@ def _check(pool: PoolSettings, options: dict[str, Any]) -> CheckReport:
         with progress(pool.alias) as announce:
             return async_to_sync(run_checks)(pool, timeout=timeout, live=live, load=load, announce=announce)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None  # as a shell reports an interrupt; the traceback would be of no use
+        raise SystemExit(130) from None  # the exit status of interrupted programs; a traceback would not help
 
 
 def _document(verdict: Verdict, reports: list[CheckReport], problems: list[Problem]) -> dict[str, Any]:
-    """The document that ``docs/llmpool_check.schema.json`` describes."""
+    """Return the output of ``--format json``. ``docs/llmpool_check.schema.json`` describes it."""
     return {
         "schema": SCHEMA_VERSION,
         "verdict": verdict.value,
@@ -122,7 +122,7 @@ def _document(verdict: Verdict, reports: list[CheckReport], problems: list[Probl
 
 
 def _color(options: dict[str, Any]) -> bool | None:
-    """True or False as the user asks for colours or none; None without such an option."""
+    """Return True for ``--force-color``, False for ``--no-color``, and None without these options."""
     return True if options.get("force_color") else False if options.get("no_color") else None
 
 
