@@ -144,7 +144,8 @@ class Coordinator:
                 entry.connection for entry in self.ledger.entries() if entry.lane.host_loop is host_loop
             ]
         for task in dials:
-            task.cancel()
+            if not task.cancel() and not task.cancelled() and task.exception() is None:
+                task.result().abort()  # ``_dial_ended`` is about to run, too late for the list of connections
             host_loop.close_tasks.add(task)  # the end of the loop waits until the dial has closed its socket
         for connection in connections:
             connection.abort()

@@ -9,13 +9,17 @@ import threading
 
 import pytest
 
+from llm_pool.engine.config import PoolConfig
+from llm_pool.engine.dialer.dialer import Dialer
 from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.portal import host_loop_of_caller
+from llm_pool.engine.pool import Pool
 from llm_pool.engine.stats.stats import describe
 from llm_pool.exceptions import PoolClosed
 from testbed.behaviours import json_reply, per_connection, stall
 from tests.fixtures.callers import AT_ONCE, gated, occupy, trusting, until
 from tests.fixtures.engine import request_to
-from tests.fixtures.internals import add_before_loop_ends
+from tests.fixtures.internals import add_before_loop_ends, coordinator_of
 from tests.fixtures.scripts import run_script
 from tests.fixtures.waiting import soon
 
@@ -286,6 +290,25 @@ def test_a_call_made_while_the_portal_closes_down_gets_pool_closed(serve, engine
     portal.stop()
     assert len(errors) == 1
     assert server.requests == []
+
+
+async def test_a_dial_that_ends_as_its_loop_ends_leaves_no_connection(serve, server_loop):
+    """Scenario 53: the connections of the loop are aborted before the ledger has the new one."""
+    server = serve(json_reply())
+    ends = [lambda: coordinator_of(pool).abort_on(host_loop_of_caller())]
+
+    class Ending(Dialer):
+        async def dial(self, *args, **kwargs):
+            connection = await super().dial(*args, **kwargs)
+            if ends:
+                asyncio.get_running_loop().call_soon(ends.pop())  # runs before the callback of this task
+            return connection
+
+    pool = Pool(PoolConfig(proxy=""), dialer=Ending)
+    assert (await pool.fetch(request_to(server))).status == 200  # on another connection
+    assert (server.connections_accepted, server.peak_open) == (2, 1)
+    assert pool.stats().connections == 1
+    await pool.aclose()
 
 
 def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):

@@ -71,8 +71,8 @@ def portal() -> HostLoop:
     """Return the portal, and start it if it is not running. Raises PoolClosed if the process is exiting."""
     process = _process
     server, host_loop = process.server, process.portal
-    if host_loop is None or host_loop.closing:
-        host_loop = _start_portal()
+    while host_loop is None or host_loop.closing:
+        host_loop = _start_portal(host_loop)
     if server is not None and server.loop.is_closed():
         # Post it, since an interrupt could stop the caller's thread half-way.
         host_loop.post(_forget_loop, server)
@@ -80,8 +80,8 @@ def portal() -> HostLoop:
 
 
 def is_portal(host_loop: object) -> bool:
-    """Return whether ``host_loop`` is the portal."""
-    return host_loop is _process.portal
+    """Return whether ``host_loop`` is a portal, and not a server loop."""
+    return isinstance(host_loop, HostLoop) and host_loop.thread is not None
 
 
 def is_on_server_loop() -> bool:
@@ -124,6 +124,10 @@ def release_server_loop() -> None:
 def stop() -> None:
     """Stop the portal, and wait until its thread has ended. The next call starts another portal."""
     host_loop = _process.portal
+    while (successor := _process.successors.get(host_loop)) is not None:
+        host_loop = (
+            successor  # two threads that start a portal may set ``_process.portal`` in the wrong order
+        )
     if host_loop is not None and host_loop.thread is not None:
         host_loop.refuse_calls()
         with contextlib.suppress(PoolClosed):
@@ -171,17 +175,19 @@ class _Start:
         self._done.acquire()
 
 
-def _start_portal() -> HostLoop:
-    """Start a portal. The new thread sets ``_process.portal``: an interrupt cannot stop that half-way."""
+def _start_portal(predecessor: HostLoop | None) -> HostLoop:
+    """Return the portal that replaces ``predecessor``, which has ended; start it if no thread has done so.
+
+    The new thread sets ``_process.portal``: an interrupt cannot stop that half-way.
+    """
     process, start = _process, _Start()
     if process.ending:
         raise PoolClosed("the process is ending")
-    start_thread(_run_portal, process, process.portal, start, name=THREAD_NAME)
+    start_thread(_run_portal, process, predecessor, start, name=THREAD_NAME)
     start.wait()
     if start.error is not None:
         raise start.error
-    assert process.portal is not None
-    return process.portal
+    return process.successors[predecessor]
 
 
 def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) -> None:
