@@ -146,8 +146,8 @@ class LLMPool:
 
         The steps are DNS, TCP, TLS, authentication, reuse of the connection, HTTP/2, rate limits, settings,
         and ``live`` cheap calls at the same time. ``timeout`` (seconds) is an upper bound for each of the
-        pool's timeouts during the check. The check opens its own connections, as a new process would. It compares the
-        pool's size with the calls that the pool has carried so far.
+        pool's timeouts during the check. The check opens its own connections, as a new process would. It
+        compares the pool's size with the calls that the pool has carried so far.
 
         A problem is not raised: it becomes a finding in the report, with advice.
         """
