@@ -12,6 +12,7 @@ import pytest
 from llm_pool.engine.config import PoolConfig
 from llm_pool.engine.dialer.dialer import Dialer
 from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.host_loop import HostLoop
 from llm_pool.engine.loops.portal import host_loop_of_caller
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.stats.stats import describe
@@ -19,7 +20,7 @@ from llm_pool.exceptions import PoolClosed
 from testbed.behaviours import json_reply, per_connection, stall
 from tests.fixtures.callers import AT_ONCE, gated, occupy, trusting, until
 from tests.fixtures.engine import request_to
-from tests.fixtures.internals import add_before_loop_ends, coordinator_of
+from tests.fixtures.internals import add_before_loop_ends, calls_of, coordinator_of
 from tests.fixtures.scripts import run_script
 from tests.fixtures.waiting import soon
 
@@ -290,6 +291,26 @@ def test_a_call_made_while_the_portal_closes_down_gets_pool_closed(serve, engine
     portal.stop()
     assert len(errors) == 1
     assert server.requests == []
+
+
+def test_a_call_that_is_posted_after_the_last_step_of_its_loop_fails():
+    """Scenario 53: the loop runs nothing any more, and the caller does not wait for it."""
+    loop = asyncio.new_event_loop()
+    host_loop, errors = HostLoop(loop), []
+
+    def call() -> None:
+        with pytest.raises(PoolClosed) as error:
+            host_loop.run(asyncio.sleep, 0)
+        errors.append(error.value)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    assert soon(lambda: calls_of(host_loop))
+    host_loop.end()
+    thread.join(AT_ONCE)
+    assert len(errors) == 1
+    assert not calls_of(host_loop)
+    loop.close()
 
 
 async def test_a_dial_that_ends_as_its_loop_ends_leaves_no_connection(serve, server_loop):
