@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -123,5 +124,8 @@ def query(port: int, expression: str) -> Any:
     try:
         with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as response:
             return json.load(response)["data"]["result"]
+    except urllib.error.HTTPError as not_ready:
+        not_ready.close()
+        return []
     except OSError:
         return []
