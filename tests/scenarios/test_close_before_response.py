@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 
@@ -13,7 +12,7 @@ from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import ConnectFailed, PoolClosed
 from testbed.behaviours import hold, raw, steps
 from testbed.chat import chat_stream
-from tests.fixtures.callers import read_out
+from tests.fixtures.callers import close_in_threads, read_out
 from tests.fixtures.engine import until_pool
 
 silent = steps(raw(), hold)  # it takes the request, and thinks
@@ -45,11 +44,7 @@ async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_loo
     pool = pool_to(server, read=30.0)
     stream, reader = begun(pool, kind, watched)
     await server.await_until(lambda s: s.requests)
-    closers = [threading.Thread(target=stream.close) for _ in range(4)]
-    for closer in closers:
-        closer.start()
-    for closer in closers:
-        closer.join()
+    close_in_threads(stream)
     async with asyncio.timeout(5):
         assert await reader == ""
     assert stream.completion is None

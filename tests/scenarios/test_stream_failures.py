@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 
 import pytest
@@ -26,7 +25,7 @@ from testbed.behaviours import (
     steps,
 )
 from testbed.chat import chat_event, chat_stream
-from tests.fixtures.callers import read_out
+from tests.fixtures.callers import close_in_threads, read_out
 from tests.fixtures.engine import request_to, until_pool
 
 DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
@@ -112,11 +111,7 @@ async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, pool
     server.gate("token").admit(1)
     await server.await_until(lambda s: s.gate("token").reached == 2)
     await until_pool(pool.engine, lambda: stream.text == "a")
-    closers = [threading.Thread(target=stream.close) for _ in range(4)]
-    for closer in closers:
-        closer.start()
-    for closer in closers:
-        closer.join()
+    close_in_threads(stream)
     async with asyncio.timeout(5):
         assert await reader == "a"
     assert stream.completion is None
