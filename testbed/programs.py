@@ -42,8 +42,23 @@ def program(name: str) -> str:
     return path
 
 
+class _WebServer:
+    """The URLs of a program that listens for HTTP and, with a certificate, for HTTPS."""
+
+    http_port: int
+    https_port: int | None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def https_url(self) -> str:
+        return f"https://127.0.0.1:{self.https_port}"
+
+
 @dataclass
-class Nginx:
+class Nginx(_WebServer):
     """A running nginx. It answers each POST and GET with the same chat completion.
 
     ``http_port``   for HTTP
@@ -62,14 +77,6 @@ class Nginx:
     _probes: int
     """Connections that ``running`` made to see that it listens."""
     _status_requests: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
-
-    @property
-    def https_url(self) -> str:
-        return f"https://127.0.0.1:{self.https_port}"
 
     def counts(self) -> tuple[int, int]:
         """(connections accepted, requests served) so far, without those of this method."""
@@ -217,7 +224,7 @@ def nghttpd(
 
 
 @dataclass(frozen=True)
-class Haproxy:
+class Haproxy(_WebServer):
     """A running haproxy in front of a backend.
 
     ``http_port``   for HTTP
@@ -228,14 +235,6 @@ class Haproxy:
     http_port: int
     https_port: int | None
     pid: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
-
-    @property
-    def https_url(self) -> str:
-        return f"https://127.0.0.1:{self.https_port}"
 
 
 @contextlib.contextmanager
