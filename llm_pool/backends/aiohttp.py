@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -23,6 +22,7 @@ from llm_pool.backends.errors import (
     tunnel_error,
 )
 from llm_pool.backends.transfer import Transfer
+from llm_pool.engine.closing import abort
 from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.dialer.resolver import Resolver
@@ -32,6 +32,7 @@ from llm_pool.exceptions import LLMPoolError, ProxyFailed, TLSFailed
 from llm_pool.redaction import without_frames
 
 if TYPE_CHECKING:
+    import asyncio
     from types import SimpleNamespace
 
     from aiohttp.client_proto import ResponseHandler
@@ -63,7 +64,6 @@ class AiohttpDialer(BackendDialer):
             on_connected,
             limit=1,
             keepalive_timeout=NO_EXPIRY,
-            enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
             resolver=_CachedResolver(self._resolver),
             use_dns_cache=False,
         )
@@ -87,6 +87,7 @@ class _Client:
         self._dialer = dialer
         self._origin = origin
         self._proxy = proxy
+        self._transport: asyncio.Transport | None = None
         self._descriptor: Descriptor | None = None
         self._session = aiohttp.ClientSession(
             connector=dialer.make_connector(self._on_connected),
@@ -139,6 +140,7 @@ class _Client:
 
     async def aclose(self) -> None:
         """See ``LibraryClient.aclose``."""
+        self._abort()
         await self._session.close()
 
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
@@ -155,7 +157,18 @@ class _Client:
 
     def _on_connected(self, protocol: ResponseHandler) -> None:
         assert protocol.transport is not None
-        self._descriptor = self._dialer.track_socket(protocol.transport.get_extra_info("socket"))
+        self._abort()
+        self._transport = protocol.transport
+        self._descriptor = self._dialer.track_socket(self._transport.get_extra_info("socket"))
+
+    def _abort(self) -> None:
+        """Close the socket of the last connection at once.
+
+        aiohttp itself closes the connection of a cancelled call. But the socket then stays open until the
+        server has read the whole upload, or over TLS until the server has closed the connection too.
+        """
+        if self._transport is not None:
+            abort(self._transport)
 
     def _translate(self, error: Exception, transfer: Transfer) -> LLMPoolError:
         match error:

@@ -13,12 +13,14 @@ import pytest
 
 from llm_pool import pools
 from llm_pool.engine.loops import portal
-from llm_pool.exceptions import PoolClosed
-from testbed.behaviours import json_reply
-from tests.backends.conftest import KINDS
+from llm_pool.exceptions import PoolClosed, ReadTimeout, WriteTimeout
+from testbed.behaviours import json_reply, stop_reading
+from tests.backends.conftest import HTTP1, KINDS
 from tests.backends.servers import answer, by_path, gated
-from tests.fixtures.callers import queue_up
+from tests.fixtures.callers import queue_up, until
 from tests.fixtures.forks import child, inodes
+
+UPLOAD = b"x" * 30_000_000  # bytes: more than the kernel buffers if the server reads nothing
 
 
 async def test_drain_replaces_connections_as_their_calls_end(serve, play, configure):
@@ -118,6 +120,20 @@ def test_a_loop_that_ends_during_calls_closes_their_connections(
     assert pool.stats().connections == 0
     server.gate("handshake").open()
     server.wait_until(lambda s: s.connections_open == 0)
+
+
+@pytest.mark.kinds(HTTP1)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(("body", "error"), [(b"", ReadTimeout), (UPLOAD, WriteTimeout)])
+async def test_a_call_that_times_out_closes_its_socket_though_the_server_reads_nothing(
+    serve, configure, certificates, scheme, body, error
+):
+    """Scenario 1: the pool has no open socket that it does not count."""
+    server = serve(stop_reading(), tls=certificates.good if scheme == "https" else None)
+    pool = configure(server, TLS={"ca_file": certificates.ca_file}, TIMEOUTS={"read": 0.2, "write": 0.2})
+    with pytest.raises(error):
+        await pool.arequest("POST", "/x", content=body)
+    await until(lambda: pool.stats().connections == 0 and not client_sockets(server))
 
 
 def client_sockets(server):
