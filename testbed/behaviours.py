@@ -1,8 +1,7 @@
 """Scripts for servers, to combine: ``serve(steps(json_reply(), until("go"), reset))``.
 
-A behaviour is a script. One that answers reads a single request first. A server repeats its script for as
-long as the connection lasts, so ``serve(json_reply())`` is a whole keep-alive server. ``steps`` plays
-behaviours one after another.
+A script that sends a response reads one request first, except ``respond``. A server repeats its script until
+the connection ends, so ``serve(json_reply())`` is a complete keep-alive server.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def until(gate: Gate | str) -> Script:
 
 
 def mark(name: str) -> Script:
-    """Count a mark at the server, for a test that waits for it."""
+    """Count a mark at the server; a test can wait for it."""
 
     async def script(conn: ServerConnection) -> None:
         conn.server.mark(name)
@@ -95,7 +94,7 @@ def mark(name: str) -> Script:
     return script
 
 
-# Complete and correct answers.
+# Complete and correct responses.
 
 
 def reply(status: int = 200, body: bytes = b"", headers: Headers = ()) -> Script:
@@ -115,7 +114,7 @@ def json_reply(value: Any = None, status: int = 200, headers: Headers = ()) -> S
 
 
 async def echo(conn: ServerConnection) -> None:
-    """Read a request and send it back as JSON: method, target, headers, body (as latin-1), connection."""
+    """Read a request and send it back as JSON: method, target, headers, body (latin-1), connection number."""
     request = await conn.read_request()
     seen = {
         "method": request.method,
@@ -150,7 +149,7 @@ def until_close(body: bytes, *, version: str = "1.0", headers: Headers = ()) -> 
 
 
 def interim(*statuses: int, then: Script) -> Script:
-    """Read a head, send a response of each 1xx status, read the body, then play ``then`` (``respond()``)."""
+    """Read a head, send a response of each 1xx status, read the body, play ``then`` (see ``respond``)."""
 
     async def script(conn: ServerConnection) -> None:
         request = await conn.read_head()
@@ -208,22 +207,22 @@ def raw(*pieces: bytes) -> Script:
 
 
 garbage = steps(raw(b"\x16\x03\x01 this is not HTTP \x00\xff\r\n\r\n"), close)
-"""Read a request, send bytes that are no HTTP, close."""
+"""Read a request, send bytes that are not HTTP, close."""
 
 stall = steps(raw(), hold)
-"""Read a request and never answer."""
+"""Read a request and never respond."""
 
 stall_in_head = steps(raw(b"HTTP/1.1 200 OK\r\nContent-"), hold)
 """Read a request, send half a head and then nothing."""
 
 
 def close_after(count: int, script: Script) -> Script:
-    """Play the script ``count`` times, then close, though no answer had ``Connection: close``."""
+    """Play the script ``count`` times, then close, without a ``Connection: close`` header before."""
     return steps(times(count, script), close)
 
 
 def cut(body: bytes, sent: int, then: Script = close) -> Script:
-    """Send the whole body's Content-Length and only its first ``sent`` bytes, then play ``then``."""
+    """Send the Content-Length of ``body``, but only its first ``sent`` bytes. Then play ``then``."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()
@@ -250,7 +249,7 @@ def cut_chunked(*pieces: bytes, then: Script = close) -> Script:
 def early_reply(
     status: int = 413, body: bytes = b"", headers: Headers = (), *, read_on: bool = True
 ) -> Script:
-    """Answer after the head, before the body has come; then read on, or (``read_on=False``) read no more."""
+    """Respond after the head, before the body arrives; then read on, or stop reading (``read_on=False``)."""
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_head()
@@ -265,9 +264,9 @@ def early_reply(
 
 
 def stop_reading(gate: Gate | str | None = None) -> Script:
-    """Read a head, then nothing until the gate opens; then read the body and answer 200.
+    """Read a head, then nothing until the gate opens; then read the body and respond with 200.
 
-    Without a gate it never reads again.
+    Without a gate, never read again.
     """
 
     async def script(conn: ServerConnection) -> None:
@@ -285,7 +284,10 @@ def stop_reading(gate: Gate | str | None = None) -> Script:
 
 
 def endless(piece: bytes = b"x" * 65536, head: bytes = b"") -> Script:
-    """Read a request and send a body in chunks without end; with ``head``, those bytes and endless pieces."""
+    """Read a request and send a head and an endless body in chunks.
+
+    With ``head``, send these bytes instead of a head, and then ``piece`` endlessly, without chunk framing.
+    """
 
     async def script(conn: ServerConnection) -> None:
         await conn.read_request()

@@ -1,4 +1,4 @@
-"""A board: code writes facts on it, and threads and tasks wait for them, without polling."""
+"""A board: servers record what happens on it, and threads and tasks wait for that without polling."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["WAIT_SECONDS", "Board", "Gate"]
 
 WAIT_SECONDS = 5.0
-"""Seconds that a test waits for a fact before it fails."""
+"""Seconds that a test waits for a condition before it fails."""
 
 
 class Board:
-    """Has named marks, and wakes its waiters after each ``change()``. All methods are thread-safe."""
+    """Counts named marks, and wakes its waiters after each ``change()``. All methods are thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -87,13 +87,13 @@ class Gate:
     """A gate that stops scripts until a test opens it. It starts shut.
 
     ``open()`` lets all through, ``admit(n)`` the next n. A task of a script waits with ``await passage()``, a
-    thread with ``block()``. All methods are thread-safe. Without ``board`` the gate makes one for itself.
+    thread with ``block()``. All methods are thread-safe. Without ``board`` the gate makes a board.
     """
 
     def __init__(self, name: str = "gate", board: Board | None = None) -> None:
         self.name = name
         self.reached = 0
-        """How many tasks and threads have come to the gate so far."""
+        """How many tasks and threads have reached the gate so far."""
         self._passes: float = 0
         self._board = board or Board()
 
@@ -123,7 +123,7 @@ class Gate:
         self._board.wait(self._pass, f"gate {self.name!r} lets through", timeout)
 
     def wait_reached(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
-        """Block until ``count`` have come to the gate."""
+        """Block until ``count`` tasks and threads have reached the gate."""
         self._board.wait(lambda: self.reached >= count, f"gate {self.name!r} reached x {count}", timeout)
 
     async def await_reached(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:

@@ -1,4 +1,4 @@
-"""Scripts that answer as an OpenAI-compatible server does."""
+"""Scripts that respond like an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def chat_stream(
     """Read a request and send a stream: an event for each token, the finish reason, usage, [DONE].
 
     With ``pace`` each token waits at that gate (``gate.admit()`` lets one through). With ``then`` that script
-    is played after the last token, in place of the end: ``chat_stream(["a", "b"], then=reset)``.
+    is played after the last token, instead of the stream's end: ``chat_stream(["a", "b"], then=reset)``.
     """
     tokens = list(tokens)
     ending = [
@@ -74,7 +74,7 @@ def chat_event(
     finish_reason: str | None = None,
     usage: dict[str, int] | None = None,
 ) -> bytes:
-    """One event of a stream; without a delta, one that has no choices."""
+    """One event of a stream; it has no choices if ``delta`` is None."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     value = {
         "id": "chatcmpl-1",

@@ -21,7 +21,7 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class ClientGone(Exception):
-    """The connection has ended. It ends the script, and is no error of the server."""
+    """The connection has ended. This error ends the script, and does not fail the test."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class ReceivedRequest:
 
 
 class ServerConnection(asyncio.Protocol):
-    """One connection. Each method raises ClientGone once it has ended; reads return what came before that."""
+    """One connection. After its end, methods raise ClientGone; reads first return earlier bytes."""
 
     def __init__(self, server: ScriptedServer, sock: socket.socket, number: int) -> None:
         self.server = server
@@ -57,9 +57,9 @@ class ServerConnection(asyncio.Protocol):
         """0 for the server's first connection, 1 for the second, ..."""
         self.bytes_received = 0
         self.bytes_sent = 0
-        """Bytes that the kernel (under TLS: or the transport) has accepted, counted before encryption."""
+        """Bytes that the kernel (under TLS, the kernel or the transport) has accepted, before encryption."""
         self.ended_by: str | None = None
-        """How it ended: "eof" or "reset" by the client, "server" by this side; None while it lasts."""
+        """How it ended: "eof" or "reset" by the client, "server" by this side; None while it is open."""
         self._socket = sock
         self._buffer = bytearray()
         self._changed = asyncio.Event()
@@ -67,7 +67,7 @@ class ServerConnection(asyncio.Protocol):
         self._eof = False
         self._transport: asyncio.Transport
         self.established = False
-        """Whether scripts could use it: over TCP once accepted, under TLS after the handshake."""
+        """Whether scripts could use it: over TCP once accepted, over TLS after the handshake."""
 
     # For the transport.
 
@@ -102,7 +102,7 @@ class ServerConnection(asyncio.Protocol):
     # Reading.
 
     async def read_some(self) -> bytes:
-        """All bytes that have been received; if there are none, wait for some."""
+        """Return all bytes that have been received; if there are none, wait for some."""
         await self._until(lambda: self._buffer)
         return self._take(len(self._buffer))
 
@@ -123,7 +123,7 @@ class ServerConnection(asyncio.Protocol):
         return request
 
     async def read_body(self, request: ReceivedRequest) -> bytes:
-        """Read the body of a request whose head has been read; it is also put into ``request.body``."""
+        """Read the body of a request whose head has been read; store it in ``request.body`` too."""
         if "chunked" in request.headers.get("transfer-encoding", ""):
             body = await self._read_chunks()
         else:
@@ -201,7 +201,7 @@ class ServerConnection(asyncio.Protocol):
     # Ending and waiting.
 
     async def close(self) -> None:
-        """End the connection in order (TLS close, FIN); return once it has ended."""
+        """Close the connection (TLS close, then FIN); return once it has ended."""
         self._transport.close()
         await self._ended()
 
@@ -211,7 +211,7 @@ class ServerConnection(asyncio.Protocol):
         self._socket.shutdown(socket.SHUT_WR)
 
     async def reset(self) -> None:
-        """End the connection with RST."""
+        """Abort the connection with RST."""
         self._check()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
@@ -224,7 +224,7 @@ class ServerConnection(asyncio.Protocol):
     async def wait_for(self, gate: Gate | str) -> None:
         """Wait at a gate, or the server's gate of that name, until it lets this script through.
 
-        Raises ClientGone if the connection ends before.
+        Raises ClientGone if the connection ends first.
         """
         gate = self.server.gate(gate) if isinstance(gate, str) else gate
         passage = asyncio.ensure_future(gate.passage())
@@ -241,7 +241,7 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def still_held(self) -> bool:
-        """Whether the client has its end open, according to the kernel's TCP state now."""
+        """Whether the client's end is still open, by the kernel's current TCP state."""
         if self.gone or self._socket.fileno() < 0:
             return False
         if not hasattr(socket, "TCP_INFO") or self._socket.family == socket.AF_UNIX:

@@ -1,4 +1,4 @@
-"""A fake name service in the place of ``socket.getaddrinfo``."""
+"""A fake name service that replaces ``socket.getaddrinfo``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Host = str | bytes | None
 
 
 class FakeDNS(Board):
-    """Within its block, it answers and counts every look-up of the process; none reaches the system.
+    """Answers and counts every lookup of the process, within its ``with`` block.
 
     Names are given as ``FakeDNS({"llm.test": "127.0.0.1", "two.test": ["127.0.0.1", "::1"]})``; a name that
     is not given does not exist (EAI_NONAME). A value that is an exception is raised. Numeric addresses and
-    ``localhost`` are left to the system and not counted. Each look-up waits at ``gate``, in its thread.
+    ``localhost`` are passed to the system and not counted. Each lookup blocks its thread at ``gate``.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class FakeDNS(Board):
         self.queries: list[str] = []
         """Every name that was looked up, in order."""
         self.threads: list[threading.Thread] = []
-        """The thread of each look-up."""
+        """The thread of each lookup."""
         self._real = socket.getaddrinfo
 
     def __enter__(self) -> Self:
@@ -46,7 +46,7 @@ class FakeDNS(Board):
         socket.getaddrinfo = self._real
 
     def wait_queries(self, count: int = 1) -> None:
-        """Block until ``count`` look-ups have begun."""
+        """Block until ``count`` lookups have begun."""
         self.wait(lambda: len(self.queries) >= count, f"{count} look-ups have begun")
 
     async def await_queries(self, count: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Real HTTP/2 servers that echo requests: those from PyPI with ``echo.app``, and Node's own."""
+"""Real HTTP/2 servers that echo requests: two from PyPI that run ``echo.app``, and one on Node."""
 
 from __future__ import annotations
 

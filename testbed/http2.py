@@ -1,6 +1,6 @@
 """HTTP/2 on a ScriptedServer: ``serve(http2(answer))`` awaits ``answer(stream)`` for each request.
 
-What h2 refuses to send, since it violates the protocol, is sent as raw frames: ``peer.send_frames(...)``.
+Frames that h2 refuses to send, because they violate the protocol, are sent by ``peer.send_frames(...)``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Answer = Callable[["Stream"], Awaitable[None]]
 
 
 class StreamGone(ClientGone):
-    """The client has reset the stream. It ends the answer, and is no error of the server."""
+    """The client has reset the stream. This error ends the answer, and does not fail the test."""
 
 
 def http2(
@@ -113,7 +113,7 @@ class _LenientConnection(H2Connection):
 
 
 class Peer:
-    """The server's end of one HTTP/2 connection. The server's methods can wait for its counters."""
+    """The server's end of one HTTP/2 connection. ``server.wait_until`` can wait for its counters."""
 
     def __init__(
         self, conn: ServerConnection, answer: Answer, settings: dict[SettingCodes, int], *, take_windows: bool
@@ -139,7 +139,7 @@ class Peer:
     # For answers.
 
     async def flush(self) -> None:
-        """Send the bytes that h2 has made."""
+        """Send the bytes that h2 has queued."""
         if data := self.h2.data_to_send():
             await self.conn.send(data)
 
@@ -172,8 +172,8 @@ class Peer:
     async def run(
         self, begin: Callable[[Peer], Awaitable[None]] | None, *, late_settings: bool = False
     ) -> None:
-        """Read until the connection has ended; then ClientGone is raised."""
-        self.conn.peer = self  # type: ignore[attr-defined] # tests look it up there
+        """Read until the connection has ended. Raises ClientGone then."""
+        self.conn.peer = self  # type: ignore[attr-defined] # tests read it there
         self.h2.initiate_connection()
         self.h2.clear_outbound_data_buffer()  # drops h2's own SETTINGS
         self.h2.local_settings.update(self.settings)  # in force once the client has acknowledged them
@@ -262,7 +262,7 @@ class Stream:
         return self.peer.server
 
     async def body(self) -> bytes:
-        """Wait for the whole body of the request, and return it; it is also put into ``request.body``."""
+        """Wait for the whole body of the request; return it, and store it in ``request.body`` too."""
         await self.until(lambda: self.complete)
         self.request.body = bytes(self.received)
         return self.request.body
@@ -299,7 +299,7 @@ class Stream:
         )
 
     async def data(self, data: bytes, *, end: bool = False, pad: int | None = None) -> None:
-        """Send a piece of the body, as far and as soon as the client's windows allow."""
+        """Send a piece of the body. Waits whenever the client's windows are used up."""
         view, overhead = memoryview(data), 0 if pad is None else pad + 1
         while True:
             if view:

@@ -22,11 +22,11 @@ RESPONSE, RECURSION = 0x8000, 0x0180
 
 
 class NameServer(Board):
-    """Within its block, it answers on ``address`` ("127.0.0.1:port"), and counts.
+    """Answers on ``address`` ("127.0.0.1:port") and counts the questions, within its ``with`` block.
 
-    ``names`` has addresses by name, as FakeDNS does. A number in the place of addresses is sent as response
-    code (RFC 1035, section 4.1.1); a question for a name with None is not answered. Each look-up waits at
-    ``gate``, with its question for IPv4.
+    ``names`` maps names to addresses, as in FakeDNS. If the value is a number, that is sent as the response
+    code (RFC 1035, section 4.1.1). If it is None, the question is not answered. Questions for IPv4 wait at
+    ``gate``.
     """
 
     def __init__(self, gate: Gate | None = None) -> None:
@@ -34,11 +34,11 @@ class NameServer(Board):
         self.names: dict[str, str | Iterable[str] | int | None] = {}
         self.gate = gate
         self.timeout = WAIT_SECONDS
-        """Seconds after which a resolver is to repeat its question; tests configure aiodns with it."""
+        """Seconds after which a resolver repeats its question; tests configure aiodns with it."""
         self.questions: list[tuple[str, str]] = []
         """The name and the kind ("A" or "AAAA") of each question, in order."""
         self.threads: list[threading.Thread] = []
-        """The thread on which each resolver was made; tests that make resolvers append it."""
+        """The thread on which each resolver was made; tests that make resolvers append to it."""
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(type=socket.SOCK_DGRAM)
@@ -58,7 +58,7 @@ class NameServer(Board):
 
     @property
     def queries(self) -> list[str]:
-        """Every name that was looked up, in order; the two questions of a look-up count once."""
+        """Every name that was looked up, in order; the two questions of a lookup count once."""
         return [name for name, kind in self.questions if kind == "A"]
 
     def _serve(self) -> None:
@@ -104,9 +104,9 @@ def _addresses(kind: str, found: str | Iterable[str]) -> list[ipaddress.IPv4Addr
 
 
 def _record(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
-    """A record that answers the question.
+    """Return a record for the name in the question.
 
-    Its TTL is an hour: if a name is asked for again earlier, the resolver has not cached it.
+    Its TTL is an hour: a resolver that repeats a question within that time has not cached the answer.
     """
     kind = 1 if address.version == 4 else 28
     # 0xC00C points to the name at byte 12, the question's (RFC 1035, section 4.1.4).

@@ -1,4 +1,4 @@
-"""Run a server in a process of its own for as long as a block lasts."""
+"""Run a server in a separate process for as long as a ``with`` block lasts."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process and wait until it listens on ``port`` and the ports in ``also``; stop it at the end.
 
-    Its output goes to ``log``. Raises RuntimeError with that output if it ends, or does not listen within
-    ``START_SECONDS``.
+    Its output goes to ``log``. Raises RuntimeError with that output if the process ends first, or does not
+    listen within ``START_SECONDS``.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

@@ -33,7 +33,7 @@ class ProgramMissing(Exception):
 def program(name: str) -> str:
     """The path of a program. Raises ProgramMissing.
 
-    It looks in PATH, and in the sbin folders, which not every user's PATH has.
+    Searches PATH and the sbin folders, which are not in every user's PATH.
     """
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     path = shutil.which(name, path=places)
@@ -75,11 +75,11 @@ class Nginx(_WebServer):
     pid: int
     _status_port: int
     _probes: int
-    """Connections that ``running`` made to see that it listens."""
+    """Connections that ``running`` made to check that nginx listens."""
     _status_requests: int = 0
 
     def counts(self) -> tuple[int, int]:
-        """(connections accepted, requests served) so far, without those of this method."""
+        """(connections accepted, requests served) so far, without those of this method and of ``running``."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._status_port}/", timeout=5) as response:
             accepted, _, requests = response.read().split(b"\n")[2].split()
         self._status_requests += 1
@@ -135,13 +135,13 @@ def nginx(
 
 
 def completion(size: int | None = None) -> bytes:
-    """A chat completion of exactly ``size`` bytes of JSON (some 250 or more); without a size, a short one."""
+    """A chat completion of exactly ``size`` bytes of JSON (at least 252); without a size, a short one."""
     plain = COMPLETION % b"Hello!"
     return COMPLETION % (b"Hello!" + b"x" * max(0, (size or 0) - len(plain)))
 
 
-# One process without a switch of users, so that it can read a folder that only its owner may read. nginx
-# answers a POST to a file with 405; error_page makes that a 200 with the completion.
+# One process that does not change its user, so that it can read a folder that only this user can read. nginx
+# responds to a POST to a file with 405; error_page makes that a 200 with the completion.
 _NGINX = """
 daemon off;
 master_process off;

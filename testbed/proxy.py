@@ -21,8 +21,8 @@ class Proxy(ScriptedServer):
     """An HTTP proxy.
 
     Clients must send ``credentials`` ("user:password"), or they get 407. With ``refuse`` every request gets
-    that status; with ``stall`` none is answered. ``before_tunnel`` is a script that is played before a tunnel
-    is opened, such as ``until("go")``. ``names`` maps authorities ("llm.test:443") to addresses.
+    that status; with ``stall`` none gets a response. ``before_tunnel`` is a script that is played before a
+    tunnel is opened, such as ``until("go")``. ``names`` maps authorities ("llm.test:443") to addresses.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ async def _forward_answers(conn: ServerConnection, reader: asyncio.StreamReader)
 
 
 async def _relay(conn: ServerConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Carry bytes both ways until one side ends."""
+    """Relay bytes in both directions until one side ends."""
     answers = asyncio.create_task(_forward_answers(conn, reader))
     try:
         while True:

@@ -1,4 +1,4 @@
-"""A server that plays a script on each connection, and counts; it has its own thread and event loop."""
+"""A server with its own thread and event loop that plays a script on each connection, and counts events."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ScriptedServer(Board):
     """Plays ``script`` on each connection. A context manager; all methods are thread-safe.
 
     The counters are exact, and can be waited for: ``server.wait_until(lambda s: s.connections_open == 0)``.
-    With ``tls`` it speaks TLS; ``before_handshake`` (a gate's ``passage``, say) is awaited between the TCP
+    With ``tls`` it uses TLS; ``before_handshake`` (a gate's ``passage``, say) is awaited between the TCP
     accept and the TLS handshake. ``uds`` is the path of a Unix socket to listen on in place of TCP.
     """
 
@@ -161,7 +161,7 @@ class ScriptedServer(Board):
         await self.await_(lambda: predicate(self), "the server is as expected", timeout)
 
     def wait_requests(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:
-        """Block until ``count`` requests have come."""
+        """Block until ``count`` requests have been received."""
         self.wait(lambda: len(self.requests) >= count, f"{count} requests have come", timeout)
 
     async def await_requests(self, count: int = 1, timeout: float = WAIT_SECONDS) -> None:

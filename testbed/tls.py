@@ -37,7 +37,7 @@ class Certificates:
 
     @cached_property
     def good_files(self) -> tuple[str, str]:
-        """PEM files (certificate, key) of a server as ``good``, for programs."""
+        """PEM files (certificate, key) of a server like ``good``, for programs."""
         leaf = self.authority.issue_cert(*NAMES)
         chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
         return self._write("server.pem", chain), self._write("server.key", leaf.private_key_pem.bytes())
@@ -68,7 +68,7 @@ class Certificates:
 
     @cached_property
     def requires_client_cert(self) -> ssl.SSLContext:
-        """A server as ``good`` that refuses clients without ``client_cert``."""
+        """A server like ``good`` that refuses clients without ``client_cert``."""
         context = server_context(self.authority.issue_cert(*NAMES))
         context.verify_mode = ssl.CERT_REQUIRED
         self._client_authority.configure_trust(context)

@@ -1,4 +1,4 @@
-"""Checks that hold in the ledger after every fact, compared with the simulated world's own lists."""
+"""Checks after every fact: the ledger agrees with the lists of the simulated world."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check_lane(world: World, lane: Lane) -> None:
 
 
 def check_connection_is_coming(world: World, lane: Lane) -> None:
-    """For each waiter a connection is under way, or a limit or a backoff forbids to dial."""
+    """Each waiter has a connection under way, unless a limit or a backoff forbids another dial."""
     ledger, limits = world.ledger, world.ledger.limits
     if len(lane.queue) <= lane.streams_coming:
         return
@@ -83,7 +83,7 @@ def check_connection_is_coming(world: World, lane: Lane) -> None:
 
 
 def is_evictable(connection: Connection, lane: Lane) -> bool:
-    """Whether an idle connection is closed if ``lane`` lacks a slot."""
+    """Whether an idle connection can be evicted for ``lane``."""
     if connection.key == (lane.origin, lane.host_loop):
         return False
     needed = not connection.entry.capacity and connection.entry.lane.queue
@@ -91,7 +91,7 @@ def is_evictable(connection: Connection, lane: Lane) -> bool:
 
 
 def check_evictions(world: World) -> None:
-    """Each slot that a lane expects is that of a connection which was evicted for it."""
+    """Each slot that a lane expects belongs to a connection that was evicted for it."""
     lanes = world.ledger.dial_policy.lanes()
     evicted = [(c.entry, c.entry.evicted_for) for c in world.connections if c.entry.evicted_for is not None]
     assert sum(lane.slots_soon for lane in lanes) == sum(entry.evicted_idle for entry, _ in evicted)
@@ -113,7 +113,7 @@ def check_idle_timers(world: World) -> None:
 
 
 def check_after_tick(world: World) -> None:
-    """After a tick no idle connection is past its time."""
+    """After a tick no idle connection is unusable, or past its expiry or lifetime."""
     limits = world.ledger.limits
     for connection in world.idle():
         assert not connection.unusable, "it should have been closed"

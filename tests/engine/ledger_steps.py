@@ -1,4 +1,4 @@
-"""Steps that the tests of the ledger's rules share. Every fact is followed by all checks."""
+"""Steps that the tests of the ledger's rules share. All checks run after every fact."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class CheckedWorld(World):
 
 
 def make(**limits: Any) -> World:
-    """A pool with these limits; without ``max_lifetime``, unless it is given."""
+    """A simulated pool with these limits; ``max_lifetime`` is None by default."""
     return CheckedWorld(Limits(**{"max_lifetime": None, **limits}))
 
 
 def serve(world: World, name: str = "a", host_loop: Hashable = "portal", times: int = 1) -> list[Caller]:
-    """Let callers arrive, and every dial succeed; the callers keep their connections."""
+    """Let callers arrive and all dials succeed. The callers keep their connections."""
     callers = [world.arrive(name, host_loop) for _ in range(times)]
     connect_all(world)
     return callers
 
 
 def idle(world: World, name: str = "a", host_loop: Hashable = "portal", times: int = 1) -> list[Connection]:
-    """Open connections that become idle, the longest idle first."""
+    """Open connections and release them. Returns them, the longest idle first."""
     connections = []
     for caller in serve(world, name, host_loop, times):
         assert caller.connection is not None

@@ -1,4 +1,4 @@
-"""A simulation of all that surrounds a ledger: callers, sockets and a clock, in plain lists."""
+"""A simulation of what surrounds a ledger: callers, connections and a clock, in plain lists."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Caller:
     ``number``      its place in the order of arrival
     ``state``       "new", "waiting", "served", "done", "failed" or "cancelled"
     ``connection``  the connection that it was given
-    ``error``       why the ledger refused it
+    ``error``       why the ledger failed it; None if it did not
     """
 
     waiter: Waiter
@@ -96,11 +96,11 @@ class World:
         return sorted(queue, key=lambda caller: caller.number)
 
     def idle(self, **where: Any) -> list[Connection]:
-        """The idle connections; with ``host`` or ``host_loop``, only those there."""
+        """The idle connections; with ``host`` or ``host_loop``, only those of that host or loop."""
         return [c for c in self.connections if c.state == "open" and not c.callers and _matches(c.key, where)]
 
     def held(self, host: Origin | None = None) -> int:
-        """Slots in use, of dialing and closing connections too: those of one host, or of all."""
+        """The number of slots in use, by dialing and closing connections too: of one host, or of all."""
         keys = [c.key for c in self.connections] + [(lane.origin, lane.host_loop) for lane in self.dials]
         return sum(host in {None, key[0]} for key in keys)
 
@@ -118,13 +118,13 @@ class World:
         return caller
 
     def return_to_queue(self, caller: Caller) -> None:
-        """The caller was given a connection that had died."""
+        """Let a caller arrive again, because it was given a connection that had died."""
         caller.connection = caller.waiter.entry = None
         caller.waiter.returning = True
         self._arrive(caller)
 
     def cancel(self, caller: Caller) -> None:
-        """The caller is cancelled, while it waits or before it has used its connection."""
+        """Cancel a caller, while it waits or before it has used its connection."""
         if caller.connection is not None:
             caller.connection.callers.discard(caller)
             caller.connection.release_due = False
@@ -132,7 +132,7 @@ class World:
         self.carry_out(self.ledger.cancel(caller.waiter, self.now))
 
     def expect_release(self, caller: Caller) -> None:
-        """The call is about to end."""
+        """Enter that a call is about to end."""
         connection = caller.connection
         assert connection is not None
         connection.release_due = connection.state == "open"
@@ -150,7 +150,7 @@ class World:
         self.carry_out(self.ledger.released(connection.entry, self.now, **facts))
 
     def connect(self, dial: Lane | None = None, capacity: int = 1) -> Connection:
-        """A dial, by default the first, succeeds."""
+        """Let a dial, by default the first, succeed."""
         lane = self.dials[0] if dial is None else dial
         self.dials.remove(lane)
         connection = Connection((lane.origin, lane.host_loop), self.now, self.now)
@@ -165,7 +165,7 @@ class World:
         self.carry_out(self.ledger.dial_failed(lane, error or OSError("refused"), self.now))
 
     def kill(self, connection: Connection) -> None:
-        """The connection has closed or was lost; callers may still use it."""
+        """Enter that a connection has closed or was lost; callers may still be using it."""
         self._remove(connection)
         self.carry_out(self.ledger.died(connection.entry, self.now))
 

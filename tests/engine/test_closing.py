@@ -13,7 +13,7 @@ SMALL_BODY = b"x" * 1_000_000  # bytes: all fit into the kernel's buffers
 
 
 def held(server) -> int:
-    """How many connections are open at the server."""
+    """How many connections the pool has not closed, as the server sees it."""
     return sum(connection.still_held for connection in server.connections)
 
 
@@ -27,7 +27,7 @@ async def test_an_upload_after_a_write_timeout_ends_at_the_server(serve, engine_
 
 
 async def test_after_an_early_answer_the_connection_ends_at_the_server(serve, engine_pool):
-    """Scenarios 1 and 34: the upload, which the server stops reading, does not keep it open there."""
+    """Scenarios 1 and 34: unread bytes of the upload do not keep it open at the server."""
     server = serve(early_reply(413, read_on=False))
     pool = engine_pool()
     answer = await pool.fetch(request_to(server, SMALL_BODY))

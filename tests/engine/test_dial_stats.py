@@ -19,7 +19,7 @@ def failed(tally: Tally, origin: Origin) -> weakref.ref[ConnectFailed]:
 
 
 def test_the_message_of_a_failed_dial_is_kept_and_not_the_error() -> None:
-    """Its traceback holds the frames of the dial: transport, TLS buffers and connection."""
+    """The error's traceback would keep the objects of the dial: transport, TLS buffers, connection."""
     tally = Tally(threading.Lock())
     assert failed(tally, HERE)() is None
     assert (tally.dial_failure, tally.dial_failures) == ("refused", {"ConnectFailed": 1})

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def answer_at_gate(conn: ServerConnection) -> None:
-    """Answer one request, and end the body when the gate "end" opens."""
+    """Respond to one request, and end the body when the gate "end" opens."""
     await conn.read_request()
     await conn.send_head(200, {"Transfer-Encoding": "chunked"})
     await conn.wait_for("end")

@@ -113,7 +113,7 @@ def operations(act: Callable[[], Any]) -> int:
 
 
 def peak_bytes(act: Callable[[], Any]) -> int:
-    """The most memory that ``act`` uses, in bytes: a loop in C, which is not traced, mostly builds a list."""
+    """The peak memory of ``act``, in bytes. It shows loops in C, which are not traced: most build a list."""
     tracemalloc.start()
     try:
         act()
@@ -153,7 +153,7 @@ def test_a_fact_costs_the_same_with_few_waiters_and_with_many() -> None:
 
 
 def test_the_first_and_last_of_every_queue_are_found_without_a_search() -> None:
-    """A dict steps over each deleted key to find its first; no count of bytecodes shows that."""
+    """A dict skips each deleted key to find its first key; a count of bytecodes does not show that."""
     pool = Pool(FEW)
     lane, bound = pool.lanes[0], pool.ledger.connections.pool_bound
     for queue in (

@@ -7,7 +7,7 @@ from tests.engine.ledger_world import origin
 
 
 def test_an_origin_without_connections_gets_one_of_a_busy_origin() -> None:
-    """Scenario 6: in order of arrival, however many more callers the busy origin has."""
+    """Scenario 6: in order of arrival, even if the busy origin has many more callers."""
     world = make(max_connections=2)
     busy = serve(world, "a", times=2)
     queue = [world.arrive("a")]
@@ -23,7 +23,7 @@ def test_an_origin_without_connections_gets_one_of_a_busy_origin() -> None:
 
 
 def test_an_origin_below_its_share_gets_a_connection_of_one_above() -> None:
-    """Scenario 6: three connections against one, with a share of two."""
+    """Scenario 6: one has three connections, the other has one, and the share is two."""
     world = make(max_connections=4)
     busy = serve(world, "a", times=3)
     serve(world, "b")
@@ -36,7 +36,7 @@ def test_an_origin_below_its_share_gets_a_connection_of_one_above() -> None:
 
 
 def test_an_origin_at_its_share_keeps_its_connection_while_one_closes() -> None:
-    """Scenario 6: the slot of the closing one is enough for the origin below its share."""
+    """Scenario 6: the slot of the closing connection is enough for the origin below its share."""
     world = make(max_connections=4)
     busy = serve(world, "a", times=3)
     serve(world, "b")
@@ -48,7 +48,7 @@ def test_an_origin_at_its_share_keeps_its_connection_while_one_closes() -> None:
 
 
 def test_origins_at_their_share_do_not_take_connections_from_each_other() -> None:
-    """Scenario 6: each has its half, and no dial follows."""
+    """Scenario 6: each keeps its half, and no connection is closed."""
     world = make(max_connections=2)
     callers = {"a": serve(world, "a")[0], "b": serve(world, "b")[0]}
     dialed = world.ledger.connections.opened
@@ -62,7 +62,7 @@ def test_origins_at_their_share_do_not_take_connections_from_each_other() -> Non
 
 
 def test_an_origin_without_connections_is_found_behind_others() -> None:
-    """Scenario 7: of three origins the one that arrived last has no connection."""
+    """Scenario 7: of three origins with waiters, only the last to arrive has no connection."""
     world = make(max_connections=3)
     busy = [*serve(world, "a", times=2), *serve(world, "b")]
     for name in ("a", "b", "c"):
@@ -75,7 +75,7 @@ def test_an_origin_without_connections_is_found_behind_others() -> None:
 
 
 def test_an_origin_below_its_share_is_found_behind_one_at_its_share() -> None:
-    """Scenario 6: the other one gets no more, however long it has waited."""
+    """Scenario 6: the origin at its share gets no more, even if it has waited longer."""
     world = make(max_connections=6)
     busy = serve(world, "a", times=3)
     serve(world, "b", times=2)
@@ -123,7 +123,7 @@ def test_the_longest_idle_connection_is_evicted_for_another_origin() -> None:
 
 
 def test_an_idle_connection_on_one_loop_is_evicted_for_the_other_loop() -> None:
-    """Scenario 1: both loops together have ``max_connections``."""
+    """Scenario 1: ``max_connections`` holds for both loops together."""
     world = make(max_connections=1)
     idle(world, "a", "server")
     caller = world.arrive("a", "portal")
@@ -143,7 +143,7 @@ def test_a_slot_freed_for_a_cancelled_waiter_stays_free() -> None:
 
 
 def test_the_limit_of_a_host_holds_over_both_loops() -> None:
-    """Scenario 6: two connections to it, and another host may still dial."""
+    """Scenario 6: it gets two connections, and another host can still dial."""
     world = make(max_connections_per_host=2)
     callers = [world.arrive("a", host_loop) for host_loop in ("server", "portal", "server", "portal")]
     world.arrive("b")
@@ -155,7 +155,7 @@ def test_the_limit_of_a_host_holds_over_both_loops() -> None:
 
 
 def test_at_its_hosts_limit_a_connection_is_evicted_for_the_other_loop() -> None:
-    """Scenario 6: when it is released; the waiter on the other loop is not forgotten."""
+    """Scenario 6: when it is released, the waiter on the other loop gets its slot."""
     world = make(max_connections_per_host=1)
     (first,) = serve(world, "a", "server")
     other = world.arrive("a", "portal")
@@ -166,7 +166,7 @@ def test_at_its_hosts_limit_a_connection_is_evicted_for_the_other_loop() -> None
 
 
 def test_a_busy_loop_yields_to_the_other_loop_at_the_limit_of_a_host() -> None:
-    """Scenario 6: as a busy origin does."""
+    """Scenario 6: the waiter on the other loop arrived first, so it gets the slot."""
     world = make(max_connections_per_host=1)
     (first,) = serve(world, "a", "server")
     other = world.arrive("a", "portal")

@@ -1,4 +1,4 @@
-"""How long a connection may be idle, and how long it may live."""
+"""The limits on the idle time and on the lifetime of a connection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_idle_connection_is_closed_after_keepalive_expiry() -> None:
 
 
 def test_an_expired_connection_serves_no_caller_even_before_its_timer() -> None:
-    """Scenario 32: the loop calls ``tick`` late."""
+    """Scenario 32: the loop may call ``tick`` late."""
     world = make(keepalive_expiry=30.0)
     idle(world)
     world.pass_time(30.0)
@@ -37,7 +37,7 @@ def test_an_expired_connection_serves_no_caller_even_before_its_timer() -> None:
 
 @pytest.mark.parametrize(("hint", "lives"), [(5.0, 4.0), (1.0, 0.5), (100.0, 30.0)])
 def test_a_connection_is_closed_some_time_before_the_servers_hint(hint: float, lives: float) -> None:
-    """Scenario 32: a second, or half of the hint, and never after ``keepalive_expiry``."""
+    """Scenario 32: by a second, or by half of a short hint, and never after ``keepalive_expiry``."""
     world = make(keepalive_expiry=30.0)
     (caller,) = serve(world)
     world.release(caller, hint=hint)
@@ -48,7 +48,7 @@ def test_a_connection_is_closed_some_time_before_the_servers_hint(hint: float, l
 
 
 def test_a_timer_set_before_the_last_use_does_not_close_the_connection() -> None:
-    """Scenario 32: when it expires it is set again, by the time of that use."""
+    """Scenario 32: when it expires, it is set again, counted from that use."""
     world = make(keepalive_expiry=30.0)
     idle(world)
     world.tick(20.0)
@@ -60,7 +60,7 @@ def test_a_timer_set_before_the_last_use_does_not_close_the_connection() -> None
 
 
 def test_a_connection_past_its_lifetime_is_closed_between_calls_only() -> None:
-    """Scenario 32: with jitter, here 5 %."""
+    """Scenario 32: jitter shortens the lifetime, here by 5 %."""
     world = make(max_lifetime=100.0, keepalive_expiry=None)
     (caller,) = serve(world)
     world.tick(96.0)
@@ -112,7 +112,7 @@ def test_a_prewarmed_connection_counts_as_reused_at_its_first_call() -> None:
 
 
 def test_after_a_burst_min_connections_stay_open() -> None:
-    """Scenario 12: after their expiry, too; after a server's hint they are replaced."""
+    """Scenario 12: even after ``keepalive_expiry``; after a server's hint they are replaced."""
     world = make(min_connections=2, keepalive_expiry=30.0)
     prewarm(world)
     idle(world, times=5)
@@ -128,14 +128,14 @@ def test_after_a_burst_min_connections_stay_open() -> None:
 
 
 def test_with_keepalive_expiry_0_no_connection_is_prewarmed() -> None:
-    """Scenario 13: else it would expire at once and be dialed again, for ever."""
+    """Scenario 13: otherwise it would expire and be dialed again, in an endless loop."""
     world = make(min_connections=1, keepalive_expiry=0.0)
     prewarm(world)
     assert not world.dials
 
 
 def test_prewarming_of_two_lanes_stops_at_max_keepalive_connections() -> None:
-    """Scenario 13: else they would dial and close in turn, for ever."""
+    """Scenario 13: otherwise they would dial and close in turn, in an endless loop."""
     world = make(min_connections=3, max_keepalive_connections=4)
     for name in ("a", "b"):
         prewarm(world, name)

@@ -14,7 +14,7 @@ from tests.engine.ledger_world import origin
 
 
 def test_when_all_dials_fail_every_waiter_fails_with_the_cause() -> None:
-    """Scenario 11: waiters without a dial of their own, too."""
+    """Scenario 11: waiters without their own dial fail too."""
     world = make(max_connections=2)
     callers = [world.arrive() for _ in range(4)]
     cause = OSError("refused")
@@ -25,7 +25,7 @@ def test_when_all_dials_fail_every_waiter_fails_with_the_cause() -> None:
 
 
 def test_the_error_of_a_failed_dial_is_not_kept() -> None:
-    """Its traceback holds the frames of the dial: transport, TLS buffers and connection."""
+    """The error's traceback would keep the objects of the dial: transport, TLS buffers, connection."""
     world = make()
     world.cancel(world.arrive())
     cause = ConnectFailed("refused")
@@ -46,7 +46,7 @@ def test_a_failed_dial_fails_no_waiter_while_another_connection_is_open() -> Non
 
 
 def test_after_a_failed_dial_one_dial_follows_after_a_pause() -> None:
-    """Scenario 11: when it has succeeded, the other waiters are dialed for."""
+    """Scenario 11: when it has succeeded, the dials for the other waiters begin."""
     world = make()
     world.arrive()
     world.fail_dial()
@@ -74,7 +74,7 @@ def test_pauses_grow_up_to_two_seconds_while_callers_wait() -> None:
 
 
 def test_a_late_tick_for_an_earlier_pause_does_not_end_the_present_one() -> None:
-    """Scenario 11: the present pause has its own timer."""
+    """Scenario 11: the current pause has its own timer."""
     world = make()
     world.arrive()
     world.fail_dial()
@@ -115,7 +115,7 @@ def test_pauses_are_short_again_after_one_that_ended_without_waiters() -> None:
 
 
 def test_a_backoff_without_callers_is_forgotten() -> None:
-    """Callers choose the origins, so that memory must not grow with them."""
+    """Callers choose the origins, so memory must not grow with their number."""
     world = make()
     world.arrive()
     world.fail_dial()
@@ -166,7 +166,7 @@ def test_the_backoff_of_one_origin_does_not_delay_another() -> None:
 
 
 def test_drain_closes_idle_connections_now_and_the_others_after_their_call() -> None:
-    """Scenario 51: no call is aborted, and new connections replace them."""
+    """Scenario 51: no call is aborted, and new connections replace the drained ones."""
     world = make()
     busy, spare = serve(world, times=2)
     world.release(spare)
@@ -221,7 +221,7 @@ def test_close_fails_waiters_and_closes_every_connection() -> None:
 
 
 def test_an_unused_origin_is_forgotten() -> None:
-    """Scenario 25: a million hosts, one after the other, use no memory."""
+    """Scenario 25: many hosts, one after the other, use no memory."""
     world = make(keepalive_expiry=1.0)
     for number in range(20):
         idle(world, f"host-{number}")
@@ -231,7 +231,7 @@ def test_an_unused_origin_is_forgotten() -> None:
 
 
 def test_an_origin_is_forgotten_after_its_backoff() -> None:
-    """Scenario 11: not before, or every caller would dial at once."""
+    """Scenario 11: not earlier, otherwise every caller would dial at once."""
     world = make()
     world.arrive()
     world.fail_dial()
@@ -241,7 +241,7 @@ def test_an_origin_is_forgotten_after_its_backoff() -> None:
 
 
 def test_a_queue_skips_returned_waiters_that_were_removed() -> None:
-    """Scenario 14: each of them was cancelled after its return."""
+    """Scenario 14: each of them was cancelled after it returned to the queue."""
     lane = make().ledger.lane(origin("a"), "portal")
     waiters = [Waiter(lane) for _ in range(4)]
     queue = WaiterQueue()
@@ -269,7 +269,7 @@ def test_connections_that_end_with_their_loop_count_as_shutdown(aborted: bool) -
 
 
 def test_a_connection_of_a_lost_loop_is_not_evicted() -> None:
-    """Scenarios 25 and 46: it was blocked; its slot is free with its loop."""
+    """Scenarios 25 and 46: it is blocked; the end of its loop frees its slot."""
     world = make(max_connections=2)
     world.arrive("a", "lost")
     world.connect(capacity=0)

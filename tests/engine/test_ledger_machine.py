@@ -1,6 +1,6 @@
-"""The ledger under thousands of random histories, with all checks after every fact.
+"""Random histories of the ledger, with all checks after every fact.
 
-The number of histories: ``LLM_POOL_EXAMPLES``; by default 200, and 2,000 in CI.
+``LLM_POOL_EXAMPLES`` sets the number of histories; by default 200, and 2,000 in CI.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class LedgerMachine(RuleBasedStateMachine):
         lost, self.host_loops[host_loop] = self.host_loops[host_loop], max(self.host_loops) + 1
         self.world.lose_loop(lost)
 
-    # Time, and what the pool is to do
+    # Time, prewarming and draining
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 1.0, 4.9, 5.0, 100.0]))
     def tick(self, seconds: float) -> None:
@@ -203,7 +203,7 @@ def unblock(world: World) -> None:
 
 @pytest.mark.parametrize("part", range(-(-EXAMPLES // EXAMPLES_IN_A_PART)))
 def test_the_checks_pass_after_every_fact_and_nothing_is_left_at_the_end(part: int) -> None:
-    """In parts of some seconds each."""
+    """Split into parts that take a few seconds each."""
     examples = min(EXAMPLES_IN_A_PART, EXAMPLES - part * EXAMPLES_IN_A_PART)
     run_state_machine_as_test(
         LedgerMachine,
@@ -211,8 +211,8 @@ def test_the_checks_pass_after_every_fact_and_nothing_is_left_at_the_end(part: i
             max_examples=examples,
             stateful_step_count=50,
             deadline=None,
-            derandomize=False,  # else every part would be the same
-            database=None,  # else a history that fails in one part would fail in all later parts
+            derandomize=False,  # otherwise every part would be the same
+            database=None,  # otherwise a history that fails in one part would fail in all later ones
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )

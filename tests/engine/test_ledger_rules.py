@@ -120,7 +120,7 @@ def test_a_returning_caller_is_never_refused_because_the_queue_is_full() -> None
 
 
 def test_a_call_is_counted_once_however_often_it_returns_to_the_queue() -> None:
-    """Scenario 27: it was given three dead connections, and counts as one request and none reused."""
+    """Scenario 27: after three dead connections it counts as one request, and none as reused."""
     world = make()
     idle(world, times=3)
     caller = world.arrive()
@@ -147,7 +147,7 @@ def test_the_dial_of_a_cancelled_waiter_goes_on() -> None:
 
 
 def test_a_connection_given_to_a_cancelled_caller_goes_to_the_next_waiter() -> None:
-    """Scenario 15: without use, its idle time goes on."""
+    """Scenario 15: it was not used, so its idle time goes on."""
     world = make(max_connections=1, keepalive_expiry=10.0)
     (first,) = serve(world)
     second, third = world.arrive(), world.arrive()
@@ -161,7 +161,7 @@ def test_a_connection_given_to_a_cancelled_caller_goes_to_the_next_waiter() -> N
 
 
 def test_each_waiter_causes_one_dial() -> None:
-    """Scenario 9: not more, however many connections the limit allows."""
+    """Scenario 9: not more, even if the limit allows more connections."""
     world = make(max_connections=10)
     for _ in range(3):
         world.arrive()
@@ -181,7 +181,7 @@ def test_a_connection_released_before_a_dial_ends_serves_its_waiter() -> None:
 
 
 def test_no_dial_begins_for_a_waiter_that_a_coming_release_will_serve() -> None:
-    """Scenario 9: one waiter; a second one causes a dial."""
+    """Scenario 9: it will serve one waiter; a second one causes a dial."""
     world = make(max_waiting=0)
     (first,) = serve(world)
     world.expect_release(first)
@@ -196,7 +196,7 @@ def test_no_dial_begins_for_a_waiter_that_a_coming_release_will_serve() -> None:
 
 @pytest.mark.parametrize("end", ["unclean", "dead", "drained", "retired"])
 def test_a_dial_begins_if_the_expected_release_brings_no_connection(end: str) -> None:
-    """Scenario 9: at once, for the waiter that the connection was to serve."""
+    """Scenario 9: at once, for the waiter that expected the connection."""
     world = make()
     (first,) = serve(world)
     assert first.connection is not None
@@ -214,7 +214,7 @@ def test_a_dial_begins_if_the_expected_release_brings_no_connection(end: str) ->
 
 
 def test_callers_share_one_dial_that_is_expected_to_carry_them_all() -> None:
-    """Scenario 41: 100 streams are expected of it; as it carries 2, another dial follows."""
+    """Scenario 41: 100 streams are expected; the connection carries only 2, so another dial follows."""
     world = CheckedWorld(Limits(), expected_capacity=lambda _: 100)
     callers = [world.arrive() for _ in range(5)]
     assert len(world.dials) == 1

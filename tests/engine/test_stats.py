@@ -59,7 +59,7 @@ async def test_gauges_count_streams_and_waiters(
             await pool.acomplete("hello")
         waiter.cancel()
         await asyncio.wait([waiter])
-    await until(lambda: pool.stats().cancelled == 2)  # the waiter, and the stream that was not read out
+    await until(lambda: pool.stats().cancelled == 2)  # the waiter, and the unfinished stream
     stats = pool.stats()
     assert (stats.queued, stats.refused, stats.waiting, stats.longest_wait) == (1, 1, 0, 0.0)
     assert stats.wait.count == 1

@@ -1,4 +1,4 @@
-"""Whatever bytes a server sends, its caller gets a response or one of our errors, and gets it soon.
+"""For any bytes from a server, the caller soon gets a response or one of the package's errors.
 
 ``LLM_POOL_EXAMPLES`` sets how many examples are tried (default: 200).
 """
@@ -91,7 +91,7 @@ ODD = [
 
 @st.composite
 def mutations(draw: st.DrawFn) -> bytes:
-    """A recorded response, hurt in up to six places."""
+    """A recorded response with up to six random changes."""
     data = bytearray(draw(st.sampled_from(list(RECORDED.values()))))
     for _ in range(draw(st.integers(0, 6))):
         at = draw(st.integers(0, len(data)))
@@ -117,7 +117,7 @@ def mutations(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def segments(draw: st.DrawFn) -> list[bytes]:
-    """Such a response in pieces, as a network may deliver it."""
+    """A response from ``mutations`` in pieces, as a network may deliver it."""
     data = draw(mutations())
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
     return [piece for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if (piece := data[a:b])]
@@ -127,7 +127,7 @@ METHODS = st.sampled_from([b"POST", b"POST", b"GET", b"HEAD"])
 
 
 class Owner:
-    """Hears what a connection says of itself: True or False for a release, None for its end."""
+    """Records the events of a connection in ``heard``: ``reusable`` for a release, None for its end."""
 
     def __init__(self) -> None:
         self.heard: list[bool | None] = []
@@ -175,7 +175,7 @@ class Wire:
         return self.connection.start(request)
 
     async def has_read_all(self) -> bool:
-        """Waits until the connection has read what was sent. False if it has closed at that, as it should."""
+        """Wait until the connection has read all bytes sent to it. False if it has closed because of them."""
         transport = self.connection.transport
         assert transport is not None
 
@@ -187,12 +187,12 @@ class Wire:
         return not transport.is_closing()
 
     async def send(self, pieces: list[bytes]) -> None:
-        """Each as a segment of its own, as far as the client takes them."""
+        """Send each piece as a separate segment, until the client closes."""
         for piece in pieces:
             try:
                 await self._loop.sock_sendall(self._theirs, piece)
             except OSError:
-                return  # it has seen enough
+                return  # the client has closed
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -207,7 +207,7 @@ WAIT_SECONDS = 5.0
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():  # noqa: ASYNC110 - a connection tells its owner, and here that is a list
+        while not condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.001)
 
 
@@ -235,7 +235,7 @@ READERS = st.sampled_from([read_whole, read_in_pieces, leave_it])
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
-    """Runs a coroutine; what escapes from a callback of its loop fails the test."""
+    """Run a coroutine; an error in a callback of its loop fails the test."""
     escaped: list[dict[str, Any]] = []
     with asyncio.Runner() as runner:
         runner.get_loop().set_exception_handler(lambda _, context: escaped.append(context))
@@ -252,7 +252,7 @@ def run() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
 def test_any_bytes_are_a_response_or_an_error_of_ours(
     run: Any, pieces: list[bytes], method: bytes, read: Any, ends: bool
 ) -> None:
-    """Scenario 40: never another exception, never a hang; and the connection is released exactly once."""
+    """Scenario 40: no other exception and no hang; the connection is released exactly once."""
 
     async def example() -> None:
         async with Wire(asyncio.get_running_loop()) as wire:
@@ -280,7 +280,7 @@ def test_any_bytes_are_a_response_or_an_error_of_ours(
 def test_a_connection_that_serves_again_has_nothing_left_of_the_last_response(
     run: Any, pieces: list[bytes], method: bytes, read: Any
 ) -> None:
-    """Scenario 29: the next caller gets the next response, all of it and nothing else."""
+    """Scenario 29: the next caller gets exactly the next response."""
 
     async def example() -> None:
         async with Wire(asyncio.get_running_loop()) as wire:
@@ -306,13 +306,13 @@ def test_a_connection_that_serves_again_has_nothing_left_of_the_last_response(
     body=mutations(), sizes=st.lists(st.integers(1, 200), max_size=8), status=st.sampled_from([200, 401, 529])
 )
 def test_any_body_is_an_answer_or_an_error_of_ours(body: bytes, sizes: list[int], status: int) -> None:
-    """Scenario 40: where HTTP is content, the provider still has to make sense of it."""
+    """Scenario 40: here the provider parses a random body, without HTTP."""
     body = body.partition(b"\r\n\r\n")[2] or body
     understand(WholeResponse(status, [(b"content-type", b"application/json")], body, Marks(0.0)), sizes)
 
 
 def understand(whole: WholeResponse, sizes: Sequence[int] = ()) -> None:
-    """Read a response as a provider does: as an answer in one piece, as a stream, as an error."""
+    """Parse a response as a provider does: as a completion and as a stream, or as an error."""
     provider = PROVIDERS["openai"]()
     head = Head(whole.status, HeaderView(whole.headers))
     if not 200 <= whole.status < 300:

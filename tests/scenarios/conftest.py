@@ -1,4 +1,4 @@
-"""Fixtures that choose the event loop which serves a test's calls."""
+"""Fixtures that choose which event loop hosts a test's connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools and calls for the scenarios of HTTP/2."""
+"""Pools and calls for the HTTP/2 scenarios."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["calls", "gated", "noise", "peer", "peers", "start_call"]
 
 
 def gated(gate: str, body: bytes = b"ok") -> Answer:
-    """Reads the request, stands at the gate, and answers."""
+    """Read the request, wait at the gate, then respond."""
 
     async def answer(stream: Stream) -> None:
         await stream.body()
@@ -32,36 +32,36 @@ def gated(gate: str, body: bytes = b"ok") -> Answer:
 
 
 def peer(server: ScriptedServer, number: int = 0) -> Peer:
-    """The server's end of its connection of this number."""
+    """Return the server's end of connection ``number``, counted from 0."""
     found: Peer = server.connections[number].peer  # type: ignore[attr-defined]
     return found
 
 
 def peers(server: ScriptedServer) -> list[Peer]:
-    """The server's ends of all connections that have got as far as HTTP/2."""
+    """Return the server's ends of all connections that have begun to speak HTTP/2."""
     return [conn.peer for conn in server.connections if hasattr(conn, "peer")]
 
 
 def start_call(pool: Pool, server: ScriptedServer, **options: Any) -> asyncio.Task[WholeResponse]:
-    """A call on its way."""
+    """Start a call, and return its task."""
     return asyncio.create_task(pool.fetch(request_to(server, **options)))
 
 
 def calls(
     pool: Pool, server: ScriptedServer, count: int, first: int = 0
 ) -> list[asyncio.Task[WholeResponse]]:
-    """So many calls, to /0, /1, ..."""
+    """Start ``count`` calls to /0, /1, ..., counted from ``first``, and return their tasks."""
     return [start_call(pool, server, target=f"/{first + number}") for number in range(count)]
 
 
 def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes of which no two stretches are alike."""
+    """Return ``size`` random bytes, the same for each ``seed``."""
     return random.Random(seed).randbytes(size)
 
 
 @pytest.fixture
 def h2_pool(engine_pool: Any) -> Any:
-    """``engine_pool`` for servers that are known to speak HTTP/2, over cleartext."""
+    """``engine_pool`` for servers that speak HTTP/2 without TLS (prior knowledge)."""
 
     def make(**options: Any) -> Pool:
         pool: Pool = engine_pool(http2="prior-knowledge", **options)

@@ -1,6 +1,6 @@
-"""Keeps docs/scenarios.md in agreement with the tests: ``python -m tests.scenarios.page`` writes its lists.
+"""Lists the tests of each scenario in docs/scenarios.md: ``python -m tests.scenarios.page`` writes the lists.
 
-A test holds a scenario if its docstring, or that of its file, names it: "Scenario 14", "Scenarios 14 to 16".
+A test belongs to a scenario if its docstring, or its file's, names it: "Scenario 14", "Scenarios 14 to 16".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/scenarios.md"
 
 Tests = dict[int, dict[str, list[str]]]
-"""The tests of each scenario, by file. A file whose own docstring names the scenario has "all"."""
+"""Scenario, then file, then names of tests; ["all"] if the file's own docstring names the scenario."""
 
 _NAMED = re.compile(r"Scenarios? (\d+(?:(?:, and | and |, | to )\d+)*)")
 _SCENARIO = re.compile(r"^\*\*(\d+)\.\*\* .*$")
@@ -23,7 +23,7 @@ _TEST_LINE = re.compile(r"^- \[tests/")
 
 
 def scenarios_of_tests() -> Tests:
-    """Read all test files."""
+    """Find the tests of each scenario in all test files."""
     found: Tests = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         place = path.relative_to(ROOT).as_posix()
@@ -40,13 +40,13 @@ def scenarios_of_tests() -> Tests:
 
 
 def render(page: str, tests: Tests) -> str:
-    """The page with the list of tests under each scenario as it should be."""
+    """Return the page with the current list of tests under each scenario."""
     lines: list[str] = []
     for line in page.splitlines():
         if _TEST_LINE.match(line):
             continue
         if lines and not line and not lines[-1]:
-            continue  # what an old list stood between
+            continue  # the blank line after a list that was removed
         lines.append(line)
         if scenario := _SCENARIO.match(line):
             lines += ["", *_list(tests.get(int(scenario[1]), {})), ""]

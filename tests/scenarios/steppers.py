@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["MOMENTS", "after_turns", "assert_whole", "cancel", "cancelled_at", "interrupted_at"]
 
 MOMENTS = ("while it waits", "in the tick of delivery")
-"""When an await is cut short: before what it waits for has come, or when that is there but not yet taken."""
+"""When an await is cancelled: while its future is pending, or when it is done and the task still waits."""
 
 
 async def cancelled_at(step: int, moment: str, coroutine: Coroutine[Any, Any, Any]) -> tuple[bool, Any]:
-    """Awaits ``coroutine``, and cancels its task at await number ``step``: (whether it got there, result).
+    """Await ``coroutine``; cancel its task at await number ``step``. Return (whether it was reached, result).
 
-    Raises CancelledError where the coroutine does, as it should.
+    Raises CancelledError if the coroutine does.
     """
     return await _step(step, moment, coroutine)
 
@@ -51,18 +51,18 @@ def _step(
             if moment == MOMENTS[0] or future is None:
                 asyncio.get_running_loop().call_soon(task.cancel)
             else:
-                future.add_done_callback(lambda _: task.cancel())  # comes before the task's own callback
+                future.add_done_callback(lambda _: task.cancel())  # called before the task's own callback
         number += 1
         try:
             yield future
-        except BaseException as error:  # noqa: BLE001 - the coroutine's to handle
+        except BaseException as error:  # noqa: BLE001 - the coroutine handles it
             resume = lambda error=error: coroutine.throw(error)  # noqa: E731
         else:
             resume = lambda: coroutine.send(None)  # noqa: E731
 
 
 def after_turns(host_loop: HostLoop, turns: int, function: Callable[[], object]) -> None:
-    """Calls ``function`` on ``host_loop`` when its loop has turned ``turns`` times."""
+    """Call ``function`` on ``host_loop`` after ``turns`` turns of its event loop."""
 
     def turn(left: int) -> None:
         if left:
@@ -77,10 +77,10 @@ _INTERRUPTED = re.compile(r"/llm_pool/|/threading\.py$|/concurrent/futures/").se
 
 
 def interrupted_at(step: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
-    """Calls ``function``, with a KeyboardInterrupt at step number ``step``: (whether it got there, result).
+    """Call ``function``; raise KeyboardInterrupt at step ``step``. Return (whether it was reached, result).
 
-    A step is a place where CPython looks for signals: the entry of a function, the return from a built-in.
-    Steps of the package count, and of the modules that start threads and make futures.
+    A step is a point where CPython handles signals: the entry of a function, or the return from a built-in.
+    Only steps in the package and in the modules ``threading`` and ``concurrent.futures`` count.
     """
     steps = 0
 
@@ -107,7 +107,7 @@ async def cancel(task: asyncio.Task) -> None:
 
 
 async def assert_whole(pool: Pool, server: ScriptedServer) -> None:
-    """The pool of one connection is as good as new: the next call is served at once."""
+    """Assert that a pool of one connection serves the next call at once, and that nothing is left waiting."""
     async with asyncio.timeout(AT_ONCE):
         assert (await pool.fetch(request_to(server))).status == 200
     await until(lambda: pool.stats().in_use == 0)

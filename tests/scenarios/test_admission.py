@@ -1,4 +1,4 @@
-"""Admission: which callers get a connection, in which order, and what the errors of the others say."""
+"""Admission: which calls get a connection, in which order, and what the errors of the other calls say."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_connections_of_both_loops_together_never_exceed_max_connections(
 
 
 async def test_connections_that_are_being_dialed_count(server_loop, serve, engine_pool, certificates):
-    """Scenario 1: no more handshakes are under way than there may be connections."""
+    """Scenario 1: at most ``max_connections`` handshakes are in progress."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
     pool = engine_pool(max_connections=3, tls=trusting(certificates), http2=False)
@@ -56,7 +56,7 @@ async def test_connections_that_are_being_dialed_count(server_loop, serve, engin
 
 
 async def test_one_more_than_max_waiting_fails_at_once(each_loop, serve, engine_pool):
-    """Scenario 2: the queue has room for two; the third is refused while those two go on waiting."""
+    """Scenario 2: the queue has room for two calls; a third is refused, and the two keep waiting."""
     server = serve(gated())
     pool = engine_pool(max_connections=1, max_waiting=2, pool=30.0)
     in_use = await occupy(pool, server)
@@ -72,7 +72,7 @@ async def test_one_more_than_max_waiting_fails_at_once(each_loop, serve, engine_
 
 
 async def test_a_refused_caller_leaves_room_for_the_next(each_loop, serve, engine_pool):
-    """Scenario 2: refusing is no one-way street: when the queue has shortened, callers are let in again."""
+    """Scenario 2: when the queue is shorter again, the next call can wait in it."""
     server = serve(gated())
     pool = engine_pool(max_connections=1, max_waiting=1)
     in_use = await occupy(pool, server)
@@ -89,7 +89,7 @@ async def test_a_refused_caller_leaves_room_for_the_next(each_loop, serve, engin
 
 
 def test_a_thread_is_refused_in_the_same_way(serve, engine_pool):
-    """Scenario 2: PoolFull for callers without a loop."""
+    """Scenario 2: PoolFull for callers without an event loop."""
     server = serve(gated())
     pool = engine_pool(max_connections=1, max_waiting=0)
 
@@ -104,7 +104,7 @@ def test_a_thread_is_refused_in_the_same_way(serve, engine_pool):
 
 
 async def test_waiters_are_served_in_the_order_they_came(each_loop, serve, engine_pool):
-    """Scenario 3: first come, first served, however long the queue."""
+    """Scenario 3: first come, first served, for any length of the queue."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
@@ -116,7 +116,7 @@ async def test_waiters_are_served_in_the_order_they_came(each_loop, serve, engin
 
 
 async def test_threads_and_tasks_share_one_queue(serve, engine_pool):
-    """Scenario 3: on the portal a thread stands in the same queue as a coroutine."""
+    """Scenario 3: on the portal, threads and tasks wait in the same queue."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
@@ -136,7 +136,7 @@ async def test_threads_and_tasks_share_one_queue(serve, engine_pool):
 
 
 async def test_a_newcomer_cannot_overtake(each_loop, serve, engine_pool):
-    """Scenario 3: a call made in the moment a connection is released queues behind those that waited."""
+    """Scenario 3: a call that arrives when a connection is released queues behind earlier calls."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     newcomers = []
@@ -169,7 +169,7 @@ async def test_the_pool_timeout_covers_the_queue(each_loop, serve, engine_pool):
 
 
 async def test_the_pool_timeout_covers_the_lookup_of_the_name(each_loop, serve, engine_pool, fake_dns):
-    """Scenario 4: the wait for DNS, though the connect timeout is long."""
+    """Scenario 4: the wait for DNS, even if the connect timeout is longer."""
     server = serve(json_reply())
     fake_dns.names["llm.test"] = server.host
     fake_dns.gate = server.gate("dns")
@@ -182,7 +182,7 @@ async def test_the_pool_timeout_covers_the_lookup_of_the_name(each_loop, serve, 
 
 
 async def test_the_pool_timeout_covers_the_dial(each_loop, serve, engine_pool, certificates):
-    """Scenario 4: the wait for the handshake; the dial goes on and serves the next caller."""
+    """Scenario 4: the wait for the handshake; the dial goes on and serves the next call."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
     pool = engine_pool(tls=trusting(certificates), http2=False)
@@ -196,14 +196,14 @@ async def test_the_pool_timeout_covers_the_dial(each_loop, serve, engine_pool, c
 async def test_the_pool_timeout_is_one_for_queue_and_dial_together(
     each_loop, serve, engine_pool, certificates
 ):
-    """Scenario 4: a wait that begins in the queue and goes on with a dial does not begin anew."""
+    """Scenario 4: the timeout does not restart when a wait in the queue becomes a wait for a dial."""
     busy = serve(gated())
     other: ScriptedServer
     other = serve(json_reply(), tls=certificates.good, before_handshake=lambda: other.gate("tls").passage())
     pool = engine_pool(max_connections=1, tls=trusting(certificates), http2=False)
     in_use = await occupy(pool, busy)
     began = time.monotonic()
-    # Long enough for the dial to begin in time where the machine stands still for a second.
+    # Long enough for the dial to begin even if the machine stalls for a second.
     waiting = await queue_up(pool, pool.fetch(request_to(other, pool=2.0, connect=30.0)))
     busy.gate("go").open()
     await other.gate("tls").await_reached()
@@ -216,7 +216,7 @@ async def test_the_pool_timeout_is_one_for_queue_and_dial_together(
 
 @pytest.mark.parametrize("pool_timeout", [30.0, None])
 async def test_a_total_that_ends_in_the_queue_is_no_pool_timeout(each_loop, serve, engine_pool, pool_timeout):
-    """The nearer deadline counts, and the message has the seconds of the settings."""
+    """The nearer deadline counts, and the message names the configured seconds."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
@@ -245,11 +245,11 @@ def test_the_pool_timeout_of_a_thread(serve, engine_pool):
 
 
 async def test_a_waiter_that_timed_out_takes_no_connection_with_it(each_loop, serve, engine_pool):
-    """Scenario 5: twenty waiters timed out; the connection serves the one that still waits, then is idle."""
+    """Scenario 5: twenty waiters time out; the connection then serves the remaining one and becomes idle."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
-    # All in one turn of the loop, and so in this order: some may give up before the last one has come.
+    # All start in one turn of the loop, so in this order: some may time out before the last arrives.
     calls = (pool.fetch(request_to(server, b"x", pool=0.2)) for _ in range(20))
     impatient = [asyncio.create_task(call) for call in calls]
     patient = asyncio.create_task(pool.fetch(request_to(server, b"patient")))
@@ -265,7 +265,7 @@ async def test_a_waiter_that_timed_out_takes_no_connection_with_it(each_loop, se
 
 
 async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_loop, serve, engine_pool):
-    """Scenario 5: pool timeouts about as long as the calls before them, so that the two often meet."""
+    """Scenario 5: pool timeouts are about as long as the earlier calls, so that both often end together."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
     for number in range(40):
@@ -279,25 +279,25 @@ async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_loop, s
 
 
 async def test_a_busy_origin_does_not_starve_another(each_loop, serve, engine_pool):
-    """Scenario 6: a caller to a second origin is served in its turn, not when the first origin is quiet."""
+    """Scenario 6: a call to a second origin is served in its turn, while the first origin is busy."""
     busy, other = serve(gated()), serve(gated())
     pool = engine_pool(max_connections=2)
     calls = await occupy(pool, busy, busy)
     calls += await queue_up(pool, *(pool.fetch(request_to(busy)) for _ in range(3)))
     calls += await queue_up(pool, pool.fetch(request_to(other)))
     calls += await queue_up(pool, *(pool.fetch(request_to(busy)) for _ in range(10)))
-    busy.gate("go").admit(4)  # three for those who came before, one makes room
+    busy.gate("go").admit(4)  # three releases serve the earlier waiters, one frees a slot
     await other.await_requests(1)
     await busy.await_requests(5)
     assert len(busy.requests) == 5
-    other.gate("go").open()  # not before: its place is the next one's
+    other.gate("go").open()  # not earlier: its slot would go to the next call
     busy.gate("go").open()
     await asyncio.gather(*calls)
     assert busy.peak_open == 2
 
 
 async def test_the_other_loop_is_not_starved_either(server_loop, serve, engine_pool):
-    """Scenario 6: a thread gets its turn while the server loop is busy with the same origin."""
+    """Scenario 6: a thread's call is served in its turn while the server loop calls the same origin."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     calls = await occupy(pool, server)
@@ -311,7 +311,7 @@ async def test_the_other_loop_is_not_starved_either(server_loop, serve, engine_p
 
 
 async def test_max_connections_per_host_holds_over_both_loops(server_loop, serve, engine_pool):
-    """Scenario 6: two connections to one host, on whichever loop, and room for another host."""
+    """Scenario 6: two connections to one host, over both loops, and room for another host."""
     busy, other = serve(gated()), serve(json_reply())
     pool = engine_pool(max_connections=4, max_connections_per_host=2)
     async with asyncio.TaskGroup() as calls:
@@ -350,7 +350,7 @@ async def test_an_idle_connection_makes_way_for_the_other_loop(server_loop, serv
 
 
 async def test_an_origin_that_has_no_connection_gets_one_in_its_turn(each_loop, serve, engine_pool):
-    """Scenario 7: five origins share two connections, all of them busy all the time."""
+    """Scenario 7: five origins, all of them busy, share two connections."""
     servers = [serve(json_reply()) for _ in range(5)]
     pool = engine_pool(max_connections=2)
 
@@ -366,7 +366,7 @@ async def test_an_origin_that_has_no_connection_gets_one_in_its_turn(each_loop, 
 
 
 async def test_refusals_say_what_the_pool_looks_like(each_loop, serve, engine_pool):
-    """Scenario 8: in use, idle, dialing, waiting, max, and the last dial failure."""
+    """Scenario 8: the errors say in use, idle, dialing, waiting, max, and the last dial failure."""
     server, dead = serve(gated()), serve(json_reply())
     dead.refuse()
     pool = engine_pool("gpt", max_connections=2, max_waiting=1)
@@ -389,13 +389,13 @@ async def test_refusals_say_what_the_pool_looks_like(each_loop, serve, engine_po
 
 
 async def test_refusals_count_closing_connections(server_loop, serve, engine_pool):
-    """A connection counts under the bound until its server has closed it too."""
+    """A closing connection counts under the bound until it has closed."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     server.gate("go").open()
     await pool.fetch(request_to(server))
     with lock_of(pool):
-        ledger_of(pool).drain(time.monotonic())  # its orders are not carried out
+        ledger_of(pool).drain(time.monotonic())  # without carrying out its orders
     stats = pool.stats()
     assert (stats.closing, stats.connections, stats.max_connections) == (1, 0, 1)
     with pytest.raises(PoolTimeout, match="in use 0, idle 0, dialing 0, closing 1, waiting 1, max 1"):
@@ -406,7 +406,7 @@ async def test_refusals_count_closing_connections(server_loop, serve, engine_poo
 
 
 async def test_refusals_of_a_pool_that_dials_say_so(each_loop, serve, engine_pool, certificates):
-    """Scenario 8: the figures are those of the moment."""
+    """Scenario 8: the figures are current, and include a dial in progress."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
     pool = engine_pool(max_connections=5, tls=trusting(certificates), http2=False)

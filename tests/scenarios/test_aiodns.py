@@ -1,4 +1,4 @@
-"""Names looked up by aiodns, beneath the cache that test_dns.py is about."""
+"""Lookups by aiodns. The cache above it is tested in test_dns.py."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ FAILURES = {
 
 @pytest.mark.parametrize(("answer", "number", "words"), FAILURES.values(), ids=FAILURES.keys())
 async def test_a_failure_is_of_the_same_kind_as_the_systems(name_server, resolver, answer, number, words):
-    """Scenario 47: no such name, or no answer; llmpool_check gives other advice for each."""
+    """Scenario 47: an unknown name and a failing server get different advice from llmpool_check."""
     name_server.names["llm.test"] = answer
     with pytest.raises(DNSFailed, match=rf"^the name 'llm.test' has no address: .*{words}\)?$") as caught:
         await resolver.resolve("llm.test", 80)
     cause = caught.value.__cause__
     assert (type(cause), cause.errno) == (gaierror, number)
-    assert (cause.__traceback__, cause.__cause__.__traceback__) == (None, None)  # the cache keeps them
+    assert (cause.__traceback__, cause.__cause__.__traceback__) == (None, None)  # the cache keeps the errors
     assert advice_of(caught.value, "dns") is (NO_RESOLVER if number == EAI_AGAIN else NO_NAME)
 
 
@@ -66,7 +66,7 @@ async def test_a_failure_is_of_the_same_kind_as_the_systems(name_server, resolve
     ids=["a server that is down", "a server that is silent"],
 )
 async def test_no_answer_at_all_is_a_temporary_failure(name_server, resolver, address, words):
-    """Scenario 47: a look-up comes to an end by itself."""
+    """Scenario 47: the lookup ends even if its caller sets no timeout."""
     name_server.names["llm.test"] = None
     name_server.address = address or name_server.address
     name_server.timeout = 0.05
@@ -76,7 +76,7 @@ async def test_no_answer_at_all_is_a_temporary_failure(name_server, resolver, ad
 
 
 async def test_ipv4_and_ipv6_are_asked_for_at_once(serve, name_server, pool):
-    """Scenario 47: one look-up, both families, and the call goes to where the server is."""
+    """Scenario 47: one lookup asks for both families, and the call reaches the server on ::1."""
     server = serve(json_reply(), host="::1")
     name_server.names["llm.test"] = ["127.0.0.1", "::1"]
     assert (await pool.fetch(request_to(server, host="llm.test"))).status == 200
@@ -84,7 +84,7 @@ async def test_ipv4_and_ipv6_are_asked_for_at_once(serve, name_server, pool):
 
 
 async def test_nothing_beneath_the_cache_keeps_an_answer(name_server, resolver):
-    """Scenario 47: the record's TTL is an hour; the pool has seen that the address does not work."""
+    """Scenario 47: after ``forget`` the name is queried again, even within the record's TTL of an hour."""
     name_server.names["llm.test"] = "127.0.0.1"
     await resolver.resolve("llm.test", 80)
     resolver.forget("llm.test", 80)
@@ -93,12 +93,12 @@ async def test_nothing_beneath_the_cache_keeps_an_answer(name_server, resolver):
 
 
 async def test_names_of_this_machine_are_in_its_file(resolver):
-    """Scenario 47: /etc/hosts; no name server is there to be asked."""
+    """Scenario 47: localhost is found in /etc/hosts."""
     assert {info[4][0] for info in await resolver.resolve("localhost", 80)} <= {"127.0.0.1", "::1"}
 
 
 async def test_a_machine_without_watches_to_spare(name_server, resolver, monkeypatch):
-    """Scenario 47: each resolver watches /etc/resolv.conf, and Linux lets a user have 128 such watches."""
+    """Scenario 47: lookups work without a watch on /etc/resolv.conf; Linux allows a user 128 of these."""
     make = pycares.Channel
 
     def channel(**options):
@@ -117,19 +117,19 @@ async def test_a_machine_without_watches_to_spare(name_server, resolver, monkeyp
 async def test_a_resolver_that_cannot_be_made_is_a_temporary_failure(
     name_server, resolver, monkeypatch, error
 ):
-    """Scenario 47: an exception of another kind would end every later look-up."""
+    """Scenario 47: any other exception would make each later lookup of the name fail."""
     monkeypatch.setattr(pycares, "Channel", Mock(side_effect=error))
     with pytest.raises(DNSFailed, match=rf"Temporary failure in name resolution \({error}\)$"):
         await resolver.resolve("llm.test", 80)
 
 
 def holdings():
-    """How many files the process has open, and how many threads of any kind it has."""
+    """Return how many open files the process has, and how many threads, including those of C code."""
     return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
 
 
 def assert_settles_at(before):
-    """Poll until the process holds no more than before; pycares has no event for it."""
+    """Poll until the process has no more files and threads than ``before``; pycares has no event for it."""
     deadline = time.monotonic() + WAIT_SECONDS
     while any(map(gt, holdings(), before)):
         assert time.monotonic() < deadline, f"files and threads: {before}, and now {holdings()}"
@@ -138,11 +138,11 @@ def assert_settles_at(before):
 
 @needs_proc
 async def test_a_lookup_leaves_nothing_behind(name_server, resolver):
-    """Scenario 47: no file and no thread, with a waiting caller and without."""
+    """Scenario 47: no file and no thread is left, whether or not the caller was cancelled."""
     names = [f"{number}.test" for number in range(20)]
     name_server.names.update(dict.fromkeys(names, "127.0.0.1"))
     name_server.gate = Gate()
-    pycares._shutdown_manager.start()  # it lasts
+    pycares._shutdown_manager.start()  # its thread runs on, so it must be counted in ``before``
     before = holdings()
     askers = [asyncio.create_task(resolver.resolve(name, 80)) for name in names]
     await name_server.gate.await_reached(len(names))
@@ -159,7 +159,7 @@ async def test_a_lookup_leaves_nothing_behind(name_server, resolver):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("under_way", [False, True], ids=["after a look-up", "during one"])
 def test_the_child_of_a_fork_looks_up_for_itself_and_leaves_nothing(serve, name_server, pool, under_way):
-    """Scenario 52: pycares's thread is not in the child, which needs one, nor is the parent's question."""
+    """Scenario 52: the child starts a pycares thread, and does not wait for the parent's query."""
     server = serve(json_reply())
     name_server.names.update({"llm.test": "127.0.0.1", "parent.test": "127.0.0.1"})
     pool.fetch_sync(request_to(server, host="parent.test"))
@@ -190,7 +190,7 @@ def test_the_child_of_a_fork_looks_up_for_itself_and_leaves_nothing(serve, name_
 
 @pytest.mark.forks
 def test_a_process_ends_in_silence_in_the_middle_of_a_lookup(name_server):
-    """Scenario 53: the caller has timed out, the name server is silent, and the exit does not wait for it."""
+    """Scenario 53: after the caller's timeout, the exit does not wait for a silent name server."""
     program = f"""
 import asyncio, time
 from functools import partial

@@ -23,11 +23,11 @@ from tests.fixtures.internals import buffered_bytes_of, has_room
 MEGABYTE = 1_000_000
 
 
-# Read more slowly than it comes.
+# Slow readers.
 
 
 async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_loop):
-    """Scenario 37: it gets rid of no more than what the kernels and one buffer hold."""
+    """Scenario 37: the server can send only as much as the kernels and the pool's buffer hold."""
     total = 100 * MEGABYTE
 
     async def pour(conn):
@@ -51,8 +51,8 @@ async def test_a_slow_consumer_stops_the_server(serve, engine_pool, each_loop):
 
 
 async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, each_loop):
-    """Scenario 37: its last piece filled the buffer, and is unread when the next call begins."""
-    body = b"x" * (HIGH_WATER + 1)  # however it is cut up: with its last byte there is more than is kept
+    """Scenario 37: the last piece fills the buffer, and is still unread when the next call begins."""
+    body = b"x" * (HIGH_WATER + 1)  # however it is split, its last byte exceeds the buffer
     server, pool = serve(reply(body=body)), engine_pool()
     exchanges = []
     for _ in range(5):
@@ -64,19 +64,19 @@ async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, ea
 
 
 async def test_a_slow_reader_causes_no_read_timeout(serve, pool_to, each_loop):
-    """Scenario 37: the consumer takes its time, and then the server its own."""
+    """Scenario 37: the consumer pauses for longer than the read timeout."""
     server = serve(chat_stream(["a", "b", "c"], pace="token"))
     pool = pool_to(server, read=1.5)
     server.gate("token").admit(1)
     stream = pool.astream("Hello?")
     assert (await anext(stream)).text == "a"
-    await asyncio.sleep(2.0)  # what the consumer does takes longer than the read timeout
+    await asyncio.sleep(2.0)  # longer than the read timeout
     server.gate("token").open()
     assert await read_out(stream) == "bc"
 
 
 async def test_every_piece_is_a_sign_of_life(serve, engine_pool, each_loop):
-    """Scenario 37: a whole body may take longer than the read timeout, as long as it moves."""
+    """Scenario 37: a body may take longer than the read timeout if each piece comes in time."""
 
     async def drip(conn):
         await conn.read_request()
@@ -89,14 +89,14 @@ async def test_every_piece_is_a_sign_of_life(serve, engine_pool, each_loop):
     assert whole.body == b"x" * 20
 
 
-# Sent more slowly than it is written.
+# Slow uploads.
 
 UPLOAD = b"x" * (8 * MEGABYTE)
 
 
 @pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
 async def test_a_server_that_takes_nothing_costs_one_write_timeout(serve, engine_pool, each_loop, pieces):
-    """Scenario 37: the other direction."""
+    """Scenario 37: an upload without progress ends at the write timeout, not the longer read timeout."""
     server, pool = serve(stop_reading()), engine_pool()
     request = request_to(server, None if pieces else UPLOAD, write=0.4, read=30.0)
     began = time.monotonic()
@@ -108,7 +108,7 @@ async def test_a_server_that_takes_nothing_costs_one_write_timeout(serve, engine
 
 @pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
 async def test_a_slow_upload_that_makes_progress_succeeds(serve, engine_pool, each_loop, pieces):
-    """Scenario 37: as long as it takes some, however long it takes for all."""
+    """Scenario 37: each part that the server accepts restarts the write timeout."""
 
     async def slow(conn):
         await conn.read_head()
@@ -126,7 +126,7 @@ async def test_a_slow_upload_that_makes_progress_succeeds(serve, engine_pool, ea
 
 
 async def test_an_upload_in_pieces_waits_for_the_server(serve, engine_pool, each_loop):
-    """Scenario 37: no more of it is taken from its writer than the kernels and one buffer hold."""
+    """Scenario 37: ``write`` accepts only as much as the kernels and the pool's buffer hold."""
     server, pool = serve(stop_reading("go on")), engine_pool()
     exchange = await pool.open(request_to(server, None))
     written = 0
@@ -149,7 +149,7 @@ async def test_an_upload_in_pieces_waits_for_the_server(serve, engine_pool, each
 
 
 async def upload(pool, request):
-    """Send the request, its body in pieces if need be, and read the response."""
+    """Send the request, in pieces if it has no body, and read the response."""
     if request.body is not None:
         return await pool.fetch(request)
     exchange = await pool.open(request)

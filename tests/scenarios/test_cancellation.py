@@ -32,7 +32,7 @@ PIECE = b"x" * 1024 * 1024
 
 
 async def unending(conn) -> None:
-    """The first half of a response, and never the other."""
+    """Read a request and send half a response, then nothing."""
     await conn.read_request()
     await conn.send_head(200, {"Content-Length": "8"})
     await conn.send(b"half")
@@ -60,7 +60,7 @@ async def test_cancelled_while_queued(each_loop, serve, engine_pool):
 
 
 async def test_a_connection_delivered_to_a_cancelled_call_serves_the_next(server_loop, serve, engine_pool):
-    """Scenario 15: of three waiters the first is cancelled in the tick in which it is served."""
+    """Scenario 15: the first of three waiters is cancelled in the tick in which it is served."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
@@ -85,7 +85,7 @@ async def test_a_response_delivered_to_a_cancelled_call_is_closed(serve, engine_
 
 
 async def test_cancelled_between_assignment_and_dial(server_loop, serve, engine_pool):
-    """Scenario 16: the caller is cancelled before its dial begins: the connection goes to the pool."""
+    """Scenario 16: the caller is cancelled before its dial begins, and the connection goes to the pool."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
     task = asyncio.create_task(pool.fetch(request_to(server)))
@@ -104,7 +104,7 @@ def test_a_dial_that_is_cancelled_before_its_first_step_frees_its_slot(serve, en
 
     async def main() -> None:
         portal.adopt_server_loop()
-        asyncio.create_task(pool.fetch(request_to(server)))  # noqa: RUF006 - to be cut off is its part
+        asyncio.create_task(pool.fetch(request_to(server)))  # noqa: RUF006 - the loop's end cancels it
         await asyncio.sleep(0)
         assert pool.stats().dialing == 1
 
@@ -117,7 +117,7 @@ def test_a_dial_that_is_cancelled_before_its_first_step_frees_its_slot(serve, en
 
 
 async def test_cancelled_in_dns(each_loop, serve, engine_pool, fake_dns):
-    """Scenario 17: three ask for one name and two leave; the third has its answer from the same query."""
+    """Scenario 17: three calls look up one name, two are cancelled; the third uses the same query."""
     server = serve(json_reply())
     fake_dns.names["llm.test"] = server.host
     fake_dns.gate = server.gate("dns")
@@ -135,7 +135,7 @@ async def test_cancelled_in_dns(each_loop, serve, engine_pool, fake_dns):
 
 @dataclass
 class Deaf:
-    """A listener that completes no handshake of TCP: its backlog is full."""
+    """A listener that completes no TCP handshake, because its backlog is full."""
 
     host: str
     port: int
@@ -153,10 +153,10 @@ def deaf():
 
 
 async def test_cancelled_in_tcp_connect(each_loop, serve, engine_pool, deaf):
-    """Scenario 18: the dial ends by its own timeout, and its slot is free."""
+    """Scenario 18: the dial ends at its own timeout and frees its slot."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
-    task = asyncio.create_task(pool.fetch(request_to(deaf, connect=1.5)))  # not over before it is cancelled
+    task = asyncio.create_task(pool.fetch(request_to(deaf, connect=1.5)))  # ends only after it is cancelled
     await until(lambda: pool.stats().dialing == 1)
     await cancel(task)
     await until(lambda: pool.stats().waiting == 0)
@@ -166,7 +166,7 @@ async def test_cancelled_in_tcp_connect(each_loop, serve, engine_pool, deaf):
 
 
 async def test_cancelled_in_the_handshake(each_loop, serve, engine_pool, certificates):
-    """Scenario 19: the connection is made all the same, and serves the next."""
+    """Scenario 19: the dial goes on, and its connection serves the next call."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
     pool = engine_pool(max_connections=1, tls=trusting(certificates), http2=False)
@@ -183,7 +183,7 @@ async def test_cancelled_in_the_handshake(each_loop, serve, engine_pool, certifi
 
 
 async def test_cancelled_while_writing(each_loop, serve, engine_pool):
-    """Scenario 20: the server takes nothing more of the upload, and its sender goes."""
+    """Scenario 20: the server has stopped reading the upload when the caller is cancelled."""
     server = serve(per_connection(stop_reading("read on"), json_reply()))
     pool = engine_pool(max_connections=1, write=30.0)
     exchange = await pool.open(request_to(server, None))
@@ -205,7 +205,7 @@ async def test_cancelled_while_writing(each_loop, serve, engine_pool):
 
 
 async def test_cancelled_while_a_large_body_is_written(each_loop, serve, engine_pool):
-    """Scenario 20: the same where the body was given as a whole."""
+    """Scenario 20: the same for a body that is given as a whole."""
     server = serve(per_connection(stop_reading("read on"), json_reply()))
     pool = engine_pool(max_connections=1)
     task = asyncio.create_task(pool.fetch(request_to(server, PIECE * 16)))
@@ -217,7 +217,7 @@ async def test_cancelled_while_a_large_body_is_written(each_loop, serve, engine_
 
 
 async def test_cancelled_before_the_head_has_come(each_loop, serve, engine_pool):
-    """Scenario 21: the server still works on the answer: it sees the connection close."""
+    """Scenario 21: the server, which has not responded yet, sees the connection close."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
     task = asyncio.create_task(pool.fetch(request_to(server)))
@@ -229,7 +229,7 @@ async def test_cancelled_before_the_head_has_come(each_loop, serve, engine_pool)
 
 
 async def test_cancelled_in_the_middle_of_a_body(each_loop, serve, engine_pool):
-    """Scenario 22: part of the body is there, the rest will never come; by a reader, piece by piece."""
+    """Scenario 22: the caller has read one piece of the body and waits for the next."""
     server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
     exchange = await pool.open(request_to(server))
@@ -246,7 +246,7 @@ async def test_cancelled_in_the_middle_of_a_body(each_loop, serve, engine_pool):
 async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
     each_loop, serve, engine_pool, waits_for
 ):
-    """Scenarios 14, 21, 22: the server sees the connection close."""
+    """Scenarios 14, 21, 22: the connection closes, or serves the next call if no request was sent on it."""
     server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
     host_loop = portal.host_loop_of_caller()
@@ -256,7 +256,7 @@ async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
         await cancelled_at(step, MOMENTS[0], pool.fetch(request_to(server)))
 
     async with asyncio.timeout(AT_ONCE):
-        with pytest.raises((asyncio.CancelledError, PoolClosed)):  # the latter tells of an work's end
+        with pytest.raises((asyncio.CancelledError, PoolClosed)):  # PoolClosed if ``work`` ran on the portal
             await asyncio.create_task(host_loop.arun(work))
     if waits_for == "connection":
         await assert_served_by(pool, server, connections=1)
@@ -266,7 +266,7 @@ async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
 
 
 async def assert_served_by(pool: Pool, server: ScriptedServer, *, connections: int) -> None:
-    """The dial that had begun was not for nothing: the next call is on that connection."""
+    """Assert that the next call is served, and that ``connections`` have been dialed in all."""
     exchange = await pool.open(request_to(server))
     assert server.connections_accepted == connections
     exchange.close_threadsafe()
@@ -300,7 +300,7 @@ async def test_a_read_that_was_cancelled_can_be_made_again(each_loop, serve, eng
 
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_cancelled_close_closes_all_the_same(each_loop, serve, engine_pool, certificates, moment):
-    """Scenario 23: one closes the pool and does not wait for the end of it."""
+    """Scenario 23: the caller of ``aclose`` is cancelled before the connections have closed."""
     server = serve(gated(), tls=certificates.good)
     pool = engine_pool(tls=trusting(certificates), http2=False)
     in_use = await occupy(pool, server, server)
@@ -332,7 +332,7 @@ async def test_a_cancelled_drain_goes_on_without_its_caller(each_loop, serve, en
 
 
 async def test_cancelled_by_a_timeout(each_loop, serve, engine_pool):
-    """Scenario 24: ``asyncio.timeout`` raises its TimeoutError, and no error of ours in its place."""
+    """Scenario 24: ``asyncio.timeout`` raises TimeoutError, not an error of the pool."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
 
@@ -378,7 +378,7 @@ def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, translate_httpx_er
         if translate_httpx_errors:
             portal.adopt_server_loop()
         for _ in range(5):
-            asyncio.create_task(pool.fetch(request_to(server)))  # noqa: RUF006 - to be cut off is its part
+            asyncio.create_task(pool.fetch(request_to(server)))  # noqa: RUF006 - the loop's end cancels it
         await server.await_requests(2)
         await until(lambda: pool.stats().waiting == 3)
 
@@ -389,7 +389,7 @@ def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, translate_httpx_er
 
 
 def test_a_callers_loop_that_closes_without_a_word_loses_nothing(serve, engine_pool):
-    """Scenario 24: no task is cancelled, the loop is just closed, and no caller is left for the response."""
+    """Scenario 24: the loop is closed without cancelling its tasks; the response has no caller left."""
 
     async def held_back(conn) -> None:
         await conn.wait_for("go")
@@ -414,7 +414,7 @@ urlpatterns = [path("stream", view)]
 
 
 async def test_cancelled_by_a_client_that_disconnects_from_django(serve):
-    """Scenario 24: the browser goes away in the middle of a stream; the provider's connection goes too."""
+    """Scenario 24: the browser disconnects in the middle of a stream; the provider's connection closes."""
     server = serve(chat_stream(["a"] * 10, pace="token"))
     settings = {"default": {"BASE_URL": f"{server.url}/v1", "API_KEY": "k", "MODEL": "m"}}
     with override_settings(LLM_POOL=settings, ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"]):
@@ -432,12 +432,12 @@ async def test_cancelled_by_a_client_that_disconnects_from_django(serve):
         portal.release_server_loop()
 
 
-# In great numbers.
+# Many cancellations.
 
 
 @pytest.mark.parametrize("host_loop", ["server loop", "portal"])
 async def test_after_thousands_of_random_cancels_the_books_balance(serve, engine_pool, host_loop):
-    """Scenario 25: 10,000 over both loops, at random points; then the next checkout is immediate."""
+    """Scenario 25: 10,000 cancels over both loops, at random points; then the next checkout is immediate."""
     if host_loop == "server loop":
         portal.adopt_server_loop()
     dice = random.Random(25)

@@ -49,7 +49,7 @@ WAYS = [fetch, open_and_read, upload]
 
 
 async def in_pieces(conn) -> None:
-    """A response that takes several reads."""
+    """Read a request and send a response that takes several reads."""
     await conn.read_request()
     await conn.send_head(200, {"Transfer-Encoding": "chunked"})
     for _ in range(3):
@@ -59,7 +59,7 @@ async def in_pieces(conn) -> None:
 
 
 async def go_through(run, pool: Pool, server: ScriptedServer, *, enough: int) -> None:
-    """``run(step)`` for each step until the call has no such step; the pool is whole after each."""
+    """Run ``run(step)`` for each step of the call, more than ``enough``, and check the pool after each."""
     step = 0
     got_there = True
     while got_there:
@@ -76,7 +76,7 @@ async def go_through(run, pool: Pool, server: ScriptedServer, *, enough: int) ->
 async def test_cancelled_at_every_await_on_the_server_loop(
     server_loop, serve, engine_pool, way, moment, fresh
 ):
-    """Scenarios 14 to 22: at each await of each kind of call in turn; there is but one connection to lose."""
+    """Scenarios 14 to 22: at each await of each kind of call in turn, in a pool of one connection."""
     server = serve(in_pieces)
     pool = engine_pool(max_connections=1, keepalive_expiry=0.0 if fresh else 30.0)
     await go_through(
@@ -99,7 +99,7 @@ async def test_cancelled_at_every_await_across_the_portal(serve, engine_pool, wa
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_at_every_await_inside_the_portal(serve, engine_pool, way, moment):
-    """Scenarios 14 to 22: the awaits of the errands themselves."""
+    """Scenarios 14 to 22: the awaits of the coroutines that run on the portal."""
     server = serve(in_pieces)
     pool = engine_pool(max_connections=1, keepalive_expiry=0.0)
 
@@ -134,7 +134,7 @@ async def test_cancelled_after_any_number_of_turns_of_the_portals_loop(serve, en
 
 
 async def test_cancelled_before_its_first_step(each_loop, serve, engine_pool):
-    """Scenario 14: a task that never ran has asked for nothing."""
+    """Scenario 14: a task that never ran has not asked for a connection."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
     await cancel(asyncio.create_task(pool.fetch(request_to(server))))

@@ -1,4 +1,4 @@
-"""Servers that close right after an answer whose head spoke of keep-alive (scenario 30)."""
+"""Servers that close a connection right after a response whose head allows reuse (scenario 30)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ WHOLE, IN_CHUNKS = reply(body=b"hello"), chunked(b"hello")
 
 @pytest.fixture
 def for_ever(monkeypatch):
-    """Who comes right after an answer rests until the server closes, however slow the machine is."""
+    """A call right after a response waits until the server closes the connection, for any length of time."""
     for name in ("WAIT_SECONDS", "EARLY_CLOSE_SECONDS"):
         monkeypatch.setattr(f"llm_pool.engine.http11.keep_alive.{name}", 3600.0)
 
 
 async def in_time(*calls):
-    """Their results, within ``WAIT_SECONDS``: no connection rests for ever."""
+    """Return the results of the calls. Raises TimeoutError after ``WAIT_SECONDS``."""
     async with asyncio.timeout(WAIT_SECONDS):
         return await asyncio.gather(*calls)
 
 
 def trust(pool, server):
-    """Take the server for one that keeps its connections."""
+    """Record kept connections until calls no longer wait for the server to close one."""
     history = history_of(pool, server)
     while history.may_close(chunked=True):
         history.record_kept(chunked=True)
@@ -50,7 +50,7 @@ def history_of(pool, server):
 async def test_queued_calls_survive_a_close_after_a_chunked_answer(
     serve, engine_pool, certificates, each_loop, for_ever, end, secure
 ):
-    """Scenario 30: from the first call on; each is sent once, on a connection of its own."""
+    """Scenario 30: from the first close on, each call is sent once, on a new connection."""
     server = serve(steps(IN_CHUNKS, until("end"), end), tls=certificates.good if secure else None)
     pool = engine_pool(max_connections=1, tls=TLS(ca_file=certificates.ca_file if secure else None))
     calls = [asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(5)]
@@ -67,7 +67,7 @@ async def test_queued_calls_survive_a_close_after_a_chunked_answer(
 async def test_a_close_teaches_the_pool_to_wait_for_the_next(
     serve, engine_pool, each_loop, for_ever, answer, end
 ):
-    """Scenario 30: though the server had been trusted."""
+    """Scenario 30: even if the server kept all its connections before."""
     server, pool = serve(steps(answer, until("end"), end)), engine_pool(max_connections=1)
     trust(pool, server)
     await pool.fetch(request_to(server))
@@ -79,7 +79,7 @@ async def test_a_close_teaches_the_pool_to_wait_for_the_next(
 
 @pytest.mark.parametrize("answer", [WHOLE, IN_CHUNKS])
 async def test_a_call_that_is_lost_to_a_close_is_the_last(serve, engine_pool, each_loop, for_ever, answer):
-    """Scenario 30: it may not be sent again, but the pool has learned from it."""
+    """Scenario 30: it must not be sent again, but later calls wait for the close."""
     losing = steps(answer, raw(), close)
     server = serve(per_connection(losing, steps(answer, until("end"), close)))
     pool = engine_pool(max_connections=1)
@@ -91,7 +91,7 @@ async def test_a_call_that_is_lost_to_a_close_is_the_last(serve, engine_pool, ea
 
 
 async def assert_that_those_in_the_queue_wait(pool, server):
-    """For the close that their server is going to make at its gate "end"."""
+    """Assert that queued calls wait for the close of the connection, at the server's gate "end"."""
     calls = [asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(3)]
     await calls[0]
     server.gate("end").open()
@@ -106,7 +106,7 @@ async def test_after_an_answer_with_a_length_no_call_waits(serve, engine_pool, e
 
 
 async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool, each_loop, monkeypatch):
-    """After a chunked answer, too, when it has done so for some times."""
+    """Also after chunked responses, when it has kept ``CONFIRMATIONS_AFTER_CHUNKED`` connections."""
     server, pool = serve(IN_CHUNKS), engine_pool()
     for _ in range(CONFIRMATIONS_AFTER_CHUNKED + 1):
         assert history_of(pool, server).may_close(chunked=True)
@@ -119,14 +119,14 @@ async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool
 async def test_a_call_may_be_cancelled_while_its_connection_may_close(
     serve, engine_pool, each_loop, for_ever
 ):
-    """Scenario 14: the connection goes to the next caller in the queue."""
+    """Scenario 14: the connection goes to the next call in the queue."""
     server, pool = serve(steps(IN_CHUNKS, until("end"), close)), engine_pool(max_connections=1)
     await pool.fetch(request_to(server))
     first, second = (asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(2))
     await until_pool(pool, lambda: (pool.stats().in_use, pool.stats().waiting) == (1, 1))
     first.cancel()
     await until_pool(pool, lambda: (pool.stats().in_use, pool.stats().waiting) == (1, 0))
-    await until_pool(pool, lambda: pool.stats().cancelled == 1)  # counted when it has left
+    await until_pool(pool, lambda: pool.stats().cancelled == 1)  # counted when the call has ended
     assert first.cancelled()
     server.gate("end").open()
     [whole] = await in_time(second)
@@ -149,7 +149,7 @@ async def test_a_call_whose_connection_may_close_fails_when_the_pool_closes(
 
 
 def test_a_lapse_weighs_more_than_the_first_doubt():
-    """And is forgiven at last: it may have been a restart of the server's."""
+    """After enough kept connections a close is forgotten: it may have been a restart of the server."""
     history = KeepAliveHistory()
     assert [history.may_close(chunked=chunked) for chunked in (False, True)] == [False, True]
     history.record_early_close(chunked=False)

@@ -1,4 +1,4 @@
-"""Streams closed by another task or thread before their answer has begun."""
+"""Streams closed by another task or thread before their response has begun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from testbed.chat import chat_stream
 from tests.fixtures.callers import close_in_threads, read_out
 from tests.fixtures.engine import until_pool
 
-silent = steps(raw(), hold)  # it takes the request, and thinks
+silent = steps(raw(), hold)  # reads the request and does not respond
 
 
 @pytest.fixture(params=["straight", "through httpx"])
@@ -25,7 +25,7 @@ def watched(request):
 
 
 def begun(pool, kind, watched):
-    """A stream, and the task in which it is read."""
+    """Return a stream, and the task that reads it."""
     if watched:
         pool.client.event_hooks = {"request": [lambda _: None]}
         pool.aclient.event_hooks = {"request": [_pass]}
@@ -39,7 +39,7 @@ async def _pass(_):
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
 async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_loop, kind, watched):
-    """Scenario 35: at once and quietly, though the model is still thinking."""
+    """Scenario 35: the iteration ends at once, without an error, even though the server has not responded."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
     stream, reader = begun(pool, kind, watched)
@@ -53,7 +53,7 @@ async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_loo
 
 
 async def test_another_task_may_close_it(serve, pool_to, each_loop):
-    """Scenario 35: with the closing that a task awaits."""
+    """Scenario 35: by ``aclose``."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
     stream, reader = begun(pool, "task", watched=False)
@@ -66,7 +66,7 @@ async def test_another_task_may_close_it(serve, pool_to, each_loop):
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
 async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_loop, kind, watched):
-    """Scenarios 5 and 35: it takes no connection with it, and the next in the queue moves up."""
+    """Scenarios 5 and 35: it takes no connection, and the next call in the queue moves up."""
     server = serve(chat_stream(["a"], pace="token"))
     pool = pool_to(server, read=30.0, limits=Limits(max_connections=1, max_keepalive_connections=1))
     _, first = begun(pool, "task", watched=False)
@@ -139,7 +139,7 @@ async def test_a_failure_is_not_taken_for_the_close(serve, pool_to, each_loop):
 
 
 async def test_a_scope_that_was_cancelled_lets_nothing_begin(serve, engine_pool, each_loop):
-    """Scenario 35: also where the close comes between two steps of the same thread."""
+    """Scenario 35: the same if the close comes just before the call starts on the host loop."""
     scope = CancelScope()
     scope.cancel()
 
@@ -153,13 +153,13 @@ async def test_a_scope_that_was_cancelled_lets_nothing_begin(serve, engine_pool,
 
 
 async def test_a_scope_that_was_left_interrupts_nothing(engine_pool, each_loop):
-    """Scenario 24: the close comes a moment after the head of the answer."""
+    """Scenario 24: a close that takes effect after the head has arrived cancels nothing."""
     scope = CancelScope()
     host_loop = host_loop_of_caller()
 
     async def enter_and_go_on():
         with scope.on(host_loop):
-            scope.cancel()  # its turn comes when the scope has been left
+            scope.cancel()  # takes effect after the block has ended
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return "undisturbed"

@@ -1,4 +1,4 @@
-"""How many connections there are, and when they are made."""
+"""How many connections the pool opens, and when."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLOW_DIAL = 0.15
 async def test_fifty_at_once_open_what_the_work_needs_and_no_more(
     each_loop, serve, engine_pool, certificates
 ):
-    """Scenario 9: the first fifty wait for their dials; the next five hundred find connections enough."""
+    """Scenario 9: the first fifty calls wait for their dials; the next five hundred need no more dials."""
     server: ScriptedServer
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
     pool = engine_pool(max_keepalive_connections=100, tls=trusting(certificates), http2=False)
@@ -52,7 +52,7 @@ async def test_fifty_at_once_open_what_the_work_needs_and_no_more(
 async def test_callers_that_arrive_during_slow_dials_add_no_dials_once_served(
     each_loop, serve, engine_pool, certificates
 ):
-    """Scenario 9: fifty come one by one, each done before the next: one connection is all they need."""
+    """Scenario 9: fifty calls, one after the other, need one connection."""
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: asyncio.sleep(SLOW_DIAL))
     pool = engine_pool(tls=trusting(certificates), http2=False)
     for _ in range(50):
@@ -63,7 +63,7 @@ async def test_callers_that_arrive_during_slow_dials_add_no_dials_once_served(
 async def test_a_freed_connection_beats_a_dial_and_the_late_dial_feeds_the_pool(
     each_loop, serve, engine_pool, certificates
 ):
-    """Scenario 9: the waiter is served by the first to come free; what was dialed for it is idle then."""
+    """Scenario 9: the waiter gets the released connection; the one dialed for it becomes idle."""
     server: ScriptedServer
     server = serve(gated(), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage())
     server.gate("tls").admit(1)
@@ -87,7 +87,7 @@ async def test_a_freed_connection_beats_a_dial_and_the_late_dial_feeds_the_pool(
 
 
 async def test_a_slow_dial_delays_no_other_dial_and_no_release(each_loop, serve, engine_pool, certificates):
-    """Scenario 10: one handshake stands still; calls to the same origin and to another go on."""
+    """Scenario 10: one handshake hangs; calls to the same origin and to another go on."""
     handshakes = itertools.count()
 
     async def the_first_stands_still() -> None:
@@ -103,14 +103,14 @@ async def test_a_slow_dial_delays_no_other_dial_and_no_release(each_loop, serve,
     for _ in range(20):
         await pool.fetch(request_to(server))
         await pool.fetch(request_to(other))
-    await first  # the dial of later callers has served it
+    await first  # served by the dial of a later call
     assert pool.stats().dialing == 1
     assert (server.connections_accepted, other.connections_accepted) == (2, 1)
     server.gate("tls").open()
 
 
 async def test_a_lookup_that_hangs_delays_no_other_origin(each_loop, serve, engine_pool, fake_dns):
-    """Scenario 10: nor does DNS."""
+    """Scenario 10: the same for a lookup."""
     server = serve(json_reply())
     fake_dns.names["llm.test"] = server.host
     fake_dns.gate = server.gate("dns")
@@ -128,7 +128,7 @@ async def test_a_lookup_that_hangs_delays_no_other_origin(each_loop, serve, engi
 
 
 async def test_when_all_dials_fail_every_waiter_gets_the_cause(each_loop, serve, engine_pool):
-    """Scenario 11: ten waiters, ten errors; when the server is back, the pool works again."""
+    """Scenario 11: each waiter gets its own error; when the server is back, the pool works again."""
     server = serve(json_reply())
     server.refuse()
     pool = engine_pool()
@@ -140,13 +140,13 @@ async def test_when_all_dials_fail_every_waiter_gets_the_cause(each_loop, serve,
     assert {type(result) for result in results} == {ConnectFailed}
     assert all("refused" in str(result) for result in results)
     assert all(isinstance(result.__cause__, OSError) for result in results)
-    assert len(set(map(id, results))) == 12  # an exception of its own for each: tracebacks do not mix
+    assert len(set(map(id, results))) == 12  # one exception for each call: tracebacks do not mix
     server.listen_again()
     assert (await pool.fetch(request_to(server))).status == 200
 
 
 async def test_a_server_that_is_down_gets_no_storm_of_dials(each_loop, serve, engine_pool, certificates):
-    """Scenario 11: ten callers try again and again; what the server sees are a few probes."""
+    """Scenario 11: ten callers retry at once, again and again; the server sees few dials."""
     down = True
 
     async def hang_up() -> None:
@@ -165,14 +165,14 @@ async def test_a_server_that_is_down_gets_no_storm_of_dials(each_loop, serve, en
     began, at_once = time.monotonic(), server.connections_accepted
     await asyncio.gather(*(insist(3) for _ in range(10)))
     pauses = (time.monotonic() - began) / (0.75 * FIRST_PAUSE)
-    assert server.connections_accepted <= at_once + 1 + pauses  # one probe behind each
+    assert server.connections_accepted <= at_once + 1 + pauses  # one dial after each pause
     down = False
     results = await asyncio.gather(*(pool.fetch(request_to(server)) for _ in range(10)))
     assert [result.status for result in results] == [200] * 10
 
 
 async def test_failing_dials_do_not_disturb_calls_on_connections(each_loop, serve, engine_pool):
-    """Scenario 11: while one connection lives its origin's waiters wait for it, not for the dead listener."""
+    """Scenario 11: while a connection is open, waiters wait for it even if a dial fails."""
     server = serve(gated())
     pool = engine_pool(max_connections=5)
     in_use = await occupy(pool, server)
@@ -189,7 +189,7 @@ async def test_failing_dials_do_not_disturb_calls_on_connections(each_loop, serv
 
 
 async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_loop, serve, engine_pool):
-    """Scenario 12: six were busy; three are kept; after a while without calls, one."""
+    """Scenario 12: six connections were in use; three are kept, then one after ``keepalive_expiry``."""
     server = serve(gated())
     pool = engine_pool(max_keepalive_connections=3, keepalive_expiry=0.4, min_connections=1)
     await pool.prewarm(Origin(*server.origin))
@@ -207,7 +207,7 @@ async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_
 
 
 async def test_without_a_minimum_everything_expires(each_loop, serve, engine_pool):
-    """Scenario 12: the default keeps nothing for ever, on either loop."""
+    """Scenario 12: by default ``min_connections`` is 0, so each idle connection expires, on both loops."""
     server = serve(json_reply())
     pool = engine_pool(keepalive_expiry=0.1)
     await asyncio.gather(pool.fetch(request_to(server)), in_thread(pool.fetch_sync, request_to(server)))
@@ -221,7 +221,7 @@ async def test_without_a_minimum_everything_expires(each_loop, serve, engine_poo
 async def test_a_prewarmed_pool_pays_for_nothing_at_the_first_request(
     each_loop, serve, engine_pool, certificates, fake_dns
 ):
-    """Scenario 13: name, TCP and TLS are done; the first two requests find two connections."""
+    """Scenario 13: DNS, TCP and TLS are done before; the first two requests find two connections."""
     server = serve(gated(), tls=certificates.good)
     fake_dns.names["llm.test"] = server.host
     pool = engine_pool(min_connections=2, tls=trusting(certificates), http2=False)
@@ -239,7 +239,7 @@ async def test_a_prewarmed_pool_pays_for_nothing_at_the_first_request(
 
 
 async def test_a_prewarmed_connection_that_dies_is_replaced(each_loop, serve, engine_pool):
-    """Scenario 13: the minimum is kept up, not only reached once."""
+    """Scenario 13: the minimum is kept, not only reached once."""
     server = serve(per_connection(steps(until_open("end"), close), hold))
     pool = engine_pool(min_connections=1)
     await pool.prewarm(Origin(*server.origin))
@@ -251,7 +251,7 @@ async def test_a_prewarmed_connection_that_dies_is_replaced(each_loop, serve, en
 
 
 async def test_prewarming_a_dead_server_goes_on_in_the_background(each_loop, serve, engine_pool):
-    """Scenario 13: it raises nothing; the connections are there soon after the server is."""
+    """Scenario 13: it raises nothing, and opens the connections once the server is up."""
     server = serve(json_reply())
     server.refuse()
     pool = engine_pool(min_connections=2)

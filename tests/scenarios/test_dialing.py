@@ -25,7 +25,7 @@ from tests.fixtures.internals import sockets_of
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """The server loop hosts the connections, then the portal."""
+    """The test runs twice: the portal hosts the connections, then the server loop."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
@@ -35,11 +35,11 @@ async def host_loop(request):
 # Happy eyeballs.
 
 TRIES = 3
-"""Dials of which the shortest is measured: during one the machine may stand still."""
+"""How many dials are measured. The shortest counts: the machine may stall during one."""
 
 
 async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, host_loop):
-    """Scenario 48: the IPv4 address is tried after 250 ms, while the first goes on hanging."""
+    """Scenario 48: the IPv4 address is tried after 250 ms, while the connect to the first still hangs."""
     fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
     wholes, elapsed = [], []
     with unanswering_port("::1") as port:
@@ -64,7 +64,7 @@ async def test_an_ipv6_address_that_refuses_costs_nothing(serve, engine_pool, fa
 
 
 async def test_the_addresses_that_lost_are_closed(serve, engine_pool, fake_dns):
-    """Scenario 48: the socket that still hangs when another has won is not left open."""
+    """Scenario 48: a socket that is still connecting when another is connected gets closed."""
     fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
     with unanswering_port("::1") as port:
         server = serve(json_reply(), port=port)
@@ -73,11 +73,11 @@ async def test_the_addresses_that_lost_are_closed(serve, engine_pool, fake_dns):
         assert [sock.getpeername() for sock in sockets_of(pool)] == [("127.0.0.1", port)]
 
 
-# What a socket is set to.
+# Socket options.
 
 
 async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, host_loop):
-    """Scenario 48: TCP_NODELAY and TCP keep-alive are on, a minute before the first probe."""
+    """Scenario 48: TCP_NODELAY and TCP keep-alive are on; the first probe comes after a minute."""
     pool = engine_pool()
     await pool.fetch(request_to(serve(json_reply())))
     (sock,) = sockets_of(pool)
@@ -89,11 +89,11 @@ async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, h
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
-# Failures, in words.
+# Error messages.
 
 
 async def test_a_refused_connect_says_so(serve, engine_pool, host_loop):
-    """Scenario 48: one sentence with the origin and the reason."""
+    """Scenario 48: the message is one sentence with the origin and the reason."""
     server = serve(json_reply())
     server.refuse()
     with pytest.raises(ConnectFailed) as caught:
@@ -102,7 +102,7 @@ async def test_a_refused_connect_says_so(serve, engine_pool, host_loop):
 
 
 async def test_every_address_refused_is_one_sentence_too(serve, engine_pool, fake_dns):
-    """Scenario 48: two addresses that fail alike fail with one reason."""
+    """Scenario 48: if two addresses fail for the same reason, the message names it once."""
     fake_dns.names["llm.test"] = ["127.0.0.1", "127.0.0.2"]
     server = serve(json_reply())
     server.refuse()
@@ -112,7 +112,7 @@ async def test_every_address_refused_is_one_sentence_too(serve, engine_pool, fak
 
 
 async def test_an_unreachable_network_says_so(serve, engine_pool):
-    """Scenario 48: a TCP connect to a multicast address goes nowhere, on any machine."""
+    """Scenario 48: a TCP connect to a multicast address fails on any machine."""
     request = request_to(serve(json_reply()))
     request.origin = request.origin._replace(host="224.0.0.1")
     with pytest.raises(ConnectFailed) as caught:
@@ -123,7 +123,7 @@ async def test_an_unreachable_network_says_so(serve, engine_pool):
 
 
 async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engine_pool, host_loop):
-    """Scenario 48: and leaves no socket."""
+    """Scenario 48: no socket is left open."""
     with unanswering_port() as port:
         request = request_to(serve(json_reply()), connect=0.1)
         request.origin = request.origin._replace(port=port)
@@ -133,7 +133,7 @@ async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engin
         assert sockets_of(pool) == []
 
 
-# Dials that are called off.
+# Cancelled dials.
 
 
 async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_pool, host_loop):
@@ -151,7 +151,7 @@ async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_poo
 
 
 async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_pool, certificates, host_loop):
-    """Scenario 19: the dial is cancelled in TLS, and the server sees the end of it."""
+    """Scenario 19: the dial is cancelled in TLS, and the server sees the connection close."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -167,7 +167,7 @@ async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_p
 
 
 async def test_a_dial_whose_caller_has_left_feeds_the_pool(serve, engine_pool, certificates, host_loop):
-    """Scenario 19: the caller is cancelled in TLS; the connection is there for the next."""
+    """Scenario 19: the caller is cancelled in TLS; the connection serves the next call."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -184,7 +184,7 @@ async def test_a_dial_whose_caller_has_left_feeds_the_pool(serve, engine_pool, c
 
 @pytest.mark.parametrize("ticks", range(1, 25))
 async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certificates, fake_dns, ticks):
-    """Scenarios 17 to 19: the pool is closed after so many steps of its loop: no socket, no slot is left."""
+    """Scenarios 17 to 19: the pool is closed at different times in a dial; no socket and no slot is left."""
     adopt_server_loop()
     try:
         server = serve(json_reply(), tls=certificates.good)
@@ -209,7 +209,7 @@ async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certifica
 async def test_after_prewarming_the_first_calls_dial_nothing(
     serve, engine_pool, fake_dns, certificates, host_loop
 ):
-    """Scenario 13: the first requests pay no DNS, no TCP and no TLS."""
+    """Scenario 13: the first calls do not wait for DNS, TCP or TLS."""
     server = serve(json_reply(), tls=certificates.good)
     fake_dns.names["llm.test"] = "127.0.0.1"
     pool = engine_pool(min_connections=2, tls=TLS(ca_file=certificates.ca_file))
@@ -224,7 +224,7 @@ async def test_after_prewarming_the_first_calls_dial_nothing(
 async def test_prewarming_reads_the_trust_store_though_it_opens_no_connection(
     engine_pool, serve, certificates, host_loop, monkeypatch
 ):
-    """Scenario 13: the first call has its TLS context already."""
+    """Scenario 13: the first call finds its TLS context built."""
     built = threading.Event()
     build = ssl.create_default_context
 
@@ -243,7 +243,7 @@ async def test_prewarming_reads_the_trust_store_though_it_opens_no_connection(
 
 
 async def test_prewarming_does_not_wait(engine_pool, serve, certificates, host_loop):
-    """Scenario 13: a provider that hangs in its handshake does not hold up startup."""
+    """Scenario 13: a provider that hangs in its handshake does not delay startup."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
     pool = engine_pool(min_connections=1, tls=TLS(ca_file=certificates.ca_file))
@@ -255,7 +255,7 @@ async def test_prewarming_does_not_wait(engine_pool, serve, certificates, host_l
 
 
 async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, host_loop):
-    """Scenario 13: the connections come when the provider does, and no call is needed for it."""
+    """Scenario 13: the connections are opened once the provider is up, without a call."""
     server = serve(json_reply())
     server.refuse()
     pool = engine_pool(min_connections=2)
@@ -267,7 +267,7 @@ async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, host
 
 
 async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, host_loop):
-    """Scenario 13: new connections take the places of the drained without a call."""
+    """Scenario 13: new connections replace the drained ones without a call."""
     server = serve(json_reply())
     pool = engine_pool(min_connections=2)
     await pool.prewarm(request_to(server).origin)
@@ -279,7 +279,7 @@ async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, host_loop):
 
 
 async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, host_loop):
-    """Scenario 13: ``min_connections`` holds for as long as the pool does."""
+    """Scenario 13: ``min_connections`` also holds after the server closes a connection."""
     server = serve(steps(json_reply(), close))
     pool = engine_pool(min_connections=1)
     await pool.prewarm(request_to(server).origin)
@@ -290,7 +290,7 @@ async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, h
 
 
 async def test_a_bad_setting_fails_every_call_and_no_slot_is_lost(serve, engine_pool, host_loop):
-    """Scenario 49: what a dial cannot even begin with is an error like any other."""
+    """Scenario 49: a dial that cannot begin fails its call like any other dial."""
     pool = engine_pool(max_connections=1, tls=TLS(ca_file="/nowhere/ca.pem"))
     request = request_to(serve(json_reply()))
     request.origin = request.origin._replace(scheme="https")

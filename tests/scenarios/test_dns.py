@@ -1,4 +1,4 @@
-"""Names: looked up once for all callers, cached for a while, never on an event loop."""
+"""Names are looked up once for concurrent callers, cached for a TTL, and never on an event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 
 @pytest.fixture(params=["system", "aiodns"])
 def way(request):
-    """The resolver beneath the cache; aiodns asks the tests' own name server only."""
+    """The resolver below the cache; aiodns asks only the tests' name server."""
     if request.param == "aiodns":
         request.getfixturevalue("name_server")
     return request.param
@@ -32,7 +32,7 @@ def way(request):
 
 @pytest.fixture
 def dns(way, request):
-    """A FakeDNS or a NameServer, in which nothing exists yet."""
+    """A FakeDNS or a NameServer, without names."""
     return request.getfixturevalue({"system": "fake_dns", "aiodns": "name_server"}[way])
 
 
@@ -70,7 +70,7 @@ async def test_a_hundred_lookups_at_once_ask_once(make_resolver, dns):
 
 
 async def test_both_loops_share_one_query(serve, engine_pool, dns, server_loop):
-    """Scenario 47: askers on the server loop and on the portal wait for the same query."""
+    """Scenario 47: lookups on the server loop and on the portal wait for the same query."""
     server = serve(json_reply())
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
@@ -86,7 +86,7 @@ async def test_both_loops_share_one_query(serve, engine_pool, dns, server_loop):
 
 
 async def test_a_caller_cancelled_in_the_lookup_leaves_the_others_their_answer(make_resolver, dns):
-    """Scenario 47 and 17: one asker is cancelled, its siblings are answered by the same query."""
+    """Scenario 47 and 17: one lookup is cancelled; the others get the result of the same query."""
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
     resolver = make_resolver()
@@ -101,7 +101,7 @@ async def test_a_caller_cancelled_in_the_lookup_leaves_the_others_their_answer(m
 
 
 async def test_an_answer_without_waiting_callers_is_cached(make_resolver, dns):
-    """Scenario 47: a query without askers comes to its end, and its answer is not wasted."""
+    """Scenario 47: a query goes on after its caller is cancelled, and its result is used."""
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
     resolver = make_resolver()
@@ -117,7 +117,7 @@ async def test_an_answer_without_waiting_callers_is_cached(make_resolver, dns):
 
 
 def test_a_query_may_outlive_the_loop_of_its_caller(make_resolver, dns, caplog):
-    """Scenario 47: the loop is gone when the answer comes."""
+    """Scenario 47: the loop is closed when the result comes."""
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
     resolver = make_resolver()
@@ -139,14 +139,14 @@ async def test_an_answer_is_kept_for_its_ttl(make_resolver, dns):
     for resolver in (lasting, brief):
         await resolver.resolve("llm.test", 80)
     dns.names["llm.test"] = "127.0.0.2"
-    await asyncio.sleep(0.03)  # the TTL itself
+    await asyncio.sleep(0.03)  # longer than the short TTL
     assert (await lasting.resolve("llm.test", 80))[0][4] == ("127.0.0.1", 80)
     assert (await brief.resolve("llm.test", 80))[0][4] == ("127.0.0.2", 80)
     assert len(dns.queries) == 3
 
 
 async def test_a_connect_that_is_refused_drops_the_entry(serve, engine_pool, dns):
-    """Scenario 47: the host has moved: the dial after the failed one asks again."""
+    """Scenario 47: the dial after the failed one queries the name again: the host may have moved."""
     server = serve(one_answer)
     dns.names["llm.test"] = "127.0.0.2"  # nothing listens on this port there
     pool = engine_pool(ttl=60)
@@ -155,18 +155,18 @@ async def test_a_connect_that_is_refused_drops_the_entry(serve, engine_pool, dns
         await pool.fetch(request)
     dns.names["llm.test"] = "127.0.0.1"
     assert (await pool.fetch(request)).status == 200
-    assert (await pool.fetch(request)).status == 200  # on a new connection, by the answer that is good
+    assert (await pool.fetch(request)).status == 200  # on a new connection, by the cached result
     assert len(dns.queries) == 2
     assert server.connections_accepted == 2
 
 
 async def test_a_connect_that_is_never_answered_drops_the_entry(serve, engine_pool, dns):
-    """Scenario 47: a connect that ends at the connect timeout has failed too."""
+    """Scenario 47: a connect that ends at the connect timeout counts as failed too."""
     dns.names["llm.test"] = "127.0.0.2"
     pool = engine_pool(ttl=60)
     with unanswering_port("127.0.0.2") as port:
         server = serve(json_reply(), port=port)
-        # Beforehand: a slow look-up would be what the timeout ends, and its answer would come after it.
+        # Before the call: otherwise the timeout could end a slow lookup, and its result would come later.
         await resolver_of(pool).resolve("llm.test", port)
         with pytest.raises(ConnectTimeout, match=r"^no connection to http://llm.test:\d+ within 0.1 s$"):
             await pool.fetch(request_to(server, host="llm.test", connect=0.1))
@@ -182,7 +182,7 @@ async def test_a_failure_is_kept_for_the_negative_ttl(make_resolver, dns):
         with pytest.raises(DNSFailed):
             await resolver.resolve("llm.test", 80)
     dns.names["llm.test"] = "127.0.0.1"
-    await asyncio.sleep(0.03)  # the TTL itself
+    await asyncio.sleep(0.03)  # longer than the short TTL
     lasting.forget("llm.test", 80)
     with pytest.raises(DNSFailed, match=r"^the name 'llm.test' has no address: Name or service not known$"):
         await lasting.resolve("llm.test", 80)
@@ -191,7 +191,7 @@ async def test_a_failure_is_kept_for_the_negative_ttl(make_resolver, dns):
 
 
 async def test_connections_spread_over_the_addresses(serve, engine_pool, dns):
-    """Scenario 47: addresses rotate: one after the other is the first to be tried."""
+    """Scenario 47: addresses rotate, so that each dial tries the next address first."""
     first = serve(one_answer)
     second = serve(one_answer, host="127.0.0.2", port=first.port)
     dns.names["llm.test"] = ["127.0.0.1", "127.0.0.2"]
@@ -202,9 +202,9 @@ async def test_connections_spread_over_the_addresses(serve, engine_pool, dns):
     assert dns.queries == ["llm.test"]
 
 
-@only_system  # aiodns has an order of its own
+@only_system  # aiodns has another order
 async def test_rotation_keeps_the_order_of_the_families(make_resolver, dns):
-    """Scenario 47: each family rotates by itself; which family comes first is the system's choice."""
+    """Scenario 47: each family rotates by itself; the system decides which family comes first."""
     dns.names["llm.test"] = ["::1", "127.0.0.1", "127.0.0.2"]
     resolver = make_resolver()
     seen = [[row[4][0] for row in await resolver.resolve("llm.test", 80)] for _ in range(3)]
@@ -227,7 +227,7 @@ async def test_rotation_goes_on_when_the_entry_is_dropped(make_resolver, dns):
 
 
 async def test_lookups_run_on_no_event_loop(serve, engine_pool, dns, server_loop):
-    """Scenario 47: a look-up has a thread of its own, for both loops."""
+    """Scenario 47: each lookup runs on its own thread, for both loops."""
     server = serve(json_reply())
     dns.names.update({"here.test": "127.0.0.1", "there.test": "127.0.0.1"})
     pool = engine_pool()
@@ -239,7 +239,7 @@ async def test_lookups_run_on_no_event_loop(serve, engine_pool, dns, server_loop
 
 
 async def test_a_lookup_that_hangs_ends_at_the_connect_timeout_and_holds_up_no_other(serve, engine_pool, dns):
-    """Scenario 47: one name's server is down; others are looked up meanwhile."""
+    """Scenario 47: the lookup of one name hangs; other names are looked up meanwhile."""
     server = serve(json_reply())
     dns.names.update({"slow.test": "127.0.0.1", "fast.test": "127.0.0.1"})
     dns.gate = Gate()
@@ -253,7 +253,7 @@ async def test_a_lookup_that_hangs_ends_at_the_connect_timeout_and_holds_up_no_o
 
 
 async def test_closing_the_pool_in_a_lookup_leaves_nothing(serve, engine_pool, dns):
-    """Scenario 17: the dial is cancelled in DNS: its caller's await ends, and no socket is opened."""
+    """Scenario 17: the dial is cancelled in DNS; its call fails, and no socket is opened."""
     server = serve(json_reply())
     dns.names["llm.test"] = "127.0.0.1"
     dns.gate = Gate()
@@ -300,7 +300,7 @@ async def test_a_host_that_is_none_is_a_dns_failure(serve, engine_pool, scheme, 
 
 @pytest.mark.parametrize("port", [0, -1, 65536 + 80])
 async def test_a_port_that_is_none_is_refused(serve, engine_pool, dns, port):
-    """Scenario 47: the system's resolver would take 65616 for 80."""
+    """Scenario 47: ``getaddrinfo`` would use port 80 for 65616."""
     dns.names["llm.test"] = "127.0.0.1"
     request = request_to(serve(json_reply()))
     request.origin = request.origin._replace(host="llm.test", port=port)
@@ -311,7 +311,7 @@ async def test_a_port_that_is_none_is_refused(serve, engine_pool, dns, port):
 
 @pytest.mark.parametrize("host", ["xn--bcher-kva.test", "llm.test.", "LLM.test", "_llm.test"])
 async def test_names_go_to_the_resolver_as_they_are(serve, engine_pool, dns, way, host):
-    """Scenario 47: IDNA names in their ASCII form, and names with the root's dot, which no query has."""
+    """Scenario 47: IDNA names in ASCII form, and names with a final dot, which no DNS query contains."""
     server = serve(json_reply())
     asked = host.removesuffix(".") if way == "aiodns" else host
     dns.names[asked] = "127.0.0.1"
@@ -320,14 +320,14 @@ async def test_names_go_to_the_resolver_as_they_are(serve, engine_pool, dns, way
 
 
 async def test_an_ipv6_literal_needs_no_query(serve, engine_pool, dns):
-    """Scenario 47: addresses are taken as they are."""
+    """Scenario 47: IP addresses are used as they are."""
     server = serve(json_reply(), host="::1")
     assert (await engine_pool().fetch(request_to(server))).status == 200
     assert dns.queries == []
 
 
 async def test_an_ipv6_zone_is_the_interface(make_resolver):
-    """Scenario 47: a link-local address is of use only with its zone."""
+    """Scenario 47: a link-local address can only be used with its zone."""
     index = socket.if_nametoindex("lo")
     assert (await make_resolver().resolve("fe80::1%lo", 80))[0][4] == ("fe80::1", 80, 0, index)
     assert (await make_resolver().resolve(f"fe80::1%{index}", 80))[0][4] == ("fe80::1", 80, 0, index)
@@ -335,7 +335,7 @@ async def test_an_ipv6_zone_is_the_interface(make_resolver):
 
 @only_system
 async def test_the_cache_is_bounded(make_resolver, dns):
-    """Scenario 47: a caller that makes up names does not fill the memory."""
+    """Scenario 47: callers that look up ever new names do not fill the memory."""
     resolver = make_resolver()
     dns.names.update({f"{number}.test": "127.0.0.1" for number in range(MAX_NAMES + 1)})
     for name in dns.names:
@@ -346,7 +346,7 @@ async def test_the_cache_is_bounded(make_resolver, dns):
 
 
 async def test_a_failed_lookup_is_the_last_dial_failure(engine_pool, dns, serve):
-    """Scenario 47: every caller gets an error of its own, with the cause."""
+    """Scenario 47: each call gets its own error object."""
     pool = engine_pool()
     request = request_to(serve(json_reply()), host="nowhere.test")
     errors = await asyncio.gather(*[pool.fetch(request) for _ in range(3)], return_exceptions=True)

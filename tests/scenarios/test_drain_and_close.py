@@ -1,4 +1,4 @@
-"""A pool that is drained or closed: calls that run finish or fail, and every connection is closed."""
+"""A pool that is drained or closed: calls in progress finish or fail, and every connection is closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.fixtures.internals import dials_of, ledger_of
 async def test_a_drain_lets_calls_finish_and_replaces_connections_as_they_come_back(
     each_loop, serve, engine_pool
 ):
-    """Scenario 51: two in use, one idle; the idle one goes at once, the others when they are done."""
+    """Scenario 51: two are in use, one is idle; the idle one closes at once, the others after their calls."""
     server = serve(lambda conn: gated(f"go {conn.number}")(conn))
     pool = engine_pool(max_connections=5)
     warm = await occupy(pool, *[server] * 3)
@@ -47,7 +47,7 @@ async def test_a_drain_lets_calls_finish_and_replaces_connections_as_they_come_b
 
 
 async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_loop, serve, engine_pool):
-    """Scenario 51: at the bound, the one in use is released and closed; another is dialed for the waiters."""
+    """Scenario 51: at the bound, the connection in use is closed after its call, then another is dialed."""
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     calls = await occupy(pool, server)
@@ -62,7 +62,7 @@ async def test_waiters_of_a_drained_pool_are_served_by_new_connections(each_loop
 
 
 async def test_a_drain_that_takes_too_long_says_so(each_loop, serve, engine_pool):
-    """Scenario 51: False after its timeout, from a task and from a thread; the call goes on."""
+    """Scenario 51: it returns False after its timeout, in a task and in a thread; calls go on."""
     server = serve(gated())
     pool = engine_pool()
     in_use = await occupy(pool, server)
@@ -126,25 +126,25 @@ async def test_close_from_a_thread_ends_the_connections_of_both_loops(server_loo
         pool.close()
         return ledger_of(pool).total
 
-    # The loop has to go on meanwhile.
+    # In a thread: the loop must run meanwhile, to close its connection.
     done = asyncio.get_running_loop().run_in_executor(None, close)
     assert await done == 0
     await server.await_until(lambda s: s.connections_open == 0)
 
 
 async def test_close_on_the_server_loop_does_not_hold_it_up(server_loop, serve, engine_pool):
-    """Scenario 51: the sync ``close`` cannot wait there for what only this loop can do."""
+    """Scenario 51: the sync ``close`` does not wait there, since only this loop can close its connections."""
     server = serve(json_reply())
     pool = engine_pool()
     await pool.fetch(request_to(server))
     began = time.monotonic()
     pool.close()
-    assert time.monotonic() - began < AT_ONCE  # a wait would take its full two seconds, twice
+    assert time.monotonic() - began < AT_ONCE  # a wait would take two seconds, twice
     await server.await_until(lambda s: s.connections_open == 0)
 
 
 async def test_a_closed_pool_refuses(each_loop, serve, engine_pool):
-    """Scenario 51: at once, to tasks and threads; and closing it again changes nothing."""
+    """Scenario 51: calls of tasks and threads fail at once; closing it again changes nothing."""
     server = serve(json_reply())
     pool = engine_pool("gpt")
     await pool.fetch(request_to(server))
@@ -161,7 +161,7 @@ async def test_a_closed_pool_refuses(each_loop, serve, engine_pool):
 async def test_a_dial_ordered_in_the_moment_of_the_close_is_called_off(
     server_loop, serve, engine_pool, certificates
 ):
-    """Scenario 51: the order is on its way to the portal, which is busy, when the pool is closed."""
+    """Scenario 51: the pool is closed while the order to dial waits for the portal, which is busy."""
     busy = serve(gated())
     slow: ScriptedServer
     slow = serve(json_reply(), tls=certificates.good, before_handshake=lambda: slow.gate("tls").passage())
@@ -178,7 +178,7 @@ async def test_a_dial_ordered_in_the_moment_of_the_close_is_called_off(
     await until(lambda: pool.closed)
     busy.gate("portal").open()
     await closing
-    assert time.monotonic() - began < 1.5  # a dial that goes on would be waited for, twice two seconds
+    assert time.monotonic() - began < 1.5  # ``aclose`` would wait twice two seconds for a dial that goes on
     assert pool.stats().connections == 0
     with pytest.raises(PoolClosed):
         await thread[0]
@@ -186,13 +186,13 @@ async def test_a_dial_ordered_in_the_moment_of_the_close_is_called_off(
 
 
 async def test_a_call_served_in_the_tick_of_the_close_gets_pool_closed(server_loop, serve, engine_pool):
-    """Scenario 51: its connection is new, closing, and not a byte was sent: it gets PoolClosed."""
+    """Scenario 51: its connection is new and already closing, and nothing was sent."""
     server = serve(json_reply())
     pool = engine_pool()
     call = asyncio.create_task(pool.fetch(request_to(server)))
-    await asyncio.sleep(0)  # it has ordered its dial
+    await asyncio.sleep(0)  # its dial is ordered
     (dial,) = dials_of(pool)
-    dial.add_done_callback(lambda _: pool.close())  # comes after the pool's own, which serves the caller
+    dial.add_done_callback(lambda _: pool.close())  # called after the pool's own, which serves the call
     with pytest.raises(PoolClosed):
         await call
     assert server.requests == []
@@ -201,7 +201,7 @@ async def test_a_call_served_in_the_tick_of_the_close_gets_pool_closed(server_lo
 async def test_a_peer_that_does_not_answer_the_tls_close_delays_no_close(
     each_loop, serve, engine_pool, certificates
 ):
-    """Scenario 51: the server has stopped reading: the TLS close that it does not answer is cut short."""
+    """Scenario 51: ``aclose`` ends even if the server never answers the TLS close."""
 
     async def deaf(conn) -> None:
         await conn.read_request()

@@ -1,4 +1,4 @@
-"""After a fork parent and child share no socket, and both go on working."""
+"""After a fork, parent and child share no socket, and calls work in both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fixtures.forks import child, inodes
 from tests.fixtures.internals import locks_of, portal_is_started, sockets_of
 from tests.fixtures.waiting import soon
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are the point here
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # these tests fork with threads
 
 
 @pytest.fixture(params=["http", "https"])
@@ -35,7 +35,7 @@ def pool(engine_pool, certificates):
 
 
 def begin_anew(pool, request, parents):
-    """In the child: nothing of the parent's is there, and a call works. What it has to say about it."""
+    """Return a function for the child: it counts what is left of the parent, and makes a call (``ANEW``)."""
 
     def work():
         before = {
@@ -54,7 +54,7 @@ ANEW = {"total": 0, "opened": 0, "portal": False, "threads": 1, "shared": 0, "st
 
 
 def test_an_idle_connection_stays_the_parents(server, pool):
-    """Scenario 52: the child dials its own; not a byte and no end comes on the parent's, which works on."""
+    """Scenario 52: the child dials its own; it neither writes to the parent's nor closes it."""
     request = request_to(server)
     pool.fetch_sync(request)
     received = server.connections[0].bytes_received
@@ -72,7 +72,7 @@ def test_an_idle_connection_stays_the_parents(server, pool):
 
 
 def test_what_the_parent_closes_is_closed_though_the_child_lives(server, pool):
-    """Scenario 52: a copy left open in the child would keep the connection from its end."""
+    """Scenario 52: a copy of the socket left open in the child would keep the connection open."""
     pool.fetch_sync(request_to(server))
     with child(lambda: None) as forked:
         forked.result()
@@ -81,7 +81,7 @@ def test_what_the_parent_closes_is_closed_though_the_child_lives(server, pool):
 
 
 def test_a_response_in_progress_stays_the_parents(serve, pool, certificates):
-    """Scenario 52: the parent reads on; in the child the response says that it cannot be read there."""
+    """Scenario 52: the parent reads on; in the child, reading the response raises PoolClosed."""
 
     async def halves(conn):
         request = await conn.read_request()
@@ -148,7 +148,7 @@ def test_a_connect_in_progress_stays_the_parents(serve, pool):
 
 
 def test_a_lookup_in_progress_stays_the_parents(serve, pool, fake_dns):
-    """Scenario 52: its thread is not in the child, which asks for itself."""
+    """Scenario 52: its thread does not exist in the child, which does its own lookup."""
     server = serve(json_reply())
     fake_dns.names["llm.test"] = "127.0.0.1"
     fake_dns.gate = gate = Gate()
@@ -169,7 +169,7 @@ def test_a_lookup_in_progress_stays_the_parents(serve, pool, fake_dns):
 
 @contextlib.contextmanager
 def _calling(pool, request):
-    """A call in a thread while the block runs; its result, or error, is in the list at the end."""
+    """Make a call in a thread during the block. After the block, the list has its result or its error."""
     outcome = []
 
     def call():
@@ -187,7 +187,7 @@ def _calling(pool, request):
 
 
 def test_locks_that_others_held_are_open_in_the_child(server, pool):
-    """Scenario 52: another thread is in the middle of everything when the process forks."""
+    """Scenario 52: another thread holds every lock of the pool when the process forks."""
     request = request_to(server)
     pool.fetch_sync(request)
     parents = inodes(sockets_of(pool))
@@ -235,7 +235,7 @@ def test_a_child_of_a_child_begins_anew_too(server, pool):
 
 
 def test_a_pool_that_was_closed_is_closed_in_the_child(server, pool):
-    """Scenario 52: a fork opens nothing again."""
+    """Scenario 52: a fork does not open it again."""
     pool.fetch_sync(request_to(server))
     pool.close()
 
@@ -250,7 +250,7 @@ def test_a_pool_that_was_closed_is_closed_in_the_child(server, pool):
 
 
 def test_children_of_multiprocessing_call_for_themselves(server, pool):
-    """Scenario 52: with the start method "fork", in every child of an executor's."""
+    """Scenario 52: with the start method "fork", in each child process."""
     request = request_to(server)
     pool.fetch_sync(request)
     context = multiprocessing.get_context("fork")
@@ -276,7 +276,7 @@ def test_children_of_multiprocessing_call_for_themselves(server, pool):
 
 @pytest.mark.parametrize("fork_on", ["the loop", "another thread"])
 async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_on):
-    """Scenario 52: the server loop hosts the connections; the child has a portal, and loops of its own."""
+    """Scenario 52: the server loop hosts the connections; the child uses its own portal and new loops."""
     portal.adopt_server_loop()
     try:
         request = request_to(server)
@@ -300,7 +300,7 @@ async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_
 
 @contextlib.asynccontextmanager
 async def _child(work, fork_on):
-    """As ``child``, forked here or on a thread of its own."""
+    """``child``, forked on the loop's thread or on another."""
     context = child(work)
     forked = context.__enter__() if fork_on == "the loop" else await asyncio.to_thread(context.__enter__)
     try:
@@ -330,7 +330,7 @@ async def test_both_loops_are_forgotten_in_the_child(server, pool):
 
 
 def test_uvloops_sockets_stay_the_parents(server, pool):
-    """Scenario 52: its transports hold their sockets open against a mere close."""
+    """Scenario 52: its transports keep a socket open after ``socket.close``."""
     uvloop = pytest.importorskip("uvloop")
 
     async def main():

@@ -1,4 +1,4 @@
-"""What the garbage collector closes: on any thread, in the midst of anything, under any lock."""
+"""Streams that the garbage collector closes: on any thread, at any moment, while any lock is held."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ AT_ONCE = 5.0
 
 @pytest.fixture
 def server(serve):
-    """One stream that says a token and no more; whole answers on its other connections."""
+    """A stream that stops after one token, on the first connection; completions on the others."""
     server = serve(per_connection(chat_stream(["a", "b"], pace="token"), chat_completion()))
     server.gate("token").admit(1)
     return server
 
 
 def held_open(pool, kind):
-    """An iterator that holds a stream of which one token has come."""
+    """Return an iterator that holds a stream open, after its first token."""
 
     def tokens():
         with pool.stream("Hello?") as stream:
@@ -42,7 +42,7 @@ def held_open(pool, kind):
 
 
 def in_thread(function):
-    """What ``function`` returns, on a thread that it may not hang."""
+    """Return ``function()``, called in a thread. Fails if it takes longer than ``AT_ONCE``."""
     results = []
     thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
     thread.start()
@@ -56,7 +56,7 @@ def in_thread(function):
 )  # the stream may be collected before the object that closes it
 @pytest.mark.parametrize("kind", ["a generator", "an event stream"])
 async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool_to, monkeypatch, kind):
-    """Scenario 35: an exception, its traceback and a frame make a cycle, and any allocation its end."""
+    """Scenario 35: a stream in a reference cycle can be collected at any allocation."""
     pool = pool_to(server)
     ledger = ledger_of(pool.engine)
     arrive = ledger.arrive
@@ -64,7 +64,7 @@ async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool
     cycle.append(cycle)
 
     def collect_and_arrive(*args):
-        gc.collect()  # as it happens by itself, sooner or later
+        gc.collect()  # as can happen at any allocation
         return arrive(*args)
 
     monkeypatch.setattr(ledger, "arrive", collect_and_arrive)
@@ -81,7 +81,7 @@ async def test_a_stream_may_be_collected_under_the_lock_of_its_pool(server, pool
     ids=["the pool's", "the recorder's"],
 )
 def test_a_stream_is_closed_though_its_thread_holds_a_lock(server, pool_to, find_lock):
-    """Scenario 35: whichever of ours it is."""
+    """Scenario 35: the pool's lock, or the status recorder's."""
     pool = pool_to(server)
     stream = pool.stream("Hello?")
     next(stream)
@@ -102,7 +102,7 @@ def test_a_stream_is_closed_though_its_thread_holds_a_lock(server, pool_to, find
 
 
 def test_a_call_that_ends_while_the_portal_is_made_makes_no_second_one(monkeypatch):
-    """Scenario 53: the making of an event loop allocates, and so may collect a stream."""
+    """Scenario 53: the garbage collector may close a stream while the portal's event loop is made."""
     portal.stop()
     make, nested = asyncio.new_event_loop, []
 

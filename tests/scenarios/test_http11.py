@@ -1,4 +1,4 @@
-"""HTTP/1.1 as servers speak it, and as they should not; and what we refuse to say ourselves."""
+"""HTTP/1.1: valid and invalid responses, and requests that the pool refuses to send."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 async def fetched(pool, server, **options):
-    """The response, and whether the connection could be used again."""
+    """Return the response, and whether a second call reused the connection."""
     whole = await pool.fetch(request_to(server, **options))
     await pool.fetch(request_to(server, **options))
     return whole, server.connections_accepted == 1
@@ -105,7 +105,7 @@ async def fetched(pool, server, **options):
     ],
 )
 async def test_every_framing_is_read_to_its_end(serve, engine_pool, script, body, reused):
-    """Scenario 39: and the connection serves again where the server keeps it."""
+    """Scenario 39: the connection is reused if the server keeps it open."""
     server = serve(script)
     whole, was_reused = await fetched(engine_pool(), server, read=2.0)
     assert whole.body == body
@@ -113,7 +113,7 @@ async def test_every_framing_is_read_to_its_end(serve, engine_pool, script, body
 
 
 async def test_head_has_no_body_whatever_its_headers_say(serve, engine_pool):
-    """Scenario 39: HEAD with a Content-Length, and with chunked, and then a GET on the same connection."""
+    """Scenario 39: HEAD with a Content-Length, HEAD with chunked, then a GET, all on one connection."""
     head = raw(OK + b"Content-Length: 5\r\n\r\n")
     chunky = raw(OK + b"Transfer-Encoding: chunked\r\n\r\n")
     server, pool = serve(steps(head, chunky, reply(body=b"hello"))), engine_pool()
@@ -126,7 +126,7 @@ async def test_head_has_no_body_whatever_its_headers_say(serve, engine_pool):
 
 
 async def test_interim_responses_are_passed_over(serve, engine_pool):
-    """Scenario 39: 100, 102 and 103 come before the head, and neither they nor their headers are it."""
+    """Scenario 39: 100, 102 and 103 before the head are ignored, and so are their headers."""
     early = send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 7\r\n\r\n")
     server = serve(interim(100, 102, then=steps(early, respond(200, b"hello", {"X-Own": "1"}))))
     whole, reused = await fetched(engine_pool(), server, read=2.0)
@@ -136,7 +136,7 @@ async def test_interim_responses_are_passed_over(serve, engine_pool):
 
 
 async def test_an_interim_response_does_not_end_an_upload(serve, engine_pool):
-    """Scenario 39: what follows a 100 Continue is sent, and the request arrives whole."""
+    """Scenario 39: the rest of the body is sent after a 100 Continue, and the request arrives complete."""
     server, pool = serve(expect_continue(body=b"thanks")), engine_pool()
     exchange = await pool.open(request_to(server, None, read=2.0))
     arun = exchange.host_loop.arun
@@ -151,7 +151,7 @@ async def test_an_interim_response_does_not_end_an_upload(serve, engine_pool):
 @pytest.mark.parametrize("end", [close, fin, reset])
 @pytest.mark.parametrize("script", [cut, cut_chunked], ids=["content-length", "chunked"])
 async def test_a_body_that_is_cut_short_is_an_error(serve, engine_pool, script, end):
-    """Scenario 39: a close ends no body that says itself where it ends."""
+    """Scenario 39: a close does not complete a body with a Content-Length or in chunks."""
     then = steps(end, hold)
     server = serve(cut(b"hello", 3, then) if script is cut else cut_chunked(b"hel", b"lo", then=then))
     with pytest.raises(ProtocolError, match="closed the connection before the response was complete"):
@@ -162,7 +162,7 @@ UNTIL_CLOSE = raw(b"HTTP/1.0 200 OK\r\n\r\nhello")
 
 
 async def test_under_tls_a_proper_close_ends_a_body_until_close(serve, engine_pool, certificates):
-    """Scenario 39: the close_notify is the end."""
+    """Scenario 39: the close_notify marks the end of the body."""
     server = serve(steps(UNTIL_CLOSE, close), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     assert (await pool.fetch(request_to(server, read=2.0))).body == b"hello"
@@ -177,7 +177,7 @@ async def test_under_tls_a_body_until_close_may_not_be_cut(serve, engine_pool, c
         await pool.fetch(request_to(server, read=2.0))
 
 
-# What is no HTTP, or none that has one meaning.
+# What is not HTTP, or is ambiguous.
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ async def test_under_tls_a_body_until_close_may_not_be_cut(serve, engine_pool, c
     ],
 )
 async def test_what_is_not_http_is_a_protocol_error(serve, engine_pool, answer):
-    """Scenario 40: at once, and the connection is not used again."""
+    """Scenario 40: the call fails at once, and the connection is not used again."""
     server = serve(per_connection(steps(raw(answer), hold), reply(body=b"hello")))
     pool = engine_pool()
     with pytest.raises(ProtocolError, match="sent no valid HTTP: "):
@@ -236,7 +236,7 @@ async def test_what_is_not_http_is_a_protocol_error(serve, engine_pool, answer):
 
 
 async def test_a_switch_of_protocols_is_called_by_its_name(serve, engine_pool):
-    """Scenario 40: the pool never asks for one."""
+    """Scenario 40: the pool never asks for an upgrade."""
     server = serve(raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"))
     with pytest.raises(ProtocolError, match="switched protocols"):
         await engine_pool().fetch(request_to(server, read=5.0))
@@ -256,7 +256,7 @@ async def test_a_switch_of_protocols_is_called_by_its_name(serve, engine_pool):
     ],
 )
 async def test_what_does_not_end_is_given_up_at_64_kib(serve, engine_pool, head, piece):
-    """Scenario 40: the server could send megabytes of it, and never gets so far."""
+    """Scenario 40: the server would send it without end; the connection is closed after 64 KiB."""
     server = serve(endless(piece, head=head or piece))
     with pytest.raises(ProtocolError, match="a header block of over 65536 bytes"):
         await engine_pool().fetch(request_to(server, read=5.0))
@@ -264,7 +264,7 @@ async def test_what_does_not_end_is_given_up_at_64_kib(serve, engine_pool, head,
 
 
 async def test_a_header_block_of_over_64_kib_is_refused_even_when_it_ends(serve, engine_pool):
-    """Scenario 40: however its bytes happened to be cut up on their way."""
+    """Scenario 40: the limit does not depend on how many bytes each read returns."""
     lines = b"X-Filler: " + b"x" * 990 + b"\r\n"
     large = OK + lines * 70 + b"Content-Length: 5\r\n\r\nhello"
     small = OK + lines * 60 + b"Content-Length: 5\r\n\r\nhello"
@@ -281,7 +281,7 @@ GZIPPED = reply(body=BOMB, headers={"Content-Type": "application/json", "Content
 
 
 async def test_a_compressed_completion_is_refused(serve, pool_to):
-    """Scenario 40: it was asked to come as it is, and is not expanded; the connection is freed."""
+    """Scenario 40: the request accepts none, so the body is not decompressed; the connection is freed."""
     server = serve(GZIPPED)
     pool = pool_to(server)
     with pytest.raises(
@@ -293,7 +293,7 @@ async def test_a_compressed_completion_is_refused(serve, pool_to):
 
 @pytest.mark.parametrize("call", ["acomplete", "astream"])
 async def test_a_compressed_error_raises_the_error_of_its_status(serve, pool_to, call):
-    """Scenario 40: without its body, which could not be read."""
+    """Scenario 40: the error does not include the body, which cannot be read."""
     answer = reply(429, gzip.compress(b"slow down"), {"Content-Encoding": "gzip", "Retry-After": "7"})
     pool = pool_to(serve(answer))
     with pytest.raises(
@@ -305,7 +305,7 @@ async def test_a_compressed_error_raises_the_error_of_its_status(serve, pool_to,
 
 
 async def test_a_compressed_stream_is_refused(serve, pool_to):
-    """Scenario 40: as a whole answer is, by a task and by a thread."""
+    """Scenario 40: like a whole response, for a task and for a thread."""
     pool = pool_to(serve(GZIPPED))
     with pytest.raises(InvalidResponse, match="compressed by 'gzip'"):
         await anext(pool.astream("Hello?"))
@@ -314,7 +314,7 @@ async def test_a_compressed_stream_is_refused(serve, pool_to):
 
 
 async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve, pool_to):
-    """Scenario 40: httpx would expand whatever comes."""
+    """Scenario 40: httpx would decompress any response."""
     server = serve(GZIPPED)
     pool = pool_to(server)
     with pytest.raises(httpx.RemoteProtocolError, match="compressed its response by 'gzip'"):
@@ -325,7 +325,7 @@ async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve, poo
 
 
 async def test_a_request_may_ask_for_compression(serve, pool_to):
-    """Scenario 40: the caller's own header is the caller's own choice."""
+    """Scenario 40: the caller's Accept-Encoding is sent, and the response is decompressed."""
     server = serve(GZIPPED)
     response = await pool_to(server).arequest("GET", "models", headers={"Accept-Encoding": "br, gzip;q=0.5"})
     assert response.content == b"0" * 10_000_000
@@ -362,7 +362,7 @@ async def test_a_request_may_ask_for_compression(serve, pool_to):
     ],
 )
 async def test_what_would_be_read_otherwise_than_it_was_written_is_refused(serve, engine_pool, wrong):
-    """Scenario 40: before it is sent, and before a connection is opened for it."""
+    """Scenario 40: before a connection is opened for it."""
     server, pool = serve(echo), engine_pool()
     with pytest.raises(InvalidRequest):
         await pool.fetch(request_to(server, **wrong))
@@ -371,7 +371,7 @@ async def test_what_would_be_read_otherwise_than_it_was_written_is_refused(serve
 
 
 async def test_a_body_shorter_or_longer_than_its_length_ends_the_connection(serve, engine_pool):
-    """Scenario 40: the server must not take the next request for the rest of this one."""
+    """Scenario 40: the server must not read the next request as the rest of this one."""
     server, pool = serve(echo), engine_pool()
     request = request_to(server, None)
     request.headers[1] = (b"Content-Length", b"2")
@@ -390,7 +390,7 @@ async def send_whole(exchange, body):
 
 
 async def test_a_read_takes_memory_for_64_kib_and_no_more(serve, engine_pool, server_loop, monkeypatch):
-    """asyncio's own 256 KiB come from the system, and go back to it, at every read."""
+    """asyncio's default, 256 KiB, would be allocated from the system and returned to it at each read."""
     sizes = []
     take = HTTP11Connection.data_received
 

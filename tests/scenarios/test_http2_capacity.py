@@ -45,7 +45,7 @@ async def test_calls_above_the_stream_limit_dial_again_and_then_queue_in_order(s
 async def test_a_cold_burst_that_is_more_than_the_server_takes_keeps_its_order(
     serve, engine_pool, certificates, ca_file
 ):
-    """Scenario 41: sent before the server's limit was known, they are refused and go again, in place."""
+    """Scenario 41: calls sent before the limit is known are refused, and sent again in their order."""
     server = serve(
         http2(gated("go"), settings={MOST: 2}, late_settings=True),
         tls=offering_http2(certificates),
@@ -69,7 +69,7 @@ async def test_a_cold_burst_that_is_more_than_the_server_takes_keeps_its_order(
 
 
 async def test_a_lowered_limit_is_obeyed(serve, h2_pool):
-    """Scenario 41: what runs goes on, and nothing starts until there are fewer than the new limit."""
+    """Scenario 41: running calls continue; no call starts until fewer than the new limit are running."""
     server = serve(http2(gated("go"), settings={MOST: 10}))
     pool = h2_pool(max_connections=1)
     running = calls(pool, server, 4)
@@ -105,7 +105,7 @@ async def test_a_raised_stream_limit_serves_waiters_at_once(serve, h2_pool):
 
 
 async def test_a_limit_of_none_is_waited_out(serve, h2_pool):
-    """Scenario 41: a server may take no streams for a while; that is no reason to dial for ever."""
+    """Scenario 41: a server may accept no streams for a while; the pool does not dial again and again."""
     server = serve(http2(reply(), settings={MOST: 1}))
     pool = h2_pool(max_connections=2)
     await pool.fetch(request_to(server))
@@ -118,7 +118,7 @@ async def test_a_limit_of_none_is_waited_out(serve, h2_pool):
 
 
 async def test_a_limit_that_is_named_no_more_is_forgotten(serve, engine_pool, certificates, ca_file):
-    """Scenario 41: what was learned of a server's connections gives way to what a new one says."""
+    """Scenario 41: a new connection without a limit replaces the limit of the earlier ones."""
     scripts = iter([{MOST: 1}, {}])
 
     async def script(conn):
@@ -139,7 +139,7 @@ async def test_a_limit_that_is_named_no_more_is_forgotten(serve, engine_pool, ce
 async def test_a_cold_burst_shares_the_connection_that_is_being_dialed(
     serve, engine_pool, certificates, ca_file
 ):
-    """Scenario 41: twenty callers, one handshake."""
+    """Scenario 41: twenty calls, one handshake."""
     server = serve(
         http2(reply()),
         tls=offering_http2(certificates),
@@ -159,7 +159,7 @@ async def test_a_cold_burst_shares_the_connection_that_is_being_dialed(
 async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
     serve, engine_pool, certificates, ca_file, streams
 ):
-    """Scenario 41: counted at the server; all answered, first come first served."""
+    """Scenario 41: counted at the server; each call gets a response, in the order they came."""
     server = serve(
         http2(reply(body=b"{}"), settings={MOST: 100}),
         tls=offering_http2(certificates),
@@ -169,7 +169,7 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
         tls=TLS(ca_file=ca_file), max_connections=4, max_streams_per_connection=streams, pool=30.0
     )
     running = calls(pool, server, 500)
-    # Nobody comes late, and finds a stream in the turn of the loop before one who was given his is awake.
+    # All calls queue before the dial: a late call could find a free stream and start before an earlier one.
     await until(lambda: pool.stats().waiting == 500)
     server.gate("tls").open()
     answers = await asyncio.gather(*running)
@@ -185,7 +185,7 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
 async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_needs(
     serve, engine_pool, certificates, ca_file
 ):
-    """Scenario 41: callers counted on sharing one connection, and it carries one call at a time."""
+    """Scenario 41: the calls expected to share a connection, and it carries one call at a time."""
 
     async def hold(conn):
         await conn.read_request()
@@ -202,7 +202,7 @@ async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_need
 
 
 async def test_a_wait_for_a_stream_ends_at_the_pool_timeout(serve, h2_pool):
-    """Scenario 41: the one queue, under the pool timeout."""
+    """Scenario 41: the call is in the pool's queue, like a call that waits for a connection."""
     server = serve(http2(gated("go"), settings={MOST: 1}))
     pool = h2_pool(max_connections=1)
     running = start_call(pool, server)
@@ -216,7 +216,7 @@ async def test_a_wait_for_a_stream_ends_at_the_pool_timeout(serve, h2_pool):
 
 
 async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, monkeypatch):
-    """Scenario 41: unseen by the caller."""
+    """Scenario 41: the caller gets no error."""
     monkeypatch.setattr("llm_pool.engine.http2.wire.Wire.HIGHEST_ALLOWED_STREAM_ID", 5)
     server = serve(http2(reply()))
     pool = h2_pool(max_connections=1)
@@ -228,5 +228,5 @@ async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, mo
 
 
 async def _settle(server, settings):
-    """Changes the settings of the server's first connection, on its loop."""
+    """Change the settings of the server's first connection, on the server's loop."""
     await run_on(server, peer(server).change_settings(settings))

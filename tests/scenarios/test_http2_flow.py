@@ -30,7 +30,7 @@ async def test_a_large_upload_arrives_byte_by_byte(serve, h2_pool):
 
 
 async def test_a_large_upload_in_pieces_waits_for_the_server(serve, h2_pool):
-    """Scenario 44: what the server does not take is not asked of the caller: memory stays bounded."""
+    """Scenario 44: ``write`` waits while the server does not read: memory stays bounded."""
 
     async def answer(stream):
         await stream.wait_for("read")
@@ -69,7 +69,7 @@ async def test_a_large_answer_arrives_byte_by_byte(serve, h2_pool):
 
 
 async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
-    """Scenario 44: the server stands still, what is buffered stays bounded, the neighbours do not notice."""
+    """Scenario 44: the server has to wait, the buffer stays bounded, and other streams continue."""
     body = noise(3_000_000)
 
     async def answer(stream):
@@ -97,11 +97,11 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
 
 
 async def test_many_unread_streams_do_not_stop_the_connection(serve, h2_pool):
-    """Scenario 44: the connection's window is given back whether or not the streams are read."""
+    """Scenario 44: the connection's window is enlarged again whether or not the streams are read."""
     body = noise(700_000)
     server = serve(http2(reply(body=body)))
     pool = h2_pool(max_streams_per_connection=60)
-    slow = [await pool.open(request_to(server)) for _ in range(45)]  # 45 x 512 KiB: more than its window
+    slow = [await pool.open(request_to(server)) for _ in range(45)]  # 45 x 512 KiB: above CONNECTION_WINDOW
     assert (await pool.fetch(request_to(server))).body == body
     for exchange in slow:
         assert (await exchange.host_loop.arun(exchange.read_all)).body == body
@@ -109,7 +109,7 @@ async def test_many_unread_streams_do_not_stop_the_connection(serve, h2_pool):
 
 
 async def test_answers_of_cancelled_calls_cost_no_window(serve, h2_pool):
-    """Scenario 44: 60 answers of which each is left after its head are more than the connection's window."""
+    """Scenario 44: 60 responses, each closed after its head, are more than the connection's window."""
     body = noise(400_000)
     server = serve(http2(reply(body=body)))
     pool = h2_pool()
@@ -120,7 +120,7 @@ async def test_answers_of_cancelled_calls_cost_no_window(serve, h2_pool):
 
 
 async def test_a_window_of_zero_is_waited_out(serve, h2_pool):
-    """Scenario 44: not a byte goes before the server takes some, and then they go one by one."""
+    """Scenario 44: no byte is sent before the server enlarges the window; then one for each WINDOW_UPDATE."""
 
     async def answer(stream):
         if stream.request.target == "/wait":
@@ -147,7 +147,7 @@ async def test_a_window_of_zero_is_waited_out(serve, h2_pool):
 
 
 async def test_a_window_of_zero_ends_at_the_write_timeout(serve, h2_pool):
-    """Scenario 44: of that stream alone."""
+    """Scenario 44: only that call fails."""
 
     async def answer(stream):
         await stream.body()
@@ -156,7 +156,7 @@ async def test_a_window_of_zero_ends_at_the_write_timeout(serve, h2_pool):
     server = serve(http2(answer, settings={WINDOW: 0}))
     pool = h2_pool()
     await pool.fetch(request_to(server, body=b""))
-    stuck = start_call(pool, server, write=1.5)  # time enough for the server to say something meanwhile
+    stuck = start_call(pool, server, write=1.5)  # longer than the next call: the connection is not silent
     await server.await_requests(2)
     await pool.fetch(request_to(server, body=b""))
     with pytest.raises(WriteTimeout, match=r"accepted nothing of the request for 1.5 s"):
@@ -167,7 +167,7 @@ async def test_a_window_of_zero_ends_at_the_write_timeout(serve, h2_pool):
 
 
 async def test_an_upload_that_ends_late_has_its_whole_read_timeout_left(serve, h2_pool):
-    """Scenario 44: the server's turn begins when it has the request, not when that began."""
+    """Scenario 44: the read timeout begins when the request is complete, not when the upload begins."""
 
     async def answer(stream):
         if stream.number > 1:
@@ -175,7 +175,7 @@ async def test_an_upload_that_ends_late_has_its_whole_read_timeout_left(serve, h
             stream.peer.h2.increment_flow_control_window(10, stream.number)
             await stream.peer.flush()
             await stream.body()
-            await asyncio.sleep(2.0)  # which is later than 3.5 s from the start
+            await asyncio.sleep(2.0)  # ends later than 3.5 s from the start
         await stream.respond()
 
     server = serve(http2(answer, settings={WINDOW: 0}))
@@ -185,7 +185,7 @@ async def test_an_upload_that_ends_late_has_its_whole_read_timeout_left(serve, h
 
 
 async def test_a_window_lowered_below_what_is_on_its_way(serve, h2_pool):
-    """Scenario 44: it is negative for a while (RFC 9113, section 6.9.2), and not a byte too many is sent."""
+    """Scenario 44: it is negative for a while (RFC 9113, section 6.9.2), and no byte too many is sent."""
     body = noise(200_000)
 
     async def answer(stream):
@@ -212,7 +212,7 @@ async def test_uploads_share_the_connection(serve, h2_pool):
     async def answer(stream):
         if stream.number == 3:
             first = stream.peer.streams[1]
-            await stream.until(lambda: len(first.received) == 65_535)  # all that the connection's window is
+            await stream.until(lambda: len(first.received) == 65_535)  # the whole window of the connection
             stream.peer.h2.increment_flow_control_window(200_000)
             await stream.peer.flush()
             await stream.until(lambda: len(first.received) + len(stream.received) == 265_535)

@@ -1,4 +1,4 @@
-"""HTTP/2: frames as they come, honest and not."""
+"""HTTP/2: valid frames, malformed responses, and violations of the protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["h2_pool"]
 BODY = noise(50_000)
 
 
-# Honest.
+# Valid frames.
 
 
 async def padded(stream):
@@ -56,7 +56,7 @@ async def after_interim_answers(stream):
 
 
 async def in_continuations(stream):
-    """The head in as many frames as there are bytes in it."""
+    """Send the head in one frame for each of its bytes."""
     block = stream.peer.h2.encoder.encode([(":status", "200"), ("x-long", "y" * 20)])
     pieces = [block[start : start + 1] for start in range(len(block))]
     first = frames.HeadersFrame(stream.number, data=pieces[0])
@@ -103,7 +103,7 @@ async def test_an_answer_comes_through(serve, h2_pool, answer):
 
 
 async def test_an_empty_frame_is_not_the_end(serve, h2_pool):
-    """Scenario 46: a reader of pieces waits for the next one."""
+    """Scenario 46: ``read`` waits for the next piece of the body."""
 
     async def answer(stream):
         head = stream.peer.h2.encoder.encode([(":status", "200")])
@@ -123,7 +123,7 @@ async def test_an_empty_frame_is_not_the_end(serve, h2_pool):
 
 
 async def test_padding_counts_against_the_windows_and_is_given_back(serve, h2_pool):
-    """Scenario 46: 1 MB of padding around a little body."""
+    """Scenario 46: 1 MB of padding around a small body."""
 
     async def answer(stream):
         await stream.head(200)
@@ -136,7 +136,7 @@ async def test_padding_counts_against_the_windows_and_is_given_back(serve, h2_po
 
 
 async def test_interleaved_answers_are_kept_apart(serve, h2_pool):
-    """Scenario 46: twelve answers, a piece of each in turn."""
+    """Scenario 46: twelve responses, a piece of each in turn."""
     bodies = {f"/{number}": noise(60_000, number) for number in range(12)}
 
     async def answer(stream):
@@ -180,7 +180,7 @@ async def test_an_answer_without_body_ends_with_its_head(serve, h2_pool, method,
 
 
 async def test_what_is_sent_is_a_request_of_http2(serve, h2_pool):
-    """Scenario 46: names in lower case, Host as :authority, nothing that belongs to one connection."""
+    """Scenario 46: names in lower case, Host as :authority, no connection-specific headers."""
     server = serve(http2(reply()))
     extra = {
         "Connection": "keep-alive, x",
@@ -201,11 +201,11 @@ async def test_what_is_sent_is_a_request_of_http2(serve, h2_pool):
     }
 
 
-# Malformed: an error of the one stream.
+# Malformed responses: they fail one stream.
 
 
 def fields(*pairs, end=True, body=b""):
-    """A head of these very fields."""
+    """Send a head of exactly these fields, and ``body``; to "/good" a valid response."""
 
     async def answer(stream):
         if stream.request.target == "/good":
@@ -259,7 +259,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
 async def test_a_malformed_answer_is_an_error_of_its_stream(serve, h2_pool, answer):
-    """Scenario 46: RFC 9113, section 8.1.1; the neighbour and the connection live on."""
+    """Scenario 46: RFC 9113, section 8.1.1; the other call and the connection continue."""
     server = serve(http2(answer))
     pool = h2_pool()
     good = start_call(pool, server, target="/good")
@@ -272,11 +272,11 @@ async def test_a_malformed_answer_is_an_error_of_its_stream(serve, h2_pool, answ
     assert server.connections_accepted == 1
 
 
-# Against the rules: the end of the connection.
+# Violations of the protocol: they end the connection.
 
 
 def sends(*pieces):
-    """Answers with these very frames or bytes, after the answer to "/first" in the same write."""
+    """Send a response to "/first", and exactly these frames or bytes after it, in one write."""
 
     async def answer(stream):
         if stream.request.target == "/first":
@@ -346,7 +346,7 @@ RULES = {
 
 @pytest.mark.parametrize("answer", RULES.values(), ids=RULES)
 async def test_broken_rules_end_the_connection_and_not_what_came_before(serve, h2_pool, answer):
-    """Scenario 46: the answer that came whole in the same bytes is delivered; the next call has a new one."""
+    """Scenario 46: a complete response before the violation is delivered; the next call dials."""
     server = serve(per_connection(http2(answer), http2(reply())))
     pool = h2_pool()
     first = start_call(pool, server, target="/first")
@@ -360,14 +360,14 @@ async def test_broken_rules_end_the_connection_and_not_what_came_before(serve, h
 
 
 async def test_a_server_that_speaks_http11_to_prior_knowledge(serve, h2_pool):
-    """Scenario 46: a clear error and no waiting."""
+    """Scenario 46: the call fails at once, with a clear error."""
     server = serve(steps(raw(b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Length: 0\r\n\r\n"), hold))
     with pytest.raises(ProtocolError, match="broke the rules of HTTP/2"):
         await h2_pool().fetch(request_to(server, read=5.0))
 
 
 async def test_frames_for_a_stream_that_was_reset_are_let_pass(serve, h2_pool):
-    """Scenario 46: they were on their way (section 5.1)."""
+    """Scenario 46: the server may have sent them before the reset arrived (RFC 9113, section 5.1)."""
 
     async def answer(stream):
         if stream.request.target == "/left":
@@ -397,7 +397,7 @@ async def test_frames_for_a_stream_that_was_reset_are_let_pass(serve, h2_pool):
 
 
 async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, monkeypatch):
-    """Scenario 46: a connection of a hundred thousand calls is no larger than one of a hundred."""
+    """Scenario 46: memory does not grow with the number of calls on a connection."""
     monkeypatch.setattr(Wire, "MAX_CLOSED_STREAMS", 20)
     server = serve(http2(reply()))
     pool = h2_pool(max_streams_per_connection=20)
@@ -410,7 +410,7 @@ async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, 
     assert len(retained_streams_of(entry.connection)) == 20
 
 
-# Frames at random.
+# Random frames.
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, 5, 7])
 BLOCKS = st.sampled_from([b"\x88", b"\x88\x40\x01x\x01y", b"\x89", b"\x82", b"\xff\xff", b""])
@@ -420,7 +420,7 @@ HEADERS = {b":method": b"GET", b":scheme": b"http", b":authority": b"x", b":path
 
 @st.composite
 def any_frame(draw):
-    """A frame of any kind, its content within what fits the frame at all or not."""
+    """Draw a frame of any type; its flags and content may be invalid for that type."""
     kind = draw(st.integers(0, 11))
     flags = draw(st.integers(0, 255))
     body = draw(
@@ -434,7 +434,7 @@ def any_frame(draw):
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(any_frame(), st.binary(max_size=20)), max_size=12), st.booleans())
 def test_whatever_comes_is_an_event_or_an_error_of_the_rules(pieces, ended):
-    """Scenario 46: nothing else comes out of h2, whatever goes in."""
+    """Scenario 46: for any input, h2 yields events or raises its ProtocolError."""
     wire = Wire()
     for number in (1, 3, 5):
         wire.send_headers(number, list(HEADERS.items()), end_stream=ended)

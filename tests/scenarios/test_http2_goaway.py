@@ -19,7 +19,7 @@ __all__ = ["h2_pool"]
 
 
 def leaving(last, *, after, gate="go", code=ErrorCodes.NO_ERROR):
-    """As ``gated``; on the first connection GOAWAY comes with the request number ``after``."""
+    """Answer as ``gated``. On the first connection, send GOAWAY when request number ``after`` arrives."""
 
     async def answer(stream):
         await stream.body()
@@ -34,7 +34,7 @@ def leaving(last, *, after, gate="go", code=ErrorCodes.NO_ERROR):
 
 @pytest.mark.parametrize("code", [ErrorCodes.NO_ERROR, ErrorCodes.ENHANCE_YOUR_CALM])
 async def test_streams_above_the_last_one_named_are_sent_again_and_those_below_finish(serve, h2_pool, code):
-    """Scenario 42: and no new ones start on that connection, which ends with its last stream."""
+    """Scenario 42: no new ones start on that connection, which closes when the last one ends."""
     server = serve(http2(leaving(3, after=4, code=code)))
     pool = h2_pool(max_connections=2)
     running = calls(pool, server, 4)
@@ -57,7 +57,7 @@ async def test_streams_above_the_last_one_named_are_sent_again_and_those_below_f
 
 
 async def test_goaway_before_anything_was_worked_on(serve, h2_pool):
-    """Scenario 42: last_stream_id 0, and every call is sent again."""
+    """Scenario 42: last_stream_id is 0, and every call is sent again."""
     server = serve(http2(leaving(0, after=3)))
     pool = h2_pool(max_connections=2)
     answers = await asyncio.gather(*calls(pool, server, 3))
@@ -68,7 +68,7 @@ async def test_goaway_before_anything_was_worked_on(serve, h2_pool):
 
 
 async def test_calls_to_a_server_that_always_sends_goaway_fail(serve, h2_pool):
-    """Scenario 42: once sent again, and then an error that says why."""
+    """Scenario 42: the call is sent again once, and then fails with an error that says why."""
 
     async def answer(stream):
         await stream.peer.goaway(0, ErrorCodes.ENHANCE_YOUR_CALM)
@@ -81,7 +81,7 @@ async def test_calls_to_a_server_that_always_sends_goaway_fail(serve, h2_pool):
 
 
 async def test_goaway_in_two_steps(serve, h2_pool):
-    """Scenario 42: a warning that names the highest number, and then the last stream in earnest."""
+    """Scenario 42: first a warning with the highest possible number, then the real last stream."""
 
     async def answer(stream):
         await stream.body()
@@ -109,7 +109,7 @@ async def test_goaway_in_two_steps(serve, h2_pool):
 
 
 async def test_an_idle_connection_is_closed_on_goaway(serve, h2_pool):
-    """Scenario 42: the next call takes another, without an error."""
+    """Scenario 42: the next call gets a new connection, without an error."""
     server = serve(http2(reply()))
     pool = h2_pool()
     await pool.fetch(request_to(server))
@@ -122,7 +122,7 @@ async def test_an_idle_connection_is_closed_on_goaway(serve, h2_pool):
 
 
 async def test_goaway_in_one_flight_with_the_settings(serve, h2_pool):
-    """Scenario 42: it may come before the pool has the connection; calls that get it still go on."""
+    """Scenario 42: it may arrive before the pool has the connection; the calls succeed on the next one."""
 
     async def begin(peer):
         if peer.conn.number == 0:
@@ -137,7 +137,7 @@ async def test_goaway_in_one_flight_with_the_settings(serve, h2_pool):
 
 
 async def test_a_call_whose_answer_had_begun_is_not_sent_again(serve, h2_pool):
-    """Scenario 42: whatever the server says of its number."""
+    """Scenario 42: even if GOAWAY says that the server did not process it."""
 
     async def answer(stream):
         await stream.head(200, {"x": "y"})
@@ -154,7 +154,7 @@ async def test_a_call_whose_answer_had_begun_is_not_sent_again(serve, h2_pool):
 
 
 def refusing(times, code=ErrorCodes.REFUSED_STREAM):
-    """Resets the first so many streams to /0, unread, and answers everything else."""
+    """Reset the first ``times`` requests to /0 with ``code``, and answer all others."""
     left = [times]
 
     async def answer(stream):
@@ -171,7 +171,7 @@ def refusing(times, code=ErrorCodes.REFUSED_STREAM):
 
 
 async def test_a_refused_stream_is_sent_again_in_its_old_place(serve, h2_pool):
-    """Scenario 43: before later calls; counted as one call."""
+    """Scenario 43: it is sent before later calls, and counts as one call."""
     server = serve(http2(refusing(1), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1}))
     pool = h2_pool(max_connections=1)
     first = start_call(pool, server, target="/0")
@@ -188,7 +188,7 @@ async def test_a_refused_stream_is_sent_again_in_its_old_place(serve, h2_pool):
 
 
 async def test_a_stream_refused_twice_is_an_error(serve, h2_pool):
-    """Scenario 43: of that call alone."""
+    """Scenario 43: only that call fails."""
     server = serve(http2(refusing(9)))
     server.gate("go").open()
     pool = h2_pool()
@@ -200,7 +200,7 @@ async def test_a_stream_refused_twice_is_an_error(serve, h2_pool):
 
 
 async def test_a_server_that_takes_fewer_streams_than_it_said(serve, h2_pool):
-    """Scenario 46: each call is answered or fails with a clear error, once sent again; nothing hangs."""
+    """Scenario 46: each call gets a response, or is sent again once and fails with a clear error."""
     open_now = [0]
 
     async def answer(stream):
@@ -226,7 +226,7 @@ async def test_a_server_that_takes_fewer_streams_than_it_said(serve, h2_pool):
 
 @pytest.mark.parametrize("code", [ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL, ErrorCodes.NO_ERROR])
 async def test_another_reset_is_an_error_of_that_stream_alone(serve, h2_pool, code):
-    """Scenario 43: not sent again, even with an idempotency key; its neighbour does not notice."""
+    """Scenario 43: it is not sent again, even with an idempotency key; the other call continues."""
     server = serve(http2(refusing(1, code)))
     pool = h2_pool()
     neighbour = start_call(pool, server, target="/1")
@@ -242,7 +242,7 @@ async def test_another_reset_is_an_error_of_that_stream_alone(serve, h2_pool, co
 
 @pytest.mark.parametrize("code", [ErrorCodes.REFUSED_STREAM, ErrorCodes.INTERNAL_ERROR, 999])
 async def test_a_reset_after_the_head_or_in_the_body_is_the_readers_error(serve, h2_pool, code):
-    """Scenario 43: what came before it can be read; nothing is sent again."""
+    """Scenario 43: data that came before it can be read; the request is not sent again."""
 
     async def answer(stream):
         await stream.body()
@@ -267,7 +267,7 @@ async def test_a_reset_after_the_head_or_in_the_body_is_the_readers_error(serve,
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_an_early_answer_during_an_upload_is_delivered(serve, h2_pool, whole):
-    """Scenario 43: 413 and RST_STREAM(NO_ERROR), RFC 9113, section 8.1; the connection lives on."""
+    """Scenario 43: 413 and RST_STREAM(NO_ERROR), RFC 9113, section 8.1; the connection is reused."""
 
     async def answer(stream):
         if stream.request.target == "/upload":

@@ -1,4 +1,4 @@
-"""HTTP/2: dead connections, calls that are given up, and the ends of a connection."""
+"""HTTP/2: dead connections, calls that time out or are cancelled, close and drain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, star
 __all__ = ["h2_pool"]
 
 BOUND = 6.0
-"""Seconds in which a dead connection is found at the latest, where 1.7 are meant."""
+"""Seconds within which a dead connection must be found. The quick heartbeat needs 1.7."""
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def quick_heartbeat(monkeypatch):
 
 
 def quicken(monkeypatch):
-    """From the next request on. Who lives answers a PING in time, though the machine stands still a while."""
+    """From the next request on, send PINGs soon. A slow machine still has 1.5 s to answer one."""
     monkeypatch.setattr(heartbeat, "PING_AFTER", 0.2)
     monkeypatch.setattr(heartbeat, "PING_SECONDS", 1.5)
 
 
 async def play_dead(peer):
-    """From the first request on: reads and says nothing."""
+    """Answer no PING on this connection."""
     peer.h2.ignores_pings = True
 
 
@@ -54,10 +54,10 @@ dying = http2(silence_after_the_first, begin=play_dead)
 
 
 async def test_a_dead_connection_is_found_by_ping(serve, h2_pool, monkeypatch):
-    """Scenario 45: long before the read timeout, for all its calls, and it is not used again."""
+    """Scenario 45: all its calls fail long before the read timeout, and it is not used again."""
     server = serve(per_connection(dying, http2(reply())))
     pool = h2_pool(read=60.0)
-    await pool.fetch(request_to(server))  # nothing that it has still to say comes late, after a PING
+    await pool.fetch(request_to(server))  # so that the server's SETTINGS frames do not arrive after a PING
     quicken(monkeypatch)
     began = time.monotonic()
     failed = await asyncio.gather(*calls(pool, server, 3), return_exceptions=True)
@@ -71,7 +71,7 @@ async def test_a_dead_connection_is_found_by_ping(serve, h2_pool, monkeypatch):
 
 
 async def test_a_connection_found_dead_serves_no_waiter(serve, h2_pool, quick_heartbeat):
-    """Scenario 45: they get a new one, and hear nothing of it."""
+    """Scenario 45: waiters are served on a new connection."""
     server = serve(per_connection(dead, http2(reply())))
     pool = h2_pool(max_connections=1, max_streams_per_connection=2)
     running = calls(pool, server, 5)
@@ -81,7 +81,7 @@ async def test_a_connection_found_dead_serves_no_waiter(serve, h2_pool, quick_he
 
 
 async def test_a_server_that_takes_its_time_is_not_dead(serve, h2_pool, quick_heartbeat):
-    """Scenario 45: it answers PINGs, and in the end the call."""
+    """Scenario 45: it answers PINGs, and later the call."""
 
     async def answer(stream):
         await stream.until(lambda: stream.peer.pings >= 3)
@@ -94,12 +94,12 @@ async def test_a_server_that_takes_its_time_is_not_dead(serve, h2_pool, quick_he
 
 async def test_an_idle_connection_is_not_pinged(serve, h2_pool, quick_heartbeat, monkeypatch):
     """Scenario 45: only a connection with open streams is pinged."""
-    waited_for = []  # at each PING: a call that takes long is a reason for one
+    waited_for = []  # the open streams at each PING; a slow call can cause one
     watch_pings(monkeypatch, waited_for.append)
     server = serve(http2(reply()))
     pool = h2_pool()
     await pool.fetch(request_to(server))
-    await asyncio.sleep(3 * heartbeat.PING_AFTER)  # there is no event for what does not happen
+    await asyncio.sleep(3 * heartbeat.PING_AFTER)  # no event shows that no PING is sent
     assert 0 not in waited_for
     assert (await pool.fetch(request_to(server))).status == 200
 
@@ -107,7 +107,7 @@ async def test_an_idle_connection_is_not_pinged(serve, h2_pool, quick_heartbeat,
 async def test_calls_that_time_out_one_after_another_find_the_dead_connection(
     serve, h2_pool, quick_heartbeat
 ):
-    """Scenario 45: none of them waits as long as it takes; together they do."""
+    """Scenario 45: each call ends before a PING is sent, but the silence lasts over all of them."""
     server = serve(per_connection(dead, http2(reply())))
     pool = h2_pool()
     began = time.monotonic()
@@ -123,7 +123,7 @@ async def test_calls_that_time_out_one_after_another_find_the_dead_connection(
 
 
 async def test_a_dead_connection_without_calls_is_found_too(serve, h2_pool, monkeypatch):
-    """Scenario 45: the one call that was on it has been cancelled; the next must not get it."""
+    """Scenario 45: its only call was cancelled; the next call must not get the connection."""
     server = serve(per_connection(dying, http2(reply())))
     pool = h2_pool()
     await pool.fetch(request_to(server))
@@ -140,7 +140,7 @@ async def test_a_dead_connection_without_calls_is_found_too(serve, h2_pool, monk
     ("timeouts", "error"), [({"read": 0.5}, ReadTimeout), ({"total": 1.0}, TotalTimeout)]
 )
 async def test_a_connection_silent_through_a_whole_timeout_is_not_used_again(serve, h2_pool, timeouts, error):
-    """Scenario 45: it may be dead; a new one costs less than a second call lost. Others on it go on."""
+    """Scenario 45: it may be dead; a dial costs less than another lost call. Its other calls go on."""
 
     async def answer(stream):
         if stream.request.target == "/silent":
@@ -165,7 +165,7 @@ async def test_a_connection_silent_through_a_whole_timeout_is_not_used_again(ser
 
 
 async def test_a_read_timeout_on_a_connection_that_talks_ends_that_stream_only(serve, h2_pool):
-    """Scenario 45: the server is alive, the one call was too slow."""
+    """Scenario 45: the server is alive, only the one call was too slow."""
 
     async def answer(stream):
         if stream.request.target == "/silent":
@@ -178,7 +178,7 @@ async def test_a_read_timeout_on_a_connection_that_talks_ends_that_stream_only(s
 
     server = serve(http2(answer))
     pool = h2_pool()
-    silent = start_call(pool, server, target="/silent", read=1.5)  # the other talks long before
+    silent = start_call(pool, server, target="/silent", read=1.5)  # the other stream gets data long before
     await server.await_requests(1)
     talking = start_call(pool, server)
     with pytest.raises(ReadTimeout):
@@ -189,7 +189,7 @@ async def test_a_read_timeout_on_a_connection_that_talks_ends_that_stream_only(s
 
 
 async def test_a_lost_connection_fails_its_calls_and_no_others(serve, h2_pool):
-    """Scenario 45: by RST; what waits is served on another."""
+    """Scenario 45: by RST; waiting calls are served on another connection."""
 
     async def answer(stream):
         await stream.wait_for("go")
@@ -224,7 +224,7 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 async def test_a_cancelled_call_resets_its_stream_and_the_connection_lives_on(serve, h2_pool, step):
-    """Scenario 45: cancelled at each step; the neighbour on the connection does not notice."""
+    """Scenario 45: cancelled at each step; the other call on the connection continues."""
 
     async def begin(peer):
         if step == "settings":
@@ -273,7 +273,7 @@ async def test_a_cancelled_call_resets_its_stream_and_the_connection_lives_on(se
 
 
 async def test_a_call_cancelled_in_the_queue_leaves_no_trace(serve, h2_pool):
-    """Scenario 45: nothing is sent to the server, and the next in the queue is served."""
+    """Scenario 45: nothing is sent to the server, and the next call in the queue is served."""
     server = serve(http2(gated("go")))
     pool = h2_pool(max_connections=1, max_streams_per_connection=1)
     running = calls(pool, server, 3)
@@ -287,7 +287,7 @@ async def test_a_call_cancelled_in_the_queue_leaves_no_trace(serve, h2_pool):
 
 
 async def test_a_stream_that_is_not_read_to_its_end_is_reset(serve, h2_pool):
-    """Scenario 45: and its connection serves on."""
+    """Scenario 45: its connection is reused."""
 
     async def answer(stream):
         await stream.head(200)
@@ -307,7 +307,7 @@ async def test_a_stream_that_is_not_read_to_its_end_is_reset(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
-# Ends.
+# Close and drain.
 
 
 async def test_close_sends_goaway_and_fails_running_calls(serve, h2_pool):
@@ -315,7 +315,7 @@ async def test_close_sends_goaway_and_fails_running_calls(serve, h2_pool):
     server = serve(http2(gated("go")))
     pool = h2_pool()
     server.gate("go").admit(1)
-    await asyncio.gather(*calls(pool, server, 1))  # now nothing is under way that would be met by a RST
+    await asyncio.gather(*calls(pool, server, 1))  # now no frame is in flight that would cause an RST
     running = calls(pool, server, 3)
     await server.await_requests(4)
     await pool.aclose()
@@ -326,7 +326,7 @@ async def test_close_sends_goaway_and_fails_running_calls(serve, h2_pool):
 
 
 async def test_close_does_not_wait_for_a_server_that_takes_nothing(serve, h2_pool):
-    """Scenario 51: with an upload stuck in the socket it ends at once."""
+    """Scenario 51: with an upload stuck in the socket, it returns at once."""
 
     async def answer(stream):
         stream.peer.conn.pause_reading()
@@ -344,13 +344,13 @@ async def test_close_does_not_wait_for_a_server_that_takes_nothing(serve, h2_poo
     await until(lambda: has_stopped_writing(entry.connection))
     began = time.monotonic()
     await pool.aclose()
-    assert time.monotonic() - began < 1.5  # a close that waits is given 2 s
+    assert time.monotonic() - began < 1.5  # a close that waits takes 2 s
     with pytest.raises(PoolClosed):
         await upload
 
 
 async def test_drain_moves_new_calls_to_a_new_connection(serve, h2_pool):
-    """Scenario 51: the calls that run finish on the old one, which then goes."""
+    """Scenario 51: running calls finish on the old connection, which then closes."""
     server = serve(http2(gated("go")))
     pool = h2_pool()
     running = calls(pool, server, 2)

@@ -1,4 +1,4 @@
-"""HTTP/2 with real servers: nginx, nghttpd, haproxy, hypercorn, granian, and Node's own."""
+"""HTTP/2 with real servers: nginx, nghttpd, haproxy, hypercorn, granian and Node.js."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.scenarios.http2_calls import noise
 pytestmark = pytest.mark.server
 
 CALLS = int(os.environ.get("LLM_POOL_TEST_CALLS", "10000"))
-"""Calls of the load test; fewer by this variable."""
+"""The number of calls in the load test; the variable can lower it."""
 LARGE = 5_000_000
 
 
 def at(port, scheme="https"):
-    """What ``request_to`` asks of a server."""
+    """The attributes of a server that ``request_to`` reads."""
     return SimpleNamespace(scheme=scheme, host="127.0.0.1", port=port, authority=f"127.0.0.1:{port}")
 
 
@@ -36,7 +36,7 @@ def secure_pool(engine_pool, ca_file):
 
 
 async def test_nginx(start_nginx, certificates, secure_pool):
-    """Scenarios 41, 44: 300 calls over 2 connections, counted by nginx; 5 MB up, 1 MB down."""
+    """Scenarios 41, 44: 41 calls over 2 connections, counted by nginx; 5 MB up, 1 MB down."""
     nginx = start_nginx(size=1_000_000, certificate=certificates.good_files, http2=True)
     server = at(nginx.https_port)
     pool = secure_pool(max_connections=2, pool=30.0)
@@ -67,15 +67,15 @@ async def test_nghttpd_with_few_streams(start_nghttpd, certificates, secure_pool
 
 @pytest.mark.parametrize("options", [(), ("-w10", "-W10"), ("-w20", "-W22")], ids=["64K", "1K", "1M"])
 async def test_nghttpd_with_windows_small_and_large(start_nghttpd, certificates, secure_pool, options):
-    """Scenario 44: what goes up comes down, byte by byte."""
+    """Scenario 44: the server sends each upload back, and no byte differs."""
     options = ["--echo-upload", *options]
     nghttpd = start_nghttpd(certificate=certificates.good_files, options=options)
     size = 300_000 if "-w10" in options else LARGE
     bodies = [noise(size, seed) for seed in range(3)]
     server = at(nghttpd.port)
     pool = secure_pool()
-    # Its settings are known from here on. It takes an upload that began before it had lowered the window
-    # for a breach of it, where its WINDOW_UPDATE was still queued when our acknowledgement came.
+    # Get its settings first. nghttpd treats an upload that began before it lowered the window as a violation,
+    # if its WINDOW_UPDATE is still queued when our acknowledgement arrives.
     await pool.fetch(request_to(server))
     answers = await asyncio.gather(*(pool.fetch(request_to(server, body=body, read=30.0)) for body in bodies))
     assert [answer.body for answer in answers] == bodies
@@ -83,7 +83,7 @@ async def test_nghttpd_with_windows_small_and_large(start_nghttpd, certificates,
 
 
 async def test_haproxy(serve, start_haproxy, certificates, secure_pool):
-    """Scenario 41: HTTP/2 before a server of HTTP/1.1."""
+    """Scenario 41: HTTP/2 in front of an HTTP/1.1 server."""
     haproxy = start_haproxy(serve(echo_http11).port, certificate=certificates.good_files)
     pool = secure_pool(max_connections=2)
     server = at(haproxy.https_port)
@@ -95,7 +95,7 @@ async def test_haproxy(serve, start_haproxy, certificates, secure_pool):
 
 @pytest.mark.parametrize("name", ECHOES)
 async def test_an_echo_is_what_was_sent(start_echo, secure_pool, name):
-    """Scenarios 44 to 46: 100 bodies of their own, a large one, a streamed one, a slow reader, one left."""
+    """Scenarios 44 to 46: 100 bodies, a large and a streamed one, a slow reader, a closed response."""
     server = at(start_echo(name))
     pool = secure_pool(max_connections=3)
     bodies = [noise(7 * number, number) for number in range(100)]
@@ -124,7 +124,7 @@ async def test_an_echo_is_what_was_sent(start_echo, secure_pool, name):
 
 @pytest.mark.slow
 async def test_ten_thousand_calls_at_once_mix_up_no_byte(start_echo, secure_pool):
-    """Scenarios 41, 44: 200 at a time over 4 connections, each body its own, uploads of 5 MB among them."""
+    """Scenarios 41, 44: 200 at a time over 4 connections, with different bodies, some of 5 MB."""
     server = at(start_echo("granian"))
     pool = secure_pool(max_connections=4, max_streams_per_connection=50, pool=60.0)
     source, template = noise(LARGE + CALLS), request_to(server)

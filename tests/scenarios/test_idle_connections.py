@@ -1,4 +1,4 @@
-"""Connections that die, or are spoken to, while they are idle; and how long they are kept."""
+"""Connections that the server ends, or sends bytes on, while they are idle; and how long they are kept."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def answer_then(*scripts):
     return per_connection(steps(reply(body=b"hello"), *scripts), reply(body=b"hello"))
 
 
-# The peer ends it.
+# The server ends it.
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
 async def test_a_connection_that_ended_while_idle_is_not_used(serve, engine_pool, each_loop, end):
-    """Scenarios 27 and 28: the next caller notices nothing, and its request is sent once."""
+    """Scenarios 27 and 28: the next call succeeds, and its request is sent once."""
     server, pool = serve(answer_then(until("end"), end, hold)), engine_pool()
     await pool.fetch(request_to(server))
     server.gate("end").open()
@@ -64,7 +64,7 @@ async def test_the_same_under_tls(serve, engine_pool, certificates, each_loop, e
 
 
 async def test_an_end_is_seen_though_its_transport_is_not_closing_yet(serve, engine_pool, server_loop):
-    """Scenario 27: TLS that ends without a close_notify closes a turn of the loop after it has said so."""
+    """Scenario 27: under TLS the transport closes one step of the loop after a FIN without close_notify."""
     server, pool = serve(answer_then(until("end"))), engine_pool()
     await pool.fetch(request_to(server))
     [entry] = entries_of(pool)
@@ -78,11 +78,11 @@ async def test_an_end_is_seen_though_its_transport_is_not_closing_yet(serve, eng
 
 
 async def test_a_reset_that_is_not_yet_seen_costs_no_call(serve, engine_pool, server_loop):
-    """Scenario 28: the kernel takes no byte of the request, so it is sent again elsewhere, without a key."""
+    """Scenario 28: the kernel accepts no byte of the request: it is sent again, even without a key."""
     server, pool = serve(answer_then(until("end"), reset)), engine_pool()
     await pool.fetch(request_to(server))
     server.gate("end").open()
-    server.wait_until(lambda s: s.connections_open == 0)  # and with it stands our own loop
+    server.wait_until(lambda s: s.connections_open == 0)  # blocks our loop meanwhile
     assert pool.stats().idle == 1
     whole = await pool.fetch(request_to(server))
     assert (whole.body, whole.marks.replays) == (b"hello", 1)
@@ -90,7 +90,7 @@ async def test_a_reset_that_is_not_yet_seen_costs_no_call(serve, engine_pool, se
 
 
 async def test_many_connections_that_ended_at_once_cost_no_call(serve, engine_pool, each_loop):
-    """Scenarios 27 and 28: each of the calls that follow gets a connection that lives."""
+    """Scenarios 27 and 28: each of the next calls gets an open connection."""
     dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 8, reply(body=b"hello")))
     pool = engine_pool(max_keepalive_connections=8)
@@ -105,7 +105,7 @@ async def test_many_connections_that_ended_at_once_cost_no_call(serve, engine_po
     assert len(server.requests) == 16
 
 
-# The peer speaks without being asked.
+# The server sends bytes without a request.
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ async def test_unrequested_bytes_close_an_idle_connection(serve, engine_pool, ea
 @pytest.mark.parametrize("unasked", [STOLEN, STOLEN[:1], b"stolen", SWITCH])
 @pytest.mark.usefixtures("each_loop")
 async def test_bytes_behind_a_response_are_nobodys(serve, engine_pool, caplog, method, answer, body, unasked):
-    """Scenario 29: they came in one segment with its end, before the connection was idle at all."""
+    """Scenario 29: they arrive together with the end of the response, before the connection is idle."""
     server = serve(per_connection(steps(raw(answer + unasked), hold), reply(body=b"hello")))
     pool = engine_pool()
     whole = await pool.fetch(request_to(server, method=method))
     assert (whole.status, whole.body) == (int(answer[9:12]), body)
     assert (await pool.fetch(request_to(server))).body == b"hello"
     assert [request.connection for request in server.requests] == [0, 1]
-    assert "asyncio" not in {record.name for record in caplog.records}  # it logs what escapes us
+    assert "asyncio" not in {record.name for record in caplog.records}  # asyncio logs uncaught errors
 
 
 # How long it is kept.
@@ -172,7 +172,7 @@ async def test_the_servers_keep_alive_hint_is_honoured(serve, engine_pool, each_
 
 @pytest.mark.parametrize("hint", ["timeout=x", "timeout", "timeout=-1", "timeout=", "max=5", ""])
 async def test_a_hint_that_says_nothing_is_none(serve, engine_pool, each_loop, hint):
-    """Scenario 32: the connection stays."""
+    """Scenario 32: the connection stays open."""
     server, pool = serve(reply(headers={"Keep-Alive": hint})), engine_pool()
     for _ in range(2):
         await pool.fetch(request_to(server))
@@ -181,7 +181,7 @@ async def test_a_hint_that_says_nothing_is_none(serve, engine_pool, each_loop, h
 
 @pytest.mark.parametrize("value", ["close", "Close", "keep-alive, close", "x, close"])
 async def test_connection_close_is_honoured(serve, engine_pool, each_loop, value):
-    """Scenario 32: said by the server, which need not close by itself."""
+    """Scenario 32: the pool closes the connection, even if the server does not."""
     server, pool = serve(reply(headers={"Connection": value})), engine_pool()
     for _ in range(2):
         await pool.fetch(request_to(server))
@@ -190,7 +190,7 @@ async def test_connection_close_is_honoured(serve, engine_pool, each_loop, value
 
 
 async def test_connection_close_of_our_own_is_honoured(serve, engine_pool, each_loop):
-    """Scenario 32: the server may close after its response without repeating it."""
+    """Scenario 32: the server may close after its response without sending the header too."""
     server, pool = serve(reply()), engine_pool()
     for _ in range(2):
         await pool.fetch(request_to(server, headers={"connection": "Close"}))
@@ -209,7 +209,7 @@ async def test_an_idle_connection_expires(serve, engine_pool, each_loop):
 
 
 async def test_the_lifetime_ends_no_call(serve, engine_pool, each_loop):
-    """Scenario 32: a connection past ``max_lifetime`` finishes what it does, and is closed then."""
+    """Scenario 32: a connection past ``max_lifetime`` finishes its call, and is closed then."""
     server = serve(steps(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"), until("rest"), send(b"llo")))
     pool = engine_pool(max_lifetime=0.2)
     exchange = await pool.open(request_to(server))
@@ -222,14 +222,14 @@ async def test_the_lifetime_ends_no_call(serve, engine_pool, each_loop):
 
 
 async def test_the_lifetime_ends_an_idle_connection(serve, engine_pool, each_loop):
-    """Scenario 32: without a call."""
+    """Scenario 32: no call is needed to close it."""
     server, pool = serve(reply()), engine_pool(max_lifetime=0.3)
     await pool.fetch(request_to(server))
     await server.await_until(lambda s: s.disconnects)
     assert pool.stats().closed == {"lifetime": 1}
 
 
-# The peer says nothing.
+# The server sends nothing.
 
 
 async def test_a_half_open_peer_costs_one_read_timeout(serve, engine_pool, each_loop):
@@ -245,14 +245,14 @@ async def test_a_half_open_peer_costs_one_read_timeout(serve, engine_pool, each_
     assert [request.connection for request in server.requests] == [0, 0, 1]
 
 
-# The peer speaks too early.
+# The server responds before it has the request.
 
-UPLOAD = b"x" * 8_000_000  # more than the kernels between us buffer
+UPLOAD = b"x" * 8_000_000  # more than the kernel buffers
 
 
 @pytest.mark.parametrize("status", [401, 413])
 async def test_an_early_response_is_delivered(serve, engine_pool, each_loop, status):
-    """Scenario 34: and the connection is closed at once, though the server does not take the rest."""
+    """Scenario 34: the connection is closed at once, even if the server does not read the rest."""
     server = serve(per_connection(early_reply(status, b"no", read_on=False), reply(body=b"hello")))
     pool = engine_pool()
     whole = await pool.fetch(request_to(server, UPLOAD))
@@ -263,7 +263,7 @@ async def test_an_early_response_is_delivered(serve, engine_pool, each_loop, sta
 
 
 async def test_an_early_response_is_delivered_under_tls(serve, engine_pool, certificates, each_loop):
-    """Scenario 34: what lies in the buffers beneath TLS is not taken for sent."""
+    """Scenario 34: bytes in the buffers of TLS do not count as sent."""
     script = per_connection(early_reply(413, b"no", read_on=False), reply(body=b"hello"))
     server = serve(script, tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -274,7 +274,7 @@ async def test_an_early_response_is_delivered_under_tls(serve, engine_pool, cert
 
 
 async def test_an_early_response_before_a_reset_is_delivered(serve, engine_pool, each_loop):
-    """Scenario 34: a server that answers and closes with our bytes unread sends RST right behind."""
+    """Scenario 34: a server that closes with bytes unread sends RST right after its response."""
 
     async def refuse(conn):
         await conn.read_head()
@@ -293,7 +293,7 @@ async def test_an_early_response_before_a_reset_is_delivered(serve, engine_pool,
 
 
 async def test_an_early_response_ends_an_upload_in_pieces(serve, engine_pool, each_loop):
-    """Scenario 34: ``write`` returns False: the rest is not sent."""
+    """Scenario 34: ``write`` returns False, and the rest is not sent."""
     server = serve(per_connection(early_reply(413, b"no"), reply(body=b"hello")))
     pool = engine_pool()
     exchange = await pool.open(request_to(server, None))

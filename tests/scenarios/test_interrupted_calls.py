@@ -1,4 +1,4 @@
-"""Sync calls are interrupted, and threads killed: they free their slot and their socket."""
+"""Interrupted sync calls and killed threads free their slot and their socket."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fetch_sync(pool: Pool, request: Request) -> None:
 
 @pytest.fixture
 def interrupts():
-    """Python's own handler of SIGINT: a shell ignores the signal for processes in the background."""
+    """Set Python's handler of SIGINT: a shell makes processes in the background ignore the signal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -45,7 +45,7 @@ def interrupts():
 @pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("blocked_in", ["queue", "head", "body"])
 def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_in):
-    """Scenario 26: SIGINT in the main thread while it blocks in the pool, as Ctrl-C gives it."""
+    """Scenario 26: SIGINT in the main thread while it blocks in the pool, as with Ctrl-C."""
 
     async def half(conn) -> None:
         await conn.read_request()
@@ -87,7 +87,7 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
 
 @pytest.mark.parametrize("way", [fetch_sync, open_read_and_leave])
 def test_interrupted_at_every_step_of_a_sync_call(serve, engine_pool, way):
-    """Scenario 26: wherever CPython could have looked for a signal; there is but one connection to lose."""
+    """Scenario 26: at each place where CPython checks for signals; the pool has only one connection."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
     pool.fetch_sync(request_to(server))
@@ -95,7 +95,7 @@ def test_interrupted_at_every_step_of_a_sync_call(serve, engine_pool, way):
 
 
 def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, engine_pool):
-    """Scenario 26: until the very moment in which the caller has it in hand, and can leave it."""
+    """Scenario 26: up to the moment when the caller has the response and can close it."""
 
     async def script(conn) -> None:
         request = await conn.read_request()
@@ -116,7 +116,7 @@ def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, 
 
 
 def go_through_interrupts(run, pool: Pool, server: ScriptedServer) -> None:
-    """``run(step)`` for each step until the call has no such step; the pool is whole after each."""
+    """Call ``run(step)`` for each step of the call. After each, the pool must work and have no calls."""
     step, got_there = 0, True
     while got_there:
         with contextlib.suppress(KeyboardInterrupt):
@@ -129,9 +129,9 @@ def go_through_interrupts(run, pool: Pool, server: ScriptedServer) -> None:
 
 @pytest.mark.parametrize("blocked_in", ["queue", "head"])
 def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocked_in):
-    """Scenario 26: an exception raised in the thread from outside, as timeouts of task queues do it.
+    """Scenario 26: an exception raised in the thread from outside, as by timeouts of task queues.
 
-    A thread that blocks sees it when the answer comes: that answer is the one to be given up.
+    A blocked thread notices it only when the response arrives: that response must be closed.
     """
     server = serve(gated())
     pool = engine_pool(max_connections=1)
@@ -163,7 +163,7 @@ def swallow(function, *args) -> None:
 
 
 async def test_threads_and_tasks_that_leave_do_not_disturb_each_other(serve, engine_pool):
-    """Scenario 26: cancelled tasks and threads share the portal; every thread gets its answer."""
+    """Scenario 26: cancelled tasks and threads share the portal; every thread gets its responses."""
     server = serve(echo)
     pool = engine_pool(max_connections=3)
     stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A sync caller is interrupted at every step of what it does: whatever comes next works."""
+"""A sync caller is interrupted at every step of an operation: the next operation works."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 def interrupt_each_step(
     function: Callable[[], Any], works: Callable[[], Any], before: Callable[[], object] = lambda: None
 ) -> int:
-    """Interrupts ``function`` at its first step, its second and so on, until it has no more; their number.
+    """Interrupt ``function`` at its first step, then at its second, and so on; return the number of steps.
 
-    ``works`` is called after each, on another thread: the lock that the interrupted thread holds is its own.
+    ``before`` is called before each, and ``works`` after each. ``works`` runs on another thread, which
+    cannot acquire an RLock that the interrupted thread still holds.
     """
     step, got_there = 0, True
     while got_there:
         before()
-        got_there = True  # an interrupt that is raised has got there
+        got_there = True  # stays True if the interrupt is raised
         with contextlib.suppress(KeyboardInterrupt):
             got_there, _ = interrupted_at(step, function)
         other = threading.Thread(target=works, daemon=True)
@@ -48,7 +49,7 @@ def interrupt_each_step(
 
 
 def answers(pool: Pool, server: ScriptedServer) -> Callable[[], None]:
-    """A call that has to be served at once."""
+    """Return a function that makes a call, and asserts that it is served at once."""
 
     def call() -> None:
         assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
@@ -57,7 +58,7 @@ def answers(pool: Pool, server: ScriptedServer) -> Callable[[], None]:
 
 
 def test_the_portal_starts_after_an_interrupt_of_its_start(serve, engine_pool):
-    """Scenario 26: the next call starts another, or finds the one that has started all the same."""
+    """Scenario 26: the next call starts another portal, or uses one that was started nevertheless."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=2)
     works = answers(pool, server)
@@ -67,7 +68,7 @@ def test_the_portal_starts_after_an_interrupt_of_its_start(serve, engine_pool):
 
 @pytest.mark.parametrize("operation", ["stats", "connections", "drain"])
 def test_a_pool_works_after_an_interrupt_of_its_operations(serve, engine_pool, operation):
-    """Scenario 26: the lock of the pool is free."""
+    """Scenario 26: the pool's lock is free."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=2)
     works = answers(pool, server)
@@ -76,7 +77,7 @@ def test_a_pool_works_after_an_interrupt_of_its_operations(serve, engine_pool, o
 
 
 def test_a_pool_can_be_closed_after_an_interrupt_of_its_close(serve, engine_pool):
-    """Scenario 26: and it is closed then."""
+    """Scenario 26: the second close closes it."""
     server = serve(json_reply())
     made: list[Pool] = []
 
@@ -96,7 +97,7 @@ def test_a_pool_can_be_closed_after_an_interrupt_of_its_close(serve, engine_pool
 
 
 def test_a_pool_of_the_settings_is_there_after_an_interrupt_of_its_first_use(serve):
-    """Scenario 26: it is made under a lock that all threads share."""
+    """Scenario 26: pools are made under a lock that all threads share."""
     server = serve(chat_completion("Hello!"))
     settings = {"default": {"BASE_URL": f"{server.url}/v1", "API_KEY": "k", "MODEL": "m", "PROXY": ""}}
 
@@ -112,7 +113,7 @@ def test_a_pool_of_the_settings_is_there_after_an_interrupt_of_its_first_use(ser
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # a generator has been interrupted
 def test_a_completion_works_after_an_interrupt_of_another(serve):
-    """Scenario 26: what is counted and recorded at its end included."""
+    """Scenario 26: this includes interrupts while the call is counted and recorded."""
     server = serve(chat_completion("Hello!"))
     limits = {"max_connections": 1}
     settings = {
@@ -130,7 +131,7 @@ def test_a_completion_works_after_an_interrupt_of_another(serve):
 
 
 def test_real_signals_leave_a_lock_free():
-    """Scenario 26: a timer's signal comes at whatever bytecode the thread has got to."""
+    """Scenario 26: the signal of a timer can come at any bytecode."""
 
     class Rang(Exception):
         pass

@@ -1,4 +1,4 @@
-"""An event loop that hosts connections ends, the server loop or the portal: calls go on elsewhere."""
+"""The server loop or the portal ends: its connections are closed, and later calls use another loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.fixtures.waiting import soon
 
 @pytest.mark.parametrize("released", [False, True])
 def test_when_the_server_loop_ends_its_connections_are_closed_and_forgotten(serve, engine_pool, released):
-    """Scenario 53: idle and in use; the next caller, from a thread, finds all slots free."""
+    """Scenario 53: idle ones and those in use; the next call, from a thread, finds all slots free."""
     server = serve(per_connection(gated(), stall, json_reply()))
     pool = engine_pool(max_connections=2)
 
@@ -50,7 +50,7 @@ def test_when_the_server_loop_ends_its_connections_are_closed_and_forgotten(serv
 
 
 def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_pool):
-    """Scenario 53: the one connection was in use there, and no later call looks for it."""
+    """Scenario 53: the only connection was in use on it, and no later call triggers this."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
     statuses = []
@@ -58,7 +58,7 @@ def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_p
 
     async def main() -> None:
         portal.adopt_server_loop()
-        exchange = await pool.open(request_to(server, None))  # it is not cancelled: there is no task
+        exchange = await pool.open(request_to(server, None))  # no task awaits it: nothing is cancelled
         await server.await_until(lambda s: s.connections_open == 1)
         waits.start()
         await until(lambda: pool.stats().waiting == 1)
@@ -73,7 +73,7 @@ def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_p
 @pytest.mark.parametrize("next_caller", ["thread", "server loop"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_pool, next_caller):
-    """Scenario 53: no task cancelled, no generator closed; the next caller finds the loop dead."""
+    """Scenario 53: no task is cancelled, no generator closed; the next call notices the closed loop."""
     server = serve(per_connection(stall, stall, json_reply()))
     pool = engine_pool(max_connections=2)
     loop = asyncio.new_event_loop()
@@ -104,7 +104,7 @@ def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_connection_of_a_former_server_loop_that_closed_holds_no_slot(serve, engine_pool):
-    """Scenario 53: it was released before; that it is gone comes out when the slot is needed."""
+    """Scenario 53: the loop was released before; the pool notices its end when it needs the slot."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=1)
     loop = asyncio.new_event_loop()
@@ -121,9 +121,9 @@ def test_a_connection_of_a_former_server_loop_that_closed_holds_no_slot(serve, e
 
 
 def test_expiry_goes_on_when_the_loop_that_kept_the_time_has_ended(serve, engine_pool):
-    """Scenario 53: the alarm was set on a server loop; what it was to do is done elsewhere."""
+    """Scenario 53: the timer was set on a server loop; the next call sets it on another loop."""
     server = serve(json_reply())
-    pool = engine_pool(keepalive_expiry=1.5)  # not before the loop has ended, nor before it is looked for
+    pool = engine_pool(keepalive_expiry=1.5)  # longer than the loop lasts and the next assertion takes
 
     async def main() -> None:
         portal.adopt_server_loop()
@@ -137,7 +137,7 @@ def test_expiry_goes_on_when_the_loop_that_kept_the_time_has_ended(serve, engine
 
 
 def test_one_server_loop_after_another(serve, engine_pool):
-    """Scenario 53: each adopts its own loop, as test clients and reloaders do; threads call in between."""
+    """Scenario 53: each is adopted, as with test clients and reloaders; threads call in between."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=2)
 
@@ -181,7 +181,7 @@ def test_two_server_loops_at_once(serve, engine_pool):
 
 
 def test_calls_fail_when_the_portal_stops_and_the_next_call_starts_another(serve, engine_pool):
-    """Scenario 53: one in use, one queued; neither hangs, and nothing is left of them."""
+    """Scenario 53: one call has a connection, one is queued; neither hangs, and nothing is left of them."""
     server = serve(per_connection(stall, json_reply()))
     pool = engine_pool(max_connections=1)
     errors = []
@@ -236,7 +236,7 @@ def test_a_closed_pool_still_has_stats(serve, engine_pool, ended):
 
 
 def test_a_call_made_as_the_portals_loop_stops_gets_pool_closed(serve, engine_pool):
-    """Scenario 53: between the loop's last turn and its closing down."""
+    """Scenario 53: between the loop's last step and its close."""
     server = serve(json_reply())
     pool = engine_pool()
     host_loop = portal.portal()
@@ -268,7 +268,7 @@ def test_a_call_made_as_the_portals_loop_stops_gets_pool_closed(serve, engine_po
 
 
 def test_a_call_made_while_the_portal_closes_down_gets_pool_closed(serve, engine_pool, monkeypatch):
-    """Scenario 53: its connections are being cut and its tasks are cancelled: a new one would never end."""
+    """Scenario 53: its connections are aborted and its tasks cancelled: a new call would never end."""
     server = serve(stall)
     pool = engine_pool()
     errors = []
@@ -294,7 +294,7 @@ def test_a_call_made_while_the_portal_closes_down_gets_pool_closed(serve, engine
 
 
 def test_a_call_that_is_posted_after_the_last_step_of_its_loop_fails():
-    """Scenario 53: the loop runs nothing any more, and the caller does not wait for it."""
+    """Scenario 53: the loop runs nothing any more; the call does not hang."""
     loop = asyncio.new_event_loop()
     host_loop, errors = HostLoop(loop), []
 
@@ -333,7 +333,7 @@ async def test_a_dial_that_ends_as_its_loop_ends_leaves_no_connection(serve, ser
 
 
 def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):
-    """Scenario 53: threads call while portals are stopped under them: each gets an answer, or PoolClosed."""
+    """Scenario 53: threads call while portals are stopped: each call gets a response or PoolClosed."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=4)
     dice = random.Random(53)

@@ -8,7 +8,7 @@ from tests.scenarios.page import PAGE, render, scenarios_of_tests
 
 
 def test_the_page_lists_the_tests_of_each_scenario():
-    """To write its lists anew: ``python -m tests.scenarios.page``."""
+    """Update the lists by ``python -m tests.scenarios.page``."""
     page = PAGE.read_text(encoding="utf-8")
     assert page == render(page, scenarios_of_tests())
 

@@ -1,4 +1,4 @@
-"""HTTP proxies: tunnels for https, absolute form for http, and which proxy the environment means."""
+"""HTTP proxies: tunnels for https, absolute form for http, and the proxy from the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """The server loop hosts the connections, then the portal."""
+    """Run the test with connections on the portal, and again with them on the server loop."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
@@ -30,7 +30,7 @@ async def host_loop(request):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """No proxy variables but those a test sets, in lower and upper case."""
+    """Remove all proxy variables. A test sets one by calling the fixture."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -62,7 +62,7 @@ def names(server):
 async def test_https_goes_through_a_tunnel_and_the_tunnel_is_reused(
     serve_proxy, secure, engine_pool, trust, fake_dns, host_loop
 ):
-    """Scenario 50: by CONNECT; the name is the proxy's to look up, the certificate ours to check."""
+    """Scenario 50: by CONNECT; the proxy looks up the name, the pool checks the certificate."""
     proxy = serve_proxy(names=names(secure))
     pool = engine_pool(proxy=proxy.url, tls=trust)
     for _ in range(3):
@@ -87,7 +87,7 @@ async def test_credentials_are_sent_to_the_proxy_only(serve_proxy, secure, engin
 async def test_a_proxy_that_refuses_the_credentials_is_named(
     serve_proxy, secure, engine_pool, trust, credentials
 ):
-    """Scenario 50: 407 is the proxy's answer, and not the provider's."""
+    """Scenario 50: the 407 comes from the proxy, not from the provider."""
     proxy = serve_proxy(names=names(secure), credentials="user:s3cr@t")
     pool = engine_pool(proxy=proxy.url.replace("://", f"://{credentials}"), tls=trust)
     with pytest.raises(ProxyFailed) as caught:
@@ -109,7 +109,7 @@ async def test_an_ipv6_origin_is_asked_for_in_brackets(serve_proxy, serve, certi
 
 
 async def test_a_proxy_may_have_an_ipv6_address_or_a_name(serve_proxy, secure, engine_pool, trust, fake_dns):
-    """Scenario 50: the proxy's name is ours to look up, once."""
+    """Scenario 50: each pool looks up the proxy's name once."""
     by_address = serve_proxy(names=names(secure), host="::1")
     by_name = serve_proxy(names=names(secure))
     fake_dns.names["proxy.test"] = "127.0.0.1"
@@ -132,7 +132,7 @@ async def test_certificates_are_checked_through_the_tunnel(
 
 @pytest.mark.parametrize("status", [403, 500, 502, 302, 199])
 async def test_a_proxy_that_refuses_is_named_with_its_answer(serve_proxy, secure, engine_pool, trust, status):
-    """Scenario 50: whatever is no 2xx opens no tunnel."""
+    """Scenario 50: only a 2xx opens a tunnel."""
     proxy = serve_proxy(refuse=status)
     pool = engine_pool(proxy=proxy.url, tls=trust)
     with pytest.raises(ProxyFailed, match=rf"opened no tunnel to .*: it answered 'HTTP/1.1 {status}"):
@@ -216,7 +216,7 @@ async def test_closing_the_pool_while_a_tunnel_is_asked_for_closes_the_socket(
 async def test_a_tunnel_whose_caller_has_left_feeds_the_pool(
     serve_proxy, secure, engine_pool, trust, host_loop
 ):
-    """Scenario 18: the caller is cancelled in CONNECT; the connection is there for the next."""
+    """Scenario 18: the caller is cancelled in CONNECT; the connection serves the next call."""
     proxy = serve_proxy(names=names(secure), before_tunnel=lambda conn: conn.wait_for("go"))
     pool = engine_pool(proxy=proxy.url, tls=trust)
     call = asyncio.create_task(pool.fetch(to_llm_test(secure)))
@@ -231,7 +231,7 @@ async def test_a_tunnel_whose_caller_has_left_feeds_the_pool(
 
 
 async def test_a_proxy_that_is_not_there_is_named(serve_proxy, secure, engine_pool, trust, host_loop):
-    """Scenario 50: it is the proxy that refuses, and not the provider."""
+    """Scenario 50: the proxy refuses the connection, not the provider."""
     proxy = serve_proxy()
     proxy.refuse()
     pool = engine_pool(proxy=proxy.url_with(SECRET), tls=trust)
@@ -244,7 +244,7 @@ async def test_a_proxy_that_is_not_there_is_named(serve_proxy, secure, engine_po
 
 
 async def test_a_proxy_without_an_address_is_named(secure, engine_pool, trust, fake_dns):
-    """Scenario 50: the name that has no address is the proxy's."""
+    """Scenario 50: the error names the proxy's host, which has no address."""
     with pytest.raises(DNSFailed, match=r"^the name 'proxy.test' has no address: "):
         await engine_pool(proxy="http://proxy.test:3128", tls=trust).fetch(to_llm_test(secure))
 
@@ -296,7 +296,7 @@ BAD = {
 @pytest.mark.parametrize("url", BAD.values(), ids=BAD.keys())
 @pytest.mark.parametrize("by", ["setting", "environment"])
 async def test_a_proxy_url_of_another_form_is_a_clear_error(secure, engine_pool, trust, environment, url, by):
-    """Scenario 50: at the first call, and without the password."""
+    """Scenario 50: the first call fails, and the error does not contain the password."""
     environment("https_proxy", url)
     pool = engine_pool(proxy=url if by == "setting" else None, tls=trust, max_connections=1)
     for _ in range(2):
@@ -308,7 +308,7 @@ async def test_a_proxy_url_of_another_form_is_a_clear_error(secure, engine_pool,
 
 @pytest.mark.parametrize("end", ["repeats them", "resets"])
 async def test_the_credentials_are_in_no_report(serve, secure, engine_pool, trust, end):
-    """Scenario 50: neither in what the proxy is made to say, nor in the frames of the error."""
+    """Scenario 50: neither if the proxy's response repeats them, nor in the frames of the error."""
 
     async def answer(conn):
         request = await conn.read_request()
@@ -327,7 +327,7 @@ async def test_the_credentials_are_in_no_report(serve, secure, engine_pool, trus
 
 
 async def test_the_password_is_in_no_repr(serve_proxy, secure, engine_pool, trust):
-    """Scenario 50: of the proxy, the settings, the pool; nor in what a failed call says."""
+    """Scenario 50: of the proxy, the settings and the pool; nor in the error of a failed call."""
     proxy = serve_proxy(refuse=502)
     url = proxy.url_with(SECRET)
     pool = engine_pool(proxy=url, tls=trust)
@@ -341,7 +341,7 @@ async def test_the_password_is_in_no_repr(serve_proxy, secure, engine_pool, trus
 async def test_the_environment_names_a_proxy_for_each_scheme(
     serve_proxy, serve, secure, engine_pool, trust, environment
 ):
-    """Scenario 50: where the pool has no setting of its own."""
+    """Scenario 50: if the pool has no proxy setting."""
     server = serve(json_reply())
     for_http, for_https = serve_proxy(names=names(server)), serve_proxy(names=names(secure))
     environment("HTTP_PROXY", for_http.url)
@@ -371,7 +371,7 @@ async def test_what_no_proxy_exempts_goes_straight(
 async def test_loopback_is_never_asked_of_the_environments_proxy(
     serve_proxy, serve, engine_pool, environment
 ):
-    """Scenario 50: a model on this machine is not to be found from the proxy's."""
+    """Scenario 50: the proxy cannot reach a model on this machine."""
     server, server6 = serve(json_reply()), serve(json_reply(), host="::1")
     proxy = serve_proxy()
     environment("http_proxy", proxy.url)
@@ -408,7 +408,7 @@ PROXY = "http://proxy.test:3128"
     ],
 )
 def test_no_proxy_is_read_as_documented(environment, no_proxy, exempt, not_exempt):
-    """Scenario 50: names and what is beneath them, addresses, networks, ports, everything."""
+    """Scenario 50: names with their subdomains, addresses, networks, ports, and "*"."""
     environment("http_proxy", PROXY)
     environment("no_proxy", no_proxy)
     assert [host for host in exempt if proxy_for(_origin(host), None) is not None] == []
@@ -423,7 +423,7 @@ def _origin(text):
 
 
 def test_the_environment_is_read_like_everywhere(environment):
-    """Scenario 50: lower case first, ``ALL_PROXY`` for what has none, and "" for no proxy at all."""
+    """Scenario 50: lower case first, ``ALL_PROXY`` for schemes without a variable, and "" for no proxy."""
     origin, secure = Origin("http", "llm.test", 80), Origin("https", "llm.test", 443)
     assert proxy_for(origin, None) is None
     environment("ALL_PROXY", "http://all.test:1")

@@ -1,4 +1,4 @@
-"""What is sent again, and what never is."""
+"""Which requests are sent again, and which never are."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def answer_then(*scripts):
 
 
 def sent_by(server):
-    """Over which connection each request came."""
+    """Return the number of the connection of each request."""
     return [request.connection for request in server.requests]
 
 
-# Written, and nothing answered.
+# Requests that were written, without a response.
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
@@ -62,7 +62,7 @@ async def test_with_an_idempotency_key_it_is_sent_again(serve, engine_pool, each
 
 
 async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine_pool, each_loop):
-    """Scenario 30: as often as there are old connections, and once more."""
+    """Scenario 30: once on each reused connection, and once on a fresh one."""
     server = serve(
         per_connection(*[steps(raw(), until("all"), respond(), raw(), close)] * 3, steps(raw(), close))
     )
@@ -77,7 +77,7 @@ async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine
 @pytest.mark.parametrize("headers", [{}, KEY], ids=["no key", "key"])
 @pytest.mark.parametrize("end", [close, fin, reset])
 async def test_a_fresh_connection_that_fails_is_not_tried_again(serve, engine_pool, each_loop, end, headers):
-    """Scenario 30: what ended it would end the next one too."""
+    """Scenario 30: the next connection would fail for the same reason."""
     server, pool = serve(steps(raw(), end, hold)), engine_pool()
     with pytest.raises(ReadFailed):
         await pool.fetch(request_to(server, headers=headers))
@@ -95,7 +95,7 @@ async def test_a_fresh_connection_that_fails_is_not_tried_again(serve, engine_po
     ids=["one byte", "half a head", "an interim response", "half a body"],
 )
 async def test_what_was_answered_in_part_is_not_sent_again(serve, engine_pool, each_loop, answer):
-    """Scenario 30: with a key neither."""
+    """Scenario 30: not even with an idempotency key."""
     server, pool = serve(answer_then(raw(answer), close)), engine_pool()
     await pool.fetch(request_to(server))
     with pytest.raises(ProtocolError, match="closed the connection"):
@@ -104,7 +104,7 @@ async def test_what_was_answered_in_part_is_not_sent_again(serve, engine_pool, e
 
 
 async def test_what_timed_out_is_not_sent_again(serve, engine_pool, each_loop):
-    """Scenario 30: a replay would double the timeout; with a key neither."""
+    """Scenario 30: not even with an idempotency key: a replay would double the timeout."""
     server, pool = serve(answer_then(stall)), engine_pool()
     await pool.fetch(request_to(server))
     with pytest.raises(LLMPoolError, match="sent nothing"):
@@ -113,13 +113,13 @@ async def test_what_timed_out_is_not_sent_again(serve, engine_pool, each_loop):
     assert sent_by(server) == [0, 0]
 
 
-# The server closes just as we write: here our loop stands still while it does.
+# The server closes just before we write: our loop is blocked until it has closed.
 
 
 async def test_a_request_that_went_into_a_closed_connection_is_not_sent_again(
     serve, engine_pool, server_loop
 ):
-    """Scenario 30: the kernel took it, and may have delivered it before the server closed."""
+    """Scenario 30: the kernel accepted it, and may have delivered it before the server closed."""
     server, pool = serve(answer_then(until("end"), close)), engine_pool()
     await pool.fetch(request_to(server))
     end_unseen(server)
@@ -129,7 +129,7 @@ async def test_a_request_that_went_into_a_closed_connection_is_not_sent_again(
 
 
 async def test_with_a_key_it_is(serve, engine_pool, server_loop):
-    """Scenario 30: unseen by the caller."""
+    """Scenario 30: the caller gets no error."""
     server, pool = serve(answer_then(until("end"), close)), engine_pool()
     await pool.fetch(request_to(server))
     end_unseen(server)
@@ -139,7 +139,7 @@ async def test_with_a_key_it_is(serve, engine_pool, server_loop):
 
 
 async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, engine_pool, server_loop):
-    """Scenario 30: without a key, unseen by the caller, and over several dead connections if need be."""
+    """Scenario 30: without a key and without an error, even if several connections are dead."""
     dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 3, reply(body=b"hello")))
     pool = engine_pool()
@@ -155,7 +155,7 @@ async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, e
 
 
 async def test_a_body_that_cannot_be_rewound_is_not_sent_again(serve, engine_pool, each_loop):
-    """Scenario 31: its pieces are gone, key or no key."""
+    """Scenario 31: its pieces cannot be read again, so an idempotency key does not help."""
     server, pool = serve(answer_then(raw(), close)), engine_pool()
     taken = []
 
@@ -174,7 +174,7 @@ async def test_a_body_that_cannot_be_rewound_is_not_sent_again(serve, engine_poo
 
 
 async def test_as_long_as_nothing_was_taken_of_it_the_call_may_move(serve, engine_pool, server_loop):
-    """Scenario 31: the dead connection took not even the head, so the body is all there."""
+    """Scenario 31: no byte was sent on the dead connection, so the whole body can still be sent."""
     server, pool = serve(answer_then(until("end"), reset)), engine_pool()
     await pool.fetch(request_to(server))
     end_unseen(server)
@@ -187,13 +187,13 @@ async def test_as_long_as_nothing_was_taken_of_it_the_call_may_move(serve, engin
 
 
 def end_unseen(server):
-    """The server ends its connection, and our own loop stands still until it has."""
+    """Let the server end its connection, and block our loop until it has."""
     server.gate("end").open()
-    server.wait_until(lambda s: s.connections_open == 0)  # its socket is closed, too
+    server.wait_until(lambda s: s.connections_open == 0)  # its socket is closed too
 
 
 async def all_at_once(server, calls):
-    """All have a connection of their own, and come back together."""
+    """Run calls that have a connection each and end together."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     await server.await_until(lambda s: s.gate("all").reached == len(tasks))
     server.gate("all").open()

@@ -1,4 +1,4 @@
-"""Settings that are overridden take effect at once, and the connections of the old pool are closed."""
+"""Overridden settings take effect at once, and the connections of the old pool are closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def settings_of(server: ScriptedServer, **more) -> dict:
 
 
 def test_overridden_settings_hold_at_once_and_the_old_connections_are_gone(serve):
-    """Scenario 54: for a thread; inside the block the new server is asked, after it the old one again."""
+    """Scenario 54: in a thread; calls in the block go to the new server, after it to the old one again."""
     old, new = serve(chat_completion("old")), serve(chat_completion("new"))
     with override_settings(LLM_POOL=settings_of(old)):
         pool = pools["default"]
@@ -39,7 +39,7 @@ def test_overridden_settings_hold_at_once_and_the_old_connections_are_gone(serve
 
 
 async def test_overridden_settings_in_async_code(each_loop, serve):
-    """Scenario 54: the same on an event loop, the server loop too, which the change must not hold up."""
+    """Scenario 54: the same on an event loop, which the change does not block."""
     old, new = serve(chat_completion("old")), serve(chat_completion("new"))
     with override_settings(LLM_POOL=settings_of(old)):
         assert str(await pools["default"].acomplete("hello")) == "old"
@@ -53,7 +53,7 @@ async def test_overridden_settings_in_async_code(each_loop, serve):
 
 
 async def test_running_calls_get_pool_closed_when_the_settings_change(each_loop, serve):
-    """Scenario 54: a call to the old settings fails with an error that names the cause, and does not hang."""
+    """Scenario 54: a call with the old settings does not hang."""
     old, new = serve(stall), serve(chat_completion("new"))
     with override_settings(LLM_POOL=settings_of(old)):
         call = asyncio.create_task(pools["default"].acomplete("hello"))

@@ -33,7 +33,7 @@ DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
 async def test_a_stream_that_stalls_ends_at_the_read_timeout(serve, pool_to, kind):
-    """Scenario 36: what had come is still there."""
+    """Scenario 36: the text received so far is kept."""
     server = serve(chat_stream(["a", "b"], then=hold))
     pool = pool_to(server, read=1.5)
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
@@ -49,7 +49,7 @@ async def test_a_stream_that_stalls_ends_at_the_read_timeout(serve, pool_to, kin
 @pytest.mark.parametrize("kind", ["task", "thread"])
 @pytest.mark.parametrize("cut", [close, fin, reset])
 async def test_a_stream_that_is_cut_is_interrupted(serve, pool_to, cut, kind):
-    """Scenario 36: the error has the text that had come."""
+    """Scenario 36: the error has the text received so far."""
     pool = pool_to(serve(chat_stream(["a", "b"], then=steps(cut, hold))))
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
     with pytest.raises(StreamInterrupted, match="was cut short") as caught:
@@ -59,7 +59,7 @@ async def test_a_stream_that_is_cut_is_interrupted(serve, pool_to, cut, kind):
 
 
 async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, pool_to, each_loop):
-    """Scenario 36: HTTP is content, and the provider had not said that it was done."""
+    """Scenario 36: the HTTP body is complete, but the provider's last event is missing."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), chat_event({"content": "b"}))))
     with pytest.raises(StreamInterrupted, match="its body ended") as caught:
         await read_out(pool.astream("Hello?"))
@@ -67,7 +67,7 @@ async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, p
 
 
 async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, pool_to, each_loop):
-    """Scenario 36: bytes that are no chunk, in the middle of one."""
+    """Scenario 36: bytes that are no chunk, in the middle of the body."""
     pool = pool_to(serve(chat_stream(["a"], then=steps(send(b"no chunk\r\n"), hold))))
     with pytest.raises(StreamInterrupted) as caught:
         await read_out(pool.astream("Hello?"))
@@ -75,7 +75,7 @@ async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, pool_to, e
 
 
 async def test_what_is_no_answer_is_not_called_an_interruption(serve, pool_to, each_loop):
-    """Scenario 36: asking again for the rest would not help."""
+    """Scenario 36: asking for the rest would not help."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), b"data: <html>\n\n")))
     with pytest.raises(InvalidResponse) as caught:
         await read_out(pool.astream("Hello?"))
@@ -85,7 +85,7 @@ async def test_what_is_no_answer_is_not_called_an_interruption(serve, pool_to, e
 @pytest.mark.parametrize("then", [hold, close, reset], ids=["stalls", "closes", "resets"])
 @pytest.mark.parametrize("kind", ["task", "thread"])
 async def test_after_its_last_word_nothing_can_spoil_a_stream(serve, pool_to, kind, then):
-    """Scenario 36: it is over when the provider says so, and does not wait for the body's end."""
+    """Scenario 36: it ends with the provider's last event, and does not wait for the end of the body."""
 
     async def script(conn):
         await conn.read_request()
@@ -103,7 +103,7 @@ async def test_after_its_last_word_nothing_can_spoil_a_stream(serve, pool_to, ki
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
 async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, pool_to, kind):
-    """Scenario 35: quietly, as at its end; and closing is never one time too many."""
+    """Scenario 35: without an error; closing it more than once is allowed."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server, read=30.0)
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
@@ -119,7 +119,7 @@ async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, pool
 
 
 async def test_the_total_timeout_ends_a_stream_that_goes_on(serve, engine_pool, each_loop):
-    """Scenario 36: while data comes, with a reader and without."""
+    """Scenario 36: while data arrives, with a reader and without."""
     server, pool = serve(endless()), engine_pool()
     read, unread = [await pool.open(request_to(server, read=30.0, total=2.5)) for _ in range(2)]
     with pytest.raises(TotalTimeout, match=r"longer than its total timeout of 2\.5 s"):

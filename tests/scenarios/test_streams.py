@@ -31,11 +31,11 @@ from tests.fixtures.engine import request_to, until_pool
 HERE = r"test_streams\.py:\d+"
 
 
-# As it should be.
+# Read to the end.
 
 
 async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, pool_to, each_loop):
-    """Scenario 38: over a socket, byte by byte, in all the ways in which it may be written."""
+    """Scenario 38: over a socket, byte by byte, with a BOM, all line endings and multi-line data."""
     stream = (
         '\ufeff: hello\r\ndata: {"choices": [{"index": 0, "delta": {"content": "é\u2028"}}]}\r\r'
         "id: 7\r\n\r\nretry: 10\n\n"
@@ -45,11 +45,11 @@ async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, pool_to
     assert await read_out(pool.astream("Hello?")) == "é\u2028😀"
 
 
-# Left before its end.
+# Closed before the end.
 
 
 async def test_a_stream_that_is_left_near_its_end_is_drained(serve, pool_to, server_loop):
-    """Scenario 35: the connection is clean again, and serves the next call."""
+    """Scenario 35: the rest is read, and the connection serves the next call."""
     server = serve(steps(chat_stream(["a", "b"], pace="token"), mark("sent")))
     pool = pool_to(server)
     server.gate("token").admit(1)
@@ -57,7 +57,7 @@ async def test_a_stream_that_is_left_near_its_end_is_drained(serve, pool_to, ser
     await anext(stream)
     stream.close()
     server.gate("token").open()
-    server.wait_mark("sent")  # our own loop is blocked: it gets the rest after the close
+    server.wait_mark("sent")  # blocks our loop, which gets the rest after the close
     await until_pool(pool.engine, lambda: pool.stats().idle == 1)
     assert await read_out(pool.astream("Hello?")) == "ab"
     assert server.connections_accepted == 1
@@ -78,7 +78,7 @@ async def test_a_stream_that_is_left_long_before_its_end_is_closed(serve, pool_t
 
 
 async def test_a_drain_is_bounded_in_bytes_too(serve, engine_pool, each_loop, monkeypatch):
-    """Scenario 35: what pours is not read out, whatever the time."""
+    """Scenario 35: the rest of an endless response is not read, even if there is time."""
     monkeypatch.setattr("llm_pool.engine.http11.connection.DRAIN_SECONDS", 30.0)
     server, pool = serve(endless()), engine_pool()
     exchange = await pool.open(request_to(server))
@@ -87,7 +87,7 @@ async def test_a_drain_is_bounded_in_bytes_too(serve, engine_pool, each_loop, mo
 
 
 async def test_a_response_that_is_left_before_its_head_is_closed_at_once(serve, engine_pool, each_loop):
-    """Scenario 35: there is nothing yet that could be drained."""
+    """Scenario 35: there is no response yet to drain."""
     server, pool = serve(steps(raw(), hold)), engine_pool()
     exchange = await pool.open(request_to(server, None))
     exchange.close_threadsafe()
@@ -96,7 +96,7 @@ async def test_a_response_that_is_left_before_its_head_is_closed_at_once(serve, 
 
 
 async def test_an_error_status_on_a_stream_frees_the_connection(serve, pool_to, each_loop):
-    """Scenario 35: it is read out, and serves the next call."""
+    """Scenario 35: the response is read to its end, and the connection serves the next call."""
     server = serve(
         per_connection(steps(json_reply({"error": {"message": "slower"}}, 429), chat_stream(["a"])))
     )
@@ -108,7 +108,7 @@ async def test_an_error_status_on_a_stream_frees_the_connection(serve, pool_to, 
 
 
 async def test_an_error_status_with_a_body_without_end_frees_the_connection(serve, pool_to, each_loop):
-    """Scenario 35: no more of it is read than an error can hold."""
+    """Scenario 35: only the beginning of the body is read, for the error."""
     head = b"HTTP/1.1 500 Internal Server Error\r\n\r\n"
     server = serve(endless(head=head))
     pool = pool_to(server)
@@ -119,7 +119,7 @@ async def test_an_error_status_with_a_body_without_end_frees_the_connection(serv
 
 @pytest.mark.parametrize("ending", ["closed", "cancelled", "failed"])
 async def test_however_a_stream_ends_its_connection_is_freed(serve, pool_to, each_loop, ending):
-    """Scenario 35: in the middle of a read."""
+    """Scenario 35: closed or failed between two reads, or cancelled during a read."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
     server.gate("token").admit(1)
@@ -160,7 +160,7 @@ async def test_an_abandoned_stream_is_freed_and_named(serve, pool_to, each_loop)
 
 
 def test_an_abandoned_stream_of_a_thread_is_freed_and_named(serve, pool_to):
-    """Scenario 35: collected by another thread, too, than the one that read it."""
+    """Scenario 35: even if another thread collects it."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
     server.gate("token").admit(1)
@@ -173,7 +173,7 @@ def test_an_abandoned_stream_of_a_thread_is_freed_and_named(serve, pool_to):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_abandoned_stream_is_freed_where_warnings_are_errors(serve, pool_to):
-    """Scenario 35: the connection goes first."""
+    """Scenario 35: the connection is closed before the warning is raised."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     server.gate("token").admit(1)
     held = [pool_to(server).stream("Hello?")]
@@ -184,7 +184,7 @@ def test_an_abandoned_stream_is_freed_where_warnings_are_errors(serve, pool_to):
 
 @pytest.mark.parametrize("begun", [False, True], ids=["unread", "half read"])
 async def test_an_abandoned_response_of_the_async_client_is_freed_and_named(serve, pool_to, each_loop, begun):
-    """Scenario 35: httpx itself would keep it for ever."""
+    """Scenario 35: httpx itself would never free it."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
     server.gate("token").admit(1)
@@ -200,7 +200,7 @@ async def test_an_abandoned_response_of_the_async_client_is_freed_and_named(serv
 
 @pytest.mark.parametrize("begun", [False, True], ids=["unread", "half read"])
 def test_an_abandoned_response_of_the_sync_client_is_freed_and_named(serve, pool_to, begun):
-    """Scenario 35: as of the async client."""
+    """Scenario 35: as with the async client."""
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server)
     server.gate("token").admit(1)
@@ -216,7 +216,7 @@ def test_an_abandoned_response_of_the_sync_client_is_freed_and_named(serve, pool
 
 
 async def test_what_was_read_or_closed_is_not_warned_of(serve, pool_to, each_loop, recwarn):
-    """Scenario 35: nor what failed."""
+    """Scenario 35: nor are failed calls."""
     pool = pool_to(serve(chat_stream(["a"])))
     await pool.arequest("POST", "chat/completions")
     [chunk async for chunk in pool.astream("Hello?")]
@@ -229,7 +229,7 @@ async def test_what_was_read_or_closed_is_not_warned_of(serve, pool_to, each_loo
 
 
 def collect(held):
-    """What was held is garbage from now on."""
+    """Drop the references in ``held``, and collect the garbage."""
     held.clear()
     gc.collect()
 

@@ -18,7 +18,7 @@ from tests.fixtures.internals import record_portal_starts
 
 
 def test_a_hundred_runs_of_asyncio_share_one_connection(serve, engine_pool):
-    """Scenario 53: ``asyncio.run`` and ``async_to_sync`` a hundred times in a row; each makes a loop anew."""
+    """Scenario 53: ``asyncio.run`` 100 times, then ``async_to_sync`` 20 times; each makes a new loop."""
     server = serve(json_reply())
     pool = engine_pool()
 
@@ -59,7 +59,7 @@ async def test_callers_of_every_kind_at_once(server_loop, serve, engine_pool):
 
 
 def test_a_response_opened_on_one_loop_is_read_on_another(serve, engine_pool):
-    """Scenario 53: and left on a third, and in a thread; its connection has never been on any of them."""
+    """Scenario 53: or in a thread; its connection stays on the portal."""
     server = serve(echo)
     pool = engine_pool(max_connections=1)
     exchange = asyncio.run(pool.open(request_to(server)))
@@ -76,9 +76,9 @@ def test_a_response_opened_on_one_loop_is_read_on_another(serve, engine_pool):
 
 
 async def test_a_call_from_the_server_loop_makes_no_hop(server_loop, serve, engine_pool, monkeypatch):
-    """Scenario 53: it is served on its own loop, and no portal is started for it."""
+    """Scenario 53: it is served on the server loop, and starts no portal."""
     portal.stop()
-    gc.collect()  # streams that earlier tests have left end now, and may need a portal
+    gc.collect()  # closes streams of earlier tests now, which may start a portal
     starts = record_portal_starts(monkeypatch)
     server = serve(json_reply())
     pool = engine_pool()
@@ -101,6 +101,6 @@ async def test_a_call_that_blocks_the_server_loop_is_warned_of(server_loop, serv
     }
     with pytest.warns(RuntimeWarning, match=r"test_threads_and_loops\.py:\d+ makes a call that blocks"):
         calls[call]()
-    await asyncio.to_thread(calls[call])  # there it blocks no loop
+    await asyncio.to_thread(calls[call])  # no warning: it blocks no loop
     portal.release_server_loop()
-    calls[call]()  # nor a loop that serves no other request
+    calls[call]()  # no warning: it does not block the server loop

@@ -1,4 +1,4 @@
-"""TLS: which certificates the pool accepts, its errors for the others, and what it never sends to them."""
+"""TLS: which certificates the pool accepts, bad files, failed handshakes, resumption and close."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ REFUSED = {
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """The server loop hosts the connections, then the portal."""
+    """Run the test with connections on the portal, and again with them on the server loop."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
     release_server_loop()
 
 
-# Whom it trusts.
+# Certificates.
 
 
 @pytest.mark.parametrize("host", [None, "llm.test"], ids=["address", "name"])
@@ -62,7 +62,7 @@ async def test_a_bad_certificate_is_named_and_nothing_is_sent(
 async def test_the_systems_authorities_do_not_include_that_of_the_tests(
     serve, engine_pool, certificates, host_loop
 ):
-    """Scenario 49: without a ``ca_file`` the trust store of the system counts."""
+    """Scenario 49: without a ``ca_file`` the trust store of the system is used."""
     server = serve(json_reply(), tls=certificates.good)
     with pytest.raises(TLSFailed, match=r"unable to get local issuer certificate$"):
         await engine_pool().fetch(request_to(server))
@@ -70,7 +70,7 @@ async def test_the_systems_authorities_do_not_include_that_of_the_tests(
 
 
 async def test_nothing_is_verified_where_that_is_asked_for(serve, engine_pool, certificates, host_loop):
-    """Scenario 49: ``verify: False`` takes any certificate."""
+    """Scenario 49: ``verify: False`` accepts any certificate."""
     server = serve(json_reply(), tls=certificates.self_signed)
     assert (await engine_pool(tls=TLS(verify=False)).fetch(request_to(server))).status == 200
 
@@ -79,7 +79,7 @@ async def test_nothing_is_verified_where_that_is_asked_for(serve, engine_pool, c
 async def test_a_good_certificate_is_taken_for_all_its_names(
     serve, engine_pool, certificates, fake_dns, host
 ):
-    """Scenario 49: the root's dot is no part of the name; SNI says which host is meant."""
+    """Scenario 49: a dot at the end is not part of the name; SNI has the name."""
     names = []
     context = certificates.authority.issue_cert("llm.test", "*.llm.test")
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -93,7 +93,7 @@ async def test_a_good_certificate_is_taken_for_all_its_names(
 
 
 async def test_an_ipv6_address_has_a_certificate_too(serve, engine_pool, certificates):
-    """Scenario 49: the address in the certificate, and no SNI."""
+    """Scenario 49: the certificate contains the address, and there is no SNI."""
     server = serve(json_reply(), tls=certificates.good, host="::1")
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     assert (await pool.fetch(request_to(server))).status == 200
@@ -112,7 +112,7 @@ async def test_a_client_certificate_opens_the_door(serve, engine_pool, certifica
 
 
 async def test_a_context_of_the_users_own_takes_the_place_of_the_settings(serve, engine_pool, certificates):
-    """Scenario 49: as it is, and for all connections."""
+    """Scenario 49: it is used unchanged, and the other settings are ignored."""
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(context=certificates.client_context(), ca_file="/nowhere/ca.pem"))
     assert (await pool.fetch(request_to(server))).status == 200
@@ -123,7 +123,7 @@ async def test_a_context_of_the_users_own_takes_the_place_of_the_settings(serve,
 
 @pytest.fixture
 def locked_key(certificates, tmp_path):
-    """The client's key under the password "open sesame"."""
+    """The client's certificate, and its key with the password "open sesame"."""
     certificate, key = certificates.client_cert
     plain = serialization.load_pem_private_key(Path(key).read_bytes(), None)
     locked = tmp_path / "locked.key"
@@ -138,7 +138,7 @@ def locked_key(certificates, tmp_path):
 
 
 async def test_a_key_may_have_a_password(serve, engine_pool, certificates, locked_key):
-    """Scenario 49: (certificate, key, password)."""
+    """Scenario 49: ``client_cert`` is (certificate, key, password)."""
     server = serve(json_reply(), tls=certificates.requires_client_cert)
     tls = TLS(ca_file=certificates.ca_file, client_cert=(*locked_key, "open sesame"))
     assert (await engine_pool(tls=tls).fetch(request_to(server))).status == 200
@@ -165,7 +165,7 @@ async def test_a_key_without_its_password_is_an_error_without_a_prompt(
 async def test_a_file_that_is_of_no_use_is_named(
     serve, engine_pool, certificates, tmp_path, setting, content, reason
 ):
-    """Scenario 49: which setting, which file, and what is wrong with it."""
+    """Scenario 49: the error names the setting, the file, and what is wrong with it."""
     path = tmp_path / "file.pem"
     if content is not None:
         path.write_bytes(content)
@@ -180,7 +180,7 @@ async def test_a_file_that_is_of_no_use_is_named(
 
 
 async def test_a_file_that_appears_is_read_at_the_next_dial(serve, engine_pool, certificates, tmp_path):
-    """Scenario 49: a bad setting is not for ever: a mounted secret may come late."""
+    """Scenario 49: the failure is not cached: a mounted secret may appear late."""
     late = tmp_path / "late.pem"
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=str(late)))
@@ -218,13 +218,13 @@ async def test_contexts_are_built_once_and_on_no_event_loop(serve, engine_pool, 
 
 
 async def hello(conn):
-    """The client has begun its handshake."""
+    """Wait until the client has begun its handshake."""
     await conn.read_some()
 
 
 @pytest.mark.parametrize("http2", [True, False])
 async def test_alpn_says_what_is_spoken(serve, engine_pool, certificates, http2):
-    """Scenario 49: ALPN offers a server HTTP/1.1 only."""
+    """Scenario 49: a server that offers only HTTP/1.1 gets HTTP/1.1."""
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file), http2=http2)
     await pool.fetch(request_to(server))
@@ -236,14 +236,14 @@ one_answer = steps(json_reply(headers={"Connection": "close"}), close)
 
 @pytest.fixture
 def resumes(monkeypatch):
-    """On this Python too: what it leaks of a few sessions does not matter here."""
+    """Resume sessions on every Python version: a leak of a few sessions does not matter here."""
     monkeypatch.setattr("llm_pool.engine.dialer.tls.CAN_RESUME", True)
 
 
 async def test_where_python_leaks_sessions_none_is_looked_at(
     serve, engine_pool, certificates, monkeypatch, host_loop
 ):
-    """Scenario 49: a full handshake costs a millisecond, a leaked session costs memory for ever."""
+    """Scenario 49: a full handshake costs a millisecond; a leaked session is never freed."""
     monkeypatch.setattr("llm_pool.engine.dialer.tls.CAN_RESUME", False)
     monkeypatch.setattr(ssl.SSLObject, "session", property(lambda _: pytest.fail("a session was looked at")))
     server = serve(one_answer, tls=certificates.good)
@@ -258,7 +258,7 @@ async def test_where_python_leaks_sessions_none_is_looked_at(
 async def test_the_next_connection_resumes_the_session_of_the_last(
     serve, engine_pool, certificates, version, host_loop
 ):
-    """Scenario 49: the server sees a short handshake, also when the last connection has ended."""
+    """Scenario 49: the server sees a short handshake, even if the last connection has ended."""
     context = server_context(certificates.authority.issue_cert("127.0.0.1"))
     context.minimum_version = context.maximum_version = version
     server = serve(one_answer, tls=context)
@@ -294,7 +294,7 @@ async def test_a_session_opens_no_other_servers_door(serve, engine_pool, certifi
 
 @pytest.mark.usefixtures("resumes")
 async def test_both_loops_resume_at_the_same_time(serve, engine_pool, certificates):
-    """Scenario 49: sessions stay on their thread."""
+    """Scenario 49: each thread has its own sessions."""
     server = serve(one_answer, tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     adopt_server_loop()
@@ -336,7 +336,7 @@ async def test_a_server_that_speaks_no_tls_is_a_clear_error(
 async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(
     serve, engine_pool, certificates, host_loop
 ):
-    """Scenario 49: and leaves no socket."""
+    """Scenario 49: no socket is left."""
     server = serve(hold)
     request = request_to(server, connect=0.1)
     request.origin = request.origin._replace(scheme="https")
@@ -348,7 +348,7 @@ async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(
 
 
 async def test_a_connection_is_closed_with_a_close_notify(serve, engine_pool, certificates, host_loop):
-    """Scenario 49: the server sees an end in good order, not a truncation."""
+    """Scenario 49: the server sees an orderly close, not a truncation."""
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     await pool.fetch(request_to(server))

@@ -1,4 +1,4 @@
-"""A sidecar behind a Unix domain socket takes the place of name and port."""
+"""Calls over a Unix domain socket, as to a sidecar, in place of host and port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fixtures.internals import sockets_of
 
 @pytest.fixture(params=["portal", "server loop"])
 async def host_loop(request):
-    """The server loop hosts the connections, then the portal."""
+    """Run the test with connections on the portal, and again with them on the server loop."""
     if request.param == "server loop":
         adopt_server_loop()
     yield
@@ -25,7 +25,7 @@ async def host_loop(request):
 
 
 def request_over(server, host="llm.test"):
-    """A request to a host, whose server is behind the socket: the port is nowhere connected to."""
+    """Return a request to ``host`` for the server at the socket. Nothing connects to its port."""
     request = request_to(server, headers={"Host": host})
     request.origin = Origin(server.scheme, host, DEFAULT_PORTS[server.scheme])
     return request
@@ -37,7 +37,7 @@ def path(tmp_path):
 
 
 async def test_calls_go_through_the_socket_and_reuse_it(serve, engine_pool, fake_dns, path, host_loop):
-    """Scenario 50: no name is looked up, no proxy asked; ``Host`` is the origin's."""
+    """Scenario 50: no name is looked up, no proxy is used; ``Host`` is the origin's."""
     server = serve(json_reply(), uds=path)
     pool = engine_pool(uds=path, proxy="http://proxy.test:1")
     for _ in range(3):
@@ -49,7 +49,7 @@ async def test_calls_go_through_the_socket_and_reuse_it(serve, engine_pool, fake
 
 
 async def test_proxies_of_the_environment_are_passed_by(serve, engine_pool, path, monkeypatch):
-    """Scenario 50: a socket leads straight to the sidecar."""
+    """Scenario 50: the socket leads directly to the server."""
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:1")
     server = serve(json_reply(), uds=path)
     pool = engine_pool(uds=path, proxy=None)
@@ -57,7 +57,7 @@ async def test_proxies_of_the_environment_are_passed_by(serve, engine_pool, path
 
 
 async def test_tls_is_spoken_over_the_socket_too(serve, engine_pool, certificates, path, host_loop):
-    """Scenario 49: the certificate is for the origin's name, wherever the socket is."""
+    """Scenario 49: the certificate must be for the origin's name, wherever the socket is."""
     server = serve(json_reply(), uds=path, tls=certificates.good)
     pool = engine_pool(uds=path, tls=TLS(ca_file=certificates.ca_file))
     assert (await pool.fetch(request_over(server))).status == 200

@@ -1,4 +1,4 @@
-"""What the log says before the pool is exhausted, and where it went."""
+"""Logged warnings: a pool that is almost exhausted, and a response that stays open."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def log() -> Iterator[Log]:
 
 
 async def held_back(conn: ServerConnection) -> None:
-    """Answers when the gate is open, and not before."""
+    """Answer when the gate is open."""
     await conn.read_request()
     await conn.wait_for("go")
     await conn.respond(200, body=b"{}")
@@ -80,7 +80,7 @@ async def test_one_warning_is_logged_for_each_crossing_of_the_mark(
 
 
 def test_bursts_that_follow_one_another_are_one_crossing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool that fills and empties ten times a second must not fill the log with it."""
+    """A pool that fills and empties ten times a second must not log each crossing."""
     now = 1000.0
     monkeypatch.setattr(utilization.time, "monotonic", lambda: now)
     watch = utilization.Utilization(0.8, 10)
@@ -124,7 +124,7 @@ async def test_a_response_that_was_read_or_left_in_time_is_no_leak(
     left, read, held = [await pool.open(request_to(server)) for _ in range(3)]
     left.close_threadsafe()
     await read.host_loop.arun(read.read_all)
-    log.wait(1)  # of the third, and so the time of the others is over too
+    log.wait(1)  # for the third; the others have passed their threshold too
     assert pool.stats().leaks_suspected == len(log.lines) == 1
     held.close_threadsafe()
 

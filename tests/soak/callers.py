@@ -28,7 +28,7 @@ MAX_PAUSE = 0.02
 
 
 class Callers:
-    """All callers; each makes calls until ``stop``, with a random generator of its own."""
+    """All callers; each makes calls until ``stop``, with its own random generator."""
 
     def __init__(self, places: list[Place], record: Record, seed: str) -> None:
         self._places, self._record, self._seed = places, record, seed
@@ -80,7 +80,7 @@ class Callers:
     # Loops.
 
     def _server_loops(self, name: str) -> None:
-        """Run a server loop that ends at a random time, in the middle of its calls; then the next one."""
+        """Run server loops one after another; each ends at a random time, during its calls."""
         rng, number = self._rng(name), 0
         while not self._stopped.is_set():
             number += 1

@@ -75,10 +75,10 @@ class _Calls:
     # Checks.
 
     def _check(self, call: Call, headers: Mapping[str, str], status: int, body: bytes, sent: int) -> None:
-        """Record a violation unless this is the complete answer to the call's request."""
+        """Record a violation unless this is the complete response to the call's request."""
         token = headers.get("x-call")
         if token == UNASKED:
-            # It came while the request was sent: a client cannot distinguish it from the right answer.
+            # It came while the request was sent: a client cannot distinguish it from the right response.
             call.outcome = "unasked answer, taken for its own"
             return
         call.outcome = f"result {status}" if status != 200 else "result"
@@ -119,7 +119,7 @@ class _Calls:
 
 
 class AsyncCalls(_Calls):
-    """For tasks, on any loop."""
+    """Calls made by tasks, on any loop."""
 
     async def any(self) -> None:
         """Make one call, of a random kind."""
@@ -241,7 +241,7 @@ class AsyncCalls(_Calls):
 
 
 class SyncCalls(_Calls):
-    """For threads."""
+    """Calls made by threads."""
 
     def any(self) -> None:
         """Make one call, of a random kind."""

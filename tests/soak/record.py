@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HANGS", "Call", "Record"]
 
 HANGS = 20.0
-"""Seconds after which a call counts as hanging: its timeouts add up to a tenth of that."""
+"""Seconds after which a call counts as hanging: far more than its total timeout."""
 MAX_PRINTED = 20
 
 
@@ -87,7 +87,7 @@ class Record:
             self.violation(f"{count} connections of pool {name!r} are open at the servers; {bound} may be")
 
     def arrived(self, token: str) -> None:
-        """Record that a server received a request; twice is a violation without an idempotency key."""
+        """Record that a server received a request. Without idempotency key, a second time is a violation."""
         with self._lock:
             call = self._active.get(token)
             if call is None:
@@ -144,7 +144,7 @@ class Record:
 
 
 class ErrorLog(logging.Handler):
-    """Records every logged error as a violation, such as asyncio's on callbacks and destroyed tasks."""
+    """Records every logged error as a violation, such as those of asyncio about callbacks and tasks."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(logging.ERROR)

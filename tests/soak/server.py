@@ -1,4 +1,4 @@
-"""A server over HTTP/1.1 that mostly answers correctly, and at random has one of many faults."""
+"""An HTTP/1.1 server that mostly responds correctly, and at random has one of many faults."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["UNASKED", "Answer", "SoakServer", "answer_to", "client_may_have_gone", "play_http11"]
 
 UNASKED = "unasked"
-"""The token of an answer without a request."""
+"""The token of a response that belongs to no request."""
 MAX_PAUSE = 0.08
-"""The longest pause before a correct answer or a piece of it, in seconds."""
+"""The longest pause before a correct response or a piece of it, in seconds."""
 READ_PAUSE = 1.0
 """Seconds for which a server reads nothing: longer than the write timeout of the pools."""
 
@@ -90,7 +90,7 @@ class Answer:
 def answer_to(target: str, headers: dict[str, str], body: bytes, rng: random.Random) -> tuple[str, Answer]:
     """The token of a request, and its correct answer.
 
-    That is a chat completion, streamed if the request says so; on other paths, the token, repeated.
+    It is a chat completion, streamed if the request asks for that; on other paths, the token, repeated.
     """
     if not target.endswith("/chat/completions"):
         token = headers["x-call"]
@@ -143,7 +143,7 @@ class Turn:
 
 
 async def play_http11(server: SoakServer, conn: ServerConnection) -> None:
-    """Serve one request, with a fault or without, or have a fault while the connection is idle."""
+    """Serve one request, with or without a fault, or have a fault while the connection is idle."""
     request = await _next_request(server, conn)
     rng = server.rng
     token = request.headers.get("x-call")
@@ -180,7 +180,7 @@ def client_may_have_gone() -> Iterator[None]:
 
 
 async def _pause_reading(conn: ServerConnection) -> None:
-    """Read nothing from the kernel for a while; without reading again it would not see the client's FIN."""
+    """Read nothing from the kernel for a while. Then read again: the client's FIN must be noticed."""
     conn.pause_reading()
     await asyncio.sleep(READ_PAUSE)
     conn.resume_reading()
@@ -316,7 +316,7 @@ async def _surplus(turn: Turn) -> None:
 
 
 async def _short_length(turn: Turn) -> None:
-    """Send more bytes than the Content-Length."""
+    """Send more bytes than the Content-Length says."""
     await turn.read_body()
     body = turn.answer.body
     length = str(turn.server.rng.randrange(len(body)))

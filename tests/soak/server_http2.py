@@ -1,4 +1,4 @@
-"""A server over HTTP/2 with random faults, as ``server`` is over HTTP/1.1, and with faults of streams."""
+"""An HTTP/2 server with random faults, in single streams or in the whole connection."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Stream:
 
 
 class _LenientConnection(h2.connection.H2Connection):
-    """Keeps the connection open above the limit of streams: the client may not have the new limit yet."""
+    """Keeps the connection open above the limit of streams: the client may not have read the limit yet."""
 
     @property
     def open_inbound_streams(self) -> int:

@@ -33,12 +33,12 @@ SETTLE_SECONDS = 10.0
 POLL_SECONDS = 0.02
 GROWTH = 1.1
 SPARE = 16 * 1024 * 1024
-"""Memory at the end: at most ``GROWTH`` times that after a third of the time, and these bytes more."""
+"""Memory may grow to ``GROWTH`` times that after a third of the time, plus these bytes."""
 TRANSIENT = (Connection, Exchange, Entry, Waiter, LoopCall, Stream)
 
 
 class Soak:
-    """A soak of so many seconds. ``run`` it once; then ``record`` has the outcomes and the violations.
+    """A soak of ``seconds``. Call ``run`` once; then ``record`` has the outcomes and the violations.
 
     It prints a line of progress every ``progress_every`` seconds.
     """
@@ -55,7 +55,7 @@ class Soak:
 
     def run(self) -> None:
         """Make calls for ``seconds``, and then audit what is left."""
-        portal.portal()  # started before the audit's first count, since it lasts
+        portal.portal()  # before the audit's first count, since the portal never ends
         log = ErrorLog(self.record)
         logging.getLogger().addHandler(log)
         hooks = sys.unraisablehook, threading.excepthook
@@ -117,7 +117,7 @@ class Soak:
             self.reused += stats.reused
 
     def _audit_closed(self, world: World) -> None:
-        """After the pools' close: no connection at servers, no task on the portal, no object in memory."""
+        """After the pools are closed: no connection at a server, task on the portal or object in memory."""
         for pool in world.pools:
             stats = pool.stats()
             if stats.connections or ledger_of(pool).total:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["World"]
 
 MAX_CONNECTIONS = 8
-"""Of each pool."""
+"""The limit of each pool."""
 LIMITS = Limits(
     max_connections=MAX_CONNECTIONS,
     max_keepalive_connections=5,
@@ -84,13 +84,13 @@ class World:
         self._running.close()
 
     def held(self) -> int:
-        """The number of connections that pools hold, by the kernel's state at the servers' ends."""
+        """The number of connections that pools have not closed, by the kernel's state at the servers."""
         return sum(
             _is_held(connection) for server in self.servers for connection in open_connections_of(server)
         )
 
     def calm_down(self) -> None:
-        """End the disturbances and the faults: every server answers correctly from now on."""
+        """End the disturbances and the faults: every server responds correctly from now on."""
         self._stopped.set()
         self._disturber.join()
         for server in self.servers:
@@ -121,7 +121,7 @@ class World:
     def _add(self, pool: Pool, servers: list[SoakServer]) -> Pool:
         def count() -> None:
             connections = [connection for server in servers for connection in open_connections_of(server)]
-            # All were open before the first is checked, so those that are still held were open together.
+            # All were open before the first check, so those that are still held were open at the same time.
             self.record.peak(pool.name, sum(map(_is_held, connections)), MAX_CONNECTIONS)
 
         for server in servers:
@@ -129,7 +129,7 @@ class World:
         self.pools.append(pool)
         return pool
 
-    # Disturbances, on a thread of their own.
+    # Disturbances, on a separate thread.
 
     def _disturb(self) -> None:
         rng = random.Random(f"{self._seed}/weather")

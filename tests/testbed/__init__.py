@@ -1,1 +1,1 @@
-"""The top-level folder ``testbed``: its servers do what they say and count right."""
+"""Tests of the top-level folder ``testbed``."""

@@ -1,4 +1,4 @@
-"""The programs start, answer, count, and end."""
+"""The programs start, respond, count requests and end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ground the other tests stand on: the servers do what they say, and count it right."""
+"""The servers, which all other tests rely on, follow their scripts and count correctly."""
 
 from __future__ import annotations
 
@@ -372,7 +372,7 @@ async def test_a_look_up_waits_at_its_gate(fake_dns):
 
 
 def test_a_client_that_comes_as_the_server_stops_does_not_hold_it_up():
-    for _ in range(100):  # in some of them the connection's task is cancelled before its first step
+    for _ in range(100):  # in some runs the connection's task is cancelled before its first step
         server = ScriptedServer(json_reply()).start()
         with socket.socket() as client:
             client.setblocking(False)
