@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from testbed import ScriptedServer
     from testbed.http2 import Answer, Peer
 
-__all__ = ["calls", "gated", "noise", "peer", "peers", "start_call"]
+__all__ = ["calls", "calls_in_order", "gated", "noise", "peer", "peers", "start_call"]
 
 
 def gated(gate: str, body: bytes = b"ok") -> Answer:
@@ -52,6 +52,18 @@ def calls(
 ) -> list[asyncio.Task[WholeResponse]]:
     """Start ``count`` calls to /0, /1, ..., counted from ``first``, and return their tasks."""
     return [start_call(pool, server, target=f"/{first + number}") for number in range(count)]
+
+
+async def calls_in_order(pool: Pool, server: ScriptedServer, count: int) -> list[asyncio.Task[WholeResponse]]:
+    """As ``calls``, but start each call when the server has the request before: streams in this order.
+
+    Otherwise the first call, which waits for the dial, may be sent after a call that finds the connection.
+    """
+    started = []
+    for number in range(count):
+        started.append(start_call(pool, server, target=f"/{number}"))
+        await server.await_requests(number + 1)
+    return started
 
 
 def noise(size: int, seed: int = 0) -> bytes:

@@ -13,7 +13,7 @@ from testbed.http2 import http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import entries_of, run_on
-from tests.scenarios.http2_calls import calls, h2_pool, peer, start_call
+from tests.scenarios.http2_calls import calls, calls_in_order, h2_pool, peer, start_call
 
 __all__ = ["h2_pool"]
 
@@ -37,7 +37,7 @@ async def test_streams_above_the_last_one_named_are_sent_again_and_those_below_f
     """Scenario 42: no new ones start on that connection, which closes when the last one ends."""
     server = serve(http2(leaving(3, after=4, code=code)))
     pool = h2_pool(max_connections=2)
-    running = calls(pool, server, 4)
+    running = await calls_in_order(pool, server, 4)
     await server.await_requests(6)
     assert not running[0].done() and not running[1].done()
     later = start_call(pool, server, target="/later")
@@ -96,7 +96,7 @@ async def test_goaway_in_two_steps(serve, h2_pool):
 
     server = serve(http2(answer))
     pool = h2_pool(max_connections=2)
-    running = calls(pool, server, 3)
+    running = await calls_in_order(pool, server, 3)
     await server.await_mark("warned")
     await until(lambda: [entry.retire_reason for entry in entries_of(pool)] == ["goaway"])
     assert (await start_call(pool, server, target="/later")).body == b"/later"
