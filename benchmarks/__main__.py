@@ -23,13 +23,13 @@ from benchmarks.results import Results
 from benchmarks.rounds import run
 from benchmarks.workloads import WORKLOADS
 
-FILE_WIDTH = 130  # columns, if the output is no terminal
+FILE_WIDTH = 130  # columns, if the output is not a terminal
 
 
 def main() -> None:
     """Measure (or read an earlier run), print the tables, and write the document if asked to."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # SystemExit leaves the blocks that run the servers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # SystemExit ends the blocks that run the servers
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     if options.report:
         results = Results.from_json(json.loads(options.report.read_text()))

@@ -72,7 +72,7 @@ def _compare(name: str, few: Round, many: Round, rounds: int) -> None:
 
 
 def ledger_round(idle: int, checkouts: int) -> Round:
-    """Make a ledger with ``idle`` idle connections; the round makes ``checkouts`` of them, one at a time."""
+    """Make a ledger with ``idle`` idle connections; the round does ``checkouts`` checkouts, one at a time."""
     ledger = Ledger(LIMITS)
     lane = ledger.lane(Origin("https", "llm.test", 443), "host loop")
     waiters = [Waiter(lane) for _ in range(idle)]
@@ -98,7 +98,7 @@ def ledger_round(idle: int, checkouts: int) -> Round:
     return run
 
 
-# The whole pool. Each size has a process of its own: an event loop with no connections but these.
+# The whole pool. Each size runs in a separate process, so that its event loop has no other connections.
 
 
 class _PoolProcess:

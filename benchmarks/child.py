@@ -1,4 +1,4 @@
-"""Run a worker in a process of its own."""
+"""Run a worker in a separate process."""
 
 from __future__ import annotations
 

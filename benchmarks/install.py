@@ -1,6 +1,6 @@
 """Install the peers into this interpreter's environment: ``python -m benchmarks.install``.
 
-A peer that conflicts with the others gets a virtual environment of its own. A peer that cannot be installed
+A peer that conflicts with the others gets its own virtual environment. A peer that cannot be installed
 is skipped; the reason is kept in a file, for the report.
 """
 
@@ -30,7 +30,7 @@ _SKIPPED = Path(sys.prefix) / "skipped-peers.json"
 
 
 def interpreter(client: str) -> str:
-    """The path of the Python in whose environment this client is installed."""
+    """The path of the Python interpreter for which this client is installed."""
     separate = _separate_python(client)
     return str(separate) if separate.exists() else sys.executable
 
@@ -48,7 +48,7 @@ def why_missing(module: str) -> str:
 
 
 def main() -> None:
-    """Install every peer that can be installed, and print the reason for each other one."""
+    """Install all peers, and print the reason for each one that cannot be installed."""
     reasons = {}
     if _pip(sys.executable, SHARED):
         for peer in SHARED:

@@ -29,7 +29,7 @@ IFF_NO_PI = 0x1000  # packets without the device's own header
 
 
 class LinkImpossible(Exception):
-    """No link can be made on this machine; the message has the reason."""
+    """This machine cannot make a link; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Far:
 
 @contextlib.contextmanager
 def link(round_trip: float) -> Iterator[Far]:
-    """Make a link with a round trip of ``round_trip`` seconds, for as long as the block lasts.
+    """Make a link with a round trip of ``round_trip`` seconds, while the block runs.
 
     Raises LinkImpossible.
     """

@@ -4,9 +4,9 @@ Start ``make demo``, and then ``python -m benchmarks.load --users 50 --seconds 2
 other users meanwhile. The exit status is 1 if the status page or ``/metrics`` is off by more than one percent
 and the margin. A number has a margin, shown in the table, if its sources cannot be read at the same moment.
 
-With fewer users than the pool has connections, the pool may show more "reused" than the upstream counted. If
-the call that a connection was opened for got another one, the new connection idles before its first call. The
-pool counts that call as one on a reused connection; the upstream cannot.
+With fewer users than the pool has connections, the pool may show more "reused" than the upstream counted. A
+call may get another connection than the one opened for it. The new connection is then idle before its first
+call. The pool counts that first call as reused; the upstream cannot.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def load(url: str, users: int, seconds: float) -> tuple[list[Row], Seen]:
-    """Send ``users`` users to the demo for so many seconds; return the comparison and what the users saw.
+    """Send ``users`` users to the demo for ``seconds`` seconds; return the comparison and what the users saw.
 
     Raises httpx.HTTPError if there is no demo at ``url``, and TimeoutError if its numbers do not settle.
     """
@@ -94,14 +94,14 @@ def compare(before: Look, looks: list[Look], after: Look, seen: Seen) -> Iterato
     yield Row("connections", counted["connections"], page["opened"], metrics["opened"])
     yield Row("reused", counted["reuses"], page["reused"], metrics["reused"])
     yield _utilization(looks)
-    # The time until the first byte is the wait for a connection and the time that the upstream takes.
+    # The time to the first byte is the wait for a connection plus the upstream's time.
     waited = seen.first_byte - counted["first_byte"]
     difference_per_call = statistics.mean(seen.clock_differences) if seen.clock_differences else 0.0
     yield Row("seconds waited", waited, None, metrics["waited"], difference_per_call * seen.calls)
 
 
 def _utilization(looks: list[Look]) -> Row:
-    """The mean utilization. The margin is two standard errors of the sources' differences in each look."""
+    """The mean utilization. The margin is two standard errors of the difference between the sources."""
     max_connections = looks[-1].page["max_connections"]
     counted = [look.counted["in_progress"] / max_connections for look in looks]
     page = [look.page["in_use"] / max_connections for look in looks]

@@ -1,4 +1,4 @@
-"""Simulated users of the demo: they chat, run the agent, and leave some answers in the middle."""
+"""Simulated users of the demo: they chat, run the agent, and do not read some responses to the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Seen", "use"]
 QUESTIONS = ("Say hello.", "Name a colour.", "What is two and two?", "Name a fruit that is red.")
 AGENTS = 50  # every 50th user runs the agent, which delays all other users: see demo_project/agent.py
 READING = 5.0  # seconds between two runs of the agent
-LEAVERS = 5  # one answer in five is left in the middle
+LEAVERS = 5  # one response in five is not read to the end
 EXHAUSTED = ("PoolTimeout", "PoolFull")
 TIMEOUT = httpx.Timeout(120.0)
 
@@ -28,11 +28,11 @@ TIMEOUT = httpx.Timeout(120.0)
 class Seen:
     """What the users saw of the pool's calls.
 
-    ``calls``              the calls that were answered
-    ``first_byte``         seconds from the start of a call until the first byte of its answer, summed up
-    ``clock_differences``  for each call, the seconds by which the user's measure of it and the pool's differ:
-                           Django is between the two, on a busy machine
-    ``left``               the answers that a user left in the middle
+    ``calls``              the calls that got a response
+    ``first_byte``         seconds from the start of a call to the first byte of its response, summed up
+    ``clock_differences``  for each call, the difference in seconds between the user's measurement and the
+                           pool's: Django's time, on a busy machine
+    ``left``               the responses that users did not read to the end
     ``errors``             how often each error was shown, by its name
     """
 
@@ -49,9 +49,9 @@ class Seen:
 
 
 async def use(url: str, users: int, seconds: float, seen: Seen) -> None:
-    """Send ``users`` users to the demo at once, for so many seconds, and count into ``seen``.
+    """Send ``users`` users to the demo at once, for ``seconds`` seconds, and count in ``seen``.
 
-    After that time a user starts no call, and leaves a running answer at its first token.
+    After that time a user starts no call, and closes a running response at its first token.
     """
     ends_at = time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:

@@ -83,7 +83,7 @@ class Watch:
         return looks
 
     async def settled(self) -> Look:
-        """Wait until no call runs and page and metrics agree; return that look. Raises TimeoutError."""
+        """Wait until no call runs and page and metrics agree; return the numbers. Raises TimeoutError."""
         async with asyncio.timeout(SETTLE_SECONDS):
             while True:
                 look = await self.look()

@@ -1,4 +1,4 @@
-"""The cores of the machine: one is the client's, another the upstream's.
+"""The cores of the machine: one for the client, another for the upstream.
 
 ``python -m benchmarks.machine CORE COMMAND...`` runs a command on a core (``-``: on any), with a raised limit
 on open files.

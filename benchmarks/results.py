@@ -16,7 +16,7 @@ Round = dict[str, float]
 class Measured:
     """The measures of one workload.
 
-    ``name``     the workload's
+    ``name``     the workload's name
     ``rounds``   the rounds of each contestant, by label
     ``skipped``  the reason why a contestant was not measured, by label
     ``not_run``  the reason why nothing was measured; "" if something was
@@ -32,7 +32,7 @@ class Measured:
         self.rounds.setdefault(contestant, []).append(found)
 
     def skip(self, contestant: str, reason: str) -> None:
-        """Leave a contestant out, with its earlier rounds: a ratio needs every round of both contestants."""
+        """Skip a contestant and drop its earlier rounds: a ratio needs every round of both contestants."""
         self.rounds.pop(contestant, None)
         self.skipped[contestant] = reason
 

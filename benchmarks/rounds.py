@@ -1,6 +1,6 @@
 """Run the workloads in rounds. Each round measures every contestant once, in a fresh process.
 
-So a slow phase of the machine affects all contestants alike.
+So a slow phase of the machine affects all contestants equally.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def run(
 ) -> dict[str, Measured]:
     """Run the first round of all workloads, then the second of all, and so on.
 
-    A workload takes part in as many rounds as its ``rounds`` says. A round that would end more than
-    ``seconds`` after the start, if it took as long as the workload's last one, is left out. ``scale``
-    multiplies the durations of the measurements.
+    A workload takes part in as many rounds as its ``rounds`` says. A round is left out if it would end
+    more than ``seconds`` after the start; it is expected to take as long as the workload's last round.
+    ``scale`` multiplies the durations of the measurements.
     """
     began = time.monotonic()
     measured = {workload.name: Measured(workload.name) for workload in workloads}
@@ -55,7 +55,7 @@ def run(
 
 
 def run_round(workload: Workload, number: int, measured: Measured, scale: float, progress: Progress) -> None:
-    """Run one round of a workload and add it to ``measured``; every second round has the reverse order."""
+    """Run one round of a workload and add it to ``measured``; every second round runs in reverse order."""
     with contextlib.ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         try:

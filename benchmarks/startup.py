@@ -1,4 +1,4 @@
-"""CPU of a fresh interpreter that imports Django and httpx, and of one that imports a library more."""
+"""CPU of a new interpreter that imports Django and httpx, and of one that also imports another library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure a Django view under uvicorn with one worker: requests per second of its CPU."""
+"""Measure a Django view under uvicorn with one worker: requests per second of CPU time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CONCURRENCY = 32
 
 
 def measure(view: str, upstream: Target, directory: Path, seconds: float) -> dict[str, float | str]:
-    """Call a view of ``benchmarks.project`` for so many seconds.
+    """Call a view of ``benchmarks.project`` for ``seconds`` seconds.
 
-    ``view`` is its path: "pooled", "shared" or "per-request". The process that calls runs on the upstream's
+    ``view`` is its path: "pooled", "shared" or "per-request". The calling process runs on the upstream's
     core.
     """
     if view != "pooled" and find_spec("openai") is None:

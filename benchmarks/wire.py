@@ -35,6 +35,6 @@ def carry(one: int, other: int, delay: float) -> None:
 
 
 if __name__ == "__main__":
-    # above all other processes: waiting for a processor would add to the delay
+    # real-time priority: waiting for a processor would add to the delay
     os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     carry(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""Measure one client at one work, in a process of its own: ``python -m benchmarks.worker TASK``.
+"""Measure one client with one kind of work, in a separate process: ``python -m benchmarks.worker TASK``.
 
 The task is JSON: ``client``, ``work`` and its ``parameters``, ``target``, ``loop``, and ``core`` ("upstream"
 to run on the upstream's core). The output is JSON: the measures, and ``memory``, the peak memory of the
@@ -44,7 +44,7 @@ def main(task: dict[str, Any]) -> None:
 async def _measure(make: type[AsyncClient], target: Target, task: dict[str, Any]) -> NoReturn:
     try:
         found = await WORKS[task["work"]](make(target), **task["parameters"])
-    except ExceptionGroup as group:  # the callers fail for one reason: the first error is enough
+    except ExceptionGroup as group:  # all callers fail for the same reason: one error is enough
         raise group.exceptions[0] from None
     _print_and_exit(found)
 
@@ -64,7 +64,7 @@ def _loop(name: str) -> asyncio.Runner:
 
 
 def _peak_memory() -> float:
-    """In bytes. ``getrusage`` would include the parent's memory at the fork."""
+    """The peak memory in bytes. ``getrusage`` would include the parent's memory at the fork."""
     status = Path("/proc/self/status").read_text()
     return float(status.partition("VmHWM:")[2].split()[0]) * 1024
 

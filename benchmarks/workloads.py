@@ -1,4 +1,4 @@
-"""The workloads: which clients are measured, at what, and for how long."""
+"""The workloads: which clients are measured, with what work, and for how long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Contestant:
 
     ``label``       its name in the report
     ``client``      its name in ``benchmarks.clients.CLIENTS``, or the program or view to run
-    ``parameters``  of the work, in place of the workload's
+    ``parameters``  arguments of the work that replace the workload's
     """
 
     label: str

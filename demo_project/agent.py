@@ -28,7 +28,7 @@ async def run(alias: str) -> AsyncIterator[bytes]:
     ways: dict[str, Callable[[str], Awaitable[bool]]] = {"client": _call_new_client, "pool": _call_pool}
     totals = dict.fromkeys(ways, 0.0)
     try:
-        # This call is not timed. With it the model caches the prompt, so that neither way is charged for it.
+        # This call is not timed. It makes the model cache the prompt, which would slow the first timed call.
         await _call_new_client(alias)
         # The ways take turns, so that other work on the machine slows both equally.
         for number in range(1, CALLS + 1):

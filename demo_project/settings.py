@@ -1,4 +1,4 @@
-"""Settings of the demo. ``LLM_POOL`` at the end is what a project that uses the pool adds to its own.
+"""Settings of the demo. ``LLM_POOL`` at the end is what a project adds to its own settings.
 
 Environment variables choose the provider. Without a provider's variables ``python -m demo_project`` starts a
 model server on this machine, and sets the variables to its address (see ``upstream/launcher.py``).

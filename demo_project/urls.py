@@ -14,5 +14,5 @@ urlpatterns = [
     path("stats/", views.stats, name="stats"),
     path("metrics", views.metrics, name="metrics"),
     path("counts/", views.counts, name="counts"),
-    path("llm-pool/", include("llm_pool.urls")),  # the status page; DEBUG opens it to this machine
+    path("llm-pool/", include("llm_pool.urls")),  # the status page; with DEBUG, this machine may open it
 ]

@@ -1,1 +1,1 @@
-"""Tests in the shape of the package: ``llm_pool/x/y.py`` is tested in ``tests/x/test_y.py``."""
+"""The tests of ``llm_pool/x/`` are in ``tests/x/``."""

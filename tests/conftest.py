@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and the check after each test that it leaves nothing behind."""
+"""Fixtures for all tests, and the checks for leaks after each test."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After the test and its other fixtures: close all pools; no socket and no thread may be left."""
+    """After the test and its other fixtures, close all pools; no socket or thread may be left."""
     before = Holdings.now()
     yield
     for pool in live_pools():
@@ -54,7 +54,7 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Check the pools at the end of the test, while its servers run: a server that stops hides leaks."""
+    """Check the pools at the end of the test, before its servers stop, which would hide leaks."""
     if isinstance(item, pytest.Function) and item.get_closest_marker("asyncio"):
         plain = item.obj
         if inspect.iscoroutinefunction(plain):
@@ -69,7 +69,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 
 def _checked(test: Callable[..., Any]) -> Callable[..., Any]:
-    """The test; afterwards, on its own loop, its tasks and the pools are checked and the pools are closed."""
+    """Wrap an async test: after it, on its loop, check its tasks and the pools, and close the pools."""
 
     @functools.wraps(test)
     async def checked(*args: Any, **kwargs: Any) -> None:
@@ -124,7 +124,7 @@ def fake_dns() -> Iterator[FakeDNS]:
 
 @pytest.fixture
 def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
-    """As ``fake_dns``, on a socket: the only name server that aiodns asks."""
+    """Like ``fake_dns``, but on a socket: the only name server that aiodns queries."""
     import aiodns  # noqa: PLC0415
     import pycares  # noqa: PLC0415
 
@@ -211,7 +211,7 @@ def engine_pool() -> Iterator[Callable[..., Pool]]:
     made: list[Pool] = []
 
     def make(name: str = "test", **options: Any) -> Pool:
-        config: dict[str, Any] = {"proxy": ""}  # not the one of the environment
+        config: dict[str, Any] = {"proxy": ""}  # not the environment's proxy
         for part, kind in {"limits": Limits, "timeouts": Timeouts, "dns": DNS}.items():
             own = {field.name for field in fields(kind)} & options.keys()
             if own:

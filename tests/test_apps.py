@@ -1,4 +1,4 @@
-"""The Django app: what starting it imports, and starting it twice."""
+"""The Django app: what its start imports, and a second start."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ pools["default"].close()
 
 
 def test_the_app_may_be_set_up_again() -> None:
-    """Tests of a project set the apps up anew when they change INSTALLED_APPS."""
+    """A project's tests set up the apps again when they change INSTALLED_APPS."""
     with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS]):
         assert apps.is_installed("llm_pool")
     metrics = generate_latest(REGISTRY).decode()

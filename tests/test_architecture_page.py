@@ -1,4 +1,4 @@
-"""docs/architecture.md says what the import contract and the code say."""
+"""docs/architecture.md agrees with the import contract and the code."""
 
 from __future__ import annotations
 

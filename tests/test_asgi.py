@@ -26,7 +26,7 @@ class Lifespan:
     def __init__(self) -> None:
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
         self._events: asyncio.Queue[Any] = asyncio.Queue()
-        scope = {"type": "lifespan", "asgi": {"version": "3.0"}}  # no state: not all servers have one
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}}  # no state: not all servers send one
         application = get_asgi_application()
         self.task = asyncio.create_task(application(scope, self._events.get, self.sent.put))  # type: ignore[arg-type]
 
@@ -75,7 +75,7 @@ async def test_a_shutdown_lets_calls_finish(
         await upstream.gate("token").await_reached()
         await pool.acomplete("hello")
         ended = asyncio.create_task(lifespan.send("shutdown"))
-        await upstream.await_until(lambda s: s.connections_open == 1)  # the idle one has gone
+        await upstream.await_until(lambda s: s.connections_open == 1)  # the idle connection is closed
         upstream.gate("token").open()
         text = "".join(chunk.text for chunk in await first)
         assert text + "".join([chunk.text async for chunk in stream]) == "onetwothree"

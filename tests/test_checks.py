@@ -138,7 +138,7 @@ def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> Non
         ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": ""}, []),
         ({**LOCAL, "API_KEY": SECRET}, []),
         ({"BASE_URL": "http://x/v1", "API_KEY": SECRET, "UDS": "/run/x"}, []),
-        ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # the other check reports what is invalid
+        ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # check_settings reports the invalid value
     ],
 )
 def test_a_deployment_is_asked_for_more(settings: Any, given: Any, expected: list[str]) -> None:

@@ -23,7 +23,7 @@ def test_an_error_of_the_transport_is_httpx_s_too(kind: type[exceptions.LLMPoolE
     error = kind("what happened")
     assert isinstance(error, httpx.RequestError)
     assert str(error) == "what happened"
-    with pytest.raises(RuntimeError):  # as httpx's own, before a client has set it
+    with pytest.raises(RuntimeError):  # as with httpx's errors, until a client sets it
         _ = error.request
 
 

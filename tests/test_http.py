@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def test_views_under_wsgi_reuse_connections(
     path: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 53: each request of an async view has an event loop of its own."""
+    """Scenario 53: each request to an async view runs on a new event loop."""
     configure(upstream)
     for _ in range(5):
         assert Client().get(path).json()["text"] == "You said hello."
@@ -51,7 +51,7 @@ def test_an_async_view_called_by_async_to_sync_reuses_connections(
 async def test_views_under_asgi_reuse_connections(
     path: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 53: ``complete`` too, called where it blocks the loop."""
+    """Scenario 53: even if ``complete`` blocks the event loop."""
     configure(upstream)
     for _ in range(3):
         assert (await AsyncClient().get(path)).json()["text"] == "You said hello."
@@ -89,7 +89,7 @@ def test_an_error_is_an_event_of_its_own(
     secret: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The error is in the log, and with DEBUG in the event; without it users get a general sentence."""
+    """The log has the error. The event has its text with DEBUG, and otherwise a general sentence."""
     settings.DEBUG = debug
     says = {"error": {"message": f"Not your key: {secret}."}}
     server = serve_first(json_reply(says, status=401))
@@ -107,7 +107,7 @@ def test_an_error_is_an_event_of_its_own(
 def test_an_error_of_the_project_is_an_error_event_too(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Here: no key. The response has begun, and without the event Django could only cut it off."""
+    """Here the key is missing. The response has begun: without the event, it would only break off."""
 
     def no_key() -> str:
         raise LookupError("the vault is closed")
@@ -124,7 +124,7 @@ def test_an_error_of_the_project_is_an_error_event_too(
 def test_a_view_may_read_the_first_chunk_before_the_response(
     kind: str, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
 ) -> None:
-    """Chunks that come in one read are not lost with the first of them."""
+    """The chunks that arrive together with the first one are not lost."""
     one_read = b"".join(chat_event({"content": word}) for word in ("one", " two", " three"))
     pool = configure(serve_first(sse(one_read, b"data: [DONE]\n\n")))
     stream = getattr(pool, kind)("hello")
@@ -151,7 +151,7 @@ def test_a_response_that_is_never_read_makes_no_call(
 def test_a_response_that_is_closed_in_mid_stream_frees_its_connection(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 24: as a WSGI server does when its client has gone."""
+    """Scenario 24: as a WSGI server closes it when its client disconnects."""
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     pool = configure(upstream)
@@ -165,7 +165,7 @@ def test_a_response_that_is_closed_in_mid_stream_frees_its_connection(
 async def test_a_response_whose_iterator_is_closed_frees_its_connection(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 24: as Django does it when its task is cancelled, before it closes the response."""
+    """Scenario 24: as Django closes it when its task is cancelled, before it closes the response."""
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     pool = configure(upstream)
@@ -176,7 +176,7 @@ async def test_a_response_whose_iterator_is_closed_frees_its_connection(
 
 
 def assert_whole(pieces: list[bytes]) -> None:
-    assert all(pieces)  # to some servers an empty one is the end
+    assert all(pieces)  # some servers take an empty one for the end
     *tokens, done = events(pieces)
     assert [event["data"]["text"] for event in tokens] == ["one", "two", "three"]
     assert done["event"] == "done"
@@ -195,7 +195,7 @@ def events(pieces: list[bytes]) -> list[dict[str, Any]]:
 def test_a_loop_that_ends_in_mid_stream_ends_the_upstream_call(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 24: a loop that ends in the middle of a stream takes the upstream call with it."""
+    """Scenario 24: the connection to the upstream closes when the stream's loop ends."""
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     pool = configure(upstream)

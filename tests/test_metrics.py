@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: a scrape of one process shows what its server counted."""
+"""Metrics for Prometheus: a scrape of one process shows what the upstream counted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAIT_SECONDS = 20.0
 
 @pytest.fixture
 def installed() -> Iterator[Installed]:
-    """Metrics that are registered as ``install`` does it."""
+    """Metrics, registered in the same way as by ``install``."""
     fresh = Installed()
     wait_for_earlier_stats()
     observe(fresh.metrics.call_ended)
@@ -58,7 +58,7 @@ async def test_counters_and_gauges_match_what_the_server_saw(
     async for _ in pool.astream("hello"):
         pass
     await until(lambda: installed.scrape().sum("shop_llm_pool_requests_total", pool="default") == 6)
-    idle = {"http_connection_state": "idle"}  # the last stats may be from before its end
+    idle = {"http_connection_state": "idle"}  # the last stats may be from before the stream's end
     await until(lambda: installed.scrape().sum("shop_http_client_open_connections", **idle) == 1)
     seen = installed.scrape()
     assert seen.sum("shop_http_client_open_connections") == 1
@@ -117,7 +117,7 @@ async def test_a_closed_pool_has_no_connections(
 async def test_a_leak_is_counted_without_other_calls(
     installed: Installed, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    pool = configure(upstream, LEAK_THRESHOLD=4 * STATS_INTERVAL)  # all other stats have been passed by then
+    pool = configure(upstream, LEAK_THRESHOLD=4 * STATS_INTERVAL)  # the listeners have all other stats then
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     async with pool.astream("hello") as stream:

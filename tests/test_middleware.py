@@ -1,4 +1,4 @@
-"""The middleware: the calls of a request, and the answer for an exhausted pool."""
+"""The middleware: the calls of a request, and the response for an exhausted pool."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_a_request_has_its_calls(
     view: str, client: type[Any], configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     configure(upstream)
-    for _ in range(2):  # each has its own
+    for _ in range(2):  # each request has its own calls
         await _get(client(), f"/{view}")
     for calls in seen:
         assert (calls.calls, calls.errors) == (2, 0)
@@ -257,7 +257,7 @@ def _assert_busy(response: Any, error: str, kind: str) -> None:
     assert response["Content-Type"] == kind
     if error:
         assert response.json()["error"] == error
-    assert b"no room" not in response.content  # the pool's state is the operator's
+    assert b"no room" not in response.content  # the pool's state is for operators only
 
 
 def busy_page(templates: dict[str, str] | None = None) -> str:

@@ -41,7 +41,7 @@ def test_alerts_fire_when_they_should_and_not_before() -> None:
 
 
 def test_the_dashboard_and_the_alerts_use_metrics_that_exist() -> None:
-    """Every name, with every suffix that Prometheus adds."""
+    """Names are compared with every suffix that Prometheus adds."""
     exposed = {
         f"{family.name}{ending}"
         for family in Installed().registry.collect()

@@ -1,4 +1,4 @@
-"""What goes into the source distribution."""
+"""The content of the source distribution."""
 
 from __future__ import annotations
 

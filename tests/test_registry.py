@@ -82,7 +82,7 @@ def test_calls_in_flight_fail_with_a_clear_error_when_the_settings_change(
 def test_settings_may_change_while_others_call(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 54: each call is answered, or says that its pool was closed."""
+    """Scenario 54: each call succeeds or raises PoolClosed."""
     configure(upstream)
     over = threading.Event()
     answered = threading.Event()
@@ -117,7 +117,7 @@ def test_settings_may_change_while_others_call(
 def test_a_provider_module_that_uses_a_pool_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is imported while the settings are read: the pool cannot be made yet, and a wait would never end."""
+    """It is imported while the settings are read: there is no pool yet, and a wait for it would never end."""
     lines = ["from llm_pool import pools", "from llm_pool.providers.openai import OpenAI", "pools['default']"]
     (tmp_path / "shy.py").write_text("\n".join([*lines, "class Shy(OpenAI): pass"]))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -147,7 +147,7 @@ def test_invalid_settings_raise_at_the_next_use() -> None:
 
 
 def test_a_closed_pool_is_made_anew(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
-    """Scenario 51: by its alias; the old one raises PoolClosed."""
+    """Scenario 51: at the next look-up by alias. The old one raises PoolClosed."""
     first = configure(upstream)
     first.close()
     first.close()
@@ -194,7 +194,7 @@ def test_new_threads_see_one_pool(configure: Callable[..., LLMPool], upstream: S
 def test_a_child_makes_pools_though_its_parent_held_the_lock(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 52: the parent forks while another of its threads makes a pool."""
+    """Scenario 52: the registry's lock is held at the fork."""
     configure(upstream)
     pools.close_all()
     with registry_lock():

@@ -13,7 +13,7 @@ from llm_pool.calling import record
 from tests.fixtures.scripts import run_script
 
 PACKAGE = Path(types.__file__).parent
-ALIASES = {"Messages"}  # a union has no docstring of its own, but a line in the module's
+ALIASES = {"Messages"}  # a union has no docstring, only a line in the module's
 
 
 def test_the_names_are_sorted_and_each_is_there_once() -> None:
@@ -31,7 +31,7 @@ def test_each_type_has_a_docstring_of_its_own(name: str) -> None:
     assert isinstance(found, type)
     own = vars(found)["__doc__"]
     assert own
-    assert not own.startswith(f"{name}(")  # what dataclasses and named tuples write where there is none
+    assert not own.startswith(f"{name}(")  # the default of dataclasses and named tuples
 
 
 def test_the_module_describes_each_type() -> None:

@@ -29,7 +29,7 @@ async def acomplete(request: HttpRequest) -> JsonResponse:
 
 
 async def complete_on_the_loop(request: HttpRequest) -> JsonResponse:
-    """A blocking call on the event loop, which should not be: it blocks the loop, and works."""
+    """A call that blocks the event loop: not recommended, but it works."""
     return _answer(pool.complete(_prompt(request)))
 
 

@@ -1,4 +1,4 @@
-"""What every client does: make a call and return the text of its answer, whole or as a stream.
+"""What every client does: make a call and return the text of its response, whole or as a stream.
 
 Clients are not closed: their process ends after the measurement.
 """
@@ -40,7 +40,7 @@ class Target:
 
 
 class AsyncClient:
-    """A client for tasks, made within a running event loop. A subclass implements what its library can."""
+    """A client for tasks, made in a running event loop. Subclasses implement what their library supports."""
 
     def __init__(self, target: Target) -> None:
         self.target = target

@@ -1,6 +1,6 @@
 """The floor: sends the same request and parses the same JSON, and does nothing else.
 
-No Python on the same event loop can cost much less.
+No Python client on the same event loop can cost much less.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Floor"]
 class Floor(AsyncClient):
     """A bare ``asyncio.Protocol`` with httptools. The requests are encoded before the first call.
 
-    It has no checks, no timeouts and no error handling: a measure to compare with, not a client to use.
+    It has no checks, no timeouts and no error handling: it is for comparison, not for use.
     """
 
     def __init__(self, target: Target) -> None:
@@ -101,7 +101,7 @@ class _Connection(asyncio.Protocol):
             self._waiter = self._loop.create_future()
             await self._waiter
 
-    # For the event loop and the parser
+    # Called by the event loop and the parser
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]

@@ -20,7 +20,7 @@ from llm_pool.middleware import PoolMiddleware
 __all__ = ["Complete", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]
 
 STARTUP = 0.2
-"""Seconds for the work that it does in the background at the start; a server's first call comes later."""
+"""Seconds for the pool's background work after its start; in a server, the first call comes later."""
 
 
 class Complete(AsyncClient):
@@ -56,7 +56,7 @@ class Complete(AsyncClient):
 
 
 class ObservedComplete(Complete):
-    """``acomplete`` with metrics, from a view behind the middleware that does nothing else."""
+    """``acomplete`` with metrics, behind the middleware, in a view that does nothing else."""
 
     apps = ("llm_pool",)
 

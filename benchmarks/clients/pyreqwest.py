@@ -1,4 +1,4 @@
-"""pyreqwest: one client for all calls. Its HTTP is written in Rust and runs on a thread of its own."""
+"""pyreqwest: one client for all calls. Its HTTP is written in Rust and runs on its own thread."""
 
 from __future__ import annotations
 

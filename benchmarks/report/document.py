@@ -73,7 +73,7 @@ def _losses(results: Results) -> str:
 
 
 def _cheaper(measured: Measured) -> Iterator[tuple[str, float]]:
-    """The peers that need less CPU than the first contestant, which is ours: label, and share of our CPU."""
+    """Yield each peer that needs less CPU than our first contestant: its label, and its share of our CPU."""
     ours, *others = [contestant.label for contestant in WORKLOADS[measured.name].contestants]
     theirs = measured.values(ours, "cpu")
     for peer in others:
@@ -99,7 +99,7 @@ def _table(headings: list[str], lines: list[list[str]]) -> str:
 
 
 def _without_repeats(lines: list[list[str]]) -> list[list[str]]:
-    """Empty the first cell of each line in which it is the same as in the line before."""
+    """Empty the first cell of each line if the line before has the same."""
     firsts = [None, *(line[0] for line in lines)]
     return [
         ["" if line[0] == last else line[0], *line[1:]] for line, last in zip(lines, firsts, strict=False)

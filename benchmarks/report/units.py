@@ -18,7 +18,7 @@ COLUMNS = {
     "bytes": ("memory each", lambda value: f"{value / 1024:,.1f} KiB"),
     "memory": ("peak memory", lambda value: f"{value / 2**20:,.0f} MiB"),
 }
-"""For each metric its heading, and a function that writes a value."""
+"""The heading of each metric, and a function that formats a value."""
 
 
 def cells(measured: Measured) -> tuple[list[str], list[list[str]]]:

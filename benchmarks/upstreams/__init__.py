@@ -1,1 +1,1 @@
-"""The upstreams: servers that answer at once and are not the bottleneck, each in a process of its own."""
+"""The upstreams: servers that respond at once and are not the bottleneck, each in a separate process."""

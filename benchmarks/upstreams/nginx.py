@@ -1,4 +1,4 @@
-"""nginx as upstream: whole answers over HTTP/1.1, and over TLS with HTTP/2."""
+"""nginx as upstream: complete responses over HTTP/1.1, and over TLS with HTTP/2."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["nginx"]
 def nginx(
     directory: Path, *, tls: bool = False, host: str = "127.0.0.1", inside: Sequence[str] = ()
 ) -> Iterator[Target]:
-    """Run one nginx process on ``host`` for as long as the block lasts.
+    """Run one nginx process on ``host`` while the block runs.
 
     With ``tls`` it offers HTTP/2 and HTTP/1.1. ``inside`` is a command that runs the command after it, such
     as ``ip netns exec NAME``. Raises ProgramMissing if nginx is not installed.
     """
     binary = program("nginx")
-    port = 8443 if inside else free_port(host)  # in a namespace of its own every port is free
+    port = 8443 if inside else free_port(host)  # in a new namespace every port is free
     directory.mkdir(parents=True, exist_ok=True)
     ca_file = None
     lines = f"listen {host}:{port} backlog=4096;"

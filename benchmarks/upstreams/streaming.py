@@ -1,9 +1,9 @@
-"""A small uvloop server that answers every request with an event stream.
+"""A small uvloop server that responds to every request with an event stream.
 
 ``python -m benchmarks.upstreams.streaming PORT INTERVAL STREAMS EVENTS``. It sends the first event with the
 head. Once STREAMS streams are open, it sends an event to each every INTERVAL seconds, EVENTS times in all;
-the streams then stay open without events, so that a slow client can read what it has not read yet. The events
-of different streams are spread evenly over the interval, as those of real streams are.
+the streams then stay open without events, so that a slow client can still read earlier ones. The events of
+different streams are spread evenly over the interval, as those of real streams are.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from testbed.process import free_port, running
 
 __all__ = ["streaming"]
 
-TICKS = 20  # in an interval
+TICKS = 20  # per interval
 
 
 @contextlib.contextmanager
 def streaming(directory: Path, *, interval: float, streams: int, events: int) -> Iterator[Target]:
-    """Run the server in a process of its own for as long as the block lasts; the arguments are as above."""
+    """Run the server in a separate process while the block runs; the arguments are those above."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [

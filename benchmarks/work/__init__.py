@@ -1,1 +1,1 @@
-"""The works: what a client does in a workload, and how that is measured."""
+"""The kinds of work: what a client does in a workload, and how that is measured."""

@@ -1,4 +1,4 @@
-"""Whole answers to concurrent callers: tasks of an event loop, or threads."""
+"""Complete responses to concurrent callers: tasks of an event loop, or threads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from benchmarks.upstreams.answers import TEXT
 __all__ = ["Meter", "calls", "percentile", "threads"]
 
 WARM_UP = 0.3  # as a part of the measured time
-MAX_SECONDS = 8.0  # of a measurement, however slow the client is
+MAX_SECONDS = 8.0  # of a measurement, even with a slow client
 
 
 async def calls(client: AsyncClient, *, concurrency: int, seconds: float) -> dict[str, float]:
-    """Make calls from ``concurrency`` tasks of one loop for so many seconds; return ``Meter.per_call``."""
+    """Make calls from ``concurrency`` tasks for ``seconds`` seconds; return ``Meter.per_call``."""
     spans: list[float] = []
     stopped = False
 
@@ -43,9 +43,9 @@ async def calls(client: AsyncClient, *, concurrency: int, seconds: float) -> dic
 
 
 async def _wait_for_calls(seconds: float, spans: list[float], calls: int) -> None:
-    """Wait so many seconds and until ``calls`` calls have ended, but at most about ``MAX_SECONDS``.
+    """Wait ``seconds`` seconds and until ``calls`` calls have ended, but at most about ``MAX_SECONDS``.
 
-    With a call per caller, a slow client's measure has something of each.
+    ``calls`` is the number of callers, so that a slow client's measure includes about one call of each.
     """
     began, before = time.perf_counter(), len(spans)
     await asyncio.sleep(seconds)
@@ -54,7 +54,7 @@ async def _wait_for_calls(seconds: float, spans: list[float], calls: int) -> Non
 
 
 def threads(client: Client, *, concurrency: int, seconds: float) -> dict[str, float]:
-    """Make calls from ``concurrency`` threads for so many seconds; return ``Meter.per_call``."""
+    """Make calls from ``concurrency`` threads for ``seconds`` seconds; return ``Meter.per_call``."""
     spans: list[float] = []
     stopped = threading.Event()
 
@@ -111,6 +111,6 @@ class Meter:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that is not exceeded by so many percent of all (nearest rank)."""
+    """The smallest value that at least ``percent`` percent of the values do not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

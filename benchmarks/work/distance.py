@@ -12,7 +12,7 @@ __all__ = ["burst", "in_turn"]
 
 
 async def in_turn(client: AsyncClient, *, calls: int) -> dict[str, float]:
-    """Make ``calls`` calls one after the other, as an agent does; return the seconds of all together.
+    """Make ``calls`` calls one after the other, as an agent does; return their total seconds.
 
     The client is prewarmed first, if its library can do that.
     """
@@ -24,7 +24,7 @@ async def in_turn(client: AsyncClient, *, calls: int) -> dict[str, float]:
 
 
 async def burst(client: AsyncClient, *, calls: int) -> dict[str, float]:
-    """Make ``calls`` calls at once, with no connection open; return the seconds until the last answer."""
+    """Make ``calls`` calls at once, with no connection open; return the seconds until the last response."""
     await client.start()
     began = time.perf_counter()
     texts = await asyncio.gather(*(client.complete() for _ in range(calls)))

@@ -1,4 +1,4 @@
-"""Streamed answers: the CPU of an event, and the memory of an open stream."""
+"""Streamed responses: CPU per event, and memory per open stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_OPENING = 50  # streams that are opened at the same time
 
 
 async def events(client: AsyncClient, *, concurrency: int, seconds: float) -> dict[str, float]:
-    """Read ``concurrency`` streams, each in a task; measure once all have had their first event."""
+    """Read ``concurrency`` streams, each in a task; measure after each has had its first event."""
     readers = _Readers(client)
     await readers.open(concurrency)
     await asyncio.sleep(seconds * WARM_UP)
@@ -42,7 +42,7 @@ async def held(client: AsyncClient, *, concurrency: int) -> dict[str, float]:
 
 
 class _Readers:
-    """The tasks that read the streams, one each.
+    """The tasks that read the streams, one for each stream.
 
     ``gaps`` has the seconds between an event and the next one of its stream.
     """
@@ -80,7 +80,7 @@ class _Readers:
             before = now
 
     def check(self) -> None:
-        """Raise the error of a stream that has failed, or AssertionError if one has ended: none should."""
+        """Raise the error of a stream that has failed, or AssertionError if a stream has ended."""
         for task in self._tasks:
             if task.done():
                 task.result()

@@ -1,1 +1,1 @@
-"""The upstream: the demo's own model server, which runs as a separate process, and the launcher of both."""
+"""The demo's own model server (the upstream), in a separate process, and the launcher of the demo."""

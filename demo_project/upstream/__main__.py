@@ -1,6 +1,6 @@
 """The upstream's process: ``python -m demo_project.upstream model`` (or ``simulated``).
 
-A request passes through these steps: the counting proxy, for the pool "far" the relay, the model server.
+A request passes through the counting proxy, then (from the pool "far") the relay, to the model server.
 When all of them listen, the process prints one line of JSON with their addresses. It exits when its standard
 input is closed, and so also when its parent is killed.
 """

@@ -47,7 +47,7 @@ class _Connection:
 
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
-        # The pool may connect in advance; other clients send a request at once, which shows what they are.
+        # The pool may connect in advance; another client sends a request at once, with its User-Agent.
         self._count = counts.pool
         self._count.connections += 1
         self._used = False

@@ -57,7 +57,7 @@ def port_number(text: str) -> int:
 
 
 def provider_is_configured(environ: Mapping[str, str]) -> bool:
-    """Whether the environment names a provider, so that the demo needs no upstream of its own."""
+    """Whether the environment names a provider, so that the demo does not need its own upstream."""
     return any(environ.get(name) for name in PROVIDER_VARIABLES)
 
 

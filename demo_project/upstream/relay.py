@@ -1,8 +1,8 @@
 """A TCP relay that simulates distance by adding latency, because a round trip on loopback costs nothing.
 
 A new connection waits one round trip before data passes, like a TCP handshake. Data then takes half a round
-trip in each direction. A TLS handshake, which adds one or two round trips at a
-real provider, is not simulated.
+trip in each direction. A TLS handshake, which adds one or two round trips at a real provider, is not
+simulated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Behaviours of a server, each written once and played over HTTP/1.1 and HTTP/2."""
+"""Behaviours of a server, each written once and run over HTTP/1.1 and HTTP/2."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ async def test_a_cancelled_call_frees_its_connection(serve, play, configure, mom
 async def test_a_call_cancelled_during_the_handshake_leaves_no_socket(serve, configure, certificates):
     """Scenario 19: the socket closes at once, not when it is garbage-collected.
 
-    Not for the native engine: its dial goes on, and the connection joins the pool.
+    Not for the native engine: its dial continues, and the connection joins the pool.
     """
 
     async def listen(conn):

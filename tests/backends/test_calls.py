@@ -234,7 +234,7 @@ async def test_engines_do_not_decompress(serve, play, configure):
 
 @pytest.mark.filterwarnings("error")
 async def test_a_response_closed_early_releases_its_connection(serve, play, configure):
-    """Scenario 35: the next call is served, with ``max_connections`` 1, and nothing warns."""
+    """Scenario 35: the next call is served, with ``max_connections`` 1, and without a warning."""
 
     async def long(exchange):
         await exchange.head()

@@ -78,7 +78,7 @@ async def test_a_call_that_ends_during_its_dial_counts_no_failed_dial(configure,
 
 @pytest.mark.kinds(["httpcore-http2"])
 async def test_a_dial_shared_by_several_calls_counts_once(configure, server, server_loop):
-    """Whether it succeeds or fails. On httpcore only: there each call reports its own dial."""
+    """Whether it succeeds or fails. With httpcore only: there each call reports its own dial."""
     pool = configure(server, streams=8)
     server.refuse()
     outcomes = await asyncio.gather(*(pool.arequest("GET", "/x") for _ in range(4)), return_exceptions=True)

@@ -51,7 +51,7 @@ def read_sync(pool: LLMPool) -> str:
 
 @pytest.mark.parametrize("hooked", [False, True])
 async def test_a_stream_that_ends_before_its_body_is_not_a_cancelled_call(server, configure, hooked):
-    """Both directly and through httpx's clients, which event hooks make necessary."""
+    """Both directly and through httpx's clients, which are used if event hooks are installed."""
     pool = configure(server)
     if hooked:
         pool.client.event_hooks = {"request": [lambda request: None]}

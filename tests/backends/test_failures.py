@@ -1,4 +1,4 @@
-"""Every engine raises the same errors with the same texts, and none of its library's own."""
+"""Every engine raises the same errors with the same texts, and no error of its library."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_calls_succeed_again_after_failed_dials(serve, play, configure):
 
 
 async def test_a_failed_dial_fails_every_call_that_waits(configure):
-    """Scenario 11: also the calls that are queued behind the first ones."""
+    """Scenario 11: including the calls that are queued behind the first ones."""
     with refused_port() as port:
         pool = configure(f"http://127.0.0.1:{port}", LIMITS={"max_connections": 2}, streams=4)
         outcomes = await asyncio.gather(
@@ -153,7 +153,7 @@ async def test_a_call_fails_at_the_read_timeout(serve, play, configure, head_sen
 
 
 async def test_a_call_fails_at_the_total_timeout(serve, play, configure):
-    """aiohttp's ``total``, on every engine: even if the server never stops sending."""
+    """As with aiohttp's ``total``, but on every engine: even if the server never stops sending."""
 
     async def drip(exchange):
         await exchange.head()
@@ -169,7 +169,7 @@ async def test_a_call_fails_at_the_total_timeout(serve, play, configure):
 
 @pytest.mark.kinds(HTTP1)
 async def test_a_call_fails_at_the_write_timeout(serve, configure):
-    """httpx's ``write``, on every engine."""
+    """As with httpx's ``write``, but on every engine."""
     pool = configure(serve(stop_reading()), TIMEOUTS={"write": 0.2, "total": 10.0})
     with pytest.raises(WriteTimeout, match=r"accepted nothing of the request for 0\.2 s"):
         await pool.arequest("POST", "/x", content=b"x" * 30_000_000)
@@ -190,13 +190,13 @@ async def test_an_upload_that_progresses_may_exceed_the_write_timeout(serve, con
         await conn.read(rest)
         await conn.respond(200)
 
-    # Less than the seven pauses together; more than one of them, with a second to spare for a slow machine.
+    # Less than the seven pauses together; more than one pause, by a second for slow machines.
     pool = configure(serve(slow), TIMEOUTS={"write": 1.5})
     assert (await pool.arequest("POST", "/x", content=b"x" * (7 * piece + rest))).status_code == 200
 
 
 async def test_a_truncated_body_is_an_error(serve, play, configure):
-    """Scenario 39: not a shorter response."""
+    """Scenario 39: the connection closes in the middle of the body."""
 
     async def broken(exchange):
         await exchange.head(headers={"Content-Type": "text/plain"})
@@ -281,7 +281,7 @@ async def test_a_connection_closed_while_idle_is_not_used(serve, configure, kind
     await pool.arequest("GET", "/x")
     server.gate("end").open()
     await server.await_mark("ended")
-    if kind == "native-http1":  # the other libraries notice it at the next call
+    if kind == "native-http1":  # the other libraries notice the close at the next call
         await until(lambda: pool.stats().idle == 0)
     assert (await pool.arequest("POST", "/x", content=b"{}")).status_code == 200
     assert [request.connection for request in server.requests] == [0, 1]
@@ -290,7 +290,7 @@ async def test_a_connection_closed_while_idle_is_not_used(serve, configure, kind
 @pytest.mark.kinds(HTTP1)
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
 async def test_no_request_is_sent_again_without_an_idempotency_key(serve, configure, method):
-    """Scenario 30: not even a GET or PUT, which aiohttp by itself sends again."""
+    """Scenario 30: not even a GET or PUT, which aiohttp alone would send again."""
     server = serve(per_connection(steps(json_reply(), raw(), close), json_reply()))
     pool = configure(server)
     await pool.arequest("GET", "/x")

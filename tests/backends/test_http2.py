@@ -132,7 +132,7 @@ async def test_all_calls_are_served_if_the_server_turns_out_to_speak_http1(secur
 
 @pytest.mark.kinds(HTTP2)
 async def test_a_refused_call_may_be_refused_again(serve, certificates, configure):
-    """Three dials at once, for four, four and two calls: a call that the first refuses may join the third."""
+    """Three dials for four, four and two calls: a call refused by the first connection may join the third."""
     server = serve(
         over_http1(gated()), tls=certificates.good, before_handshake=lambda: server.gate("tls").passage()
     )
@@ -151,7 +151,7 @@ async def test_a_refused_call_may_be_refused_again(serve, certificates, configur
 
 @pytest.mark.kinds(HTTP2)
 async def test_cancelling_the_call_that_dials_does_not_fail_the_others(serve, certificates, configure):
-    """Another of the calls that wait for the dial takes it over."""
+    """The native engine continues the dial; with httpcore, another waiting call dials."""
     server = serve(
         over_http2(answer),
         tls=offering_http2(certificates),

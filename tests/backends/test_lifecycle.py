@@ -158,7 +158,7 @@ def test_a_forked_child_does_not_use_the_parents_connections(serve, play, config
     """Scenario 52: it opens its own, and does not keep the parent's open when the parent closes them."""
     server = serve(play(answer), tls=certificates.good if scheme == "https" else None)
     pool = configure(server, TLS={"ca_file": certificates.ca_file})
-    for _ in range(2):  # before the second answer the HTTP/2 settings are acknowledged
+    for _ in range(2):  # the HTTP/2 settings are acknowledged before the second response
         pool.request("GET", "/x")
     parents = client_sockets(server)
     assert len(parents) == 1

@@ -24,7 +24,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 @pytest.mark.parametrize("call", ["acomplete", "complete", "astream"])
 async def test_no_frame_of_an_error_shows_the_key(serve, configure, call, answer):
-    """Neither frames of this package nor of the library, also not those of the error's causes."""
+    """Neither this package's frames nor the library's, in the error and in its causes."""
     pool = configure(serve(answer), API_KEY=KEY)
     with pytest.raises(LLMPoolError) as caught:
         await ask(pool, call)

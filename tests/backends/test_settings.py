@@ -19,7 +19,7 @@ WITH_DNS_CACHE = [kind for kind in KINDS if not kind.startswith("httpcore")]
 
 
 async def call_at_once(pool, server, count):
-    """Make ``count`` calls at the same time, each on a connection of its own."""
+    """Make ``count`` calls at the same time, each on its own connection."""
     server.gate("go").shut()
     before = len(server.requests)
     async with asyncio.TaskGroup() as calls:
@@ -96,7 +96,7 @@ def test_default_headers_are_sent(serve, play, configure, call):
     if call == "request":
         pool.request("GET", "/x")
     else:
-        with pytest.raises(InvalidResponse):  # the server does not answer like a model
+        with pytest.raises(InvalidResponse):  # the response is not a completion
             pool.complete("hello")
     assert server.requests[0].headers["x-team"] == "blue"
     assert server.requests[0].headers["authorization"] == "Bearer sk-test"
@@ -177,7 +177,6 @@ async def test_an_engine_without_aiodns_warns(serve, configure, fake_dns, name_s
 
 
 async def test_ca_file_names_the_trusted_authority(serve, play, configure, certificates):
-    """TLS.ca_file."""
     server = serve(play(answer), tls=certificates.good)
     pool = configure(server, TLS={"ca_file": certificates.ca_file})
     assert (await pool.arequest("GET", "/x")).status_code == 200
@@ -187,27 +186,23 @@ async def test_ca_file_names_the_trusted_authority(serve, play, configure, certi
 
 
 async def test_certificates_are_not_verified_if_verify_is_false(serve, play, configure, certificates):
-    """TLS.verify."""
     server = serve(play(answer), tls=certificates.self_signed)
     assert (await configure(server, TLS={"verify": False}).arequest("GET", "/x")).status_code == 200
 
 
 async def test_the_client_certificate_is_sent(serve, play, configure, certificates):
-    """TLS.client_cert."""
     server = serve(play(answer), tls=certificates.requires_client_cert)
     pool = configure(server, TLS={"ca_file": certificates.ca_file, "client_cert": certificates.client_cert})
     assert (await pool.arequest("GET", "/x")).status_code == 200
 
 
 async def test_a_context_replaces_the_other_tls_settings(serve, play, configure, certificates):
-    """TLS.context."""
     server = serve(play(answer), tls=certificates.good)
     pool = configure(server, TLS={"context": certificates.client_context()})
     assert (await pool.arequest("GET", "/x")).status_code == 200
 
 
 async def test_the_error_of_a_missing_ca_file_names_it(serve, play, configure, certificates):
-    """TLS.ca_file."""
     server = serve(play(answer), tls=certificates.good)
     pool = configure(server, TLS={"ca_file": "/no/such.pem"})
     with pytest.raises(TLSFailed, match=r"the TLS setting ca_file \(/no/such.pem\) cannot be used"):
@@ -342,7 +337,6 @@ async def test_tls_over_a_unix_socket(kind, serve, play, configure, certificates
 
 
 async def test_the_error_of_a_missing_unix_socket_names_it(configure, tmp_path):
-    """UDS."""
     path = str(tmp_path / "none.sock")
     pool = configure("http://llm.test", UDS=path)
     with pytest.raises(Exception, match=f"no connection to http://llm.test at {path}: No such file"):

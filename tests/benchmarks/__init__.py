@@ -1,1 +1,1 @@
-"""The top-level folder ``benchmarks``: that its commands run and that their reports are right."""
+"""The top-level folder ``benchmarks``: its commands run, and their reports are right."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.load``: a few users for a moment, and when it says that something is off."""
+"""``python -m benchmarks.load``: a short run with a few users, and when a number is off."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ async def test_the_demo_shows_what_its_upstream_counted(monkeypatch: pytest.Monk
     assert not seen.errors
     assert seen.left >= 2
     rows_by_name = {row.name: row for row in rows}
-    # The others depend on how busy the machine is.
+    # The other rows depend on how busy the machine is.
     requests, connections, reused = (rows_by_name[name] for name in ("requests", "connections", "reused"))
     for row in (requests, connections):
         assert row.page == row.metrics == row.counted > 0
-    # Where a call was given a connection that came free, its dial made one that idled before its first call.
+    # The page counts the first call on a connection as reused if it was idle before; the upstream does not.
     assert 0 < reused.counted <= reused.page == reused.metrics < reused.counted + connections.counted
     assert seen.calls == requests.counted > 20  # an agent alone makes 20
 

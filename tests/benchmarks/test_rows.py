@@ -1,4 +1,4 @@
-"""Rounds become ratios, ratios a median with its spread, and that is held against the goal."""
+"""The ratios of the rounds, their median and spread, and the comparison with the goal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def results_of(measured: Measured) -> Results:
 
 
 def measured_of(metric: str = "cpu", **rounds: list[float]) -> Results:
-    """By contestant, its measures round by round."""
+    """Results with the given measures of each contestant, one for each round."""
     each = {name: [{metric: value} for value in values] for name, values in rounds.items()}
     return results_of(Measured("http2", each))
 

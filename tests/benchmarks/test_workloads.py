@@ -1,4 +1,4 @@
-"""Each kind of benchmark runs and measures; how fast is not tested."""
+"""Each kind of benchmark runs and returns its measures; speed is not tested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from testbed.process import free_port
 pytestmark = [pytest.mark.server, pytest.mark.forks]
 
 SHORT = 0.05  # seconds
-LONG = 1.5  # seconds, for work that ends by time alone: longer than a busy machine pauses
+LONG = 1.5  # seconds, for work that only time ends: longer than the pauses of a busy machine
 
 
 def workload(work: str, upstream: str, *clients: str, loop: str = "asyncio", **parameters: float) -> Workload:

@@ -29,7 +29,7 @@ TIMEOUT = 60_000  # milliseconds: a busy machine starts servers and pages slowly
 
 
 def missing(what: str) -> None:
-    """Skip the test; in CI it fails."""
+    """Skip the test, or fail it in CI."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}, and CI must have it")
     pytest.skip(what)
@@ -68,6 +68,6 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def demo_url() -> Iterator[str]:
-    """Where a demo with a simulated upstream answers."""
+    """The URL of a demo with a simulated upstream."""
     with started(environment()) as demo:
         yield demo.read_url()

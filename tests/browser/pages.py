@@ -1,4 +1,4 @@
-"""What tests do on the pages."""
+"""Actions on the pages."""
 
 from __future__ import annotations
 

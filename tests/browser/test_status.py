@@ -1,4 +1,4 @@
-"""The status page: its script missing, its provider unreachable, its tables on narrow screens."""
+"""The status page: without its script, with an unreachable provider, on narrow screens."""
 
 from __future__ import annotations
 

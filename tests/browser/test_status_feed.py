@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
-AT_ONCE = re.compile("no news for [1-7] s")  # after 8 s a page without updates shows it anyway
+AT_ONCE = re.compile("no news for [1-7] s")  # a page without updates for 8 s shows it anyway
 
 
 def test_a_page_that_polls_is_not_live_from_the_first_poll_that_fails(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def records() -> Iterator[list[CallRecord]]:
-    """A list to which each call is added when it ends."""
+    """A list to which each call's record is added when the call ends."""
     ended: list[CallRecord] = []
     observe(ended.append)
     yield ended

@@ -29,7 +29,7 @@ MESSAGE = {
 
 
 def event_stream(*values: dict[str, Any]) -> Script:
-    """Answer with these values as events, each named by its type."""
+    """Respond with these values as events, each named by its type."""
     return events(*[f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode() for value in values])
 
 
@@ -50,7 +50,7 @@ END = [
 def claude(
     configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> Callable[[Script], tuple[LLMPool, ScriptedServer]]:
-    """``claude(script)``: a pool of Anthropic's, and the server."""
+    """``claude(script)``: a pool for Anthropic's API, and its server."""
 
     def make(script: Script) -> tuple[LLMPool, ScriptedServer]:
         server = serve(script)

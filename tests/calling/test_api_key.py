@@ -74,7 +74,7 @@ def test_no_log_and_no_error_report_shows_the_key(
     serve: Callable[..., ScriptedServer],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Django's page of an error, and the likes of Sentry, show the local variables of every frame."""
+    """Django's error page and tools such as Sentry show the local variables of every frame."""
     caplog.set_level(logging.DEBUG)
     pool = configure(serve(answer), TIMEOUTS={"read": 0.3})
     if hooked:
@@ -119,13 +119,13 @@ def test_no_repr_shows_the_key(
     values += [builder_of(pool).get("/", pool.settings.key(), Timeouts())]
     values += [vars(pool), vars(pool.settings.provider)]
     assert [value for value in values if secret in repr(value)] == []
-    assert upstream.requests[0].headers["authorization"] == f"Bearer {secret}"  # it is the one in use
+    assert upstream.requests[0].headers["authorization"] == f"Bearer {secret}"  # this key is in use
 
 
 def test_the_key_goes_to_its_own_origin_only(
     secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
-    """By an absolute URL or by a redirect: neither the key nor what is in HEADERS."""
+    """An absolute URL or a redirect to another origin sends neither the key nor HEADERS there."""
     elsewhere = serve(echo)
 
     async def redirect(conn: Any) -> None:
@@ -176,7 +176,7 @@ def test_a_requests_own_authorization_wins(
 def test_a_request_with_its_own_key_needs_none_of_the_pool(
     kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer], fake_dns: Any
 ) -> None:
-    """For example one that an SDK makes on the pool's client."""
+    """For example, a request of an SDK on the pool's client."""
     server = serve(echo)
     fake_dns.names["llm.test"] = server.host
     pool = configure(server, BASE_URL=f"http://llm.test:{server.port}/v1", API_KEY=None)
@@ -234,7 +234,7 @@ async def hook(request: httpx.Request) -> None:
 def test_a_function_without_a_next_key_is_a_clear_error(
     call: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """A future cannot hold a StopIteration: the call would wait for the key for ever."""
+    """A future cannot hold a StopIteration: without the error, the call would never end."""
     pool = configure(upstream, API_KEY=lambda: next(iter(())))
     with pytest.raises(ImproperlyConfigured, match=r"\['API_KEY'\] raised StopIteration"):
         ask(call, pool)

@@ -1,4 +1,4 @@
-"""Invalid input and bad answers: one exception of the package each, and a connection that still works."""
+"""Invalid input and bad responses raise an exception of the package; later calls succeed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_invalid_input_is_refused_before_a_connection_is_opened(
 
 
 class Bad(NamedTuple):
-    """An answer that is no completion, and the error that it raises.
+    """A response that is not a completion, and the error that it raises.
 
     answer   the server's script
     kind     the exception's class

@@ -56,7 +56,7 @@ def test_a_completion_has_its_timing(
         pool.client.event_hooks = {"request": [lambda request: None]}
         pool.aclient.event_hooks = {"response": [hook]}
     first, second = ask(call, pool), ask(call, pool)
-    assert first.request_id == second.request_id == "0"  # the upstream's name for its connection
+    assert first.request_id == second.request_id == "0"  # the number of the connection, sent by the upstream
     assert first.finish_reason == "stop"
     assert first.timing is not None
     assert second.timing is not None

@@ -1,4 +1,4 @@
-"""Each call is recorded once, when it has ended, whether it succeeds, fails or is cancelled."""
+"""Each call is recorded once, when it ends, whether it succeeds, fails or is cancelled."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def held(pool: LLMPool, upstream: ScriptedServer) -> AsyncIterator[None]:
 
 
 async def begun(kind: str, pool: LLMPool) -> Any:
-    """Make a call of that kind, and wait for its answer or its first chunk."""
+    """Make a call of this kind, and wait for its response or its first chunk."""
     if kind == "arequest":
         return await pool.arequest("POST", "/embeddings", json={"messages": [{"content": "hello"}]})
     call = getattr(pool, kind)("hello")
@@ -102,7 +102,7 @@ async def test_a_pool_timeout_is_recorded_as_time_queued(
     pool = configure(
         upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1}, TIMEOUTS={"pool": 0.05}
     )
-    # The stream finds a connection: to dial one may take longer than that.
+    # Open the connection for the stream now: a dial may take longer than the pool timeout.
     await pool.arequest("POST", "/embeddings", json={"messages": [{"content": "hello"}]}, timeout=5.0)
     upstream.gate("token").shut()
     upstream.gate("token").admit()
@@ -248,7 +248,7 @@ async def test_an_abandoned_stream_is_recorded(
     stream = pool.astream("hello")
     await anext(stream)
     with pytest.warns(ResourceWarning, match="neither read to its end nor closed"):  # noqa: PT031
-        del stream  # and nothing else holds it
+        del stream  # the last reference to it
         gc.collect()
     await until(lambda: len(records) == 1)
     assert records[0].error == "CancelledError"
@@ -283,7 +283,7 @@ async def test_an_observer_that_raises_does_not_affect_calls(
     pool = configure(upstream)
     with caplog.at_level(logging.ERROR, "llm_pool"):
         observe(broken)
-        observe(records.append)  # comes after it
+        observe(records.append)  # called after ``broken``
         try:
             for _ in range(3):
                 assert str(await pool.acomplete("hello")) == "You said hello."

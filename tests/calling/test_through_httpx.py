@@ -1,4 +1,4 @@
-"""Mocks and instrumentation of httpx, as its users write them, see every call."""
+"""Mocks and instrumentation that are written for httpx see every call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVENTS = 'data: {"choices": [{"index": 0, "delta": {"content": "mocked"}}]}\n\nd
 
 @pytest.fixture
 def pool(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> LLMPool:
-    """A pool whose provider does not exist: what is not mocked fails."""
+    """A pool whose provider does not exist: a call that is not mocked fails."""
     return configure(upstream, BASE_URL=PROVIDER)
 
 
@@ -147,11 +147,11 @@ def test_calls_that_pytest_httpx_does_not_mock_use_the_pool(
     assert len(upstream.requests) == 1
 
 
-# Instrumentation: it sees each call, and lets it pass.
+# Instrumentation: it sees each call, and passes it on.
 
 
 class Watcher:
-    """Wraps methods in the ways in which instrumentation does, and counts what it sees."""
+    """Wraps methods as instrumentation does; ``seen`` has an item for each call."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[Any] = []
@@ -160,7 +160,7 @@ class Watcher:
     def watch(self, place: Any, name: str, *, wraps: bool) -> None:
         real = getattr(place, name)
 
-        def watching(*args: Any, **kwargs: Any) -> Any:  # a coroutine, where the real one gives one
+        def watching(*args: Any, **kwargs: Any) -> Any:  # returns a coroutine if ``real`` does
             self.seen.append(name)
             return real(*args, **kwargs)
 
@@ -171,7 +171,7 @@ class Watcher:
 
 
 class Proxy:
-    """An object in a function's place that binds as functions do: the way of wrapt."""
+    """Replaces a function and binds like one, as wrapt's proxies do."""
 
     def __init__(self, wrapped: Any, seen: list[Any]) -> None:
         self.__wrapped__ = wrapped
@@ -190,7 +190,7 @@ def watcher(monkeypatch: pytest.MonkeyPatch) -> Watcher:
     return Watcher(monkeypatch)
 
 
-# As in a module that imports the classes by name: a namespace in which they are found.
+# The classes by name, as in a module that imports them.
 AsyncClient, Client = httpx.AsyncClient, httpx.Client
 AsyncHTTPTransport, HTTPTransport = httpx.AsyncHTTPTransport, httpx.HTTPTransport
 AsyncConnectionPool, ConnectionPool = httpcore.AsyncConnectionPool, httpcore.ConnectionPool
@@ -302,7 +302,7 @@ def test_a_mocked_stream_that_is_closed_early_closes_its_body(call: str, pool: L
 def test_an_instrumented_stream_that_is_closed_early_frees_its_connection(
     call: str, watcher: Watcher, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 35: without a warning of a response that was never closed."""
+    """Scenario 35: without a warning about an unclosed response."""
     upstream.gate("token").shut()
     upstream.gate("token").admit()
     pool = configure(upstream)

@@ -1,4 +1,4 @@
-"""Runs ``python -m demo_project`` as a process."""
+"""Run ``python -m demo_project`` as a process."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def test_the_relay_adds_one_round_trip_to_a_connect_and_one_to_each_exchan
         writer.close()
         await writer.wait_closed()
     first, *later = [end - begin for begin, end in itertools.pairwise(times)]
-    # A loop's clock may fire a timer early by its resolution, and a busy machine any of them late.
+    # A timer may fire early by the clock's resolution, and late on a busy machine.
     assert first >= 2 * ROUND_TRIP - 0.005
     assert ROUND_TRIP - 0.005 <= min(later) < 2 * ROUND_TRIP - 0.005
 

@@ -1,1 +1,1 @@
-"""The pool in real servers (gunicorn, uvicorn, granian and others), each in processes of its own."""
+"""The pool in real servers (gunicorn, uvicorn, granian and others), each in separate processes."""

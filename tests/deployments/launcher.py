@@ -1,4 +1,4 @@
-"""Starts a web server with the tests' project as a process of its own, and ends it."""
+"""Start a web server with the tests' project in a separate process, and stop it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROJECT = "tests.deployments.project"
 
 
 class Server(NamedTuple):
-    """A web server: its command line, with ``{port}`` in it, and how it ends after a signal."""
+    """A web server: its command line, with ``{port}`` in it, and its exit code after SIGTERM."""
 
     command: str
     exit_code: int = 0
@@ -63,11 +63,11 @@ class Deployment:
 
     @property
     def output(self) -> str:
-        """All it has written so far, on both channels."""
+        """Its output so far, stdout and stderr."""
         return self._log.read_text(errors="replace")
 
     def get(self, path: str) -> Any:
-        """The JSON of an answer with status 200, asked for on a connection of its own."""
+        """Send a GET request on a new connection; return the response's JSON. Its status must be 200."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=STOP_SECONDS)
         with contextlib.closing(connection):
             connection.request("GET", path, headers={"Connection": "close"})
@@ -77,7 +77,7 @@ class Deployment:
         return json.loads(body)
 
     def wait_stats(self, **expected: int) -> dict[str, Any]:
-        """Wait until the pool's stats have these values, for a second at most; returns them."""
+        """Wait at most a second until the pool's stats have these values; return the stats."""
         stats: dict[str, Any] = {}
 
         def are_as_expected() -> bool:
@@ -88,7 +88,7 @@ class Deployment:
         return stats
 
     def terminate(self) -> int:
-        """SIGTERM; the exit code, AssertionError when it is not there in bounded time."""
+        """Send SIGTERM; return the exit code. Raises AssertionError after ``STOP_SECONDS``."""
         self.process.terminate()
         try:
             return self.process.wait(STOP_SECONDS)
@@ -106,7 +106,7 @@ def deployed(
     middleware: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[Deployment]:
-    """A server from when it listens until the end of the block; ``pool`` is its ``LLM_POOL["default"]``."""
+    """Run a server until the end of the block; ``pool`` is its ``LLM_POOL["default"]``."""
     port = free_port()
     program, *arguments = server.command.format(port=port).split()
     log = directory / f"{program}-{port}.log"
@@ -135,7 +135,7 @@ def deployed(
 
 
 def _wait_ready(deployment: Deployment) -> None:
-    """Send requests until one is answered: each server reports in another way that it is ready."""
+    """Send requests until one succeeds: each server reports in its own way that it is ready."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(OSError):
@@ -148,7 +148,7 @@ def _wait_ready(deployment: Deployment) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends it and the workers it has started: they are a process group of their own."""
+    """Stop the process, and kill its workers, which are in its process group."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -12,7 +12,7 @@ TIMEOUT = 10.0
 
 
 class RawClient:
-    """Sends one request. ``received`` is the response as it comes, framing included."""
+    """Sends one request. ``received`` is the response as received, with its framing."""
 
     def __init__(self, port: int, path: str, *, window: int | None = None, headers: str = "") -> None:
         self.received = b""
@@ -24,7 +24,7 @@ class RawClient:
         self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n".encode())
 
     def read_through(self, mark: bytes) -> bytes:
-        """Read until ``mark`` has come; returns all bytes up to its end."""
+        """Read until ``mark`` has arrived; return all bytes up to its end."""
         while mark not in self.received:
             data = self._socket.recv(65536)
             assert data, f"the answer ended before {mark!r}: {self.received!r}"
@@ -36,7 +36,7 @@ class RawClient:
         self._socket.close()
 
     def reset(self) -> None:
-        """Send a RST, as from a browser that is killed with data unread."""
+        """Send a RST, as when a browser is killed with unread data."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 

@@ -1,4 +1,4 @@
-"""A client that disconnects ends the upstream call within a second, wherever its stream waits."""
+"""A client that disconnects ends the upstream call within a second, whatever its stream waits for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.server, pytest.mark.parametrize("view", ["stream", "as
 
 
 def test_before_the_head(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
-    """Scenario 24: the upstream has the request, and has not answered."""
+    """Scenario 24: the upstream has received the request and not responded."""
     server = deploy("uvicorn", upstream)
     upstream.gate("head").shut()
     with RawClient(server.port, f"/{view}") as client:
@@ -36,7 +36,7 @@ def test_before_the_head(view: str, deploy: Callable[..., Deployment], upstream:
 def test_before_the_first_event(
     view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
-    """Scenario 24: the upstream has sent its head, and the client has ours."""
+    """Scenario 24: the upstream has sent its response head, and the client has received ours."""
     server = deploy("uvicorn", upstream)
     upstream.gate("token").shut()
     with RawClient(server.port, f"/{view}") as client:
@@ -63,7 +63,7 @@ def test_between_two_events(view: str, deploy: Callable[..., Deployment], upstre
 def test_while_the_client_does_not_read(
     view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
-    """Scenario 24: Django awaits ``send()``, and the whole way back to the upstream is full."""
+    """Scenario 24: Django awaits ``send()``, and all buffers back to the upstream are full."""
     server = deploy("uvicorn", upstream)
     with RawClient(server.port, f"/{view}?prompt=flood", window=4096) as client:
         client.read_through(b"data: ")
@@ -76,7 +76,7 @@ def test_while_the_client_does_not_read(
 def test_while_a_middleware_has_put_itself_around_the_stream(
     view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
-    """Scenario 24: the sync view's stream is read by a thread then, which must be woken."""
+    """Scenario 24: a thread then reads the sync view's stream, and must be woken."""
     middleware = ["tests.deployments.project.middleware.wrapping"]
     server = deploy("uvicorn", upstream, extra={"middleware": middleware})
     upstream.gate("token").shut()
@@ -90,7 +90,7 @@ def test_while_a_middleware_has_put_itself_around_the_stream(
 
 
 def test_while_queued(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
-    """Scenario 24: another stream has the only connection, and keeps it."""
+    """Scenario 24: another stream uses the only connection, and continues."""
     server = deploy("uvicorn", upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1})
     upstream.gate("token").shut()
     with RawClient(server.port, f"/{view}") as holder:
@@ -111,7 +111,7 @@ def test_while_dialing(
     serve: Callable[..., ScriptedServer],
     certificates: Certificates,
 ) -> None:
-    """Scenario 24: the TLS handshake is on its way. The connection feeds the pool, the call is never made."""
+    """Scenario 24: during the TLS handshake. The connection joins the pool; the request is not sent."""
     gate = Gate()
     upstream = serve(model, tls=certificates.good, before_handshake=gate.passage)
     server = deploy("uvicorn", upstream, TLS={"ca_file": certificates.ca_file})
@@ -131,7 +131,7 @@ def assert_call_ends(upstream: ScriptedServer) -> None:
 
 
 def assert_in_order(server: Deployment) -> None:
-    """No connection is in use, the next call is served, and the server logged no error."""
+    """Assert that no connection is in use, the next call is served, and the server logged no error."""
     server.wait_stats(in_use=0, waiting=0)
     assert server.get("/acomplete?prompt=afterwards")["text"] == "You said afterwards."
     assert "Traceback" not in server.output
@@ -139,7 +139,7 @@ def assert_in_order(server: Deployment) -> None:
 
 
 def wait_until_full(connection: ServerConnection) -> None:
-    """Wait until nothing more was sent for a while: a reader that stops sends no notice."""
+    """Wait until no bytes are sent for 0.3 s: no event shows that the buffers are full."""
     sent, deadline = -1, time.monotonic() + 10.0
     while sent != connection.bytes_sent:
         assert time.monotonic() < deadline, "the upstream is never held up"

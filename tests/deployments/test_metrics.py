@@ -64,7 +64,7 @@ def test_gauges_of_two_workers_are_summed_without_those_of_a_killed_one(
             if len(workers) == 2:
                 break
     assert len(workers) == 2
-    # A connection whose call got another one may be accepted after the last call has ended.
+    # A connection may be accepted after the last call: its call got another connection.
     wait_for_scrape(server, lambda s: s.sum("http_client_open_connections") == upstream.connections_open >= 2)
     before = upstream.connections_open
     wait_for_scrape(server, lambda s: s.sum("llm_pool_requests_total") == calls == len(upstream.requests))
@@ -74,7 +74,7 @@ def test_gauges_of_two_workers_are_summed_without_those_of_a_killed_one(
     os.kill(workers.pop(), signal.SIGKILL)
     upstream.wait_until(lambda s: s.connections_open < before)
     wait_for_scrape(server, lambda s: s.sum("http_client_open_connections") == upstream.connections_open > 0)
-    assert scrape(server).sum("llm_pool_requests_total") == calls  # what was counted stays
+    assert scrape(server).sum("llm_pool_requests_total") == calls  # the killed worker's calls still count
 
 
 def wait_for_scrape(server: Deployment, condition: Callable[[Scrape], object]) -> None:
@@ -119,7 +119,7 @@ def test_a_prometheus_scrapes_a_running_server(
 
 
 def query(port: int, expression: str) -> Any:
-    """The result of an instant query; empty while Prometheus is not up."""
+    """The result of an instant query; empty until Prometheus responds."""
     url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(expression)}"
     try:
         with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as response:

@@ -1,4 +1,4 @@
-"""One process at work: everything at once, and a script without a server."""
+"""One process: all kinds of calls at once, and a script without a server."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_concurrent_streams_and_calls_give_every_connection_back(
         with ThreadPoolExecutor(4) as threads:
             answers = list(threads.map(server.get, ["/complete", "/acomplete"] * 10))
         assert len(answers) == 20
-        assert server.get("/stats")["in_use"] == 2  # the streams were there all the time
+        assert server.get("/stats")["in_use"] == 2  # both streams were open during the calls
         gate.open()
         for client in (one, other):
             client.read_through(b"event: done")
     stats = server.wait_stats(in_use=0, waiting=0, dialing=0)
     assert stats["requests"] == 22
-    assert stats["opened"] == upstream.connections_accepted <= 2 + 2 * 4  # streams, and a caller's at a time
+    assert stats["opened"] == upstream.connections_accepted <= 2 + 2 * 4  # the streams; 4 callers on 2 loops
     assert stats["reused"] >= 22 - stats["opened"]
     assert stats["idle"] == stats["connections"] == upstream.connections_open
 
@@ -47,7 +47,7 @@ def test_concurrent_streams_and_calls_give_every_connection_back(
 def test_a_blocking_call_in_an_async_view_holds_up_the_loop_and_is_answered(
     deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
-    """Scenario 53: on the server's own loop, a blocking call is served by the portal's."""
+    """Scenario 53: the portal serves a call that blocks the server loop."""
     server = deploy("uvicorn", upstream)
     for _ in range(3):
         assert server.get("/complete-on-the-loop?prompt=now")["text"] == "You said now."

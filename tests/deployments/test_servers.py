@@ -1,4 +1,4 @@
-"""Every server that Django is deployed on, as a user starts it."""
+"""Every server that Django is deployed on, started as users start it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.server
 def test_a_server_answers_from_both_kinds_of_view_streams_and_ends_cleanly(
     name: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
-    """Scenario 53: connections outlive the calls, and go when the server goes."""
+    """Scenario 53: connections outlive the calls, and close when the server stops."""
     server = deploy(name, upstream)
     answers = [server.get(f"/{view}?prompt={view}") for view in ("complete", "acomplete") for _ in range(5)]
     assert {answer["text"] for answer in answers} == {"You said complete.", "You said acomplete."}
@@ -92,7 +92,7 @@ def test_streams_flow_through_middlewares_that_put_themselves_around_them(
 
 
 def streams_as_it_comes(server: Deployment, view: str, upstream: ScriptedServer) -> bytes:
-    """Each token reaches the browser before the model may make the next. Returns the head, in lower case."""
+    """Assert that each token arrives before the next is sent. Returns the head, in lower case."""
     gate = upstream.gate("token")
     gate.shut()
     with RawClient(server.port, f"/{view}", headers="Accept-Encoding: gzip\r\n") as client:
@@ -115,7 +115,7 @@ def test_preloaded_workers_share_no_connection_with_their_parent_or_each_other(
     parents = upstream.requests[0].connection
     used: dict[int, set[str]] = {}
     with ThreadPoolExecutor(4) as threads:
-        for _ in range(50):  # until each worker has come to its turn
+        for _ in range(50):  # until each worker has responded
             for answer in threads.map(server.get, ["/complete", "/acomplete"] * 4):
                 used.setdefault(answer["process"], set()).add(answer["connection"])
             if len(used) == 2:
@@ -123,7 +123,7 @@ def test_preloaded_workers_share_no_connection_with_their_parent_or_each_other(
     first, second = used.values()
     assert not first & second
     assert str(parents) not in first | second
-    assert not upstream.connections[parents].gone  # no worker has closed what is not its own
+    assert not upstream.connections[parents].gone  # no worker has closed its parent's connection
 
     assert server.terminate() == 0
     upstream.wait_until(lambda s: s.connections_open == 0)

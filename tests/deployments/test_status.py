@@ -46,7 +46,7 @@ def test_the_page_shows_all_workers_and_forgets_one_that_was_killed(
     server = deploy("gunicorn-gthread", upstream, extra=extra)
     calls = 0
     deadline = time.monotonic() + WAIT_SECONDS
-    with ThreadPoolExecutor(AT_ONCE) as users:  # one after another may all be served by the same worker
+    with ThreadPoolExecutor(AT_ONCE) as users:  # at once: one worker could serve all sequential calls
         while len((shown := server.get("/llm-pool/data/"))["workers"]) < 2:
             list(users.map(server.get, ["/complete"] * AT_ONCE))
             calls += AT_ONCE

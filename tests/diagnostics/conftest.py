@@ -32,7 +32,7 @@ VARYING = [
     (re.compile(r"\b\d+(\.\d+)? ms"), "# ms"),
     (re.compile(r"took \d+\.\d+ s"), "took # s"),
     (re.compile(r"\b(127\.0\.0\.1|localhost|llm\.test):\d+"), r"\1:PORT"),
-    (re.compile(r"localhost is ::1, 127\.0\.0\.1"), "localhost is 127.0.0.1"),  # as /etc/hosts has it
+    (re.compile(r"localhost is ::1, 127\.0\.0\.1"), "localhost is 127.0.0.1"),  # depends on /etc/hosts
     (re.compile(r"good for \d+ days"), "good for # days"),
     (re.compile(r"trustme v[\d.]+"), "trustme"),
 ]
@@ -47,7 +47,7 @@ def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step is slow, even on a busy machine."""
+    """Report no step as slow, even on a busy machine."""
     monkeypatch.setattr(steps, "SLOW", dict.fromkeys(steps.SLOW, NEVER))
     monkeypatch.setattr(probes, "SLOW_SECONDS", NEVER)
 
@@ -60,7 +60,7 @@ def secret() -> str:
 
 @pytest.fixture
 def provider() -> Iterator[Callable[..., None]]:
-    """``provider(url, TLS={...})``: ``LLM_POOL`` has the pool "default" for this URL, and this key."""
+    """``provider(url, TLS={...})``: set ``LLM_POOL`` to a pool "default" with this URL and ``SECRET``."""
     with contextlib.ExitStack() as changed:
 
         def change(url: str, **settings: Any) -> None:
@@ -72,7 +72,7 @@ def provider() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def run() -> Callable[..., tuple[int, str]]:
-    """``run("--live", "3")``: exit status and output. Checks that it has no key and no control characters."""
+    """``run("--live", "3")``: exit status and output. Asserts that it has no key or control characters."""
 
     def call(*arguments: str) -> tuple[int, str]:
         out = io.StringIO()
@@ -90,7 +90,7 @@ def run() -> Callable[..., tuple[int, str]]:
 
 @pytest.fixture
 def run_json(run: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, dict[str, Any]]]:
-    """As ``run``, with ``--format json``: exit status and document. Checks the document by its schema."""
+    """As ``run``, with ``--format json``: exit status and document. Validates the document by its schema."""
 
     def call(*arguments: str) -> tuple[int, dict[str, Any]]:
         status, text = run("--format", "json", *arguments)

@@ -1,4 +1,4 @@
-"""The options of ``llmpool_check``, its exit status, and that no output has the key."""
+"""The options of ``llmpool_check``, its exit status, and that no output contains the key."""
 
 from __future__ import annotations
 

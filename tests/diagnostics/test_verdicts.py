@@ -230,7 +230,7 @@ def test_a_missing_key(run_json: RunJSON, provider: Provider, serve: Serve, fake
     assert (status, codes(document)) == (2, ["auth.no_key"])
     assert server.requests == []
     assert "OPENAI_API_KEY" in advice(document, "authentication")
-    assert "OPENAI_API_KEY" not in text_of(document, "authentication")  # once is enough
+    assert "OPENAI_API_KEY" not in text_of(document, "authentication")  # only in the advice
 
 
 def test_an_expired_certificate(

@@ -1,1 +1,1 @@
-"""``llm_pool.providers``: request bodies, parsed answers and errors, without a connection."""
+"""``llm_pool.providers``: request bodies, parsed responses and errors, without a connection."""

@@ -1,4 +1,4 @@
-"""A provider of the user's own, written from scratch for an API like no other."""
+"""A custom provider, written from scratch for an API unlike the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Parrot(Provider):
-    """``POST /say``: words go in, and come back as a line each."""
+    """``POST /say``: the response repeats the words, one on each line."""
 
     name = "parrot"
     base_url = "https://parrot.example"
@@ -49,7 +49,7 @@ class Parrot(Provider):
 
 
 class Words(StreamReader):
-    """Lines, the last of which is a full stop."""
+    """Reads lines; the last one is a full stop."""
 
     def __init__(self, provider: Parrot, head: Any) -> None:
         self._provider = provider
@@ -84,7 +84,7 @@ class Words(StreamReader):
 def parrot(
     configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> Callable[..., tuple[LLMPool, ScriptedServer]]:
-    """``parrot(script)``: a pool of its own, and the server."""
+    """``parrot(script)``: a pool of this provider, and its server."""
 
     def make(script: Script, **settings: Any) -> tuple[LLMPool, ScriptedServer]:
         server = serve(script)
@@ -107,7 +107,7 @@ def test_a_custom_provider_serves_every_kind_of_call(call: str, parrot: Any, sec
 
 @pytest.mark.parametrize("looked_on", [False, True])
 def test_headers_are_sent_once_in_whatever_case(looked_on: bool, parrot: Any) -> None:
-    """And the user's own take the place of the provider's."""
+    """HEADERS of the settings replace those of the provider."""
     pool, server = parrot(reply(200, b"Hi\n.\n"), HEADERS={"x-team": "ours"})
     if looked_on:
         pool.client.event_hooks = {"request": [lambda _: None]}

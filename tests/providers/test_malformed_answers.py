@@ -1,4 +1,4 @@
-"""Answers whose shape the API does not describe: read if possible, otherwise an ``LLMPoolError``."""
+"""Responses of a shape that the API does not describe: read if possible, otherwise an ``LLMPoolError``."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_many_deltas_are_merged_in_linear_time(delta: dict[str, Any]) -> None:
     for _ in range(100_000):
         target.add(delta)
     target.to_dict()
-    assert time.process_time() - started < 3  # a tenth of this is usual
+    assert time.process_time() - started < 3  # usually a tenth of this
 
 
 def test_many_items_with_an_index_are_merged_in_linear_time() -> None:

@@ -209,7 +209,7 @@ def test_the_key_is_sent_only_if_there_is_one() -> None:
     assert "authorization" not in openai.headers(None)
 
 
-# --- whole answers
+# --- responses without a stream
 
 
 def test_a_completion_is_read() -> None:
@@ -514,7 +514,7 @@ def test_many_chunks_are_read_fast() -> None:
     started = time.process_time()
     for _ in range(20_000):
         reader.feed(event)
-    assert time.process_time() - started < 2  # a tenth of this is usual
+    assert time.process_time() - started < 2  # usually a tenth of this
     assert len(reader.partial) == 100_000
 
 

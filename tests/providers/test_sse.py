@@ -19,7 +19,7 @@ def reference(stream: bytes) -> list[Event]:
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     events, data, kind, last_id, retry = [], "", "", "", None
-    for line in lines[:-1]:  # what follows the last line end is no line yet
+    for line in lines[:-1]:  # the rest after the last line end is not a line yet
         if line == "":
             if data != "":
                 events.append(Event(data.removesuffix("\n"), kind or "message", last_id, retry))
@@ -154,7 +154,7 @@ def test_ten_megabytes_in_small_pieces_take_linear_time() -> None:
         assert parser.feed(piece) == []
     [event] = parser.feed(b"\n\n")
     assert len(event.data) == 10_000_000
-    assert time.process_time() - started < 2  # quadratic would be minutes
+    assert time.process_time() - started < 2  # quadratic time would take minutes
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A stream's ``raw`` has the shape of an answer without a stream, with every field."""
+"""A stream's ``raw`` has the shape of a response without a stream, with every field."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class LogIn:
 
 @pytest.fixture
 def project(settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch) -> type[LogIn]:
-    """``project.user = SimpleNamespace(is_active=True, is_staff=True)`` logs in."""
+    """``project.user = SimpleNamespace(is_active=True, is_staff=True)`` logs a user in."""
     settings.ROOT_URLCONF = "tests.status.urls"
     settings.TEMPLATES = TEMPLATES
     settings.STATIC_URL = "/static/"

@@ -1,4 +1,4 @@
-"""The refusal of the page links to the login page. In a process of its own, with more installed apps."""
+"""A refused user gets a link to the login page. Tested in a separate process, with more installed apps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The content of the page: the history of this process, and the merged one of all workers."""
+"""The content of the page: the history of this process, and the merged history of all workers."""
 
 from __future__ import annotations
 
@@ -161,11 +161,11 @@ def test_the_last_dial_of_two_workers_counts_while_none_has_a_connection(
     ("counts", "fraction", "seconds"),
     [
         ({}, 0.5, None),
-        ({0: 10}, 0.5, 0.0005),  # half of up to 1 ms
-        ({6: 4}, 1.0, 0.1),  # from 50 to 100 ms
+        ({0: 10}, 0.5, 0.0005),  # half of the bucket up to 1 ms
+        ({6: 4}, 1.0, 0.1),  # the bucket from 50 to 100 ms
         ({6: 4}, 0.25, 0.0625),
         ({0: 50, 9: 50}, 0.5, 0.001),
-        ({0: 50, 9: 50}, 0.75, 0.75),  # half of from 0.5 to 1 s
+        ({0: 50, 9: 50}, 0.75, 0.75),  # half of the bucket from 0.5 to 1 s
         ({17: 3}, 0.5, 250.0),  # longer than all bounds
     ],
 )

@@ -1,4 +1,4 @@
-"""When a process starts to record its history, and that it does so once."""
+"""When a process starts to record its history, and that it starts only once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import llm_pool.urls  # noqa: F401  as a project with the page has it
+import llm_pool.urls  # noqa: F401  as in a project with the page
 from llm_pool import pools
 from llm_pool.engine.stats.listeners import stats_listeners
 from llm_pool.status import recorder as recorder_module
@@ -36,7 +36,7 @@ WAIT_SECONDS = 5.0
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Set when a new recorder, registered for stats, has started."""
+    """An event that is set when a new recorder, registered for stats, starts."""
     event = threading.Event()
     replace_recorder_thread(monkeypatch, event.set)
     fresh = Recorder()
@@ -47,7 +47,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 @pytest.fixture
 def server(serve: Callable[..., ScriptedServer], settings: SettingsWrapper) -> ScriptedServer:
-    """The server of the default pool. Its answers wait at the gate "head"."""
+    """The server of the default pool. Its streams wait at the gate "head"."""
     server = serve(model)
     pool = {"BASE_URL": f"{server.url}/v1", "API_KEY": "", "MODEL": "m", "PROXY": ""}
     settings.LLM_POOL = {"default": pool}
@@ -88,7 +88,7 @@ def test_stats_of_a_pool_without_new_calls_start_no_recording(
 
 
 def test_attend_takes_no_lock(begun: threading.Event) -> None:
-    """It runs on callers' threads, where an interrupt could leave a lock taken."""
+    """It runs on callers' threads, where an interrupt could leave a lock acquired."""
     fresh = Recorder()
     with recorder_lock(fresh):
         fresh.attend()
@@ -102,13 +102,13 @@ def test_of_two_threads_that_start_at_once_one_records() -> None:
 
 
 def test_recording_goes_on_for_a_call_that_comes_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``attend`` starts no thread while there is one, so the thread must not end just then."""
+    """``attend`` starts no thread while there is one, so that one must not end now."""
     fresh, started = Recorder(), []
     monkeypatch.setattr(recorder_module, "start_thread", lambda run, **_: started.append(run))
     assert claim_recording(fresh)
 
     class CallBefore:
-        """A lock before which a call comes."""
+        """A lock. A call comes just before it is acquired."""
 
         def __enter__(self) -> None:
             fresh.attend()

@@ -26,12 +26,12 @@ WHERE: ContextVar[str] = ContextVar("WHERE", default="nowhere")
 
 @pytest.fixture
 def pool(configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]) -> LLMPool:
-    """A pool whose provider echoes."""
+    """A pool whose provider echoes each request."""
     return configure(serve(echo))
 
 
 def send(kind: str, pool: LLMPool, method: str, path: str, **options: Any) -> httpx.Response:
-    """By ``request``, or by ``arequest`` on an event loop of its own."""
+    """Send by ``request``, or by ``arequest`` on a new event loop."""
     if kind == "request":
         return pool.request(method, path, **options)
     return asyncio.run(pool.arequest(method, path, **options))
@@ -52,7 +52,7 @@ def test_a_path_is_relative_to_the_base_url(kind: str, path: str, pool: LLMPool)
 def test_headers_of_the_settings_replace_the_defaults(
     kind: str, hooked: bool, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
-    """On every call, whichever way it goes; what the request itself says stands above them."""
+    """On every call, direct or through httpx. A request's own headers replace both."""
     server = serve(echo)
     own = {"User-Agent": "shop/1", "accept": "text/plain", "X-Team": "blue"}
     pool = configure(server, HEADERS=own)
@@ -85,7 +85,7 @@ def test_every_kind_of_httpx_body_arrives(kind: str, pool: LLMPool) -> None:
     assert seen["headers"]["content-type"].startswith("multipart/form-data; boundary=")
     assert seen["body"].count("{}\n") == 100_000
     assert 'name="purpose"' in seen["body"]
-    assert seen["connection"] == 0  # all on the first
+    assert seen["connection"] == 0  # all on the first connection
 
 
 def test_a_generator_is_read_in_its_callers_own_thread_and_context(pool: LLMPool) -> None:
@@ -141,7 +141,7 @@ def test_an_error_in_the_body_is_raised_as_it_is_and_ends_the_connection(
 def test_an_early_answer_ends_the_upload(
     kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
-    """Scenario 34: it is delivered, the rest is not asked for, and the connection is not reused."""
+    """Scenario 34: it is delivered, the rest of the body is not sent, and the connection is not reused."""
     server = serve(early_reply(413, b"too much"))
     pool = configure(server)
 
@@ -214,11 +214,11 @@ async def read_one(conn: Any) -> None:
 def test_a_pool_timeout_is_httpxs(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 8: and says what the pool looked like."""
+    """Scenario 8: its message describes the pool."""
     upstream.gate("token").shut()
     limits = {"max_connections": 1, "max_keepalive_connections": 1}
     pool = configure(upstream, LIMITS=limits, TIMEOUTS={"pool": 0.2})
-    # The stream finds a connection: to dial one may take longer than that.
+    # Open the connection for the stream now: a dial may take longer than the pool timeout.
     pool.request("POST", "a", json={"messages": [{"content": "hello"}]}, timeout=5.0)
     with pool.stream("hello") as stream:
         upstream.gate("token").admit()
@@ -235,7 +235,7 @@ def test_a_request_may_have_its_own_timeout(
     kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     pool = configure(serve(steps(reply(), stall)))
-    send(kind, pool, "GET", "a")  # or the timeout would be that of a dial, too
+    send(kind, pool, "GET", "a")  # dials, so that the timeout below does not limit the dial
     with pytest.raises(exceptions.ReadTimeout, match=r"0\.2 s"):
         send(kind, pool, "GET", "a", timeout=0.2)
 

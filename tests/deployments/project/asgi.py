@@ -1,4 +1,4 @@
-"""As a user writes it."""
+"""The ASGI application, as a user writes it."""
 
 from __future__ import annotations
 

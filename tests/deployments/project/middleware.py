@@ -1,4 +1,4 @@
-"""Middlewares that put themselves around a response's stream, as those of many packages do."""
+"""Middlewares that wrap a response's stream, as those of many packages do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @sync_only_middleware
 def wrapping(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Puts a generator of the same kind around the stream, as Django's documentation shows it."""
+    """Wrap the stream in a generator of the same kind, as in Django's documentation."""
 
     def middleware(request: HttpRequest) -> Any:
         response = get_response(request)
@@ -29,7 +29,7 @@ def wrapping(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpReques
 
 @sync_and_async_middleware
 def untouching(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Runs in the loop where the view does."""
+    """Do nothing, on the event loop of an async view."""
     from asgiref.sync import iscoroutinefunction  # noqa: PLC0415
 
     if iscoroutinefunction(get_response):

@@ -1,4 +1,4 @@
-"""The Django settings of a deployed project. What tests vary comes in the environment, as JSON."""
+"""The Django settings of a deployed project. Tests pass the rest in the environment, as JSON."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tests.deployments.project.settings import *  # noqa: F403 - they are the same but for these
+from tests.deployments.project.settings import *  # noqa: F403 - the same, except for those below
 
 DEBUG = True  # the project has no users
 ROOT_URLCONF = "tests.deployments.project.page_urls"

@@ -1,4 +1,4 @@
-"""As a user writes it; where the test says so, with a call that is made before the server forks."""
+"""The WSGI application, as a user writes it. With CALL_BEFORE_FORK it makes a call before the fork."""
 
 from __future__ import annotations
 
