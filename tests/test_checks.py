@@ -48,7 +48,7 @@ LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
         ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "httpcore", "UDS": "/x"}, []),
     ],
 )
-def test_each_fault_has_its_number(settings: Any, given: Any, expected: list[str]) -> None:
+def test_each_problem_has_its_id(settings: Any, given: Any, expected: list[str]) -> None:
     assert ids(settings, given) == expected
 
 
@@ -124,7 +124,7 @@ def test_a_missing_resolver_is_reported_with_the_command_to_install_it(
     assert message.hint == 'Type: python -m pip install "django-llm-pool[aiodns]"'
 
 
-def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> None:
+def test_existing_tls_files_are_accepted(settings: Any, tmp_path: Path) -> None:
     pem = tmp_path / "ca.pem"
     pem.write_text("")
     assert ids(settings, {**LOCAL, "TLS": {"ca_file": pem}}) == []
@@ -141,7 +141,7 @@ def test_files_that_are_there_are_no_fault(settings: Any, tmp_path: Path) -> Non
         ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # check_settings reports the invalid value
     ],
 )
-def test_a_deployment_is_asked_for_more(settings: Any, given: Any, expected: list[str]) -> None:
+def test_deployment_checks_report_more(settings: Any, given: Any, expected: list[str]) -> None:
     assert ids(settings, given, check_deployment) == expected
     assert not set(expected) & set(ids(settings, given))
 
@@ -158,7 +158,7 @@ def test_the_checks_of_the_tests_own_settings_find_nothing() -> None:
     assert check_settings() == check_deployment() == []
 
 
-def test_registered_once_they_run_with_djangos() -> None:
+def test_checks_are_registered_once() -> None:
     register_checks()
     register_checks()
     found = [

@@ -19,7 +19,7 @@ RAISED_BY_ENGINE = [kind for kind in TRANSPORT_ERRORS if "__init__" not in vars(
 
 
 @pytest.mark.parametrize("kind", TRANSPORT_ERRORS)
-def test_an_error_of_the_transport_is_httpx_s_too(kind: type[exceptions.LLMPoolError]) -> None:
+def test_an_error_of_the_transport_is_an_httpx_error(kind: type[exceptions.LLMPoolError]) -> None:
     error = kind("what happened")
     assert isinstance(error, httpx.RequestError)
     assert str(error) == "what happened"
@@ -64,7 +64,7 @@ def test_code_written_for_httpx_catches_it(name: str, of_httpx: type[Exception])
     assert issubclass(getattr(exceptions, name), exceptions.LLMPoolError)
 
 
-def test_every_error_is_exported_and_of_the_family() -> None:
+def test_every_error_is_exported_and_an_llm_pool_error() -> None:
     for name in exceptions.__all__:
         value = getattr(exceptions, name)
         if inspect.isclass(value):

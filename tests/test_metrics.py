@@ -196,12 +196,12 @@ async def test_a_full_batch_is_flushed_at_once(
     counts = "shop_gen_ai_client_operation_duration_seconds_count"
     for _ in range(metrics.BATCH - 1):
         await pool.acomplete("hello")
-    assert installed.scrape_what_is_flushed().sum(counts) == 0
+    assert installed.scrape_without_flush().sum(counts) == 0
     await pool.acomplete("hello")
-    await until(lambda: installed.scrape_what_is_flushed().sum(counts) == metrics.BATCH)
+    await until(lambda: installed.scrape_without_flush().sum(counts) == metrics.BATCH)
 
 
-def test_they_appear_in_the_view_of_django_prometheus(
+def test_metrics_appear_in_django_prometheus(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     exports = pytest.importorskip("django_prometheus.exports", reason="no django-prometheus for this Django")

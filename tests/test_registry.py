@@ -146,7 +146,7 @@ def test_invalid_settings_raise_at_the_next_use() -> None:
         pools["default"]
 
 
-def test_a_closed_pool_is_made_anew(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+def test_a_closed_pool_is_made_again(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
     """Scenario 51: at the next look-up by alias. The old one raises PoolClosed."""
     first = configure(upstream)
     first.close()
@@ -191,7 +191,7 @@ def test_new_threads_see_one_pool(configure: Callable[..., LLMPool], upstream: S
 
 @pytest.mark.forks
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_makes_pools_though_its_parent_held_the_lock(
+def test_a_child_makes_pools_if_the_lock_was_held_at_the_fork(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     """Scenario 52: the registry's lock is held at the fork."""

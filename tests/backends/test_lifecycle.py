@@ -125,7 +125,7 @@ def test_a_loop_that_ends_during_calls_closes_their_connections(
 @pytest.mark.kinds(HTTP1)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize(("body", "error"), [(b"", ReadTimeout), (UPLOAD, WriteTimeout)])
-async def test_a_call_that_times_out_closes_its_socket_though_the_server_reads_nothing(
+async def test_a_timed_out_call_closes_its_socket_if_the_server_does_not_read(
     serve, configure, certificates, scheme, body, error
 ):
     """Scenario 1: the pool has no open socket that it does not count."""

@@ -30,7 +30,7 @@ def test_the_median_of_the_ratios_by_round_is_compared_with_the_goal():
     assert outcome(Row("http2", "ours", "theirs", 0.29), results).holds is False
 
 
-def test_a_goal_may_be_the_least_that_is_asked():
+def test_a_goal_can_be_a_lower_bound():
     results = measured_of("per_cpu_second", ours=[30.0], theirs=[10.0])
     row = Row("http2", "ours", "theirs", 3.0, "per_cpu_second", at_least=True)
     assert outcome(row, results).holds is True
@@ -62,7 +62,7 @@ def test_a_row_without_a_goal_neither_holds_nor_does_not():
     assert found.holds is None
 
 
-def test_what_was_not_measured_says_why():
+def test_an_unmeasured_row_has_a_reason():
     row = Row("http2", "ours", "theirs", 1.0)
     measured = Measured("http2")
     measured.add("ours", {"cpu": 1.0})

@@ -19,14 +19,14 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("missing", ["status.*", "status.js"])
-def test_a_page_whose_script_is_not_served_says_so(browser: Browser, demo_url: str, missing: str) -> None:
+def test_a_page_without_its_script_says_so(browser: Browser, demo_url: str, missing: str) -> None:
     with browser.new_page() as page:
         page.route(f"**/llm_pool/{missing}", lambda route: route.fulfill(status=404))
         page.goto(f"{demo_url}llm-pool/")
         page.get_by_text("The page's script did not load from /static/llm_pool/status.js").wait_for()
 
 
-def test_a_page_whose_script_is_on_its_way_does_not_say_so_yet(browser: Browser, demo_url: str) -> None:
+def test_a_script_that_is_loading_is_not_reported_as_missing(browser: Browser, demo_url: str) -> None:
     with browser.new_page() as page:
         held: list[Route] = []
         page.route("**/status.js", lambda route: held.append(route))  # noqa: PLW0108 - it takes no builtin
@@ -44,7 +44,7 @@ def test_a_page_whose_script_is_on_its_way_does_not_say_so_yet(browser: Browser,
         page.locator("#scriptless").wait_for(state="detached")
 
 
-def test_a_provider_that_cannot_be_reached_does_not_look_well(browser: Browser) -> None:
+def test_an_unreachable_provider_is_shown(browser: Browser) -> None:
     with refused_port() as port:
         unreachable = environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")
         with started(unreachable) as demo, browser.new_page() as page:
@@ -59,7 +59,7 @@ def test_a_provider_that_cannot_be_reached_does_not_look_well(browser: Browser) 
 
 
 @pytest.mark.parametrize("width", [360, 760, 1280])
-def test_a_table_need_not_be_scrolled_sideways(page: Page, demo_url: str, width: int) -> None:
+def test_tables_fit_the_width(page: Page, demo_url: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(demo_url)
     ask(page, "Is the water warm?")

@@ -46,7 +46,7 @@ def test_a_page_is_not_live_when_its_stream_breaks_off(browser: Browser, demo_ur
         page.locator("#feed.live").wait_for()
 
 
-def test_a_page_stays_live_when_its_stream_ends_as_meant(browser: Browser, demo_url: str) -> None:
+def test_a_page_stays_live_when_its_stream_ends_with_done(browser: Browser, demo_url: str) -> None:
     with browser.new_page() as page:
         page.route("**/events/", event_stream("event: done\ndata: {}\n\n"))
         page.goto(f"{demo_url}llm-pool/")
@@ -55,9 +55,7 @@ def test_a_page_stays_live_when_its_stream_ends_as_meant(browser: Browser, demo_
         assert page.locator("#feed").inner_text() == "live"
 
 
-def test_a_page_listens_again_after_a_proxy_has_answered_for_the_server(
-    browser: Browser, demo_url: str
-) -> None:
+def test_a_page_reconnects_after_an_error_from_a_proxy(browser: Browser, demo_url: str) -> None:
     with browser.new_page() as page:
         page.route("**/events/", lambda route: route.fulfill(status=502))
         page.goto(f"{demo_url}llm-pool/")

@@ -134,14 +134,14 @@ def test_the_key_goes_to_its_own_origin_only(
         to = f"{elsewhere.url}{target}" if target == "/away" else "/v1/away"
         await conn.respond(307, {"Location": to})
 
-    host_loop = serve(redirect)
-    pool = configure(host_loop, HEADERS={"X-Token": "own"})
+    server = serve(redirect)
+    pool = configure(server, HEADERS={"X-Token": "own"})
     pool.request("GET", f"{elsewhere.url}/absolute")
     pool.request("GET", "here", follow_redirects=True)
     pool.request("GET", "here", follow_redirects=True, headers={"Authorization": "Bearer mine"})
-    assert [request.target for request in host_loop.requests[:2]] == ["/v1/here", "/v1/away"]
-    assert {request.headers.get("x-token") for request in host_loop.requests} == {"own"}
-    assert [request.headers["authorization"] for request in host_loop.requests[::2]] == [
+    assert [request.target for request in server.requests[:2]] == ["/v1/here", "/v1/away"]
+    assert {request.headers.get("x-token") for request in server.requests} == {"own"}
+    assert [request.headers["authorization"] for request in server.requests[::2]] == [
         f"Bearer {secret}",
         "Bearer mine",
     ]
@@ -155,11 +155,11 @@ async def test_the_async_client_sends_the_key_to_its_own_origin_only(
     secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     elsewhere = serve(echo)
-    host_loop = serve(reply(307, headers={"Location": f"{elsewhere.url}/away"}))
-    pool = configure(host_loop, HEADERS={"X-Token": "own"})
+    server = serve(reply(307, headers={"Location": f"{elsewhere.url}/away"}))
+    pool = configure(server, HEADERS={"X-Token": "own"})
     await pool.arequest("GET", f"{elsewhere.url}/absolute")
     await pool.arequest("POST", "here", json={}, follow_redirects=True)
-    assert host_loop.requests[0].headers["authorization"] == f"Bearer {secret}"
+    assert server.requests[0].headers["authorization"] == f"Bearer {secret}"
     assert [request.target for request in elsewhere.requests] == ["/absolute", "/away"]
     assert not any({"authorization", "x-token"} & set(request.headers) for request in elsewhere.requests)
 

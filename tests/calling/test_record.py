@@ -47,7 +47,7 @@ async def held(pool: LLMPool, upstream: ScriptedServer) -> AsyncIterator[None]:
             pass
 
 
-async def begun(kind: str, pool: LLMPool) -> Any:
+async def start_call(kind: str, pool: LLMPool) -> Any:
     """Make a call of this kind, and wait for its response or its first chunk."""
     if kind == "arequest":
         return await pool.arequest("POST", "/embeddings", json={"messages": [{"content": "hello"}]})
@@ -122,13 +122,13 @@ async def test_a_call_cancelled_in_the_queue_was_queued_until_then(
 ) -> None:
     pool = configure(upstream, LIMITS=ONE)
     async with held(pool, upstream):
-        waiter = asyncio.create_task(begun(kind, pool))
+        waiter = asyncio.create_task(start_call(kind, pool))
         await until(lambda: pool.stats().longest_wait > 0.05)
         waiter.cancel()
         await asyncio.wait([waiter])
-    given_up = records[0]
-    assert (given_up.error, given_up.timing.dialing) == ("CancelledError", 0.0)
-    assert given_up.timing.queued == given_up.timing.total >= 0.05
+    cancelled = records[0]
+    assert (cancelled.error, cancelled.timing.dialing) == ("CancelledError", 0.0)
+    assert cancelled.timing.queued == cancelled.timing.total >= 0.05
 
 
 async def test_a_stream_closed_in_the_queue_was_queued_until_then(
@@ -170,7 +170,7 @@ async def test_a_failed_dial_is_recorded_as_time_dialing(
     upstream.refuse()
     pool = configure(upstream)
     with pytest.raises(ConnectFailed):
-        await begun(kind, pool)
+        await start_call(kind, pool)
     (record,) = records
     assert record.timing.dialing == record.timing.total > 0
     assert record.timing.queued == 0.0

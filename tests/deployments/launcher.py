@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from testbed.process import free_port
-from tests.fixtures.waiting import A_SECOND, soon
+from tests.fixtures.waiting import A_SECOND, becomes_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +84,7 @@ class Deployment:
             stats.update(self.get("/stats"))
             return expected.items() <= stats.items()
 
-        assert soon(are_as_expected, A_SECOND), f"not {expected}: {stats}"
+        assert becomes_true(are_as_expected, A_SECOND), f"not {expected}: {stats}"
         return stats
 
     def terminate(self) -> int:

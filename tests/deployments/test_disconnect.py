@@ -10,7 +10,7 @@ import pytest
 from testbed import Gate
 from tests.deployments.raw_client import RawClient
 from tests.fixtures.model import model
-from tests.fixtures.waiting import A_SECOND, soon
+from tests.fixtures.waiting import A_SECOND, becomes_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ def test_while_the_client_does_not_read(
     assert_in_order(server)
 
 
-def test_while_a_middleware_has_put_itself_around_the_stream(
+def test_while_a_middleware_wraps_the_stream(
     view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
     """Scenario 24: a thread then reads the sync view's stream, and must be woken."""
@@ -126,7 +126,7 @@ def test_while_dialing(
 
 
 def assert_call_ends(upstream: ScriptedServer) -> None:
-    assert soon(lambda: upstream.disconnects, A_SECOND), str(upstream)
+    assert becomes_true(lambda: upstream.disconnects, A_SECOND), str(upstream)
     assert len(upstream.disconnects) == 1
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 
-def test_concurrent_streams_and_calls_give_every_connection_back(
+def test_concurrent_streams_and_calls_release_every_connection(
     deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
     """Scenario 53: an ASGI server's loop and its threads share one pool."""

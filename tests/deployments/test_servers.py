@@ -31,7 +31,7 @@ def test_a_server_answers_from_both_kinds_of_view_streams_and_ends_cleanly(
     assert upstream.connections_accepted == host_loops
 
     for view in ("stream", "astream"):
-        streams_as_it_comes(server, view, upstream)
+        assert_streamed(server, view, upstream)
     assert upstream.connections_accepted == host_loops
     stats = server.wait_stats(in_use=0, waiting=0)
     assert stats["requests"] == 12
@@ -56,7 +56,7 @@ def test_a_server_with_a_lifespan_has_its_connections_before_the_first_call(
     assert upstream.connections_accepted == 2
 
 
-def test_a_dead_provider_does_not_fail_the_start(
+def test_an_unreachable_provider_does_not_fail_the_start(
     deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
     """Scenario 13."""
@@ -74,24 +74,24 @@ MIDDLEWARES = [
     "django.middleware.http.ConditionalGetMiddleware",
     "django.middleware.common.CommonMiddleware",
     "tests.deployments.project.middleware.wrapping",
-    "tests.deployments.project.middleware.untouching",
+    "tests.deployments.project.middleware.pass_through",
 ]
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
-def test_streams_flow_through_middlewares_that_put_themselves_around_them(
+def test_streams_pass_through_middlewares_that_wrap_them(
     name: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
 ) -> None:
     server = deploy(name, upstream, extra={"middleware": MIDDLEWARES})
     for view in ("stream", "astream"):
-        head = streams_as_it_comes(server, view, upstream)
+        head = assert_streamed(server, view, upstream)
         assert b"x-wrapped: yes" in head
         assert b"content-encoding: gzip" not in head
     server.wait_stats(in_use=0, waiting=0)
     assert "Warning" not in server.output
 
 
-def streams_as_it_comes(server: Deployment, view: str, upstream: ScriptedServer) -> bytes:
+def assert_streamed(server: Deployment, view: str, upstream: ScriptedServer) -> bytes:
     """Assert that each token arrives before the next is sent. Returns the head, in lower case."""
     gate = upstream.gate("token")
     gate.shut()

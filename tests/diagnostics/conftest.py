@@ -39,14 +39,14 @@ VARYING = [
 
 
 @pytest.fixture(autouse=True)
-def _plain_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the variables of the environment that change the output."""
     for name in ("GUNICORN_CMD_ARGS", "ASGI_THREADS", "OPENAI_API_KEY", "OPENAI_BASE_URL", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report no step as slow, even on a busy machine."""
     monkeypatch.setattr(steps, "SLOW", dict.fromkeys(steps.SLOW, NEVER))
     monkeypatch.setattr(probes, "SLOW_SECONDS", NEVER)

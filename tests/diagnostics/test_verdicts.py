@@ -243,8 +243,8 @@ def test_an_expired_certificate(
 def test_a_certificate_about_to_expire(
     run_json: RunJSON, provider: Provider, serve: Serve, certificates: Certificates
 ) -> None:
-    soon = datetime.now(UTC) + timedelta(days=3, hours=1)
-    context = server_context(certificates.authority.issue_cert(*NAMES, not_after=soon))
+    becomes_true = datetime.now(UTC) + timedelta(days=3, hours=1)
+    context = server_context(certificates.authority.issue_cert(*NAMES, not_after=becomes_true))
     provider(named(serve(models, tls=context)), TLS={"ca_file": certificates.ca_file})
     status, document = run_json()
     assert (status, codes(document)) == (1, ["tls.expires_soon"])

@@ -224,13 +224,13 @@ async def read_in_pieces(exchange: Exchange) -> WholeResponse:
     return WholeResponse(exchange.status, exchange.headers, b"".join(pieces), exchange.marks)
 
 
-async def leave_it(exchange: Exchange) -> WholeResponse:
+async def close_after_head(exchange: Exchange) -> WholeResponse:
     await exchange.head()
     exchange.close()
     return WholeResponse(exchange.status, exchange.headers, b"", exchange.marks)
 
 
-READERS = st.sampled_from([read_whole, read_in_pieces, leave_it])
+READERS = st.sampled_from([read_whole, read_in_pieces, close_after_head])
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_any_bytes_are_a_response_or_an_error_of_ours(
                 exchange.close()
             else:
                 assert 200 <= whole.status <= 999
-                understand(whole)
+                parse_as_provider(whole)
             await until(lambda: wire.owner.heard)
         assert wire.owner.heard in ([True, None], [False, None])
 
@@ -308,10 +308,12 @@ def test_a_connection_that_serves_again_has_nothing_left_of_the_last_response(
 def test_any_body_is_an_answer_or_an_error_of_ours(body: bytes, sizes: list[int], status: int) -> None:
     """Scenario 40: here the provider parses a random body, without HTTP."""
     body = body.partition(b"\r\n\r\n")[2] or body
-    understand(WholeResponse(status, [(b"content-type", b"application/json")], body, Marks(0.0)), sizes)
+    parse_as_provider(
+        WholeResponse(status, [(b"content-type", b"application/json")], body, Marks(0.0)), sizes
+    )
 
 
-def understand(whole: WholeResponse, sizes: Sequence[int] = ()) -> None:
+def parse_as_provider(whole: WholeResponse, sizes: Sequence[int] = ()) -> None:
     """Parse a response as a provider does: as a completion and as a stream, or as an error."""
     provider = PROVIDERS["openai"]()
     head = Head(whole.status, HeaderView(whole.headers))

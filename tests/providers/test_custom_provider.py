@@ -105,11 +105,11 @@ def test_a_custom_provider_serves_every_kind_of_call(call: str, parrot: Any, sec
     assert request.headers["authorization"] == f"Parrot {secret}"
 
 
-@pytest.mark.parametrize("looked_on", [False, True])
-def test_headers_are_sent_once_in_whatever_case(looked_on: bool, parrot: Any) -> None:
+@pytest.mark.parametrize("hooked", [False, True])
+def test_headers_are_sent_once_in_whatever_case(hooked: bool, parrot: Any) -> None:
     """HEADERS of the settings replace those of the provider."""
     pool, server = parrot(reply(200, b"Hi\n.\n"), HEADERS={"x-team": "ours"})
-    if looked_on:
+    if hooked:
         pool.client.event_hooks = {"request": [lambda _: None]}
     pool.complete("Polly?")
     lines = server.requests[0].head.decode().lower().split("\r\n")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from testbed import ScriptedServer
     from testbed.http2 import Answer, Peer
 
-__all__ = ["calls", "calls_in_order", "gated", "noise", "peer", "peers", "start_call"]
+__all__ = ["calls", "gated", "peer", "peers", "random_bytes", "start_call", "start_calls_in_order"]
 
 
 def gated(gate: str, body: bytes = b"ok") -> Answer:
@@ -54,7 +54,9 @@ def calls(
     return [start_call(pool, server, target=f"/{first + number}") for number in range(count)]
 
 
-async def calls_in_order(pool: Pool, server: ScriptedServer, count: int) -> list[asyncio.Task[WholeResponse]]:
+async def start_calls_in_order(
+    pool: Pool, server: ScriptedServer, count: int
+) -> list[asyncio.Task[WholeResponse]]:
     """As ``calls``, but start each call when the server has the request before: streams in this order.
 
     Otherwise the first call, which waits for the dial, may be sent after a call that finds the connection.
@@ -66,7 +68,7 @@ async def calls_in_order(pool: Pool, server: ScriptedServer, count: int) -> list
     return started
 
 
-def noise(size: int, seed: int = 0) -> bytes:
+def random_bytes(size: int, seed: int = 0) -> bytes:
     """Return ``size`` random bytes, the same for each ``seed``."""
     return random.Random(seed).randbytes(size)
 

@@ -20,9 +20,16 @@ if TYPE_CHECKING:
     from llm_pool.engine.pool import Pool
     from testbed import ScriptedServer
 
-__all__ = ["MOMENTS", "after_turns", "assert_whole", "cancel", "cancelled_at", "interrupted_at"]
+__all__ = [
+    "CANCEL_MOMENTS",
+    "after_turns",
+    "assert_serves_at_once",
+    "cancel",
+    "cancelled_at",
+    "interrupted_at",
+]
 
-MOMENTS = ("while it waits", "in the tick of delivery")
+CANCEL_MOMENTS = ("while it waits", "in the tick of delivery")
 """When an await is cancelled: while its future is pending, or when it is done and the task still waits."""
 
 
@@ -48,7 +55,7 @@ def _step(
         except StopIteration as end:
             return number > step, end.value
         if number == step:
-            if moment == MOMENTS[0] or future is None:
+            if moment == CANCEL_MOMENTS[0] or future is None:
                 asyncio.get_running_loop().call_soon(task.cancel)
             else:
                 future.add_done_callback(lambda _: task.cancel())  # called before the task's own callback
@@ -106,7 +113,7 @@ async def cancel(task: asyncio.Task) -> None:
         await task
 
 
-async def assert_whole(pool: Pool, server: ScriptedServer) -> None:
+async def assert_serves_at_once(pool: Pool, server: ScriptedServer) -> None:
     """Assert that a pool of one connection serves the next call at once, and that nothing is left waiting."""
     async with asyncio.timeout(AT_ONCE):
         assert (await pool.fetch(request_to(server))).status == 200

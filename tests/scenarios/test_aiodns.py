@@ -97,7 +97,7 @@ async def test_names_of_this_machine_are_in_its_file(resolver):
     assert {info[4][0] for info in await resolver.resolve("localhost", 80)} <= {"127.0.0.1", "::1"}
 
 
-async def test_a_machine_without_watches_to_spare(name_server, resolver, monkeypatch):
+async def test_lookups_work_without_inotify_watches(name_server, resolver, monkeypatch):
     """Scenario 47: lookups work without a watch on /etc/resolv.conf; Linux allows a user 128 of these."""
     make = pycares.Channel
 
@@ -123,7 +123,7 @@ async def test_a_resolver_that_cannot_be_made_is_a_temporary_failure(
         await resolver.resolve("llm.test", 80)
 
 
-def holdings():
+def files_and_threads():
     """Return how many open files the process has, and how many threads, including those of C code."""
     return len(list(Path("/proc/self/fd").iterdir())), len(list(Path("/proc/self/task").iterdir()))
 
@@ -131,8 +131,8 @@ def holdings():
 def assert_settles_at(before):
     """Poll until the process has no more files and threads than ``before``; pycares has no event for it."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while any(map(gt, holdings(), before)):
-        assert time.monotonic() < deadline, f"files and threads: {before}, and now {holdings()}"
+    while any(map(gt, files_and_threads(), before)):
+        assert time.monotonic() < deadline, f"files and threads: {before}, and now {files_and_threads()}"
         time.sleep(0.005)
 
 
@@ -143,14 +143,14 @@ async def test_a_lookup_leaves_nothing_behind(name_server, resolver):
     name_server.names.update(dict.fromkeys(names, "127.0.0.1"))
     name_server.gate = Gate()
     pycares._shutdown_manager.start()  # its thread runs on, so it must be counted in ``before``
-    before = holdings()
-    askers = [asyncio.create_task(resolver.resolve(name, 80)) for name in names]
+    before = files_and_threads()
+    lookups = [asyncio.create_task(resolver.resolve(name, 80)) for name in names]
     await name_server.gate.await_reached(len(names))
-    for asker in askers[:10]:
+    for asker in lookups[:10]:
         asker.cancel()
-    assert all(map(gt, holdings(), before))
+    assert all(map(gt, files_and_threads(), before))
     name_server.gate.open()
-    await asyncio.gather(*askers, return_exceptions=True)
+    await asyncio.gather(*lookups, return_exceptions=True)
     assert_settles_at(before)
 
 
@@ -170,7 +170,7 @@ def test_the_child_of_a_fork_looks_up_for_itself_and_leaves_nothing(serve, name_
 
     def work():
         first = asyncio.run(look_up(1))
-        before = holdings()
+        before = files_and_threads()
         more = asyncio.run(look_up(5))
         assert_settles_at(before)
         return first + more, pool.fetch_sync(request_to(server, host="llm.test")).status

@@ -16,7 +16,7 @@ from testbed.behaviours import (
     stop_reading,
 )
 from testbed.chat import chat_stream
-from tests.fixtures.callers import read_out
+from tests.fixtures.callers import read_text
 from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.internals import buffered_bytes_of, has_room
 
@@ -58,8 +58,8 @@ async def test_a_connection_that_was_held_up_serves_again(serve, engine_pool, ea
     for _ in range(5):
         exchanges.append(await pool.open(request_to(server, read=5.0)))
         await until_pool(pool, lambda: pool.stats().idle == 1)
-    wholes = [await exchange.host_loop.arun(exchange.read_all) for exchange in exchanges]
-    assert [whole.body for whole in wholes] == [body] * 5
+    responses = [await exchange.host_loop.arun(exchange.read_all) for exchange in exchanges]
+    assert [whole.body for whole in responses] == [body] * 5
     assert server.connections_accepted == 1
 
 
@@ -72,7 +72,7 @@ async def test_a_slow_reader_causes_no_read_timeout(serve, pool_to, each_loop):
     assert (await anext(stream)).text == "a"
     await asyncio.sleep(2.0)  # longer than the read timeout
     server.gate("token").open()
-    assert await read_out(stream) == "bc"
+    assert await read_text(stream) == "bc"
 
 
 async def test_every_piece_is_a_sign_of_life(serve, engine_pool, each_loop):

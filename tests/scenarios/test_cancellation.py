@@ -26,7 +26,7 @@ from testbed.ports import unanswering_port
 from tests.fixtures.callers import AT_ONCE, bodies, gated, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import drains_of, has_room
-from tests.scenarios.steppers import MOMENTS, assert_whole, cancel, cancelled_at
+from tests.scenarios.steppers import CANCEL_MOMENTS, assert_serves_at_once, cancel, cancelled_at
 
 PIECE = b"x" * 1024 * 1024
 
@@ -64,7 +64,7 @@ async def test_a_connection_delivered_to_a_cancelled_call_serves_the_next(server
     server = serve(gated())
     pool = engine_pool(max_connections=1)
     in_use = await occupy(pool, server)
-    first = asyncio.create_task(cancelled_at(0, MOMENTS[1], pool.fetch(request_to(server, b"first"))))
+    first = asyncio.create_task(cancelled_at(0, CANCEL_MOMENTS[1], pool.fetch(request_to(server, b"first"))))
     await until(lambda: pool.stats().waiting == 1)
     waiting = await queue_up(pool, *(pool.fetch(request_to(server, body)) for body in (b"second", b"third")))
     server.gate("go").open()
@@ -80,8 +80,8 @@ async def test_a_response_delivered_to_a_cancelled_call_is_closed(serve, engine_
     server = serve(per_connection(unending, json_reply()))
     pool = engine_pool(max_connections=1)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.create_task(cancelled_at(0, MOMENTS[1], pool.open(request_to(server))))
-    await assert_whole(pool, server)
+        await asyncio.create_task(cancelled_at(0, CANCEL_MOMENTS[1], pool.open(request_to(server))))
+    await assert_serves_at_once(pool, server)
 
 
 async def test_cancelled_between_assignment_and_dial(server_loop, serve, engine_pool):
@@ -93,7 +93,7 @@ async def test_cancelled_between_assignment_and_dial(server_loop, serve, engine_
     assert (pool.stats().dialing, server.connections_accepted) == (1, 0)
     await cancel(task)
     assert pool.stats().waiting == 0
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
     assert server.connections_accepted == 1
 
 
@@ -162,7 +162,7 @@ async def test_cancelled_in_tcp_connect(each_loop, serve, engine_pool, deaf):
     await until(lambda: pool.stats().waiting == 0)
     await until(lambda: pool.stats().dialing == 0)
     assert "1.5 s" in pool.stats().dial_failure
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
 
 
 async def test_cancelled_in_the_handshake(each_loop, serve, engine_pool, certificates):
@@ -175,7 +175,7 @@ async def test_cancelled_in_the_handshake(each_loop, serve, engine_pool, certifi
     await cancel(task)
     server.gate("tls").open()
     await until(lambda: pool.stats().idle == 1)
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
     assert server.connections_accepted == 1
 
 
@@ -199,7 +199,7 @@ async def test_cancelled_while_writing(each_loop, serve, engine_pool):
     await server.await_requests()
     await until(lambda: not has_room(exchange))
     await cancel(task)
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
     server.gate("read on").open()
     await server.await_until(lambda s: s.disconnects)
 
@@ -211,7 +211,7 @@ async def test_cancelled_while_a_large_body_is_written(each_loop, serve, engine_
     task = asyncio.create_task(pool.fetch(request_to(server, PIECE * 16)))
     await server.await_requests()
     await cancel(task)
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
     server.gate("read on").open()
     await server.await_until(lambda s: s.disconnects)
 
@@ -224,7 +224,7 @@ async def test_cancelled_before_the_head_has_come(each_loop, serve, engine_pool)
     await server.await_requests()
     await cancel(task)
     await server.await_until(lambda s: s.disconnects)
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
     assert len(server.requests) == 2  # nothing was sent again
 
 
@@ -239,7 +239,7 @@ async def test_cancelled_in_the_middle_of_a_body(each_loop, serve, engine_pool):
     await cancel(task)
     exchange.close_threadsafe()
     await server.await_until(lambda s: s.disconnects)
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
 
 
 @pytest.mark.parametrize("waits_for", ["connection", "head", "rest of the body"])
@@ -253,7 +253,7 @@ async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
     step = ["connection", "head", "rest of the body"].index(waits_for)
 
     async def work() -> None:
-        await cancelled_at(step, MOMENTS[0], pool.fetch(request_to(server)))
+        await cancelled_at(step, CANCEL_MOMENTS[0], pool.fetch(request_to(server)))
 
     async with asyncio.timeout(AT_ONCE):
         with pytest.raises((asyncio.CancelledError, PoolClosed)):  # PoolClosed if ``work`` ran on the portal
@@ -262,7 +262,7 @@ async def test_cancelled_at_each_await_of_a_fetch_that_would_never_end(
         await assert_served_by(pool, server, connections=1)
     else:
         await server.await_until(lambda s: s.disconnects)
-        await assert_whole(pool, server)
+        await assert_serves_at_once(pool, server)
 
 
 async def assert_served_by(pool: Pool, server: ScriptedServer, *, connections: int) -> None:
@@ -298,7 +298,7 @@ async def test_a_read_that_was_cancelled_can_be_made_again(each_loop, serve, eng
     assert server.connections_open == 1
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", CANCEL_MOMENTS)
 async def test_a_cancelled_close_closes_all_the_same(each_loop, serve, engine_pool, certificates, moment):
     """Scenario 23: the caller of ``aclose`` is cancelled before the connections have closed."""
     server = serve(gated(), tls=certificates.good)
@@ -312,7 +312,7 @@ async def test_a_cancelled_close_closes_all_the_same(each_loop, serve, engine_po
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", CANCEL_MOMENTS)
 async def test_a_cancelled_drain_goes_on_without_its_caller(each_loop, serve, engine_pool, moment):
     """Scenario 23: the waiting caller is cancelled; the drain itself goes on."""
     server = serve(gated())
@@ -345,7 +345,7 @@ async def test_cancelled_by_a_timeout(each_loop, serve, engine_pool):
             expiry = asyncio.create_task(let_expire(timeout))
             await pool.fetch(request_to(server))
     await expiry
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
 
 
 async def test_cancelled_by_a_task_group(each_loop, serve, engine_pool):
@@ -365,17 +365,17 @@ async def test_cancelled_by_a_task_group(each_loop, serve, engine_pool):
             tasks.create_task(fail_when_they_run())
     assert [type(error) for error in group.value.exceptions] == [KeyError]
     await server.await_until(lambda s: len(s.disconnects) >= 2)
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)
 
 
-@pytest.mark.parametrize("translate_httpx_errors", [True, False], ids=["server loop", "portal"])
-def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, translate_httpx_errors):
+@pytest.mark.parametrize("on_server_loop", [True, False], ids=["server loop", "portal"])
+def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, on_server_loop):
     """Scenario 24: ``asyncio.run`` returns while calls are in use, dialing and queued."""
     server = serve(per_connection(stall, stall, json_reply()))
     pool = engine_pool(max_connections=2)
 
     async def main() -> None:
-        if translate_httpx_errors:
+        if on_server_loop:
             portal.adopt_server_loop()
         for _ in range(5):
             asyncio.create_task(pool.fetch(request_to(server)))  # noqa: RUF006 - the loop's end cancels it
@@ -388,7 +388,7 @@ def test_cancelled_by_the_end_of_the_loop(serve, engine_pool, translate_httpx_er
     assert (pool.stats().in_use, pool.stats().waiting) == (0, 0)
 
 
-def test_a_callers_loop_that_closes_without_a_word_loses_nothing(serve, engine_pool):
+def test_a_callers_loop_that_closes_without_cancelling_loses_nothing(serve, engine_pool):
     """Scenario 24: the loop is closed without cancelling its tasks; the response has no caller left."""
 
     async def held_back(conn) -> None:
@@ -436,7 +436,7 @@ async def test_cancelled_by_a_client_that_disconnects_from_django(serve):
 
 
 @pytest.mark.parametrize("host_loop", ["server loop", "portal"])
-async def test_after_thousands_of_random_cancels_the_books_balance(serve, engine_pool, host_loop):
+async def test_thousands_of_random_cancels_leave_no_slot_in_use(serve, engine_pool, host_loop):
     """Scenario 25: 10,000 cancels over both loops, at random points; then the next checkout is immediate."""
     if host_loop == "server loop":
         portal.adopt_server_loop()

@@ -13,7 +13,7 @@ from llm_pool.exceptions import PoolClosed
 from testbed import ScriptedServer
 from testbed.behaviours import json_reply
 from tests.fixtures.engine import request_to
-from tests.scenarios.steppers import MOMENTS, after_turns, assert_whole, cancel, cancelled_at
+from tests.scenarios.steppers import CANCEL_MOMENTS, after_turns, assert_serves_at_once, cancel, cancelled_at
 
 PIECE = b"x" * 1024 * 1024
 
@@ -58,20 +58,20 @@ async def in_pieces(conn) -> None:
     await conn.end_chunks()
 
 
-async def go_through(run, pool: Pool, server: ScriptedServer, *, enough: int) -> None:
+async def run_each_step(run, pool: Pool, server: ScriptedServer, *, enough: int) -> None:
     """Run ``run(step)`` for each step of the call, more than ``enough``, and check the pool after each."""
     step = 0
     got_there = True
     while got_there:
         with contextlib.suppress(asyncio.CancelledError):
             got_there, _ = await asyncio.create_task(run(step))
-        await assert_whole(pool, server)
+        await assert_serves_at_once(pool, server)
         step += 1
     assert step > enough
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh connection", "idle connection"])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", CANCEL_MOMENTS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_at_every_await_on_the_server_loop(
     server_loop, serve, engine_pool, way, moment, fresh
@@ -79,7 +79,7 @@ async def test_cancelled_at_every_await_on_the_server_loop(
     """Scenarios 14 to 22: at each await of each kind of call in turn, in a pool of one connection."""
     server = serve(in_pieces)
     pool = engine_pool(max_connections=1, keepalive_expiry=0.0 if fresh else 30.0)
-    await go_through(
+    await run_each_step(
         lambda step: cancelled_at(step, moment, way(pool, server)),
         pool,
         server,
@@ -87,16 +87,16 @@ async def test_cancelled_at_every_await_on_the_server_loop(
     )
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", CANCEL_MOMENTS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_at_every_await_across_the_portal(serve, engine_pool, way, moment):
     """Scenarios 14 to 22: the caller's own awaits, each of which runs a coroutine on the portal."""
     server = serve(in_pieces)
     pool = engine_pool(max_connections=1)
-    await go_through(lambda step: cancelled_at(step, moment, way(pool, server)), pool, server, enough=1)
+    await run_each_step(lambda step: cancelled_at(step, moment, way(pool, server)), pool, server, enough=1)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", CANCEL_MOMENTS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_cancelled_at_every_await_inside_the_portal(serve, engine_pool, way, moment):
     """Scenarios 14 to 22: the awaits of the coroutines that run on the portal."""
@@ -112,7 +112,7 @@ async def test_cancelled_at_every_await_inside_the_portal(serve, engine_pool, wa
         except PoolClosed:  # what ``arun`` raises when the cancellation did not come from its caller
             return True, None
 
-    await go_through(run, pool, server, enough=2)
+    await run_each_step(run, pool, server, enough=2)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -129,7 +129,7 @@ async def test_cancelled_after_any_number_of_turns_of_the_portals_loop(serve, en
             await task
         except asyncio.CancelledError:
             cancelled += 1
-        await assert_whole(pool, server)
+        await assert_serves_at_once(pool, server)
     assert cancelled > 10
 
 
@@ -139,4 +139,4 @@ async def test_cancelled_before_its_first_step(each_loop, serve, engine_pool):
     pool = engine_pool(max_connections=1)
     await cancel(asyncio.create_task(pool.fetch(request_to(server))))
     assert pool.stats().requests == 0
-    await assert_whole(pool, server)
+    await assert_serves_at_once(pool, server)

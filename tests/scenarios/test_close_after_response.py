@@ -22,19 +22,19 @@ WHOLE, IN_CHUNKS = reply(body=b"hello"), chunked(b"hello")
 
 
 @pytest.fixture
-def for_ever(monkeypatch):
+def unlimited_wait(monkeypatch):
     """A call right after a response waits until the server closes the connection, for any length of time."""
     for name in ("WAIT_SECONDS", "EARLY_CLOSE_SECONDS"):
         monkeypatch.setattr(f"llm_pool.engine.http11.keep_alive.{name}", 3600.0)
 
 
-async def in_time(*calls):
+async def results_in_time(*calls):
     """Return the results of the calls. Raises TimeoutError after ``WAIT_SECONDS``."""
     async with asyncio.timeout(WAIT_SECONDS):
         return await asyncio.gather(*calls)
 
 
-def trust(pool, server):
+def record_kept_connections(pool, server):
     """Record kept connections until calls no longer wait for the server to close one."""
     history = history_of(pool, server)
     while history.may_close(chunked=True):
@@ -48,7 +48,7 @@ def history_of(pool, server):
 @pytest.mark.parametrize("end", [close, reset])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_queued_calls_survive_a_close_after_a_chunked_answer(
-    serve, engine_pool, certificates, each_loop, for_ever, end, secure
+    serve, engine_pool, certificates, each_loop, unlimited_wait, end, secure
 ):
     """Scenario 30: from the first close on, each call is sent once, on a new connection."""
     server = serve(steps(IN_CHUNKS, until("end"), end), tls=certificates.good if secure else None)
@@ -56,8 +56,8 @@ async def test_queued_calls_survive_a_close_after_a_chunked_answer(
     calls = [asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(5)]
     await calls[0]
     server.gate("end").open()
-    wholes = await in_time(*calls)
-    assert [(whole.body, whole.marks.replays) for whole in wholes] == [(b"hello", 0)] * 5
+    responses = await results_in_time(*calls)
+    assert [(whole.body, whole.marks.replays) for whole in responses] == [(b"hello", 0)] * 5
     assert [request.connection for request in server.requests] == [0, 1, 2, 3, 4]
     await until_pool(pool, lambda: pool.stats().connections == 0)
 
@@ -65,43 +65,45 @@ async def test_queued_calls_survive_a_close_after_a_chunked_answer(
 @pytest.mark.parametrize("answer", [WHOLE, IN_CHUNKS])
 @pytest.mark.parametrize("end", [close, reset])
 async def test_a_close_teaches_the_pool_to_wait_for_the_next(
-    serve, engine_pool, each_loop, for_ever, answer, end
+    serve, engine_pool, each_loop, unlimited_wait, answer, end
 ):
     """Scenario 30: even if the server kept all its connections before."""
     server, pool = serve(steps(answer, until("end"), end)), engine_pool(max_connections=1)
-    trust(pool, server)
+    record_kept_connections(pool, server)
     await pool.fetch(request_to(server))
     server.gate("end").open()
     await until_pool(pool, lambda: pool.stats().connections == 0)
     server.gate("end").shut()
-    await assert_that_those_in_the_queue_wait(pool, server)
+    await assert_queued_calls_wait(pool, server)
 
 
 @pytest.mark.parametrize("answer", [WHOLE, IN_CHUNKS])
-async def test_a_call_that_is_lost_to_a_close_is_the_last(serve, engine_pool, each_loop, for_ever, answer):
+async def test_after_a_call_is_lost_to_a_close_later_calls_wait(
+    serve, engine_pool, each_loop, unlimited_wait, answer
+):
     """Scenario 30: it must not be sent again, but later calls wait for the close."""
     losing = steps(answer, raw(), close)
     server = serve(per_connection(losing, steps(answer, until("end"), close)))
     pool = engine_pool(max_connections=1)
-    trust(pool, server)
+    record_kept_connections(pool, server)
     await pool.fetch(request_to(server))
     with pytest.raises(ReadFailed, match="without an answer"):
         await pool.fetch(request_to(server))
-    await assert_that_those_in_the_queue_wait(pool, server)
+    await assert_queued_calls_wait(pool, server)
 
 
-async def assert_that_those_in_the_queue_wait(pool, server):
+async def assert_queued_calls_wait(pool, server):
     """Assert that queued calls wait for the close of the connection, at the server's gate "end"."""
     calls = [asyncio.ensure_future(pool.fetch(request_to(server))) for _ in range(3)]
     await calls[0]
     server.gate("end").open()
-    assert [whole.body for whole in await in_time(*calls)] == [b"hello"] * 3
+    assert [whole.body for whole in await results_in_time(*calls)] == [b"hello"] * 3
 
 
-async def test_after_an_answer_with_a_length_no_call_waits(serve, engine_pool, each_loop, for_ever):
+async def test_after_an_answer_with_a_length_no_call_waits(serve, engine_pool, each_loop, unlimited_wait):
     pool, request = engine_pool(), request_to(serve(WHOLE))
     for _ in range(3):
-        await in_time(pool.fetch(request))
+        await results_in_time(pool.fetch(request))
     assert pool.stats().opened == 1
 
 
@@ -112,12 +114,12 @@ async def test_a_server_that_keeps_its_connections_is_trusted(serve, engine_pool
         assert history_of(pool, server).may_close(chunked=True)
         await pool.fetch(request_to(server))
     monkeypatch.setattr("llm_pool.engine.http11.keep_alive.WAIT_SECONDS", 3600.0)
-    await in_time(pool.fetch(request_to(server)))
+    await results_in_time(pool.fetch(request_to(server)))
     assert server.connections_accepted == 1
 
 
 async def test_a_call_may_be_cancelled_while_its_connection_may_close(
-    serve, engine_pool, each_loop, for_ever
+    serve, engine_pool, each_loop, unlimited_wait
 ):
     """Scenario 14: the connection goes to the next call in the queue."""
     server, pool = serve(steps(IN_CHUNKS, until("end"), close)), engine_pool(max_connections=1)
@@ -129,13 +131,13 @@ async def test_a_call_may_be_cancelled_while_its_connection_may_close(
     await until_pool(pool, lambda: pool.stats().cancelled == 1)  # counted when the call has ended
     assert first.cancelled()
     server.gate("end").open()
-    [whole] = await in_time(second)
+    [whole] = await results_in_time(second)
     assert whole.body == b"hello"
     assert [request.connection for request in server.requests] == [0, 1]
 
 
 async def test_a_call_whose_connection_may_close_fails_when_the_pool_closes(
-    serve, engine_pool, each_loop, for_ever
+    serve, engine_pool, each_loop, unlimited_wait
 ):
     """Scenario 51."""
     server, pool = serve(steps(IN_CHUNKS, mark("sent"), until("end"))), engine_pool(max_connections=1)
@@ -144,11 +146,11 @@ async def test_a_call_whose_connection_may_close_fails_when_the_pool_closes(
     await until_pool(pool, lambda: pool.stats().in_use == 1)
     await pool.aclose()
     with pytest.raises(PoolClosed):
-        await in_time(call)
+        await results_in_time(call)
     assert len(server.requests) == 1
 
 
-def test_a_lapse_weighs_more_than_the_first_doubt():
+def test_after_a_close_more_confirmations_are_needed():
     """After enough kept connections a close is forgotten: it may have been a restart of the server."""
     history = KeepAliveHistory()
     assert [history.may_close(chunked=chunked) for chunked in (False, True)] == [False, True]

@@ -12,25 +12,25 @@ from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import ConnectFailed, PoolClosed
 from testbed.behaviours import hold, raw, steps
 from testbed.chat import chat_stream
-from tests.fixtures.callers import close_in_threads, read_out
+from tests.fixtures.callers import close_in_threads, read_text
 from tests.fixtures.engine import until_pool
 
 silent = steps(raw(), hold)  # reads the request and does not respond
 
 
 @pytest.fixture(params=["straight", "through httpx"])
-def watched(request):
+def through_httpx(request):
     """Whether the call goes directly to the engine, or through httpx because a hook is installed there."""
     return request.param == "through httpx"
 
 
-def begun(pool, kind, watched):
+def start_reading(pool, kind, through_httpx):
     """Return a stream, and the task that reads it."""
-    if watched:
+    if through_httpx:
         pool.client.event_hooks = {"request": [lambda _: None]}
         pool.aclient.event_hooks = {"request": [_pass]}
     stream = pool.stream("Hello?") if kind == "thread" else pool.astream("Hello?")
-    return stream, asyncio.ensure_future(read_out(stream))
+    return stream, asyncio.ensure_future(read_text(stream))
 
 
 async def _pass(_):
@@ -38,11 +38,11 @@ async def _pass(_):
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_loop, kind, watched):
+async def test_it_ends_for_its_reader_and_at_the_server(serve, pool_to, each_loop, kind, through_httpx):
     """Scenario 35: the iteration ends at once, without an error, even though the server has not responded."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
-    stream, reader = begun(pool, kind, watched)
+    stream, reader = start_reading(pool, kind, through_httpx)
     await server.await_until(lambda s: s.requests)
     close_in_threads(stream)
     async with asyncio.timeout(5):
@@ -56,7 +56,7 @@ async def test_another_task_may_close_it(serve, pool_to, each_loop):
     """Scenario 35: by ``aclose``."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
-    stream, reader = begun(pool, "task", watched=False)
+    stream, reader = start_reading(pool, "task", through_httpx=False)
     await server.await_until(lambda s: s.requests)
     await stream.aclose()
     async with asyncio.timeout(5):
@@ -65,15 +65,15 @@ async def test_another_task_may_close_it(serve, pool_to, each_loop):
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_loop, kind, watched):
+async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_loop, kind, through_httpx):
     """Scenarios 5 and 35: it takes no connection, and the next call in the queue moves up."""
     server = serve(chat_stream(["a"], pace="token"))
     pool = pool_to(server, read=30.0, limits=Limits(max_connections=1, max_keepalive_connections=1))
-    _, first = begun(pool, "task", watched=False)
+    _, first = start_reading(pool, "task", through_httpx=False)
     await server.await_until(lambda s: s.requests)
-    stream, second = begun(pool, kind, watched)
+    stream, second = start_reading(pool, kind, through_httpx)
     await until_pool(pool.engine, lambda: pool.stats().waiting == 1)
-    _, third = begun(pool, "task", watched=False)
+    _, third = start_reading(pool, "task", through_httpx=False)
     await until_pool(pool.engine, lambda: pool.stats().waiting == 2)
     stream.close()
     async with asyncio.timeout(5):
@@ -85,11 +85,13 @@ async def test_in_the_queue_it_gives_up_its_place(serve, pool_to, each_loop, kin
 
 
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_a_stream_closed_before_its_first_step_sends_nothing(serve, pool_to, each_loop, kind, watched):
+async def test_a_stream_closed_before_its_first_step_sends_nothing(
+    serve, pool_to, each_loop, kind, through_httpx
+):
     """Scenario 35: no request is sent."""
     server = serve(silent)
     pool = pool_to(server)
-    stream, reader = begun(pool, kind, watched)
+    stream, reader = start_reading(pool, kind, through_httpx)
     stream.close()
     assert await reader == ""
     assert server.connections_accepted == 0
@@ -99,7 +101,7 @@ async def test_the_readers_own_cancellation_stays_a_cancellation(serve, pool_to,
     """Scenarios 21 and 24: also in the tick in which another task closes the stream."""
     server = serve(silent)
     pool = pool_to(server, read=30.0)
-    stream, reader = begun(pool, "task", watched=False)
+    stream, reader = start_reading(pool, "task", through_httpx=False)
     await server.await_until(lambda s: s.requests)
     stream.close()
     reader.cancel()
@@ -115,7 +117,7 @@ async def test_after_the_close_the_task_is_as_before(serve, pool_to, each_loop):
     stream = pool.astream("Hello?")
 
     async def reads_on():
-        assert await read_out(stream) == ""
+        assert await read_text(stream) == ""
         async with asyncio.timeout(30):
             await asyncio.sleep(0)
         return asyncio.current_task().cancelling()

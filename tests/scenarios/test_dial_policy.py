@@ -218,7 +218,7 @@ async def test_without_a_minimum_everything_expires(each_loop, serve, engine_poo
 # Prewarming.
 
 
-async def test_a_prewarmed_pool_pays_for_nothing_at_the_first_request(
+async def test_a_prewarmed_pool_dials_nothing_at_the_first_request(
     each_loop, serve, engine_pool, certificates, fake_dns
 ):
     """Scenario 13: DNS, TCP and TLS are done before; the first two requests find two connections."""
@@ -232,8 +232,8 @@ async def test_a_prewarmed_pool_pays_for_nothing_at_the_first_request(
     calls = [asyncio.create_task(pool.fetch(request_to(server, host="llm.test"))) for _ in range(2)]
     await server.await_requests(2)
     server.gate("go").open()
-    wholes = await asyncio.gather(*calls)
-    assert [whole.marks.dialing for whole in wholes] == [0.0, 0.0]
+    responses = await asyncio.gather(*calls)
+    assert [whole.marks.dialing for whole in responses] == [0.0, 0.0]
     assert server.connections_accepted == 2
     assert len(fake_dns.queries) == before
 

@@ -41,15 +41,15 @@ TRIES = 3
 async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, host_loop):
     """Scenario 48: the IPv4 address is tried after 250 ms, while the connect to the first still hangs."""
     fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
-    wholes, elapsed = [], []
+    responses, elapsed = [], []
     with unanswering_port("::1") as port:
         server = serve(json_reply(), port=port)
         for _ in range(TRIES):
             began = time.monotonic()
-            wholes.append(await engine_pool().fetch(request_to(server, host="llm.test")))
+            responses.append(await engine_pool().fetch(request_to(server, host="llm.test")))
             elapsed.append(time.monotonic() - began)
-    assert [whole.status for whole in wholes] == [200] * TRIES
-    assert 0.2 < min(whole.marks.dialing for whole in wholes) < 0.9
+    assert [whole.status for whole in responses] == [200] * TRIES
+    assert 0.2 < min(whole.marks.dialing for whole in responses) < 0.9
     assert min(elapsed) < 0.9
 
 
@@ -59,8 +59,8 @@ async def test_an_ipv6_address_that_refuses_costs_nothing(serve, engine_pool, fa
     with refused_port("::1") as port:
         server = serve(json_reply(), port=port)
         request = request_to(server, host="llm.test")
-        wholes = [await engine_pool().fetch(request) for _ in range(TRIES)]
-    assert min(whole.marks.dialing for whole in wholes) < 0.2
+        responses = [await engine_pool().fetch(request) for _ in range(TRIES)]
+    assert min(whole.marks.dialing for whole in responses) < 0.2
 
 
 async def test_the_addresses_that_lost_are_closed(serve, engine_pool, fake_dns):
@@ -216,8 +216,8 @@ async def test_after_prewarming_the_first_calls_dial_nothing(
     request = request_to(server, host="llm.test")
     await pool.prewarm(request.origin)
     await until_pool(pool, lambda: pool.stats().idle == 2)
-    wholes = await asyncio.gather(pool.fetch(request), pool.fetch(request))
-    assert [whole.status for whole in wholes] == [200, 200]
+    responses = await asyncio.gather(pool.fetch(request), pool.fetch(request))
+    assert [whole.status for whole in responses] == [200, 200]
     assert (server.connections_accepted, server.handshakes, fake_dns.queries) == (2, 2, ["llm.test"])
 
 

@@ -288,7 +288,7 @@ HOSTS = {
 
 @pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS.keys())
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_host_that_is_none_is_a_dns_failure(serve, engine_pool, scheme, host):
+async def test_an_invalid_host_is_a_dns_failure(serve, engine_pool, scheme, host):
     """Scenario 47: never a bare UnicodeError, ValueError or OSError, and nothing is dialed."""
     server = serve(json_reply())
     request = request_to(server)
@@ -299,7 +299,7 @@ async def test_a_host_that_is_none_is_a_dns_failure(serve, engine_pool, scheme, 
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536 + 80])
-async def test_a_port_that_is_none_is_refused(serve, engine_pool, dns, port):
+async def test_an_invalid_port_is_refused(serve, engine_pool, dns, port):
     """Scenario 47: ``getaddrinfo`` would use port 80 for 65616."""
     dns.names["llm.test"] = "127.0.0.1"
     request = request_to(serve(json_reply()))

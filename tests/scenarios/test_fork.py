@@ -19,7 +19,7 @@ from testbed.ports import unanswering_port
 from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.forks import child, inodes
 from tests.fixtures.internals import locks_of, portal_is_started, sockets_of
-from tests.fixtures.waiting import soon
+from tests.fixtures.waiting import becomes_true
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # these tests fork with threads
 
@@ -34,7 +34,7 @@ def pool(engine_pool, certificates):
     return engine_pool(tls=TLS(ca_file=certificates.ca_file))
 
 
-def begin_anew(pool, request, parents):
+def report_and_call(pool, request, parents):
     """Return a function for the child: it counts what is left of the parent, and makes a call (``ANEW``)."""
 
     def work():
@@ -60,7 +60,7 @@ def test_an_idle_connection_stays_the_parents(server, pool):
     received = server.connections[0].bytes_received
     parents = inodes(sockets_of(pool))
     assert len(parents) == 1
-    with child(begin_anew(pool, request, parents)) as forked:
+    with child(report_and_call(pool, request, parents)) as forked:
         assert forked.result() == ANEW
         assert server.connections_accepted == 2
         assert (server.connections[0].bytes_received, server.connections[0].gone) == (received, False)
@@ -102,7 +102,7 @@ def test_a_response_in_progress_stays_the_parents(serve, pool, certificates):
         with pytest.raises(PoolClosed, match="event loop of these connections has ended"):
             exchange.host_loop.run(exchange.read)
         exchange.close_threadsafe()
-        return begin_anew(pool, request_to(server, target="/whole"), parents)()
+        return report_and_call(pool, request_to(server, target="/whole"), parents)()
 
     with child(work) as forked:
         assert forked.result() == ANEW
@@ -122,7 +122,7 @@ def test_a_dial_in_progress_stays_the_parents(serve, pool, certificates):
         gate.wait_reached()
         parents = inodes(sockets_of(pool))
         assert len(parents) == 1
-        with child(begin_anew(pool, request_to(other), parents)) as forked:
+        with child(report_and_call(pool, request_to(other), parents)) as forked:
             assert forked.result() == ANEW
             gate.open()
             server.wait_requests()
@@ -137,10 +137,10 @@ def test_a_connect_in_progress_stays_the_parents(serve, pool):
         request = request_to(other, connect=30.0)
         request.origin = request.origin._replace(port=port)
         with _calling(pool, request) as outcome:
-            assert soon(lambda: sockets_of(pool))
+            assert becomes_true(lambda: sockets_of(pool))
             parents = inodes(sockets_of(pool))
             assert len(parents) == 1
-            with child(begin_anew(pool, request_to(other), parents)) as forked:
+            with child(report_and_call(pool, request_to(other), parents)) as forked:
                 assert forked.result() == ANEW
             assert (inodes(sockets_of(pool)), pool.stats().dialing) == (parents, 1)
             pool.close()
@@ -156,7 +156,7 @@ def test_a_lookup_in_progress_stays_the_parents(serve, pool, fake_dns):
 
     def work():
         fake_dns.gate = None
-        return begin_anew(pool, request, set())()
+        return report_and_call(pool, request, set())()
 
     with _calling(pool, request) as outcome:
         gate.wait_reached()
@@ -204,7 +204,7 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     def work():
         with pytest.raises(PoolClosed):
             host_loop.post(print)
-        return begin_anew(pool, request, parents)()
+        return report_and_call(pool, request, parents)()
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -218,15 +218,15 @@ def test_locks_that_others_held_are_open_in_the_child(server, pool):
     assert pool.fetch_sync(request).marks.reused
 
 
-def test_a_child_of_a_child_begins_anew_too(server, pool):
+def test_a_child_of_a_child_makes_its_own_connections(server, pool):
     """Scenario 52: as under a server that loads the application, forks, and forks again."""
     request = request_to(server)
     pool.fetch_sync(request)
     parents = inodes(sockets_of(pool))
 
     def work():
-        own = begin_anew(pool, request, parents)()
-        with child(begin_anew(pool, request, parents | inodes(sockets_of(pool)))) as grandchild:
+        own = report_and_call(pool, request, parents)()
+        with child(report_and_call(pool, request, parents | inodes(sockets_of(pool)))) as grandchild:
             return [own, grandchild.result(), pool.fetch_sync(request).marks.reused]
 
     with child(work) as forked:
@@ -263,13 +263,13 @@ def test_children_of_multiprocessing_call_for_themselves(server, pool):
     children = [context.Process(target=work) for _ in range(2)]
     for each in children:
         each.start()
-    said = [queue.get() for _ in children]
+    reports = [queue.get() for _ in children]
     for each in children:
         each.join()
         assert each.exitcode == 0
         each.close()
     queue.close()
-    assert [(status, reused) for status, reused, _ in said] == [(200, False)] * 2
+    assert [(status, reused) for status, reused, _ in reports] == [(200, False)] * 2
     assert pool.fetch_sync(request).marks.reused
     assert server.connections_accepted == 3
 
@@ -285,8 +285,8 @@ async def test_the_server_loops_connections_stay_the_parents(server, pool, fork_
         assert len(parents) == 1
 
         def work():
-            said = begin_anew(pool, request, parents)()
-            return said, asyncio.run(pool.fetch(request)).marks.reused
+            reports = report_and_call(pool, request, parents)()
+            return reports, asyncio.run(pool.fetch(request)).marks.reused
 
         async with _child(work, fork_on) as forked:
             assert await asyncio.to_thread(forked.result) == [ANEW, True]
@@ -319,7 +319,7 @@ async def test_both_loops_are_forgotten_in_the_child(server, pool):
         await until_pool(pool, lambda: pool.stats().idle == 2)
         parents = inodes(sockets_of(pool))
         assert len(parents) == 2
-        with child(begin_anew(pool, request, parents)) as forked:
+        with child(report_and_call(pool, request, parents)) as forked:
             assert await asyncio.to_thread(forked.result) == ANEW
             assert [connection.gone for connection in server.connections[:2]] == [False, False]
         assert (await pool.fetch(request)).marks.reused
@@ -339,7 +339,7 @@ def test_uvloops_sockets_stay_the_parents(server, pool):
         await pool.fetch(request)
         parents = inodes(sockets_of(pool))
         assert len(parents) == 1
-        with child(begin_anew(pool, request, parents)) as forked:
+        with child(report_and_call(pool, request, parents)) as forked:
             assert await asyncio.to_thread(forked.result) == ANEW
             assert (await pool.fetch(request)).marks.reused
         assert (await pool.fetch(request)).marks.reused

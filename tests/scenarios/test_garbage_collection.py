@@ -16,7 +16,7 @@ from testbed.behaviours import per_connection
 from testbed.chat import chat_completion, chat_stream
 from tests.fixtures.engine import until_pool
 from tests.fixtures.internals import ledger_of, lock_of, recorder_lock
-from tests.fixtures.waiting import soon
+from tests.fixtures.waiting import becomes_true
 
 AT_ONCE = 5.0
 
@@ -114,4 +114,6 @@ def test_a_call_that_ends_while_the_portal_is_made_makes_no_second_one(monkeypat
 
     monkeypatch.setattr(asyncio, "new_event_loop", collect_and_make)
     assert portal.portal() is nested[0] is portal.portal()
-    assert soon(lambda: [thread.name for thread in threading.enumerate()].count(portal.THREAD_NAME) == 1)
+    assert becomes_true(
+        lambda: [thread.name for thread in threading.enumerate()].count(portal.THREAD_NAME) == 1
+    )

@@ -361,7 +361,7 @@ async def test_a_request_may_ask_for_compression(serve, pool_to):
         pytest.param({"body": None, "headers": {"Transfer-Encoding": "x", "Content-Length": "9"}}, id="both"),
     ],
 )
-async def test_what_would_be_read_otherwise_than_it_was_written_is_refused(serve, engine_pool, wrong):
+async def test_ambiguous_requests_are_refused(serve, engine_pool, wrong):
     """Scenario 40: before a connection is opened for it."""
     server, pool = serve(echo), engine_pool()
     with pytest.raises(InvalidRequest):

@@ -19,12 +19,12 @@ from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, peers, star
 
 __all__ = ["h2_pool"]
 
-MOST = SettingCodes.MAX_CONCURRENT_STREAMS
+MAX_STREAMS = SettingCodes.MAX_CONCURRENT_STREAMS
 
 
 async def test_calls_above_the_stream_limit_dial_again_and_then_queue_in_order(serve, h2_pool):
     """Scenario 41: two streams on each of two connections; the other calls wait their turn."""
-    server = serve(http2(gated("go"), settings={MOST: 2}))
+    server = serve(http2(gated("go"), settings={MAX_STREAMS: 2}))
     pool = h2_pool(max_connections=2)
     server.gate("go").admit()
     await pool.fetch(request_to(server))
@@ -47,7 +47,7 @@ async def test_a_cold_burst_that_is_more_than_the_server_takes_keeps_its_order(
 ):
     """Scenario 41: calls sent before the limit is known are refused, and sent again in their order."""
     server = serve(
-        http2(gated("go"), settings={MOST: 2}, late_settings=True),
+        http2(gated("go"), settings={MAX_STREAMS: 2}, late_settings=True),
         tls=offering_http2(certificates),
         before_handshake=lambda: server.gate("tls").passage(),
     )
@@ -70,11 +70,11 @@ async def test_a_cold_burst_that_is_more_than_the_server_takes_keeps_its_order(
 
 async def test_a_lowered_limit_is_obeyed(serve, h2_pool):
     """Scenario 41: running calls continue; no call starts until fewer than the new limit are running."""
-    server = serve(http2(gated("go"), settings={MOST: 10}))
+    server = serve(http2(gated("go"), settings={MAX_STREAMS: 10}))
     pool = h2_pool(max_connections=1)
     running = calls(pool, server, 4)
     await server.await_requests(4)
-    await _settle(server, {MOST: 2})
+    await _change_settings(server, {MAX_STREAMS: 2})
     later = calls(pool, server, 2, first=4)
     await until(lambda: pool.stats().waiting == 2)
     server.gate("go").admit(2)
@@ -91,12 +91,12 @@ async def test_a_lowered_limit_is_obeyed(serve, h2_pool):
 
 async def test_a_raised_stream_limit_serves_waiters_at_once(serve, h2_pool):
     """Scenario 41: no stream has to end first."""
-    server = serve(http2(gated("go"), settings={MOST: 1}))
+    server = serve(http2(gated("go"), settings={MAX_STREAMS: 1}))
     pool = h2_pool(max_connections=1)
     running = calls(pool, server, 4)
     await server.await_requests(1)
     await until(lambda: pool.stats().waiting == 3)
-    await _settle(server, {MOST: 3})
+    await _change_settings(server, {MAX_STREAMS: 3})
     await server.await_requests(3)
     await until(lambda: pool.stats().waiting == 1)
     server.gate("go").open()
@@ -104,22 +104,24 @@ async def test_a_raised_stream_limit_serves_waiters_at_once(serve, h2_pool):
     assert peer(server).peak == 3
 
 
-async def test_a_limit_of_none_is_waited_out(serve, h2_pool):
+async def test_calls_wait_while_the_stream_limit_is_0(serve, h2_pool):
     """Scenario 41: a server may accept no streams for a while; the pool does not dial again and again."""
-    server = serve(http2(reply(), settings={MOST: 1}))
+    server = serve(http2(reply(), settings={MAX_STREAMS: 1}))
     pool = h2_pool(max_connections=2)
     await pool.fetch(request_to(server))
-    await _settle(server, {MOST: 0})
+    await _change_settings(server, {MAX_STREAMS: 0})
     waiting = start_call(pool, server)
     await until(lambda: pool.stats().waiting == 1 or waiting.done())
     assert server.connections_accepted <= 2
-    await _settle(server, {MOST: 1})
+    await _change_settings(server, {MAX_STREAMS: 1})
     assert (await waiting).status == 200
 
 
-async def test_a_limit_that_is_named_no_more_is_forgotten(serve, engine_pool, certificates, ca_file):
+async def test_a_new_connection_without_a_stream_limit_replaces_the_old_limit(
+    serve, engine_pool, certificates, ca_file
+):
     """Scenario 41: a new connection without a limit replaces the limit of the earlier ones."""
-    scripts = iter([{MOST: 1}, {}])
+    scripts = iter([{MAX_STREAMS: 1}, {}])
 
     async def script(conn):
         await http2(gated("go"), settings=next(scripts))(conn)
@@ -161,7 +163,7 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
 ):
     """Scenario 41: counted at the server; each call gets a response, in the order they came."""
     server = serve(
-        http2(reply(body=b"{}"), settings={MOST: 100}),
+        http2(reply(body=b"{}"), settings={MAX_STREAMS: 100}),
         tls=offering_http2(certificates),
         before_handshake=lambda: server.gate("tls").passage(),
     )
@@ -203,7 +205,7 @@ async def test_a_server_without_http2_gets_as_many_connections_as_the_burst_need
 
 async def test_a_wait_for_a_stream_ends_at_the_pool_timeout(serve, h2_pool):
     """Scenario 41: the call is in the pool's queue, like a call that waits for a connection."""
-    server = serve(http2(gated("go"), settings={MOST: 1}))
+    server = serve(http2(gated("go"), settings={MAX_STREAMS: 1}))
     pool = h2_pool(max_connections=1)
     running = start_call(pool, server)
     await server.await_requests(1)
@@ -227,6 +229,6 @@ async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, mo
     assert pool.stats().requests == 5
 
 
-async def _settle(server, settings):
+async def _change_settings(server, settings):
     """Change the settings of the server's first connection, on the server's loop."""
     await run_on(server, peer(server).change_settings(settings))

@@ -14,11 +14,11 @@ from testbed.http2 import http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import buffered_bytes_of, queued_bytes_of, send_window_of
-from tests.scenarios.http2_calls import h2_pool, noise, peer, start_call
+from tests.scenarios.http2_calls import h2_pool, peer, random_bytes, start_call
 
 __all__ = ["h2_pool"]
 
-FIVE_MB = noise(5_000_000)
+FIVE_MB = random_bytes(5_000_000)
 WINDOW = SettingCodes.INITIAL_WINDOW_SIZE
 
 
@@ -63,14 +63,14 @@ async def test_a_large_upload_in_pieces_waits_for_the_server(serve, h2_pool):
 
 async def test_a_large_answer_arrives_byte_by_byte(serve, h2_pool):
     """Scenario 44: 20 MB, more than all windows together."""
-    body = noise(20_000_000)
+    body = random_bytes(20_000_000)
     server = serve(http2(reply(body=body)))
     assert (await h2_pool().fetch(request_to(server))).body == body
 
 
 async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
     """Scenario 44: the server has to wait, the buffer stays bounded, and other streams continue."""
-    body = noise(3_000_000)
+    body = random_bytes(3_000_000)
 
     async def answer(stream):
         await stream.body()
@@ -98,7 +98,7 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
 
 async def test_many_unread_streams_do_not_stop_the_connection(serve, h2_pool):
     """Scenario 44: the connection's window is enlarged again whether or not the streams are read."""
-    body = noise(700_000)
+    body = random_bytes(700_000)
     server = serve(http2(reply(body=body)))
     pool = h2_pool(max_streams_per_connection=60)
     slow = [await pool.open(request_to(server)) for _ in range(45)]  # 45 x 512 KiB: above CONNECTION_WINDOW
@@ -110,7 +110,7 @@ async def test_many_unread_streams_do_not_stop_the_connection(serve, h2_pool):
 
 async def test_answers_of_cancelled_calls_cost_no_window(serve, h2_pool):
     """Scenario 44: 60 responses, each closed after its head, are more than the connection's window."""
-    body = noise(400_000)
+    body = random_bytes(400_000)
     server = serve(http2(reply(body=body)))
     pool = h2_pool()
     for _ in range(60):
@@ -186,7 +186,7 @@ async def test_an_upload_that_ends_late_has_its_whole_read_timeout_left(serve, h
 
 async def test_a_window_lowered_below_what_is_on_its_way(serve, h2_pool):
     """Scenario 44: it is negative for a while (RFC 9113, section 6.9.2), and no byte too many is sent."""
-    body = noise(200_000)
+    body = random_bytes(200_000)
 
     async def answer(stream):
         await stream.until(lambda: len(stream.received) == 65_535)
@@ -222,7 +222,7 @@ async def test_uploads_share_the_connection(serve, h2_pool):
         await stream.body()
         await stream.respond()
 
-    body = noise(1_000_000)
+    body = random_bytes(1_000_000)
     server = serve(http2(answer, settings={WINDOW: 10_000_000}, take_windows=True))
     pool = h2_pool()
     await asyncio.gather(*(start_call(pool, server, body=body) for _ in range(2)))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError as RulesBroken
+from h2.exceptions import ProtocolError as H2ProtocolError
 from h2.settings import SettingCodes
 from hyperframe import frame as frames
 from hypothesis import given, settings
@@ -18,11 +18,11 @@ from testbed.behaviours import hold, per_connection, raw, steps
 from testbed.http2 import http2, reply
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import entries_of, retained_streams_of
-from tests.scenarios.http2_calls import calls, h2_pool, noise, peer, start_call
+from tests.scenarios.http2_calls import calls, h2_pool, peer, random_bytes, start_call
 
 __all__ = ["h2_pool"]
 
-BODY = noise(50_000)
+BODY = random_bytes(50_000)
 
 
 # Valid frames.
@@ -137,7 +137,7 @@ async def test_padding_counts_against_the_windows_and_is_given_back(serve, h2_po
 
 async def test_interleaved_answers_are_kept_apart(serve, h2_pool):
     """Scenario 46: twelve responses, a piece of each in turn."""
-    bodies = {f"/{number}": noise(60_000, number) for number in range(12)}
+    bodies = {f"/{number}": random_bytes(60_000, number) for number in range(12)}
 
     async def answer(stream):
         await stream.head(200)
@@ -275,7 +275,7 @@ async def test_a_malformed_answer_is_an_error_of_its_stream(serve, h2_pool, answ
 # Violations of the protocol: they end the connection.
 
 
-def sends(*pieces):
+def respond_then_send(*pieces):
     """Send a response to "/first", and exactly these frames or bytes after it, in one write."""
 
     async def answer(stream):
@@ -302,16 +302,16 @@ def half_padded(stream):
     return b"\x00\x00\x02\x00\x08" + stream.number.to_bytes(4, "big") + b"\xff\x00"
 
 
-RULES = {
-    "garbage": sends(b"\x00\xff this is no HTTP/2 at all" * 10),
-    "HTTP/1.1": sends(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
-    "a push": sends(pushed),
-    "a frame too large": sends(b"\xff\xff\xff\x00\x00\x00\x00\x00\x03"),
-    "bad padding": sends(half_padded),
-    "a head that is no HPACK": sends(
+VIOLATIONS = {
+    "garbage": respond_then_send(b"\x00\xff this is no HTTP/2 at all" * 10),
+    "HTTP/1.1": respond_then_send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "a push": respond_then_send(pushed),
+    "a frame too large": respond_then_send(b"\xff\xff\xff\x00\x00\x00\x00\x00\x03"),
+    "bad padding": respond_then_send(half_padded),
+    "a head that is no HPACK": respond_then_send(
         lambda stream: frames.HeadersFrame(stream.number, data=b"\xff" * 20, flags=["END_HEADERS"])
     ),
-    "a head too long": sends(
+    "a head too long": respond_then_send(
         lambda stream: frames.HeadersFrame(
             stream.number,
             data=stream.peer.h2.encoder.encode(
@@ -320,21 +320,25 @@ RULES = {
             flags=["END_HEADERS"],
         )
     ),
-    "headers without end": sends(
+    "headers without end": respond_then_send(
         lambda stream: frames.HeadersFrame(stream.number, data=b""),
         *[lambda stream: frames.ContinuationFrame(stream.number, data=b"")] * 100,
     ),
-    "data on a stream that never was": sends(frames.DataFrame(99, data=b"x")),
-    "a head on a stream that never was": sends(
+    "data on a stream that never was": respond_then_send(frames.DataFrame(99, data=b"x")),
+    "a head on a stream that never was": respond_then_send(
         lambda stream: frames.HeadersFrame(2, data=stream.peer.h2.encoder.encode([OK]), flags=["END_HEADERS"])
     ),
-    "data before the head": sends(lambda stream: frames.DataFrame(stream.number, data=b"x")),
-    "a window of no bytes": sends(b"\x00\x00\x04\x08\x00\x00\x00\x00\x00" + b"\x00" * 4),
-    "a window too large": sends(frames.WindowUpdateFrame(0, window_increment=2**31 - 1)),
-    "settings that cannot be": sends(frames.SettingsFrame(0, settings={SettingCodes.MAX_FRAME_SIZE: 1})),
-    "settings of half a length": sends(b"\x00\x00\x03\x04\x00\x00\x00\x00\x00" + b"\x00" * 3),
-    "continuation of nothing": sends(lambda stream: frames.ContinuationFrame(stream.number, data=b"x")),
-    "a length in words": sends(
+    "data before the head": respond_then_send(lambda stream: frames.DataFrame(stream.number, data=b"x")),
+    "a window of no bytes": respond_then_send(b"\x00\x00\x04\x08\x00\x00\x00\x00\x00" + b"\x00" * 4),
+    "a window too large": respond_then_send(frames.WindowUpdateFrame(0, window_increment=2**31 - 1)),
+    "settings that cannot be": respond_then_send(
+        frames.SettingsFrame(0, settings={SettingCodes.MAX_FRAME_SIZE: 1})
+    ),
+    "settings of half a length": respond_then_send(b"\x00\x00\x03\x04\x00\x00\x00\x00\x00" + b"\x00" * 3),
+    "continuation of nothing": respond_then_send(
+        lambda stream: frames.ContinuationFrame(stream.number, data=b"x")
+    ),
+    "a length in words": respond_then_send(
         lambda stream: frames.HeadersFrame(
             stream.number,
             data=stream.peer.h2.encoder.encode([OK, ("content-length", "many")]),
@@ -344,7 +348,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("answer", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("answer", VIOLATIONS.values(), ids=VIOLATIONS)
 async def test_broken_rules_end_the_connection_and_not_what_came_before(serve, h2_pool, answer):
     """Scenario 46: a complete response before the violation is delivered; the next call dials."""
     server = serve(per_connection(http2(answer), http2(reply())))
@@ -444,6 +448,6 @@ def test_whatever_comes_is_an_event_or_an_error_of_the_rules(pieces, ended):
         for piece in pieces:
             for event in wire.receive(piece):
                 assert event is not None
-    except RulesBroken as error:
+    except H2ProtocolError as error:
         wire.close_connection(error.error_code)
     assert isinstance(wire.data_to_send(), bytes)

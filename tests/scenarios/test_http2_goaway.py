@@ -13,12 +13,12 @@ from testbed.http2 import http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import entries_of, run_on
-from tests.scenarios.http2_calls import calls, calls_in_order, h2_pool, peer, start_call
+from tests.scenarios.http2_calls import calls, h2_pool, peer, start_call, start_calls_in_order
 
 __all__ = ["h2_pool"]
 
 
-def leaving(last, *, after, gate="go", code=ErrorCodes.NO_ERROR):
+def answer_with_goaway(last, *, after, gate="go", code=ErrorCodes.NO_ERROR):
     """Answer as ``gated``. On the first connection, send GOAWAY when request number ``after`` arrives."""
 
     async def answer(stream):
@@ -35,9 +35,9 @@ def leaving(last, *, after, gate="go", code=ErrorCodes.NO_ERROR):
 @pytest.mark.parametrize("code", [ErrorCodes.NO_ERROR, ErrorCodes.ENHANCE_YOUR_CALM])
 async def test_streams_above_the_last_one_named_are_sent_again_and_those_below_finish(serve, h2_pool, code):
     """Scenario 42: no new ones start on that connection, which closes when the last one ends."""
-    server = serve(http2(leaving(3, after=4, code=code)))
+    server = serve(http2(answer_with_goaway(3, after=4, code=code)))
     pool = h2_pool(max_connections=2)
-    running = await calls_in_order(pool, server, 4)
+    running = await start_calls_in_order(pool, server, 4)
     await server.await_requests(6)
     assert not running[0].done() and not running[1].done()
     later = start_call(pool, server, target="/later")
@@ -58,7 +58,7 @@ async def test_streams_above_the_last_one_named_are_sent_again_and_those_below_f
 
 async def test_goaway_before_anything_was_worked_on(serve, h2_pool):
     """Scenario 42: last_stream_id is 0, and every call is sent again."""
-    server = serve(http2(leaving(0, after=3)))
+    server = serve(http2(answer_with_goaway(0, after=3)))
     pool = h2_pool(max_connections=2)
     answers = await asyncio.gather(*calls(pool, server, 3))
     assert [answer.body for answer in answers] == [b"/0", b"/1", b"/2"]
@@ -96,7 +96,7 @@ async def test_goaway_in_two_steps(serve, h2_pool):
 
     server = serve(http2(answer))
     pool = h2_pool(max_connections=2)
-    running = await calls_in_order(pool, server, 3)
+    running = await start_calls_in_order(pool, server, 3)
     await server.await_mark("warned")
     await until(lambda: [entry.retire_reason for entry in entries_of(pool)] == ["goaway"])
     assert (await start_call(pool, server, target="/later")).body == b"/later"
@@ -121,7 +121,7 @@ async def test_an_idle_connection_is_closed_on_goaway(serve, h2_pool):
     assert pool.stats().closed == {"goaway": 1}
 
 
-async def test_goaway_in_one_flight_with_the_settings(serve, h2_pool):
+async def test_goaway_right_after_the_settings(serve, h2_pool):
     """Scenario 42: it may arrive before the pool has the connection; the calls succeed on the next one."""
 
     async def begin(peer):
@@ -153,7 +153,7 @@ async def test_a_call_whose_answer_had_begun_is_not_sent_again(serve, h2_pool):
     assert len(server.requests) == 1
 
 
-def refusing(times, code=ErrorCodes.REFUSED_STREAM):
+def reset_first(times, code=ErrorCodes.REFUSED_STREAM):
     """Reset the first ``times`` requests to /0 with ``code``, and answer all others."""
     left = [times]
 
@@ -172,7 +172,7 @@ def refusing(times, code=ErrorCodes.REFUSED_STREAM):
 
 async def test_a_refused_stream_is_sent_again_in_its_old_place(serve, h2_pool):
     """Scenario 43: it is sent before later calls, and counts as one call."""
-    server = serve(http2(refusing(1), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1}))
+    server = serve(http2(reset_first(1), settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1}))
     pool = h2_pool(max_connections=1)
     first = start_call(pool, server, target="/0")
     await server.await_requests(1)
@@ -189,7 +189,7 @@ async def test_a_refused_stream_is_sent_again_in_its_old_place(serve, h2_pool):
 
 async def test_a_stream_refused_twice_is_an_error(serve, h2_pool):
     """Scenario 43: only that call fails."""
-    server = serve(http2(refusing(9)))
+    server = serve(http2(reset_first(9)))
     server.gate("go").open()
     pool = h2_pool()
     with pytest.raises(ProtocolError, match="REFUSED_STREAM"):
@@ -227,7 +227,7 @@ async def test_a_server_that_takes_fewer_streams_than_it_said(serve, h2_pool):
 @pytest.mark.parametrize("code", [ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL, ErrorCodes.NO_ERROR])
 async def test_another_reset_is_an_error_of_that_stream_alone(serve, h2_pool, code):
     """Scenario 43: it is not sent again, even with an idempotency key; the other call continues."""
-    server = serve(http2(refusing(1, code)))
+    server = serve(http2(reset_first(1, code)))
     pool = h2_pool()
     neighbour = start_call(pool, server, target="/1")
     call = start_call(pool, server, target="/0", headers={"Idempotency-Key": "1"})

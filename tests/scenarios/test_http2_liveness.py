@@ -15,26 +15,26 @@ from testbed.http2 import http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import entries_of, has_stopped_writing, ledger_of, watch_pings
-from tests.scenarios.http2_calls import calls, gated, h2_pool, noise, peer, start_call
+from tests.scenarios.http2_calls import calls, gated, h2_pool, peer, random_bytes, start_call
 
 __all__ = ["h2_pool"]
 
-BOUND = 6.0
+DETECTION_SECONDS = 6.0
 """Seconds within which a dead connection must be found. The quick heartbeat needs 1.7."""
 
 
 @pytest.fixture
 def quick_heartbeat(monkeypatch):
-    quicken(monkeypatch)
+    shorten_heartbeat(monkeypatch)
 
 
-def quicken(monkeypatch):
+def shorten_heartbeat(monkeypatch):
     """From the next request on, send PINGs soon. A slow machine still has 1.5 s to answer one."""
     monkeypatch.setattr(heartbeat, "PING_AFTER", 0.2)
     monkeypatch.setattr(heartbeat, "PING_SECONDS", 1.5)
 
 
-async def play_dead(peer):
+async def ignore_pings(peer):
     """Answer no PING on this connection."""
     peer.h2.ignores_pings = True
 
@@ -49,8 +49,8 @@ async def silence_after_the_first(stream):
     await stream.respond()
 
 
-dead = http2(silence, begin=play_dead)
-dying = http2(silence_after_the_first, begin=play_dead)
+dead = http2(silence, begin=ignore_pings)
+dying = http2(silence_after_the_first, begin=ignore_pings)
 
 
 async def test_a_dead_connection_is_found_by_ping(serve, h2_pool, monkeypatch):
@@ -58,10 +58,10 @@ async def test_a_dead_connection_is_found_by_ping(serve, h2_pool, monkeypatch):
     server = serve(per_connection(dying, http2(reply())))
     pool = h2_pool(read=60.0)
     await pool.fetch(request_to(server))  # so that the server's SETTINGS frames do not arrive after a PING
-    quicken(monkeypatch)
+    shorten_heartbeat(monkeypatch)
     began = time.monotonic()
     failed = await asyncio.gather(*calls(pool, server, 3), return_exceptions=True)
-    assert time.monotonic() - began < BOUND
+    assert time.monotonic() - began < DETECTION_SECONDS
     assert all(isinstance(error, ReadFailed) and "PING" in str(error) for error in failed)
     assert (await pool.fetch(request_to(server))).status == 200
     assert server.connections_accepted == 2
@@ -112,7 +112,7 @@ async def test_calls_that_time_out_one_after_another_find_the_dead_connection(
     pool = h2_pool()
     began = time.monotonic()
     answer = None
-    while answer is None and time.monotonic() - began < BOUND:
+    while answer is None and time.monotonic() - began < DETECTION_SECONDS:
         try:
             async with asyncio.timeout(0.1):
                 answer = await pool.fetch(request_to(server))
@@ -127,7 +127,7 @@ async def test_a_dead_connection_without_calls_is_found_too(serve, h2_pool, monk
     server = serve(per_connection(dying, http2(reply())))
     pool = h2_pool()
     await pool.fetch(request_to(server))
-    quicken(monkeypatch)
+    shorten_heartbeat(monkeypatch)
     call = start_call(pool, server)
     await server.await_requests(2)
     call.cancel()
@@ -211,7 +211,7 @@ async def test_a_lost_connection_fails_its_calls_and_no_others(serve, h2_pool):
 
 
 async def _whole(pool, server, target):
-    return await pool.fetch(request_to(server, target=target, body=noise(300_000)))
+    return await pool.fetch(request_to(server, target=target, body=random_bytes(300_000)))
 
 
 STEPS = {

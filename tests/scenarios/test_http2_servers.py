@@ -16,7 +16,7 @@ from testbed.behaviours import echo as echo_http11
 from testbed.echoes import ECHOES
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import buffered_bytes_of, entries_of
-from tests.scenarios.http2_calls import noise
+from tests.scenarios.http2_calls import random_bytes
 
 pytestmark = pytest.mark.server
 
@@ -52,7 +52,7 @@ async def test_nginx(start_nginx, certificates, secure_pool):
 @pytest.mark.parametrize("tls", [True, False])
 async def test_nghttpd_with_few_streams(start_nghttpd, certificates, secure_pool, tls):
     """Scenario 41: three streams on each of four connections."""
-    body = noise(30_000)
+    body = random_bytes(30_000)
     certificate = certificates.good_files if tls else None
     nghttpd = start_nghttpd(certificate=certificate, options=["-m3"], body=body)
     pool = secure_pool(max_connections=4, http2=True if tls else "prior-knowledge", pool=30.0)
@@ -71,7 +71,7 @@ async def test_nghttpd_with_windows_small_and_large(start_nghttpd, certificates,
     options = ["--echo-upload", *options]
     nghttpd = start_nghttpd(certificate=certificates.good_files, options=options)
     size = 300_000 if "-w10" in options else LARGE
-    bodies = [noise(size, seed) for seed in range(3)]
+    bodies = [random_bytes(size, seed) for seed in range(3)]
     server = at(nghttpd.port)
     pool = secure_pool()
     # Get its settings first. nghttpd treats an upload that began before it lowered the window as a violation,
@@ -98,10 +98,10 @@ async def test_an_echo_is_what_was_sent(start_echo, secure_pool, name):
     """Scenarios 44 to 46: 100 bodies, a large and a streamed one, a slow reader, a closed response."""
     server = at(start_echo(name))
     pool = secure_pool(max_connections=3)
-    bodies = [noise(7 * number, number) for number in range(100)]
+    bodies = [random_bytes(7 * number, number) for number in range(100)]
     answers = await asyncio.gather(*(pool.fetch(request_to(server, body=body)) for body in bodies))
     assert [answer.body for answer in answers] == bodies
-    large = noise(LARGE)
+    large = random_bytes(LARGE)
     answer = await pool.fetch(request_to(server, body=large))
     assert (answer.body == large, dict(answer.headers)[b"x-version"]) == (True, b"2")
     assert dict(answer.headers)[b"x-digest"] == hashlib.sha256(large).hexdigest().encode()
@@ -127,7 +127,7 @@ async def test_ten_thousand_calls_at_once_mix_up_no_byte(start_echo, secure_pool
     """Scenarios 41, 44: 200 at a time over 4 connections, with different bodies, some of 5 MB."""
     server = at(start_echo("granian"))
     pool = secure_pool(max_connections=4, max_streams_per_connection=50, pool=60.0)
-    source, template = noise(LARGE + CALLS), request_to(server)
+    source, template = random_bytes(LARGE + CALLS), request_to(server)
     left = iter(range(CALLS))
 
     async def caller():

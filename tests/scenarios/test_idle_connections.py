@@ -52,7 +52,9 @@ async def test_a_connection_that_ended_while_idle_is_not_used(serve, engine_pool
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])
-async def test_the_same_under_tls(serve, engine_pool, certificates, each_loop, end):
+async def test_a_tls_connection_that_ended_while_idle_is_not_used(
+    serve, engine_pool, certificates, each_loop, end
+):
     """Scenarios 27 and 28: with a close_notify, without one, and by RST."""
     server = serve(answer_then(until("end"), end, hold), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -100,8 +102,8 @@ async def test_many_connections_that_ended_at_once_cost_no_call(serve, engine_po
     await asyncio.gather(*calls)
     server.gate("end").open()
     await server.await_until(lambda s: s.connections_open == 0)
-    wholes = await asyncio.gather(*[pool.fetch(request_to(server)) for _ in range(8)])
-    assert {whole.body for whole in wholes} == {b"hello"}
+    responses = await asyncio.gather(*[pool.fetch(request_to(server)) for _ in range(8)])
+    assert {whole.body for whole in responses} == {b"hello"}
     assert len(server.requests) == 16
 
 
@@ -145,7 +147,7 @@ async def test_unrequested_bytes_close_an_idle_connection(serve, engine_pool, ea
 )
 @pytest.mark.parametrize("unasked", [STOLEN, STOLEN[:1], b"stolen", SWITCH])
 @pytest.mark.usefixtures("each_loop")
-async def test_bytes_behind_a_response_are_nobodys(serve, engine_pool, caplog, method, answer, body, unasked):
+async def test_bytes_after_a_response_are_dropped(serve, engine_pool, caplog, method, answer, body, unasked):
     """Scenario 29: they arrive together with the end of the response, before the connection is idle."""
     server = serve(per_connection(steps(raw(answer + unasked), hold), reply(body=b"hello")))
     pool = engine_pool()
@@ -171,7 +173,7 @@ async def test_the_servers_keep_alive_hint_is_honoured(serve, engine_pool, each_
 
 
 @pytest.mark.parametrize("hint", ["timeout=x", "timeout", "timeout=-1", "timeout=", "max=5", ""])
-async def test_a_hint_that_says_nothing_is_none(serve, engine_pool, each_loop, hint):
+async def test_an_invalid_keep_alive_hint_is_ignored(serve, engine_pool, each_loop, hint):
     """Scenario 32: the connection stays open."""
     server, pool = serve(reply(headers={"Keep-Alive": hint})), engine_pool()
     for _ in range(2):

@@ -17,11 +17,11 @@ from testbed import ScriptedServer
 from testbed.behaviours import echo, json_reply, per_connection, stall
 from tests.fixtures.callers import AT_ONCE, gated, in_thread
 from tests.fixtures.engine import request_to
-from tests.fixtures.waiting import soon
+from tests.fixtures.waiting import becomes_true
 from tests.scenarios.steppers import interrupted_at
 
 
-def open_read_and_leave(pool: Pool, request: Request) -> None:
+def open_read_and_close(pool: Pool, request: Request) -> None:
     exchange = pool.open_sync(request)
     try:
         while exchange.host_loop.run(exchange.read):
@@ -61,7 +61,7 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
     def interrupt() -> None:
         server.wait_requests()
         if blocked_in == "queue":
-            assert soon(lambda: pool.stats().waiting == 1)
+            assert becomes_true(lambda: pool.stats().waiting == 1)
         signal.pthread_kill(main.ident, signal.SIGINT)
 
     holder = None
@@ -73,9 +73,9 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            open_read_and_leave(pool, request_to(server))
+            open_read_and_close(pool, request_to(server))
         thread.join()
-        assert soon(lambda: pool.stats().waiting == 0)
+        assert becomes_true(lambda: pool.stats().waiting == 0)
     finally:
         server.gate("go").open()
     if holder is not None:
@@ -85,7 +85,7 @@ def test_a_keyboard_interrupt_frees_the_connection(serve, engine_pool, blocked_i
     assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
 
 
-@pytest.mark.parametrize("way", [fetch_sync, open_read_and_leave])
+@pytest.mark.parametrize("way", [fetch_sync, open_read_and_close])
 def test_interrupted_at_every_step_of_a_sync_call(serve, engine_pool, way):
     """Scenario 26: at each place where CPython checks for signals; the pool has only one connection."""
     server = serve(json_reply())
@@ -142,7 +142,7 @@ def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocke
     victim = threading.Thread(target=swallow, args=(pool.open_sync, request_to(server)))
     victim.start()
     if blocked_in == "queue":
-        assert soon(lambda: pool.stats().waiting == 1)
+        assert becomes_true(lambda: pool.stats().waiting == 1)
     else:
         server.wait_requests()
     raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -162,7 +162,7 @@ def swallow(function, *args) -> None:
         function(*args)
 
 
-async def test_threads_and_tasks_that_leave_do_not_disturb_each_other(serve, engine_pool):
+async def test_cancelled_tasks_do_not_disturb_threads(serve, engine_pool):
     """Scenario 26: cancelled tasks and threads share the portal; every thread gets its responses."""
     server = serve(echo)
     pool = engine_pool(max_connections=3)

@@ -22,7 +22,7 @@ from tests.fixtures.callers import AT_ONCE, gated, occupy, trusting, until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import add_before_loop_ends, calls_of, coordinator_of
 from tests.fixtures.scripts import run_script
-from tests.fixtures.waiting import soon
+from tests.fixtures.waiting import becomes_true
 
 
 @pytest.mark.parametrize("released", [False, True])
@@ -72,7 +72,7 @@ def test_a_thread_that_waits_is_served_when_the_server_loop_ends(serve, engine_p
 
 @pytest.mark.parametrize("next_caller", ["thread", "server loop"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_server_loop_that_is_closed_without_a_word_is_found_out(serve, engine_pool, next_caller):
+def test_a_server_loop_closed_without_cleanup_is_detected(serve, engine_pool, next_caller):
     """Scenario 53: no task is cancelled, no generator closed; the next call notices the closed loop."""
     server = serve(per_connection(stall, stall, json_reply()))
     pool = engine_pool(max_connections=2)
@@ -157,12 +157,12 @@ def test_two_server_loops_at_once(serve, engine_pool):
     """Scenario 53: the later one is the server loop; callers on the earlier go through the portal."""
     server = serve(json_reply())
     pool = engine_pool(max_connections=3)
-    translate_httpx_errors, over = threading.Event(), threading.Event()
+    adopted, over = threading.Event(), threading.Event()
 
     async def earlier() -> None:
         portal.adopt_server_loop()
         await pool.fetch(request_to(server))
-        translate_httpx_errors.set()
+        adopted.set()
         await asyncio.to_thread(over.wait)
         await pool.fetch(request_to(server))
 
@@ -172,7 +172,7 @@ def test_two_server_loops_at_once(serve, engine_pool):
 
     thread = threading.Thread(target=asyncio.run, args=(earlier(),))
     thread.start()
-    translate_httpx_errors.wait()
+    adopted.wait()
     asyncio.run(later())
     over.set()
     thread.join()
@@ -195,7 +195,7 @@ def test_calls_fail_when_the_portal_stops_and_the_next_call_starts_another(serve
     for thread in threads:
         thread.start()
     server.wait_requests()
-    assert soon(lambda: pool.stats().waiting == 1)
+    assert becomes_true(lambda: pool.stats().waiting == 1)
     portal.stop()
     for thread in threads:
         thread.join()
@@ -252,7 +252,7 @@ def test_a_call_made_as_the_portals_loop_stops_gets_pool_closed(serve, engine_po
     def let_the_caller_in() -> None:
         posted = len(loop._ready)
         board.open()
-        assert soon(lambda: len(loop._ready) > posted)
+        assert becomes_true(lambda: len(loop._ready) > posted)
 
     def stop() -> None:
         loop.stop()
@@ -305,7 +305,7 @@ def test_a_call_that_is_posted_after_the_last_step_of_its_loop_fails():
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    assert soon(lambda: calls_of(host_loop))
+    assert becomes_true(lambda: calls_of(host_loop))
     host_loop.end()
     thread.join(AT_ONCE)
     assert len(errors) == 1
@@ -353,7 +353,7 @@ def test_no_caller_hangs_however_the_portal_ends(serve, engine_pool):
     for _ in range(40):
         stop.wait(dice.random() * 0.01)
         portal.stop()
-    served = soon(lambda: 200 in outcomes)  # on the last portal at the latest
+    served = becomes_true(lambda: 200 in outcomes)  # on the last portal at the latest
     stop.set()
     for thread in threads:
         thread.join(10)

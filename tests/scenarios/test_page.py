@@ -20,7 +20,7 @@ def test_each_scenario_of_the_page_has_a_test_and_no_test_names_another():
     assert listed == set(scenarios_of_tests())
 
 
-def test_a_list_that_has_changed_is_written_anew():
+def test_a_list_that_has_changed_is_written_again():
     page = "# Page\n\n**14.** While queued.\n\n- [tests/old.py](../tests/old.py): all\n\n**15.** Later.\n"
     tests = {14: {"tests/test_a.py": ["test_x", "test_y"]}, 15: {"tests/test_b.py": ["all"]}}
     written = render(page, tests)

@@ -267,7 +267,7 @@ async def test_http_goes_to_the_proxy_in_absolute_form(serve_proxy, serve, engin
 
 @pytest.mark.parametrize("host", ["llm.test\r\nX: y", "llm .test", "bücher.test", "llm\0.test"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_host_that_is_none_does_not_reach_the_proxy(serve_proxy, serve, engine_pool, scheme, host):
+async def test_an_invalid_host_does_not_reach_the_proxy(serve_proxy, serve, engine_pool, scheme, host):
     """Scenario 50 and 40: nothing can be smuggled into CONNECT or the request line."""
     proxy = serve_proxy()
     request = request_to(serve(json_reply()))
@@ -368,9 +368,7 @@ async def test_what_no_proxy_exempts_goes_straight(
     assert len(proxy.forwarded) == 1
 
 
-async def test_loopback_is_never_asked_of_the_environments_proxy(
-    serve_proxy, serve, engine_pool, environment
-):
+async def test_the_environments_proxy_is_not_used_for_loopback(serve_proxy, serve, engine_pool, environment):
     """Scenario 50: the proxy cannot reach a model on this machine."""
     server, server6 = serve(json_reply()), serve(json_reply(), host="::1")
     proxy = serve_proxy()
@@ -422,7 +420,7 @@ def _origin(text):
     return Origin("http", host, int(port or 443))
 
 
-def test_the_environment_is_read_like_everywhere(environment):
+def test_the_order_of_the_environment_variables(environment):
     """Scenario 50: lower case first, ``ALL_PROXY`` for schemes without a variable, and "" for no proxy."""
     origin, secure = Origin("http", "llm.test", 80), Origin("https", "llm.test", 443)
     assert proxy_for(origin, None) is None

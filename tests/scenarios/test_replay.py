@@ -68,7 +68,7 @@ async def test_it_is_sent_again_until_a_fresh_connection_fails_too(serve, engine
     )
     pool = engine_pool()
     calls = [pool.fetch(request_to(server)) for _ in range(3)]
-    await all_at_once(server, calls)
+    await complete_together(server, calls)
     with pytest.raises(ReadFailed):
         await pool.fetch(request_to(server, headers=KEY))
     assert sorted(sent_by(server)) == [0, 0, 1, 1, 2, 2, 3]
@@ -122,17 +122,17 @@ async def test_a_request_that_went_into_a_closed_connection_is_not_sent_again(
     """Scenario 30: the kernel accepted it, and may have delivered it before the server closed."""
     server, pool = serve(answer_then(until("end"), close)), engine_pool()
     await pool.fetch(request_to(server))
-    end_unseen(server)
+    close_while_loop_is_blocked(server)
     with pytest.raises(ReadFailed):
         await pool.fetch(request_to(server))
     assert sent_by(server) == [0]
 
 
-async def test_with_a_key_it_is(serve, engine_pool, server_loop):
+async def test_a_request_with_an_idempotency_key_is_sent_again(serve, engine_pool, server_loop):
     """Scenario 30: the caller gets no error."""
     server, pool = serve(answer_then(until("end"), close)), engine_pool()
     await pool.fetch(request_to(server))
-    end_unseen(server)
+    close_while_loop_is_blocked(server)
     whole = await pool.fetch(request_to(server, headers=KEY))
     assert (whole.body, whole.marks.replays) == (b"hello", 1)
     assert sent_by(server) == [0, 1]
@@ -143,7 +143,7 @@ async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, e
     dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 3, reply(body=b"hello")))
     pool = engine_pool()
-    await all_at_once(server, [pool.fetch(request_to(server)) for _ in range(3)])
+    await complete_together(server, [pool.fetch(request_to(server)) for _ in range(3)])
     server.gate("end").open()
     server.wait_until(lambda s: s.connections_open == 0)
     whole = await pool.fetch(request_to(server))
@@ -173,11 +173,11 @@ async def test_a_body_that_cannot_be_rewound_is_not_sent_again(serve, engine_poo
     assert taken == [b"one", b"two"]
 
 
-async def test_as_long_as_nothing_was_taken_of_it_the_call_may_move(serve, engine_pool, server_loop):
+async def test_a_streamed_body_is_sent_again_if_no_byte_was_sent(serve, engine_pool, server_loop):
     """Scenario 31: no byte was sent on the dead connection, so the whole body can still be sent."""
     server, pool = serve(answer_then(until("end"), reset)), engine_pool()
     await pool.fetch(request_to(server))
-    end_unseen(server)
+    close_while_loop_is_blocked(server)
     exchange = await pool.open(request_to(server, None))
     assert await exchange.write(b"one")
     await exchange.finish()
@@ -186,13 +186,13 @@ async def test_as_long_as_nothing_was_taken_of_it_the_call_may_move(serve, engin
     assert [request.body for request in server.requests] == [b"{}", b"one"]
 
 
-def end_unseen(server):
+def close_while_loop_is_blocked(server):
     """Let the server end its connection, and block our loop until it has."""
     server.gate("end").open()
     server.wait_until(lambda s: s.connections_open == 0)  # its socket is closed too
 
 
-async def all_at_once(server, calls):
+async def complete_together(server, calls):
     """Run calls that have a connection each and end together."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     await server.await_until(lambda s: s.gate("all").reached == len(tasks))

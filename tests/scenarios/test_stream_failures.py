@@ -25,7 +25,7 @@ from testbed.behaviours import (
     steps,
 )
 from testbed.chat import chat_event, chat_stream
-from tests.fixtures.callers import close_in_threads, read_out
+from tests.fixtures.callers import close_in_threads, read_text
 from tests.fixtures.engine import request_to, until_pool
 
 DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
@@ -39,7 +39,7 @@ async def test_a_stream_that_stalls_ends_at_the_read_timeout(serve, pool_to, kin
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
     began = time.monotonic()
     with pytest.raises(ReadTimeout, match=r"sent nothing for 1\.5 s"):
-        await read_out(stream)
+        await read_text(stream)
     assert 1.4 < time.monotonic() - began < 4.5
     assert stream.text == "ab"
     assert stream.completion is None
@@ -53,7 +53,7 @@ async def test_a_stream_that_is_cut_is_interrupted(serve, pool_to, cut, kind):
     pool = pool_to(serve(chat_stream(["a", "b"], then=steps(cut, hold))))
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
     with pytest.raises(StreamInterrupted, match="was cut short") as caught:
-        await read_out(stream)
+        await read_text(stream)
     assert caught.value.partial == stream.text == "ab"
     assert stream.completion is None
 
@@ -62,7 +62,7 @@ async def test_a_stream_that_ends_properly_and_too_early_is_interrupted(serve, p
     """Scenario 36: the HTTP body is complete, but the provider's last event is missing."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), chat_event({"content": "b"}))))
     with pytest.raises(StreamInterrupted, match="its body ended") as caught:
-        await read_out(pool.astream("Hello?"))
+        await read_text(pool.astream("Hello?"))
     assert caught.value.partial == "ab"
 
 
@@ -70,7 +70,7 @@ async def test_a_stream_that_breaks_its_framing_is_interrupted(serve, pool_to, e
     """Scenario 36: bytes that are no chunk, in the middle of the body."""
     pool = pool_to(serve(chat_stream(["a"], then=steps(send(b"no chunk\r\n"), hold))))
     with pytest.raises(StreamInterrupted) as caught:
-        await read_out(pool.astream("Hello?"))
+        await read_text(pool.astream("Hello?"))
     assert caught.value.partial == "a"
 
 
@@ -78,13 +78,13 @@ async def test_what_is_no_answer_is_not_called_an_interruption(serve, pool_to, e
     """Scenario 36: asking for the rest would not help."""
     pool = pool_to(serve(events(chat_event({"content": "a"}), b"data: <html>\n\n")))
     with pytest.raises(InvalidResponse) as caught:
-        await read_out(pool.astream("Hello?"))
+        await read_text(pool.astream("Hello?"))
     assert caught.value.partial == "a"
 
 
 @pytest.mark.parametrize("then", [hold, close, reset], ids=["stalls", "closes", "resets"])
 @pytest.mark.parametrize("kind", ["task", "thread"])
-async def test_after_its_last_word_nothing_can_spoil_a_stream(serve, pool_to, kind, then):
+async def test_a_failure_after_the_last_event_is_ignored(serve, pool_to, kind, then):
     """Scenario 36: it ends with the provider's last event, and does not wait for the end of the body."""
 
     async def script(conn):
@@ -96,7 +96,7 @@ async def test_after_its_last_word_nothing_can_spoil_a_stream(serve, pool_to, ki
     pool = pool_to(serve(script), read=30.0)
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
     began = time.monotonic()
-    await read_out(stream)
+    await read_text(stream)
     assert time.monotonic() - began < 5
     assert stream.completion.text == "a"
 
@@ -107,7 +107,7 @@ async def test_a_stream_closed_by_another_thread_ends_for_its_reader(serve, pool
     server = serve(chat_stream(["a", "b"], pace="token"))
     pool = pool_to(server, read=30.0)
     stream = pool.astream("Hello?") if kind == "task" else pool.stream("Hello?")
-    reader = asyncio.ensure_future(read_out(stream))
+    reader = asyncio.ensure_future(read_text(stream))
     server.gate("token").admit(1)
     await server.await_until(lambda s: s.gate("token").reached == 2)
     await until_pool(pool.engine, lambda: stream.text == "a")
@@ -123,12 +123,12 @@ async def test_the_total_timeout_ends_a_stream_that_goes_on(serve, engine_pool, 
     server, pool = serve(endless()), engine_pool()
     read, unread = [await pool.open(request_to(server, read=30.0, total=2.5)) for _ in range(2)]
     with pytest.raises(TotalTimeout, match=r"longer than its total timeout of 2\.5 s"):
-        await read.host_loop.arun(read_for_ever, read)
+        await read.host_loop.arun(read_to_end, read)
     await until_pool(pool, lambda: unread.error is not None)
     assert isinstance(unread.error, TotalTimeout)
     await server.await_until(lambda s: len(s.disconnects) == 2)
 
 
-async def read_for_ever(exchange):
+async def read_to_end(exchange):
     while await exchange.read():
         pass

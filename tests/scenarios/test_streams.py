@@ -25,7 +25,7 @@ from testbed.behaviours import (
     steps,
 )
 from testbed.chat import chat_stream
-from tests.fixtures.callers import read_out
+from tests.fixtures.callers import read_text
 from tests.fixtures.engine import request_to, until_pool
 
 HERE = r"test_streams\.py:\d+"
@@ -42,7 +42,7 @@ async def test_an_event_stream_arrives_whole_however_it_is_cut_up(serve, pool_to
         'data: {"choices": [\r\ndata: {"index": 0, "delta": {"content": "😀"}}]}\r\n\r\ndata: [DONE]'
     ).encode()
     pool = pool_to(serve(events(*[bytes([byte]) for byte in stream])))
-    assert await read_out(pool.astream("Hello?")) == "é\u2028😀"
+    assert await read_text(pool.astream("Hello?")) == "é\u2028😀"
 
 
 # Closed before the end.
@@ -59,7 +59,7 @@ async def test_a_stream_that_is_left_near_its_end_is_drained(serve, pool_to, ser
     server.gate("token").open()
     server.wait_mark("sent")  # blocks our loop, which gets the rest after the close
     await until_pool(pool.engine, lambda: pool.stats().idle == 1)
-    assert await read_out(pool.astream("Hello?")) == "ab"
+    assert await read_text(pool.astream("Hello?")) == "ab"
     assert server.connections_accepted == 1
 
 

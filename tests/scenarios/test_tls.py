@@ -19,7 +19,7 @@ from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.internals import sockets_of, tls_of
 from tests.fixtures.reports import reported
 
-REFUSED = {
+BAD_CERTIFICATES = {
     "wrong_name": r"(Hostname|IP address) mismatch, certificate is not valid for '{host}'\.",
     "expired": "certificate has expired",
     "self_signed": "self.signed certificate",
@@ -40,7 +40,7 @@ async def host_loop(request):
 
 
 @pytest.mark.parametrize("host", [None, "llm.test"], ids=["address", "name"])
-@pytest.mark.parametrize("fault", REFUSED)
+@pytest.mark.parametrize("fault", BAD_CERTIFICATES)
 async def test_a_bad_certificate_is_named_and_nothing_is_sent(
     serve, engine_pool, certificates, fake_dns, fault, host
 ):
@@ -49,7 +49,7 @@ async def test_a_bad_certificate_is_named_and_nothing_is_sent(
     fake_dns.names["llm.test"] = "127.0.0.1"
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     request = request_to(server, host=host)
-    reason = REFUSED[fault].format(host=request.origin.host)
+    reason = BAD_CERTIFICATES[fault].format(host=request.origin.host)
     message = rf"^no TLS connection to {request.origin}: its certificate was refused: {reason}"
     with pytest.raises(TLSFailed, match=message):
         await pool.fetch(request)
@@ -99,7 +99,7 @@ async def test_an_ipv6_address_has_a_certificate_too(serve, engine_pool, certifi
     assert (await pool.fetch(request_to(server))).status == 200
 
 
-async def test_a_client_certificate_opens_the_door(serve, engine_pool, certificates, host_loop):
+async def test_a_client_certificate_is_sent(serve, engine_pool, certificates, host_loop):
     """Scenario 49: with ``client_cert`` the server answers; without it no request is read."""
     server = serve(json_reply(), tls=certificates.requires_client_cert)
     trust = {"ca_file": certificates.ca_file}
@@ -231,11 +231,11 @@ async def test_alpn_says_what_is_spoken(serve, engine_pool, certificates, http2)
     assert tls_of(server.connections[0]).selected_alpn_protocol() == "http/1.1"
 
 
-one_answer = steps(json_reply(headers={"Connection": "close"}), close)
+respond_once_and_close = steps(json_reply(headers={"Connection": "close"}), close)
 
 
 @pytest.fixture
-def resumes(monkeypatch):
+def force_resumption(monkeypatch):
     """Resume sessions on every Python version: a leak of a few sessions does not matter here."""
     monkeypatch.setattr("llm_pool.engine.dialer.tls.CAN_RESUME", True)
 
@@ -246,14 +246,14 @@ async def test_where_python_leaks_sessions_none_is_looked_at(
     """Scenario 49: a full handshake costs a millisecond; a leaked session is never freed."""
     monkeypatch.setattr("llm_pool.engine.dialer.tls.CAN_RESUME", False)
     monkeypatch.setattr(ssl.SSLObject, "session", property(lambda _: pytest.fail("a session was looked at")))
-    server = serve(one_answer, tls=certificates.good)
+    server = serve(respond_once_and_close, tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     for _ in range(2):
         assert (await pool.fetch(request_to(server))).status == 200
     assert server.handshakes == 2
 
 
-@pytest.mark.usefixtures("resumes")
+@pytest.mark.usefixtures("force_resumption")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_the_next_connection_resumes_the_session_of_the_last(
     serve, engine_pool, certificates, version, host_loop
@@ -261,7 +261,7 @@ async def test_the_next_connection_resumes_the_session_of_the_last(
     """Scenario 49: the server sees a short handshake, even if the last connection has ended."""
     context = server_context(certificates.authority.issue_cert("127.0.0.1"))
     context.minimum_version = context.maximum_version = version
-    server = serve(one_answer, tls=context)
+    server = serve(respond_once_and_close, tls=context)
     reused = []
     server.script = steps(lambda conn: _note(conn, reused), server.script)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -275,9 +275,11 @@ async def _note(conn, reused):
     reused.append(tls_of(conn).session_reused)
 
 
-@pytest.mark.usefixtures("resumes")
+@pytest.mark.usefixtures("force_resumption")
 @pytest.mark.parametrize("fault", ["self_signed", "unknown_authority", "expired"])
-async def test_a_session_opens_no_other_servers_door(serve, engine_pool, certificates, fake_dns, fault):
+async def test_a_session_does_not_replace_certificate_checks(
+    serve, engine_pool, certificates, fake_dns, fault
+):
     """Scenario 49: a server of the same name that cannot resume must show its certificate."""
     server, other = (
         serve(json_reply(), tls=certificates.good),
@@ -292,10 +294,10 @@ async def test_a_session_opens_no_other_servers_door(serve, engine_pool, certifi
     assert other.requests == []
 
 
-@pytest.mark.usefixtures("resumes")
+@pytest.mark.usefixtures("force_resumption")
 async def test_both_loops_resume_at_the_same_time(serve, engine_pool, certificates):
     """Scenario 49: each thread has its own sessions."""
-    server = serve(one_answer, tls=certificates.good)
+    server = serve(respond_once_and_close, tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     adopt_server_loop()
     try:

@@ -77,7 +77,7 @@ async def test_a_socket_that_is_not_there_is_named(serve, engine_pool, path, hos
 
 
 @pytest.mark.parametrize("path", ["/tmp/" + "x" * 200, "/tmp/a\0b", ""], ids=["long", "NUL", "empty"])
-async def test_a_path_that_can_be_none_is_a_failed_connect(serve, engine_pool, path):
+async def test_an_invalid_path_is_a_failed_connect(serve, engine_pool, path):
     """Scenario 48: never a bare ValueError."""
     pool = engine_pool(uds=path)
     with pytest.raises(ConnectFailed, match=r"^no connection to http://127.0.0.1:\d+ at "):

@@ -48,7 +48,7 @@ def log() -> Iterator[Log]:
     logger.removeHandler(handler)
 
 
-async def held_back(conn: ServerConnection) -> None:
+async def respond_at_gate(conn: ServerConnection) -> None:
     """Answer when the gate is open."""
     await conn.read_request()
     await conn.wait_for("go")
@@ -62,7 +62,7 @@ async def test_one_warning_is_logged_for_each_crossing_of_the_mark(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(utilization, "REARM_SECONDS", 0.0)
-    server = serve(held_back)
+    server = serve(respond_at_gate)
     pool = engine_pool(max_connections=5, warn_utilization=0.8)
     calls = [asyncio.create_task(pool.fetch(request_to(server))) for _ in range(8)]
     await server.gate("go").await_reached(5)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.request import Request
-from tests.soak.server import UNASKED
+from tests.soak.server import UNREQUESTED
 
 if TYPE_CHECKING:
     import random
@@ -77,7 +77,7 @@ class _Calls:
     def _check(self, call: Call, headers: Mapping[str, str], status: int, body: bytes, sent: int) -> None:
         """Record a violation unless this is the complete response to the call's request."""
         token = headers.get("x-call")
-        if token == UNASKED:
+        if token == UNREQUESTED:
             # It came while the request was sent: a client cannot distinguish it from the right response.
             call.outcome = "unasked answer, taken for its own"
             return
@@ -94,7 +94,7 @@ class _Calls:
             self.record.violation(f"{call.kind!r}: {sent} bytes were sent, {headers['x-received']} came")
 
     def _check_head(self, call: Call, headers: Mapping[str, str]) -> None:
-        if headers.get("x-call") not in (call.token, UNASKED):
+        if headers.get("x-call") not in (call.token, UNREQUESTED):
             self.record.violation(
                 f"{call.kind!r} {call.token} was given the answer to {headers.get('x-call')}"
             )

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from testbed import ReceivedRequest, ServerConnection
     from tests.soak.record import Record
 
-__all__ = ["UNASKED", "Answer", "SoakServer", "answer_to", "client_may_have_gone", "play_http11"]
+__all__ = ["UNREQUESTED", "Answer", "SoakServer", "answer_to", "client_may_have_gone", "play_http11"]
 
-UNASKED = "unasked"
+UNREQUESTED = "unasked"
 """The token of a response that belongs to no request."""
 MAX_PAUSE = 0.08
 """The longest pause before a correct response or a piece of it, in seconds."""
@@ -198,7 +198,7 @@ async def _idle_garbage(conn: ServerConnection) -> None:
 
 
 async def _idle_answer(conn: ServerConnection) -> None:
-    await conn.respond(200, {"x-call": UNASKED}, b"{}")
+    await conn.respond(200, {"x-call": UNREQUESTED}, b"{}")
     await conn.hold()
 
 
@@ -254,7 +254,7 @@ async def _interim(turn: Turn) -> None:
 
 
 async def _early_answer(turn: Turn) -> None:
-    await turn.conn.respond(413, {"x-call": turn.request.headers.get("x-call", UNASKED)})
+    await turn.conn.respond(413, {"x-call": turn.request.headers.get("x-call", UNREQUESTED)})
     await _pause_reading(turn.conn)
 
 

@@ -109,7 +109,7 @@ class Soak:
     def _audit_idle(self, world: World) -> None:
         """After the last call, every connection is idle."""
         for pool in world.pools:
-            if not _becomes_true(lambda pool=pool: _at_rest(pool.stats())):
+            if not _becomes_true(lambda pool=pool: _all_idle(pool.stats())):
                 self.record.violation(f"pool {pool.name!r} is not at rest after its calls: {pool.stats()}")
             stats = pool.stats()
             self.leaked["slots"] += stats.connections - stats.idle
@@ -180,7 +180,7 @@ def _brief(name: str, stats: Any) -> str:
     )
 
 
-def _at_rest(stats: Any) -> bool:
+def _all_idle(stats: Any) -> bool:
     return stats.connections == stats.idle and not (stats.in_use or stats.dialing or stats.waiting)
 
 

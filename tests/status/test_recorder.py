@@ -35,7 +35,7 @@ WAIT_SECONDS = 5.0
 
 
 @pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def recording_started(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """An event that is set when a new recorder, registered for stats, starts."""
     event = threading.Event()
     replace_recorder_thread(monkeypatch, event.set)
@@ -63,12 +63,12 @@ def test_the_page_registers_its_recorder_for_stats() -> None:
 
 
 def test_recording_starts_while_the_first_call_runs_even_through_a_client(
-    begun: threading.Event, server: ScriptedServer
+    recording_started: threading.Event, server: ScriptedServer
 ) -> None:
     server.gate("head").shut()
     caller = threading.Thread(target=lambda: pools["default"].client.post("/chat/completions", json=BODY))
     caller.start()
-    assert begun.wait(WAIT_SECONDS)
+    assert recording_started.wait(WAIT_SECONDS)
     server.gate("head").open()
     caller.join()
 
@@ -87,21 +87,21 @@ def test_stats_of_a_pool_without_new_calls_start_no_recording(
     assert recorder_work(fresh) in started
 
 
-def test_attend_takes_no_lock(begun: threading.Event) -> None:
+def test_attend_takes_no_lock(recording_started: threading.Event) -> None:
     """It runs on callers' threads, where an interrupt could leave a lock acquired."""
     fresh = Recorder()
     with recorder_lock(fresh):
         fresh.attend()
-        assert begun.wait(WAIT_SECONDS)
+        assert recording_started.wait(WAIT_SECONDS)
 
 
-def test_of_two_threads_that_start_at_once_one_records() -> None:
+def test_only_one_thread_records() -> None:
     fresh = Recorder()
     assert claim_recording(fresh)
     assert not claim_recording(fresh)
 
 
-def test_recording_goes_on_for_a_call_that_comes_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recording_continues_if_a_call_comes_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """``attend`` starts no thread while there is one, so that one must not end now."""
     fresh, started = Recorder(), []
     monkeypatch.setattr(recorder_module, "start_thread", lambda run, **_: started.append(run))

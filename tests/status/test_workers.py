@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
+def _forget_deployment() -> Iterator[None]:
     forget_deployment()
     yield
     forget_deployment()

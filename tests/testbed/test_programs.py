@@ -43,7 +43,7 @@ def test_nghttpd_speaks_http2(start_nghttpd, certificates):
         assert secure.selected_alpn_protocol() == "h2"
 
 
-def test_haproxy_stands_before_a_server(serve, start_haproxy):
+def test_haproxy_forwards_to_a_server(serve, start_haproxy):
     server = serve(json_reply())
     haproxy = start_haproxy(server.port)
     with closing(http.client.HTTPConnection("127.0.0.1", haproxy.http_port, timeout=5)) as client:

@@ -134,7 +134,7 @@ def test_a_client_that_disconnects_ends_a_script_waiting_at_a_gate(serve, connec
     server.wait_until(lambda s: s.disconnects and s.connections_open == 0)
 
 
-def test_a_wait_in_vain_says_what_the_server_saw(serve):
+def test_a_wait_that_times_out_reports_the_servers_counters(serve):
     with pytest.raises(AssertionError, match=r"mark 'x' x 2; http://127.*0 accepted"):
         serve(stall).wait_mark("x", count=2, timeout=0.01)
 
@@ -183,7 +183,7 @@ def test_a_gate_admits_as_many_threads_as_asked_for():
         thread.join()
 
 
-def test_answers_are_proper_http(serve, client):
+def test_responses_are_valid_http(serve, client):
     server = serve(
         per_connection(
             chunked(b"ab", b"c", trailers={"X-T": "1"}),
@@ -208,7 +208,7 @@ def test_a_body_in_chunks_is_read(serve, client):
     assert server.requests[0].body == b"abcde"
 
 
-def test_misbehaviour_is_what_it_says(serve, client, connect):
+def test_misbehaving_scripts_do_what_their_names_say(serve, client, connect):
     server = serve(per_connection(cut(b"0123456789", 4), garbage, early_reply(413), times(2, json_reply())))
     with pytest.raises(http.client.IncompleteRead) as cut_short:
         ask(client(server))
@@ -303,7 +303,7 @@ def test_tls_and_a_handshake_that_waits(serve, client, certificates):
         ("unknown_authority", "unable to get local issuer certificate"),
     ],
 )
-def test_bad_certificates_are_bad_for_the_reason_they_say(serve, client, certificates, bad, reason):
+def test_each_bad_certificate_is_rejected_for_its_reason(serve, client, certificates, bad, reason):
     server = serve(json_reply(), tls=getattr(certificates, bad))
     with pytest.raises(ssl.SSLCertVerificationError, match=reason):
         ask(client(server, certificates.client_context()))
@@ -371,7 +371,7 @@ async def test_a_look_up_waits_at_its_gate(fake_dns):
     assert (await looking)[0][4] == ("127.0.0.1", 80)
 
 
-def test_a_client_that_comes_as_the_server_stops_does_not_hold_it_up():
+def test_a_client_that_connects_during_stop_does_not_delay_it():
     for _ in range(100):  # in some runs the connection's task is cancelled before its first step
         server = ScriptedServer(json_reply()).start()
         with socket.socket() as client:

@@ -211,7 +211,7 @@ async def read_one(conn: Any) -> None:
 
 
 @both
-def test_a_pool_timeout_is_httpxs(
+def test_a_pool_timeout_is_an_httpx_pool_timeout(
     kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
     """Scenario 8: its message describes the pool."""

@@ -28,7 +28,7 @@ def wrapping(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpReques
 
 
 @sync_and_async_middleware
-def untouching(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+def pass_through(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Do nothing, on the event loop of an async view."""
     from asgiref.sync import iscoroutinefunction  # noqa: PLC0415
 
