@@ -20,16 +20,17 @@ DRAIN_SECONDS = 10.0
 
 
 class LLMPoolConfig(AppConfig):
-    """Opens and closes the process's pools.
+    """Registers the checks and the metrics. Under ASGI, prepares the process's pools and closes them.
 
-    ``ready`` does no I/O, queries no database and runs no async code.
+    ``llm_pool.asgi`` calls ``startup`` and ``shutdown``. ``ready`` does no I/O, queries no database and runs
+    no async code.
     """
 
     name = "llm_pool"
     verbose_name = "LLM pool"
 
     def ready(self) -> None:
-        """Register the system checks, the fork handler and the metrics."""
+        """Register the system checks and the fork handler; with prometheus_client, also the metrics."""
         register_checks()
         portal.after_fork(pools.new_lock)
         if find_spec("prometheus_client") is not None:
@@ -38,9 +39,9 @@ class LLMPoolConfig(AppConfig):
             metrics.install()
 
     async def startup(self) -> None:
-        """Make the running loop the server loop, which hosts connections, and prewarm the pools.
+        """Make the running event loop the server loop, which hosts connections. Make and prewarm all pools.
 
-        Call it on the server's event loop. It does not wait until the connections are open. Raises
+        Call ``startup`` on the event loop of the ASGI server. Returns before the connections are open. Raises
         ``ImproperlyConfigured`` for invalid settings.
         """
         configured = pools.all()
@@ -51,7 +52,8 @@ class LLMPoolConfig(AppConfig):
     async def shutdown(self, timeout: float = DRAIN_SECONDS) -> None:
         """Wait at most ``timeout`` seconds until the calls in progress have ended, then close all pools.
 
-        Call it on the server's event loop, before the loop ends.
+        If calls take longer, log a warning; these calls fail with PoolClosed. Call ``shutdown`` on the event
+        loop of the ASGI server, before that loop ends.
         """
         made = pools.made()
         drained = await asyncio.gather(*(pool.adrain(timeout) for pool in made))

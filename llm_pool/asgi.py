@@ -28,7 +28,10 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def get_asgi_application() -> LLMPoolASGI:
-    """Return Django's ASGI application in an ``LLMPoolASGI``. Replaces Django's function of this name."""
+    """Return Django's ASGI application, wrapped in an ``LLMPoolASGI``.
+
+    Use this function in ``asgi.py`` instead of Django's function of the same name.
+    """
     return LLMPoolASGI(cast(Application, django_asgi_application()))
 
 
@@ -51,7 +54,7 @@ class LLMPoolASGI:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Handle the server's startup and shutdown events.
+    """Handle the server's startup and shutdown events. An error is logged, and sent to the server.
 
     See https://asgi.readthedocs.io/en/latest/specs/lifespan.html
     """

@@ -1,11 +1,11 @@
 """System checks of ``settings.LLM_POOL``.
 
 ==============  ==============================================================
-llm_pool.E001   LLM_POOL or a pool in it is not a dict, or a pool has an invalid name
+llm_pool.E001   LLM_POOL or a pool in it is not a dict, or LLM_POOL is empty, or a pool has an invalid name
 llm_pool.E002   an unknown key
 llm_pool.E003   a value of the wrong type
 llm_pool.E004   an invalid value
-llm_pool.E006   a file of TLS certificates that does not exist
+llm_pool.E006   a file of TLS certificates, or of a TLS key, that does not exist
 llm_pool.E007   a setting that the ENGINE does not support, so that calls would fail
 llm_pool.E008   a proxy in the environment that cannot be used, so that calls would fail
 llm_pool.W001   certificates are not verified (only with ``check --deploy``)
@@ -49,17 +49,22 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
         "UDS": "it speaks no TLS over a Unix domain socket",
     },
 }
-"""For each engine: the settings that it does not support, and what the engine does instead."""
+"""For each engine: the settings that it does not support, each with what the engine does instead, or why."""
 
 
 def register_checks() -> None:
-    """Register both checks. Called by ``AppConfig.ready``."""
+    """Register ``check_settings`` and ``check_deployment``. Called by ``LLMPoolConfig.ready``."""
     checks.register(check_settings, "llm_pool")
     checks.register(check_deployment, "llm_pool", checks.Tags.security, deploy=True)
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """Return errors for invalid settings, and warnings for a missing key and for settings without effect."""
+    """Return errors and warnings about ``settings.LLM_POOL``.
+
+    Errors: invalid settings, TLS files that do not exist, settings that the engine does not support so that
+    calls would fail, and a proxy in the environment that cannot be used. Warnings: a missing API key, and
+    settings that the engine ignores. A pool with an invalid setting is not checked further.
+    """
     pools, problems = load_with_problems()
     messages: list[checks.CheckMessage] = [
         checks.Error(problem.message, hint=problem.hint, id=f"llm_pool.{problem.id}") for problem in problems
@@ -70,7 +75,10 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
-    """Return warnings for settings that are acceptable in development, but insecure in a deployment."""
+    """Return warnings for settings that are acceptable in development, but insecure in a deployment.
+
+    They are TLS without verification, and an API key that is sent unencrypted to another machine.
+    """
     return [message for pool in _valid(*load_with_problems()) for message in _insecure(pool)]
 
 
@@ -114,7 +122,10 @@ def _warnings(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
 
 
 def _proxy_errors(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
-    """Yield the error of a proxy from the environment. A proxy in the settings has been checked already."""
+    """Yield an error if the proxy from the environment cannot be used.
+
+    A proxy in the settings has been validated already.
+    """
     from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  only the checks need it
     from llm_pool.exceptions import ProxyFailed  # noqa: PLC0415
 
@@ -131,7 +142,10 @@ def _proxy_errors(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessag
 
 
 def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage]:
-    """Yield a message for each setting of the project that the engine does not support."""
+    """Yield a message for each setting in ``LLM_POOL`` that the engine does not support.
+
+    The message is an error if calls would fail, otherwise a warning.
+    """
     for key, instead in UNSUPPORTED[pool.engine].items():
         if key not in pool.explicit_keys or _works_anyway(pool, key):
             continue
@@ -146,7 +160,7 @@ def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage
 
 
 def _works_anyway(pool: PoolSettings, key: str) -> bool:
-    """Whether the engine supports the value of ``key``, although it does not support other values."""
+    """Return whether the engine supports the pool's value of ``key``. Other values are not supported."""
     match key:
         case "HTTP2":
             return pool.pool.http2 is False

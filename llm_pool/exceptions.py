@@ -69,7 +69,7 @@ class LLMPoolError(Exception):
 
 
 class PoolTimeout(LLMPoolError, httpx.PoolTimeout):
-    """No connection was free within the pool timeout. The message describes the pool's state."""
+    """The call got no connection within the pool timeout. The message describes the pool's state."""
 
 
 class PoolFull(PoolTimeout):
@@ -77,7 +77,7 @@ class PoolFull(PoolTimeout):
 
 
 class PoolClosed(LLMPoolError, httpx.TransportError):
-    """The pool was closed before or during the call."""
+    """The pool, the response or the connection's event loop was closed before or during the call."""
 
 
 class ConnectFailed(LLMPoolError, httpx.ConnectError):
@@ -89,15 +89,15 @@ class ConnectTimeout(ConnectFailed, httpx.ConnectTimeout):
 
 
 class DNSFailed(ConnectFailed):
-    """No address was found for the host's name."""
+    """The name of the server or the proxy is not valid, or has no address."""
 
 
 class TLSFailed(ConnectFailed):
-    """The TLS handshake failed. Nothing of the request was sent."""
+    """The TLS handshake failed, or the TLS settings cannot be used. Nothing of the request was sent."""
 
 
 class ProxyFailed(ConnectFailed, httpx.ProxyError):
-    """The proxy did not open a tunnel."""
+    """The proxy did not open a tunnel, or the proxy's URL cannot be used."""
 
 
 class ReadTimeout(LLMPoolError, httpx.ReadTimeout):
@@ -113,19 +113,19 @@ class TotalTimeout(ReadTimeout):
 
 
 class ReadFailed(LLMPoolError, httpx.ReadError):
-    """The connection was lost while the response was being read."""
+    """The connection was lost. If the server closed it within a response, ``ProtocolError`` is raised."""
 
 
 class WriteFailed(LLMPoolError, httpx.WriteError):
-    """The connection was lost while the request was being written."""
+    """A mock or a user's own transport raised ``httpx.WriteError``. The engine raises ``ReadFailed``."""
 
 
 class ProtocolError(LLMPoolError, httpx.RemoteProtocolError):
-    """The server sent something that HTTP or the provider's API does not allow."""
+    """The server sent what HTTP or the provider's API does not allow, or closed within a response."""
 
 
 class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
-    """The request is not valid. Nothing of it was sent."""
+    """The request is not valid. Nothing was sent, unless a body sent in pieces has the wrong length."""
 
 
 class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
@@ -145,16 +145,16 @@ class InvalidMessages(InvalidRequest, ValueError):
 
 
 class InvalidParameter(InvalidRequest, ValueError):
-    """A parameter is missing, or cannot be encoded, or contradicts the method, or is an option of an SDK."""
+    """A parameter is missing, cannot be encoded, contradicts the called method, or is an option of an SDK."""
 
 
 class InvalidResponse(ProtocolError):
-    """The answer does not have the format of the provider's API: it is HTML, or empty, or has no choices.
+    """The answer does not have the format of the provider's API. For example, it is HTML, or empty.
 
     ``status_code``   the HTTP status; None if it is not known
     ``request_id``    the provider's request id; None if there is none
     ``content_type``  the ``Content-Type`` of the answer; None if there is none
-    ``body``          the beginning of the answer's body
+    ``body``          the beginning of the answer's body, or of the event of a stream
     ``partial``       the text that a stream delivered before the error; "" without a stream
     """
 
@@ -177,9 +177,9 @@ class InvalidResponse(ProtocolError):
 
 
 class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):
-    """The body of a stream ended before the provider had marked the answer as complete.
+    """A stream ended or failed before the provider had marked the answer as complete.
 
-    ``partial``     the text that the stream delivered before that
+    ``partial``     the text that the stream delivered until then
     ``request_id``  the provider's request id; None if there is none
     """
 
@@ -253,7 +253,7 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
 
     @property
     def response(self) -> httpx.Response:
-        """The answer as an ``httpx.Response``, with that part of the body that was read."""
+        """The answer as an ``httpx.Response``. Its body is the part that the error keeps."""
         if self._response is None:
             headers = [(_as_sent(name), _as_sent(value)) for name, value in self._headers]
             self._response = httpx.Response(
@@ -266,16 +266,16 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
         self._response = response
 
 
-# Headers that do not describe the body that is kept: it is neither compressed nor chunked.
+# Headers that do not describe the kept body, which is neither compressed nor chunked.
 _FRAMING = {"content-encoding", "content-length", "transfer-encoding"}
 
 
 def _as_sent(text: str) -> bytes:
-    """Encode a header's name or value into the bytes that were sent. httpx would encode a str as ASCII."""
+    """Return a header's name or value as the bytes that the server sent. httpx would encode it as ASCII."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
-        return text.encode("utf-8", "replace")  # httpx had decoded it as UTF-8, and does so again
+        return text.encode("utf-8", "replace")  # httpx has decoded ``text`` as UTF-8, and will do so again
 
 
 def _rebuild(kind: type[APIError], args: tuple[Any, ...]) -> APIError:
@@ -377,14 +377,14 @@ def visitor_message(error: Exception) -> str:
 
 
 def copy_of(error: LLMPoolError) -> LLMPoolError:
-    """Return a copy of ``error`` for another caller: each raised exception needs its own traceback."""
+    """Return a new error with the class, text and cause of ``error``: a traceback belongs to one caller."""
     copy = type(error)(str(error))
     copy.__cause__ = error.__cause__
     return copy
 
 
 def reason(error: Exception) -> str:
-    """Return the operating system's text for ``error``, without addresses, for use in a message."""
+    """Return a text for ``error``: the system's, without addresses, or its own, or the class name."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -52,8 +52,8 @@ def event_stream(
 class EventStreamResponse(StreamingHttpResponse):
     """A response that reads its stream with sync code under WSGI, and with async code under ASGI.
 
-    Django's class would read a whole sync stream under ASGI, or a whole async stream under WSGI, before it
-    sends the first byte.
+    ``StreamingHttpResponse`` would read a whole sync stream under ASGI, or a whole async stream under WSGI,
+    before it sends the first byte.
     """
 
     # Attributes of Django's class that are missing in its type stubs.

@@ -70,7 +70,12 @@ SPREADS = {
 
 
 class Metrics:
-    """The metrics of all pools of this process, in one registry."""
+    """The metrics of all pools of this process, in one registry.
+
+    ``registry``   the registry of prometheus_client
+    ``namespace``  the prefix of the metrics' names; "" for no prefix
+    ``buckets``    the upper limits of the buckets for the durations of calls, in seconds
+    """
 
     def __init__(self, registry: CollectorRegistry, namespace: str, buckets: tuple[float, ...]) -> None:
         common: dict[str, Any] = {"namespace": namespace, "registry": registry}
@@ -115,13 +120,16 @@ class Metrics:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Start without records. Called again in the child of a fork: the parent flushes its own records."""
+        """Start without records of calls. Called again in a forked child: the parent keeps its records."""
         self._lock = threading.RLock()  # for ``hold``: at exit ``flush`` runs on the main thread
         self._alarm = Alarm(self.flush)
         self._ended: deque[CallRecord] = deque()
 
     def call_ended(self, record: CallRecord) -> None:
-        """Keep the record until the next flush: many at once cost less. An observer; acquires no lock."""
+        """Keep the record of a call until the next ``flush``. An observer (see ``llm_pool.observe``).
+
+        Adding many records at once costs less. Acquires no lock.
+        """
         self._ended.append(record)
         if len(self._ended) >= BATCH:
             self._alarm.set(time.monotonic())
@@ -131,7 +139,8 @@ class Metrics:
     def flush(self) -> None:
         """Add the calls that have ended since the last flush to the registry.
 
-        From any thread. An interrupt can stop it only at exit; the calls of that flush are then lost.
+        Can be called from any thread. An interrupt can stop ``flush`` only when the process exits; the calls
+        of that flush are then lost.
         """
         hold(self._lock, self._flush)
 
@@ -144,9 +153,10 @@ class Metrics:
             self._observe(records)
 
     def pool_changed(self, name: str, now: PoolStats, before: PoolStats | None) -> None:
-        """Add the changes since ``before`` to the metrics. A callback of ``stats_listeners``.
+        """Add the changes from ``before`` to ``now`` to the metrics of the pool ``name``.
 
-        Changes are added, so that the metrics of pools with the same name add up.
+        A callback of ``stats_listeners``; ``before`` is None in the first call. Changes are added, so that
+        the metrics of pools with the same name add up. Only the utilization is replaced.
         """
         for field, gauge in self._gauges.items():
             gauge.labels(name).inc(_grown(field, now, before))
@@ -179,9 +189,11 @@ class Metrics:
         _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
 
     def _model_label(self, model: str | None, error: str) -> str:
-        """Return ``model`` if it is a pool's MODEL or one of the first that answered; otherwise "other".
+        """Return the label for the name ``model``: the name itself, "" for None, or "other".
 
-        Callers can send any number of names, and the memory of a label is never freed.
+        The label is "other" unless the name is a pool's MODEL, or one of the first ``MAX_MODELS`` names of
+        calls without an error. Callers can send any number of names, and the memory of a label is never
+        freed.
         """
         if model is None or model in self._models:
             return model or ""
@@ -201,7 +213,7 @@ def _error_type(record: CallRecord) -> str:
 def _add(child: Any, values: Sequence[float]) -> None:
     """Add all ``values`` to the histogram ``child``. ``child.observe`` for each would cost ten times as much.
 
-    It uses private attributes, because histograms of prometheus_client have no method for many values.
+    Uses private attributes: histograms of prometheus_client have no method for many values.
     """
     if not values:
         return
@@ -216,7 +228,10 @@ def _add(child: Any, values: Sequence[float]) -> None:
 
 
 def _add_grown(child: Any, now: Spread, before: Spread | None) -> None:
-    """Add the durations that ``now`` has and ``before`` has not. ``child`` has the same buckets as both."""
+    """Add to the histogram ``child`` the durations that ``now`` has and ``before`` has not.
+
+    All three have the same buckets. ``before`` is None in the first call.
+    """
     known = before.counts if before is not None else (0,) * len(now.counts)
     for bucket, count, counted in zip(child._buckets, now.counts, known, strict=True):
         if count > counted:

@@ -30,9 +30,13 @@ PAGE = f"""<!doctype html>
 
 
 class PoolMiddleware:
-    """Records the calls of each request, in sync and async views. It needs no thread, no lock and no query.
+    """Records the calls of each Django request, on ``request.llm_pool`` and in the log.
 
-    Put it near the top of ``MIDDLEWARE``: the calls of a middleware above it are not recorded.
+    Adds the header ``Server-Timing`` for staff, and for all visitors if ``DEBUG`` or
+    ``LLM_POOL_SERVER_TIMING`` is set. Answers PoolTimeout and PoolFull with a 503. Works in sync and async
+    views; needs no thread, no lock and no query.
+
+    Put the class near the top of ``MIDDLEWARE``: calls that an earlier middleware makes are not recorded.
     """
 
     sync_capable = True
@@ -61,7 +65,10 @@ class PoolMiddleware:
             current_request.reset(token)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Return a 503 with ``Retry-After`` for PoolTimeout and PoolFull; None for other exceptions."""
+        """Return a 503 with ``Retry-After`` for PoolTimeout and PoolFull; None for other exceptions.
+
+        The response is HTML or JSON, by the ``Accept`` header of the request.
+        """
         if not isinstance(exception, PoolTimeout):
             return None
         response: HttpResponse
@@ -77,7 +84,7 @@ class PoolMiddleware:
 
 
 def _page(request: HttpRequest) -> str:
-    """Render the template. Returns a plain page if the template is not found, or if it cannot be rendered."""
+    """Return the page of a 503, from ``TEMPLATE``. Return ``PAGE`` if the template cannot be rendered."""
     try:
         return render_to_string(TEMPLATE, {"message": BUSY, "retry_after": RETRY_AFTER}, request)
     except Exception as error:
@@ -117,7 +124,7 @@ def _add_timing(response: HttpResponseBase, calls: RequestCalls) -> None:
 
 
 def _is_staff(request: HttpRequest) -> bool:
-    """Whether the user is staff. Makes no query: a user that has not been loaded yet counts as not staff."""
+    """Return whether the user is staff. Makes no query: returns False if the user is not loaded yet."""
     for name in ("_acached_user", "_cached_user", "user"):
         user = request.__dict__.get(name)
         if user is not None and not (isinstance(user, LazyObject) and user._wrapped is empty):

@@ -19,7 +19,7 @@ _NEVER_ESCAPED = frozenset(ascii_letters + digits + "-_")
 
 
 class Hidden(str):
-    """A str whose repr does not show it: error reports show the repr of every local variable."""
+    """A str whose repr does not show its text: error reports show the repr of every local variable."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ def without_frames(error: E) -> E:
 
 
 def redact(value: Any, secrets: Iterable[str]) -> Any:
-    """Return ``value`` with "***" in place of each of the ``secrets``, plain or escaped as in JSON.
+    """Return ``value`` with "***" in place of each of ``secrets``, plain or escaped as in JSON.
 
     Strings, lists and dicts are searched, and other values are returned unchanged. Returns "***" for a value
     that is nested too deeply to be searched.
@@ -70,9 +70,10 @@ def _redacted(value: Any, secret: str) -> Any:
 
 @lru_cache(maxsize=32)
 def _pattern_of(secret: str) -> re.Pattern[str]:
-    """Return a pattern for ``secret``. Its characters may be escaped up to three times: JSON in JSON in JSON.
+    """Return a pattern for ``secret``, plain or escaped up to three times: JSON in JSON in JSON.
 
-    Characters that JSON never escapes match only themselves. This and the limit keep the search fast.
+    Characters that JSON never escapes match only themselves. That, and the limit of three, keep the search
+    fast.
     """
     return re.compile("".join(c if c in _NEVER_ESCAPED else _plain_or_escaped(c) for c in secret))
 

@@ -32,10 +32,10 @@ class Pools:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # taken by ``hold`` only
         self._made: dict[str, LLMPool] = {}
-        self._generation = 0  # incremented by ``close_all``, which each change of the settings calls
+        self._generation = 0  # incremented when all pools are closed, as after each change of the settings
 
     def __getitem__(self, alias: str) -> LLMPool:
-        """Return the pool of ``alias``.
+        """Return the pool of ``alias``. Make the pool at the first use, and again after it was closed.
 
         Raises ``ImproperlyConfigured`` for an unknown alias or invalid settings.
         """
@@ -51,11 +51,14 @@ class Pools:
         return alias in load()
 
     def all(self) -> list[LLMPool]:
-        """Return every pool of the settings. Raises ``ImproperlyConfigured`` for invalid settings."""
+        """Return every pool of the settings, and make those that are missing.
+
+        Raises ``ImproperlyConfigured`` for invalid settings.
+        """
         return [self[alias] for alias in self]
 
     def made(self) -> list[LLMPool]:
-        """Return the pools that have been used so far."""
+        """Return the pools made since the last ``close_all`` or ``aclose_all``: the latest of each alias."""
         return list(self._made.values())
 
     def close_all(self) -> None:
@@ -79,7 +82,10 @@ class Pools:
                 return pool
 
     def _get_or_make(self, alias: str, settings: PoolSettings, generation: int) -> LLMPool | None:
-        """Return the pool of ``settings``; None if the settings have changed since ``generation``."""
+        """Return the pool of ``settings``, and make it if it is missing. Called with the lock held.
+
+        Returns None if all pools were closed since ``generation``: ``settings`` can be out of date.
+        """
         if generation != self._generation:
             return None
         pool = self._made.get(alias)

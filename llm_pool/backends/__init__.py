@@ -21,19 +21,21 @@ ENGINES = ("native", "httpcore", "aiohttp")
 
 
 def missing_extra(engine: str) -> str | None:
-    """Return the extra of this package that ``engine`` needs, or None if its packages are installed."""
+    """Return the extra of llm_pool that must be installed for ``engine``; None if nothing is missing."""
     return "aiohttp" if engine == "aiohttp" and find_spec("aiohttp") is None else None
 
 
 def make_pool(engine: str, config: PoolConfig, name: str) -> Pool:
-    """Return a new pool with connections of the kind ``engine``, which is one of ``ENGINES``.
-    The engine is imported here: a process that only reads the settings does not load it.
+    """Return a new pool with connections of the kind ``engine``, one of ``ENGINES``.
+
+    For a value other than "native", ``min_connections`` of the pool is 0. For "aiohttp", HTTP/2 is off. The
+    modules are imported here, so that a process that only reads the settings does not load them.
     """
     from llm_pool.engine.pool import Pool  # noqa: PLC0415
 
     if engine == "native":
         return Pool(config, name)
-    # A client of another library connects when its first call is sent, so it cannot be prewarmed.
+    # Another library's client connects when its first call is sent, so it cannot be prewarmed.
     config = replace(config, limits=replace(config.limits, min_connections=0))
     if engine == "httpcore":
         from llm_pool.backends.httpcore import HTTPCoreDialer  # noqa: PLC0415  most processes do not use it

@@ -1,4 +1,4 @@
-"""Connections made by aiohttp. Each is a ``ClientSession`` with its own connector."""
+"""Makes connections through aiohttp. Each uses its own ``ClientSession`` and its own connector."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 __all__ = ["AiohttpDialer"]
 
 MAX_LINE = 64 * 1024  # bytes of a status line or header
-NO_EXPIRY = 10 * 365 * 86400.0  # seconds: practically never: the ledger closes idle connections
+NO_EXPIRY = 10 * 365 * 86400.0  # seconds; practically never, since the ledger closes idle connections
 AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")  # aiohttp must not add them
 TRANSFER_ENCODING = b"transfer-encoding"  # aiohttp itself adds it if a body has no Content-Length
 NO_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 
 class AiohttpDialer(BackendDialer):
-    """Makes connections that are sessions of aiohttp. They share one DNS cache."""
+    """Makes connections that use aiohttp's sessions. All sessions share the DNS cache of the dialer."""
 
     def _make_client(
         self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
@@ -57,7 +57,10 @@ class AiohttpDialer(BackendDialer):
         return _Client(self, origin, context, proxy)
 
     def make_connector(self, on_connected: Callable[[ResponseHandler], None]) -> aiohttp.BaseConnector:
-        """Return a connector that has one connection at a time. It calls ``on_connected`` with each."""
+        """Return an aiohttp connector that holds one connection at a time.
+
+        The connector calls ``on_connected`` with the protocol of each new connection.
+        """
         if self._config.uds is not None:
             return _UnixConnector(on_connected, path=self._config.uds, limit=1, keepalive_timeout=NO_EXPIRY)
         return _TCPConnector(
@@ -69,7 +72,7 @@ class AiohttpDialer(BackendDialer):
         )
 
     def forget_addresses(self, host: str, port: int) -> None:
-        """Remove the addresses of ``host`` from the cache. Called if no connection to them could be made."""
+        """Make the cached addresses of ``host`` and ``port`` expire now. Called after a dial has failed."""
         self._resolver.forget(host, port)
 
     @property
@@ -162,7 +165,7 @@ class _Client:
         self._descriptor = self._dialer.track_socket(self._transport.get_extra_info("socket"))
 
     def _abort(self) -> None:
-        """Close the socket of the last connection at once.
+        """Close the socket of the session's last connection at once.
 
         aiohttp itself closes the connection of a cancelled call. But the socket then stays open until the
         server has read the whole upload, or over TLS until the server has closed the connection too.
@@ -202,7 +205,10 @@ class _Client:
 
 
 class _CachedResolver(AbstractResolver):
-    """Gives aiohttp's connectors the pool's DNS cache. A connector's own cache serves one connection only."""
+    """Resolves names for an aiohttp connector through the pool's DNS cache.
+
+    A connector's own DNS cache would serve one connection only.
+    """
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
@@ -210,7 +216,10 @@ class _CachedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """See ``AbstractResolver.resolve``. Raises DNSFailed, which aiohttp passes on to the call."""
+        """See ``aiohttp.abc.AbstractResolver.resolve``.
+
+        Raises DNSFailed if the lookup fails. aiohttp passes the error on to the call.
+        """
         return [
             ResolveResult(
                 hostname=host,
@@ -224,11 +233,11 @@ class _CachedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Do nothing: the cache belongs to the pool."""
+        """Do nothing: the DNS cache belongs to the pool."""
 
 
 class _ReportingConnector(aiohttp.BaseConnector):
-    """Calls ``on_connected`` with each connection that it opens."""
+    """A connector that calls ``on_connected`` with the protocol of each connection that it opens."""
 
     def __init__(self, on_connected: Callable[[ResponseHandler], None], **options: Any) -> None:
         super().__init__(**options)
@@ -249,7 +258,7 @@ class _UnixConnector(_ReportingConnector, aiohttp.UnixConnector):
 
 
 def _make_trace() -> aiohttp.TraceConfig:
-    """Return a trace that reports to a call's transfer when a dial starts and when a connection is ready."""
+    """Return an aiohttp trace. It reports to the call's transfer each start of a dial and of a request."""
 
     async def on_dial_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
         context.trace_request_ctx.on_dial_start()
@@ -265,5 +274,8 @@ def _make_trace() -> aiohttp.TraceConfig:
 
 
 def _decoded(headers: Headers) -> CIMultiDict[str]:
-    """Decode headers for aiohttp, which encodes them as UTF-8. Raises UnicodeError for other encodings."""
+    """Return headers as text for aiohttp, which encodes them as UTF-8.
+
+    Raises UnicodeError if a name is not ASCII or a value is not UTF-8.
+    """
     return CIMultiDict((name.decode("ascii"), value.decode("utf-8")) for name, value in headers)

@@ -1,4 +1,4 @@
-"""A connection of the pool that sends through a client of another library, limited to one connection."""
+"""A connection of the pool that sends through another library's client with at most one connection."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class LibraryClient(Protocol):
-    """The part of another library's client that the pool uses. It stays on the event loop that made it."""
+    """The methods of another library's client that the pool uses. All run on the client's host loop."""
 
     async def send(self, transfer: Transfer) -> None:
-        """Send the request of ``transfer``, and report the whole response to it. Raises LLMPoolError only."""
+        """Send the request of ``transfer``, and report the whole response to ``transfer``.
+
+        If the call fails, raises an LLMPoolError in place of the library's error.
+        """
 
     async def aclose(self) -> None:
-        """Close the client's connection."""
+        """Close the client and its connection."""
 
 
 class BackendConnection(Connection):
-    """Carries up to ``max_streams`` calls at a time over HTTP/2, or one at a time over HTTP/1.1.
+    """A connection that sends through another library's client.
 
-    The client connects when its first call is sent. The other calls wait until the protocol is known. With
-    HTTP/1.1, all but one return to the pool's queue.
+    Carries up to ``max_streams`` calls at a time over HTTP/2, or one at a time over HTTP/1.1. ``max_streams``
+    is 1 if HTTP/2 is not possible. The client connects when the first call is sent. Other calls wait until
+    the protocol is known. If it is HTTP/1.1, all calls but one return to the pool's queue.
     """
 
     def __init__(self, host_loop: HostLoop, owner: Owner, client: LibraryClient, max_streams: int) -> None:
@@ -61,7 +65,7 @@ class BackendConnection(Connection):
         return transfer.exchange
 
     def close(self) -> None:
-        """See ``Connection.close``. ``closed`` is set later, when the client has closed."""
+        """See ``Connection.close``. ``closed`` becomes True later, when the library's client has closed."""
         if not self._closing:
             self._closing = True
             self.host_loop.run_before_end(self._close())
@@ -69,7 +73,7 @@ class BackendConnection(Connection):
                 transfer.abort(PoolClosed("the pool was closed during the call"))
 
     def abort(self) -> None:
-        """See ``Connection.abort``. The same as ``close``: clients close without waiting for the peer."""
+        """See ``Connection.abort``. The same as ``close``: a library's client never waits for the server."""
         self.close()
 
     async def _close(self) -> None:
@@ -90,7 +94,11 @@ class BackendConnection(Connection):
     # For the transfers
 
     async def send(self, transfer: Transfer) -> None:
-        """Send ``transfer`` through the client. Until the protocol is known, one call is sent at a time."""
+        """Send the request of ``transfer`` through the library's client.
+
+        Until the protocol is known, one call at a time is sent, and the others wait. A call that exceeds the
+        capacity of HTTP/1.1 is refused. Raises an LLMPoolError if the call fails.
+        """
         if self._is_protocol_known:
             await self._send_or_refuse(transfer)
             return
@@ -113,14 +121,17 @@ class BackendConnection(Connection):
         await self._send_or_refuse(transfer)
 
     async def _send_or_refuse(self, transfer: Transfer) -> None:
-        # The ledger may have assigned several calls before the protocol was known.
+        # The ledger may have assigned several calls to this connection before the protocol was known.
         if self._is_protocol_known and len(self._transfers) > self.capacity:
             transfer.refuse_for_http1()
         else:
             await self._client.send(transfer)
 
     def set_protocol(self, transfer: Transfer, *, http2: bool) -> None:
-        """Set the capacity that the protocol of ``transfer`` allows, and let waiting calls continue."""
+        """Set ``capacity`` to ``max_streams`` if the client uses HTTP/2 (``http2``), otherwise to 1.
+
+        Called when the client begins to send ``transfer``. Calls that wait for the protocol then continue.
+        """
         capacity = self._max_streams if http2 else 1
         if not self._is_protocol_known or capacity != self.capacity:
             self._is_protocol_known = True
@@ -135,22 +146,25 @@ class BackendConnection(Connection):
             self._dial_lock.release()
 
     def dialed(self, seconds: float) -> None:
-        """Report that the client has connected, and how many seconds that took."""
+        """Report to the owner that the library's client has connected, which took ``seconds``."""
         if self.entry is not None:
             self.owner.dialed(self.entry, seconds)
 
     def dial_failed(self, error: ConnectFailed) -> None:
-        """Report that the client could not connect."""
+        """Report to the owner that the library's client could not connect."""
         if self.entry is not None:
             self.owner.dial_failed(self.entry, error)
 
     def due(self) -> None:
-        """Report that a call is about to end: only the last bytes of its response are not read yet."""
+        """Report to the owner that only the last bytes of a call's response are missing."""
         if self.entry is not None:
             self.owner.due(self.entry)
 
     def release(self, *, reusable: bool) -> None:
-        """Report that a call has ended, and whether the connection can carry another call."""
+        """Report to the owner that a call has ended.
+
+        ``reusable``: whether the connection can carry another call.
+        """
         if self.entry is not None:
             self.owner.released(self.entry, reusable=reusable, hint=None)
 
@@ -160,7 +174,7 @@ class BackendConnection(Connection):
 
 
 class _NoCarrier:
-    """The carrier of an exchange that has failed before it was sent. Its methods do nothing."""
+    """The carrier of an exchange that failed before its request was sent. All methods do nothing."""
 
     has_room = False
 

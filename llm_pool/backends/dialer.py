@@ -1,4 +1,4 @@
-"""The base class of the dialers that make clients of another library."""
+"""The base class of the dialers whose connections send through another library's client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ class BackendDialer(Dialer):
             descriptor.forget_parent()
 
     def track_socket(self, sock: object) -> Descriptor:
-        """Register a socket that a client has opened. The client must keep the result until it is closed."""
+        """Register a socket that a library's client has opened. Return its ``Descriptor``.
+
+        The client must keep the ``Descriptor`` until the socket is closed. In the child of a fork,
+        ``forget_parent`` uses it.
+        """
         descriptor = Descriptor(cast("socket.socket", sock).fileno())
         self._descriptors.add(descriptor)
         return descriptor
@@ -47,7 +51,8 @@ class BackendDialer(Dialer):
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if config.uds else proxy_for(origin, config.proxy)
-        # ALPN selects HTTP/2 over TLS. Cleartext needs prior knowledge (RFC 9113, section 3.3), and no proxy.
+        # With TLS, ALPN selects HTTP/2. Without TLS, HTTP/2 needs prior knowledge (RFC 9113, section 3.3) and
+        # no proxy.
         http2 = bool(config.http2) if secure else config.http2 == "prior-knowledge" and proxy is None
         max_streams = config.limits.max_streams_per_connection if http2 else 1
         return BackendConnection(host_loop, owner, self._make_client(origin, context, proxy), max_streams)
@@ -56,18 +61,18 @@ class BackendDialer(Dialer):
     def _make_client(
         self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
     ) -> LibraryClient:
-        """Return a client that makes one connection to ``origin``.
+        """Return a library's client with at most one connection, to ``origin``. Does not connect.
 
-        ``context`` is None for a connection without TLS, ``proxy`` is None for a connection without a proxy.
+        ``context`` is None for a connection without TLS. ``proxy`` is None for a connection without a proxy.
         """
 
 
 class Descriptor:
     """The file descriptor of a socket that another library owns.
 
-    After a fork the child must release the parent's socket without writing to it. The descriptor stays open,
-    because the library's objects in the child still use its number. If a socket of the child got the same
-    number, they would write to that socket.
+    In the child of a fork, ``forget_parent`` drops the parent's socket without writing to the socket, and
+    keeps the descriptor open. The library's objects in the child still use the number of the descriptor. If a
+    new socket of the child got this number, the objects would write to that socket.
     """
 
     def __init__(self, fileno: int) -> None:
@@ -75,7 +80,7 @@ class Descriptor:
         self._identity = _identity(fileno)
 
     def forget_parent(self) -> None:
-        """Replace the socket by ``/dev/null``, if the descriptor still refers to that socket."""
+        """Replace the socket by ``/dev/null``, if the descriptor still refers to it. For a forked child."""
         if _identity(self._fileno) == self._identity:
             devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(devnull, self._fileno, inheritable=False)

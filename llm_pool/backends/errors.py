@@ -33,7 +33,11 @@ __all__ = [
 
 
 def connect_error(error: Exception, origin: Origin, proxy: Proxy | None, uds: str | None) -> ConnectFailed:
-    """Return the error for a dial that failed. Its text names the root cause of ``error``."""
+    """Return the error for a dial that failed with ``error``: ConnectFailed, TLSFailed or DNSFailed.
+
+    The class and the text follow the root cause of ``error``. If one of the causes is a ConnectFailed, it is
+    returned unchanged. ``proxy`` and ``uds``: the proxy and the Unix domain socket of the dial, or None.
+    """
     causes = list(_chain(error))
     for cause in causes:
         if isinstance(cause, ConnectFailed):
@@ -53,7 +57,7 @@ def connect_error(error: Exception, origin: Origin, proxy: Proxy | None, uds: st
 
 
 def tls_error(error: Exception, origin: Origin) -> TLSFailed:
-    """Return the error for a TLS handshake that failed."""
+    """Return the TLSFailed for a TLS handshake with ``origin`` that failed with ``error``."""
     # A server that closes during the handshake causes errors of several classes. All get the same text.
     if isinstance(error, ssl.SSLError) and not (error.reason or "").startswith("UNEXPECTED_EOF"):
         return TLSFailed(f"no TLS connection to {origin}: {describe(error)}")
@@ -61,17 +65,23 @@ def tls_error(error: Exception, origin: Origin) -> TLSFailed:
 
 
 def tunnel_error(origin: Origin, proxy: Proxy | None, why: str) -> ProxyFailed:
-    """Return the error for a proxy that opened no tunnel. ``why`` is a clause: "it closed the connection"."""
+    """Return the ProxyFailed for a proxy that opened no tunnel to ``origin``.
+
+    ``why`` is a clause such as "it closed the connection".
+    """
     return ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {why}")
 
 
 def request_error(error: Exception) -> InvalidRequest:
-    """Return the error for a request that the library refused to send."""
+    """Return the InvalidRequest for a request that the library refused to send. ``error`` says why."""
     return InvalidRequest(f"the request cannot be sent as it is: {error}")
 
 
 def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
-    """Return the error for a connection that the server closed before or during the response."""
+    """Return the error for a connection that the server closed before the end of the response.
+
+    It is a ReadFailed if no head of a response has arrived, otherwise a ProtocolError.
+    """
     origin = exchange.request.origin
     system_errors = (cause for cause in _chain(error) if isinstance(cause, OSError) and cause.errno)
     cause = next(system_errors, None)
@@ -82,12 +92,12 @@ def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
 
 
 def protocol_error(exchange: Exchange, error: Exception) -> ProtocolError:
-    """Return the error for a response that is not valid HTTP."""
+    """Return the ProtocolError for a response that is not valid HTTP. ``error`` says what is wrong."""
     return ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {error}")
 
 
 def _chain(error: BaseException | None) -> Iterator[Exception]:
-    """Yield ``error``, its cause, the cause of the cause, and so on; the context if there is no cause."""
+    """Yield ``error`` and the exceptions behind it: of each its cause, or its context if it has no cause."""
     seen: set[int] = set()
     while isinstance(error, Exception) and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""Connections made by httpcore. Each is an ordinary ``httpx.AsyncHTTPTransport``."""
+"""Makes connections through httpcore. Each uses its own ``httpx.AsyncHTTPTransport``, for one connection."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from llm_pool.redaction import without_frames
 
 __all__ = ["HTTPCoreDialer"]
 
-# Bound at import: mocks and instrumentation that replace the method later intercept the call before it enters
-# the pool, and must not intercept it again here.
+# Stored at import. Mocks and instrumentation that replace the method later intercept a call before the call
+# enters the pool. They must not intercept the call again here.
 _handle_request = httpcore.AsyncConnectionPool.handle_async_request
 
 ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
@@ -42,7 +42,7 @@ TUNNEL, START_TLS, SEND_HEAD = "tunnel", "start_tls", "send_request_headers"
 
 
 class HTTPCoreDialer(BackendDialer):
-    """Makes connections that are httpx transports."""
+    """Makes connections that use httpx transports, and so httpcore."""
 
     def _make_client(
         self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
@@ -110,7 +110,7 @@ class _Client:
         await self._pool.aclose()
 
     def on_connected(self, stream: httpcore.AsyncNetworkStream) -> None:
-        """httpcore has opened ``stream``: register its socket."""
+        """Register the socket of ``stream``, which httpcore has opened."""
         self._descriptor = self._dialer.track_socket(stream.get_extra_info("socket"))
 
     def _translate(self, error: Exception, transfer: Transfer, stage: str) -> LLMPoolError:
@@ -139,13 +139,16 @@ class _Client:
 
 
 class _Trace:
-    """A trace function for one call of httpcore. It reports the stages of the call to the transfer.
+    """A trace function for one request of httpcore. It reports the stages of the request to the transfer.
 
-    httpcore calls it with names such as "http11.send_request_headers.started".
+    httpcore calls the function with names such as "http11.send_request_headers.started".
+
+    ``stage``   the last stage that has started; "" before the first
+    ``stream``  the last network stream that httpcore has opened for the request; None if there is none
     """
 
     def __init__(self, client: _Client, transfer: Transfer) -> None:
-        self.stage = ""  # the last stage that has started
+        self.stage = ""
         self.stream: httpcore.AsyncNetworkStream | None = None
         self._client = client
         self._transfer = transfer
@@ -186,6 +189,9 @@ def _decoded(proxy: Proxy) -> list[tuple[str, str]]:
 
 
 def _is_early_close(error: httpcore.RemoteProtocolError) -> bool:
-    """Return True if the peer closed the connection, False if it sent something that is not HTTP."""
+    """Return whether ``error`` means that the server or the proxy closed the connection.
+
+    Otherwise it sent something that is not HTTP.
+    """
     # httpcore raises the same class for both; only the message differs.
     return "disconnected" in str(error) or "closed connection" in str(error)

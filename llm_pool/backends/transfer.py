@@ -1,4 +1,4 @@
-"""Sends one exchange through another library's client, in its own task and with its own deadlines."""
+"""Sends one exchange through another library's client, in its own task and with the pool's timeouts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class TransferConnection(Protocol):
-    """The part of ``BackendConnection`` that its transfers use."""
+    """The methods and attributes of ``BackendConnection`` that its transfers use."""
 
     host_loop: HostLoop
 
@@ -44,10 +44,10 @@ class TransferConnection(Protocol):
 
 
 class Transfer:
-    """The carrier of one exchange. The client reports each step of the exchange to it.
+    """Carries one exchange. Another library's client reports each step of the exchange to the transfer.
 
-    It applies the deadlines by the same rules for every client. The clients' own timers differ: httpcore has
-    no timer for a whole call, and aiohttp has no timer for an upload that makes no progress.
+    The transfer applies the timeouts, by the same rules for each library. The libraries' own timers differ:
+    httpcore has no timer for a whole call, and aiohttp has no timer for an upload that makes no progress.
     """
 
     def __init__(self, connection: TransferConnection, request: Request) -> None:
@@ -59,7 +59,7 @@ class Transfer:
         self._watchdog = Watchdog(self._loop, self._timed_out)
         self._reading = asyncio.Event()
         self._reading.set()
-        self._dialing_since: float | None = None  # the start of the wait for this dial or another call's dial
+        self._dialing_since: float | None = None  # the start of the wait for a dial: this call's or another's
         self._own_dial_since: float | None = None  # the start of this call's own dial
         self._writing: bool | None = None  # True: the caller waits to write; False: to read; None: no wait
         self._to_drain = -1  # bytes that may still be read after the caller has closed the response
@@ -98,10 +98,10 @@ class Transfer:
         self._reading.set()
 
     def cancel(self, exchange: Exchange) -> None:
-        """End the call for its caller.
+        """End an exchange that its caller has closed: read the rest of the response, or abort the call.
 
-        If the request is sent and the response has begun, read the rest of it within the limits of a drain.
-        Otherwise abort the call.
+        If the request is sent and the response has begun, read the rest of the response, at most
+        ``DRAIN_BYTES`` within ``DRAIN_SECONDS``. Otherwise abort the call at once.
         """
         if exchange.status and self.upload.complete:
             self._to_drain = DRAIN_BYTES
@@ -114,12 +114,15 @@ class Transfer:
     # For the client
 
     def on_dial_start(self) -> None:
-        """The client begins to dial for this call."""
+        """Called when the library's client begins to dial for this call."""
         self._own_dial_since = time.monotonic()
         self.start_dial_timeout()
 
     def start_dial_timeout(self) -> None:
-        """Start the connect timeout if it is not running. The dial is this call's or another call's."""
+        """Start the connect timeout if it is not running.
+
+        The call waits for a dial: its own, or that of another call on the same connection.
+        """
         if self._dialing_since is None:
             self._dialing_since = time.monotonic()
             deadline = self.exchange.total_at
@@ -130,11 +133,14 @@ class Transfer:
 
     @property
     def is_dialing(self) -> bool:
-        """True while the client is dialing for this call."""
+        """Whether the library's client is dialing for this call."""
         return self._own_dial_since is not None
 
     def on_send_start(self, *, http2: bool) -> None:
-        """The client is connected and begins to send the head of the request."""
+        """Called when the library's client is connected and begins to send the head of the request.
+
+        ``http2``: whether the protocol of the connection is HTTP/2.
+        """
         if self._own_dial_since is not None:
             self._connection.dialed(time.monotonic() - self._own_dial_since)
             self._own_dial_since = None
@@ -149,12 +155,15 @@ class Transfer:
         self._connection.set_protocol(self, http2=http2)
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
-        """The head of the response has arrived."""
+        """Called when the head of the response has arrived."""
         self.exchange.answered = True
         self.exchange.on_head(status, reason, version, headers)
 
     async def on_data(self, data: bytes) -> None:
-        """A piece of the body has arrived. Wait while the caller's buffer is full."""
+        """Called with a piece of the response's body. Returns when the exchange accepts more data.
+
+        If the caller has closed the response, abort the call after ``DRAIN_BYTES``.
+        """
         if data:
             self.exchange.on_data(data)
         if self._to_drain >= 0:
@@ -166,21 +175,27 @@ class Transfer:
     # For the connection
 
     def fail(self, error: LLMPoolError, *, reusable: bool = False) -> None:
-        """Fail the call with ``error`` and release the connection, unless it is released already."""
+        """Fail the call with ``error`` and release the connection, unless the call has ended already.
+
+        ``reusable``: whether the connection can carry another call.
+        """
         if not self._released:
             self._report_dial_failure(error)
             self._release(reusable=reusable)
             self.exchange.on_error(error)
 
     def abort(self, error: LLMPoolError) -> None:
-        """Fail the call with ``error``, cancel the task and release the connection."""
+        """Fail the call with ``error`` and cancel its task, unless the call has ended already.
+
+        The connection is released as not reusable.
+        """
         if not self._released:
             self._report_dial_failure(error)
             self._abort()
             self.exchange.on_error(error)
 
     def refuse_for_http1(self) -> None:
-        """Fail the call before it is sent, so that it returns to the pool's queue.
+        """Fail the call before its request is sent, so that the call returns to the pool's queue.
 
         Over HTTP/1.1 the connection carries one call at a time.
         """
@@ -227,7 +242,7 @@ class Transfer:
             self._connection.release(reusable=reusable)
 
     def _abort(self) -> None:
-        """Cancel the task and release the connection. The client closes the connection."""
+        """Cancel the task and release the connection as not reusable: the ledger then retires it."""
         self._release(reusable=False)
         self.task.cancel()
 

@@ -1,4 +1,4 @@
-"""The body of a request, for clients that read it piece by piece."""
+"""The body of a request, which another library's client reads piece by piece."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from llm_pool.engine.request import Request
 
 __all__ = ["Upload"]
 
-MAX_PIECE = 64 * 1024  # bytes that a client writes at a time, at most
-HIGH_WATER = 256 * 1024  # bytes in the queue from which on the caller has to wait
+MAX_PIECE = 64 * 1024  # bytes of a piece, at most
+HIGH_WATER = 256 * 1024  # bytes in the queue at which the caller has to wait
 
 
 class Upload:
-    """A queue of pieces between the caller and the client.
+    """The body of a request, as a queue: the caller adds pieces, and another library's client sends them.
 
-    ``on_progress`` is called each time the client has written a piece, and at the end of the body.
+    ``on_progress``  is called each time the client has sent a piece, and at the end of the body
+    ``has_body``     whether the request has a body
+    ``complete``     whether the client has sent the whole body
     """
 
     def __init__(self, request: Request, on_progress: Callable[[], object]) -> None:
         self.has_body = request.body != b""
-        self.complete = not self.has_body  # True when the client has written the whole body
+        self.complete = not self.has_body
         self._on_progress = on_progress
         self._pieces: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -35,31 +37,31 @@ class Upload:
 
     @property
     def has_room(self) -> bool:
-        """True if the caller may write more."""
+        """Whether the caller can add another piece now."""
         return self._queued_bytes < HIGH_WATER
 
     @property
     def pending(self) -> bool:
-        """True if the queue has bytes that the client has not written yet."""
+        """Whether the queue has bytes that the library's client has not sent yet."""
         return self._queued_bytes > 0
 
     def write(self, data: bytes) -> None:
-        """Add a piece of the body. Raises InvalidRequest if the body exceeds its Content-Length."""
+        """Add a piece of the request's body. Raises InvalidRequest if the body exceeds its Content-Length."""
         assert self._framing is not None
         self._framing.frame(data)
         self._add(data)
 
     def end(self) -> None:
-        """End the body. Raises InvalidRequest if it is shorter than its Content-Length."""
+        """End the request's body. Raises InvalidRequest if the body is shorter than its Content-Length."""
         assert self._framing is not None
         self._framing.end()
         self._ended = True
         self._changed.set()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the pieces of the body as the caller writes them.
+        """Yield the pieces of the request's body as the caller adds them.
 
-        A client asks for the next piece when it has written the previous piece.
+        The library's client must ask for the next piece only when it has sent the previous piece.
         """
         while True:
             while self._pieces:

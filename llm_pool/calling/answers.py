@@ -1,4 +1,4 @@
-"""A provider's answer: an ``Answer`` was read to its end, the body of an ``OpenAnswer`` is still arriving."""
+"""The two forms of a provider's answer: ``Answer``, read to its end, and ``OpenAnswer``, still arriving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Answer", "OpenAnswer"]
 class Answer(NamedTuple):
     """A provider's answer that was read to its end.
 
-    ``head``  status code, headers, and the keys that errors must hide
+    ``head``  status code, headers, and the keys that errors must not show
     ``body``  all bytes of the body, decompressed
     """
 
@@ -31,8 +31,9 @@ class OpenAnswer(Protocol):
     head: Head
 
     def read(self) -> bytes:
-        """Wait for the next bytes of the body and return them; ``b""`` at its end. For a plain thread.
-        Raises LLMPoolError.
+        """Return the next bytes of the body, or ``b""`` at its end. Blocks the thread until bytes arrive.
+
+        Raises LLMPoolError if the call fails. Raises RuntimeError for an answer of the async httpx client.
         """
 
     async def aread(self) -> bytes:
@@ -45,10 +46,11 @@ class OpenAnswer(Protocol):
         """Release the connection and return at once. Can be called from any thread, and more than once."""
 
     async def aclose(self) -> None:
-        """``close`` for async code. On the connection's own event loop it takes effect before it returns."""
+        """``close`` for async code."""
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Call ``function`` on the connection's event loop, at one of its next turns.
+        """Call ``function`` soon, on the connection's event loop. Do nothing if that loop has ended.
 
-        For finalizers: Python runs them in the middle of other code, where ``function`` must not run.
+        For finalizers: Python runs them in the middle of other code, where ``function`` must not run. The
+        answer of a mock has no connection: ``function`` is called at once.
         """

@@ -25,7 +25,10 @@ __all__ = ["Sender"]
 
 
 class Sender:
-    """Sends the POST requests of one pool. The engine writes the times of each call into ``marks``."""
+    """Sends the POST requests of one pool, through the engine or through httpx.
+
+    Each method takes ``marks``, into which the engine writes the times of the call.
+    """
 
     def __init__(
         self, settings: PoolSettings, engine: Pool, builder: RequestBuilder, through_httpx: ThroughHTTPX
@@ -36,14 +39,18 @@ class Sender:
         self._through_httpx = through_httpx
 
     async def afetch(self, path: str, body: bytes, marks: Marks) -> Answer:
-        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL."""
+        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL.
+
+        The engine writes the times of the call into ``marks``. Raises LLMPoolError if the call fails, and
+        ``ImproperlyConfigured`` if the key is missing or invalid.
+        """
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.afetch(path, body, key, marks)
         return self._answer(await self._engine.fetch(self._builder.post(path, body, key, marks)), key)
 
     def fetch(self, path: str, body: bytes, marks: Marks) -> Answer:
-        """``afetch`` for a plain thread."""
+        """``afetch`` for sync code. Blocks the thread."""
         key = self._settings.key()
         if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.fetch(path, body, key, marks)
@@ -52,7 +59,9 @@ class Sender:
 
     async def aopen(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """Send ``body`` with POST, and return the answer when its head has arrived.
-        Raises PoolClosed if ``scope`` is cancelled before the head arrives.
+
+        The other arguments and the errors are those of ``afetch``. Raises PoolClosed if ``scope`` is
+        cancelled before the head arrives.
         """
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
@@ -61,7 +70,7 @@ class Sender:
         return self._open_answer(await self._engine.open(request), key)
 
     def open(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
-        """``aopen`` for a plain thread."""
+        """``aopen`` for sync code. Blocks the thread."""
         key = self._settings.key()
         if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.open(path, body, key, marks, scope)
@@ -82,8 +91,8 @@ class Sender:
     def _head(self, status: int, headers: Headers, key: str | None) -> Head:
         """Return the head of an answer.
 
-        Raises an error if the body is compressed, because no request accepts that: InvalidResponse for a 2xx
-        status, otherwise the APIStatusError of the status.
+        Raises an error if the body is compressed, because no request accepts compression: InvalidResponse for
+        a 2xx status, otherwise the APIStatusError of the status.
         """
         head = Head(status, HeaderView(headers), self._settings.secrets(key))
         coding = content_coding(headers)
@@ -103,29 +112,29 @@ class DirectAnswer:
         self.head = head
 
     async def aread(self) -> bytes:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.aread``."""
         return await self._exchange.host_loop.arun(self._exchange.read)
 
     def read(self) -> bytes:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.read``."""
         return self._exchange.host_loop.run(self._exchange.read)
 
     def mark_complete(self) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.mark_complete``."""
         self._exchange.is_complete_enough = True
 
     def close(self) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.close``."""
         self._exchange.close_threadsafe()
 
     async def aclose(self) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.aclose``."""
         if self._exchange.host_loop.is_current:
             self._exchange.close()
         else:
             self._exchange.close_threadsafe()
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.call_soon``."""
         with contextlib.suppress(PoolClosed):  # the event loop has ended
             self._exchange.host_loop.post(function)

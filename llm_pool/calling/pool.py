@@ -69,8 +69,9 @@ class LLMPool:
         one user message. ``params`` go into the request's body unchanged: ``model``, ``temperature``,
         ``tools``, ...
 
-        Blocks the thread until the answer has arrived. On the server's event loop this stops every other
-        request, and emits a RuntimeWarning with the calling line: use ``acomplete`` there.
+        Blocks the thread until the answer has arrived. On the server's event loop ``complete`` stops every
+        other request, and emits a RuntimeWarning with the calling line: use ``acomplete`` there. ``LLMPool``
+        lists the errors.
         """
         path, body = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
@@ -105,7 +106,7 @@ class LLMPool:
         """Call any endpoint and return its response, whatever its status.
 
         ``path`` is relative to BASE_URL; ``kwargs`` are those of ``httpx.Client.request``. Blocks the thread,
-        as ``complete`` does.
+        as ``complete`` does. Raises LLMPoolError if no response arrives.
         """
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
             response = self.client.request(method, path, **_with_marks(kwargs, call))
@@ -145,9 +146,9 @@ class LLMPool:
         """Check each step between this process and the provider; return a report with ``verdict``, ``steps``.
 
         The steps are DNS, TCP, TLS, authentication, reuse of the connection, HTTP/2, rate limits, settings,
-        and ``live`` cheap calls at the same time. ``timeout`` (seconds) is an upper bound for each of the
-        pool's timeouts during the check. The check opens its own connections, as a new process would. It
-        compares the pool's size with the calls that the pool has carried so far.
+        and ``live`` cheap GET requests at the same time. During the check no timeout of the pool is longer
+        than ``timeout`` (seconds). The check opens its own connections, as a new process would. It compares
+        the pool's size with the calls that the pool has carried so far.
 
         A problem is not raised: it becomes a finding in the report, with advice.
         """
@@ -173,7 +174,7 @@ class LLMPool:
 
         Calls in progress finish, and new calls get new connections. Returns True when all of the old
         connections have closed. Returns False after ``timeout`` seconds; the remaining connections still
-        close when their calls have ended. With None, ``drain`` waits without limit.
+        close when their calls have ended. With None, ``drain`` waits without limit. Blocks the thread.
         """
         return self.engine.drain(timeout)
 

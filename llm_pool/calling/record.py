@@ -30,7 +30,7 @@ class CallRecord(NamedTuple):
     ``model``        the model that the call or the settings name; None for ``request()``, or without a name
     ``operation``    "complete", "stream" or "request" (any endpoint)
     ``status_code``  the answer's HTTP status; None if no answer arrived
-    ``error``        the class name of the error that the caller got; None if the call succeeded;
+    ``error``        the class name of the error that the caller got; None if the caller got no error;
                      "CancelledError" if the caller cancelled the call, or closed or dropped a stream before
                      its end
     ``timing``       how long the parts of the call took
@@ -52,7 +52,8 @@ class CallRecord(NamedTuple):
 class RequestCalls:
     """``request.llm_pool``: the calls that were made during one Django request and have ended.
 
-    ``records`` lists them in the order in which they ended. It can be read at any time, from any thread.
+    ``records``  one record of each call, in the order in which the calls ended. Can be read at any time, from
+                 any thread
     """
 
     __slots__ = ("records",)
@@ -77,17 +78,20 @@ class RequestCalls:
 
     @property
     def provider_seconds(self) -> float:
-        """The sum of the seconds that each call took after that wait. Concurrent calls are added up too."""
+        """The sum of the seconds that each call took after its wait for a connection.
+
+        Calls that ran at the same time are added up too.
+        """
         return sum(record.timing.total for record in self.records) - self.waited
 
     @property
     def input_tokens(self) -> int:
-        """Input tokens of all calls, as the providers count them."""
+        """The number of input tokens of all calls, as the providers count them."""
         return sum(record.usage.input_tokens for record in self.records if record.usage is not None)
 
     @property
     def output_tokens(self) -> int:
-        """Output tokens of all calls, as the providers count them."""
+        """The number of output tokens of all calls, as the providers count them."""
         return sum(record.usage.output_tokens for record in self.records if record.usage is not None)
 
     def __repr__(self) -> str:
@@ -95,7 +99,7 @@ class RequestCalls:
 
 
 current_request: ContextVar[RequestCalls | None] = ContextVar("llm_pool_request", default=None)
-"""The ``RequestCalls`` that calls in this context are added to. The middleware sets it."""
+"""The ``RequestCalls`` that calls in this context are added to; None without ``PoolMiddleware``."""
 
 _observers: Listeners[CallRecord] = Listeners()
 
@@ -103,7 +107,7 @@ _observers: Listeners[CallRecord] = Listeners()
 def observe(observer: Callable[[CallRecord], None]) -> None:
     """Call ``observer`` after each call ends, on the caller's thread or loop; the caller waits for it.
 
-    ``observer`` must not block, and must not take a lock that its own thread may hold already: the garbage
+    ``observer`` must not block, and must not acquire a lock that its own thread may hold already: the garbage
     collector can end a call at any moment. If ``observer`` raises, the call does not fail, and the first such
     exception is logged. For a stream that was neither read to its end nor closed, ``observer`` is called on a
     thread of its own.
@@ -112,7 +116,7 @@ def observe(observer: Callable[[CallRecord], None]) -> None:
 
 
 def unobserve(observer: Callable[[CallRecord], None]) -> None:
-    """Stop calling ``observer``. Raises ValueError if it is not registered."""
+    """Stop calling ``observer``. Raises ValueError if ``observer`` is not registered."""
     _observers.remove(observer)
 
 
@@ -130,7 +134,9 @@ class CallingPool(NamedTuple):
 
 
 class Call:
-    """A call in progress. As a context manager it records the call when the block ends.
+    """A call in progress. ``with Call(...):`` records the call when the block ends.
+
+    ``operation`` and ``model`` are those of ``CallRecord``.
 
     ``marks``        when the call's steps took place; part of the engine's request, and set by the engine
     ``status_code``  the answer's HTTP status; None before it arrives. Set by the code that makes the call
@@ -165,7 +171,7 @@ class Call:
         return self._began
 
     def timing(self, first_token: float | None = None) -> Timing | None:
-        """Return how long the parts of the call took; None if it did not reach the engine (a mock answered).
+        """Return how long the parts of the call took; None if the call did not reach the engine (a mock).
 
         ``first_token`` is when the first text of a stream arrived, in seconds of the monotonic clock.
         """
@@ -176,10 +182,11 @@ class Call:
         self.end(asyncio.CancelledError())
 
     def end(self, error: BaseException | None = None, timing: Timing | None = None) -> None:
-        """Record the call. Only the first ``end`` has an effect.
+        """Record the call in ``stats`` and on the Django request, and call the observers.
 
-        ``error`` is the exception that the caller gets, or None. ``timing`` replaces the timing that follows
-        from ``marks``. Can be called from any thread; does not wait for a lock.
+        Only the first ``end`` has an effect. ``error`` is the exception that the caller gets, or None.
+        ``timing`` replaces the timing that follows from ``marks``. Can be called from any thread; does not
+        wait for a lock.
         """
         if not self._ended.acquire(blocking=False):
             return
@@ -211,7 +218,7 @@ class Call:
             marks = Marks(self._began, acquired=0.0 if waited else self._began)
         timing = timing_of(marks)
         if isinstance(error, ConnectFailed):
-            # A backend's client dials after the call has acquired a connection. The engine dials before that.
+            # A client of ``backends`` dials after the call has acquired a connection, the engine before that.
             queued = timing.queued if marks.acquired else 0.0
             return replace(timing, queued=queued, dialing=timing.total - queued)
         return timing

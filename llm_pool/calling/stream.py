@@ -22,16 +22,17 @@ from llm_pool.transports.call_site import call_site
 __all__ = ["AsyncCompletionStream", "CompletionStream"]
 
 MAX_ERROR_BODY = 64 * 1024  # bytes that are read of the body of an error
-INTERRUPTIONS = (ProtocolError, ReadFailed)  # raised if the connection breaks while the body is being read
+INTERRUPTIONS = (ProtocolError, ReadFailed)  # errors that break off the body of an answer
 
 
 class Stream:
     """One streamed call, which begins at the first ``step`` or ``astep``.
 
     Tasks call ``astep`` and threads call ``step``, one caller at a time. The connection is released when the
-    stream is read to its end, closed, cancelled, failed or garbage-collected.
+    stream ends or fails, or is closed, cancelled or garbage-collected.
 
-    ``completion``  the whole answer; None until the provider has ended it
+    ``completion``  the whole answer; None before the provider has ended it, or if the stream was closed
+                    earlier
     ``text``        the text so far
     ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
@@ -54,7 +55,7 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """The text so far."""
+        """The text of the answer so far."""
         return self._reader.partial if self._reader is not None else ""
 
     @property
@@ -63,9 +64,10 @@ class Stream:
         return self._provider.request_id(self._answer.head) if self._answer is not None else None
 
     async def astep(self) -> list[Chunk]:
-        """Wait for the next chunks and return them: at least one, or an empty list at the stream's end.
+        """Wait for the next chunks and return them. Return [] at the end of the stream, or if it is closed.
 
-        The first ``astep`` sends the request. Raises the errors that ``CompletionStream`` describes.
+        The first ``astep`` sends the request. Raises the errors that ``LLMPool`` lists, and
+        ``StreamInterrupted`` if the body ends or breaks off before the answer is complete.
         """
         if self._ready:
             return self._take_ready()
@@ -91,7 +93,7 @@ class Stream:
                 await self.aclose()
 
     def step(self) -> list[Chunk]:
-        """``astep`` for a plain thread."""
+        """``astep`` for sync code. Blocks the thread."""
         if self._ready:
             return self._take_ready()
         try:
@@ -137,7 +139,7 @@ class Stream:
         answer: OpenAnswer | None = getattr(self, "_answer", None)
         if answer is None:
             return
-        answer.close()  # even if ``_closed``: ``close`` may have been interrupted after it had set that
+        answer.close()  # even if ``_closed``: an interrupt can have stopped ``close`` half-way
         if self._closed:
             return
         # Observers are the user's code: they must not run on the pool's event loop.
@@ -150,22 +152,28 @@ class Stream:
         return f"<{type(self).__name__} {state}, opened at {self._call_site}>"
 
     def _accept(self, answer: OpenAnswer) -> OpenAnswer:
-        """Store and return ``answer``. Make a reader for its body if its status is 2xx."""
+        """Store and return ``answer``. Make a reader for its body if its status is 2xx.
+
+        Close ``answer`` if another thread has closed the stream meanwhile.
+        """
         self._answer = answer
         self._call.status_code = answer.head.status_code
-        if self._closed:  # another thread has closed the stream meanwhile
+        if self._closed:
             answer.close()
         if 200 <= answer.head.status_code < 300:
             self._reader = self._provider.stream_reader(answer.head)
         return answer
 
     def _take_ready(self) -> list[Chunk]:
-        """Return the chunks that arrived together with the last chunk from ``next`` or ``anext``."""
+        """Remove and return the chunks that ``next`` or ``anext`` has received, but not returned yet."""
         chunks, self._ready = self._ready, []
         return chunks
 
     def _finish_if_complete(self) -> bool:
-        """Set ``completion`` and close if the provider has ended the answer. Return ``_closed``."""
+        """If the provider has ended the answer, set ``completion`` and close the stream.
+
+        Return whether the stream is closed.
+        """
         reader = self._reader
         if not self._closed and reader is not None and reader.finished:
             self.completion = reader.completion(self._timing())
@@ -195,8 +203,8 @@ class Stream:
     def _fail(self, error: BaseException) -> bool:
         """End the call after ``error``. Return True if the caller must raise ``error``.
 
-        Returns False for the PoolClosed that follows when another thread has closed the stream. Raises
-        StreamInterrupted instead of ``error`` if the connection broke while the body was being read.
+        Returns False for the PoolClosed that follows when another task or thread has closed the stream.
+        Raises StreamInterrupted instead of ``error`` if the answer broke off, or broke the rules of HTTP.
         """
         was_closed = self._closed
         is_interruption = isinstance(error, INTERRUPTIONS) and not isinstance(error, InvalidResponse)
@@ -217,8 +225,8 @@ class Stream:
 class CompletionStream(Stream):
     """An iterator of ``Chunk`` objects. ``with pool.stream(...) as stream:`` closes it after the block.
 
-    Iteration raises the errors of ``LLMPool.complete``, and ``StreamInterrupted`` with the text so far if the
-    body ends before the provider has ended the answer.
+    Iteration raises the errors that ``LLMPool`` lists. It raises ``StreamInterrupted``, with the text so far,
+    if the body ends or breaks off before the provider has ended the answer.
 
     ``completion``  the whole answer after the iteration has ended; None before that, or if the stream was
                     closed earlier

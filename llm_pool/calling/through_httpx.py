@@ -31,7 +31,13 @@ __all__ = ["ThroughHTTPX"]
 
 
 class ThroughHTTPX:
-    """Sends POST requests through the two httpx clients of a pool, ``client`` and ``aclient``."""
+    """Sends POST requests through the httpx clients of a pool.
+
+    ``client``       the pool's ``httpx.Client``
+    ``aclient``      the pool's ``httpx.AsyncClient``
+    ``sync_hooks``   detects whether mocks or instrumentation intercept the requests of ``client``
+    ``async_hooks``  does the same for ``aclient``
+    """
 
     def __init__(self, settings: PoolSettings, engine: Pool, builder: RequestBuilder) -> None:
         self._settings = settings
@@ -55,12 +61,16 @@ class ThroughHTTPX:
         self.sync_hooks = HookDetector(self.client)
 
     async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
-        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL."""
+        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL.
+
+        ``key`` goes into the headers. The engine writes the times of the call into ``marks``; a mock writes
+        none. Raises LLMPoolError if the call fails.
+        """
         with translate_httpx_errors():
             return self._answer(await self.aclient.post(path, **self._post_arguments(body, key, marks)), key)
 
     def fetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
-        """``afetch`` for a plain thread."""
+        """``afetch`` for sync code. Blocks the thread."""
         with translate_httpx_errors():
             return self._answer(self.client.post(path, **self._post_arguments(body, key, marks)), key)
 
@@ -68,7 +78,9 @@ class ThroughHTTPX:
         self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope
     ) -> OpenAnswer:
         """Send ``body`` with POST, and return the answer when its head has arrived.
-        Raises PoolClosed if ``scope`` is cancelled before the head arrives.
+
+        The other arguments are those of ``afetch``. Raises LLMPoolError: PoolClosed if ``scope`` is cancelled
+        before the head arrives.
         """
         request = self.aclient.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
         with translate_httpx_errors():
@@ -76,7 +88,7 @@ class ThroughHTTPX:
             return AsyncHTTPXAnswer(response, self._settings.secrets(key))
 
     def open(self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope) -> OpenAnswer:
-        """``aopen`` for a plain thread."""
+        """``aopen`` for sync code. Blocks the thread."""
         request = self.client.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
         with translate_httpx_errors():
             return HTTPXAnswer(self.client.send(request, stream=True), self._settings.secrets(key))
@@ -88,7 +100,11 @@ class ThroughHTTPX:
     def _post_arguments(
         self, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
     ) -> dict[str, Any]:
-        """Return the arguments for a POST with httpx. ``KeyAuth`` adds ``key`` to the request's headers."""
+        """Return the arguments of an httpx client's ``post`` or ``build_request``.
+
+        ``key``, ``marks`` and ``scope`` become extensions of the request: ``KeyAuth`` adds the key to the
+        headers, and the engine uses the other two.
+        """
         return {
             "content": body,
             "headers": {"content-type": self._builder.content_type(key)},
@@ -105,33 +121,36 @@ class HTTPXAnswer:
         self.head = Head(response.status_code, response.headers, secrets)
 
     def read(self) -> bytes:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.read``."""
         with translate_httpx_errors():
             return next(self._pieces, b"")
 
     async def aread(self) -> bytes:
-        """See ``OpenAnswer``. Reads in a thread, because mocks and hooks of a sync client can block."""
+        """See ``OpenAnswer.aread``. Reads in a thread, because mocks and hooks of a sync client can block."""
         return await asyncio.to_thread(self.read)
 
     def mark_complete(self) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.mark_complete``."""
         _mark_complete(self._response)
 
     def close(self) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.close``."""
         self._response.close()
 
     async def aclose(self) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.aclose``."""
         await asyncio.to_thread(self.close)
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.call_soon``."""
         _call_soon(self._response, function)
 
 
 class AsyncHTTPXAnswer:
-    """An ``OpenAnswer`` that reads from a streamed response of an ``httpx.AsyncClient``. Only for tasks."""
+    """An ``OpenAnswer`` that reads from a streamed response of an ``httpx.AsyncClient``.
+
+    Only async code can read the answer.
+    """
 
     def __init__(self, response: httpx.Response, secrets: tuple[str, ...]) -> None:
         self._response = response
@@ -139,7 +158,7 @@ class AsyncHTTPXAnswer:
         self.head = Head(response.status_code, response.headers, secrets)
 
     async def aread(self) -> bytes:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.aread``."""
         with translate_httpx_errors():
             return await anext(self._pieces, b"")
 
@@ -148,21 +167,21 @@ class AsyncHTTPXAnswer:
         raise RuntimeError("this stream was begun by a task; read it with 'async for'")
 
     def mark_complete(self) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.mark_complete``."""
         _mark_complete(self._response)
 
     def close(self) -> None:
-        """See ``OpenAnswer``. Does not close the response of a mock or another transport: ``aclose`` does."""
+        """See ``OpenAnswer.close``. Only ``aclose`` closes the response of a mock or another transport."""
         body = _body(self._response)
         if body is not None:
             body.close()
 
     async def aclose(self) -> None:
-        """See ``OpenAnswer``. Closes the response of any transport, also of a mock."""
+        """See ``OpenAnswer.aclose``. Closes the response of any transport, also of a mock."""
         await self._response.aclose()
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """See ``OpenAnswer``."""
+        """See ``OpenAnswer.call_soon``."""
         _call_soon(self._response, function)
 
 

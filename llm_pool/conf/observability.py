@@ -15,13 +15,16 @@ BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 
 
 def debugging() -> bool:
-    """Return ``DEBUG``."""
+    """Return the setting ``DEBUG``."""
     return bool(settings.DEBUG)
 
 
 @cache
 def shows_timing_to_all() -> bool:
-    """Return True if all visitors get ``Server-Timing``: ``LLM_POOL_SERVER_TIMING`` or ``DEBUG`` is set."""
+    """Return whether all visitors get ``Server-Timing``, and not only staff.
+
+    True if ``LLM_POOL_SERVER_TIMING`` or ``DEBUG`` is set.
+    """
     # Cached because it is read for each request, and Django's lookup of a missing setting is slow.
     return debugging() or bool(getattr(settings, "LLM_POOL_SERVER_TIMING", False))
 
@@ -40,5 +43,8 @@ def metric_namespace() -> str:
 
 
 def latency_buckets() -> Sequence[float]:
-    """Return ``PROMETHEUS_LATENCY_BUCKETS``, the upper bounds of each histogram of durations, in seconds."""
+    """Return ``PROMETHEUS_LATENCY_BUCKETS``, or ``BUCKETS`` if it is not set.
+
+    These are the upper limits of the buckets for the durations of calls, in seconds.
+    """
     return tuple(getattr(settings, "PROMETHEUS_LATENCY_BUCKETS", BUCKETS))

@@ -20,10 +20,10 @@ SETTING, UNKNOWN, TYPE, VALUE = "E001", "E002", "E003", "E004"  # ids of Django'
 class Problem(NamedTuple):
     """One problem in ``settings.LLM_POOL``.
 
-    ``id``       the id of its Django check, without the prefix "llm_pool.": "E003"
+    ``id``       the id of its Django check without the prefix "llm_pool.", such as "E003"
     ``alias``    the pool's name; "" if the problem is not in one pool
-    ``key``      the path of the key, "LIMITS.max_connections", or the name of an environment variable; "" for
-                 a whole pool or setting
+    ``key``      the path of the key, such as "LIMITS.max_connections", or the name of an environment
+                 variable; "" for a whole pool or the whole setting
     ``value``    the repr of the value, or "(hidden)" if it may be secret
     ``message``  what is wrong, with the place and the value, as a sentence
     ``hint``     what to change, as a sentence
@@ -43,8 +43,8 @@ class Problem(NamedTuple):
 class Invalid(Exception):
     """Raised by a ``Validator`` for a value that it refuses.
 
-    ``id``    the id of the problem: ``TYPE`` or ``VALUE``
-    ``what``  what is wrong, as a predicate: "is empty"
+    ``id``    the id of the problem, such as ``TYPE`` or ``VALUE``
+    ``what``  what is wrong, as a predicate such as "is empty"
     ``hint``  what to change, as a sentence
     """
 
@@ -66,7 +66,7 @@ class Reader:
     ``alias``     the pool's name
     ``values``    the dict; any other type is reported as a problem, and read as {}
     ``path``      the keys that lead to the dict from the pool's settings
-    ``example``   a dict that the hint shows if ``values`` is not one
+    ``example``   an example of the dict, as text, for the hint if ``values`` is not a dict
     """
 
     def __init__(
@@ -94,7 +94,9 @@ class Reader:
         hide: Iterable[str] = (),
         sections: Mapping[str, Mapping[str, Validator]] | None = None,
     ) -> dict[str, Any]:
-        """Return the valid values by key, and report the invalid values. The result has no unset keys.
+        """Return the valid values by key. Report each invalid value and each unknown key as a problem.
+
+        Keys that are not set are not in the result.
 
         ``validators``  one validator for each known key
         ``hide``        the keys whose values are not shown in problems
@@ -120,9 +122,10 @@ class Reader:
         return Reader(self.problems, self.alias, self.values.get(key, {}), (*self.path, key), example)
 
     def report(self, key: Any, invalid: Invalid, value: str = HIDDEN) -> None:
-        """Append a problem with ``key``, or with the dict itself if ``key`` is None.
+        """Append the problem that ``invalid`` describes to ``problems``.
 
-        ``value`` is the repr of the value, or ``HIDDEN``.
+        ``key`` is the key with the problem; None if the problem is the dict itself. ``value`` is the repr of
+        the value at ``key``, or ``HIDDEN``.
         """
         path = (*self.path, *([] if key is None else [key]))
         place = f"LLM_POOL[{self.alias!r}]" + "".join(f"[{_shown(step)}]" for step in path)
@@ -150,7 +153,10 @@ class Reader:
 
 
 def count(least: int = 0, *, optional: bool = False) -> Validator:
-    """Return a validator for whole numbers of at least ``least``. With ``optional``, None is valid too."""
+    """Return a validator for whole numbers of at least ``least``.
+
+    With ``optional``, None is valid too, and means no limit.
+    """
 
     def validate(value: Any) -> int | None:
         if value is None and optional:
@@ -167,9 +173,9 @@ def count(least: int = 0, *, optional: bool = False) -> Validator:
 
 
 def seconds(*, optional: bool = True, zero: bool = False) -> Validator:
-    """Return a validator for durations in seconds, greater than 0.
+    """Return a validator for durations in seconds, finite and greater than 0.
 
-    With ``optional``, None is valid too, and means no bound. With ``zero``, 0 is valid too.
+    With ``optional``, None is valid too, and means no limit. With ``zero``, 0 is valid too.
     """
 
     def validate(value: Any) -> float | None:
@@ -194,7 +200,7 @@ def seconds(*, optional: bool = True, zero: bool = False) -> Validator:
 
 
 def boolean(value: Any) -> bool:
-    """Validate True or False."""
+    """Return ``value``. Raises ``Invalid`` if it is neither True nor False."""
     if not isinstance(value, bool):
         raise Invalid(
             TYPE, f"is {with_article(value)}, not True or False", "Give True or False, without quotes."
@@ -203,7 +209,8 @@ def boolean(value: Any) -> bool:
 
 
 def text(*, path: bool = False) -> Validator:
-    """Return a validator for strings that are not empty. None is valid too.
+    """Return a validator for strings that are not blank and contain no NUL. None is valid too.
+
     With ``path``, a ``pathlib.Path`` is valid too, and becomes a string.
     """
 

@@ -23,7 +23,7 @@ CLIENT_HEADERS = {"user-agent": f"llm_pool/{__version__}", "accept-encoding": "i
 class RequestBuilder:
     """Builds the engine's requests for one pool, and the headers of its httpx clients.
 
-    ``origin`` is the scheme, host and port of BASE_URL.
+    ``origin``  the scheme, host and port of BASE_URL
     """
 
     def __init__(self, settings: PoolSettings) -> None:
@@ -37,7 +37,11 @@ class RequestBuilder:
     def post(
         self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
     ) -> Request:
-        """Return a POST request with JSON and the pool's timeouts. ``path`` is relative to BASE_URL."""
+        """Return a POST request with the pool's timeouts. ``path`` is relative to BASE_URL.
+
+        ``body`` is encoded JSON. ``key`` goes into the headers, unless it is None. ``marks`` and ``scope`` go
+        into the request.
+        """
         headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
         target = self._prefix + path.encode("ascii")
         return Request(
@@ -45,12 +49,18 @@ class RequestBuilder:
         )
 
     def get(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
-        """Return a GET request with the headers that every call has. ``path`` is relative to BASE_URL."""
+        """Return a GET request with the headers that every call has. ``path`` is relative to BASE_URL.
+
+        ``key`` goes into the headers, unless it is None.
+        """
         target = self._prefix + path.encode("ascii")
         return Request(self.origin, b"GET", target, self._common_headers(key), b"", timeouts)
 
     def own_headers(self, key: str | None) -> dict[str, str]:
-        """Return the provider's headers for ``key`` and the user's HEADERS, by lower-case name."""
+        """Return the provider's headers for ``key`` and the user's HEADERS, by lower-case name.
+
+        HEADERS replace headers of the provider with the same name.
+        """
         provider = self._settings.provider.headers(key)
         return {
             name.lower(): value
@@ -59,7 +69,7 @@ class RequestBuilder:
         }
 
     def content_type(self, key: str | None) -> str:
-        """Return the content type of a POST request."""
+        """Return the ``Content-Type`` of a POST request with ``key``: JSON's if the headers have none."""
         return self.own_headers(key).get("content-type", JSON["content-type"])
 
     def defaults(self) -> dict[str, str]:
@@ -69,7 +79,7 @@ class RequestBuilder:
         return {name: value for name, value in default.items() if name in names}
 
     def _common_headers(self, key: str | None) -> Headers:
-        """Return the encoded headers that all requests with ``key`` have, and keep them until it changes."""
+        """Return the encoded headers of all requests with ``key``. They are cached until ``key`` changes."""
         if self._encoded is None or self._encoded[0] != key:
             headers = {"host": self._host} | CLIENT_HEADERS | JSON | self.own_headers(key)
             encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]

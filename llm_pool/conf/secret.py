@@ -16,6 +16,7 @@ __all__ = ["Secret"]
 class Secret:
     """An API key, or a callable that returns an API key. The repr does not show the key.
 
+    ``value``  the key or the callable; a key that is not valid raises ``ImproperlyConfigured``
     ``name``   the setting or environment variable that the key comes from; errors name it
     ``fixed``  the key; None if a callable returns it
     """
@@ -28,11 +29,13 @@ class Secret:
         self.fixed = None if callable(value) else self.reveal()
 
     def reveal(self) -> str:
-        """Return the key. A callable is called each time, so that keys can be rotated; it can block.
+        """Return the key, without white space around it.
 
-        Raises ``ImproperlyConfigured``, whose text does not contain the key, if the key is not a string, is
-        empty, or has a character that no HTTP header can carry. It also replaces a StopIteration from the
-        callable; other exceptions of the callable are not caught.
+        A callable is called each time, so that keys can be rotated. The callable can block.
+
+        Raises ``ImproperlyConfigured`` if the key is not a string, is empty, or has a character that no HTTP
+        header can carry. The error's text does not contain the key. A StopIteration from the callable becomes
+        ``ImproperlyConfigured`` too; other exceptions from the callable are not caught.
         """
         try:
             value = self._value() if callable(self._value) else self._value

@@ -44,14 +44,14 @@ class PoolSettings:
 
     ``alias``          the pool's name in ``LLM_POOL``
     ``provider``       PROVIDER, as an instance of the provider's class
-    ``base_url``       BASE_URL or its environment variable, without a slash at its end
+    ``base_url``       BASE_URL, its environment variable or the provider's own URL; no slash at its end
     ``api_key``        API_KEY or its environment variable; None if there is no key
     ``keyless``        True for ``"API_KEY": ""``: the server requires no key
     ``model``          MODEL; None if it is not set
     ``headers``        HEADERS, the user's headers for each request
     ``engine``         ENGINE, the kind of the connections
     ``pool``           the settings of the engine: LIMITS, TIMEOUTS, DNS, TLS, HTTP2, PROXY, UDS, ...
-    ``explicit_keys``  the keys that the settings contain, defaults not included: "LIMITS",
+    ``explicit_keys``  the keys that the settings contain, defaults not included, such as "LIMITS" and
                        "LIMITS.max_connections"
     """
 
@@ -68,7 +68,7 @@ class PoolSettings:
 
     @property
     def needs_key(self) -> bool:
-        """True if the server requires a key and there is no key, so that each call would fail.
+        """Whether the server requires a key and the pool has none, so that each call would fail.
 
         API_KEY is not required if the server is on this machine, if HEADERS contains a key, or if ``keyless``
         is True. But the provider's own server requires a key even if ``keyless`` is True.
@@ -102,20 +102,23 @@ class PoolSettings:
 
     @property
     def missing_key(self) -> str:
-        """A sentence that describes the problem if ``needs_key`` is True."""
+        """A sentence that says that the pool has no key and the server requires one.
+
+        Not true unless ``needs_key`` is True.
+        """
         return f"LLM_POOL[{self.alias!r}] has no API_KEY, but {self.base_url} requires one."
 
     @property
     def how_to_give_key(self) -> str:
-        """A sentence that says what to set if ``needs_key`` is True."""
+        """A sentence that says how to give the pool a key, for the case that ``needs_key`` is True."""
         name = self.provider.api_key_env
         return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
 
     def key(self) -> str | None:
         """Return the API key for a request, or None if the request carries no key.
 
-        It can block: see ``Secret.reveal``. Raises ``ImproperlyConfigured`` if ``needs_key`` is True, or if
-        the key is invalid.
+        If API_KEY is a callable, ``key`` calls it, and can block. Raises ``ImproperlyConfigured`` if
+        ``needs_key`` is True, or if the key is invalid.
         """
         if self.api_key is not None:
             return self.api_key.fixed or self.api_key.reveal()
@@ -131,7 +134,10 @@ class PoolSettings:
 
 
 def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[str, PoolSettings]:
-    """Return the settings of each pool in ``settings.LLM_POOL``, or in ``setting``, by alias.
+    """Return the settings of each pool by alias. ``setting`` replaces ``settings.LLM_POOL``.
+
+    ``environ`` replaces ``os.environ``.
+
     Raises ``ImproperlyConfigured`` with the first problem and the number of the others. A missing API key is
     not a problem here: ``PoolSettings.key`` raises when a call needs it.
     """
@@ -145,9 +151,9 @@ def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[
 def load_with_problems(
     setting: Any = None, environ: Mapping[str, str] | None = None
 ) -> tuple[dict[str, PoolSettings], list[Problem]]:
-    """Return the same as ``load``, and a list of all problems instead of raising the first.
+    """Return the settings of each pool by alias, and a list of all problems.
 
-    An invalid value is replaced by its default. ``environ`` replaces ``os.environ``.
+    The arguments are those of ``load``. An invalid value is replaced by its default.
     """
     if setting is None:
         setting = getattr(django_settings, "LLM_POOL", None)
@@ -283,7 +289,10 @@ def _explicit_keys(values: Mapping[str, Any]) -> frozenset[str]:
 def _from_environ(
     reader: Reader, key: str, validator: Validator, variable: str, environ: Mapping[str, str]
 ) -> Any:
-    """Return the value of an environment variable; None if it is not set, or invalid, which is reported."""
+    """Return the validated value of an environment variable; None if it is not set, or is invalid.
+
+    An invalid value is reported as a problem. ``key`` is the setting that the variable replaces.
+    """
     if not (value := environ.get(variable, "").strip()):
         return None
     try:

@@ -43,7 +43,7 @@ _FRAMING = {"accept-encoding", "connection", "content-length", "host", "transfer
 
 
 def provider(value: Any) -> Provider | None:
-    """Validate a provider's name, or the dotted path of its class; return an instance."""
+    """Validate a provider's name, or the dotted path of its class; return an instance. None stays None."""
     if value is None:
         return None
     names = ", ".join(repr(name) for name in PROVIDERS)
@@ -98,7 +98,10 @@ def fraction(value: Any) -> float | None:
 
 
 def base_url(value: Any) -> str | None:
-    """Validate an absolute URL with scheme http or https; return it without a slash at its end."""
+    """Validate an absolute URL with scheme http or https, or None. Return it without a slash at its end.
+
+    The URL must not contain a user name, a password, a query or a fragment.
+    """
     if value is None:
         return None
     url = _url(value, ("http", "https"), 'Give a URL such as "https://api.openai.com/v1".')
@@ -118,7 +121,10 @@ def proxy(value: Any) -> str | None:
 
 
 def api_key(value: Any) -> Any:
-    """Validate a key, or a callable that returns a key. White space around a key is removed."""
+    """Validate a key, "" for no key, a callable that returns a key, or None.
+
+    White space around a key is removed.
+    """
     if value is None or callable(value):
         return value
     if not isinstance(value, str):
@@ -133,7 +139,11 @@ def api_key(value: Any) -> Any:
 
 
 def headers(value: Any) -> dict[str, str]:
-    """Validate a dict of headers. HTTP must be able to carry them, and the pool must not set them itself."""
+    """Validate a dict of headers. None becomes {}.
+
+    Raises ``Invalid`` for a header that HTTP cannot carry, for a header that only the pool sets, and for a
+    name that occurs twice in different case.
+    """
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -158,7 +168,10 @@ def headers(value: Any) -> dict[str, str]:
 
 
 def client_cert(value: Any) -> str | tuple[str, ...] | None:
-    """Validate the path of a PEM file, or (certificate, key), or (certificate, key, password)."""
+    """Validate the path of a PEM file, or (certificate, key), or (certificate, key, password), or None.
+
+    A ``pathlib.Path`` becomes a string.
+    """
     if value is None:
         return None
     if isinstance(value, (str, os.PathLike)):
@@ -183,7 +196,7 @@ def context(value: Any) -> ssl.SSLContext | None:
 
 
 def is_header_value(value: str) -> bool:
-    """Return True if ``value`` consists of printable ASCII and tabs, without white space at its ends.
+    """Return whether ``value`` consists of printable ASCII and tabs, without white space at its ends.
 
     HTTP carries such a value unchanged (RFC 9110, section 5.5).
     """
@@ -220,7 +233,7 @@ def _one_of(value: Any, names: Iterable[str], what: str) -> str:
 
 
 def _raise_if_missing(extra: str | None) -> None:
-    """Raise ``Invalid`` unless ``extra`` is None. It names an extra of this distribution that is missing."""
+    """Raise ``Invalid`` unless ``extra`` is None. ``extra`` is a missing extra of this distribution."""
     if extra is not None:
         what = f"needs the package {extra}, which is not installed"
         raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')

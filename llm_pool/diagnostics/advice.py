@@ -1,4 +1,7 @@
-"""Makes the finding for a failed dial. Its advice depends on the error's cause, not on the error's text."""
+"""Makes the finding for a failed dial: what went wrong, and advice.
+
+The advice depends on the part of the dial that failed and on the cause of the error, not on a message.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,7 @@ SYSTEM = {
 
 
 def dial_failure(settings: PoolSettings, origin: Origin, dialed: DialResult) -> Finding:
-    """Return the finding for ``dialed``, a dial that failed."""
+    """Return the finding for a failed dial to ``origin``. ``dialed`` is the result of that dial."""
     assert dialed.error is not None and dialed.failed_in is not None
     advice = _advice(dialed.error, dialed.failed_in)
     place = f"LLM_POOL[{settings.alias!r}]"
@@ -111,7 +114,11 @@ def dial_failure(settings: PoolSettings, origin: Origin, dialed: DialResult) -> 
 
 
 def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
-    """Return the name of the setting or variable with the proxy's URL; None if the dial uses no proxy."""
+    """Return where the proxy's URL is set, in words; None if the dial uses no proxy.
+
+    Returns "PROXY of LLM_POOL['default']" or the name of an environment variable; "the proxy's URL" if that
+    URL is invalid.
+    """
     try:
         proxy = None if settings.pool.uds else proxy_for(origin, settings.pool.proxy)
     except ProxyFailed:
@@ -122,7 +129,10 @@ def _proxy_setting(settings: PoolSettings, origin: Origin) -> str | None:
 
 
 def _base_url_setting(settings: PoolSettings) -> str | None:
-    """Return the name of the setting or variable with BASE_URL; None if it is the provider's own URL."""
+    """Return where BASE_URL is set, in words; None if BASE_URL is the provider's own URL.
+
+    Returns "BASE_URL of LLM_POOL['default']" or the name of an environment variable.
+    """
     if settings.base_url == settings.provider.base_url:
         return None
     if "BASE_URL" in settings.explicit_keys:

@@ -1,4 +1,4 @@
-"""Makes the findings for the response to ``GET /models``: about the key, BASE_URL and the provider."""
+"""Makes findings from a ``GET /models`` request: about the key, BASE_URL, MODEL and the rate limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 SLOW_SECONDS = 1.0
-"""In seconds. A provider that takes longer for ``GET /models``, its cheapest request, is slow."""
+"""In seconds. A provider is slow if ``GET /models``, its cheapest request, takes this long or longer."""
 LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "retry-after")
 MAX_HEADERS = 30
 MAX_MODELS = 5
@@ -37,7 +37,10 @@ BASE_URL = (
 
 
 def answer_finding(settings: PoolSettings, response: WholeResponse, key: str | None) -> Finding:
-    """Return the finding for the response to ``GET /models``."""
+    """Return the finding about the key and BASE_URL for ``response``, the response to ``GET /models``.
+
+    ``key`` is the API_KEY that the request carried, or None. Keys are removed from the finding.
+    """
     path = settings.provider.models_path
     place = f"LLM_POOL[{settings.alias!r}]"
     head = Head(response.status, HeaderView(response.headers), settings.secrets(key))
@@ -88,7 +91,7 @@ def _refusal_finding(settings: PoolSettings, head: Head, body: bytes, request: s
 
 
 def _lacks_path(settings: PoolSettings) -> bool:
-    """Whether BASE_URL has no path, although the provider's own URL has a path."""
+    """Return whether BASE_URL has no path, although the provider's own URL has a path."""
     return httpx.URL(settings.base_url).path == "/" != httpx.URL(settings.provider.base_url).path
 
 
@@ -126,7 +129,11 @@ def _success_finding(settings: PoolSettings, head: Head, body: bytes, request: s
 
 
 def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
-    """Return a note if ``body`` lists all models of the provider and MODEL is not in it; otherwise None."""
+    """Return a note if MODEL is not among the models that ``body`` lists; otherwise None.
+
+    ``body`` is the body of the response to ``GET /models``. Also returns None if ``body`` is not a complete
+    list of models, or if MODEL is not set.
+    """
     try:
         value: Any = json.loads(body)
         listed = [] if value.get("has_more") else [str(model["id"]) for model in value["data"]]
@@ -146,7 +153,10 @@ def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
 
 
 def failure_finding(error: LLMPoolError, place: str) -> Finding:
-    """Return the finding for a request without a response. ``place`` is the pool: "LLM_POOL['default']"."""
+    """Return the finding for a ``GET /models`` request that failed with ``error``, without a response.
+
+    ``place`` is the text that says where the pool is in the settings: "LLM_POOL['default']".
+    """
     text = sentence(error)
     if isinstance(error, ReadTimeout):
         advice = (
@@ -161,7 +171,7 @@ def failure_finding(error: LLMPoolError, place: str) -> Finding:
 
 
 def slow_answer(seconds: float) -> Finding:
-    """Return the finding for a provider that took ``seconds`` for its cheapest request."""
+    """Return the warning that the provider took ``seconds`` for ``GET /models``, its cheapest request."""
     return Finding(
         "auth.slow",
         Level.WARNING,
@@ -172,7 +182,10 @@ def slow_answer(seconds: float) -> Finding:
 
 
 def rate_limits(response: WholeResponse) -> Step:
-    """Return the step "rate_limits", with the limits that the headers of the response give."""
+    """Return the step "rate_limits": the rate limits that the headers of ``response`` state.
+
+    The finding is a warning if a header says that a limit is used up.
+    """
     found: dict[str, str] = {}
     for raw_name, raw_value in response.headers:
         name = raw_name.decode("latin-1").lower()

@@ -23,11 +23,12 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A TLS session.
+    """What a TLS handshake agreed on, and the server's certificate.
 
-    ``version``    the TLS version: "TLSv1.3"
-    ``alpn``       the protocol that ALPN selected; None if ALPN selected none
-    ``issuer``     the issuer of the server's certificate; None if the certificate was not verified
+    ``version``    the TLS version, such as "TLSv1.3"
+    ``alpn``       the protocol that ALPN selected, "h2" or "http/1.1"; None if ALPN selected none
+    ``issuer``     the organization that issued the certificate, or its common name; None if the certificate
+                   has neither, or was not verified
     ``days_left``  full days until the certificate expires; None if the certificate was not verified
     """
 
@@ -41,11 +42,12 @@ class Session:
 class DialResult:
     """The result of a dial.
 
-    ``steps``      how long each part took, and the addresses of the host
+    ``steps``      how long each part of the dial took, and the IP addresses that the lookup returned
     ``failed_in``  the part that failed: "dns", "tcp", "tunnel" or "tls"; None if the dial succeeded
-    ``error``      the error of that part; None if the dial succeeded
-    ``peer``       IP address and port of the server or proxy; None for a Unix domain socket or a failed dial
-    ``session``    the TLS session; None without TLS
+    ``error``      the error with which the dial failed; None if the dial succeeded
+    ``peer``       IP address and port of the server or proxy, such as "192.0.2.1:443"; None for a Unix domain
+                   socket or a failed dial
+    ``session``    the TLS session; None without TLS or for a failed dial
     """
 
     steps: DialSteps = field(default_factory=DialSteps)
@@ -56,12 +58,15 @@ class DialResult:
 
     @property
     def seconds(self) -> float:
-        """How long the dial took."""
+        """The duration of all parts of the dial together, in seconds. A failed part counts too."""
         return sum(self.steps.seconds.values())
 
 
 async def dial(config: PoolConfig, origin: Origin) -> DialResult:
-    """Open a connection, read its properties and close it. An error of the dial is returned, not raised."""
+    """Open a connection to ``origin`` with the settings in ``config``, read its properties, and close it.
+
+    If the dial fails, its error is not raised: the result contains it.
+    """
     host_loop = host_loop_of_caller()
     return await host_loop.arun(_dial, host_loop, config, origin)
 
@@ -84,7 +89,11 @@ async def _dial(host_loop: HostLoop, config: PoolConfig, origin: Origin) -> Dial
 
 
 def _step_of(error: LLMPoolError) -> str:
-    """Return the step for an error that invalid settings caused before the dial's first step."""
+    """Return the part of a dial that ``error`` belongs to: "dns", "tcp", "tunnel" or "tls".
+
+    For an error that was raised while no part was in progress: a setting is invalid (the host's name, the
+    proxy's URL, a TLS file), or the connect timeout ended at that moment.
+    """
     kinds = {DNSFailed: "dns", TLSFailed: "tls", ProxyFailed: "tunnel"}
     return next((step for kind, step in kinds.items() if isinstance(error, kind)), "tcp")
 
@@ -113,7 +122,7 @@ def _session(tls: ssl.SSLObject) -> Session:
 
 
 class _NullOwner:
-    """The owner of a connection that is in no ledger: it ignores all facts."""
+    """An ``Owner`` that ignores all facts, for a connection that is in no ledger."""
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
     def due(self, entry: Entry) -> None: ...

@@ -25,9 +25,9 @@ class LiveCalls:
     ``calls``      the number of calls
     ``seconds``    how long it took until the last call had ended
     ``durations``  the duration of each call that succeeded
-    ``queued``     how long each of these calls waited in the queue
-    ``failures``   the number of failed calls, by error class or status
-    ``opened``     the number of connections that were opened during the calls
+    ``queued``     how long each call that succeeded waited in the queue, without the wait for a dial
+    ``failures``   the number of failed calls by what they failed with: "ReadTimeout", "status 429"
+    ``opened``     the number of connections that the pool opened during the calls
     """
 
     calls: int
@@ -41,9 +41,11 @@ class LiveCalls:
 async def make_live_calls(
     get: Callable[[], Awaitable[WholeResponse]], calls: int, opened: Callable[[], int]
 ) -> LiveCalls:
-    """Make ``calls`` calls of ``get`` at the same time, and return their results.
+    """Call ``get`` ``calls`` times at once, and return the results.
 
-    ``opened`` returns how many connections the pool has opened so far.
+    ``get``     sends a request, and returns the whole response
+    ``calls``   how many times to call ``get``
+    ``opened``  returns how many connections the pool has opened so far
     """
     opened_before = opened()
     began = time.monotonic()
@@ -61,7 +63,10 @@ async def make_live_calls(
 
 
 async def _call(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | str:
-    """Make a call. Returns the response; for a failed call the error's class name, or "status 429"."""
+    """Call ``get`` once. Return the response, or a text that says how the call failed.
+
+    The text is the class name of the ``LLMPoolError``, or the status if it is 400 or above: "status 429".
+    """
     try:
         response = await get()
     except LLMPoolError as error:
@@ -70,7 +75,10 @@ async def _call(get: Callable[[], Awaitable[WholeResponse]]) -> WholeResponse | 
 
 
 def live_step(live: LiveCalls, max_calls: int) -> Step:
-    """Return the step "live". ``max_calls`` is the number of calls that the pool carries at a time."""
+    """Return the step "live" for ``live``, the results of live calls.
+
+    ``max_calls`` is the number of calls that the pool can carry at a time.
+    """
     facts = {
         "calls": live.calls,
         "failed": live.failures.total(),
@@ -108,7 +116,10 @@ def _findings(live: LiveCalls, max_calls: int) -> list[Finding]:
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
-    """Return percentiles by nearest rank, and the maximum; {} if there are no values."""
+    """Return the percentiles of ``values`` by nearest rank, and the maximum: {"p50": 0.2, ..., "max": 0.9}.
+
+    Returns {} if there are no values.
+    """
     ranked = sorted(values)
     found = {}
     for percent in PERCENTILES:

@@ -19,18 +19,18 @@ if sys.platform != "win32":
 __all__ = ["Server", "file_limit", "settings_step"]
 
 OTHER_FILES = 100
-"""How many files a worker has open besides the pool's connections: its clients, the database, logs."""
+"""An assumption: how many files a worker has open besides the pool's connections (database, logs, ...)."""
 GUNICORN_TIMEOUT = 30.0  # seconds, gunicorn's default
 TYPICAL_SECONDS = 10.0
-"""The duration of a call in the example that a finding gives."""
+"""The duration of a call, in seconds, in the example that the finding "settings.room" gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The web server's settings that the environment contains.
+    """The settings of the web server, as far as environment variables contain them.
 
     ``threads``  the number of threads of a worker; None if unknown
-    ``timeout``  after how many seconds without progress a worker is killed, 0 for never; None if unknown
+    ``timeout``  seconds without progress after which a worker is killed; 0 for never; None if unknown
     """
 
     threads: int | None = None
@@ -38,7 +38,11 @@ class Server:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Server:
-        """Read gunicorn's ``GUNICORN_CMD_ARGS`` and asgiref's ``ASGI_THREADS``."""
+        """Read the settings from gunicorn's ``GUNICORN_CMD_ARGS`` and asgiref's ``ASGI_THREADS``.
+
+        ``environ`` contains the environment variables. gunicorn's ``--threads`` takes precedence over
+        ``ASGI_THREADS``. A value with other characters than digits counts as unknown.
+        """
         given = _options(environ.get("GUNICORN_CMD_ARGS", ""))
         threads = given.get("--threads") or environ.get("ASGI_THREADS")
         timeout = given.get("--timeout") or given.get("-t")
@@ -49,7 +53,10 @@ class Server:
 
 
 def _options(line: str) -> dict[str, str]:
-    """Parse ``--threads 4 --timeout=60`` into a dict. Returns {} if a quotation mark is not closed."""
+    """Parse options such as ``-t 60 --threads=4`` into a dict: {"-t": "60", "--threads": "4"}.
+
+    Returns {} if a quotation mark is not closed.
+    """
     try:
         words = shlex.split(line)
     except ValueError:
@@ -59,7 +66,7 @@ def _options(line: str) -> dict[str, str]:
 
 
 def file_limit() -> int | None:
-    """Return how many files this process can have open; None for no limit or one that cannot be read."""
+    """Return how many files this process can have open; None if it has no limit or the limit is unknown."""
     if sys.platform == "win32":
         return None
     with contextlib.suppress(OSError):
@@ -71,12 +78,12 @@ def file_limit() -> int | None:
 def settings_step(
     settings: PoolSettings, *, streams: int, files: int | None, server: Server, load: Sizing | None
 ) -> Step:
-    """Return the step "settings".
+    """Return the step "settings": whether the pool's limits fit the load, the machine and the web server.
 
     ``streams``  how many calls one connection carries at a time
-    ``files``    the limit on open files; None if there is no limit
+    ``files``    the limit on open files of this process; None if there is no limit or it is unknown
     ``server``   the web server's settings
-    ``load``     the load to compare the pool's size with; None to compare it with no load
+    ``load``     the load to compare the pool's size with; None for no such comparison
     """
     limits = settings.pool.limits
     findings = [

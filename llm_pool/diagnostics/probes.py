@@ -25,12 +25,12 @@ __all__ = ["Prober"]
 
 
 class Prober:
-    """Makes the calls of a check.
+    """Sends a check's requests to the provider, and makes steps from the responses.
 
     ``settings``  the settings of the pool that is checked
     ``pool``      a pool that only the check uses
-    ``key``       the API key; None to send no key
-    ``announce``  called with the name of each step when the step begins
+    ``key``       the API key; None to send none
+    ``announce``  is called with "authentication", "reuse" and "live" when that step begins
     """
 
     def __init__(
@@ -43,11 +43,14 @@ class Prober:
         self._announce = announce
 
     async def steps(self, dial_seconds: float, live: int, streams: int) -> list[Step]:
-        """Make the calls, and return their steps.
+        """Send the requests, and return the steps "authentication", "reuse", "rate_limits" and "live".
 
         ``dial_seconds``  how long the dial of a new connection took
-        ``live``          how many live calls to make at the same time
+        ``live``          how many live calls to make at the same time; 0 for none, without the step "live"
         ``streams``       how many calls one connection carries at a time
+
+        If the first request fails without a response, returns only "authentication". If "authentication" has
+        an error, leaves out "live".
         """
         self._announce("authentication")
         began = time.monotonic()

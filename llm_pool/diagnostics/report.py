@@ -1,4 +1,4 @@
-"""The report of a check as plain values. No text in it contains the key."""
+"""The report of a check, as plain values. ``cleaned`` removes the keys from a step of the report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class Verdict(StrEnum):
 
     @property
     def exit_status(self) -> int:
-        """The exit status of ``llmpool_check``: 0 for HEALTHY, 1 for WARNINGS, 2 for BROKEN."""
+        """The exit status of ``llmpool_check``: 0 for HEALTHY, 1 for WARNINGS, 2 for BROKEN.
+
+        The option ``--fail-on`` can change 1 and 2 to 0.
+        """
         return list(Verdict).index(self)
 
 
@@ -86,7 +89,7 @@ class Step:
 
     @property
     def level(self) -> Level:
-        """The highest level of the findings."""
+        """The highest level among the findings of the step."""
         return max((finding.level for finding in self.findings), key=_ORDER.index)
 
 
@@ -145,9 +148,10 @@ def sentence(error: Exception) -> str:
 
 
 def cleaned(step: Step, secrets: Iterable[str]) -> Step:
-    """Return a copy of ``step`` with stars in place of every secret.
+    """Return a copy of ``step`` with "***" in place of each of the ``secrets``, plain or percent-encoded.
 
-    Unprintable characters are replaced too: a terminal would execute control characters.
+    Replaces unprintable characters too, because a terminal interprets control characters. Rounds the numbers
+    in ``Step.facts`` to six decimal places.
     """
     forms = [form for secret in secrets if secret for form in {secret, quote(secret, safe="")}]
     findings = tuple(

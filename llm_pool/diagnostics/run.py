@@ -32,21 +32,22 @@ async def run_checks(
     load: Sizing | None = None,
     announce: Announce | None = None,
 ) -> CheckReport:
-    """Check every step between this process and the provider of one pool.
+    """Check every step between this process and the provider of one pool, and return the report.
 
     Problems are findings of the report; none is raised. The check opens its own connections with the pool's
     settings, and uses none of the pool's connections.
 
-    ``timeout``   an upper bound for each of the pool's timeouts during the check, in seconds
-    ``live``      how many cheap calls to make at the same time
-    ``load``      the load to compare the pool's size with; None to compare it with no load
-    ``announce``  called with the name of each step when the step begins
+    ``settings``  the settings of the pool
+    ``timeout``   seconds to which the check shortens those of the pool's timeouts that are longer or None
+    ``live``      how many cheap calls (``GET /models``) to make at the same time; 0 for none
+    ``load``      the load to compare the pool's size with; None for no such comparison
+    ``announce``  is called with "connection", "authentication", "reuse" and "live" when that part begins
     """
     return await _CheckRun(settings, timeout, live, load, announce or (lambda _: None)).run()
 
 
 class _CheckRun:
-    """One run of all steps."""
+    """One check of one pool. The arguments are those of ``run_checks``."""
 
     def __init__(
         self, settings: PoolSettings, timeout: float, live: int, load: Sizing | None, announce: Announce
@@ -104,16 +105,16 @@ class _CheckRun:
 
 
 async def _key(settings: PoolSettings) -> tuple[str | None, Finding | None]:
-    """Return the key and None, or None and the finding that explains why there is no key.
+    """Return the API key and None, or None and the finding that explains why there is no key.
 
-    Both are None if the server needs no key.
+    Both are None if no API_KEY is set and none is needed.
     """
     try:
         return await settings.akey(), None
     except ImproperlyConfigured as error:
         text = str(error).removesuffix(settings.how_to_give_key).rstrip()
         return None, Finding("auth.no_key", Level.ERROR, text, settings.how_to_give_key)
-    except Exception as error:  # noqa: BLE001  raised by the user's function; its message may contain the key
+    except Exception as error:  # noqa: BLE001  the user's function raised it; the message may contain the key
         text = f"The function given as API_KEY raised {type(error).__name__}."
         return None, Finding("auth.no_key", Level.ERROR, text, "Call it in manage.py shell to see why.")
 
@@ -132,7 +133,11 @@ def _bounded(timeouts: Timeouts, limit: float) -> Timeouts:
 
 
 def _in_order(steps: list[Step], live: int) -> list[Step]:
-    """Return the steps in the order of a report. Missing steps are added, as "not reached"."""
+    """Return ``steps`` in the order of a report. Missing steps are added, as "not reached".
+
+    "tunnel" is not added if it is missing. "live" is in the report only if ``live``, the number of live
+    calls, is above 0.
+    """
     by_name = {step.name: step for step in steps}
     names = ["dns", "tcp", *(["tunnel"] if "tunnel" in by_name else []), "tls", "authentication", "reuse"]
     names += ["http2", "rate_limits", *(["live"] if live else []), "settings"]

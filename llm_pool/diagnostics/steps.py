@@ -14,17 +14,17 @@ from llm_pool.engine.dialer.proxy import proxy_for
 __all__ = ["connecting_steps", "http2_step"]
 
 SLOW = {"dns": 0.5, "tcp": 0.5, "tunnel": 1.0, "tls": 1.0}
-"""In seconds. A step that takes longer gets a warning."""
+"""In seconds. A step that takes this long or longer gets a warning."""
 DAYS_LEFT = 14
-"""In days. A certificate that expires sooner gets a warning."""
+"""A certificate that expires in fewer days gets a warning."""
 LABELS = {"dns": "DNS", "tcp": "TCP", "tunnel": "the proxy's tunnel", "tls": "TLS"}
 
 
 def connecting_steps(settings: PoolSettings, origin: Origin, dialed: DialResult) -> list[Step]:
-    """Return one step for each part of the dial.
+    """Return one step for each part of the dial: "dns", "tcp", "tls", and "tunnel" if a tunnel was tried.
 
-    The parts after a failed part are reported as not reached. If a dial fails before its first part, because
-    of invalid settings, so are the parts before the failed part.
+    The parts after a failed part are reported as not reached. If the dial failed before its first part,
+    because a setting is invalid, the parts before the failed part are reported as not reached too.
     """
     names = ["dns", "tcp", "tls"]
     if "tunnel" in (dialed.failed_in, *dialed.steps.seconds):
@@ -112,7 +112,10 @@ def _certificate(session: Session) -> list[Finding]:
 
 
 def http2_step(settings: PoolSettings, dialed: DialResult) -> Step:
-    """Return the step "http2": whether calls use HTTP/2, and the reason if they do not."""
+    """Return the step "http2": whether calls use HTTP/2, and the reason if they do not.
+
+    The fact "spoken" is True or False. ``dialed`` is the result of a dial with the pool's settings.
+    """
     streams = settings.pool.limits.max_streams_per_connection
     spoken = Finding("http2.spoken", Level.OK, f"spoken: up to {streams} calls at a time on a connection")
     if settings.engine == "aiohttp":

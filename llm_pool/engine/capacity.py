@@ -13,7 +13,7 @@ MAX_ORIGINS = 1024
 
 
 class Capacities:
-    """Remembers how many streams a connection to an origin can carry, as its server last announced.
+    """Remembers for each origin how many streams a connection can carry, as a connection last reported.
 
     At most ``MAX_ORIGINS`` origins are remembered. Call the methods with the pool's lock held.
     """
@@ -25,8 +25,8 @@ class Capacities:
     def expected(self, origin: Origin) -> int:
         """Return how many streams the next connection to ``origin`` is expected to carry.
 
-        If no number is known, HTTP/2 is expected wherever the pool offers it. Calls that arrive before the
-        first connection is open then share one dial, instead of starting a dial each.
+        If no number is remembered, return ``max_streams_per_connection`` where the pool offers HTTP/2, and 1
+        elsewhere. With HTTP/2, calls that arrive before the first connection is open then share one dial.
         """
         learned = self._learned.get(origin)
         if learned is not None:
@@ -37,7 +37,7 @@ class Capacities:
         return 1
 
     def learn(self, origin: Origin, capacity: int) -> None:
-        """Remember that a connection to ``origin`` carries ``capacity`` streams."""
+        """Remember that a connection to ``origin`` carries ``capacity`` streams. 0 is remembered as 1."""
         # A server announces 0 for a short time only (RFC 9113, section 6.5.2).
         self._learned[origin] = max(1, capacity)
         self._learned.move_to_end(origin)
@@ -47,8 +47,9 @@ class Capacities:
     def initial(self, origin: Origin, connection: Connection) -> int:
         """Return how many streams a new connection to ``origin`` can carry at first.
 
-        If its server has announced a number, return that. If not, return at most the number of the last
-        connection: an HTTP/2 server usually announces the same number on each connection.
+        If ``connection.announced``, remember ``connection.capacity`` and return it. Otherwise return the
+        smaller of ``connection.capacity`` and the remembered number: an HTTP/2 server usually announces the
+        same number on each connection.
         """
         if connection.announced:
             self.learn(origin, connection.capacity)

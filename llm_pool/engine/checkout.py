@@ -26,13 +26,14 @@ async def checkout(
     total_at: float | None,
     returning: Waiter | None = None,
 ) -> tuple[Connection, Waiter]:
-    """Wait for a connection to the request's origin. Return it, and the waiter that it was given to.
+    """Get a connection to the request's origin. Return the connection and the call's waiter.
 
     ``coordinator``  the coordinator of the pool
     ``host_loop``    the running loop, which hosts the connection
-    ``request``      gives the origin, and the connect and pool timeouts
-    ``total_at``     when the total timeout ends, in seconds of the loop's clock; None: never
-    ``returning``    the waiter of a request that is sent again; it keeps its place in the queue
+    ``request``      has the origin and the timeouts; its marks are set
+    ``total_at``     when the total timeout ends, in seconds of the loop's clock; None if there is none
+    ``returning``    the waiter of a request that is sent again, which keeps its place in the queue; None for
+                     a new call
 
     Raises PoolTimeout, PoolFull, PoolClosed, TotalTimeout, or the error of the dial that failed.
     """

@@ -1,4 +1,4 @@
-"""Aborts a connection so that the server sees its end, even a server that reads nothing."""
+"""Aborts a connection. The server notices this even if it reads nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ RESET = struct.pack("ii", 1, 0)  # ``struct linger``: on, for 0 seconds. The clo
 def abort(transport: asyncio.Transport) -> None:
     """Close an open connection at once. Send an RST if the server has not acknowledged all data.
 
-    TCP sends a FIN only after the data before it. A server that reads nothing would never receive the FIN,
-    and would still count a connection that the pool no longer counts.
+    TCP sends a FIN only after all data. A server that reads nothing would never receive the FIN, and would
+    still count a connection that the pool no longer counts.
     """
     sock = _socket_of(transport)
     if sock is not None and has_unacknowledged_data(transport):
@@ -31,9 +31,10 @@ def abort(transport: asyncio.Transport) -> None:
 
 
 def has_unacknowledged_data(transport: asyncio.Transport) -> bool:
-    """Return whether there is data that the server has not acknowledged.
+    """Return whether the transport has data that the server has not acknowledged.
 
-    The data is in asyncio's buffer or in the kernel's. On Windows only asyncio's buffer is checked.
+    Checks the buffer of asyncio and, except on Windows, the buffer of the kernel. Returns False if the socket
+    is closed.
     """
     sock = _socket_of(transport)
     if sock is None:

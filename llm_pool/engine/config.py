@@ -25,7 +25,7 @@ def is_loopback_address(text: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Return whether ``host`` is a loopback address, or a name reserved for one (RFC 6761, section 6.3).
 
-    ``host`` is in lower case. No name is looked up.
+    ``host`` must be in lower case. No name is looked up.
     """
     return is_loopback_address(host) or host == "localhost" or host.endswith(".localhost")
 
@@ -86,7 +86,7 @@ class Timeouts:
     ``read``     the longest time without a byte from the server
     ``write``    the longest time in which the server accepts no byte of the request
     ``pool``     the whole wait for a connection: queue and dial
-    ``total``    the whole call, from its start to the last byte of the answer
+    ``total``    the whole call, from its start to the last byte of the response
     """
 
     connect: float | None = 5.0
@@ -118,7 +118,7 @@ class TLS:
     ``ca_file``      path of a PEM file with the authorities to trust, instead of the system's
     ``client_cert``  path of a PEM file with certificate and key; or two paths, (certificate, key); or two
                      paths and the password of the key, (certificate, key, password)
-    ``context``      an SSLContext to use instead; the other three are then ignored
+    ``context``      an SSLContext to use as it is; the other three fields are then ignored
     """
 
     verify: bool = True

@@ -22,7 +22,8 @@ MAX_READ = 64 * 1024  # bytes per read
 class Owner(Protocol):
     """Has a method for each fact that a connection reports. In a pool the owner is the ``Coordinator``.
 
-    ``hint``: seconds for which the server keeps the connection open while it is idle; None if not announced.
+    The argument ``hint`` of ``released`` is the number of seconds for which the server keeps an idle
+    connection open; None if not announced.
     """
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None: ...
@@ -37,16 +38,17 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol, ABC):
     """A connection of the pool. It belongs to one host loop, and is used only on that loop.
 
-    ``host_loop``     the event loop that it belongs to
-    ``owner``         receives the facts about it
-    ``entry``         its record in the ledger; None before it is connected
-    ``capacity``      how many exchanges it can carry at a time
-    ``announced``     whether the server has announced ``capacity``
+    ``host_loop``     the event loop that the connection belongs to
+    ``owner``         receives the facts about the connection
+    ``entry``         the connection's record in the ledger; None before its dial has ended
+    ``capacity``      how many exchanges the connection can carry at a time
+    ``announced``     whether ``capacity`` is certain: announced by the server, or 1 for HTTP/1.1
     ``unverified``    whether ``is_still_open`` must be called before the next use
-    ``dial_seconds``  seconds that the dial took; None if it connects only when its first call is sent
-                      (``backends``)
-    ``closed``        whether it has closed
-    ``transport``     asyncio's transport; None before it is connected
+    ``dial_seconds``  seconds that the dial took; None before its end, and for connections of ``backends``,
+                      which connect when the first call is sent
+    ``closed``        whether the connection has closed
+    ``transport``     asyncio's transport; None before the dial has connected, and for connections of
+                      ``backends``
     """
 
     capacity = 1
@@ -63,18 +65,21 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def start(self, request: Request) -> Exchange:
-        """Send the request, or only its head if ``request.body`` is None. Return its exchange.
+        """Begin to send a request, or only its head if ``request.body`` is None. Return its exchange.
 
-        Raises nothing for a connection that has closed, but sets ``Exchange.error``.
+        If the connection has closed or accepts no more calls, raises nothing: ``Exchange.error`` is set.
         """
 
     async def is_still_open(self) -> bool:
-        """Return whether an ``unverified`` connection can be used. Can wait some milliseconds for a close."""
+        """Return whether an ``unverified`` connection can be used.
+
+        Can wait some milliseconds to find out whether the server closes the connection.
+        """
         return not self.closed
 
     @abstractmethod
     def close(self) -> None:
-        """Close the connection as its protocol prescribes. Exchanges in progress fail."""
+        """Close the connection as its protocol prescribes. Exchanges in progress fail with PoolClosed."""
 
     @abstractmethod
     def abort(self) -> None:

@@ -67,8 +67,9 @@ class Coordinator:
         self._carry_out(orders)
 
     def arrive(self, origin: Origin, host_loop: HostLoop, connect_timeout: float | None) -> Waiter:
-        """Return the waiter of a new call. It has an ``entry`` or an ``error``, or it is in the queue.
+        """Enter a new call in the ledger, and return its waiter.
 
+        The waiter has an ``entry`` (a connection) or an ``error``, or it is in the queue.
         ``connect_timeout``: seconds for a dial that is started for this call; None for the pool's timeout.
         """
         with self._lock:
@@ -78,7 +79,10 @@ class Coordinator:
         return waiter
 
     def return_to_queue(self, waiter: Waiter) -> None:
-        """Get another connection for a waiter: the last one has closed, or the request is sent again."""
+        """Enter a waiter in the ledger again: its connection is unusable, or its request is sent again.
+
+        After that the waiter has an ``entry`` (a connection) or an ``error``, or it is in the queue.
+        """
         with self._lock:
             waiter.entry = waiter.future = None
             waiter.returning = True
@@ -86,7 +90,10 @@ class Coordinator:
         self._carry_out(orders)
 
     def prewarm(self, origin: Origin, host_loop: HostLoop) -> None:
-        """Keep ``min_connections`` to ``origin`` open on ``host_loop``, and start to load the TLS context."""
+        """Keep ``min_connections`` to ``origin`` open on ``host_loop`` from now on.
+
+        For an https origin, also start to build the TLS context. Returns before the connections are open.
+        """
         self._dialer.prepare(origin)
         with self._lock:
             orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), time.monotonic())
@@ -95,29 +102,33 @@ class Coordinator:
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None:
         """Called when an exchange on a connection has ended.
 
-        ``reusable``: whether the connection can carry another exchange. ``hint``: see ``Owner``.
+        ``reusable``: whether the connection can carry another exchange. ``hint``: seconds for which the
+        server keeps an idle connection open; None if not announced.
         """
         with self._lock:
             orders = self.ledger.released(entry, time.monotonic(), reusable=reusable, hint=hint)
         self._carry_out(orders)
 
     def due(self, entry: Entry) -> None:
-        """Called when an exchange on a connection will end in a moment: only its last bytes are missing."""
+        """Called when an exchange is about to end: only the last bytes of its response are missing."""
         self.enter(self.ledger.due, entry)
 
     def resized(self, entry: Entry, capacity: int) -> None:
-        """Called when the server has changed how many streams a connection can carry."""
+        """Called when a connection can carry ``capacity`` streams from now on; 0 means none for now."""
         with self._lock:
             self._capacities.learn(entry.lane.origin, capacity)
             orders = self.ledger.resized(entry, capacity, time.monotonic())
         self._carry_out(orders)
 
     def retired(self, entry: Entry, reason: str) -> None:
-        """Called when a connection accepts no new calls any more."""
+        """Called when a connection accepts no new calls any more.
+
+        ``reason``: why it accepts none. ``PoolStats.closed`` counts the connections by this reason.
+        """
         self.enter(self.ledger.retire, entry, reason)
 
     def lost(self, entry: Entry) -> None:
-        """Called on its host loop when a connection has closed. Its slot is freed in the loop's next step.
+        """Called on the host loop when a connection has closed. The next step of the loop frees its slot.
 
         asyncio reports the end of a connection before it closes the socket. Without the delay the other host
         loop could dial in between, and the server would count one connection more than ``max_connections``.
@@ -126,17 +137,17 @@ class Coordinator:
         _host_loop(entry.lane).loop.call_soon(self.enter, self.ledger.died, entry, context=Context())
 
     def dialed(self, entry: Entry, seconds: float) -> None:
-        """Called when a connection of ``backends`` has connected for its first call, after ``seconds``."""
+        """Called when a connection of ``backends`` has connected, which took ``seconds``."""
         self.tally.dialed(entry.lane.origin, seconds)
         self._schedule_stats()
 
     def dial_failed(self, entry: Entry, error: LLMPoolError) -> None:
-        """Called when a connection of ``backends`` could not connect for its first call."""
+        """Called when a connection of ``backends`` could not connect."""
         self.tally.dial_failed(entry.lane.origin, error)
         self._schedule_stats()
 
     def abort_on(self, host_loop: HostLoop) -> None:
-        """Cancel the dials of a host loop, and abort its connections. Called on the loop, before it ends."""
+        """Cancel the dials of a host loop and abort its connections. Runs on the loop, before it ends."""
         with self._lock:
             self.ledger.loop_ends(host_loop)
             dials = [task for task, lane in self._dials.items() if lane.host_loop is host_loop]
@@ -151,7 +162,7 @@ class Coordinator:
             connection.abort()
 
     def forget_loop(self, host_loop: HostLoop) -> None:
-        """Called when a host loop has ended. Its waiters fail; its dials and connections are removed."""
+        """Fail the waiters of a host loop that has ended, and remove its dials and connections."""
         with self._lock:
             if not any(lane.host_loop is host_loop for lane in self.ledger.dial_policy.lanes()):
                 return
@@ -201,9 +212,10 @@ class Coordinator:
                     connection.close()
 
     def error_for(self, refusal: object) -> LLMPoolError:
-        """Make a new exception for a waiter that failed. Each waiter needs its own, for its traceback.
+        """Return a new exception for a waiter that failed. It is not shared, since it keeps a traceback.
 
-        ``refusal``: the error in the ledger's order ``Fail``.
+        ``refusal``: the ``error`` of the waiter or of its order ``Fail``: an LLMPoolError, "full" or
+        "closed". A waiter with "full" is counted.
         """
         if isinstance(refusal, LLMPoolError):
             return copy_of(refusal)
@@ -237,7 +249,8 @@ class Coordinator:
     def _dial_ended(self, task: asyncio.Task[Connection]) -> None:
         """Enter the result of a dial in the ledger.
 
-        As a callback of the dial's task it is called even if the task is cancelled before its first step.
+        This is a callback of the dial's task, so that it runs even if the task is cancelled before its first
+        step.
         """
         error = _error_of(task)
         with self._lock:
@@ -262,7 +275,7 @@ class Coordinator:
             self.lost(entry)
 
     def call_ended(self, exchange: Exchange) -> None:
-        """Count a call that had a connection. It is complete, has failed, or was cancelled."""
+        """Count a call that had a connection and has ended: it is complete, has failed, or was cancelled."""
         complete = exchange.complete or exchange.is_complete_enough
         self.tally.call_ended(exchange.marks, complete=complete)
         if not complete and exchange.error is None:
@@ -281,7 +294,7 @@ class Coordinator:
         return hold(self._lock, self._take_stats)
 
     def connections(self) -> list[ConnectionInfo]:
-        """Return each connection as it is now, the oldest first. Can be called from any thread.
+        """Return the present state of each connection, the oldest first. Can be called from any thread.
 
         Costs O(connections).
         """
@@ -305,9 +318,10 @@ class Coordinator:
         self.enter(self.ledger.drain)
 
     def close(self) -> None:
-        """Fail waiters and calls, cancel dials and close connections. Use ``until`` to wait for the end.
+        """Fail waiters and calls, cancel dials and close connections.
 
-        A thread without an event loop can call it if nothing is open and nothing waits.
+        Use ``until`` to wait for ``ledger.total == 0``. A thread without an event loop can call this method
+        only if no connection is open and no call waits.
         """
         self._carry_out(hold(self._lock, self.ledger.close, time.monotonic()))
         for task, lane in hold(self._lock, list, self._dials.items()):
@@ -323,8 +337,8 @@ class Coordinator:
     async def until(self, condition: Callable[[], bool], host_loop: HostLoop, timeout: float | None) -> bool:
         """Wait until ``condition()`` is true, and return True. Return False after ``timeout`` seconds.
 
-        Runs on ``host_loop``. ``condition`` is checked after each change of the ledger. ``timeout``: None for
-        no limit.
+        Runs on ``host_loop``. ``condition`` is checked at first and after each change of the ledger. If
+        ``timeout`` is None, the wait has no limit.
         """
         future = host_loop.loop.create_future()
         waiting = (condition, host_loop, future)

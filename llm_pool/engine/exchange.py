@@ -30,15 +30,16 @@ class _Event(Enum):
 
 
 class Carrier(Protocol):
-    """What an exchange uses of the connection, or of the HTTP/2 stream, that carries it.
+    """What an exchange uses of its carrier: an HTTP/1.1 connection, an HTTP/2 stream or a ``Transfer``.
 
     ``has_room``           whether the next piece of the request's body can be sent now
-    ``watch``              restarts the write timeout if ``writing``, otherwise the read timeout
+    ``watch``              restarts the write timeout if ``writing`` or if a part of the request is not sent
+                           yet, otherwise the read timeout
     ``unwatch``            stops the write or read timeout; the total timeout remains
     ``send_body``          sends a piece of the request's body
     ``end_body``           ends the request's body
     ``pause``, ``resume``  stop and resume reading the response
-    ``cancel``             ends the exchange, because its caller has closed it
+    ``cancel``             ends an exchange that its caller has closed
     """
 
     @property
@@ -53,10 +54,10 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """A request that has been started, and its response. The caller reads the response from it.
+    """One request and its response on a connection. The caller reads the response from the exchange.
 
-    All methods but ``close_threadsafe`` run on its host loop. Only one task at a time can read. The
-    connection calls the methods whose names begin with ``on_``. The connection stays in use until the
+    All methods but ``close_threadsafe`` run on ``host_loop``. Only one task at a time can wait in a method.
+    The connection calls the methods whose names begin with ``on_``. The connection is in use until the
     exchange ends: read every exchange to its end, or close it.
 
     ``host_loop``           the event loop of the connection
@@ -75,7 +76,7 @@ class Exchange:
     ``closed``              whether the caller has closed the exchange
     ``is_complete_enough``  whether the caller has all data that it needs; closing the exchange then does not
                             count as a cancellation
-    ``total_at``            when the total timeout ends, in seconds of the loop's clock; None: never
+    ``total_at``            when the total timeout ends, in seconds of the loop's clock; None if there is none
     """
 
     def __init__(self, host_loop: HostLoop, carrier: Carrier, request: Request) -> None:
@@ -105,15 +106,19 @@ class Exchange:
     # For the caller
 
     async def head(self) -> None:
-        """Wait until status and headers have arrived. Raises ``error`` if the exchange has failed."""
+        """Wait until status and headers of the response have arrived.
+
+        Raises ``error`` if the exchange fails, or PoolClosed if it is closed.
+        """
         while not self.status:
             self._raise_if_failed()
             await self._wait(_Event.HEAD)
 
     async def read(self) -> bytes:
-        """Return the data of the body that has arrived since the last read. If there is none, wait for data.
+        """Return the data of the response's body that has arrived since the last read.
 
-        Returns ``b""`` at the end of the body. Raises ``error`` if the exchange has failed.
+        If there is no such data, wait. Returns ``b""`` at the end of the body. Raises ``error`` if the
+        exchange fails, or PoolClosed if it is closed.
         """
         while not self._chunks:
             if self.complete:
@@ -123,7 +128,10 @@ class Exchange:
         return self._take()
 
     async def read_all(self) -> WholeResponse:
-        """Read the body to its end. Raises ``error`` if the exchange has failed."""
+        """Read the response's body to its end, and return the whole response.
+
+        Raises ``error`` if the exchange fails, or PoolClosed if it is closed.
+        """
         pieces = []
         while not self.complete:
             self._raise_if_failed()
@@ -136,7 +144,8 @@ class Exchange:
         """Wait until a piece of the request's body can be sent, send it, and return True.
 
         Returns False, without sending the piece, if the response has begun. Raises ``error`` if the exchange
-        has failed.
+        fails, or PoolClosed if it is closed. Raises InvalidRequest if the body exceeds its Content-Length;
+        the engine's HTTP/2 does not check that.
         """
         while not self.status:
             self._raise_if_failed()
@@ -148,7 +157,11 @@ class Exchange:
         return False
 
     async def finish(self) -> None:
-        """End the request's body, unless the response has begun or the exchange has failed."""
+        """End the request's body, unless the response has begun or the exchange has failed.
+
+        Raises InvalidRequest if the body is shorter than its Content-Length; the engine's HTTP/2 does not
+        check that.
+        """
         if not self.status and self.error is None:
             self._carrier.end_body(self)
 
@@ -162,9 +175,10 @@ class Exchange:
             return  # the connection has ended with its event loop
 
     def close(self) -> None:
-        """End the call, and discard the rest of its response.
+        """End the call, and discard the rest of its response. Can be called more than once.
 
-        HTTP/1.1 reads the rest within ``DRAIN_SECONDS``, or closes the connection. HTTP/2 resets the stream.
+        The engine's HTTP/2 resets the stream. Every other connection can be reused if the rest arrives within
+        ``DRAIN_SECONDS`` and is at most ``DRAIN_BYTES`` long; otherwise the connection is closed.
         """
         if self.closed:
             return
@@ -225,20 +239,20 @@ class Exchange:
         if self._event is _Event.ROOM:
             self._wake(_Event.ROOM)
         elif self._future is not None:
-            # The upload has ended: from now on the read timeout applies.
+            # The caller waits for the response. If the upload has ended, the read timeout begins now.
             self._carrier.watch(self, writing=False)
 
     def call_at_end(self, callback: Callable[[Exchange], None]) -> None:
-        """Call ``callback`` once, when the exchange is complete, fails or is closed.
+        """Call ``callback(exchange)`` once, when the exchange is complete, fails or is closed.
 
-        Call it now if the exchange is complete or has failed already.
+        If the exchange is complete or has failed already, call ``callback`` now.
         """
         self._end_callback = callback
         if self.complete or self.error is not None:
             self._report_end()
 
     def deadline(self, now: float, *, writing: bool) -> float | None:
-        """Return when the exchange times out if no byte is sent or received until then. None: never.
+        """Return when the exchange times out if no byte is sent or received until then; None for no timeout.
 
         The write timeout counts if ``writing``, otherwise the read timeout; the total timeout counts if it
         ends earlier. ``now`` and the result are seconds of the loop's clock.
@@ -253,7 +267,11 @@ class Exchange:
         return self.total_at is not None and now >= self.total_at
 
     def timeout_error(self, now: float, *, writing: bool) -> LLMPoolError:
-        """Return the TotalTimeout, WriteTimeout or ReadTimeout for a ``deadline`` that has passed."""
+        """Return the error for a ``deadline`` that has passed at ``now``, in seconds of the loop's clock.
+
+        It is a TotalTimeout if the total timeout has ended. Otherwise it is a WriteTimeout if ``writing``, or
+        a ReadTimeout.
+        """
         timeouts, origin = self.request.timeouts, self.request.origin
         if self.is_past_total(now):
             return TotalTimeout(
@@ -281,9 +299,9 @@ class Exchange:
             self._carrier.unwatch(self)
 
     def _wake(self, event: _Event | None) -> None:
-        """Wake the caller if it waits for ``event``. None wakes it from any wait.
+        """Wake the caller if it waits for ``event``. None and ``_Event.HEAD`` wake it from any wait.
 
-        So does the head, since ``write`` must return when the response begins.
+        The head ends any wait because ``write`` must return when the response begins.
         """
         future = self._future
         if (

@@ -34,8 +34,9 @@ FRAMING_HEADERS = {b"content-length", b"transfer-encoding"}
 
 
 class Framing:
-    """Encodes a body with a length of ``length`` bytes. None: encodes it as chunked (RFC 9112, section 7.1).
+    """Encodes the body of a request for HTTP/1.1, piece by piece.
 
+    ``length``    the Content-Length; None for a chunked body (RFC 9112, section 7.1)
     ``chunked``   whether the body is chunked
     ``complete``  whether the whole body has been encoded
     """
@@ -48,7 +49,10 @@ class Framing:
         self._remaining = length or 0
 
     def frame(self, data: bytes) -> bytes:
-        """Encode a piece of the body. Raises InvalidRequest if the body is too long."""
+        """Return a piece of the body in encoded form.
+
+        Raises InvalidRequest if the body exceeds its Content-Length.
+        """
         if self.chunked:
             return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         self._remaining -= len(data)
@@ -57,7 +61,10 @@ class Framing:
         return data
 
     def end(self) -> bytes:
-        """Return the bytes that end the body. Raises InvalidRequest if the body is too short."""
+        """Return the bytes that end the body.
+
+        Raises InvalidRequest if the body is shorter than its Content-Length.
+        """
         if self._remaining:
             raise InvalidRequest(f"the body is {self._remaining} bytes shorter than its Content-Length says")
         self.complete = True
@@ -67,7 +74,8 @@ class Framing:
 def validate(request: Request) -> None:
     """Raise InvalidRequest for a request that a server could read as another request, or as two.
 
-    Prevents injected line breaks and request smuggling (RFC 9112, section 11).
+    Checks the method, the target, the headers and the length of the body. Prevents injected line breaks and
+    request smuggling (RFC 9112, section 11).
     """
     if not TOKEN.fullmatch(request.method):
         raise InvalidRequest(f"{request.method!r} is not an HTTP method")
@@ -82,7 +90,11 @@ def validate(request: Request) -> None:
 
 
 def _validate_framing(request: Request) -> None:
-    """Raise InvalidRequest if the headers do not give the body's true length (RFC 9112, section 6)."""
+    """Raise InvalidRequest if the headers do not frame the body correctly (RFC 9112, section 6).
+
+    A body needs one Content-Length, with its true length. A body that follows piece by piece can have one
+    ``Transfer-Encoding: chunked`` instead.
+    """
     framing = [
         (name, value)
         for name, value in request.headers
@@ -123,10 +135,11 @@ def content_coding(headers: Headers) -> str:
 
 
 def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:
-    """Return the bytes of the head, and the ``Framing`` for a body that follows piece by piece.
+    """Return the head of a request as bytes, and the ``Framing`` of a body that follows piece by piece.
 
-    ``forward``: headers for a proxy that forwards the request; None without such a proxy. With a proxy, the
-    target is in absolute form (RFC 9112, section 3.2.2).
+    If ``request.body`` is the whole body, the ``Framing`` is complete already. ``forward``: headers for a
+    proxy that forwards the request; None without such a proxy. With a proxy, the target is in absolute form
+    (RFC 9112, section 3.2.2).
     """
     headers, target = request.headers, request.target
     if forward is not None:

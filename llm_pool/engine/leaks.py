@@ -21,7 +21,7 @@ logger = logging.getLogger("llm_pool.engine")
 class LeakDetector:
     """Logs and counts each response that is still open after ``threshold`` seconds.
 
-    If ``threshold`` is None, it does nothing.
+    Does nothing if ``threshold`` is None.
     """
 
     def __init__(self, coordinator: Coordinator, threshold: float | None) -> None:
@@ -29,16 +29,19 @@ class LeakDetector:
         self._threshold = threshold
 
     def caller_stack(self) -> traceback.StackSummary | None:
-        """Return the caller's stack, or None without a threshold. Call it on the caller's thread."""
+        """Return the stack of the calling code, the innermost frame first; None without a threshold.
+
+        At most ``MAX_FRAMES`` frames are returned. Call the method before the call moves to its host loop.
+        """
         if self._threshold is None:
             return None
         frames = traceback.walk_stack(sys._getframe(1))
         return traceback.StackSummary.extract(frames, limit=MAX_FRAMES, lookup_lines=False)
 
     def watch(self, exchange: Exchange, stack: traceback.StackSummary | None) -> None:
-        """Begin to watch a response. Call it on the host loop of ``exchange``.
+        """Log and count a response that is still open after the threshold.
 
-        ``stack``: the result of ``caller_stack`` when the response was opened.
+        Runs on the host loop of ``exchange``. ``stack``: the result of ``caller_stack`` for this call.
         """
         if self._threshold is not None and stack is not None:
             reference = weakref.ref(exchange)
@@ -53,7 +56,10 @@ class LeakDetector:
 
 
 def _warn(name: str, origin: str, threshold: float | None, stack: traceback.StackSummary) -> None:
-    """Log the warning. Call it on a thread of its own: it reads source files, and a log handler can block."""
+    """Log the warning of a leak.
+
+    Runs on a thread of its own: the formatting reads source files, and a log handler can block.
+    """
     stack.reverse()
     logger.warning(
         "pool %r: a response of %s has been held for over %s s, and its connection with it. "

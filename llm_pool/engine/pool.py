@@ -1,4 +1,4 @@
-"""A pool of connections: sends requests through it, and reports, drains and closes it."""
+"""A pool of connections: sends requests, reports the pool's state, drains and closes the pool."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .stats.stats import PoolStats
 
 __all__ = ["Pool", "live_pools"]
 
-CLOSE_SECONDS = 2.0  # how long a close waits for the connections to end
+CLOSE_SECONDS = 2.0  # how long a close waits before it aborts the connections, and again after that
 
 _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
 
@@ -71,11 +71,11 @@ class Pool:
     # Calls
 
     async def open(self, request: Request) -> Exchange:
-        """Send a request and wait for the head of its response. Can be called on any event loop.
+        """Send a request, and return its exchange when the head of the response has arrived.
 
         If ``request.body`` is None, return when the head of the request has been sent; the caller then writes
-        the body. Read the exchange to its end, or close it. ``open``, ``fetch``, ``open_sync`` and
-        ``fetch_sync`` raise an LLMPoolError if the call fails.
+        the body. Read the exchange to its end, or close it. Raises an LLMPoolError if the call fails. Can be
+        called on any event loop.
         """
         host_loop = host_loop_of_caller()
         _start(request)
@@ -84,7 +84,10 @@ class Pool:
         )
 
     async def fetch(self, request: Request) -> WholeResponse:
-        """Send a request and read its response to the end. Can be called on any event loop."""
+        """Send a request, and return its whole response. Can be called on any event loop.
+
+        Raises an LLMPoolError if the call fails.
+        """
         host_loop = host_loop_of_caller()
         _start(request)
         return await host_loop.arun(self._fetch, host_loop, request)
@@ -115,11 +118,12 @@ class Pool:
         return exchange
 
     async def _send(self, host_loop: HostLoop, request: Request) -> Exchange:
-        """Send the request, and wait for the head of its response.
+        """Send a request, and return its exchange when the head of the response has arrived.
 
-        If the call fails and ``_may_replay`` allows it, send the request again. If the body follows piece by
-        piece, return when the head of the request has been sent. Every call runs this method once, whether it
-        is direct or through httpx, sync or async.
+        If ``request.body`` is None, the caller writes the body: return when the head of the request has been
+        sent. If the call fails and ``_may_replay`` allows a replay, send the request again. Raises an
+        LLMPoolError if the call fails. Every call runs this method once: direct or through httpx, sync or
+        async.
         """
         marks, total = request.marks, request.timeouts.total
         validate(request)
@@ -162,7 +166,7 @@ class Pool:
         return self._coordinator.stats()
 
     def connections(self) -> list[ConnectionInfo]:
-        """Return each connection as it is now, the oldest first. Can be called from any thread.
+        """Return the present state of each connection, the oldest first. Can be called from any thread.
 
         Costs O(connections).
         """
@@ -171,25 +175,25 @@ class Pool:
     def count_answer(
         self, input_tokens: int = 0, output_tokens: int = 0, first_token: float | None = None
     ) -> None:
-        """Add the tokens of an answer to ``stats``. Can be called from any thread.
+        """Add an answer's tokens and its time to the first token to ``stats``. Can be called from any thread.
 
-        ``first_token``: seconds from the start of a stream to its first text; None if they are not measured.
+        ``first_token``: seconds from the start of the call to the first text; None if not measured.
         """
         self._coordinator.tally.answer_read(input_tokens, output_tokens, first_token)
 
     async def prewarm(self, origin: Origin) -> None:
-        """Keep ``min_connections`` to ``origin`` open from now on, and start to load the TLS context.
+        """Keep ``min_connections`` to ``origin`` open on the caller's host loop from now on.
 
-        Returns before the connections are open.
+        For an https origin, also start to build the TLS context. Returns before the connections are open.
         """
         self._coordinator.prewarm(origin, host_loop_of_caller())
 
     async def adrain(self, timeout: float | None = None) -> bool:
         """Close every open connection: idle ones now, the others when their calls have ended.
 
-        New calls get new connections. Returns True when all these connections have closed. Returns False
-        after ``timeout`` seconds (None: no limit); the remaining connections still close when their calls
-        have ended.
+        New calls get new connections. Returns True when the connections that were open at the start have
+        closed. Returns False if some are still open after ``timeout`` seconds; these close when their calls
+        have ended. If ``timeout`` is None, the wait has no limit.
         """
         host_loop = host_loop_of_caller()
         host_loop.call(self._coordinator.drain)  # begins even if the caller is cancelled
@@ -204,7 +208,8 @@ class Pool:
     async def aclose(self) -> None:
         """Close the pool and its connections. Waiting calls and calls in progress fail with PoolClosed.
 
-        Can be called more than once.
+        Waits for the connections to close. Those that are still open after ``CLOSE_SECONDS`` are aborted. Can
+        be called more than once.
         """
         host_loop = host_loop_of_caller()
         host_loop.call(self._coordinator.close)
@@ -213,11 +218,11 @@ class Pool:
     def close(self) -> None:
         """Do the same as ``aclose`` for a thread without an event loop. Blocks the thread.
 
-        On the server loop it does not block: it returns before the connections have closed.
+        On the server loop, return at once, before the connections have closed.
         """
         ledger = self._coordinator.ledger
         if not ledger.total and not ledger.waiting:
-            self._coordinator.close()  # there is nothing to close that an interrupt could leave half done
+            self._coordinator.close()  # no connection is open, so an interrupt leaves none half closed
             return
         host_loop = host_loop_of_caller()
         host_loop.call(self._coordinator.close)
@@ -247,7 +252,10 @@ class Pool:
 
 
 def _start(request: Request) -> None:
-    """Set the start of the call. Runs on the caller's thread: the wait for the host loop counts too."""
+    """Set the marks ``started`` and ``sent``. Reset the other marks if they were used before.
+
+    Runs on the caller's thread, so that the call's time includes the wait for the host loop.
+    """
     marks = request.marks
     if marks.started:
         marks.reset()
@@ -259,12 +267,13 @@ def _may_replay(exchange: Exchange) -> bool:
 
     False if a part of the response has arrived, or if the pool was closed. Otherwise True in these cases:
 
-    - The request is known not to have been processed (RFC 9113, section 8.7). Only for the first replay.
+    - The request is known not to have been processed (RFC 9113, section 8.7), and was not replayed before.
     - The connection was reused, and no byte of the request was sent.
-    - The connection was reused and was lost (ReadFailed), and the request has an idempotency key.
+    - The connection was reused and was lost (ReadFailed), and the request is ``replayable``: it has its whole
+      body and an ``Idempotency-Key``.
 
-    By RFC 9110, section 9.2.2, a client should not repeat a request that the server can have processed,
-    unless repeating it is known to be harmless.
+    For all methods, the rule is that of RFC 9110, section 9.2.2, for POST: do not repeat a request that the
+    server can have processed, unless repeating it is known to be harmless.
     """
     if exchange.answered or isinstance(exchange.error, PoolClosed):
         return False

@@ -41,7 +41,7 @@ class Marks:
     received: int = 0
 
     def reset(self) -> None:
-        """Reset all marks. httpx follows a redirect with the marks of the request that was redirected."""
+        """Reset all marks. A redirect needs this: httpx uses the marks of the first request again."""
         self.started = self.dialing = self.acquired = self.first_byte = self.ended = 0.0
         self.reused = False
         self.replays = self.sent = self.received = 0
@@ -59,7 +59,8 @@ class Request:
     ``origin``    where to send it
     ``method``    such as b"POST"
     ``target``    path and query, percent-encoded
-    ``headers``   all headers, with ``Host`` and the framing of the body (RFC 9112, section 6)
+    ``headers``   all headers, including ``Host`` and the header that frames the body, such as
+                  ``Content-Length`` (RFC 9112, section 6)
     ``body``      the whole body, or None if it follows piece by piece through ``Exchange.write``
     ``timeouts``  the timeouts of this call
     ``scope``     cancels the call before the head of its response has arrived, from another task or thread;

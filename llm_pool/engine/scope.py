@@ -17,8 +17,8 @@ __all__ = ["CancelScope"]
 class CancelScope:
     """Cancels one call: ``cancel`` makes the ``with`` block of ``on`` raise PoolClosed.
 
-    It cancels the block's task, as ``asyncio.timeout`` does. If other code cancels the task, the block raises
-    CancelledError.
+    ``cancel`` cancels the block's task, as ``asyncio.timeout`` does. If other code cancels the task, the
+    block raises CancelledError.
     """
 
     __slots__ = ("_cancelled", "_has_cancelled_task", "_host_loop", "_task")
@@ -30,7 +30,10 @@ class CancelScope:
         self._task: asyncio.Task[Any] | None = None
 
     def cancel(self) -> None:
-        """Cancel the call. Can be called from any thread, at any time, and more than once."""
+        """Make the ``with`` block of ``on`` raise PoolClosed, now or when the block begins.
+
+        Does nothing after the end of the block. Can be called from any thread, and more than once.
+        """
         self._cancelled = True
         if self._task is None or self._host_loop is None:
             return
@@ -39,7 +42,10 @@ class CancelScope:
 
     @contextlib.contextmanager
     def on(self, host_loop: HostLoop) -> Iterator[None]:
-        """Run a ``with`` block that ``cancel`` can end. The current task must run on ``host_loop``."""
+        """Run a ``with`` block. ``cancel`` makes the block raise PoolClosed.
+
+        The current task must run on ``host_loop``.
+        """
         task = asyncio.current_task()
         assert task is not None
         cancellations = task.cancelling()

@@ -11,10 +11,10 @@ __all__ = ["Watchdog"]
 class Watchdog:
     """Calls ``callback`` when the deadline has passed.
 
-    ``deadline``  seconds of the loop's clock; None: no deadline
+    ``deadline``  when to call ``callback``, in seconds of the loop's clock; None if no deadline is set
 
-    A later deadline is only stored: the timer of the loop stays as it is, and is set again when it fires too
-    early. A new timer for each read would cost more than the read.
+    A later deadline is only stored. The loop's timer is set again when it fires before the deadline. A new
+    timer for each read would cost more than the read.
     """
 
     __slots__ = ("_armed_for", "_callback", "_handle", "_loop", "deadline")
@@ -27,7 +27,7 @@ class Watchdog:
         self.deadline: float | None = None
 
     def watch(self, deadline: float | None) -> None:
-        """Set the deadline. It can be earlier or later than the last deadline."""
+        """Set a deadline, earlier or later than the previous deadline. None removes the deadline."""
         self.deadline = deadline
         if deadline is None:
             return
@@ -38,7 +38,7 @@ class Watchdog:
             self._arm(deadline)
 
     def stop(self) -> None:
-        """Cancel the loop's timer. ``watch`` starts it again."""
+        """Remove the deadline, and cancel the loop's timer. ``watch`` can set a deadline again."""
         self.deadline = None
         if self._handle is not None:
             self._handle.cancel()

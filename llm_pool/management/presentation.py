@@ -1,4 +1,4 @@
-"""Prints reports: in colours if rich is installed and the output is a terminal, otherwise as plain text.
+"""Prints reports: as plain text, or in colours in a terminal if the package ``rich`` is installed.
 
 The options ``--force-color`` and ``--no-color`` override the check for a terminal.
 """
@@ -72,8 +72,8 @@ class Row(NamedTuple):
 class Printer:
     """Writes reports to ``out``.
 
-    ``color`` is True for colours, False for plain text, and None for colours in a terminal only. Without rich
-    the output is always plain text.
+    ``color`` is True for colours, False for plain text, and None for colours in a terminal only. Without the
+    package ``rich`` the output is always plain text.
     """
 
     def __init__(self, out: OutputWrapper, *, color: bool | None) -> None:
@@ -87,7 +87,7 @@ class Printer:
         self._write(list(_report_rows(report, self._width)))
 
     def problems(self, problems: list[Problem]) -> None:
-        """Write the errors in the settings of pools that could not be checked."""
+        """Write the problems in ``settings.LLM_POOL``. Pools with such problems are not checked."""
         rows: list[Row] = []
         for problem in problems:
             rows += _labelled(Level.ERROR, f"llm_pool.{problem.id}", "", problem.message, self._width)
@@ -107,7 +107,10 @@ class Printer:
 
 @contextmanager
 def progress(alias: str) -> Iterator[Callable[[str], None]]:
-    """Show progress on stderr, if stderr is a terminal. Yields a function that takes the name of a step."""
+    """Show progress on stderr until the block ends. Does nothing if stderr is not a terminal.
+
+    Yields a function: call it with the name of a step when the step begins. ``alias`` is the pool's name.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
     elif find_spec("rich") is not None:

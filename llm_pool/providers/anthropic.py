@@ -24,7 +24,10 @@ API_VERSION = "2023-06-01"
 
 
 class Anthropic(JSONProvider):
-    """``POST /v1/messages``. Each call needs ``max_tokens``. A system prompt goes into ``system``."""
+    """Anthropic's Messages API: ``POST /v1/messages``.
+
+    Each call needs the parameter ``max_tokens``. A system prompt goes into the parameter ``system``.
+    """
 
     name = "anthropic"
     base_url = "https://api.anthropic.com"
@@ -92,6 +95,7 @@ class Anthropic(JSONProvider):
 class AnthropicStreamReader(EventStreamReader):
     """Reads events up to ``message_stop``. An event of an unknown type becomes a chunk without text.
 
+    A body that ends without ``message_stop`` is complete too if an event has reported a ``stop_reason``.
     The events are described at https://docs.anthropic.com/en/docs/build-with-claude/streaming
     """
 
@@ -156,7 +160,10 @@ class AnthropicStreamReader(EventStreamReader):
 
 
 def _with_parsed_input(block: dict[str, Any]) -> dict[str, Any]:
-    """Return a merged content block in the shape that it has without a stream: with its input parsed."""
+    """Return a merged content block as it is in an answer without a stream. Changes ``block``.
+
+    ``partial_json`` becomes ``input``: parsed, or a str if it is not valid JSON.
+    """
     text = block.pop("partial_json", None)
     if text:
         try:
@@ -168,6 +175,6 @@ def _with_parsed_input(block: dict[str, Any]) -> dict[str, Any]:
 
 def _tool_call_of(block: dict[str, Any]) -> ToolCall:
     arguments = block.get("input")
-    if not isinstance(arguments, str):  # invalid JSON of a stream has stayed a string
+    if not isinstance(arguments, str):  # a str: invalid JSON of a stream
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
     return ToolCall(block.get("id") or "", block.get("name") or "", repair_surrogates(arguments))

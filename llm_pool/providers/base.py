@@ -1,4 +1,5 @@
 """The interface of a provider, which makes the requests of one API and reads its answers. No I/O.
+
 To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set ``PROVIDER`` in
 ``settings.LLM_POOL`` to the dotted path of the ``Provider``. For an API that is almost OpenAI's, subclass
 ``llm_pool.providers.openai.OpenAI`` instead. The pool calls the methods in this order:
@@ -68,7 +69,8 @@ class Head(NamedTuple):
 class HeaderView(Mapping[str, str]):
     """A mapping of raw headers by lower-case name.
 
-    A header is decoded only when it is looked up, because most calls look up only one or two.
+    A header is decoded only when it is looked up, because most calls look up only one or two. If several
+    headers have the same name, the value is that of the first.
     """
 
     __slots__ = ("_raw",)
@@ -93,7 +95,9 @@ class HeaderView(Mapping[str, str]):
 
 class CompletionRequest(NamedTuple):
     """A POST request to be sent.
-    ``path``  the path below the pool's BASE_URL, in ASCII, with a slash at its start: "/chat/completions"
+
+    ``path``  the path below the pool's BASE_URL, such as "/chat/completions": in ASCII, with a slash at its
+              start
     ``body``  the body as a dict, which ``Provider.encode`` encodes later
     """
 
@@ -102,15 +106,16 @@ class CompletionRequest(NamedTuple):
 
 
 class Provider(ABC):
-    """One API. An instance is made without arguments and keeps no state: threads and event loops share it.
+    """One API. An instance takes no arguments and keeps no state: threads and event loops share the instance.
+
     A subclass sets these attributes:
 
-    ``name``                the API's name in error messages, logs and metrics: "openai"
+    ``name``                the API's name in error messages, logs and metrics, such as "openai"
     ``base_url``            the BASE_URL of the API's own server, without a slash at its end
     ``base_url_env``        the environment variable that is read if the settings have no BASE_URL
     ``api_key_env``         the environment variable that is read if the settings have no API_KEY
-    ``completion_path``     the path of a completion below BASE_URL: "/chat/completions". The check of the
-                            settings refuses a BASE_URL that ends with it
+    ``completion_path``     the path of a completion below BASE_URL, such as "/chat/completions". The check of
+                            the settings refuses a BASE_URL that ends with this path
     ``models_path``         the path to which ``llmpool_check`` sends a GET request to test the key; the
                             answer is ``{"data": [{"id": model}, ...]}``
     ``key_headers``         the lower-case names of headers that can carry a key. If HEADERS contains such a
@@ -192,8 +197,9 @@ class Provider(ABC):
         return errors.status_error_from(self._error_context(head), body)
 
     def error_from_object(self, head: Head, value: Any, partial: str = "") -> APIError:
-        """Return the error for ``value``, a parsed error object in an answer with a status from 200 to 299.
+        """Return the error for an error object in an answer with a status from 200 to 299.
 
+        ``value`` is the parsed JSON of the body, or of the stream's event, that reports the error.
         ``partial`` is the text that a stream delivered before the error.
         """
         return errors.api_error(self._error_context(head), value, partial)
@@ -203,7 +209,7 @@ class Provider(ABC):
     ) -> InvalidResponse:
         """Return the error for an answer that does not have the API's format.
 
-        ``what`` says what was received: "an empty body". The message shows the beginning of ``body``.
+        ``what`` says what was received, such as "an empty body". The message shows the beginning of ``body``.
         ``partial`` is the text that a stream delivered before the error.
         """
         return errors.invalid_response(self._error_context(head), what, body, partial)
@@ -242,7 +248,8 @@ class StreamReader(ABC):
     def end(self) -> list[Chunk]:
         """Return the last chunks. Called when the body has ended without an error and ``finished`` is False.
 
-        Set ``finished`` to True if the answer is complete, and raise ``StreamInterrupted`` if it is not.
+        Set ``finished`` to True if the answer is complete. If not, raise ``StreamInterrupted``; or
+        ``InvalidResponse`` or ``APIError`` if the body is not a stream.
         """
 
     @abstractmethod
@@ -259,13 +266,16 @@ class StreamReader(ABC):
 
     @abstractmethod
     def interruption(self, reason: str) -> StreamInterrupted:
-        """Return the error for an incomplete body. ``reason`` is a clause: "the connection broke"."""
+        """Return the error for an incomplete body, with the text so far.
+
+        ``reason`` is a clause such as "the connection broke".
+        """
 
 
 class JSONProvider(Provider):
     """A provider whose answer to a call without a stream is one JSON object.
 
-    ``usage_names``  the names of the numbers of input and output tokens in the answer's usage object
+    ``usage_names``  the keys, in the answer's usage object, of the numbers of input and output tokens
     """
 
     usage_names: ClassVar[tuple[str, str]]
@@ -276,14 +286,18 @@ class JSONProvider(Provider):
     ) -> Completion:
         """Return the completion in ``raw``, a parsed answer or the same object merged from a stream's events.
 
-        ``text`` is the text of the answer if it has been joined already, as for a stream.
+        ``request_id`` and ``timing`` go into the completion unchanged. ``text`` is the text of a streamed
+        answer; with None, read the text from ``raw``.
 
         Raises one of ``SHAPE_ERRORS`` if ``raw`` does not have the API's format.
         """
 
     @abstractmethod
     def _describe_mismatch(self, raw: Any) -> str:
-        """Return what is wrong with ``raw``, a body without the API's format: "no choices in its JSON"."""
+        """Return a phrase for what is wrong with ``raw``, such as "no choices in its JSON".
+
+        ``raw`` is a parsed body that does not have the API's format.
+        """
 
     def _usage_from(self, raw: Any) -> Usage | None:
         """Return the usage in ``raw``, the usage object of an answer; None if ``raw`` is not an object."""

@@ -52,7 +52,10 @@ class ErrorContext(NamedTuple):
 
 
 def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
-    """Return the error for an answer with a status outside 200 to 299, and the body ``content``."""
+    """Return the error for an answer with a status outside 200 to 299.
+
+    ``content`` is the body. The error keeps its first 64 KiB.
+    """
     headers = {name: redact(value, context.secrets) for name, value in context.headers.items()}
     content = _redact_bytes(content, context.secrets)[:MAX_BODY]
     body = redact(_parse_body(content), context.secrets)
@@ -80,7 +83,11 @@ def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
 
 
 def api_error(context: ErrorContext, value: Any, partial: str = "") -> APIError:
-    """Return the error for the error object ``value`` in an answer with a status from 200 to 299."""
+    """Return the error for an error object in an answer with a status from 200 to 299.
+
+    ``value``    the parsed JSON of the body, or of the stream's event, that reports the error
+    ``partial``  the text that a stream delivered before the error; "" without a stream
+    """
     body = redact(value, context.secrets)
     message, code, kind = _error_fields(body)
     event = (
@@ -123,6 +130,8 @@ def invalid_response(
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait before the next try, or None if no header has a valid value.
 
+    ``headers`` have lower-case names.
+
     ``Retry-After`` is a number of seconds or a date (RFC 9110, section 10.2.3). ``retry-after-ms`` is not
     standard, but is read first because it is more exact.
     """
@@ -161,7 +170,10 @@ def _parse_body(content: bytes) -> Any:
 
 
 def _error_fields(body: Any) -> tuple[str, str | int | None, str | None]:
-    """Return the message, code and type of an error. Reads each shape that OpenAI-compatible servers use."""
+    """Return message, code and type of the error in ``body``, a parsed body. Without them: "", None, None.
+
+    Reads each shape that OpenAI-compatible servers use.
+    """
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, str) and isinstance(body, dict):
         return _shortened(error), None, None

@@ -20,7 +20,10 @@ _EVENT_STREAM_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:")
 
 
 class EventStreamReader(StreamReader):
-    """Turns events into chunks, and keeps their text. A subclass reads the fields of one API's events."""
+    """Turns server-sent events with JSON into chunks, and keeps their text.
+
+    A subclass reads the fields of one API's events.
+    """
 
     def __init__(self, provider: JSONProvider, head: Head) -> None:
         self.finished = False
@@ -31,13 +34,13 @@ class EventStreamReader(StreamReader):
         self._beginning = b""
         self._has_events = False
         self._texts: list[str] = []
-        self._high_surrogate = ""  # the last character so far, until its other half arrives
+        self._high_surrogate = ""  # half a character at the end of the text, until its other half arrives
 
     @abstractmethod
     def _is_end_marker(self, event: Event) -> bool:
         """Return whether ``event`` marks the answer as complete.
 
-        Raises ``InvalidResponse`` for such an event if the events before it do not make up an answer.
+        Raises ``InvalidResponse`` for such an event if the events before it do not form an answer.
         """
 
     @abstractmethod
@@ -57,7 +60,7 @@ class EventStreamReader(StreamReader):
 
     @property
     def partial(self) -> str:
-        """The text so far."""
+        """See ``StreamReader.partial``."""
         return "".join(self._texts)
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -100,9 +103,9 @@ class EventStreamReader(StreamReader):
         )
 
     def _read_chunks(self, data: bytes | None) -> list[Chunk]:
-        """Return the chunks that ``data`` completes. None stands for the end of the body.
+        """Return the chunks that ``data`` completes; with None, those that the end of the body completes.
 
-        An error is not raised, but stored in ``_failure``.
+        An LLMPoolError is not raised, but stored in ``_failure``.
         """
         if self.finished:
             return []
@@ -122,13 +125,16 @@ class EventStreamReader(StreamReader):
         return chunks
 
     def _chunks_or_failure(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Return ``chunks``, which arrived before a stored error. If there are none, raise that error."""
+        """Return ``chunks``. If there are none, and ``_failure`` has an error, raise that error."""
         if self._failure is not None and not chunks:
             raise self._failure
         return chunks
 
     def _last_events(self) -> list[Event]:
-        """Return the last event if no blank line follows it. An event with incomplete JSON is left out."""
+        """Return a list with the last event if no blank line follows it; [] if there is no such event.
+
+        An event with incomplete JSON is left out.
+        """
         events = self._parser.end(lenient=True)
         return [event for event in events if event.data == "[DONE]" or _is_json(event.data)]
 
@@ -146,10 +152,11 @@ class EventStreamReader(StreamReader):
         raise self._provider.invalid_response(self._head, what, data, self.partial)
 
     def _add_text(self, text: str, data: str) -> str:
-        """Add ``text`` to the answer's text. Return ``text`` without half a character at its end.
+        """Add ``text`` to the answer's text. Return what was added.
 
-        Half a character is added when its other half arrives. ``data`` is the JSON of the event: only a
-        ``\\u`` escape in it can split a character between two events.
+        Half a character at the end of ``text`` is kept until its other half arrives. ``data`` is the JSON of
+        the event: only a ``\\u`` escape in it can split a character between two events. Raises ``TypeError``
+        if ``text`` is not a str.
         """
         if type(text) is not str:
             raise TypeError("the text is not a str")

@@ -1,8 +1,14 @@
 """Merges the deltas of a stream into one object, in time linear in their size.
 
-All fields, known or not, are merged by the same rule. Strings and lists are concatenated. Objects are merged
-field by field, and so are the items of a list that have the same "index". Any other value replaces the
-previous value, but null changes nothing.
+All fields, known or not, are merged by the same rules:
+
+- A string is added to the previous string. In the fields of ``_NEVER_SPLIT`` the new string replaces the
+  previous one, unless the new string is empty.
+- A list is added to the previous list. But an item with an "index" is merged into the earlier item with the
+  same "index".
+- An object is merged into the previous object, field by field.
+- Any other value replaces the previous value, but null changes nothing.
+- If a field gets both strings and lists, the strings become items of the list.
 """
 
 from __future__ import annotations
@@ -16,18 +22,22 @@ __all__ = ["MergedObject"]
 _NEVER_SPLIT = frozenset(
     {"format", "id", "model", "name", "object", "reason", "role", "signature", "status", "type"}
 )
-"""Names, or last words of names, of strings that are never split. Some servers repeat them in each delta."""
+"""Fields whose strings are never split: these names, and names with one of them as the last word ("call_id").
+
+Some servers repeat such a string in each delta.
+"""
 
 
 class MergedObject(dict[str, Any]):
-    """An object that is merged from its deltas. Read it with ``to_dict``: its values are not plain JSON."""
+    """A JSON object that is merged from its deltas. Read it with ``to_dict``: its own values are not JSON."""
 
     __slots__ = ()
 
     def add(self, delta: dict[str, Any], *, concatenate: bool = True) -> None:
-        """Merge ``delta`` into this object, and do not change ``delta``.
+        """Merge ``delta`` into this object. ``delta`` is not changed.
 
-        With ``concatenate=False`` a string is not added to the previous string, but replaces it.
+        Strings and lists are added to the previous value, and objects are merged field by field. Any other
+        value replaces the previous value. With ``concatenate=False`` strings replace the previous string too.
         Raises ``AttributeError`` if ``delta`` is not a dict.
         """
         for name, value in delta.items():
@@ -59,7 +69,7 @@ class _MergedText(list[str]):
 
 
 class _MergedList(list[Any]):
-    """A list that is merged from its parts."""
+    """A JSON list that is merged from its parts."""
 
     __slots__ = ("_by_index",)
 
@@ -68,7 +78,10 @@ class _MergedList(list[Any]):
         self._by_index: dict[int, MergedObject] = {}
 
     def add(self, items: list[Any], concatenate: bool) -> None:
-        """Merge each item with an "index" into the earlier item with the same index. Append the others."""
+        """Merge each item with an "index" into the earlier item with the same index. Append the others.
+
+        ``concatenate``: see ``MergedObject.add``.
+        """
         for item in items:
             index = item.get("index") if type(item) is dict else None
             if type(index) is not int:
@@ -89,7 +102,10 @@ def _plain(value: Any) -> Any:
 
 
 def _with_text(name: str, previous: Any, text: str, concatenate: bool) -> Any:
-    """Return the new value of the field ``name``. ``previous`` is not a ``_MergedText``."""
+    """Return the value of the field ``name`` after ``text`` is merged into its value ``previous``.
+
+    ``previous`` is not a ``_MergedText``. If it is a ``_MergedList``, the list can be changed.
+    """
     if not concatenate or name.rpartition("_")[2] in _NEVER_SPLIT:
         return text or previous or ""
     if type(previous) is not _MergedList:

@@ -24,7 +24,7 @@ __all__ = ["OpenAI", "OpenAIStreamReader"]
 
 
 class OpenAI(JSONProvider):
-    """``POST /chat/completions``."""
+    """OpenAI's chat completions: ``POST /chat/completions``. Many other servers offer the same API."""
 
     name = "openai"
     base_url = "https://api.openai.com/v1"
@@ -45,8 +45,8 @@ class OpenAI(JSONProvider):
     ) -> CompletionRequest:
         """See ``Provider.completion_request``.
 
-        The request of a stream asks for the usage, unless ``params`` contains ``stream_options``. The value
-        None leaves ``stream_options`` out of the request.
+        The request of a stream asks for the usage, unless ``params`` contains ``stream_options``. With
+        ``stream_options=None`` the request has no ``stream_options``.
         """
         check_params(params, stream)
         body: dict[str, Any] = {"model": model} if model is not None else {}
@@ -97,8 +97,8 @@ class OpenAI(JSONProvider):
 class OpenAIStreamReader(EventStreamReader):
     """Reads ``data: {...}`` events up to ``data: [DONE]``.
 
-    Some servers leave out ``[DONE]``. A body that ends without it is complete too if each choice has a finish
-    reason.
+    Some servers leave out ``[DONE]``. A body that ends without ``[DONE]`` is complete too if each choice has
+    a finish reason.
     """
 
     def __init__(self, provider: JSONProvider, head: Head) -> None:
@@ -147,7 +147,10 @@ _NOT_MERGED = frozenset({"delta", "index"})  # fields of a part that ``_Choice``
 
 
 class _Choice:
-    """One choice, built from its parts. ``to_dict`` returns it in the shape that it has without a stream."""
+    """One choice of a streamed answer, built from its parts.
+
+    ``to_dict`` returns the choice as it is in an answer without a stream.
+    """
 
     __slots__ = ("_call_count", "_fields", "_message", "index")
 
@@ -162,7 +165,7 @@ class _Choice:
         return self._fields is not None and bool(self._fields.get("finish_reason"))
 
     def add(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Add a part, and return its delta."""
+        """Add ``part``, the choice's part of one event. Return the part's delta; {} if there is none."""
         delta: dict[str, Any] = part.get("delta") or {}
         for name, value in part.items():
             if value is not None and name not in _NOT_MERGED:
@@ -185,7 +188,11 @@ class _Choice:
         return {"finish_reason": None, **fields, "index": self.index, "message": message}
 
     def _with_index(self, call: dict[str, Any]) -> dict[str, Any]:
-        """Return a part of a tool call with its index, which servers that send whole calls can leave out."""
+        """Return ``call``, a part of a tool call, with its "index".
+
+        Servers that send whole calls can leave out the index. Then a part with an "id" begins a new call, and
+        any other part belongs to the last call.
+        """
         index = call.get("index")
         if index is None:
             index = self._call_count if call.get("id") or not self._call_count else self._call_count - 1
@@ -195,7 +202,10 @@ class _Choice:
 
 
 def _without_index(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a merged tool call in the shape that it has without a stream, where it has no index."""
+    """Return a merged tool call as it is in an answer without a stream. Changes ``call``.
+
+    The result has no "index", and always an "id" and a "type".
+    """
     del call["index"]
     return {"id": None, "type": "custom" if "custom" in call else "function", **call}
 
@@ -212,7 +222,8 @@ def text_of(content: Any) -> str:
 def _arguments_of(part: dict[str, Any]) -> str:
     """Return a tool call's arguments as text: JSON, or the free text of a "custom" tool.
 
-    The API defines the arguments as a string of JSON; some servers send an object.
+    ``part`` is the call's field "function" or "custom". The API defines the arguments as a string of JSON;
+    some servers send an object.
     """
     arguments = part.get("arguments", part.get("input"))
     if arguments is None:

@@ -25,7 +25,7 @@ _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", 
 
 
 def as_messages(messages: Any) -> list[Mapping[str, Any]]:
-    """Return the messages as a list for the body; a str becomes one user message.
+    """Return ``messages`` as a list for the request's body. A str becomes one user message.
 
     Raises ``InvalidMessages`` for another shape.
     """
@@ -56,7 +56,10 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
 
 
 def check_params(params: Mapping[str, Any], stream: bool) -> None:
-    """Raise ``InvalidParameter`` for parameters that contradict the call, and for options of SDKs."""
+    """Raise ``InvalidParameter`` for parameters that contradict the call, and for options of SDKs.
+
+    ``stream``: whether the call is for a stream.
+    """
     if "messages" in params:
         raise InvalidParameter("messages is given twice; give it as the first argument only.")
     if "stream" in params and params["stream"] is not stream:
@@ -117,7 +120,10 @@ def _type_problem(value: Any) -> str | None:
 
 
 def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield each value in ``body`` with its path. A container that contains itself is entered once."""
+    """Yield each value and each key in ``body`` with its path.
+
+    Each container is entered once, and at most ``_MAX_DEPTH`` levels deep.
+    """
     seen: set[int] = set()
     stack: list[tuple[tuple[Any, ...], Any]] = [((), body)]
     while stack:
@@ -140,7 +146,7 @@ def _error_class(path: Sequence[Any]) -> Callable[[str], InvalidRequest]:
 
 
 def _path_text(path: Sequence[Any]) -> str:
-    """Return ``path`` as Python code: ``messages[2]["content"]``."""
+    """Return ``path`` as Python code, such as ``messages[2]["content"]``; "The request" if it is empty."""
     if not path:
         return "The request"
     return str(path[0]) + "".join(f"[{_key_text(key)}]" for key in path[1:])

@@ -54,12 +54,12 @@ class Timing:
     """How long the parts of a call took, in seconds. The wait for a connection is ``queued + dialing``.
 
     ``queued``       the wait for a connection, without the time in ``dialing``
-    ``dialing``      the part of that wait during which a connection was being opened
-    ``first_byte``   from the start of the call to the first byte of the answer; None if no byte arrived
+    ``dialing``      the part of the wait during which a connection was being opened
+    ``first_byte``   from the start of the call until the head of the answer had arrived; None without a head
     ``first_token``  from the start of the call to a stream's first chunk with text; None if no text arrived,
                      and for a call without a stream
     ``total``        from the start of the call to its end
-    ``reused``       True if another call had used the connection before, or was using it
+    ``reused``       whether the connection had carried a call, or had been idle, before this call got it
     """
 
     queued: float = 0.0
@@ -100,7 +100,8 @@ class Completion:
     ``tool_calls``     the tool calls that the model asks for, in order
     ``usage``          the tokens of the call; None if they are not reported
     ``request_id``     the provider's request id, from the answer's headers; None if no header has one
-    ``timing``         how long the parts of the call took, in seconds; None for a mock's answer
+    ``timing``         how long the parts of the call took, in seconds; None for a mock's answer that is not
+                       a stream
     ``raw``            the provider's answer, parsed; for a stream, the same object merged from its events
     """
 

@@ -32,9 +32,9 @@ class Event(NamedTuple):
 
 
 class EventParser:
-    """Parses the bytes of one stream into events, in time linear in their number.
+    """Parses the bytes of one stream into events, in time linear in the number of bytes.
 
-    ``max_event_size`` is the limit, in bytes, for the part that is kept of an event that has not ended.
+    ``max_event_size`` is the largest size of an event, in bytes.
     """
 
     __slots__ = (
@@ -65,7 +65,7 @@ class EventParser:
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that ``data`` completes.
 
-        Raises ``EventTooLarge`` if an event that has not ended exceeds ``max_event_size``.
+        Raises ``EventTooLarge`` if an event exceeds ``max_event_size``.
         """
         if self._between_events and data[-2:] == b"\n\n" and b"\r" not in data and len(data) <= self._limit:
             return self._parse_complete_events(data)
@@ -80,9 +80,10 @@ class EventParser:
         return self._parse_lines(data)
 
     def end(self, *, lenient: bool = False) -> list[Event]:
-        """End the stream, and drop an event if no blank line follows it, as the standard requires.
+        """End the stream. Return [], and drop an event that no blank line follows, as the standard requires.
 
-        With ``lenient`` return that event: some servers leave out the last blank line.
+        With ``lenient``, return a list with that event instead: some servers leave out the last blank line.
+        Raises ``EventTooLarge`` as ``feed`` does.
         """
         events: list[Event] = []
         if lenient:

@@ -1,3 +1,3 @@
-"""The status page, with the pools of this machine now and over the last five minutes; the health checks."""
+"""The status page (the pools of this machine, now and over the last five minutes) and the health checks."""
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ LOGIN_PAGES = (None, "admin:login")  # ``LOGIN_URL``, then the admin's login pag
 
 
 def may_see_page(request: HttpRequest) -> bool:
-    """Whether the request can see the status page: its user is active and staff. Can query the database.
+    """Return whether the request can see the status page: its user is active and staff.
 
-    In a project without users the page is visible only under ``DEBUG``, and only from a loopback address.
+    In a project without users (``request`` has no ``user``) the page is visible only under ``DEBUG``, and
+    only from a loopback address. Can query the database, to load the user.
     """
     user = getattr(request, "user", None)
     if user is not None:
@@ -29,7 +30,10 @@ def may_see_page(request: HttpRequest) -> bool:
 
 
 def login_url(request: HttpRequest) -> str | None:
-    """Return the URL of the login page, with ``next`` for this page; None if there is no login page."""
+    """Return the URL of the login page, with the path of ``request`` as ``next``.
+
+    Returns None if the project has no users or no login page.
+    """
     if not hasattr(request, "user") or not apps.is_installed("django.contrib.auth"):
         return None
     from django.contrib.auth.views import redirect_to_login  # noqa: PLC0415 - it imports models

@@ -1,4 +1,4 @@
-"""The readiness check of this process, for load balancers. Its answers contain no secret."""
+"""The readiness check of this process, for load balancers. The responses contain no secrets."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ __all__ = ["Readiness", "readiness"]
 
 
 class Readiness:
-    """Finds pools that are exhausted. Records for each pool since when all probes have found it saturated.
+    """Finds pools that are exhausted.
 
-    A pool is saturated if all its connections are in use and callers wait. It is exhausted if all probes have
-    found it saturated for longer than its pool timeout. Then its callers fail, and another process could
-    serve them. A pool whose provider is down is ready, because no other process would reach the provider
-    either. A closed pool is ready, because its next use makes a new pool.
+    A pool is *saturated* if ``max_connections`` connections are in use and callers wait. A pool is
+    *exhausted* if it was saturated at every probe for longer than its pool timeout; without a pool timeout it
+    never is. Callers of an exhausted pool fail, and another process could serve them. All other pools are
+    ready. A pool whose provider is down is ready too, because no other process would reach the provider
+    either; so is a closed pool, because the next use of its alias makes a new pool.
     """
 
     def __init__(self) -> None:
-        self._saturated: dict[str, tuple[Pool, float]] = {}  # since when, in monotonic seconds
+        self._saturated: dict[str, tuple[Pool, float]] = {}  # and saturated since when, in monotonic seconds
 
     def probe(self, now: float) -> dict[str, str]:
-        """Return "ready" or "exhausted" for each alias. ``now`` is in monotonic seconds.
+        """Return "ready" or "exhausted" by alias, for each pool that this process has made.
 
-        Raises ``ImproperlyConfigured`` for invalid settings.
+        ``now`` is in seconds of the monotonic clock. Raises ``ImproperlyConfigured`` for invalid settings.
         """
         load()
         return {pool.alias: self._state(pool.alias, pool.engine, now) for pool in pools.made()}
@@ -50,7 +51,10 @@ _readiness = Readiness()
 
 
 def readiness() -> tuple[int, dict[str, object]]:
-    """Return the HTTP status and the body that answer a readiness probe."""
+    """Probe all pools. Return the HTTP status and the body of the response.
+
+    The status is 200 if the process is ready, and 503 if the settings are invalid or a pool is exhausted.
+    """
     try:
         states = _readiness.probe(time.monotonic())
     except ImproperlyConfigured:

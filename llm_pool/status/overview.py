@@ -18,16 +18,21 @@ __all__ = ["merge", "overview", "quantile"]
 logger = logging.getLogger("llm_pool.status")
 
 WINDOW = 5  # ticks that a percentile covers: a single tick has too few calls
-SETTLING = 0.5  # seconds after the end of a tick; by then every worker has published it
+SETTLING = 0.5  # seconds from the end of a tick until all workers have published the tick
 EDGES = (0.0, *BOUNDS)
 MAXIMA = ("longest_wait", "oldest_connection", "dialed_at", "dial_failed_at")  # merged by max, not by sum
 
 
 def overview() -> dict[str, Any]:
-    """Return the page's content as a dict for JSON. Blocks while it reads the cache.
+    """Return the content of the status page as a dict for JSON. Blocks while the cache is read.
 
-    ``scope`` is "machine" if the content covers all workers. It is "process" if the workers share no cache,
-    and "unreachable" if the cache fails; the content then covers this worker only.
+    The key "scope" says which workers the content covers:
+
+    ``machine``      all workers of this machine
+    ``process``      only this worker, because the workers share no cache
+    ``unreachable``  only this worker, because the cache cannot be read
+
+    Each call keeps the recorder of this process running: see ``Recorder.attend``.
     """
     recorder.attend()
     own = recorder.snapshot()
@@ -44,9 +49,10 @@ def overview() -> dict[str, Any]:
 
 
 def merge(snapshots: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:
-    """Merge the snapshots of all workers: add up their numbers, and calculate percentiles of all their calls.
+    """Return the content of the status page, merged from the snapshots of all workers.
 
-    ``now`` is in seconds of the monotonic clock.
+    Adds up the numbers, takes the highest value of each name in ``MAXIMA``, and calculates percentiles over
+    the calls of all workers. ``now`` is in seconds of the monotonic clock.
     """
     last = tick_number(now - SETTLING)
     aliases = sorted({alias for snapshot in snapshots for alias in snapshot["pools"]})
@@ -96,16 +102,18 @@ def _sum(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _read(values: Sequence[Any]) -> Tick:
-    """Read a tick from JSON, where the keys of a dict are strings."""
+    """Make a ``Tick`` from its values. If they come from JSON, the keys of their dicts are strings."""
     *numbers, wait, first_byte, total = values
     spreads = ({int(bucket): count for bucket, count in each.items()} for each in (wait, first_byte, total))
     return Tick(*numbers, *spreads)
 
 
 def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
-    """Return lists with one value for each tick of the history, the newest last.
+    """Return the series of one pool by name: lists with one value for each tick of the history.
 
-    A value is None if there is no data for its tick.
+    ``ticks`` are the pool's ticks in all workers. ``last`` is the number of the newest tick; its values come
+    last. A percentile covers its own tick and those before it, ``WINDOW`` in all. A value is None if there is
+    no data for it.
     """
     by_number: dict[int, list[Tick]] = {}
     for tick in ticks:
@@ -139,8 +147,8 @@ def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
 def quantile(counts: Counter[int], fraction: float) -> float | None:
     """Return the seconds that ``fraction`` of the durations did not exceed; None if there are no durations.
 
-    Durations are assumed to be spread evenly within their bucket. A duration above all bounds counts as the
-    last bound.
+    ``counts`` has the number of durations by the index of their bucket in ``BOUNDS``. Durations are assumed
+    to be spread evenly within a bucket. A duration longer than ``BOUNDS[-1]`` counts as ``BOUNDS[-1]``.
     """
     found = find_quantile([counts[bucket] for bucket in range(len(EDGES))], fraction)
     if found is None:

@@ -22,42 +22,47 @@ LINGER_SECONDS = HISTORY * TICK_SECONDS
 
 
 class Recorder:
-    """Records a tick of every pool every ``TICK_SECONDS`` seconds, and publishes it to the other workers.
+    """Records a tick of every pool every ``TICK_SECONDS`` seconds, and publishes snapshots for other workers.
 
-    A process has one recorder. Its thread starts with the first call or the first request for the page. The
-    thread ends if neither has occurred for ``LINGER_SECONDS`` and no call is in progress. It is a separate
-    thread because the cache may block.
+    A process has one recorder. The recorder has a thread of its own, because the cache may block. The thread
+    starts with the first call or the first request for the page. The thread ends when there has been neither
+    for ``LINGER_SECONDS`` and no call is in progress.
     """
 
     def __init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Start without history or thread. Called again in the child of a fork."""
+        """Set up the recorder without a history or a thread. Called again in the child of a fork."""
         self._history = History()
         self._lock = threading.Lock()  # acquired by the recorder's own threads, which no interrupt reaches
         self._thread: threading.Thread | None = None
         self._ends_at = 0.0
 
     def pool_changed(self, _name: str, now: PoolStats, before: PoolStats | None) -> None:
-        """Start to record, or continue, if the pool has had a new call. A callback of ``stats_listeners``.
+        """Call ``attend`` if the pool has had a call since ``before``. A callback of ``stats_listeners``.
 
-        An observer would be called only when a call ends, and not for calls through ``client``, ``aclient``.
+        ``now``     the pool's stats
+        ``before``  the pool's stats in the previous call of this method; None in the first
+
+        An observer would not do: it is called only when a call has ended, and not for calls through
+        ``LLMPool.client`` and ``LLMPool.aclient``.
         """
         if now.requests > (before.requests if before is not None else 0):
             self.attend()
 
     def attend(self) -> None:
-        """Record for another ``LINGER_SECONDS``. From any thread; acquires no lock.
+        """Record for at least ``LINGER_SECONDS`` from now on. Starts the recorder's thread if there is none.
 
-        Raises RuntimeError if the system cannot start a thread.
+        Can be called from any thread; acquires no lock. Raises RuntimeError if the system cannot start a
+        thread.
         """
         self._ends_at = time.monotonic() + LINGER_SECONDS
         if self._thread is None:
             start_thread(self._run, name=THREAD_NAME)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the part of the page's content that this process contributes. From any thread."""
+        """See ``History.snapshot``. Can be called from any thread."""
         return self._history.snapshot()
 
     def _run(self) -> None:
@@ -71,10 +76,13 @@ class Recorder:
                 self._history.record(time.monotonic())
                 slot.publish(self._history.snapshot())
         finally:
-            connections.close_all()  # the cache may have used a database
+            connections.close_all()  # the cache may have opened connections to a database
 
     def _claim(self) -> bool:
-        """Make this the recorder's thread. Returns False if there is one: two calls may have started two."""
+        """Make this thread the recorder's thread. Return False if there is one already, otherwise True.
+
+        Two calls of ``attend`` at the same time can start two threads: the second one then ends.
+        """
         with self._lock:
             if self._thread is not None:
                 return False

@@ -18,26 +18,35 @@ __all__ = ["HISTORY", "TICK_SECONDS", "History", "Tick", "tick_number"]
 
 TICK_SECONDS = 2.0
 HISTORY = 150  # ticks that are kept: five minutes
-MAX_CONNECTIONS = 100  # the most that are listed for each pool and process
+MAX_CONNECTIONS = 100  # connections that a snapshot lists for each pool, at most
 
 Counts = dict[int, int]  # index of a bucket -> number of durations in it; empty buckets are left out
 
 
 class Tick(NamedTuple):
-    """A period of ``TICK_SECONDS`` for one pool: gauges at its end, and what was counted during it.
+    """The numbers of one pool for a period of ``TICK_SECONDS``.
 
     ``number``           the number of the tick, counted from the start of the machine's monotonic clock: the
                          same in all processes
+
+    Gauges at the end of the period:
+
     ``in_use``           connections in use
     ``max_connections``  the limit on connections
     ``waiting``          callers in the queue
-    ``requests``         calls that asked for a connection
-    ``reused``           calls that got an open connection
-    ``queued``           calls that found all connections in use
-    ``failed``           calls that got no connection, and failed dials
-    ``wait``             the durations of waits for a connection
-    ``first_byte``       the durations from the start of a call to the head of its response
-    ``total``            the durations from the start of a call to the end of a complete response
+
+    Counted during the period:
+
+    ``requests``         calls that needed a connection
+    ``reused``           calls that got a connection which had carried a call or been idle
+    ``queued``           calls that found every connection in use and no room for another
+    ``failed``           calls that failed with PoolTimeout or PoolFull, plus failed dials
+
+    Durations by bucket (see ``Counts``):
+
+    ``wait``             the wait for a connection, dial included
+    ``first_byte``       from the start of a call to the head of its response
+    ``total``            from the start of a call to the end of a complete response
     """
 
     number: int
@@ -54,10 +63,10 @@ class Tick(NamedTuple):
 
 
 class Dials(NamedTuple):
-    """When a pool last dialed: the end of the tick of that dial, in seconds of the monotonic clock.
+    """When a pool last dialed, in seconds of the monotonic clock.
 
-    ``dialed_at``       when a dial last succeeded; 0.0 if none has succeeded
-    ``dial_failed_at``  when a dial last failed; 0.0 if none has failed
+    ``dialed_at``       the end of the tick in which a dial last succeeded; 0.0 if none has succeeded
+    ``dial_failed_at``  the end of the tick in which a dial last failed; 0.0 if none has failed
     """
 
     dialed_at: float = 0.0
@@ -65,12 +74,18 @@ class Dials(NamedTuple):
 
 
 def tick_number(now: float) -> int:
-    """Return the number of the last tick that has ended by ``now``, in seconds of the monotonic clock."""
+    """Return the number of the last tick that has ended by ``now``.
+
+    ``now`` is in seconds of the monotonic clock.
+    """
     return int(now // TICK_SECONDS)
 
 
 class History:
-    """The ticks of the last five minutes for all pools of this process. Call ``record`` on one thread."""
+    """The ticks of the last five minutes, for all pools of this process.
+
+    Call ``record`` on one thread only; ``snapshot`` can be called from any thread.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -78,7 +93,10 @@ class History:
         self._last: dict[str, tuple[Pool, PoolStats, Dials]] = {}
 
     def record(self, now: float) -> None:
-        """Add the tick that ends at ``now``, in seconds of the monotonic clock."""
+        """Add a tick for each pool. The tick ends at ``now``.
+
+        ``now`` is in seconds of the monotonic clock.
+        """
         for pool in pools.made():
             engine, stats = pool.engine, pool.engine.stats()
             before, dials = self._last_of(pool.alias, engine)
@@ -87,15 +105,20 @@ class History:
             self._last[pool.alias] = (engine, stats, _dials(stats, before, dials, now))
 
     def _last_of(self, alias: str, engine: Pool) -> tuple[PoolStats | None, Dials]:
-        """Return the stats and the dials at the last tick; ``(None, Dials())`` if ``engine`` is new.
+        """Return the stats and the dials of ``engine`` at its last tick; ``(None, Dials())`` if it had none.
 
-        New settings make a new engine, whose counters start at 0.
+        An alias gets a new engine when its pool is made again. The counters then start at 0.
         """
         known = self._last.get(alias)
         return known[1:] if known is not None and known[0] is engine else (None, Dials())
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the part of the page's content that this process contributes, for JSON. From any thread."""
+        """Return what this process contributes to the status page, as a dict for JSON.
+
+        The dict has "worker" (the process id), "up" (seconds since the history began), and by alias in
+        "pools" the present state, the connections and the ticks. Closed pools are left out. Can be called
+        from any thread.
+        """
         now = time.monotonic()
         shown = {
             pool.alias: {
@@ -126,7 +149,7 @@ def _tick(number: int, stats: PoolStats, before: PoolStats | None) -> Tick:
         max_connections=stats.max_connections,
         waiting=stats.waiting,
         requests=grown("requests"),
-        reused=max(0, grown("reused")),  # it decreases when a caller releases an unused connection
+        reused=max(0, grown("reused")),  # it falls when a call does not use the connection that it got
         queued=grown("queued"),
         failed=grown("pool_timeouts") + grown("refused") + failed_dials,
         wait=spread("wait"),
@@ -150,7 +173,7 @@ def _grown(counts: Sequence[int], before: Sequence[int] | None) -> Counts:
 
 
 def _plain(stats: PoolStats) -> dict[str, Any]:
-    """Return the gauges and counters, without the histograms."""
+    """Return the gauges and counters of ``stats`` by name, without the histograms."""
     values = {field.name: getattr(stats, field.name) for field in fields(stats)}
     return {name: value for name, value in values.items() if not isinstance(value, Spread)}
 

@@ -23,7 +23,7 @@ from llm_pool.status.snapshot import TICK_SECONDS
 __all__ = ["data", "events", "live", "page", "ready"]
 
 REFUSAL = "This page is for staff. Log in as a user whose is_staff is set.\n"
-STREAM_SECONDS = 30.0  # then the browser reconnects: access is checked again, and a server can stop
+STREAM_SECONDS = 30.0  # then the browser reconnects, so that access is checked again, and a server can stop
 
 
 def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -37,7 +37,10 @@ def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRe
 
 
 def _refuse(request: HttpRequest) -> HttpResponse:
-    """Return a 403. For a browser it has a link to the login page, if the project has a login page."""
+    """Return a response with status 403.
+
+    For a browser the response has a link to the login page, if the project has a login page.
+    """
     prefers_html = request.get_preferred_type(["text/plain", "text/html"]) == "text/html"
     login = login_url(request) if prefers_html else None
     return render(request, "llm_pool/refused.html", {"login": login}, status=403) if login else _refusal()
@@ -50,7 +53,11 @@ def _refusal() -> HttpResponse:
 @require_GET
 @_staff_only
 def page(request: HttpRequest) -> HttpResponse:
-    """Return the status page. Under WSGI it polls ``data``: a stream would occupy a thread of the worker."""
+    """Return the status page; 403 if ``may_see_page`` returns False.
+
+    Under ASGI the page reads the stream of ``events``. Under WSGI the page polls ``data``, because a stream
+    would occupy a thread of the worker.
+    """
     feed = "events" if isinstance(request, ASGIRequest) else "data"
     return render(request, "llm_pool/status.html", {"feed": feed, "overview": overview()})
 
@@ -58,13 +65,17 @@ def page(request: HttpRequest) -> HttpResponse:
 @require_GET
 @_staff_only
 def data(_request: HttpRequest) -> HttpResponse:
-    """Return the page's content as JSON."""
+    """Return the content of the status page as JSON; 403 if ``may_see_page`` returns False."""
     return JsonResponse(overview())
 
 
 @require_GET
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """Send the page's content every two seconds, as server-sent events. For ASGI only."""
+    """Send the content of the status page every two seconds, as server-sent events.
+
+    The stream ends after ``STREAM_SECONDS``; the browser then reconnects. Returns 403 if
+    ``may_see_page`` returns False, and 501 under WSGI.
+    """
     if not await sync_to_async(may_see_page)(request):
         return _refusal()
     if not isinstance(request, ASGIRequest):

@@ -1,7 +1,7 @@
 """Exchanges snapshots between all workers of the machine, through Django's default cache if they share it.
 
-Each worker has a slot in the cache, and writes its snapshot there. The slot is free again ``KEPT_SECONDS``
-after the last write.
+Each worker has one of ``SLOTS`` keys in the cache, its slot, and writes its snapshot there. A slot is free
+again ``KEPT_SECONDS`` after the last write.
 """
 
 from __future__ import annotations
@@ -31,27 +31,33 @@ KEPT_SECONDS = 3 * TICK_SECONDS  # how long the page shows a worker after its la
 
 
 def shared_cache() -> BaseCache | None:
-    """Return the default cache; None if the workers do not share it."""
+    """Return Django's default cache; None for a ``LocMemCache`` or ``DummyCache``, which is not shared."""
     cache = caches["default"]
     return None if isinstance(cache, LocMemCache | DummyCache) else cache
 
 
 def others(cache: BaseCache, worker: int) -> list[dict[str, Any]]:
-    """Return the snapshots of all workers of this machine but ``worker``. Raises the errors of the cache."""
+    """Return the snapshots of the other workers of this machine. Raises the errors of the cache.
+
+    ``worker`` is the process id of this worker, whose snapshot is left out.
+    """
     found = cache.get_many([_key(number) for number in range(SLOTS)])
     snapshots: list[dict[str, Any]] = [json.loads(each) for each in found.values()]
     return [snapshot for snapshot in snapshots if snapshot["worker"] != worker]
 
 
 class Slot:
-    """The slot of this worker. Not thread-safe."""
+    """This worker's key in the shared cache, under which it publishes snapshots. Not thread-safe."""
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._failing = False
 
     def publish(self, snapshot: dict[str, Any]) -> None:
-        """Write the snapshot to the shared cache, if there is one. Logs the first of successive errors."""
+        """Write the snapshot to the shared cache. Does nothing without a shared cache or a free slot.
+
+        Errors of the cache are not raised. The first of successive errors is logged.
+        """
         try:
             cache = shared_cache()
             if cache is not None:
@@ -77,7 +83,10 @@ class Slot:
 
 @cache
 def _deployment() -> str:
-    """Return a hash of machine, project and version, because other projects may use the cache."""
+    """Return a hash of host name, settings file and llm_pool's version.
+
+    It is part of the keys, because other machines and projects may use the same cache.
+    """
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
     file = getattr(sys.modules.get(settings), "__file__", None)
     names = (socket.gethostname(), file or settings, __version__)

@@ -1,4 +1,4 @@
-"""The bodies of responses, which httpx reads."""
+"""The bodies of responses, as httpx reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ __all__ = ["AsyncBody", "Body"]
 
 
 class _BaseBody:
-    """Releases the connection when the body is read to its end, closed, failed or garbage-collected."""
+    """The body of a response.
+
+    The connection is released when the body is read to its end, is closed, fails or is garbage-collected. A
+    body that is garbage-collected before its end, without a close or an error, emits a ResourceWarning.
+    """
 
     _closed = False
     _call_site = "an unknown place"
@@ -26,7 +30,7 @@ class _BaseBody:
 
     @property
     def host_loop(self) -> HostLoop:
-        """The event loop of the connection."""
+        """The event loop that hosts the connection of the response."""
         return self._exchange.host_loop
 
     def mark_complete(self) -> None:
@@ -34,7 +38,10 @@ class _BaseBody:
         self._exchange.is_complete_enough = True
 
     def close(self) -> None:
-        """Release the connection and return at once. Can be called from any thread, and more than once."""
+        """Close the response. Returns at once; the connection is released later, on its host loop.
+
+        Can be called from any thread, and more than once.
+        """
         self._closed = True
         self._exchange.close_threadsafe()
 
@@ -48,7 +55,7 @@ class _BaseBody:
 
 
 class Body(_BaseBody):
-    """The body for ``httpx.Client``: a thread reads it piece by piece."""
+    """The body of a response for ``httpx.Client``. Each step of the iteration blocks the calling thread."""
 
     def __iter__(self) -> Self:
         return self
@@ -68,7 +75,7 @@ class Body(_BaseBody):
 
 
 class AsyncBody(_BaseBody):
-    """The body for ``httpx.AsyncClient``: a task on any event loop reads it piece by piece."""
+    """The body of a response for ``httpx.AsyncClient``. Can be iterated on any event loop."""
 
     def __aiter__(self) -> Self:
         return self
@@ -87,5 +94,5 @@ class AsyncBody(_BaseBody):
         return data
 
     async def aclose(self) -> None:
-        """``close``, under the name that httpx uses."""
+        """Do the same as ``close``. httpx calls this method."""
         self.close()

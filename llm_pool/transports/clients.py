@@ -11,7 +11,10 @@ __all__ = ["AsyncClient", "Client", "KeyAuth"]
 
 
 class Redirects:
-    """Removes the pool's headers from a redirect to another origin; httpx removes ``Authorization`` only."""
+    """A mixin for httpx clients. A request redirected to another origin loses the headers of the pool.
+
+    Of these headers, httpx itself removes only ``Authorization``.
+    """
 
     def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
         headers: httpx.Headers = super()._redirect_headers(request, url, method)  # type: ignore[misc]
@@ -35,7 +38,7 @@ class AsyncClient(Redirects, httpx.AsyncClient):
 
 
 class Client(Redirects, httpx.Client):
-    """``AsyncClient`` for threads."""
+    """The ``httpx.Client`` that a pool's callers share. Closing it does nothing: close the pool."""
 
     def __enter__(self) -> Self:
         return self
@@ -48,14 +51,17 @@ class Client(Redirects, httpx.Client):
 
 
 class KeyAuth(httpx.Auth):
-    """Adds the pool's headers to requests to the pool's origin.
+    """Adds the pool's headers, with the API key, to requests to the pool's origin.
 
     ``base_url``     BASE_URL; requests to another origin get none of the headers
-    ``key, akey``    return the API key; called for each request, so that a rotated key takes effect, unless
-                     the request has a header of ``key_headers`` or the extension ``llm_pool_key``
-    ``headers``      returns the headers to add, for a key; they do not replace headers of the request
+    ``key, akey``    return the API key, or None. Called for each request, so that a rotated key takes effect.
+                     Not called if the request has a header of ``key_headers`` or the extension
+                     ``llm_pool_key``, which is used as the key
+    ``headers``      called with the key or None; returns the headers to add
     ``key_headers``  names of the headers that carry a key
-    ``defaults``     default headers of the clients; a header of a request with this value is replaced
+    ``defaults``     default headers of the clients
+
+    A header that the request has already is not replaced, unless its value is that of ``defaults``.
     """
 
     def __init__(
@@ -76,19 +82,22 @@ class KeyAuth(httpx.Auth):
         self._defaults = defaults
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """See ``httpx.Auth``."""
+        """See ``httpx.Auth.sync_auth_flow``."""
         if _origin(request.url) == self._origin:
             self._add(request, self._key() if self._needs_key(request) else _given_key(request))
         yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """See ``httpx.Auth``."""
+        """See ``httpx.Auth.async_auth_flow``."""
         if _origin(request.url) == self._origin:
             self._add(request, await self._akey() if self._needs_key(request) else _given_key(request))
         yield request
 
     def _needs_key(self, request: httpx.Request) -> bool:
-        """Return whether to call ``key``. An SDK adds a key itself, and then the pool may have no key."""
+        """Return whether to fetch the pool's key: the request has none.
+
+        An SDK adds a key itself. In that case the pool may have no key.
+        """
         if "llm_pool_key" in request.extensions:
             return False
         return not any(name in request.headers for name in self._key_headers)

@@ -43,9 +43,11 @@ _COUNTERPARTS: dict[type[httpx.RequestError], type[LLMPoolError]] = {
 
 @contextmanager
 def translate_httpx_errors() -> Iterator[None]:
-    """Raise an error of this package in place of an httpx error of the same kind.
+    """Replace an httpx error of the ``with`` block by an error of this package of the same kind.
 
-    The new error has the same request and contains the same message. The httpx error is its cause.
+    Replaces ``httpx.TransportError``, ``DecodingError`` and ``InvalidURL``, and no other error. The httpx
+    error is the cause of the new error, which contains the same message and has the same request. Without an
+    error of the same kind, TransportFailed is raised.
     """
     try:
         yield

@@ -46,7 +46,10 @@ HOOK_NAMES = frozenset(point.name for point in ASYNC_HOOK_POINTS + SYNC_HOOK_POI
 
 
 def are_original(points: Iterable[HookPoint]) -> bool:
-    """Return whether each method is the library's original, also if it was replaced before this import."""
+    """Return whether each method of ``points`` is the library's original.
+
+    Returns False even if a method was replaced before this module was imported.
+    """
     # functools.wraps copies __name__ and __module__ to a wrapper, but not __globals__.
     for owner, name, module in points:
         function: Any = owner.__dict__[name]
@@ -58,9 +61,9 @@ def are_original(points: Iterable[HookPoint]) -> bool:
 class HookDetector:
     """Detects whether anything intercepts the requests of a client.
 
-    Requests are intercepted by mocks, instrumentation and the client's event hooks, or by a transport or
-    authentication that has replaced the original. If nothing intercepts them, calls can be sent to the engine
-    directly, without httpx.
+    Requests are intercepted by mocks, instrumentation, event hooks and mounted transports, and by a transport
+    or authentication that has replaced the client's original. If nothing intercepts the requests, calls can
+    be sent to the engine directly, without httpx.
     """
 
     __slots__ = ("_auth", "_client", "_points", "_transport")

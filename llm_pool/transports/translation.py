@@ -22,8 +22,8 @@ __all__ = ["origin_of", "to_engine", "to_httpcore"]
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
     """Return the engine's request for a request of httpcore.
 
-    ``defaults`` are used if the request has no timeouts; its total timeout is always used. The body is None
-    if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope`` and
+    If the request has no timeouts, ``defaults`` are used. The total timeout always comes from ``defaults``.
+    ``body`` is None if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope`` and
     ``llm_pool_marks`` become ``scope`` and ``marks``. Raises httpcore.UnsupportedProtocol for a scheme other
     than http and https.
     """
@@ -42,10 +42,11 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
 
 
 def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Response:
-    """Return a response of httpcore for an exchange whose head has arrived. Its content is a ``body``.
+    """Return a response of httpcore for an exchange with a response head. The content is ``body(exchange)``.
 
-    Raises ProtocolError if the response is compressed and the request did not accept that: httpx would
-    decompress it, which can make it more than a thousand times as large, before the caller gets a byte.
+    If the response has a content coding that the request did not accept, closes the exchange and raises
+    ProtocolError. httpx would decompress each piece of the body, possibly to more than a thousand times its
+    size, before the caller gets a byte of it.
     """
     coding = content_coding(exchange.headers)
     if coding and not _accepts(exchange.request.headers, coding):
@@ -67,7 +68,10 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
 
 
 def _accepts(headers: Headers, codings: str) -> bool:
-    """Return whether a request with ``headers`` accepts ``codings`` (RFC 9110, section 12.5.3)."""
+    """Return whether a request with ``headers`` accepts ``codings`` (RFC 9110, section 12.5.3).
+
+    ``codings``: the value of a ``Content-Encoding``. The weights in ``Accept-Encoding`` are ignored.
+    """
     accepted = b",".join(value for name, value in headers if name.lower() == b"accept-encoding").lower()
     accepted_codings = {part.partition(b";")[0].strip() for part in accepted.split(b",")}
     return b"*" in accepted_codings or all(
@@ -77,7 +81,10 @@ def _accepts(headers: Headers, codings: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def origin_of(scheme: bytes, host: bytes, port: int | None) -> Origin:
-    """Return the origin of a URL. Raises httpcore.UnsupportedProtocol unless it begins with http or https."""
+    """Return the origin of a URL, with the default port if ``port`` is None.
+
+    Raises httpcore.UnsupportedProtocol unless ``scheme`` is http or https.
+    """
     name = scheme.decode("ascii")
     if name not in DEFAULT_PORTS:
         raise httpcore.UnsupportedProtocol(

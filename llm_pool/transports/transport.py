@@ -25,14 +25,22 @@ __all__ = ["AsyncTransport", "Transport"]
 
 
 class AsyncTransport(httpx.AsyncHTTPTransport):
-    """Sends through the engine. Closing it does nothing: other clients share the engine's pool."""
+    """An ``httpx.AsyncHTTPTransport`` that sends through the engine's pool.
+
+    ``timeouts``: for requests without timeouts; its ``total`` applies to all requests. None for the pool's
+    timeouts. Closing the transport does nothing: other clients share the pool.
+    """
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
         self._pool = _AsyncEnginePool(pool, timeouts or pool.config.timeouts)
 
 
 class Transport(httpx.HTTPTransport):
-    """``AsyncTransport`` for threads. The connections live on the portal."""
+    """An ``httpx.HTTPTransport`` that sends through the engine's pool, on the portal. Blocks the thread.
+
+    ``timeouts``: for requests without timeouts; its ``total`` applies to all requests. None for the pool's
+    timeouts. Closing the transport does nothing: other clients share the pool.
+    """
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
         self._pool = _EnginePool(pool, timeouts or pool.config.timeouts)
@@ -52,7 +60,10 @@ class _AsyncEnginePool(httpcore.AsyncConnectionPool):
         return await _asend(self._engine, request, self._timeouts)
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        """Called by httpcore's own ``handle_async_request``, if a mock passes a request on to it."""
+        """Return a connection of httpcore that sends through the engine.
+
+        httpcore's own ``handle_async_request`` calls this, if a mock passes a request on.
+        """
         return _AsyncHTTPCoreConnection(self._engine, self._timeouts, origin)
 
 
@@ -72,7 +83,7 @@ class _EnginePool(httpcore.ConnectionPool):
 
 
 class _AlwaysOpen:
-    """Represents the engine as a connection of httpcore that is always open and never full."""
+    """Represents the engine as a connection of httpcore that is always open and always available."""
 
     def __init__(self, pool: Pool, timeouts: Timeouts, origin: httpcore.Origin) -> None:
         self._engine = pool
@@ -115,7 +126,10 @@ class _HTTPCoreConnection(_AlwaysOpen, httpcore.ConnectionInterface):
 
 
 async def _asend(pool: Pool, request: httpcore.Request, timeouts: Timeouts) -> httpcore.Response:
-    """Send ``request`` through the engine. A streamed body is read here, in the caller's task."""
+    """Send ``request`` through the engine, and return the response when its head has arrived.
+
+    A request body that follows piece by piece is read here, in the caller's task.
+    """
     outgoing = to_engine(request, timeouts)
     exchange = await pool.open(outgoing)
     if outgoing.body is None:

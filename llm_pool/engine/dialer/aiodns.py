@@ -54,6 +54,6 @@ def _as_gaierror(error: Exception) -> socket.gaierror:
 
 @after_fork
 def _replace_shutdown_manager() -> None:
-    # pycares closes resolvers on a thread. A forked child does not have it, and pycares does not restart it.
+    # pycares closes resolvers on a thread. A forked child has no such thread, and pycares starts no new one.
     with suppress(AttributeError):  # a later version of pycares can be without this attribute
         pycares._shutdown_manager = pycares._ChannelShutdownManager()

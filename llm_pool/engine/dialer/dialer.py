@@ -39,9 +39,12 @@ KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4  # TCP keep-ali
 
 
 class ALPNProtocol(asyncio.Protocol):
-    """Makes the connection for the protocol that ALPN selected (RFC 7301), and gives it the transport.
+    """Makes the connection for the protocol that ALPN selected (RFC 7301).
 
-    ``make_connection``  is called with the selected protocol, or with None without TLS or ALPN
+    The transport is then passed to the connection.
+
+    ``make_connection``  is called with the selected protocol, or with None if there is no TLS or no ALPN;
+                         returns the connection
     ``connection``       the connection that was made; None before that
 
     The connection must be made before the next bytes arrive: an HTTP/2 server can send its settings right
@@ -86,7 +89,8 @@ class Dialer:
         ``host_loop``  the running loop, which hosts the connection
         ``owner``      receives the facts about the connection
         ``timeout``    seconds for the whole dial, DNS included; None for no limit
-        ``steps``      receives the duration of each step, and the step that failed
+        ``steps``      records the addresses, the duration of each step, and the step that failed; None if not
+                       needed
 
         Raises ConnectFailed or a subclass of it: ConnectTimeout, DNSFailed, TLSFailed, ProxyFailed.
         """
@@ -97,7 +101,7 @@ class Dialer:
             raise ConnectTimeout(f"no connection to {origin} within {timeout:g} s") from error
 
     def prepare(self, origin: Origin) -> None:
-        """Start to build the TLS context if ``origin`` needs it. The first dial then waits for less time."""
+        """Start to build the TLS context if ``origin`` needs TLS. The first dial then takes less time."""
         if origin.scheme == "https":
             self._start_tls_context()
 
@@ -114,7 +118,7 @@ class Dialer:
         secure = origin.scheme == "https"
         context = await self._tls_context() if secure else None
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
-        # A proxy forwards requests without TLS, which carry its headers. For https it opens a tunnel.
+        # Requests without TLS are forwarded by the proxy, and carry the headers for it. https uses a tunnel.
         proxy_headers = proxy.headers if proxy is not None and not secure else None
 
         def make_connection(alpn: str | None) -> Connection:
@@ -213,7 +217,7 @@ class Dialer:
 
 
 def _connect_address(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:
-    """Return the host and port that the socket connects to."""
+    """Return the host and port that the socket connects to: the proxy's, or without a proxy the origin's."""
     return (proxy.host, proxy.port) if proxy is not None else (origin.host, origin.port)
 
 

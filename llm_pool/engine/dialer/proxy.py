@@ -59,7 +59,7 @@ class Proxy:
         return [(b"Proxy-Authorization", self.credentials)] if self.credentials else []
 
     def redact(self, response: bytes) -> bytes:
-        """Replace the credentials in ``response`` by ``***``: a proxy's response can repeat them."""
+        """Return ``response`` with ``***`` in place of the credentials, which a proxy can repeat."""
         return response.replace(self.credentials.split()[-1], b"***") if self.credentials else response
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
     ``url``  the proxy's URL; ``""`` for no proxy; None to use the proxy from the environment
 
-    Raises ProxyFailed if the URL does not have the form http://host:port.
+    Raises ProxyFailed if the URL is not that of an HTTP proxy (see ``parse_proxy``).
     """
     variable = None
     if url is None:
@@ -80,10 +80,10 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
 
 def parse_proxy(url: str, variable: str | None = None) -> Proxy:
-    """Parse the URL of a proxy. ``variable``: the environment variable that it comes from, or None.
+    """Return the proxy for a URL ``http://user:password@host:port``. Only the host is required.
 
-    Raises ProxyFailed if the URL does not have the form http://host:port. The error does not show the
-    password.
+    ``variable``: the environment variable that the URL comes from, or None. Raises ProxyFailed if the URL has
+    another form. The error does not show the password.
     """
     which = f"the environment variable {variable}" if variable else "the proxy's URL"
     try:
@@ -102,7 +102,11 @@ def parse_proxy(url: str, variable: str | None = None) -> Proxy:
 
 
 def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
-    """Return the environment variable with the proxy for the origin, and its value. Both can be None."""
+    """Return the name and the value of the environment variable with the proxy for ``origin``.
+
+    The value is None if no such variable is set. Both are None if ``origin`` is a loopback address or an
+    entry of ``NO_PROXY``.
+    """
     proxies = urllib.request.getproxies_environment()
     host = origin.host.lower().rstrip(".")
     if is_loopback(host) or _is_exempt(host, origin.port, proxies.get("no", "")):
@@ -152,9 +156,10 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
 
 
 async def open_tunnel(sock: socket.socket, proxy: Proxy, origin: Origin) -> None:
-    """Open a tunnel to ``origin`` through the proxy that ``sock`` is connected to.
+    """Open a tunnel to ``origin`` through ``proxy``. ``sock`` is connected to the proxy.
 
-    Raises ProxyFailed. Its message quotes the first line of the proxy's response.
+    Raises ProxyFailed if the proxy opens no tunnel. The message quotes the first line of the proxy's
+    response, if there is one.
     """
     try:
         await asyncio.get_running_loop().sock_sendall(sock, _connect_request(proxy, origin))
@@ -176,9 +181,10 @@ def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
 
 
 async def _read_head(sock: socket.socket) -> bytes:
-    """Return the head of the response, or a part of it if the proxy closes or does not speak HTTP.
+    """Return the head of the proxy's response to CONNECT. No bytes follow it: in TLS the client sends first.
 
-    No bytes can follow the head, since in TLS the client sends first.
+    Returns only a part of the head if the proxy closes the connection or does not speak HTTP, or if the head
+    is longer than ``MAX_RESPONSE``.
     """
     head = b""
     while HEAD_END not in head and len(head) < MAX_RESPONSE:

@@ -37,10 +37,11 @@ def check_host(host: str, port: int) -> None:
 
 
 class Resolver:
-    """Resolves names through ``getaddrinfo`` or aiodns, on a thread, so that no event loop blocks.
+    """Resolves names through ``getaddrinfo`` or aiodns, and caches the results.
 
-    All host loops of a pool share a resolver. Each lookup of a name begins its list at the next address, so
-    that connections are spread over the addresses.
+    Each query runs on a thread of its own, so that no event loop blocks. All host loops of a pool share a
+    resolver. The addresses of a name are rotated at each call of ``resolve``, so that connections are spread
+    over them.
     """
 
     def __init__(self, config: DNS) -> None:
@@ -50,7 +51,11 @@ class Resolver:
         self._names: dict[tuple[str, int], _CachedName] = {}
 
     async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
-        """Return the addresses of ``host`` in the form of ``socket.getaddrinfo``. Raises DNSFailed."""
+        """Return the addresses of ``host`` and ``port`` in the form of ``socket.getaddrinfo``.
+
+        The addresses come from the cache or from a query. An IP address is returned without a query. Raises
+        DNSFailed if the query fails.
+        """
         literal = _ip_literal(host, port)
         if literal is not None:
             return [literal]
@@ -70,7 +75,7 @@ class Resolver:
         return _rotated(result, name.rotation)
 
     def forget(self, host: str, port: int) -> None:
-        """Let the cached addresses of ``host`` expire now. Called when a dial to them has failed."""
+        """Make the cached addresses of ``host`` and ``port`` expire now. Called after a dial has failed."""
         with self._lock:
             name = self._names.get((host, port))
             if name is not None and not isinstance(name.result, DNSFailed):
@@ -108,13 +113,14 @@ class Resolver:
 
 
 class _CachedName:
-    """The cache of one name.
+    """The cache of one name and port.
 
     ``result``      the last result; None before the first query has ended
     ``expires_at``  when the result expires, in seconds of the monotonic clock
     ``query``       the query in progress, or None
-    ``rotation``    how many lookups succeeded. It is kept when the result expires; otherwise a first address
-                    that cannot be reached would come first again
+    ``rotation``    by how many places the addresses are rotated: one more at each call of ``resolve``. The
+                    number is kept when the result expires. Otherwise an address that cannot be reached could
+                    come first again
     """
 
     __slots__ = ("expires_at", "query", "result", "rotation")
@@ -139,7 +145,10 @@ def _system_look_up(host: str, port: int) -> list[AddrInfoType]:
 
 
 def _rotated(addresses: list[AddrInfoType], rotation: int) -> list[AddrInfoType]:
-    """Rotate the IPv4 addresses by ``rotation``, and the IPv6 addresses. The order of the families stays."""
+    """Return the addresses, those of each family (IPv4, IPv6) rotated by ``rotation``.
+
+    Each position in the list keeps its family.
+    """
     families: dict[int, list[AddrInfoType]] = {}
     for info in addresses:
         families.setdefault(info[0], []).append(info)
@@ -151,7 +160,10 @@ def _rotated(addresses: list[AddrInfoType], rotation: int) -> list[AddrInfoType]
 
 
 def _ip_literal(host: str, port: int) -> AddrInfoType | None:
-    """Return the address of ``host`` if it is an IP address; None for a name or an IPv6 zone: look it up."""
+    """Return ``host`` in the form of ``socket.getaddrinfo`` if it is an IP address.
+
+    Return None for a name, and for an IPv6 address with a zone: both need a lookup.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -26,7 +26,7 @@ class DialSteps:
     def step(self, name: str) -> Iterator[None]:
         """Measure the duration of a ``with`` block as the step ``name``.
 
-        ``current`` is ``name`` during the block, and stays so if the block raises.
+        ``current`` is ``name`` during the block, and also afterwards if the block raises.
         """
         self.current = name
         started_at = time.monotonic()

@@ -14,17 +14,17 @@ from ..config import TLS
 
 __all__ = ["build_context", "describe", "server_name"]
 
-MAX_SESSIONS = 100  # sessions kept for resumption; limited, since callers choose the hosts
+MAX_SESSIONS = 100  # sessions kept for resumption; limited, since callers choose the origins
 
 # Other versions leak about 6 KiB at each read of a session: https://github.com/python/cpython/issues/116810
 CAN_RESUME = sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13)
 
 
 def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
-    """Return a context for clients. With ``http2``, ALPN offers h2 before http/1.1.
+    """Return an SSL context for client connections. With ``http2``, ALPN offers h2 before http/1.1.
 
-    It reads files: call it off the event loop. Raises TLSFailed; the message names the setting with the bad
-    file.
+    If ``config.context`` is set, it is returned unchanged. Otherwise this function reads files: call it on a
+    thread without an event loop. Raises TLSFailed if a file cannot be used; the message names the setting.
     """
     if config.context is not None:
         return config.context
@@ -51,7 +51,10 @@ def server_name(host: str) -> str:
 
 
 def describe(error: Exception) -> str:
-    """Return why a handshake failed, in words, without the ssl module's file names and line numbers."""
+    """Return in words why a TLS handshake failed, or why a PEM file could not be used.
+
+    Omits the file names and line numbers of the ssl module.
+    """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -89,7 +92,7 @@ def _resuming_ssl_object() -> type[ssl.SSLObject]:
 
 @contextmanager
 def _naming_setting(setting: str, path: str | None) -> Iterator[None]:
-    """Raise an error of the ``with`` block as a TLSFailed that names the setting and its file."""
+    """Replace an OSError or ValueError of the ``with`` block by a TLSFailed that names setting and file."""
     try:
         yield
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from .response import ResponseParser
 
 __all__ = ["HTTP11Connection"]
 
-WRITE_SIZE = 64 * 1024  # bytes of a body given to the transport at a time
+WRITE_SIZE = 64 * 1024  # bytes of a request's body that are written to the transport at a time
 
 
 class HTTP11Connection(Connection):
@@ -47,10 +47,10 @@ class HTTP11Connection(Connection):
         self._response = ResponseParser()
         self._watchdog = Watchdog(host_loop.loop, self._timed_out)
         self._writing_paused = False
-        self._unsent_body = memoryview(b"")  # the part of the body that the transport has not got yet
+        self._unsent_body = memoryview(b"")  # the part of the request's body that was not written yet
         self._buffered = 0  # bytes in the transport's write buffer when progress was last checked
         self._eof = False
-        self._to_drain = -1  # how many more bytes of a closed response are read; -1 if no response is drained
+        self._to_drain = -1  # how many more bytes of a closed response are read; -1 if it is not closed
 
     # For the pool
 
@@ -137,11 +137,11 @@ class HTTP11Connection(Connection):
             self.transport.resume_reading()
 
     def cancel(self, exchange: Exchange) -> None:
-        """End an exchange that its caller has closed: drain the response, or abort the connection.
+        """End an exchange that its caller has closed.
 
         The connection is reused if the rest of the response comes within ``DRAIN_SECONDS`` and
-        ``DRAIN_BYTES``, and is aborted otherwise. It is aborted at once if the head has not arrived, or if
-        ``_is_delivered`` is False.
+        ``DRAIN_BYTES``, and is aborted otherwise. It is aborted at once if the head of the response has not
+        arrived, or if the server has not received the whole request.
         """
         if exchange is not self._exchange:
             return
@@ -203,10 +203,10 @@ class HTTP11Connection(Connection):
     # Sending
 
     def _write_body(self) -> None:
-        """Give the body to the transport piece by piece, while it accepts more data.
+        """Write the request's body to the transport piece by piece, while the transport accepts more data.
 
-        A TLS transport would copy the whole body into buffers whose size it does not report. Bytes in these
-        would count as sent, for the write timeout and for ``_is_delivered``.
+        A TLS transport would copy a whole body into its buffers, and does not report their size. The copied
+        bytes would count as sent for the write timeout, and as received for ``_is_delivered``.
         """
         assert self.transport is not None
         while self._unsent_body and not self._writing_paused:
@@ -214,9 +214,10 @@ class HTTP11Connection(Connection):
             self._unsent_body = self._unsent_body[WRITE_SIZE:]
 
     def _is_delivered(self, request: Request) -> bool:
-        """Return whether the server has received the request.
+        """Return whether the server has received the whole request.
 
-        A body of at most ``WRITE_SIZE`` bytes counts as received: it fits into the server's receive buffer.
+        A ``request.body`` of at most ``WRITE_SIZE`` bytes counts as received when it was written: the
+        server's receive buffer has room for it.
         """
         assert self.transport is not None
         is_long = request.body is None or len(request.body) > WRITE_SIZE
@@ -225,16 +226,16 @@ class HTTP11Connection(Connection):
     # Endings
 
     def _note_close(self) -> None:
-        """Report an early close by the server. A close after a response has begun is not early."""
+        """Report the server's close to the ``CloseDetector``: once, and only if no response has begun."""
         has_response_begun = self._exchange is not None and self._exchange.answered
         if not (has_response_begun or self._eof):
             self._close_detector.on_close()
 
     def _is_orderly_close(self) -> bool:
-        """Return whether the server itself has ended the connection.
+        """Return whether the server itself has ended the connection. Without TLS, return True.
 
-        Under TLS only its close_notify proves that: any host on the way could have sent a FIN (RFC 9112,
-        section 9.8).
+        Under TLS only the server's close_notify proves that. Any machine on the way could have sent a FIN
+        (RFC 9112, section 9.8).
         """
         assert self.transport is not None
         tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
@@ -244,7 +245,7 @@ class HTTP11Connection(Connection):
             return False
 
     def _finish_exchange(self) -> None:
-        """Release the connection after a complete response. Decide whether it can be reused."""
+        """Release the connection after a complete response, and report whether it can be reused."""
         exchange = self._exchange
         assert exchange is not None and self.transport is not None and self.entry is not None
         self._exchange = None
@@ -263,7 +264,7 @@ class HTTP11Connection(Connection):
         self.abort()
 
     def _abort_exchange(self) -> None:
-        """Abort the connection of an exchange that its caller has closed."""
+        """Release and abort the connection of an exchange that its caller has closed."""
         self._exchange = None
         self._watchdog.deadline = None
         if self.entry is not None:

@@ -7,7 +7,7 @@ import asyncio
 __all__ = ["CloseDetector", "KeepAliveHistory"]
 
 WAIT_SECONDS = 0.01  # a server that closes right after a response has closed by then
-EARLY_CLOSE_SECONDS = 0.05  # longer, since a busy event loop notices the close late
+EARLY_CLOSE_SECONDS = 0.05  # longer than WAIT_SECONDS, since a busy event loop notices a close late
 CONFIRMATIONS_AFTER_CHUNKED = 3
 CONFIRMATIONS_AFTER_CLOSE = 100
 
@@ -17,34 +17,40 @@ class KeepAliveHistory:
 
     Some servers close a connection after a response whose head allows reuse: llama.cpp's server does so after
     each stream. A request that is sent before this close is noticed is lost, since it must not be sent twice
-    (RFC 9110, section 9.2.2). So a call that reuses a connection right after a response first waits
-    ``WAIT_SECONDS`` for the close:
+    (RFC 9110, section 9.2.2). So a call that reuses a connection right after a response first waits for the
+    close, until ``WAIT_SECONDS`` after the response:
 
     - after chunked responses, until the origin has kept ``CONFIRMATIONS_AFTER_CHUNKED`` connections
-    - after any early close, until it has kept ``CONFIRMATIONS_AFTER_CLOSE`` connections
+    - after any early close, until the origin has kept ``CONFIRMATIONS_AFTER_CLOSE`` connections
     """
 
     def __init__(self) -> None:
         self._confirmations_needed = {False: 0, True: CONFIRMATIONS_AFTER_CHUNKED}  # by ``chunked``
 
     def may_close(self, *, chunked: bool) -> bool:
-        """Return whether to expect that the server closes a connection after a response.
+        """Return whether the server may close a connection right after a response.
 
         ``chunked``: whether that response is chunked.
         """
         return self._confirmations_needed[chunked] > 0
 
     def record_kept(self, *, chunked: bool) -> None:
-        """Record that a connection was still open after the wait that followed a response."""
+        """Record that a connection was still open ``WAIT_SECONDS`` after a response.
+
+        ``chunked``: whether that response was chunked.
+        """
         self._confirmations_needed[chunked] = max(0, self._confirmations_needed[chunked] - 1)
 
     def record_early_close(self, *, chunked: bool) -> None:
-        """Record that a connection was closed right after a response."""
+        """Record that the server closed a connection right after a response.
+
+        ``chunked``: whether that response was chunked.
+        """
         self._confirmations_needed[chunked] = CONFIRMATIONS_AFTER_CLOSE
 
 
 class CloseDetector:
-    """Finds out whether the server closes one connection right after a response."""
+    """Finds out whether the server closes a connection right after a response. Records it in ``history``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, history: KeepAliveHistory) -> None:
         self._loop = loop
@@ -54,7 +60,10 @@ class CloseDetector:
         self._waiting: asyncio.Future[None] | None = None
 
     def on_response(self, *, chunked: bool) -> bool:
-        """Note that a response is complete. Return whether the server must be expected to close now."""
+        """Note that a response is complete. Return whether the server may close the connection now.
+
+        ``chunked``: whether the response is chunked.
+        """
         self._responded_at = self._loop.time()
         self._chunked = chunked
         return self._history.may_close(chunked=chunked)
@@ -79,10 +88,13 @@ class CloseDetector:
             self._waiting.set_result(None)
 
     def on_kept(self) -> None:
-        """Note that the connection is still open after ``wait``."""
+        """Record in the history that the connection is still open after ``wait``."""
         self._history.record_kept(chunked=self._chunked)
 
     def on_close(self) -> None:
-        """Note that the server has closed the connection before another response has begun."""
+        """Note that the server has closed the connection before another response has begun.
+
+        The history gets only a close within ``EARLY_CLOSE_SECONDS`` after the last response.
+        """
         if self._responded_at is not None and self._loop.time() < self._responded_at + EARLY_CLOSE_SECONDS:
             self._history.record_early_close(chunked=self._chunked)

@@ -57,7 +57,10 @@ class ResponseParser:
         self._reset()
 
     def feed(self, data: bytes) -> ProtocolError | None:
-        """Parse bytes of the response. Return a ProtocolError if they break the rules of HTTP/1.1."""
+        """Parse bytes of the response. Return a ProtocolError if they are not valid HTTP/1.1, else None.
+
+        A head of more than ``MAX_HEAD`` bytes is not valid either. Bytes after the response set ``surplus``.
+        """
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
@@ -72,7 +75,10 @@ class ResponseParser:
         return None
 
     def end(self) -> bool:
-        """Handle the close of the connection. Return whether it completes the response (section 6.3)."""
+        """Handle the server's close of the connection. Return whether the close completes the response.
+
+        A body without Content-Length and chunked coding ends with the connection (RFC 9112, section 6.3).
+        """
         if not self.has_head or self.complete or self._has_length or self.is_chunked:
             return False
         self._finish(keeps_alive=False)
@@ -89,12 +95,11 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.has_head:
-            return  # a trailer field: ignored, as section 7.1.2 allows
+            return  # a trailer field: ignored, as RFC 9112, section 7.1.2 allows
         self._headers.append((name, value))
         size = len(name)
-        if (
-            size == 14 and name.lower() == b"content-length"
-        ):  # the length first: lowering each name costs more
+        # The length is compared first: lowering each name costs more.
+        if size == 14 and name.lower() == b"content-length":
             self._has_length = True
         elif size == 17 and name.lower() == b"transfer-encoding":
             if value.lower() != b"chunked":
@@ -139,7 +144,7 @@ class ResponseParser:
         self._overhead = 0
         exchange.on_head(status, self._reason, VERSIONS[version], self._headers)
         if exchange.request.method == b"HEAD" or status in (204, 304):
-            # There is no body, whatever the headers say (section 6.3). The parser can still expect one.
+            # There is no body, whatever the headers say (RFC 9112, section 6.3). The parser can expect one.
             self._needs_new_parser = True
             self._finish(keeps_alive=self._parser.should_keep_alive())
 
@@ -156,7 +161,7 @@ class ResponseParser:
 
 
 def _timeout_parameter(value: bytes) -> float | None:
-    """Return the seconds of a value such as ``timeout=5, max=100``, or None."""
+    """Return the timeout in seconds of a ``Keep-Alive`` header such as ``timeout=5, max=100``, or None."""
     for part in value.split(b","):
         name, _, number = part.strip().partition(b"=")
         if name.lower() == b"timeout" and number.isdigit():
@@ -165,7 +170,7 @@ def _timeout_parameter(value: bytes) -> float | None:
 
 
 def _is_internal(error: Exception) -> bool:
-    """Return whether a callback failed by a bug of this module, not by bytes from the server."""
+    """Return whether ``error`` comes from a bug in a callback of the parser, not from the server's bytes."""
     in_callback = isinstance(error, httptools.HttpParserCallbackError)
     return in_callback and not isinstance(error.__context__, ProtocolError)
 

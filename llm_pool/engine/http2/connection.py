@@ -1,7 +1,4 @@
-"""A connection that speaks HTTP/2: concurrent exchanges, each on a stream of its own.
-
-Section numbers refer to RFC 9113.
-"""
+"""A connection that speaks HTTP/2 (RFC 9113): concurrent exchanges, each on a stream of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ from .wire import CONNECTION_WINDOW, Wire
 
 __all__ = ["HTTP2Connection"]
 
-UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once: the head of a new call waits for no more
+UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once; the head of a new call waits for these at most
 
 
 class HTTP2Connection(Connection):
@@ -117,7 +114,7 @@ class HTTP2Connection(Connection):
             self.host_loop.loop.call_soon(self._write)
 
     def queue_upload(self, stream: HTTP2Stream) -> None:
-        """Add a stream with data to send, and send what the windows allow now."""
+        """Add a stream with data to send. Send what the flow-control windows allow now."""
         self._uploads.append(stream)
         self._send_uploads()
 
@@ -134,14 +131,17 @@ class HTTP2Connection(Connection):
             self._release_place()
 
     def reset(self, stream: HTTP2Stream, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
-        """Send RST_STREAM (section 6.4) for a stream that is still open, and release the stream."""
+        """Release a stream. If it is still open, send RST_STREAM first (RFC 9113, section 6.4)."""
         if self.is_open(stream):
             self.wire.reset(stream.number, code)
             self.flush()
         self.release(stream)
 
     def retire_if_silent(self, since: float) -> None:
-        """Retire the connection if nothing was received after ``since`` (the loop's time): it can be dead."""
+        """Retire the connection if nothing was received after ``since``, in seconds of the loop's clock.
+
+        Such a connection can be dead.
+        """
         if self._heartbeat.received_at <= since:
             self._retire("unclean")
 
@@ -237,7 +237,10 @@ class HTTP2Connection(Connection):
             stream.resume_upload()
 
     def _on_goaway(self, event: ConnectionTerminated) -> None:
-        """Retire the connection. Streams above ``last_stream_id`` have not been processed (section 6.8)."""
+        """Retire the connection. Fail the calls on streams above ``last_stream_id``.
+
+        The server has not processed those calls (RFC 9113, section 6.8), so they can be sent again.
+        """
         last = event.last_stream_id or 0
         if event.error_code:
             self._goaway_reason = f" ({_error_name(event.error_code)})"
@@ -261,14 +264,14 @@ class HTTP2Connection(Connection):
     # Sending
 
     def _open_stream(self, stream: HTTP2Stream, request: Request) -> bool:
-        """Send the head of the request. Return False if the connection can open no more streams."""
+        """Send the head of the request on a new stream. Return False if the connection can open none."""
         try:
             stream.number = self.wire.get_next_available_stream_id()
             fields = encode_fields(request)
             self.wire.send_headers(stream.number, fields, end_stream=request.body == b"")
         except TooManyStreamsError:
             return False  # the server has lowered its limit since the ledger chose this connection
-        except NoAvailableStreamIDError:  # all 2**30 numbers were used (section 5.1.1)
+        except NoAvailableStreamIDError:  # all 2**30 numbers were used (RFC 9113, section 5.1.1)
             self._retire("lifetime")
             return False
         return True
@@ -284,7 +287,11 @@ class HTTP2Connection(Connection):
                 self.flush()
 
     def _send_uploads(self) -> None:
-        """Send one frame of each upload in turn. A small upload then does not wait for a large upload."""
+        """Send the uploads in turns of one frame each. A small upload then does not wait for a large one.
+
+        Stops when the transport accepts no more data, ``UPLOAD_BATCH`` is reached or the connection's window
+        is closed.
+        """
         uploads, wire = self._uploads, self.wire
         while uploads and not self._writing_paused and wire.unsent < UPLOAD_BATCH:
             if wire.outbound_flow_control_window <= 0:
@@ -300,9 +307,10 @@ class HTTP2Connection(Connection):
     # Endings
 
     def _refuse_call(self, exchange: Exchange) -> Exchange:
-        """Fail a call before it is sent, and release its place in the ledger.
+        """Fail a call before it is sent, and release its place in the ledger. Return its exchange.
 
-        The connection has ended, or can carry no more streams, since the ledger chose it for the call.
+        Called if the connection has ended, was retired, or can open no stream. The ledger had chosen it for
+        the call before.
         """
         exchange.unsent = exchange.refused = True
         exchange.on_error(ReadFailed(f"the connection to {exchange.request.origin} takes no more calls"))

@@ -18,7 +18,11 @@ WITHOUT_BODY = (204, 304)
 
 
 def encode_fields(request: Request) -> Headers:
-    """Return the pseudo-header fields (section 8.3.1) and the headers that section 8.2.2 does not forbid."""
+    """Return the head of a request as HTTP/2 fields: first the pseudo-header fields, then the headers.
+
+    The header ``Host`` becomes ``:authority`` (RFC 9113, section 8.3.1). ``TE`` and the headers that HTTP/2
+    forbids (RFC 9113, section 8.2.2) are left out.
+    """
     authority = b""
     regular = []
     for name, value in request.headers:
@@ -39,7 +43,7 @@ def encode_fields(request: Request) -> Headers:
 def read_fields(fields: Headers) -> tuple[int, Headers]:
     """Return the status and the headers of a response.
 
-    Raises ProtocolError for a malformed head. The caller then fails that stream, not the connection.
+    Raises ProtocolError if the head is malformed. The caller then fails the stream, not the connection.
     """
     if not fields:
         raise ProtocolError("an empty head")
@@ -55,7 +59,10 @@ def read_fields(fields: Headers) -> tuple[int, Headers]:
 
 
 def content_length(request: Request, status: int, headers: Headers) -> int | None:
-    """Return the Content-Length of a response; None if it has none, or no body. h2 has checked the number."""
+    """Return the Content-Length of a response. h2 has checked that it is a number.
+
+    Returns None if the response has no such header, or can have no body.
+    """
     if request.method == b"HEAD" or status in WITHOUT_BODY:
         return None
     return next((int(value) for name, value in headers if name == b"content-length"), None)

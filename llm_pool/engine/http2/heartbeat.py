@@ -9,21 +9,21 @@ from ..watchdog import Watchdog
 
 __all__ = ["Heartbeat"]
 
-PING_AFTER = 15.0  # seconds without a byte from the server until a PING is sent, if an answer is due
+PING_AFTER = 15.0  # seconds without a byte from the server until a PING is sent
 PING_SECONDS = 5.0  # seconds to wait for a byte after a PING
 
 
 class Heartbeat:
-    """Sends a PING after a silence, and reports the connection as dead if the server stays silent.
+    """Sends a PING if the server has sent nothing for ``PING_AFTER`` seconds. Reports a dead connection.
 
     ``has_streams``  returns whether calls are open
     ``ping``         sends a PING
     ``on_dead``      is called if nothing was received within ``PING_SECONDS`` after a PING
     ``received_at``  when bytes were last received, in seconds of the loop's clock
 
-    It runs while calls are open. After a request it also runs until something is received, even if the call
-    is cancelled before that. Otherwise a dead connection would never be found if all calls on it are
-    cancelled after a short time: each new call would start the silence again.
+    Runs while calls are open. After a request it also runs until bytes are received, even if the call is
+    cancelled before. Otherwise each new request would postpone the PING: a dead connection would never be
+    found if all calls on it are cancelled after a short time.
     """
 
     def __init__(
@@ -44,14 +44,21 @@ class Heartbeat:
         self._pinged = False
 
     def on_request(self) -> None:
-        """Note that a request is sent: the silence begins now, unless another request waits for an answer."""
+        """Record that a request is sent.
+
+        The next PING is sent after ``PING_AFTER`` seconds at the earliest. If no bytes were received since an
+        earlier request, ``PING_AFTER`` counts from that request.
+        """
         if not self._answer_due:
             self._answer_due = True
             self._check_at = self._loop.time() + PING_AFTER
             self._watchdog.watch(self._check_at)
 
     def on_received(self) -> None:
-        """Note that bytes were received: the silence begins again."""
+        """Record that bytes were received.
+
+        The next PING is sent after ``PING_AFTER`` seconds at the earliest.
+        """
         self.received_at = self._loop.time()
         self._check_at = self.received_at + PING_AFTER
         self._answer_due = self._pinged = False

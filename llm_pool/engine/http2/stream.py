@@ -39,7 +39,7 @@ class StreamConnection(Protocol):
 
 
 class HTTP2Stream:
-    """Carries one exchange. It ends when ``release`` or ``reset`` of its connection is called.
+    """Carries one exchange. The stream ends when its connection's ``release`` or ``reset`` is called.
 
     ``exchange``    the exchange; set after the stream was made
     ``connection``  the connection that it belongs to
@@ -105,7 +105,7 @@ class HTTP2Stream:
     # For the connection
 
     def send_complete_body(self, body: bytes) -> None:
-        """Send the whole body of the request; ``b""`` if it has none."""
+        """Send the whole body of the request. ``body`` is ``b""`` if the request has none."""
         self._body_ended = True
         if body:
             self._queue_data(body)
@@ -124,7 +124,11 @@ class HTTP2Stream:
         exchange.on_head(status, b"", b"HTTP/2", headers)
 
     def on_data(self, data: bytes, size: int, *, ended: bool) -> None:
-        """Pass ``data`` to the exchange. ``size`` is its flow-controlled length, which includes padding."""
+        """Pass ``data`` to the exchange, and enlarge the stream's window after enough data.
+
+        ``size``: the flow-controlled length of the DATA frame, which includes padding. ``ended``: whether the
+        frame ends the response.
+        """
         self._received += len(data)
         self._unacknowledged += size
         if data:
@@ -144,7 +148,7 @@ class HTTP2Stream:
         self.exchange.on_end()
 
     def fail(self, error: LLMPoolError) -> None:
-        """Fail the exchange. Sends no reset, since the server or the connection has ended the stream."""
+        """Fail the exchange and release the stream. Send no reset: the stream or its connection has ended."""
         self.exchange.on_error(error)
         self.connection.release(self)
 
@@ -155,9 +159,9 @@ class HTTP2Stream:
             self.connection.queue_upload(self)
 
     def send_frame(self) -> bool:
-        """Send one DATA frame, if the stream's window is open. Return whether there is more to send.
+        """Send one DATA frame if the stream's window is open. Return whether to queue the stream again.
 
-        If not, or if the window is closed, the stream leaves the upload queue.
+        Returns False if the window is closed, or if no data is left.
         """
         connection, wire = self.connection, self.connection.wire
         window = 0
@@ -196,7 +200,7 @@ class HTTP2Stream:
             self.connection.flush()
 
     def _reject_response(self, cause: str) -> None:
-        """Fail the exchange for a malformed response (RFC 9113, section 8.1.1)."""
+        """Reset the stream and fail the exchange for a malformed response (RFC 9113, section 8.1.1)."""
         self.connection.reset(self, ErrorCodes.PROTOCOL_ERROR)
         self.exchange.on_error(ProtocolError(f"{self.exchange.request.origin} sent no valid HTTP/2: {cause}"))
 

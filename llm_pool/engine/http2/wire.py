@@ -1,7 +1,4 @@
-"""h2's connection state machine, with the changes that this client needs.
-
-Section numbers refer to RFC 9113.
-"""
+"""h2's connection state machine, with the changes that this client needs."""
 
 from __future__ import annotations
 
@@ -67,23 +64,23 @@ class Wire(H2Connection):
         return len(self.streams)
 
     def reset(self, number: int, code: ErrorCodes) -> None:
-        """Reset a stream, unless it is closed."""
+        """Reset stream ``number`` with the error ``code``, unless the stream is closed."""
         stream = self.streams.get(number)
         if stream is not None and not stream.closed:
             self.reset_stream(number, code)
 
     def forget(self, number: int) -> None:
-        """Remove a stream if it is closed. h2 then keeps only how it was closed."""
+        """Remove stream ``number`` if it is closed. h2 then keeps only how the stream was closed."""
         stream = self.streams.get(number)
         if stream is not None and stream.closed:
             del self.streams[number]
             self._closed_streams[number] = stream.closed_by
 
     def receive(self, data: bytes) -> Iterator[Event]:
-        """Yield the events of received bytes, one frame at a time. Raises h2's ProtocolError.
+        """Yield the events of received bytes. Raises h2's ProtocolError if a frame breaks the rules.
 
-        h2's own ``receive_data`` processes all frames before it returns the first event, and drops the events
-        of the valid frames if an invalid one follows.
+        Processes one frame at a time. h2's own ``receive_data`` processes all frames before it returns the
+        first event, and drops the events of the valid frames if an invalid one follows.
         """
         self.incoming_buffer.add_data(data)
         self.incoming_buffer.max_frame_size = self.max_inbound_frame_size
@@ -104,7 +101,11 @@ class Wire(H2Connection):
             raise FrameTooLargeError(f"a frame of {length} bytes")
 
     def _handle_frame(self, frame: Any) -> list[Event]:
-        """Do what h2's ``_receive_frame`` does, without its debug log, which formats every frame."""
+        """Process a frame and return its events, as h2's ``_receive_frame`` does, with three differences.
+
+        The frame is not formatted for a log. ``_reject_body`` handles a body whose length differs from its
+        Content-Length. ``_handle_late_frame`` handles a frame for a stream that was reset.
+        """
         try:
             frames, events = self._frame_dispatch_table[type(frame)](frame)
         except InvalidBodyLengthError:
@@ -117,9 +118,10 @@ class Wire(H2Connection):
         return list(events)
 
     def _reject_body(self, frame: Any) -> list[Event]:
-        """Reset the stream of a body whose length differs from its Content-Length (section 8.1.1).
+        """Reset the stream of a DATA frame after which the body does not match its Content-Length.
 
-        h2 would end the whole connection.
+        Returns the StreamReset event. Only the stream must fail (RFC 9113, section 8.1.1); h2 would end the
+        whole connection.
         """
         self.reset(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
         self.acknowledge_received_data(frame.flow_controlled_length, frame.stream_id)
@@ -128,30 +130,32 @@ class Wire(H2Connection):
         ]
 
     def _handle_late_frame(self, error: StreamClosedError | StreamIDTooLowError) -> list[Event]:
-        """Return the events of a frame that came after its stream was reset.
+        """Ignore a frame that came after its stream was reset: return no events.
 
-        If this client reset the stream, there are none: the server sent the frame before the reset arrived.
-        If there are events, h2 closed the stream because this frame broke the rules: send the server the
-        reset now.
+        The server can have sent the frame before it received the reset (RFC 9113, section 5.1). Late DATA
+        frames do not come here: h2 handles them. Raises StreamClosedError if h2 has reset the stream only
+        now, because the frame broke the rules.
         """
         events = list(getattr(error, "_events", []))
         if events:
-            self.reset_stream(error.stream_id, ErrorCodes.STREAM_CLOSED)
+            self.reset_stream(error.stream_id, ErrorCodes.STREAM_CLOSED)  # raises: h2 has closed the stream
         return events
 
     def _receive_headers_frame(self, frame: Any) -> Any:
-        """Raise ProtocolError for a stream that the server opens without a push promise (section 8.4).
+        """Do the same as h2, but raise ProtocolError if the server opens a stream.
 
-        h2 would allow it.
+        A server can open a stream only by server push, which this client has disabled (RFC 9113, section
+        8.4). h2 would accept the stream.
         """
         if not frame.stream_id % 2:
             raise ProtocolError(f"the server opened stream {frame.stream_id}, which was not promised")
         return super()._receive_headers_frame(frame)
 
     def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Event]]:
-        """Keep the connection open for the streams up to ``last_stream_id`` (section 6.8).
+        """Return the event of a GOAWAY frame: ConnectionTerminated. The connection stays open.
 
-        h2 would close it.
+        Streams up to ``last_stream_id`` can still be answered (RFC 9113, section 6.8). h2 itself would close
+        the connection.
         """
         event = ConnectionTerminated()
         event.error_code = frame.error_code

@@ -1,4 +1,4 @@
-"""Pauses between failed dials to an origin: each pause is longer than the last, up to a maximum."""
+"""Pauses between the failed dials of a lane: each pause is longer than the one before, up to a maximum."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ __all__ = ["Backoff"]
 # Seconds
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE_WITH_WAITERS = 2.0
-LONGEST_PAUSE_WITHOUT_WAITERS = 30.0  # then only prewarming dials
-FORGET_AFTER = 30.0  # after the last failure: calls can arrive long after the pause
+LONGEST_PAUSE_WITHOUT_WAITERS = 30.0  # a lane without waiters dials only to prewarm
+FORGET_AFTER = 30.0  # from the start of the last pause; a call that arrives until then finds the backoff
 
 
 class Backoff:
@@ -29,9 +29,9 @@ class Backoff:
     def dial_failed(self, now: float, *, has_waiters: bool, jitter: float) -> None:
         """Begin a pause, because a dial failed. A failure during a pause changes nothing.
 
-        ``has_waiters``: whether the lane has waiters; its pause is then at most
-        ``LONGEST_PAUSE_WITH_WAITERS``. ``jitter`` (0.0 to 1.0) makes the pause up to a quarter shorter or
-        longer.
+        ``has_waiters``  whether the lane has waiters. If so, the pause is ``LONGEST_PAUSE_WITH_WAITERS`` at
+                         most, otherwise ``LONGEST_PAUSE_WITHOUT_WAITERS``
+        ``jitter``       0.0 to 1.0; makes the pause up to a quarter shorter or longer
         """
         if self.rounds and now < self.retry_at:
             return
@@ -42,14 +42,14 @@ class Backoff:
         self.retry_at = now + pause * (0.75 + 0.5 * jitter)
 
     def waiter_arrived(self) -> None:
-        """Shorten a pause that is longer than ``LONGEST_PAUSE_WITH_WAITERS``."""
+        """Shorten the pause to ``LONGEST_PAUSE_WITH_WAITERS`` if it is longer."""
         self.retry_at = min(self.retry_at, self.failed_at + LONGEST_PAUSE_WITH_WAITERS)
 
     def reset(self) -> None:
-        """Make the next pause short again: when the last pause ended, no call was waiting."""
+        """Make the next pause as short as the first. Called when a pause has ended and no call waits."""
         self.rounds = 0
 
     @property
     def forget_at(self) -> float:
-        """When a lane with this backoff is removed, if it is unused."""
+        """When the lane with this backoff can be removed, if the lane is unused."""
         return self.failed_at + FORGET_AFTER

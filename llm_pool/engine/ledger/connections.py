@@ -14,24 +14,26 @@ from .timers import Timers
 __all__ = ["Connections"]
 
 LIFETIME_JITTER = 0.1  # connections that were opened together must not retire together
-HINT_MARGIN = 1.0  # seconds: the server's idle time begins before ours, when it has sent the response
+HINT_MARGIN = 1.0  # seconds; the server counts from sending the response, the pool from receiving it
 
 
 class Connections:
-    """Every connection of a pool, with the counts and sets that depend on its state.
+    """The connections of a pool, with the counts and sets that depend on their states.
 
     ``limits``            the pool's limits
     ``minimum``           how many connections a prewarmed lane keeps open
     ``pool_bound``        the bound of the pool
     ``timers``            the timers of entries and lanes
     ``closed``            whether the pool has been closed
-    ``entries``           open and closing connections, the oldest first
+    ``entries``           the entries of open and closing connections, the oldest first
     ``in_use``            connections that carry streams
     ``streams``           streams on all connections
     ``draining``          connections in ``entries`` that were opened before the last drain
     ``opened``            how many connections have been opened so far
     ``reused``            how many waiters got a connection that had carried a call or been idle
     ``closed_by_reason``  how many connections have been closed or lost so far, by reason
+
+    Argument: ``jitter`` returns random numbers from 0.0 to 1.0, for lifetimes.
     """
 
     def __init__(self, limits: Limits, jitter: Callable[[], float]) -> None:
@@ -55,7 +57,11 @@ class Connections:
     # From open to dead
 
     def add(self, lane: Lane, connection: Any, capacity: int, now: float) -> Entry:
-        """Record a new connection that is neither available nor idle yet. It keeps the slot of its dial."""
+        """Record a new connection, and return its entry. The connection keeps the slot of its dial.
+
+        ``capacity``: how many streams the connection can carry at a time; 0 if it can carry none for now. The
+        connection is neither available nor idle before ``make_available`` is called.
+        """
         entry = Entry(connection, lane, capacity, now, self._generation)
         if self.limits.max_lifetime is not None:
             entry.retire_at = now + self.limits.max_lifetime * (1 - LIFETIME_JITTER * self._jitter())
@@ -67,7 +73,7 @@ class Connections:
         return entry
 
     def mark_retired(self, entry: Entry, reason: str) -> None:
-        """Accept no new streams on a connection. If it is retired already, its first reason stays."""
+        """Accept no new streams on a connection, but do not close it. A reason recorded before stays."""
         if entry.retire_reason is None:
             entry.retire_reason = reason
             entry.lane.available.pop(entry, None)
@@ -75,7 +81,7 @@ class Connections:
             self._clear_release_due(entry)
 
     def retire(self, entry: Entry, reason: str, orders: list[Order]) -> None:
-        """Accept no new streams on a connection. Close it now if it carries no streams."""
+        """Accept no new streams on a connection. Order its close now if it carries no streams."""
         self.mark_retired(entry, reason)
         if not entry.streams:
             self.close(entry, reason, orders)
@@ -92,7 +98,10 @@ class Connections:
         orders.append(Close(entry, entry.retire_reason))
 
     def remove(self, entry: Entry, reason: str) -> None:
-        """Remove a connection that has closed or was lost, and free its slot."""
+        """Remove a connection that has closed or was lost, and free its slot.
+
+        ``reason``: why it was lost; ignored if the connection was retired before.
+        """
         entry.dead = True
         del self.entries[entry]
         self.mark_retired(entry, reason)
@@ -110,7 +119,7 @@ class Connections:
         entry.connection = None  # a timer can still refer to the entry
 
     def begin_drain(self) -> list[Entry]:
-        """Count all present connections as draining. Return those that are open."""
+        """Count all present connections as draining. Return the entries of the open ones."""
         self._generation += 1
         self.draining = len(self.entries)
         return [entry for entry in self.entries if not entry.closing]
@@ -118,7 +127,7 @@ class Connections:
     # Streams
 
     def assign(self, entry: Entry, waiter: Waiter) -> None:
-        """Begin a stream for ``waiter`` on an available connection."""
+        """Begin a stream for ``waiter`` on a connection that can carry another one."""
         waiter.entry = entry
         waiter.reused = not entry.is_new or entry.streams > 0
         self.reused += waiter.reused
@@ -131,7 +140,7 @@ class Connections:
             entry.lane.available.pop(entry, None)
 
     def end_stream(self, entry: Entry) -> None:
-        """End a stream on a connection."""
+        """Record that a stream on a connection has ended."""
         entry.streams -= 1
         self.streams -= 1
         if not entry.streams:
@@ -139,13 +148,16 @@ class Connections:
         self._clear_release_due(entry)
 
     def expect_release(self, entry: Entry) -> None:
-        """Count in ``Lane.releases_due`` that a stream on a connection will end in a moment."""
+        """Count a connection in ``Lane.releases_due``: one of its streams will end in a moment.
+
+        Does nothing if the connection is counted already, or if it is retired.
+        """
         if entry.retire_reason is None and not entry.release_due:
             entry.release_due = True
             entry.lane.releases_due += 1
 
     def change_capacity(self, entry: Entry, capacity: int) -> None:
-        """Set how many streams a connection can carry from now on; 0: none for now."""
+        """Record that a connection can carry ``capacity`` streams at a time from now on; 0: none for now."""
         if entry.retire_reason is None:
             entry.lane.blocked += (not capacity) - (not entry.capacity)
         entry.capacity = capacity
@@ -160,9 +172,10 @@ class Connections:
             self._mark_idle(entry, entry.last_used_at)
 
     def newest_available(self, lane: Lane, now: float, orders: list[Order]) -> Entry | None:
-        """Return the connection that became available last, or None. Retire those that have expired.
+        """Return the connection of ``lane`` that became available last; None if none is available.
 
-        Last in, first out: under low load the others expire.
+        Connections that have expired or have reached their lifetime are retired and not returned. The order
+        is last in, first out, so that the other connections expire under low load.
         """
         while lane.available:
             entry = next(reversed(lane.available))
@@ -183,7 +196,10 @@ class Connections:
         return None
 
     def check_idle(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Close an idle connection if its time is over, otherwise set its next timer. Called by its timer."""
+        """Close an idle connection that has expired or reached its lifetime. Otherwise set its next timer.
+
+        Called when the connection's timer expires. Does nothing if the connection is not idle.
+        """
         if entry not in self.pool_bound.idle:
             return
         reason = self._reason_to_close(entry, now)
@@ -194,7 +210,10 @@ class Connections:
         self._mark_idle(entry, now if kept_for_minimum else entry.last_used_at)
 
     def excess_idle(self) -> Entry | None:
-        """Return the longest idle connection if more than ``max_keepalive_connections`` are idle, or None."""
+        """Return the longest idle connection if more than ``max_keepalive_connections`` are idle.
+
+        Returns None otherwise.
+        """
         idle = self.pool_bound.idle
         return next(iter(idle)) if len(idle) > self.limits.max_keepalive_connections else None
 

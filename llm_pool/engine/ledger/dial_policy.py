@@ -13,10 +13,12 @@ __all__ = ["DialPolicy"]
 
 
 class DialPolicy:
-    """The lanes, their shortages, and the queues in which they wait for a slot.
+    """The lanes with their shortages, and the dial queues in which lanes wait for a slot.
 
     ``dialing``   dials in progress, of all lanes
-    ``shortage``  waiters of all lanes that will not be served without another dial
+    ``shortage``  the sum of all lanes' shortages
+
+    Argument: ``expected_capacity`` returns how many streams a connection to an origin is expected to carry.
     """
 
     def __init__(self, connections: Connections, expected_capacity: Callable[[Origin], int]) -> None:
@@ -49,14 +51,21 @@ class DialPolicy:
         return list(self._lanes.values())
 
     def close_excess_idle(self, now: float, orders: list[Order]) -> None:
-        """Close the longest idle connection, if too many are idle. Called when a connection becomes idle."""
+        """Close the longest idle connection if more than ``max_keepalive_connections`` are idle.
+
+        Called when a connection has become idle.
+        """
         entry = self._connections.excess_idle()
         if entry is not None:
             self._connections.close(entry, "excess", orders)
             self.update(entry.lane, now)
 
     def update(self, lane: Lane, now: float) -> None:
-        """Update the shortage of a lane, and its place in a dial queue. Remove the lane if it is unused."""
+        """Update the shortage of a lane, and its place in a dial queue. Remove the lane if it is unused.
+
+        If the bound of the lane's origin has a free slot or an idle connection again, move the lanes that
+        wait for this bound to the dial queues of the pool's bound.
+        """
         shortage = max(0, len(lane.queue) - lane.streams_coming) if lane.queue else 0
         self.shortage += shortage - lane.shortage
         lane.shortage = shortage
@@ -71,7 +80,7 @@ class DialPolicy:
             self._move_to_pool_queues(host_bound)
 
     def give_slots(self, now: float, orders: list[Order]) -> None:
-        """Let lanes dial, in the order of their queues, while a slot is free or an eviction can free one."""
+        """Let lanes dial, in the order of the dial queues, while a slot is free or eviction can free one."""
         while (lane := self._pool_bound.next_to_dial()) is not None:
             bound = lane.host_bound if lane.host_bound.full else self._pool_bound
             if not bound.full and (lane.shortage or self._may_prewarm):
@@ -79,24 +88,27 @@ class DialPolicy:
             elif lane.shortage and bound.full and (entry := _idle_to_evict(bound, lane)):
                 self.evict(entry, lane, now, orders)
             elif bound is lane.host_bound:
-                lane.enter_dial_queue(bound, lane.priority)  # other hosts then do not wait for it
+                lane.enter_dial_queue(bound, lane.priority)  # then the lanes of other origins do not wait
             else:
                 break
 
     def dial_ended(self, lane: Lane) -> None:
-        """Count a dial as ended. Its slot stays in use until the caller frees it or its connection closes."""
+        """Count a dial of ``lane`` as ended. The slot of the dial stays in use.
+
+        After a success the new connection holds the slot. After a failure the caller frees the slot.
+        """
         self.dialing -= 1
         lane.dialing -= 1
 
     # Fairness
 
     def starved_lane(self, lane: Lane, number: int) -> Lane | None:
-        """Return the lane that should get the slot of a connection that could serve a waiter of ``lane``.
+        """Return the starved lane for which a connection of ``lane`` should be evicted, or None.
 
-        ``number`` is the number of that waiter. A lane is starved if it has no connection, or if it has less
-        than its share while ``lane`` has more than its own share. Its first waiter must have arrived before
-        that waiter: otherwise two busy lanes would take each other's connections for ever. Returns None if
-        there is no such lane.
+        Called when a waiter of ``lane`` could get that connection; ``number`` is the number of that waiter.
+        The first waiter of the starved lane must have arrived earlier. Otherwise two busy lanes would take
+        each other's connections for ever. A starved lane lacks connections under a full bound: it has none,
+        or less than its share while ``lane`` has more than its share.
         """
         for bound in lane.bounds:
             starved = _next_starved(bound, lane) if bound.full else None
@@ -105,7 +117,10 @@ class DialPolicy:
         return None
 
     def evict(self, entry: Entry, lane: Lane, now: float, orders: list[Order]) -> None:
-        """Close a connection, after its last stream if it is in use. ``lane`` gets its slot."""
+        """Close a connection so that ``lane`` gets its slot.
+
+        A connection in use is closed after its last stream.
+        """
         entry.evicted_for = lane
         entry.evicted_idle = not entry.streams
         if entry.evicted_idle:
@@ -119,7 +134,10 @@ class DialPolicy:
         self.update(entry.lane, now)
 
     def use_freed_slot(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Let a lane dial if a dead connection was evicted for it, and if it still has a shortage."""
+        """Let a lane dial in the slot of a dead connection that was evicted for this lane.
+
+        The lane dials only if it still has a shortage, and no backoff and no full bound prevents the dial.
+        """
         lane, entry.evicted_for = entry.evicted_for, None
         if lane is None:
             return
@@ -135,7 +153,10 @@ class DialPolicy:
     # Dials
 
     def _priority(self, lane: Lane, now: float) -> int | None:
-        """Return how urgently a lane needs to dial. None if it needs no dial, or must not dial now."""
+        """Return how urgently a lane needs to dial, as an index in ``Bound.dial_queues``.
+
+        Returns None if the lane needs no dial, or must not dial now.
+        """
         if self._connections.closed:
             return None
         backoff = lane.backoff
@@ -147,7 +168,10 @@ class DialPolicy:
 
     @property
     def _may_prewarm(self) -> bool:
-        """Whether the pool can keep one more idle connection: prewarming must not evict any."""
+        """Whether the pool can keep one more idle connection, in addition to those that are being dialed.
+
+        If not, a prewarmed connection would make the pool close another idle connection.
+        """
         idle = len(self._pool_bound.idle)
         return idle + self.dialing < self._connections.limits.max_keepalive_connections
 
@@ -162,7 +186,7 @@ class DialPolicy:
         self.update(lane, now)
 
     def _move_to_pool_queues(self, host_bound: Bound) -> None:
-        """Move the lanes in the dial queues of a host's bound to the dial queues of the pool's bound."""
+        """Move the lanes in the dial queues of ``host_bound`` to those of the pool's bound."""
         for priority, queue in enumerate(host_bound.dial_queues):
             while queue:
                 next(iter(queue)).enter_dial_queue(self._pool_bound, priority)
@@ -185,8 +209,9 @@ class DialPolicy:
 def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
     """Return the longest idle connection under ``bound`` that can be evicted for ``lane``, or None.
 
-    Connections of ``lane`` are not evicted. If ``lane`` has connections, neither is a blocked connection
-    whose lane has waiters: that lane would replace it at once.
+    Connections of ``lane`` are not evicted. If ``lane`` has connections, a blocked connection (its capacity
+    is 0) is not evicted either while its own lane has waiters. That lane would replace the connection at
+    once.
     """
     for entry in bound.idle:
         needed = not entry.capacity and entry.lane.queue and lane.open_or_coming
@@ -196,9 +221,10 @@ def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
 
 
 def _next_starved(bound: Bound, lane: Lane) -> Lane | None:
-    """Return the first lane in the dial queues of a full bound if it should get a slot of ``lane``.
+    """Return the first lane in the dial queues of a full ``bound`` if it should get a slot of ``lane``.
 
-    Returns None if it should not, or if no lane is in the queues.
+    Returns None if the first lane should not get the slot, or if no lane with a shortage is in the queues.
+    Moves the first lane to the end of its queue if it is ``lane``, or has or will get enough connections.
     """
     first = next(iter(bound.dial_queues[NO_CONNECTION] or bound.dial_queues[TOO_FEW_CONNECTIONS]), None)
     if first is None:
@@ -207,6 +233,6 @@ def _next_starved(bound: Bound, lane: Lane) -> Lane | None:
     has_enough = first.open_or_coming >= share
     will_have_enough = first.shortage <= first.slots_later * first.expected_capacity
     if first is lane or has_enough or will_have_enough:
-        first.enter_dial_queue(bound, first.priority)  # at the end, so that the next call finds another lane
+        first.enter_dial_queue(bound, first.priority)  # so that the next call finds another lane
         return None
     return first if first.open_or_coming == 0 or lane.open_or_coming > share else None

@@ -85,7 +85,7 @@ class Ledger:
         return self.dial_policy.lane(origin, host_loop)
 
     def entries(self) -> Iterator[Entry]:
-        """Return every connection that is open or closing, the oldest first."""
+        """Return the entries of all open and closing connections, the oldest first."""
         return iter(self.connections.entries)
 
     def first_waiters(self) -> Iterator[Waiter]:
@@ -95,10 +95,10 @@ class Ledger:
     # Facts about calls
 
     def arrive(self, waiter: Waiter, now: float) -> list[Order]:
-        """Record that a call needs a connection. Assign a connection to its waiter, or queue the waiter.
+        """Record that a call needs a connection. Its waiter gets a connection, is queued, or fails.
 
-        After that ``waiter.entry`` is the connection, or ``waiter.error`` is set, or the waiter is in the
-        queue.
+        After that ``waiter.entry`` is the connection's entry, or the waiter is in the queue, or
+        ``waiter.error`` is set.
         """
         orders = list[Order]()
         self._register(waiter, now)
@@ -139,9 +139,9 @@ class Ledger:
     # Facts about connections
 
     def dialed(self, lane: Lane, connection: Any, capacity: int, now: float) -> tuple[Entry, list[Order]]:
-        """Record that a dial succeeded, and return the entry of the connection.
+        """Record that a dial succeeded. Return the entry of the connection, and the orders.
 
-        ``capacity``: how many streams the connection can carry at a time; 0: none for now.
+        ``capacity``: how many streams the connection can carry at a time; 0 if it can carry none for now.
         """
         orders = list[Order]()
         self.dial_policy.dial_ended(lane)
@@ -158,8 +158,8 @@ class Ledger:
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
         """Record that a dial failed. If the lane has no open connection, waiters fail with ``error``.
 
-        If the lane has no other dial in progress, all its waiters fail. Otherwise at most one fails, and only
-        if the other dials will not serve all waiters.
+        If no other dial of the lane is in progress, all its waiters fail. Otherwise one waiter fails at most,
+        and only if the other dials will not serve all waiters.
         """
         orders = list[Order]()
         self._free_dial_slot(lane)
@@ -178,7 +178,7 @@ class Ledger:
     def released(
         self, entry: Entry, now: float, *, reusable: bool = True, hint: float | None = None
     ) -> list[Order]:
-        """Record that a stream ended.
+        """Record that a stream on a connection ended.
 
         ``reusable``: whether the connection can carry another stream. ``hint``: seconds for which the server
         keeps the connection open while it is idle; None if not announced.
@@ -192,7 +192,10 @@ class Ledger:
         return orders
 
     def due(self, entry: Entry, now: float) -> list[Order]:
-        """Record that a stream will be released in a moment. The waiter that gets it then needs no dial."""
+        """Record that a stream on a connection will be released in a moment.
+
+        No dial is then started for the waiter that the connection will serve next.
+        """
         orders = list[Order]()
         if not entry.dead:
             self.connections.expect_release(entry)
@@ -200,7 +203,7 @@ class Ledger:
         return orders
 
     def resized(self, entry: Entry, capacity: int, now: float) -> list[Order]:
-        """Record that the server has changed how many streams a connection can carry; 0: none for now."""
+        """Record that a connection can carry ``capacity`` streams at a time from now on; 0: none for now."""
         orders = list[Order]()
         if entry.dead:
             return orders
@@ -210,14 +213,17 @@ class Ledger:
         return orders
 
     def retire(self, entry: Entry, reason: str, now: float) -> list[Order]:
-        """Accept no new streams on a connection, and close it when its last stream ends."""
+        """Accept no new streams on a connection. Close it after its last stream; now if it carries none."""
         orders = list[Order]()
         if not entry.dead:
             self._reuse_or_retire(entry, now, orders, reason=reason)
         return orders
 
     def died(self, entry: Entry, now: float, reason: str = "lost") -> list[Order]:
-        """Record that a connection has closed or was lost, and free its slot."""
+        """Record that a connection has closed or was lost, and free its slot.
+
+        ``reason``: why it was lost; ignored if the connection was retired before.
+        """
         orders = list[Order]()
         if entry.dead:
             return orders
@@ -227,7 +233,7 @@ class Ledger:
         return orders
 
     def loop_ends(self, host_loop: Hashable) -> None:
-        """Accept no new streams on the connections of a loop that is about to end: they will be aborted."""
+        """Accept no new streams on the connections of a loop that is about to end. The caller aborts them."""
         for entry in self.entries():
             if entry.lane.host_loop == host_loop:
                 self.connections.mark_retired(entry, "shutdown")
@@ -244,7 +250,7 @@ class Ledger:
                 self._free_dial_slot(lane)
         for entry in lost:
             self.connections.remove(entry, "shutdown")
-        for entry in lost:  # after the first loop, so that no lost connection is chosen for eviction
+        for entry in lost:  # after all were removed, so that none of them is chosen for eviction
             self.dial_policy.use_freed_slot(entry, now, orders)
         for lane in lanes:
             self._rebalance(lane, now, orders)
@@ -253,7 +259,11 @@ class Ledger:
     # Facts about time, and what the pool is to do
 
     def tick(self, now: float) -> list[Order]:
-        """Record the time: close idle connections that have expired, and let lanes dial after a backoff."""
+        """Check the connections and lanes whose timers have expired. Called at ``next_timer_at``.
+
+        Closes idle connections that have expired or reached their lifetime, lets lanes dial after a backoff,
+        and removes unused lanes.
+        """
         orders = list[Order]()
         for subject in self.connections.timers.pop_due(now):
             if isinstance(subject, Entry):
@@ -297,7 +307,8 @@ class Ledger:
 
     def _register(self, waiter: Waiter, now: float) -> None:
         if waiter.returning:
-            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)  # it can be a new lane
+            # The old lane can have been removed.
+            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)
             self.connections.reused -= waiter.reused
             waiter.reused = False
         else:
@@ -306,7 +317,10 @@ class Ledger:
             self.requests += 1
 
     def _available_for(self, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:
-        """Return an available connection, or None. Evict connections whose slot a starved lane should get."""
+        """Return an available connection of the waiter's lane, or None.
+
+        If a starved lane should get the connection's slot, evict the connection and look for another one.
+        """
         lane = waiter.lane
         while (entry := self.connections.newest_available(lane, now, orders)) is not None:
             starved = self.dial_policy.starved_lane(lane, waiter.number)
@@ -341,7 +355,10 @@ class Ledger:
     def _reuse_or_retire(
         self, entry: Entry, now: float, orders: list[Order], reason: str | None = None
     ) -> None:
-        """Retire a connection for ``reason`` or its ``reason_to_retire``. If both are None, reuse it."""
+        """Retire a connection for ``reason``, or for the reason that ``reason_to_retire`` returns.
+
+        If both are None, let the connection serve waiters, or keep it available.
+        """
         reason = reason or self.connections.reason_to_retire(entry, now)
         if reason is None:
             self._serve_queue(entry, now, orders)
@@ -350,10 +367,10 @@ class Ledger:
         self._rebalance(entry.lane, now, orders)
 
     def _serve_queue(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Give the free streams of a connection to waiters, then make it available.
+        """Let a connection serve waiters of its lane up to its capacity. Then make the connection available.
 
-        If a starved lane should get its slot, evict it instead. A new connection is not evicted: two lanes
-        could evict each other's connections for ever, without using any of them.
+        If a starved lane should get the connection's slot, evict the connection instead. A new connection is
+        not evicted. Otherwise two lanes could evict each other's connections for ever, and use none of them.
         """
         queue = entry.lane.queue
         while queue and entry.streams < entry.capacity:
@@ -371,7 +388,7 @@ class Ledger:
     # Dials
 
     def _rebalance(self, lane: Lane, now: float, orders: list[Order]) -> None:
-        """Update a lane's shortage, then give free slots to lanes with a shortage. Called after each fact."""
+        """Update a lane's shortage, then give free slots to lanes that must dial. Called after each fact."""
         self.dial_policy.update(lane, now)
         self.dial_policy.give_slots(now, orders)
 

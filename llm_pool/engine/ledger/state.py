@@ -36,7 +36,7 @@ BELOW_MINIMUM = 2  # it has no waiters, and fewer connections than its minimum
 class Bound:
     """A maximum number of connections. The pool has a bound, and each origin has one for all host loops.
 
-    ``limit``        the maximum; infinity for none
+    ``limit``        the maximum; infinity for no limit
     ``held``         slots in use: dialing, open and closing connections
     ``reserved``     slots kept for dials that begin when an evicted connection of another origin has closed
     ``idle``         open connections without streams, the longest idle first
@@ -63,7 +63,7 @@ class Bound:
         return self.held + self.reserved >= self.limit
 
     def next_to_dial(self) -> Lane | None:
-        """Return the first lane of the most urgent queue, or None if all queues are empty."""
+        """Return the first lane of the most urgent queue that has lanes; None if all queues are empty."""
         for queue in self.dial_queues:
             if queue:
                 return next(iter(queue))
@@ -153,21 +153,28 @@ class Lane:
 
     @property
     def full(self) -> bool:
-        """Whether its host's bound or the pool's bound has no free slot."""
+        """Whether the origin's bound or the pool's bound has no free slot."""
         return self.host_bound.full or self.pool_bound.full
 
     @property
     def open_or_coming(self) -> int:
-        """How many connections are open, being dialed, or will be dialed in slots that become free soon."""
+        """How many connections the lane has or will have soon.
+
+        Counts open connections, dials in progress, and the slots of idle connections evicted for the lane.
+        """
         return self.open + self.dialing + self.slots_soon
 
     @property
     def streams_coming(self) -> int:
-        """How many waiters new, blocked and released connections will serve, without another dial."""
+        """How many waiters are expected to be served without another dial.
+
+        Counts ``expected_capacity`` streams for each dial in progress, slot in ``slots_soon`` and blocked
+        connection, and one stream for each release due.
+        """
         return (self.dialing + self.slots_soon + self.blocked) * self.expected_capacity + self.releases_due
 
     def enter_dial_queue(self, bound: Bound, priority: int) -> None:
-        """Move the lane to the end of a dial queue of ``bound``."""
+        """Move the lane to the end of ``bound.dial_queues[priority]``."""
         self.leave_dial_queue()
         self.priority = priority
         self.dial_queue = bound.dial_queues[priority]
@@ -185,7 +192,7 @@ class Entry:
 
     ``connection``      the engine's connection, which the ledger never uses; None once ``dead``
     ``lane``            the lane that it serves
-    ``capacity``        how many streams it can carry at a time; 0: none for now
+    ``capacity``        how many streams it can carry at a time; 0 if it can carry none for now
     ``streams``         how many streams it carries
     ``opened_at``       when its dial succeeded
     ``last_used_at``    when a stream was last released; at first ``opened_at``
@@ -200,8 +207,8 @@ class Entry:
     ``closing``         whether its close was ordered
     ``dead``            whether it has closed or was lost, and its slot is free
     ``evicted_for``     the lane that gets its slot; None if it was not evicted
-    ``evicted_idle``    whether it was idle when it was evicted. Its slot counts in the lane's ``slots_soon``
-                        if so, otherwise in ``slots_later``
+    ``evicted_idle``    whether it was idle when it was evicted. Its slot then counts in ``slots_soon`` of
+                        ``evicted_for``, otherwise in ``slots_later``
     ``timer_at``        when its timer expires; None if none is set
     """
 
@@ -260,8 +267,8 @@ class Waiter:
     ``error``            why it failed (see ``Fail``); None if it did not
     ``reused``           whether its connection had carried a call, or had been idle, before it was given to
                          this waiter
-    ``returning``        whether it waits again, because its connection died or its request is sent again. It
-                         keeps its place in the queue
+    ``returning``        whether it waits again, because its connection was unusable or its request is sent
+                         again. It keeps its place in the queue
     """
 
     __slots__ = (
@@ -317,7 +324,7 @@ class WaiterQueue:
             self._newcomers[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
-        """Remove a waiter from any place. Raises KeyError if it is not in the queue."""
+        """Remove a waiter, wherever in the queue it is. Raises KeyError if the waiter is not in the queue."""
         if waiter in self._newcomers:
             del self._newcomers[waiter]
         else:
@@ -333,9 +340,9 @@ class WaiterQueue:
         return next(iter(self._newcomers))
 
     def newest(self) -> Waiter | None:
-        """Return the last arrival of the waiters that are not returning, or else any returning waiter.
+        """Return the waiter that arrived last, not counting returning waiters.
 
-        Returns None if the queue is empty.
+        Returns any returning waiter if there are no others, and None if the queue is empty.
         """
         return next(reversed(self._newcomers), None) or next(iter(self._returned.values()), None)
 
@@ -353,7 +360,8 @@ class Dial(NamedTuple):
     """Open a connection.
 
     ``lane``             the lane that gets it, with its origin and its host loop
-    ``connect_timeout``  seconds, from the newest waiter of the lane; None for the pool's timeout
+    ``connect_timeout``  seconds for the dial, as the lane's newest waiter has them; None for the pool's
+                         timeout
     """
 
     lane: Lane

@@ -11,11 +11,11 @@ __all__ = ["Timers"]
 
 
 class Timers:
-    """Holds one timer for each entry and lane.
+    """Holds at most one timer for each entry and lane.
 
     ``next_at``  when the first timer expires; None if there is none
 
-    Setting a timer again can only make it expire earlier. If it then expires too early, the check of its
+    Setting a timer again can only make it expire earlier. If a timer expires too early, the check of its
     entry or lane sets the next timer.
     """
 

@@ -20,7 +20,9 @@ __all__ = ["Alarm"]
 class Alarm:
     """Calls ``callback`` on a host loop at the earliest time that was set, or soon after that.
 
-    ``due_at``  that time in seconds of the monotonic clock; infinity if none is set
+    ``due_at``  the earliest time that was set, in seconds of the monotonic clock; infinity if none is set
+
+    ``callback`` can also be called at later times that were set.
     """
 
     def __init__(self, callback: Callable[[], None]) -> None:
@@ -32,9 +34,9 @@ class Alarm:
     def set(self, when: float) -> None:
         """Call ``callback`` at ``when``, unless an earlier time is set. Can be called from any thread.
 
-        ``when``: seconds of the monotonic clock.
+        ``when``: seconds of the monotonic clock. Nothing is set if the process is exiting.
         """
-        # No lock is needed: if two threads set it at once, the worst result is one more call.
+        # No lock is needed: if two threads set the time at once, the worst result is one more call.
         if when >= self.due_at:
             return
         try:
@@ -48,7 +50,7 @@ class Alarm:
             self.due_at = inf  # the loop has just ended, or the process is ending
 
     def loop_ended(self, host_loop: HostLoop) -> None:
-        """Clear the time that was set, if ``host_loop`` was to call ``callback`` and has ended."""
+        """Clear the time that was set on ``host_loop``, if any. Called after ``host_loop`` has ended."""
         if self._host_loop is host_loop:
             self.due_at = inf
 

@@ -19,16 +19,16 @@ CLOSE_SECONDS = 1.0  # how long a loop waits for its connections to close before
 
 
 class HostLoop:
-    """An event loop that hosts connections. Connections, timers and dials are used only on its own thread.
+    """An event loop that hosts connections. The connections, timers and dials are used only on its thread.
 
     ``loop``         asyncio's event loop
-    ``thread``       the portal's thread; None for a server's loop
+    ``thread``       the portal's thread; None for the server loop
     ``closing``      whether the loop is about to end and accepts no new calls
     ``ended``        whether the loop has ended, so that nothing can be posted
-    ``close_tasks``  tasks that close connections
+    ``close_tasks``  tasks that close connections; the loop waits for them before it ends
 
-    Threads that call the loop acquire no lock, since an interrupt could leave the lock locked (see
-    ``threads``). They only set flags, add to sets and post. An interrupt cannot stop any of these actions
+    A thread that calls the loop acquires no shared lock, since an interrupt could leave the lock locked (see
+    ``threads``). It only sets flags, adds to sets and posts. An interrupt cannot stop any of these actions
     half-way.
     """
 
@@ -46,7 +46,7 @@ class HostLoop:
         return asyncio._get_running_loop() is self.loop
 
     def post(self, function: Callable[..., object], *args: object) -> None:
-        """Call ``function`` on the loop soon. Can be called from any thread.
+        """Call ``function(*args)`` on the loop soon. Can be called from any thread.
 
         Raises PoolClosed if the loop has ended.
         """
@@ -67,22 +67,31 @@ class HostLoop:
             self.post(function)
 
     def run_before_end(self, close: Coroutine[Any, Any, None]) -> None:
-        """Start ``close``, which closes a connection. Runs on the loop, which waits for it before it ends."""
+        """Start ``close``, a coroutine that closes a connection. Must be called on the loop.
+
+        Before the loop ends, it waits for ``close``, at most ``CLOSE_SECONDS``.
+        """
         task = self.loop.create_task(close, context=Context())
         self.close_tasks.add(task)
         task.add_done_callback(self.close_tasks.discard)
 
     async def wait_for_close_tasks(self) -> None:
-        """Wait for the tasks of ``run_before_end``, at most a second. Runs on the loop, before it ends."""
+        """Wait for ``close_tasks``, at most ``CLOSE_SECONDS``. Runs on the loop, before it ends."""
         if self.close_tasks:
             await asyncio.wait(self.close_tasks, timeout=CLOSE_SECONDS)
 
     def refuse_calls(self) -> None:
-        """Accept no new calls. Calls that have been posted already still run."""
+        """Accept no new calls. A call that was submitted but has not started fails with PoolClosed.
+
+        Started calls go on, and ``post`` still works.
+        """
         self.closing = True
 
     def end(self) -> None:
-        """Mark the loop as ended, and fail its calls. Can be called from any thread, and more than once."""
+        """Mark the loop as ended. Its calls fail with PoolClosed.
+
+        Can be called from any thread, and more than once.
+        """
         self.closing = self.ended = True
         for call in list(self._calls):
             call.loop_ended()
@@ -99,8 +108,9 @@ class HostLoop:
     ) -> T:
         """Await ``function(*args)`` on this loop, and return its result. Can be called on any event loop.
 
-        If the caller is cancelled, so is the function. If the function has returned by then, ``undo(result)``
-        is called on this loop. Raises PoolClosed if this loop ends before the function.
+        If the caller is cancelled, the function is cancelled too. If the function has returned by then, or if
+        the caller's loop is closed, ``undo(result)`` is called on this loop. Raises the function's error, or
+        PoolClosed if this loop accepts no calls or ends before the function returns.
         """
         if self.is_current:
             return await function(*args)
@@ -122,7 +132,7 @@ class HostLoop:
         undo: Callable[[T], object] | None = None,
     ) -> T:
         """Do the same as ``arun`` for a thread without an event loop. Blocks the thread."""
-        # Not an Event: it waits in Python code, where the exception of a signal handler could break it.
+        # Not an Event: its ``wait`` is Python code, and a signal handler's exception could stop it half-way.
         done = threading.Lock()
         done.acquire()
         call = LoopCall(self, function, args, undo, done.release)
@@ -144,11 +154,14 @@ class HostLoop:
 
 
 class LoopCall(Generic[T]):
-    """A coroutine that a host loop runs for a caller on another thread.
+    """A coroutine that a host loop runs for a caller on another event loop or thread.
 
-    The caller gets the result. If the caller has cancelled, the result is passed to ``undo``. The caller's
-    thread calls ``result`` and ``cancel``; any thread can call ``loop_ended``. All other methods run on the
-    host loop. ``notify`` wakes the caller. It raises RuntimeError if the caller's event loop is closed.
+    ``undo``    is called with the result if the caller was cancelled or the caller's event loop is closed;
+                None to do nothing
+    ``notify``  wakes the caller; raises RuntimeError if the caller's event loop is closed
+
+    The caller's thread calls ``result`` and ``cancel``. Any thread can call ``loop_ended``. All other methods
+    run on the host loop.
     """
 
     def __init__(
@@ -169,7 +182,10 @@ class LoopCall(Generic[T]):
         self._ended = False
 
     def start(self) -> None:
-        """Start the coroutine, unless the caller has cancelled the call already."""
+        """Start the coroutine, unless the caller has cancelled the call already.
+
+        If the host loop accepts no calls any more, the call fails with PoolClosed.
+        """
         if self._cancelled:
             self._host_loop._calls.discard(self)
             return
@@ -180,7 +196,10 @@ class LoopCall(Generic[T]):
         self._task.add_done_callback(self._task_ended)
 
     def result(self) -> T:
-        """Return the coroutine's result. Raises its error, or PoolClosed if the loop ended before it."""
+        """Return the coroutine's result, or raise its error.
+
+        Raises PoolClosed if the host loop ended first, or if the coroutine was cancelled.
+        """
         if self._task is None or not self._task.done():
             raise PoolClosed(ENDED)
         try:
@@ -189,7 +208,7 @@ class LoopCall(Generic[T]):
             raise PoolClosed("the pool's event loop was stopped during the call") from None
 
     def cancel(self) -> None:
-        """Cancel the coroutine. If it has returned, pass its result to ``undo``."""
+        """Let the host loop cancel the coroutine, or pass its result to ``undo`` if it has returned."""
         self._cancelled = True
         if self._ended and self._undo is None:
             return
@@ -199,7 +218,7 @@ class LoopCall(Generic[T]):
             return  # the loop has ended, and the coroutine with it
 
     def loop_ended(self) -> None:
-        """Wake the caller, because the loop has ended before this call. ``result`` then raises PoolClosed."""
+        """Wake the caller of a call that the loop will not finish. ``result`` then raises PoolClosed."""
         self._host_loop._calls.discard(self)
         if not self._ended:
             self._ended = True

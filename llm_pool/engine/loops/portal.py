@@ -91,7 +91,10 @@ def is_on_server_loop() -> bool:
 
 
 def host_loop_of_caller() -> HostLoop:
-    """Return the host loop for the caller: the server loop if the caller runs on it, otherwise the portal."""
+    """Return the host loop for the caller: the server loop if the caller runs on it, otherwise the portal.
+
+    Raises PoolClosed if the portal is needed and the process is exiting.
+    """
     server = _process.server
     if server is not None and server.is_current and not server.closing:
         return server
@@ -99,7 +102,10 @@ def host_loop_of_caller() -> HostLoop:
 
 
 def adopt_server_loop() -> HostLoop:
-    """Make the running loop the server loop, until it ends. The loop must run longer than every request."""
+    """Make the running loop the server loop until it ends, and return its ``HostLoop``.
+
+    The loop must run longer than every request.
+    """
     process = _process
     server = process.server
     if server is not None and server.is_current and not server.closing:
@@ -117,7 +123,7 @@ def adopt_server_loop() -> HostLoop:
 
 
 def release_server_loop() -> None:
-    """Stop using the server loop for new calls. Its connections stay on it until it ends."""
+    """Use the server loop for no more calls. Calls in progress on the server loop go on."""
     _process.server = None
 
 
@@ -136,22 +142,28 @@ def stop() -> None:
 
 
 def after_fork(function: Callable[[], None]) -> Callable[[], None]:
-    """Register ``function`` to be called in the child after a fork, when the parent's loops are forgotten."""
+    """Register ``function`` to be called in the child of a fork. Returns ``function``.
+
+    At the time of the call, the parent's loops are forgotten already.
+    """
     _after_fork.append(function)
     return function
 
 
 def before_loop_ends(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
-    """Register ``function(host_loop)``. It is called on each loop before the loop ends.
+    """Register ``function(host_loop)`` to be called on each host loop before that loop ends.
 
-    After the call the loop still runs for at least ``FINAL_STEPS`` steps.
+    After the call the loop still runs for at least ``FINAL_STEPS`` steps. Returns ``function``.
     """
     _before_loop_ends.append(function)
     return function
 
 
 def after_loop_ended(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
-    """Register ``function(host_loop)``. It is called after a loop has ended, possibly more than once."""
+    """Register ``function(host_loop)`` to be called after each host loop has ended. Returns ``function``.
+
+    It can be called more than once for the same loop.
+    """
     _after_loop_ended.append(function)
     return function
 
@@ -160,7 +172,10 @@ def after_loop_ended(function: Callable[[HostLoop], None]) -> Callable[[HostLoop
 
 
 class _Start:
-    """The start of a portal. ``wait`` blocks the caller's thread until the portal's thread calls ``end``."""
+    """The start of a portal. ``wait`` blocks the caller's thread until the portal's thread calls ``end``.
+
+    ``error``  the reason why the portal could not start; None if it has started
+    """
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -176,9 +191,11 @@ class _Start:
 
 
 def _start_portal(predecessor: HostLoop | None) -> HostLoop:
-    """Return the portal that replaces ``predecessor``, which has ended; start it if no thread has done so.
+    """Return the portal that replaces ``predecessor``. Start it if no other thread has done so.
 
-    The new thread sets ``_process.portal``: an interrupt cannot stop that half-way.
+    ``predecessor``: the previous portal, which accepts no calls any more; None before the first portal. The
+    portal's thread sets ``_process.portal``, because no interrupt can stop that thread half-way. Raises
+    PoolClosed if the process is exiting.
     """
     process, start = _process, _Start()
     if process.ending:
@@ -191,9 +208,9 @@ def _start_portal(predecessor: HostLoop | None) -> HostLoop:
 
 
 def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) -> None:
-    """Run a new portal in place of ``predecessor``, unless another portal has replaced it already.
+    """Run a new portal in place of ``predecessor``, unless ``predecessor`` has been replaced already.
 
-    Runs on the portal's thread.
+    Runs on the new portal's thread.
     """
     try:
         host_loop = HostLoop(asyncio.new_event_loop(), threading.current_thread())
@@ -220,7 +237,7 @@ def _run(host_loop: HostLoop) -> None:
 
 async def _end_portal(host_loop: HostLoop) -> None:
     host_loop.refuse_calls()
-    await asyncio.sleep(0)  # the calls posted before start now, and are cancelled below
+    await asyncio.sleep(0)  # posted functions run now; posted calls that have not started fail
     tasks = asyncio.all_tasks() - {asyncio.current_task()} - host_loop.close_tasks
     for task in tasks:
         task.cancel()
@@ -232,10 +249,11 @@ async def _end_portal(host_loop: HostLoop) -> None:
 
 
 def _watch_end(host_loop: HostLoop) -> AsyncGenerator[None]:
-    """Arrange that ``_end_loop`` runs before an adopted loop ends. Call it on that loop.
+    """Return a generator that runs ``_end_loop`` before an adopted loop ends. The caller must keep it.
 
-    asyncio has no callback for the end of a loop, but ``shutdown_asyncgens`` closes the asynchronous
-    generators that have started on it. So start a generator whose ``finally`` runs ``_end_loop``.
+    Must be called on the adopted loop. asyncio has no callback for the end of a loop, but
+    ``shutdown_asyncgens`` closes the asynchronous generators that were started on the loop. So this function
+    starts a generator whose ``finally`` runs ``_end_loop``.
     """
 
     async def wait_for_end() -> AsyncGenerator[None]:
@@ -271,7 +289,7 @@ def _forget_loop(host_loop: HostLoop) -> None:
 
 
 def _at_exit() -> None:
-    """Stop the portal when the interpreter exits. No thread can be started after that."""
+    """Stop the portal when the interpreter exits. No other portal is started after that."""
     _process.ending = True
     stop()
 

@@ -22,10 +22,11 @@ T = TypeVar("T")
 
 
 def hold(lock: Any, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` with ``lock`` held. ``lock``: an RLock that this thread does not hold yet.
+    """Call ``function`` with ``lock`` held, and return its result.
 
-    The lock is released even if an interrupt comes, at any bytecode. The interrupt can stop ``function``
-    half-way. So ``function`` must only read, or a second call must complete what the first call began.
+    ``lock`` is an RLock that this thread does not hold yet. The lock is released even if an interrupt comes,
+    at any bytecode. The interrupt can stop ``function`` half-way. So ``function`` must only read, or a second
+    call must complete what the first call began.
     """
     try:
         try:
@@ -43,10 +44,11 @@ def _release(lock: Any) -> None:
 
 
 def start_thread(function: Callable[..., object], *args: object, name: str) -> None:
-    """Start a daemon thread that calls ``function``. Raises RuntimeError if the system can start no thread.
+    """Start a daemon thread that calls ``function(*args)``, with ``name`` as the thread's name.
 
-    ``Thread.start`` acquires locks of the ``threading`` module in Python code. So a bare thread calls it,
-    which interrupts do not reach.
+    Raises RuntimeError if the system can start no thread. ``Thread.start`` acquires locks of the
+    ``threading`` module in Python code, where an interrupt could leave them locked. So ``Thread.start`` is
+    called on another thread, which gets no interrupts.
     """
     _thread.start_new_thread(_start, (function, args, name))
 
@@ -61,8 +63,9 @@ def _start(function: Callable[..., object], args: tuple[object, ...], name: str)
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """Call ``function`` on a new thread. Return a future of its result.
 
-    Cancelling a task that awaits the future does not cancel the call. No executor is used: a call that hangs
-    would delay other calls and the end of the process.
+    Cancelling a task that awaits the future does not cancel the call. No executor is used: in an executor, a
+    call that hangs would delay other calls and the end of the process. Raises RuntimeError if the system can
+    start no thread.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # makes ``cancel`` do nothing: several callers can await it

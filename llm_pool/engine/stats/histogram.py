@@ -12,7 +12,7 @@ __all__ = ["BOUNDS", "Histogram", "Spread", "find_quantile"]
 BOUNDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0,
 )  # fmt: skip
-"""Upper bounds of the buckets in seconds. One more bucket counts longer durations."""
+"""The longest duration of each bucket in seconds. One more bucket counts longer durations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +37,20 @@ class Spread:
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, fraction: float) -> float:
-        """Return the upper bound in seconds of the bucket with the quantile ``fraction``, 0.0 to 1.0.
+        """Return the quantile ``fraction`` (0.0 to 1.0) in seconds, rounded up to the end of its bucket.
 
-        Returns 0.0 if there are no durations; infinity if the quantile is longer than every bound.
+        Returns 0.0 if there are no durations; infinity if the quantile is in the last bucket.
         """
         found = find_quantile(self.counts, fraction)
         return 0.0 if found is None else (*BOUNDS, inf)[found[0]]
 
 
 def find_quantile(counts: Sequence[int], fraction: float) -> tuple[int, int] | None:
-    """Find the first bucket up to which ``counts`` add up to at least ``fraction`` of all values.
+    """Find the bucket that contains the quantile ``fraction`` (0.0 to 1.0).
 
-    Returns its index and the number of values in the buckets before it; None if there are no values. To get
-    the quantile of a sorted list by nearest rank, pass a count of 1 for each value.
+    ``counts``: the number of values in each bucket. Returns the index of the bucket, and the number of values
+    in the buckets before it; None if there are no values. To get the quantile of a sorted list by nearest
+    rank, pass a count of 1 for each value: the index is then that of the value.
     """
     rank = fraction * sum(counts)
     before = 0
@@ -61,7 +62,7 @@ def find_quantile(counts: Sequence[int], fraction: float) -> tuple[int, int] | N
 
 
 class Histogram:
-    """Counts durations. It has no lock of its own: call it with its owner's lock held."""
+    """Counts durations in the buckets of ``BOUNDS``. Has no lock: hold the owner's lock during each call."""
 
     __slots__ = ("_counts", "_total")
 
@@ -75,5 +76,5 @@ class Histogram:
         self._total += seconds
 
     def spread(self) -> Spread:
-        """Return the durations counted so far."""
+        """Return the current number of durations in each bucket, and the sum of all durations."""
         return Spread(tuple(self._counts), self._total)

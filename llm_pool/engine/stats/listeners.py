@@ -30,7 +30,10 @@ class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
         self._failed: list[Callable[[*Ts], None]] = []
 
     def call(self, *args: *Ts) -> None:
-        """Call each callback, on the caller's thread."""
+        """Call each callback with ``args``, on the caller's thread.
+
+        Raises no error of a callback. The first error of each callback is logged.
+        """
         for listener in self:
             try:
                 listener(*args)

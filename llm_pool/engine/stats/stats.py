@@ -17,7 +17,7 @@ __all__ = ["PoolStats", "Tally", "describe", "take_stats"]
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """The present gauges of a pool; its counters and histograms since it was made, in this process.
+    """The present gauges of a pool in this process, and its counters and histograms since it was made.
 
     Gauges:
 
@@ -26,7 +26,7 @@ class PoolStats:
     ``in_use``             connections that carry at least one call
     ``idle``               connections that carry no call and can be used
     ``dialing``            connections being dialed
-    ``closing``            connections that accept no new calls, and have not closed yet. They are not part of
+    ``closing``            connections that carry no call and are being closed. They are not part of
                            ``connections``, but count against the limit
     ``waiting``            callers in the queue
     ``streams``            calls on all connections; an HTTP/2 connection can carry several
@@ -37,9 +37,9 @@ class PoolStats:
     Counters:
 
     ``requests``           calls that needed a connection
-    ``queued``             of these, calls that found every connection in use and no room for another. A call
-                           that only waited for a dial is not counted
-    ``reused``             of these, calls that got a connection which had carried a call or been idle
+    ``queued``             those of ``requests`` that found every connection in use and no room for another. A
+                           call that only waited for a dial is not counted
+    ``reused``             those of ``requests`` that got a connection which had carried a call or been idle
     ``opened``             connections opened
     ``closed``             connections closed, by reason
     ``pool_timeouts``      calls that failed with PoolTimeout after the pool timeout
@@ -101,8 +101,8 @@ class PoolStats:
 class Tally:
     """The counters that the ledger does not need. ``lock`` is the lock of the ledger.
 
-    All methods but ``answer_read`` and ``add_answers`` acquire the lock, so they run on a host loop only (see
-    ``loops.threads``).
+    All methods but ``answer_read`` and ``add_answers`` acquire the lock. Call these other methods on a host
+    loop only (see ``loops.threads``).
     """
 
     __slots__ = (
@@ -160,20 +160,23 @@ class Tally:
             self.add_answers()  # with each call, so that ``_answers`` stays short
 
     def dialed(self, origin: Origin, seconds: float) -> None:
-        """Count a dial that has succeeded after ``seconds``."""
+        """Count a dial that has succeeded after ``seconds``.
+
+        Clears ``dial_failure`` if the failed dial was to the same origin.
+        """
         with self.lock:
             self.dial.record(seconds)
             if origin == self._failed_origin:
                 self.dial_failure = self._failed_origin = None
 
     def dial_failed(self, origin: Origin, error: BaseException) -> None:
-        """Count a dial that has failed."""
+        """Count a failed dial by the class of ``error``, and keep the message as ``dial_failure``."""
         with self.lock:
             self.dial_failures[type(error).__name__] += 1
             self.dial_failure, self._failed_origin = str(error), origin
 
     def call_ended(self, marks: Marks, *, complete: bool) -> None:
-        """Count a call that had a connection and has ended.
+        """Count a call that had a connection and has ended: its bytes and its times.
 
         ``complete``: whether its response is complete.
         """
@@ -188,14 +191,14 @@ class Tally:
     def answer_read(self, input_tokens: int, output_tokens: int, first_token: float | None) -> None:
         """Record the tokens of an answer, and the seconds from the call's start to its first token.
 
-        Can be called from any thread. It acquires no lock: the caller's thread can be interrupted, and the
-        garbage collector can end a call on a thread that holds the lock. ``add_answers`` adds the numbers
-        later.
+        ``first_token``: None if these seconds are not measured. Can be called from any thread. The method
+        acquires no lock: the caller's thread can be interrupted, and the garbage collector can end a call on
+        a thread that holds the lock. ``add_answers`` adds the numbers later.
         """
         self._answers.append((input_tokens, output_tokens, first_token))
 
     def add_answers(self) -> None:
-        """Add the answers recorded since the last call of this method. Call it with the lock held."""
+        """Count the answers that ``answer_read`` has recorded. Call it with the lock held."""
         while self._answers:
             input_tokens, output_tokens, first_token = self._answers.popleft()
             self.input_tokens += input_tokens
@@ -205,7 +208,10 @@ class Tally:
 
 
 def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
-    """Return the stats at ``now``, in seconds of the monotonic clock. Call it with the lock held."""
+    """Return the stats of a pool. Call it with the ledger's lock held.
+
+    ``now``: the present time, in seconds of the monotonic clock.
+    """
     tally.add_answers()
     connections = ledger.connections
     in_use, idle, dialing = connections.in_use, len(connections.pool_bound.idle), ledger.dial_policy.dialing

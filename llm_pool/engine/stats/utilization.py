@@ -25,8 +25,10 @@ class Utilization:
     ``threshold``  the number of connections in use at which utilization crosses the threshold next
     ``is_above``   whether utilization last crossed the threshold upwards
 
-    After each change of a pool, the coordinator compares the connections in use with ``threshold``. It calls
+    After each change of a pool, the coordinator compares the connections in use with ``threshold``, and calls
     ``cross`` if ``is_above`` is no longer right.
+
+    Argument: ``fraction`` is the threshold as a part of ``max_connections``, 0.0 to 1.0; None for no warning.
     """
 
     def __init__(self, fraction: float | None, max_connections: int) -> None:
@@ -37,9 +39,10 @@ class Utilization:
         self._lock = threading.Lock()
 
     def cross(self, in_use: int) -> bool:
-        """Note a crossing. Return whether to log a warning.
+        """Record that ``in_use`` connections cross the threshold. Return whether to log a warning.
 
-        That is so if the crossing went upwards, at least ``REARM_SECONDS`` after the last crossing downwards.
+        Returns True only for a crossing upwards that comes at least ``REARM_SECONDS`` after the last crossing
+        downwards. Returns False if another thread has recorded the same crossing.
         """
         with self._lock:
             is_above = in_use >= self.threshold
@@ -54,7 +57,10 @@ class Utilization:
 
 
 def warn_of_utilization(name: str, stats: PoolStats) -> None:
-    """Log the warning. On another thread, since a log handler can block and this runs on an event loop."""
+    """Log a warning that the pool ``name`` is about to run out of connections.
+
+    Logs on another thread: a log handler can block, and the caller's thread can be an event loop's.
+    """
     in_thread(
         logger.warning,
         "pool %r is %.0f %% in use (%s); callers will wait when it is full. "

@@ -109,7 +109,7 @@ def _check(pool: PoolSettings, options: dict[str, Any]) -> CheckReport:
 
 
 def _document(verdict: Verdict, reports: list[CheckReport], problems: list[Problem]) -> dict[str, Any]:
-    """Return the output of ``--format json``. ``docs/llmpool_check.schema.json`` describes it."""
+    """Return the output of ``--format json`` as a dict; ``docs/llmpool_check.schema.json`` describes it."""
     return {
         "schema": SCHEMA_VERSION,
         "verdict": verdict.value,
