@@ -189,10 +189,10 @@ def seconds(*, optional: bool = True, zero: bool = False) -> Validator:
         except OverflowError:
             number = math.inf
         if not math.isfinite(number):
-            hint = "Give None for no bound." if optional else "Give seconds."
+            hint = "Give None for no limit." if optional else "Give seconds."
             raise Invalid(VALUE, "is not a finite number", hint)
         if number < 0 or (number == 0 and not zero):
-            hint = "Give seconds" + (", or None for no bound." if optional else ".")
+            hint = "Give seconds" + (", or None for no limit." if optional else ".")
             raise Invalid(VALUE, "is less than 0" if number < 0 else "must be greater than 0", hint)
         return number
 
@@ -233,7 +233,7 @@ def _number_hint(value: Any, optional: bool) -> str:
         with suppress(ValueError):
             number = float(value)
             return f"Write {number:g}, without quotes." if math.isfinite(number) else "Give a number."
-    return "Give a number, or None for no bound." if optional else "Give a number."
+    return "Give a number, or None for no limit." if optional else "Give a number."
 
 
 def _shown(value: Any) -> str:

@@ -130,10 +130,9 @@ def release_server_loop() -> None:
 def stop() -> None:
     """Stop the portal, and wait until its thread has ended. The next call starts another portal."""
     host_loop = _process.portal
+    # Two threads that start a portal can set ``_process.portal`` in the wrong order.
     while (successor := _process.successors.get(host_loop)) is not None:
-        host_loop = (
-            successor  # two threads that start a portal may set ``_process.portal`` in the wrong order
-        )
+        host_loop = successor
     if host_loop is not None and host_loop.thread is not None:
         host_loop.refuse_calls()
         with contextlib.suppress(PoolClosed):
