@@ -6,13 +6,8 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.fixtures.scrapes import Installed, find_program
-
-if TYPE_CHECKING:
-    pass
-
 
 DOCS = Path(__file__).parents[1] / "docs"
 

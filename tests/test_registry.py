@@ -194,14 +194,25 @@ def test_new_threads_see_one_pool(configure: Callable[..., LLMPool], upstream: S
 def test_a_child_makes_pools_if_the_lock_was_held_at_the_fork(
     configure: Callable[..., LLMPool], upstream: ScriptedServer
 ) -> None:
-    """Scenario 52: the registry's lock is held at the fork."""
+    """Scenario 52: another thread holds the registry's lock at the fork."""
     configure(upstream)
     pools.close_all()
-    with registry_lock():
-        child = os.fork()
-        if child == 0:
-            signal.alarm(5)
-            answered = pools["default"].complete("hello").text
-            os._exit(0 if answered == "You said hello." else 1)
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with registry_lock():
+            held.set()
+            forked.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        answered = pools["default"].complete("hello").text
+        os._exit(0 if answered == "You said hello." else 1)
+    forked.set()
+    holder.join()
     assert os.waitpid(child, 0) == (child, 0)
     upstream.wait_until(lambda s: s.connections_open == 0)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from demo_project import settings as demo_settings
 from demo_project.upstream.launcher import provider_is_configured
 from llm_pool.conf import load
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.mark.parametrize(

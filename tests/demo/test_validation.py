@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
 from demo_project.validation import MAX_BYTES, BadInput, read_distance, read_messages
-
-if TYPE_CHECKING:
-    pass
-
 
 QUESTION = {"role": "user", "content": "Why is the sky blue?"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from django.test import AsyncClient
@@ -14,10 +14,6 @@ from demo_project import settings as demo_settings
 from demo_project.upstream import simulated
 from testbed.behaviours import json_reply
 from testbed.ports import refused_port
-
-if TYPE_CHECKING:
-    pass
-
 
 ROOT = Path(__file__).parents[2]
 

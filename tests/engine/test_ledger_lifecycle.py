@@ -115,7 +115,7 @@ def test_pauses_are_short_again_after_one_that_ended_without_waiters() -> None:
 
 
 def test_a_backoff_without_callers_is_forgotten() -> None:
-    """Callers choose the origins, so memory must not grow with their number."""
+    """Scenario 11: not earlier, but then: callers choose the origins, and memory must not grow with them."""
     world = make()
     world.arrive()
     world.fail_dial()
@@ -227,16 +227,6 @@ def test_an_unused_origin_is_forgotten() -> None:
         idle(world, f"host-{number}")
         world.tick(60.0)
         world.finish_closing()
-    check_nothing_left(world)
-
-
-def test_an_origin_is_forgotten_after_its_backoff() -> None:
-    """Scenario 11: not earlier, otherwise every caller would dial at once."""
-    world = make()
-    world.arrive()
-    world.fail_dial()
-    assert len(world.ledger.dial_policy.lanes()) == 1
-    world.tick(60.0)
     check_nothing_left(world)
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from llm_pool.engine.request import WholeResponse
 from llm_pool.exceptions import ConnectFailed, PoolFull, PoolTimeout, TotalTimeout
 from testbed import ScriptedServer
 from testbed.behaviours import json_reply
@@ -270,7 +271,8 @@ async def test_timeouts_in_the_very_moment_of_delivery_lose_nothing(each_loop, s
     pool = engine_pool(max_connections=1)
     for number in range(40):
         calls = (pool.fetch(request_to(server, pool=0.0003 * (number % 10))) for _ in range(10))
-        await asyncio.gather(*calls, return_exceptions=True)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} <= {WholeResponse, PoolTimeout}
     assert (await pool.fetch(request_to(server))).status == 200
     assert server.peak_open == 1
 

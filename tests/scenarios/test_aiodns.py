@@ -92,9 +92,10 @@ async def test_nothing_beneath_the_cache_keeps_an_answer(name_server, resolver):
     assert (await resolver.resolve("llm.test", 80))[0][4] == ("127.0.0.2", 80)
 
 
-async def test_names_of_this_machine_are_in_its_file(resolver):
+async def test_names_of_this_machine_are_in_its_file(name_server, resolver):
     """Scenario 47: localhost is found in /etc/hosts."""
     assert {info[4][0] for info in await resolver.resolve("localhost", 80)} <= {"127.0.0.1", "::1"}
+    assert name_server.questions == []
 
 
 async def test_lookups_work_without_inotify_watches(name_server, resolver, monkeypatch):

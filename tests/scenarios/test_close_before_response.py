@@ -140,7 +140,7 @@ async def test_a_failure_is_not_taken_for_the_close(serve, pool_to, each_loop):
     stream.close()
 
 
-async def test_a_scope_that_was_cancelled_lets_nothing_begin(serve, engine_pool, each_loop):
+async def test_a_scope_that_was_cancelled_lets_nothing_begin(each_loop):
     """Scenario 35: the same if the close comes just before the call starts on the host loop."""
     scope = CancelScope()
     scope.cancel()
@@ -154,7 +154,7 @@ async def test_a_scope_that_was_cancelled_lets_nothing_begin(serve, engine_pool,
         await host_loop.arun(enter)
 
 
-async def test_a_scope_that_was_left_interrupts_nothing(engine_pool, each_loop):
+async def test_a_scope_that_was_left_interrupts_nothing(each_loop):
     """Scenario 24: a close that takes effect after the head has arrived cancels nothing."""
     scope = CancelScope()
     host_loop = host_loop_of_caller()

@@ -49,10 +49,8 @@ async def test_fifty_at_once_open_what_the_work_needs_and_no_more(
     assert len(server.requests) == 550
 
 
-async def test_callers_that_arrive_during_slow_dials_add_no_dials_once_served(
-    each_loop, serve, engine_pool, certificates
-):
-    """Scenario 9: fifty calls, one after the other, need one connection."""
+async def test_calls_one_after_the_other_need_one_connection(each_loop, serve, engine_pool, certificates):
+    """Scenario 9: fifty calls, after a dial that takes longer than all of them."""
     server = serve(json_reply(), tls=certificates.good, before_handshake=lambda: asyncio.sleep(SLOW_DIAL))
     pool = engine_pool(tls=trusting(certificates), http2=False)
     for _ in range(50):

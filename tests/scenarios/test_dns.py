@@ -47,7 +47,6 @@ def engine_pool(engine_pool, way):
 
 
 only_system = pytest.mark.parametrize("way", ["system"], indirect=True)
-only_aiodns = pytest.mark.parametrize("way", ["aiodns"], indirect=True)
 
 
 @pytest.fixture

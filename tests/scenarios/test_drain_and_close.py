@@ -196,24 +196,3 @@ async def test_a_call_served_in_the_tick_of_the_close_gets_pool_closed(server_lo
     with pytest.raises(PoolClosed):
         await call
     assert server.requests == []
-
-
-async def test_a_peer_that_does_not_answer_the_tls_close_delays_no_close(
-    each_loop, serve, engine_pool, certificates
-):
-    """Scenario 51: ``aclose`` ends even if the server never answers the TLS close."""
-
-    async def deaf(conn) -> None:
-        await conn.read_request()
-        await conn.respond(200)
-        conn.pause_reading()
-        await conn.wait_for("never")
-
-    server = serve(deaf, tls=certificates.good)
-    pool = engine_pool(tls=trusting(certificates), http2=False)
-    await pool.fetch(request_to(server))
-    began = time.monotonic()
-    await pool.aclose()
-    assert time.monotonic() - began < 4.0
-    assert pool.stats().connections == 0
-    server.gate("never").open()

@@ -146,6 +146,7 @@ async def test_an_interim_response_does_not_end_an_upload(serve, engine_pool):
     await arun(exchange.finish)
     await arun(exchange.head)
     assert (await arun(exchange.read_all)).body == b"thanks"
+    assert server.requests[0].body == b"onetwo"
 
 
 @pytest.mark.parametrize("end", [close, fin, reset])

@@ -142,15 +142,16 @@ class _Peer:
         name = "h2: none" if self.server.calm else rng.choices(names, odds)[0]
         self.server.record.fault(name)
         with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has reset it
-            if name == "h2: refused":
-                self.h2.reset_stream(stream.number, ErrorCodes.REFUSED_STREAM)
-                await self._flush()
-                return
             token, answer = answer_to(stream.target, stream.headers, bytes(stream.body), rng)
-            self.server.record.arrived(token)
+            if name != "h2: refused":  # it is sent again
+                self.server.record.arrived(token)
             await _FAULTS[name][1](self, stream.number, answer)
 
     # Answers and faults. Each takes the number of the stream and its correct answer.
+
+    async def _refuse(self, number: int, _answer: Answer) -> None:
+        self.h2.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+        await self._flush()
 
     async def _pause(self) -> None:
         if self.server.rng.random() < 0.5:
@@ -239,7 +240,7 @@ _ANY_TIME: dict[str, Callable[[_Peer], Awaitable[None]]] = {
 }
 _FAULTS: dict[str, tuple[float, Callable[[_Peer, int, Answer], Awaitable[None]]]] = {
     "h2: none": (40, _Peer._no_fault),
-    "h2: refused": (3, _Peer._no_fault),
+    "h2: refused": (3, _Peer._refuse),
     "h2: error status": (3, _Peer._error_status),
     "h2: stream reset": (3, _Peer._reset_stream),
     "h2: stall": (2, _Peer._stall),

@@ -14,6 +14,7 @@ from llm_pool.calling.pool import LLMPool
 from llm_pool.conf import load
 from llm_pool.engine.config import TLS, Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.pool import Pool
+from testbed.http2 import offering_http2
 from testbed.tls import Certificates
 from tests.fixtures.internals import open_connections_of
 from tests.soak.calls import Place
@@ -60,7 +61,7 @@ class World:
         directory = Path(self._running.enter_context(tempfile.TemporaryDirectory()))
         certificates = Certificates(directory)
         chat = self._serve(play_http11)
-        chat2 = self._serve(play_http2, tls=_http2_context(certificates))
+        chat2 = self._serve(play_http2, tls=offering_http2(certificates))
         several = [
             self._serve(play_http11),
             self._serve(play_http11),
@@ -175,14 +176,6 @@ def _is_held(connection: Any) -> bool:
         return bool(connection.still_held)
     except OSError:  # its server's thread has just closed it
         return False
-
-
-def _http2_context(certificates: Certificates) -> Any:
-    context = certificates.good
-    second = Certificates.good.func(certificates)
-    second.set_alpn_protocols(["h2"])
-    assert second is not context
-    return second
 
 
 def _fields(values: Any) -> dict[str, Any]:
