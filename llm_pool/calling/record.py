@@ -107,10 +107,10 @@ _observers: Listeners[CallRecord] = Listeners()
 def observe(observer: Callable[[CallRecord], None]) -> None:
     """Call ``observer`` after each call ends, on the caller's thread or loop; the caller waits for it.
 
-    ``observer`` must not block, and must not acquire a lock that its own thread may hold already: the garbage
-    collector can end a call at any moment. If ``observer`` raises, the call does not fail, and the first such
-    exception is logged. For a stream that was neither read to its end nor closed, ``observer`` is called on a
-    thread of its own.
+    ``observer`` must not block. When the garbage collector ends a call, as for a dropped coroutine, it calls
+    ``observer`` in the middle of any code of that thread: ``observer`` must not acquire a lock that this code
+    can hold. For a stream that was neither read to its end nor closed, ``observer`` is called on a new
+    thread. If ``observer`` raises, the call does not fail, and the first such exception is logged.
     """
     _observers.append(observer)
 

@@ -115,10 +115,10 @@ class PoolSettings:
         return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
 
     def key(self) -> str | None:
-        """Return the API key for a request, or None if the request carries no key.
+        """Return the API key for a request, or None if the pool has no API_KEY.
 
-        If API_KEY is a callable, ``key`` calls it, and can block. Raises ``ImproperlyConfigured`` if
-        ``needs_key`` is True, or if the key is invalid.
+        If API_KEY is a callable, ``key`` calls it, and can block. Raises ``ImproperlyConfigured`` if the
+        server requires a key and the pool has none, not even in HEADERS, or if the key is invalid.
         """
         if self.api_key is not None:
             return self.api_key.fixed or self.api_key.reveal()
@@ -291,7 +291,7 @@ def _from_environ(
 ) -> Any:
     """Return the validated value of an environment variable; None if it is not set, or is invalid.
 
-    An invalid value is reported as a problem. ``key`` is the setting that the variable replaces.
+    An invalid value is reported as a problem. ``key`` is the setting that takes its value from the variable.
     """
     if not (value := environ.get(variable, "").strip()):
         return None

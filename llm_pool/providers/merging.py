@@ -34,11 +34,10 @@ class MergedObject(dict[str, Any]):
     __slots__ = ()
 
     def add(self, delta: dict[str, Any], *, concatenate: bool = True) -> None:
-        """Merge ``delta`` into this object. ``delta`` is not changed.
+        """Merge ``delta`` into this object, by the rules at the top of this module. ``delta`` is not changed.
 
-        Strings and lists are added to the previous value, and objects are merged field by field. Any other
-        value replaces the previous value. With ``concatenate=False`` strings replace the previous string too.
-        Raises ``AttributeError`` if ``delta`` is not a dict.
+        With ``concatenate=False`` a string is never added to the previous string: it replaces it, unless it
+        is empty. Raises ``AttributeError`` if ``delta`` is not a dict.
         """
         for name, value in delta.items():
             previous = self.get(name)

@@ -93,7 +93,7 @@ class History:
         self._last: dict[str, tuple[Pool, PoolStats, Dials]] = {}
 
     def record(self, now: float) -> None:
-        """Add a tick for each pool. The tick ends at ``now``.
+        """Add a ``Tick`` for each pool: its numbers for the period that ends at ``now``.
 
         ``now`` is in seconds of the monotonic clock.
         """

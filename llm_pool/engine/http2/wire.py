@@ -133,13 +133,12 @@ class Wire(H2Connection):
         """Ignore a frame that came after its stream was reset: return no events.
 
         The server can have sent the frame before it received the reset (RFC 9113, section 5.1). Late DATA
-        frames do not come here: h2 handles them. Raises StreamClosedError if h2 has reset the stream only
-        now, because the frame broke the rules.
+        frames do not come here: h2 handles them. Raises ``error`` if h2 has reset the stream only now,
+        because the frame broke the rules: the connection then ends.
         """
-        events = list(getattr(error, "_events", []))
-        if events:
-            self.reset_stream(error.stream_id, ErrorCodes.STREAM_CLOSED)  # raises: h2 has closed the stream
-        return events
+        if getattr(error, "_events", None):
+            raise error
+        return []
 
     def _receive_headers_frame(self, frame: Any) -> Any:
         """Do the same as h2, but raise ProtocolError if the server opens a stream.

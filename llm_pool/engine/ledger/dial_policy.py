@@ -221,10 +221,11 @@ def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
 
 
 def _next_starved(bound: Bound, lane: Lane) -> Lane | None:
-    """Return the first lane in the dial queues of a full ``bound`` if it should get a slot of ``lane``.
+    """Return the first lane in the dial queues of a full ``bound``, or None.
 
-    Returns None if the first lane should not get the slot, or if no lane with a shortage is in the queues.
-    Moves the first lane to the end of its queue if it is ``lane``, or has or will get enough connections.
+    Looks only at lanes with a shortage. The first of them should get a slot of ``lane`` if it has no
+    connection, open or coming, or if ``lane`` has more than its share. If it is ``lane`` itself, or has or
+    will get enough connections, move it to the end of its queue and return None.
     """
     first = next(iter(bound.dial_queues[NO_CONNECTION] or bound.dial_queues[TOO_FEW_CONNECTIONS]), None)
     if first is None:

@@ -101,8 +101,8 @@ class PoolStats:
 class Tally:
     """The counters that the ledger does not need. ``lock`` is the lock of the ledger.
 
-    All methods but ``answer_read`` and ``add_answers`` acquire the lock. Call these other methods on a host
-    loop only (see ``loops.threads``).
+    ``answer_read`` can be called from any thread. ``add_answers`` is called with the lock held. All other
+    methods acquire the lock: call them on a host loop only (see ``loops.threads``).
     """
 
     __slots__ = (
