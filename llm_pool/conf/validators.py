@@ -57,7 +57,7 @@ def provider(value: Any) -> Provider | None:
     try:
         provider_class = import_string(value)
         if not (isinstance(provider_class, type) and issubclass(provider_class, Provider)):
-            raise TypeError(f"{value} is not a subclass of llm_pool.providers.Provider")
+            raise TypeError(f"{value} is not a subclass of llm_pool.types.Provider")
         return provider_class()
     except Exception as error:  # the import of a user's module can raise any exception
         raise Invalid(VALUE, f"cannot be used: {error}", hint) from error
