@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,12 +18,13 @@ from tests.engine.ledger_world import origin
 from tests.fixtures.internals import newcomers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType
 
 LEDGER = ledger_module.__file__.rpartition("/")[0]
 FEW, MANY = 10, 10_000
 REPEATS = 5  # the lowest cost counts: now and then a dict is resized
+TOOL = 4  # of sys.monitoring: an id that no known tool uses
 SMALL = 8192  # bytes: a list of MANY items has ten times as many
 
 
@@ -94,22 +96,55 @@ def operations(act: Callable[[], Any]) -> int:
     """How many bytecode instructions of the ledger ``act`` executes."""
     count = 0
 
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+    def executed(code: CodeType, _offset: int) -> Any:
         nonlocal count
-        if not frame.f_code.co_filename.startswith(LEDGER):
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        count += event == "opcode"
-        return trace
+        if not code.co_filename.startswith(LEDGER):
+            return DISABLE
+        count += 1
+        return None
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    with executed_instructions(executed):
         act()
-    finally:
-        sys.settrace(before)
     return count
+
+
+if sys.version_info >= (3, 12):
+    DISABLE = sys.monitoring.DISABLE
+
+    @contextmanager
+    def executed_instructions(executed: Callable[[CodeType, int], Any]) -> Iterator[None]:
+        """Call ``executed`` with each instruction that is executed."""
+        monitoring, instruction = sys.monitoring, sys.monitoring.events.INSTRUCTION
+        monitoring.use_tool_id(TOOL, __name__)
+        monitoring.register_callback(TOOL, instruction, executed)
+        monitoring.set_events(TOOL, instruction)
+        try:
+            yield
+        finally:
+            monitoring.set_events(TOOL, 0)
+            monitoring.free_tool_id(TOOL)
+            monitoring.restart_events()
+
+else:
+    DISABLE = None
+
+    @contextmanager
+    def executed_instructions(executed: Callable[[CodeType, int], Any]) -> Iterator[None]:
+        """Call ``executed`` with each instruction that is executed."""
+
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+            if event == "opcode":
+                executed(frame.f_code, frame.f_lasti)
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
 
 
 def peak_bytes(act: Callable[[], Any]) -> int:
@@ -131,7 +166,6 @@ def test_a_fact_costs_the_same_with_few_connections_and_with_many(fact: Callable
     assert min(peak_bytes(lambda: fact(many)) for _ in range(REPEATS)) < SMALL
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python 3.13 does not trace opcodes reliably")
 def test_a_fact_costs_the_same_with_few_waiters_and_with_many() -> None:
     few, many = Pool(0), Pool(0)
     for pool, waiters in ((few, FEW), (many, MANY)):
