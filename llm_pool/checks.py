@@ -160,7 +160,7 @@ def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage
 
 
 def _works_anyway(pool: PoolSettings, key: str) -> bool:
-    """Return whether the engine supports the pool's value of ``key``. Other values are not supported."""
+    """Return whether the pool's value of ``key`` works, although the engine does not support other values."""
     match key:
         case "HTTP2":
             return pool.pool.http2 is False

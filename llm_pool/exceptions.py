@@ -230,7 +230,7 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
     ``retry_after``  seconds to wait before the next try; None if the provider's answer does not state them
     ``response``     the answer as an ``httpx.Response``
     ``request``      the ``httpx.Request``; reading it raises RuntimeError if it was not set
-    ``advice``       what to do about an error of this class; part of the message
+    ``advice``       what to do about an error of this class; in the message if ``retry_after`` is None
     """
 
     advice: ClassVar[str] = ""
@@ -377,14 +377,20 @@ def visitor_message(error: Exception) -> str:
 
 
 def copy_of(error: LLMPoolError) -> LLMPoolError:
-    """Return a new error with the class, text and cause of ``error``: a traceback belongs to one caller."""
+    """Return a new error with the class, text and cause of ``error``: a traceback belongs to one caller.
+
+    The class of ``error`` must need no argument but the text.
+    """
     copy = type(error)(str(error))
     copy.__cause__ = error.__cause__
     return copy
 
 
 def reason(error: Exception) -> str:
-    """Return a text for ``error``: the system's, without addresses, or its own, or the class name."""
+    """Return the text of ``error``, or its class name if it has no text.
+
+    For a positive ``errno``, return the system's text: the error's own text can contain addresses.
+    """
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

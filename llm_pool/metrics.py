@@ -189,11 +189,11 @@ class Metrics:
         _add(self._tokens.labels(*labels, "output"), [usage.output_tokens for usage in usages])
 
     def _model_label(self, model: str | None, error: str) -> str:
-        """Return the label for the name ``model``: the name itself, "" for None, or "other".
+        """Return the label for the name ``model``: the name itself, "other", or "" for None.
 
-        The label is "other" unless the name is a pool's MODEL, or one of the first ``MAX_MODELS`` names of
-        calls without an error. Callers can send any number of names, and the memory of a label is never
-        freed.
+        The label is the name itself if it is a pool's MODEL, or one of the first ``MAX_MODELS`` names of
+        calls without an error; otherwise "other". Callers can send any number of names, and the memory of a
+        label is never freed.
         """
         if model is None or model in self._models:
             return model or ""
@@ -246,7 +246,7 @@ def _grown(field: str, now: PoolStats, before: PoolStats | None) -> float:
 
 @cache
 def install() -> None:
-    """Add the metrics of this process's pools to the default registry. Called by ``AppConfig.ready``.
+    """Add the metrics of this process's pools to the default registry. Called by ``LLMPoolConfig.ready``.
 
     Later calls do nothing: ``override_settings(INSTALLED_APPS=...)``, for example, makes ``ready`` run again.
     """

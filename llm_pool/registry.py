@@ -1,7 +1,7 @@
 """The pools of this process: ``pools["alias"]``, and ``pool`` for the alias "default".
 
-Both work as ``caches`` and ``cache`` of ``django.core.cache``. No module of this package may have the name
-``pools`` or ``pool``: its import would replace the object.
+Both work as ``caches`` and ``cache`` of ``django.core.cache``. No module may be named ``llm_pool.pools`` or
+``llm_pool.pool``: its import would replace the object.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class Pools:
     def _get_or_make(self, alias: str, settings: PoolSettings, generation: int) -> LLMPool | None:
         """Return the pool of ``settings``, and make it if it is missing. Called with the lock held.
 
-        Returns None if all pools were closed since ``generation``: ``settings`` can be out of date.
+        ``generation`` is ``_generation`` from before ``settings`` was read. Returns None if it has changed:
+        all pools were closed since then, and ``settings`` can be out of date.
         """
         if generation != self._generation:
             return None

@@ -258,7 +258,7 @@ class _UnixConnector(_ReportingConnector, aiohttp.UnixConnector):
 
 
 def _make_trace() -> aiohttp.TraceConfig:
-    """Return an aiohttp trace. It reports to the call's transfer each start of a dial and of a request."""
+    """Return an aiohttp trace. It reports the start of each dial and request to the call's ``Transfer``."""
 
     async def on_dial_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
         context.trace_request_ctx.on_dial_start()

@@ -174,7 +174,7 @@ class BackendConnection(Connection):
 
 
 class _NoCarrier:
-    """The carrier of an exchange that failed before its request was sent. All methods do nothing."""
+    """The ``Carrier`` of an exchange that failed before its request was sent. All methods do nothing."""
 
     has_room = False
 

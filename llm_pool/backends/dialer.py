@@ -37,7 +37,7 @@ class BackendDialer(Dialer):
         """Register a socket that a library's client has opened. Return its ``Descriptor``.
 
         The client must keep the ``Descriptor`` until the socket is closed. In the child of a fork,
-        ``forget_parent`` uses it.
+        ``forget_parent`` uses the ``Descriptor``.
         """
         descriptor = Descriptor(cast("socket.socket", sock).fileno())
         self._descriptors.add(descriptor)

@@ -35,8 +35,9 @@ __all__ = [
 def connect_error(error: Exception, origin: Origin, proxy: Proxy | None, uds: str | None) -> ConnectFailed:
     """Return the error for a dial that failed with ``error``: ConnectFailed, TLSFailed or DNSFailed.
 
-    The class and the text follow the root cause of ``error``. If one of the causes is a ConnectFailed, it is
-    returned unchanged. ``proxy`` and ``uds``: the proxy and the Unix domain socket of the dial, or None.
+    The class and the text follow the first ConnectFailed, SSLError or gaierror in ``error`` and its causes,
+    or the root cause if there is none of these. A ConnectFailed is returned unchanged. ``proxy`` and ``uds``:
+    the proxy and the Unix domain socket of the dial, or None.
     """
     causes = list(_chain(error))
     for cause in causes:

@@ -143,7 +143,8 @@ class _Trace:
 
     httpcore calls the function with names such as "http11.send_request_headers.started".
 
-    ``stage``   the last stage that has started; "" before the first
+    ``stage``   the last stage that has started: ``TUNNEL``, ``START_TLS``, ``SEND_HEAD`` or one of
+                ``CONNECT``; "" before the first
     ``stream``  the last network stream that httpcore has opened for the request; None if there is none
     """
 
@@ -191,7 +192,7 @@ def _decoded(proxy: Proxy) -> list[tuple[str, str]]:
 def _is_early_close(error: httpcore.RemoteProtocolError) -> bool:
     """Return whether ``error`` means that the server or the proxy closed the connection.
 
-    Otherwise it sent something that is not HTTP.
+    Otherwise the server or the proxy sent something that is not HTTP.
     """
     # httpcore raises the same class for both; only the message differs.
     return "disconnected" in str(error) or "closed connection" in str(error)

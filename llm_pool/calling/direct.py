@@ -39,10 +39,11 @@ class Sender:
         self._through_httpx = through_httpx
 
     async def afetch(self, path: str, body: bytes, marks: Marks) -> Answer:
-        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL.
+        """Send ``body`` with POST and return the whole answer, whatever its status.
 
-        The engine writes the times of the call into ``marks``. Raises LLMPoolError if the call fails, and
-        ``ImproperlyConfigured`` if the key is missing or invalid.
+        ``path`` is relative to BASE_URL. The engine writes the times of the call into ``marks``. Raises
+        LLMPoolError if the call fails or the answer is compressed, and ``ImproperlyConfigured`` if the key is
+        missing or malformed.
         """
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
@@ -60,8 +61,8 @@ class Sender:
     async def aopen(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """Send ``body`` with POST, and return the answer when its head has arrived.
 
-        The other arguments and the errors are those of ``afetch``. Raises PoolClosed if ``scope`` is
-        cancelled before the head arrives.
+        All arguments but ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope``
+        is cancelled before the head arrives.
         """
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():

@@ -46,7 +46,7 @@ class LLMPool:
       status is not 2xx, ``APIError`` if the status is 2xx but the answer contains an error object, and
       ``InvalidResponse`` if the answer does not have the API's format.
 
-    A missing API key raises Django's ``ImproperlyConfigured``.
+    A missing or malformed API key raises Django's ``ImproperlyConfigured``.
     """
 
     def __init__(self, settings: PoolSettings) -> None:
@@ -69,7 +69,7 @@ class LLMPool:
         one user message. ``params`` go into the request's body unchanged: ``model``, ``temperature``,
         ``tools``, ...
 
-        Blocks the thread until the answer has arrived. On the server's event loop ``complete`` stops every
+        Blocks the thread until the answer has arrived. On the server's event loop ``complete`` delays every
         other request, and emits a RuntimeWarning with the calling line: use ``acomplete`` there. ``LLMPool``
         lists the errors.
         """
@@ -124,7 +124,8 @@ class LLMPool:
     def client(self) -> httpx.Client:
         """The pool's ``httpx.Client``. Requests to the origin of BASE_URL get the API key and HEADERS.
 
-        All callers share this client, so closing it does nothing: close the pool instead.
+        Headers that the caller sets are not replaced. All callers share this client, so closing it does
+        nothing: close the pool instead.
         """
         return self._through_httpx.client
 

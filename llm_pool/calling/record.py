@@ -27,7 +27,8 @@ class CallRecord(NamedTuple):
 
     ``alias``        the pool's name in ``LLM_POOL``
     ``provider``     the provider's name
-    ``model``        the model that the call or the settings name; None for ``request()``, or without a name
+    ``model``        the call's ``model``, otherwise MODEL from the settings; None if neither is given, and
+                     for ``request()``
     ``operation``    "complete", "stream" or "request" (any endpoint)
     ``status_code``  the answer's HTTP status; None if no answer arrived
     ``error``        the class name of the error that the caller got; None if the caller got no error;
@@ -107,10 +108,10 @@ _observers: Listeners[CallRecord] = Listeners()
 def observe(observer: Callable[[CallRecord], None]) -> None:
     """Call ``observer`` after each call ends, on the caller's thread or loop; the caller waits for it.
 
-    ``observer`` must not block. When the garbage collector ends a call, as for a dropped coroutine, it calls
-    ``observer`` in the middle of any code of that thread: ``observer`` must not acquire a lock that this code
-    can hold. For a stream that was neither read to its end nor closed, ``observer`` is called on a new
-    thread. If ``observer`` raises, the call does not fail, and the first such exception is logged.
+    ``observer`` must not block. When the garbage collector ends a call, as for a dropped coroutine,
+    ``observer`` is called on any thread, in the middle of other code: ``observer`` must not acquire a lock
+    that this code can hold. For a stream that was neither read to its end nor closed, ``observer`` is called
+    on a new thread. If ``observer`` raises, the call does not fail, and the first such exception is logged.
     """
     _observers.append(observer)
 
@@ -185,8 +186,8 @@ class Call:
         """Record the call in ``stats`` and on the Django request, and call the observers.
 
         Only the first ``end`` has an effect. ``error`` is the exception that the caller gets, or None.
-        ``timing`` replaces the timing that follows from ``marks``. Can be called from any thread; does not
-        wait for a lock.
+        ``timing`` is recorded if it is given; otherwise the timing is computed from ``marks``. Can be called
+        from any thread; does not wait for a lock.
         """
         if not self._ended.acquire(blocking=False):
             return

@@ -31,8 +31,7 @@ class Stream:
     Tasks call ``astep`` and threads call ``step``, one caller at a time. The connection is released when the
     stream ends or fails, or is closed, cancelled or garbage-collected.
 
-    ``completion``  the whole answer; None before the provider has ended it, or if the stream was closed
-                    earlier
+    ``completion``  the whole answer if the stream has been read to its end, otherwise None
     ``text``        the text so far
     ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
@@ -204,7 +203,8 @@ class Stream:
         """End the call after ``error``. Return True if the caller must raise ``error``.
 
         Returns False for the PoolClosed that follows when another task or thread has closed the stream.
-        Raises StreamInterrupted instead of ``error`` if the answer broke off, or broke the rules of HTTP.
+        Raises StreamInterrupted instead of ``error`` if an answer with a 2xx status has begun and ``error``
+        is one of ``INTERRUPTIONS``, but not an InvalidResponse.
         """
         was_closed = self._closed
         is_interruption = isinstance(error, INTERRUPTIONS) and not isinstance(error, InvalidResponse)
@@ -228,8 +228,7 @@ class CompletionStream(Stream):
     Iteration raises the errors that ``LLMPool`` lists. It raises ``StreamInterrupted``, with the text so far,
     if the body ends or breaks off before the provider has ended the answer.
 
-    ``completion``  the whole answer after the iteration has ended; None before that, or if the stream was
-                    closed earlier
+    ``completion``  the whole answer if the stream has been read to its end, otherwise None
     ``text``        the text so far
     ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """

@@ -61,10 +61,10 @@ class ThroughHTTPX:
         self.sync_hooks = HookDetector(self.client)
 
     async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
-        """Send ``body`` with POST and return the whole answer. ``path`` is relative to BASE_URL.
+        """Send ``body`` with POST and return the whole answer, whatever its status.
 
-        ``key`` goes into the headers. The engine writes the times of the call into ``marks``; a mock writes
-        none. Raises LLMPoolError if the call fails.
+        ``path`` is relative to BASE_URL. ``key`` goes into the headers, unless it is None. The engine writes
+        the times of the call into ``marks``; a mock writes none. Raises LLMPoolError if the call fails.
         """
         with translate_httpx_errors():
             return self._answer(await self.aclient.post(path, **self._post_arguments(body, key, marks)), key)
@@ -79,8 +79,8 @@ class ThroughHTTPX:
     ) -> OpenAnswer:
         """Send ``body`` with POST, and return the answer when its head has arrived.
 
-        The other arguments are those of ``afetch``. Raises LLMPoolError: PoolClosed if ``scope`` is cancelled
-        before the head arrives.
+        All arguments but ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope``
+        is cancelled before the head arrives; a mock ignores ``scope``.
         """
         request = self.aclient.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
         with translate_httpx_errors():
@@ -171,7 +171,10 @@ class AsyncHTTPXAnswer:
         _mark_complete(self._response)
 
     def close(self) -> None:
-        """See ``OpenAnswer.close``. Only ``aclose`` closes the response of a mock or another transport."""
+        """See ``OpenAnswer.close``.
+
+        Does nothing for the response of a mock or of a user's own transport: only ``aclose`` closes that.
+        """
         body = _body(self._response)
         if body is not None:
             body.close()

@@ -117,7 +117,7 @@ class Reader:
     def section(self, key: str, example: str) -> Reader:
         """Return a reader for the dict at ``key``, or for {} if ``key`` is not set.
 
-        The hint shows ``example`` if the value is not a dict.
+        A value that is not a dict is reported as a problem, with ``example`` in its hint.
         """
         return Reader(self.problems, self.alias, self.values.get(key, {}), (*self.path, key), example)
 

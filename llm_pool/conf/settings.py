@@ -46,7 +46,7 @@ class PoolSettings:
     ``provider``       PROVIDER, as an instance of the provider's class
     ``base_url``       BASE_URL, its environment variable or the provider's own URL; no slash at its end
     ``api_key``        API_KEY or its environment variable; None if there is no key
-    ``keyless``        True for ``"API_KEY": ""``: the server requires no key
+    ``keyless``        True for ``"API_KEY": ""``: it declares that the server requires no key
     ``model``          MODEL; None if it is not set
     ``headers``        HEADERS, the user's headers for each request
     ``engine``         ENGINE, the kind of the connections
@@ -104,13 +104,13 @@ class PoolSettings:
     def missing_key(self) -> str:
         """A sentence that says that the pool has no key and the server requires one.
 
-        Not true unless ``needs_key`` is True.
+        Use the sentence only if ``needs_key`` is True.
         """
         return f"LLM_POOL[{self.alias!r}] has no API_KEY, but {self.base_url} requires one."
 
     @property
     def how_to_give_key(self) -> str:
-        """A sentence that says how to give the pool a key, for the case that ``needs_key`` is True."""
+        """A sentence that says where to set the key of the pool."""
         name = self.provider.api_key_env
         return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
 
@@ -134,9 +134,10 @@ class PoolSettings:
 
 
 def load(setting: Any = None, environ: Mapping[str, str] | None = None) -> dict[str, PoolSettings]:
-    """Return the settings of each pool by alias. ``setting`` replaces ``settings.LLM_POOL``.
+    """Return the settings of each pool by alias.
 
-    ``environ`` replaces ``os.environ``.
+    ``setting`` is read instead of ``settings.LLM_POOL``, and ``environ`` instead of ``os.environ``, unless
+    they are None.
 
     Raises ``ImproperlyConfigured`` with the first problem and the number of the others. A missing API key is
     not a problem here: ``PoolSettings.key`` raises when a call needs it.
@@ -153,7 +154,8 @@ def load_with_problems(
 ) -> tuple[dict[str, PoolSettings], list[Problem]]:
     """Return the settings of each pool by alias, and a list of all problems.
 
-    The arguments are those of ``load``. An invalid value is replaced by its default.
+    The arguments are those of ``load``. Do not use the settings of a pool with a problem: they contain the
+    invalid value, or its default.
     """
     if setting is None:
         setting = getattr(django_settings, "LLM_POOL", None)

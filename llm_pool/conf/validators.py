@@ -233,7 +233,7 @@ def _one_of(value: Any, names: Iterable[str], what: str) -> str:
 
 
 def _raise_if_missing(extra: str | None) -> None:
-    """Raise ``Invalid`` unless ``extra`` is None. ``extra`` is a missing extra of this distribution."""
+    """Raise ``Invalid`` with advice to install ``extra``, an extra of this distribution; None: do nothing."""
     if extra is not None:
         what = f"needs the package {extra}, which is not installed"
         raise Invalid(VALUE, what, f'Type: python -m pip install "django-llm-pool[{extra}]"')

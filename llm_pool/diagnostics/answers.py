@@ -129,10 +129,10 @@ def _success_finding(settings: PoolSettings, head: Head, body: bytes, request: s
 
 
 def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
-    """Return a note if MODEL is not among the models that ``body`` lists; otherwise None.
+    """Return a ``Level.NOTE`` finding if MODEL is not among the models that ``body`` lists; otherwise None.
 
     ``body`` is the body of the response to ``GET /models``. Also returns None if ``body`` is not a complete
-    list of models, or if MODEL is not set.
+    list of models or lists none, or if MODEL is not set.
     """
     try:
         value: Any = json.loads(body)
@@ -171,7 +171,7 @@ def failure_finding(error: LLMPoolError, place: str) -> Finding:
 
 
 def slow_answer(seconds: float) -> Finding:
-    """Return the warning that the provider took ``seconds`` for ``GET /models``, its cheapest request."""
+    """Return the finding that the provider took ``seconds`` for ``GET /models``, its cheapest request."""
     return Finding(
         "auth.slow",
         Level.WARNING,

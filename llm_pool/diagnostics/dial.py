@@ -47,7 +47,7 @@ class DialResult:
     ``error``      the error with which the dial failed; None if the dial succeeded
     ``peer``       IP address and port of the server or proxy, such as "192.0.2.1:443"; None for a Unix domain
                    socket or a failed dial
-    ``session``    the TLS session; None without TLS or for a failed dial
+    ``session``    the ``Session`` of the TLS handshake; None without TLS or for a failed dial
     """
 
     steps: DialSteps = field(default_factory=DialSteps)

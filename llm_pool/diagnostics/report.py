@@ -1,4 +1,4 @@
-"""The report of a check, as plain values. ``cleaned`` removes the keys from a step of the report."""
+"""The report of a check, as plain values. ``cleaned`` removes API keys from a step of the report."""
 
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ def sentence(error: Exception) -> str:
 def cleaned(step: Step, secrets: Iterable[str]) -> Step:
     """Return a copy of ``step`` with "***" in place of each of the ``secrets``, plain or percent-encoded.
 
-    Replaces unprintable characters too, because a terminal interprets control characters. Rounds the numbers
-    in ``Step.facts`` to six decimal places.
+    Replaces unprintable characters with U+FFFD, because a terminal interprets control characters. Rounds the
+    numbers in ``Step.facts`` to six decimal places.
     """
     forms = [form for secret in secrets if secret for form in {secret, quote(secret, safe="")}]
     findings = tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -38,7 +38,7 @@ async def run_checks(
     settings, and uses none of the pool's connections.
 
     ``settings``  the settings of the pool
-    ``timeout``   seconds to which the check shortens those of the pool's timeouts that are longer or None
+    ``timeout``   the longest timeout in seconds; used for each of the pool's timeouts that is longer or None
     ``live``      how many cheap calls (``GET /models``) to make at the same time; 0 for none
     ``load``      the load to compare the pool's size with; None for no such comparison
     ``announce``  is called with "connection", "authentication", "reuse" and "live" when that part begins
@@ -123,13 +123,7 @@ def _bounded(timeouts: Timeouts, limit: float) -> Timeouts:
     def lower(value: float | None) -> float:
         return limit if value is None else min(value, limit)
 
-    return Timeouts(
-        connect=lower(timeouts.connect),
-        read=lower(timeouts.read),
-        write=lower(timeouts.write),
-        pool=lower(timeouts.pool),
-        total=lower(timeouts.total),
-    )
+    return Timeouts(**{name: lower(value) for name, value in asdict(timeouts).items()})
 
 
 def _in_order(steps: list[Step], live: int) -> list[Step]:

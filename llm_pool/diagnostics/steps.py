@@ -23,8 +23,9 @@ LABELS = {"dns": "DNS", "tcp": "TCP", "tunnel": "the proxy's tunnel", "tls": "TL
 def connecting_steps(settings: PoolSettings, origin: Origin, dialed: DialResult) -> list[Step]:
     """Return one step for each part of the dial: "dns", "tcp", "tls", and "tunnel" if a tunnel was tried.
 
-    The parts after a failed part are reported as not reached. If the dial failed before its first part,
-    because a setting is invalid, the parts before the failed part are reported as not reached too.
+    The parts after a failed part are reported as not reached. If the dial failed before any part began, as
+    with an invalid setting, ``dialed.failed_in`` is the part that the error belongs to, and all other parts
+    are reported as not reached.
     """
     names = ["dns", "tcp", "tls"]
     if "tunnel" in (dialed.failed_in, *dialed.steps.seconds):

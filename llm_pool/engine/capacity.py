@@ -25,8 +25,9 @@ class Capacities:
     def expected(self, origin: Origin) -> int:
         """Return how many streams the next connection to ``origin`` is expected to carry.
 
-        If no number is remembered, return ``max_streams_per_connection`` where the pool offers HTTP/2, and 1
-        elsewhere. With HTTP/2, calls that arrive before the first connection is open then share one dial.
+        If no number is remembered, return ``max_streams_per_connection`` where ``PoolConfig.http2`` allows
+        HTTP/2, and 1 elsewhere. With HTTP/2, calls that arrive before the first connection is open then share
+        one dial.
         """
         learned = self._learned.get(origin)
         if learned is not None:
@@ -47,9 +48,9 @@ class Capacities:
     def initial(self, origin: Origin, connection: Connection) -> int:
         """Return how many streams a new connection to ``origin`` can carry at first.
 
-        If ``connection.announced``, remember ``connection.capacity`` and return it. Otherwise return the
-        smaller of ``connection.capacity`` and the remembered number: an HTTP/2 server usually announces the
-        same number on each connection.
+        If ``connection.capacity`` is certain (``connection.announced``), remember it and return it. Otherwise
+        return the smaller of ``connection.capacity`` and the remembered number, if any: an HTTP/2 server
+        usually announces the same number on each connection.
         """
         if connection.announced:
             self.learn(origin, connection.capacity)

@@ -30,7 +30,7 @@ async def checkout(
 
     ``coordinator``  the coordinator of the pool
     ``host_loop``    the running loop, which hosts the connection
-    ``request``      has the origin and the timeouts; its marks are set
+    ``request``      has the origin and the timeouts; this function writes into its marks
     ``total_at``     when the total timeout ends, in seconds of the loop's clock; None if there is none
     ``returning``    the waiter of a request that is sent again, which keeps its place in the queue; None for
                      a new call

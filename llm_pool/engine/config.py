@@ -56,8 +56,8 @@ class Limits:
     ``max_connections``             connections of the pool in this process, including those that are being
                                     dialed or closed
     ``max_keepalive_connections``   idle connections that the pool keeps; it closes the others
-    ``keepalive_expiry``            seconds after which an idle connection is closed; 0 keeps no idle
-                                    connection
+    ``keepalive_expiry``            seconds after which an idle connection is closed, fewer if the server's
+                                    ``Keep-Alive`` header says so; 0 keeps no idle connection
     ``min_connections``             connections that ``Pool.prewarm`` opens to an origin and keeps open
     ``max_lifetime``                seconds after which a connection accepts no new calls; for each connection
                                     a random 0 to 10 % less
@@ -141,8 +141,8 @@ class PoolConfig:
     ``dns``               the DNS cache and its resolver
     ``tls``               the certificates
     ``http2``             True: offer HTTP/2 by ALPN, over TLS only. False: use HTTP/1.1 only.
-                          "prior-knowledge": use HTTP/2 without negotiation, also without TLS (RFC 9113,
-                          section 3.3)
+                          "prior-knowledge": use HTTP/2 without negotiation, also without TLS where no
+                          proxy forwards the request (RFC 9113, section 3.3)
     ``proxy``             URL of an HTTP proxy; None: use the proxy from the environment; "": use no proxy
     ``uds``               path of a Unix domain socket to connect to, instead of host and port
     ``warn_utilization``  the pool logs a warning when this fraction of ``max_connections`` (0.0 to 1.0) is in

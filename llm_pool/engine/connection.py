@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol, ABC):
         """
 
     async def is_still_open(self) -> bool:
-        """Return whether an ``unverified`` connection can be used.
+        """Return whether the connection, which the server may be closing (``unverified``), can be used.
 
         Can wait some milliseconds to find out whether the server closes the connection.
         """

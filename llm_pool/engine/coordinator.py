@@ -35,9 +35,9 @@ logger = logging.getLogger("llm_pool.engine")
 class Coordinator:
     """Gives a pool's ledger a lock and a clock, and carries out its orders on the host loops.
 
-    The ledger is used only with the lock held. Orders are carried out after the lock is released. Only
+    The ledger is changed only with the lock held. Orders are carried out after the lock is released. Only
     ``stats``, ``connections`` and ``close`` can run on a sync caller's thread, which can be interrupted
-    half-way. All other methods run on an event loop.
+    half-way. ``forget_parent`` runs in the child of a fork, and all other methods run on an event loop.
     """
 
     def __init__(self, config: PoolConfig, name: str, dialer: Dialer) -> None:
@@ -215,7 +215,7 @@ class Coordinator:
         """Return a new exception for a waiter that failed. It is not shared, since it keeps a traceback.
 
         ``refusal``: the ``error`` of the waiter or of its order ``Fail``: an LLMPoolError, "full" or
-        "closed". A waiter with "full" is counted.
+        "closed". Each "full" adds one to ``PoolStats.refused``.
         """
         if isinstance(refusal, LLMPoolError):
             return copy_of(refusal)
@@ -321,7 +321,7 @@ class Coordinator:
         """Fail waiters and calls, cancel dials and close connections.
 
         Use ``until`` to wait for ``ledger.total == 0``. A thread without an event loop can call this method
-        only if no connection is open and no call waits.
+        only if no connection is open, dialed or closing, and no call waits.
         """
         self._carry_out(hold(self._lock, self.ledger.close, time.monotonic()))
         for task, lane in hold(self._lock, list, self._dials.items()):
@@ -335,7 +335,7 @@ class Coordinator:
             _post_if_alive(connection.host_loop, connection.abort)
 
     async def until(self, condition: Callable[[], bool], host_loop: HostLoop, timeout: float | None) -> bool:
-        """Wait until ``condition()`` is true, and return True. Return False after ``timeout`` seconds.
+        """Wait until ``condition()`` is true, at most ``timeout`` seconds. Return whether it became true.
 
         Runs on ``host_loop``. ``condition`` is checked at first and after each change of the ledger. If
         ``timeout`` is None, the wait has no limit.

@@ -33,8 +33,8 @@ class Carrier(Protocol):
     """What an exchange uses of its carrier: an HTTP/1.1 connection, an HTTP/2 stream or a ``Transfer``.
 
     ``has_room``           whether the next piece of the request's body can be sent now
-    ``watch``              restarts the write timeout if ``writing`` or if a part of the request is not sent
-                           yet, otherwise the read timeout
+    ``watch``              restarts the write timeout if the caller waits for room (``writing``) or if a part
+                           of the request is not sent yet, otherwise the read timeout
     ``unwatch``            stops the write or read timeout; the total timeout remains
     ``send_body``          sends a piece of the request's body
     ``end_body``           ends the request's body
@@ -108,7 +108,7 @@ class Exchange:
     async def head(self) -> None:
         """Wait until status and headers of the response have arrived.
 
-        Raises ``error`` if the exchange fails, or PoolClosed if it is closed.
+        Raises ``error`` if the exchange fails first, or PoolClosed if it is closed first.
         """
         while not self.status:
             self._raise_if_failed()
@@ -118,7 +118,7 @@ class Exchange:
         """Return the data of the response's body that has arrived since the last read.
 
         If there is no such data, wait. Returns ``b""`` at the end of the body. Raises ``error`` if the
-        exchange fails, or PoolClosed if it is closed.
+        exchange fails first, or PoolClosed if it is closed first.
         """
         while not self._chunks:
             if self.complete:
@@ -130,7 +130,7 @@ class Exchange:
     async def read_all(self) -> WholeResponse:
         """Read the response's body to its end, and return the whole response.
 
-        Raises ``error`` if the exchange fails, or PoolClosed if it is closed.
+        Raises ``error`` if the exchange fails first, or PoolClosed if it is closed first.
         """
         pieces = []
         while not self.complete:
@@ -177,8 +177,9 @@ class Exchange:
     def close(self) -> None:
         """End the call, and discard the rest of its response. Can be called more than once.
 
-        The engine's HTTP/2 resets the stream. Every other connection can be reused if the rest arrives within
-        ``DRAIN_SECONDS`` and is at most ``DRAIN_BYTES`` long; otherwise the connection is closed.
+        The engine's HTTP/2 resets the stream. Every other connection can be reused if the whole request was
+        sent, the head of the response has arrived, and the rest arrives within ``DRAIN_SECONDS`` and is at
+        most ``DRAIN_BYTES`` long; otherwise the connection is closed.
         """
         if self.closed:
             return
@@ -245,7 +246,8 @@ class Exchange:
     def call_at_end(self, callback: Callable[[Exchange], None]) -> None:
         """Call ``callback(exchange)`` once, when the exchange is complete, fails or is closed.
 
-        If the exchange is complete or has failed already, call ``callback`` now.
+        If the exchange is complete or has failed already, call ``callback`` now. Must be called before
+        ``close``.
         """
         self._end_callback = callback
         if self.complete or self.error is not None:

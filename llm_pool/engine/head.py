@@ -138,8 +138,8 @@ def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes
     """Return the head of a request as bytes, and the ``Framing`` of a body that follows piece by piece.
 
     If ``request.body`` is the whole body, the ``Framing`` is complete already. ``forward``: headers for a
-    proxy that forwards the request; None without such a proxy. With a proxy, the target is in absolute form
-    (RFC 9112, section 3.2.2).
+    proxy that forwards the request; None without such a proxy. With such a proxy, the target is in absolute
+    form (RFC 9112, section 3.2.2).
     """
     headers, target = request.headers, request.target
     if forward is not None:

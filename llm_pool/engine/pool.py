@@ -121,7 +121,7 @@ class Pool:
         """Send a request, and return its exchange when the head of the response has arrived.
 
         If ``request.body`` is None, the caller writes the body: return when the head of the request has been
-        sent. If the call fails and ``_may_replay`` allows a replay, send the request again. Raises an
+        sent. If the exchange fails and ``_may_replay`` allows a replay, send the request again. Raises an
         LLMPoolError if the call fails. Every call runs this method once: direct or through httpx, sync or
         async.
         """
@@ -175,7 +175,7 @@ class Pool:
     def count_answer(
         self, input_tokens: int = 0, output_tokens: int = 0, first_token: float | None = None
     ) -> None:
-        """Add an answer's tokens and its time to the first token to ``stats``. Can be called from any thread.
+        """Add an answer's tokens, and its time to first token, to ``stats``. Can be called from any thread.
 
         ``first_token``: seconds from the start of the call to the first text; None if not measured.
         """

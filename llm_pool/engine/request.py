@@ -47,7 +47,7 @@ class Marks:
         self.replays = self.sent = self.received = 0
 
     def restart(self) -> None:
-        """Count a replay, and reset the marks that the replay sets again."""
+        """Count a replay. Reset ``acquired`` and ``ended``, which the replay sets again."""
         self.replays += 1
         self.acquired = self.ended = 0.0
 
@@ -63,8 +63,8 @@ class Request:
                   ``Content-Length`` (RFC 9112, section 6)
     ``body``      the whole body, or None if it follows piece by piece through ``Exchange.write``
     ``timeouts``  the timeouts of this call
-    ``scope``     cancels the call before the head of its response has arrived, from another task or thread;
-                  None if it is not needed
+    ``scope``     cancels ``Pool.open`` or ``Pool.open_sync`` before it returns, from another task or thread;
+                  None if not needed
     ``marks``     when the parts of the call took place; set by the engine
     """
 

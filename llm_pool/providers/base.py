@@ -228,7 +228,7 @@ class StreamReader(ABC):
     """
 
     finished: bool = False
-    """Set ``finished`` to True when the provider has marked the answer as complete, or when an error occurs.
+    """Set ``finished`` to True when the answer is complete, or when ``completion`` is to raise an error.
 
     The pool then calls ``completion``, and reads no more of the body.
     """

@@ -7,7 +7,8 @@ All fields, known or not, are merged by the same rules:
 - A list is added to the previous list. But an item with an "index" is merged into the earlier item with the
   same "index".
 - An object is merged into the previous object, field by field.
-- Any other value replaces the previous value, but null changes nothing.
+- Any other value, or a value of another type than the previous one, replaces the previous value. But null
+  replaces nothing: it is kept only in a new field.
 - If a field gets both strings and lists, the strings become items of the list.
 """
 
@@ -36,8 +37,8 @@ class MergedObject(dict[str, Any]):
     def add(self, delta: dict[str, Any], *, concatenate: bool = True) -> None:
         """Merge ``delta`` into this object, by the rules at the top of this module. ``delta`` is not changed.
 
-        With ``concatenate=False`` a string is never added to the previous string: it replaces it, unless it
-        is empty. Raises ``AttributeError`` if ``delta`` is not a dict.
+        With ``concatenate=False`` a string is never added to the previous string: the new string replaces the
+        previous one, unless the new string is empty. Raises ``AttributeError`` if ``delta`` is not a dict.
         """
         for name, value in delta.items():
             previous = self.get(name)
@@ -103,7 +104,7 @@ def _plain(value: Any) -> Any:
 def _with_text(name: str, previous: Any, text: str, concatenate: bool) -> Any:
     """Return the value of the field ``name`` after ``text`` is merged into its value ``previous``.
 
-    ``previous`` is not a ``_MergedText``. If it is a ``_MergedList``, the list can be changed.
+    ``previous`` is not a ``_MergedText``. If it is a ``_MergedList``, ``text`` can be appended to that list.
     """
     if not concatenate or name.rpartition("_")[2] in _NEVER_SPLIT:
         return text or previous or ""

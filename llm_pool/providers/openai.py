@@ -190,8 +190,8 @@ class _Choice:
     def _with_index(self, call: dict[str, Any]) -> dict[str, Any]:
         """Return ``call``, a part of a tool call, with its "index".
 
-        Servers that send whole calls can leave out the index. Then a part with an "id" begins a new call, and
-        any other part belongs to the last call.
+        Servers that send whole calls can leave out the index. Then the first part, and each part with an
+        "id", begins a new call, and any other part belongs to the last call.
         """
         index = call.get("index")
         if index is None:

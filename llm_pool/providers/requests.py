@@ -27,7 +27,8 @@ _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", 
 def as_messages(messages: Any) -> list[Mapping[str, Any]]:
     """Return ``messages`` as a list for the request's body. A str becomes one user message.
 
-    Raises ``InvalidMessages`` for another shape.
+    Raises ``InvalidMessages`` if ``messages`` is neither a str nor a sequence of one or more dicts, if a dict
+    has no "role", or if a "role" or "content" has the wrong type.
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
@@ -56,7 +57,7 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
 
 
 def check_params(params: Mapping[str, Any], stream: bool) -> None:
-    """Raise ``InvalidParameter`` for parameters that contradict the call, and for options of SDKs.
+    """Raise ``InvalidParameter`` for parameters that contradict the call, and for ``_SDK_OPTIONS``.
 
     ``stream``: whether the call is for a stream.
     """

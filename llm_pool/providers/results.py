@@ -71,10 +71,11 @@ class Timing:
 
 
 def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
-    """Return the durations of a call from its marks. ``first_token`` is in seconds of the monotonic clock.
+    """Return the durations of a call from its marks.
 
-    If the call has not ended, the current time is used as its end. If the call never got a connection, its
-    whole time counts as the wait for a connection.
+    ``first_token`` is when the first text of a stream arrived, in seconds of the monotonic clock. If the call
+    has not ended, the current time is used as its end. If the call never got a connection, its whole time
+    counts as the wait for a connection.
     """
     started = marks.started
     ended = marks.ended or time.monotonic()

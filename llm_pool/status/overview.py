@@ -51,8 +51,8 @@ def overview() -> dict[str, Any]:
 def merge(snapshots: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:
     """Return the content of the status page, merged from the snapshots of all workers.
 
-    Adds up the numbers, takes the highest value of each name in ``MAXIMA``, and calculates percentiles over
-    the calls of all workers. ``now`` is in seconds of the monotonic clock.
+    Adds up the numbers, but takes the highest value of each name in ``MAXIMA``, and calculates utilization
+    and percentiles over all workers. ``now`` is in seconds of the monotonic clock.
     """
     last = tick_number(now - SETTLING)
     aliases = sorted({alias for snapshot in snapshots for alias in snapshot["pools"]})
@@ -109,11 +109,11 @@ def _read(values: Sequence[Any]) -> Tick:
 
 
 def _series(ticks: Iterable[Tick], last: int) -> dict[str, list[float | None]]:
-    """Return the series of one pool by name: lists with one value for each tick of the history.
+    """Return the series of one pool by name: lists with one value for each period of the history.
 
-    ``ticks`` are the pool's ticks in all workers. ``last`` is the number of the newest tick; its values come
-    last. A percentile covers its own tick and those before it, ``WINDOW`` in all. A value is None if there is
-    no data for it.
+    ``ticks`` has each ``Tick`` of the pool in all workers. ``last`` is the ``Tick.number`` of the newest
+    period, whose values come last. A percentile covers its own period and those before it, ``WINDOW`` in all.
+    A value is None if there is no data for it.
     """
     by_number: dict[int, list[Tick]] = {}
     for tick in ticks:

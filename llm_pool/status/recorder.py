@@ -22,11 +22,11 @@ LINGER_SECONDS = HISTORY * TICK_SECONDS
 
 
 class Recorder:
-    """Records a tick of every pool every ``TICK_SECONDS`` seconds, and publishes snapshots for other workers.
+    """Records a ``Tick`` of each pool every ``TICK_SECONDS`` seconds; publishes snapshots for other workers.
 
     A process has one recorder. The recorder has a thread of its own, because the cache may block. The thread
-    starts with the first call or the first request for the page. The thread ends when there has been neither
-    for ``LINGER_SECONDS`` and no call is in progress.
+    starts with a call or a request for the page. The thread ends when there has been neither for
+    ``LINGER_SECONDS`` and no call is in progress.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Recorder:
         """Call ``attend`` if the pool has had a call since ``before``. A callback of ``stats_listeners``.
 
         ``now``     the pool's stats
-        ``before``  the pool's stats in the previous call of this method; None in the first
+        ``before``  the pool's stats that this method got last; None the first time
 
         An observer would not do: it is called only when a call has ended, and not for calls through
         ``LLMPool.client`` and ``LLMPool.aclient``.

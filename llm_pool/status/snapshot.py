@@ -26,8 +26,8 @@ Counts = dict[int, int]  # index of a bucket -> number of durations in it; empty
 class Tick(NamedTuple):
     """The numbers of one pool for a period of ``TICK_SECONDS``.
 
-    ``number``           the number of the tick, counted from the start of the machine's monotonic clock: the
-                         same in all processes
+    ``number``           the number of the period, counted from the start of the machine's monotonic clock:
+                         the same in all processes
 
     Gauges at the end of the period:
 
@@ -65,8 +65,8 @@ class Tick(NamedTuple):
 class Dials(NamedTuple):
     """When a pool last dialed, in seconds of the monotonic clock.
 
-    ``dialed_at``       the end of the tick in which a dial last succeeded; 0.0 if none has succeeded
-    ``dial_failed_at``  the end of the tick in which a dial last failed; 0.0 if none has failed
+    ``dialed_at``       the end of the ``Tick`` in which a dial last succeeded; 0.0 if none has succeeded
+    ``dial_failed_at``  the end of the ``Tick`` in which a dial last failed; 0.0 if none has failed
     """
 
     dialed_at: float = 0.0
@@ -74,7 +74,7 @@ class Dials(NamedTuple):
 
 
 def tick_number(now: float) -> int:
-    """Return the number of the last tick that has ended by ``now``.
+    """Return the ``Tick.number`` of the last period that has ended by ``now``.
 
     ``now`` is in seconds of the monotonic clock.
     """
@@ -82,7 +82,7 @@ def tick_number(now: float) -> int:
 
 
 class History:
-    """The ticks of the last five minutes, for all pools of this process.
+    """The last ``HISTORY`` ticks of each pool of this process, each a ``Tick``.
 
     Call ``record`` on one thread only; ``snapshot`` can be called from any thread.
     """
@@ -105,7 +105,7 @@ class History:
             self._last[pool.alias] = (engine, stats, _dials(stats, before, dials, now))
 
     def _last_of(self, alias: str, engine: Pool) -> tuple[PoolStats | None, Dials]:
-        """Return the stats and the dials of ``engine`` at its last tick; ``(None, Dials())`` if it had none.
+        """Return the stats and ``Dials`` of ``engine`` at its last ``Tick``, or ``(None, Dials())``.
 
         An alias gets a new engine when its pool is made again. The counters then start at 0.
         """

@@ -54,7 +54,7 @@ class Slot:
         self._failing = False
 
     def publish(self, snapshot: dict[str, Any]) -> None:
-        """Write the snapshot to the shared cache. Does nothing without a shared cache or a free slot.
+        """Write the snapshot to the shared cache, if there is one and it has a slot for this worker.
 
         Errors of the cache are not raised. The first of successive errors is logged.
         """

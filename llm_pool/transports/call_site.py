@@ -23,7 +23,7 @@ def call_site() -> str:
 def warn_if_blocking() -> None:
     """Emit a RuntimeWarning if the calling code runs on the server loop.
 
-    By default Python shows the warning once for each line of the user's code that makes such a call.
+    By default Python shows the warning once for each line of the user's code that makes a blocking call.
     """
     if is_on_server_loop():
         warnings.warn(

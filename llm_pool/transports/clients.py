@@ -55,11 +55,11 @@ class KeyAuth(httpx.Auth):
 
     ``base_url``     BASE_URL; requests to another origin get none of the headers
     ``key, akey``    return the API key, or None. Called for each request, so that a rotated key takes effect.
-                     Not called if the request has a header of ``key_headers`` or the extension
-                     ``llm_pool_key``, which is used as the key
+                     Not called if the request has a header of ``key_headers``, or the extension
+                     ``llm_pool_key``, whose value is then the key
     ``headers``      called with the key or None; returns the headers to add
     ``key_headers``  names of the headers that carry a key
-    ``defaults``     default headers of the clients
+    ``defaults``     those default headers of httpx and of this package that the user's HEADERS replace
 
     A header that the request has already is not replaced, unless its value is that of ``defaults``.
     """
@@ -94,9 +94,9 @@ class KeyAuth(httpx.Auth):
         yield request
 
     def _needs_key(self, request: httpx.Request) -> bool:
-        """Return whether to fetch the pool's key: the request has none.
+        """Return whether the request has neither the extension ``llm_pool_key`` nor a header with a key.
 
-        An SDK adds a key itself. In that case the pool may have no key.
+        Then the pool's key is fetched. An SDK adds a key itself, so the pool needs none.
         """
         if "llm_pool_key" in request.extensions:
             return False

@@ -45,9 +45,9 @@ _COUNTERPARTS: dict[type[httpx.RequestError], type[LLMPoolError]] = {
 def translate_httpx_errors() -> Iterator[None]:
     """Replace an httpx error of the ``with`` block by an error of this package of the same kind.
 
-    Replaces ``httpx.TransportError``, ``DecodingError`` and ``InvalidURL``, and no other error. The httpx
-    error is the cause of the new error, which contains the same message and has the same request. Without an
-    error of the same kind, TransportFailed is raised.
+    Replaces ``httpx.TransportError``, ``DecodingError`` and ``InvalidURL``, and no other error; an
+    LLMPoolError is raised unchanged. The httpx error is the cause of the new error, which contains the same
+    message and has the same request. Without an error of the same kind, TransportFailed is raised.
     """
     try:
         yield

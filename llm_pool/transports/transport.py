@@ -36,10 +36,10 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
 
 
 class Transport(httpx.HTTPTransport):
-    """An ``httpx.HTTPTransport`` that sends through the engine's pool, on the portal. Blocks the thread.
+    """An ``httpx.HTTPTransport`` that sends through the engine's pool, on the portal.
 
-    ``timeouts``: for requests without timeouts; its ``total`` applies to all requests. None for the pool's
-    timeouts. Closing the transport does nothing: other clients share the pool.
+    Blocks the caller's thread. ``timeouts``: for requests without timeouts; its ``total`` applies to all
+    requests. None for the pool's timeouts. Closing the transport does nothing: other clients share the pool.
     """
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:

@@ -104,8 +104,8 @@ def parse_proxy(url: str, variable: str | None = None) -> Proxy:
 def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
     """Return the name and the value of the environment variable with the proxy for ``origin``.
 
-    The value is None if no such variable is set. Both are None if ``origin`` is a loopback address or an
-    entry of ``NO_PROXY``.
+    The value is None if no such variable is set. Both are None if ``origin`` is on a loopback host or matches
+    an entry of ``NO_PROXY``.
     """
     proxies = urllib.request.getproxies_environment()
     host = origin.host.lower().rstrip(".")

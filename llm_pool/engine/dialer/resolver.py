@@ -54,7 +54,7 @@ class Resolver:
         """Return the addresses of ``host`` and ``port`` in the form of ``socket.getaddrinfo``.
 
         The addresses come from the cache or from a query. An IP address is returned without a query. Raises
-        DNSFailed if the query fails.
+        DNSFailed if the query fails, or if the cache has a failure.
         """
         literal = _ip_literal(host, port)
         if literal is not None:

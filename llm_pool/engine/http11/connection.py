@@ -139,7 +139,7 @@ class HTTP11Connection(Connection):
     def cancel(self, exchange: Exchange) -> None:
         """End an exchange that its caller has closed.
 
-        The connection is reused if the rest of the response comes within ``DRAIN_SECONDS`` and
+        The connection can be reused if the rest of the response comes within ``DRAIN_SECONDS`` and
         ``DRAIN_BYTES``, and is aborted otherwise. It is aborted at once if the head of the response has not
         arrived, or if the server has not received the whole request.
         """

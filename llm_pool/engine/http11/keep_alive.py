@@ -18,17 +18,18 @@ class KeepAliveHistory:
     Some servers close a connection after a response whose head allows reuse: llama.cpp's server does so after
     each stream. A request that is sent before this close is noticed is lost, since it must not be sent twice
     (RFC 9110, section 9.2.2). So a call that reuses a connection right after a response first waits for the
-    close, until ``WAIT_SECONDS`` after the response:
+    close, until ``WAIT_SECONDS`` after the response. It does so if, after responses of the same kind
+    (chunked or not), the origin has kept connections open
 
-    - after chunked responses, until the origin has kept ``CONFIRMATIONS_AFTER_CHUNKED`` connections
-    - after any early close, until the origin has kept ``CONFIRMATIONS_AFTER_CLOSE`` connections
+    - fewer than ``CONFIRMATIONS_AFTER_CHUNKED`` times so far (chunked responses only), or
+    - fewer than ``CONFIRMATIONS_AFTER_CLOSE`` times since the last early close
     """
 
     def __init__(self) -> None:
         self._confirmations_needed = {False: 0, True: CONFIRMATIONS_AFTER_CHUNKED}  # by ``chunked``
 
     def may_close(self, *, chunked: bool) -> bool:
-        """Return whether the server may close a connection right after a response.
+        """Return whether to expect that the server closes a connection right after a response.
 
         ``chunked``: whether that response is chunked.
         """
@@ -60,7 +61,7 @@ class CloseDetector:
         self._waiting: asyncio.Future[None] | None = None
 
     def on_response(self, *, chunked: bool) -> bool:
-        """Note that a response is complete. Return whether the server may close the connection now.
+        """Note that a response is complete. Return whether to expect that the server closes now.
 
         ``chunked``: whether the response is chunked.
         """

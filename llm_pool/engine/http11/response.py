@@ -59,7 +59,8 @@ class ResponseParser:
     def feed(self, data: bytes) -> ProtocolError | None:
         """Parse bytes of the response. Return a ProtocolError if they are not valid HTTP/1.1, else None.
 
-        A head of more than ``MAX_HEAD`` bytes is not valid either. Bytes after the response set ``surplus``.
+        More than ``MAX_HEAD`` bytes before the head is complete, or between two parts of the body, are not
+        valid either. Bytes after the response set ``surplus``.
         """
         self._overhead += len(data)
         try:
@@ -77,7 +78,8 @@ class ResponseParser:
     def end(self) -> bool:
         """Handle the server's close of the connection. Return whether the close completes the response.
 
-        A body without Content-Length and chunked coding ends with the connection (RFC 9112, section 6.3).
+        A body with neither Content-Length nor chunked coding ends with the connection (RFC 9112, section
+        6.3).
         """
         if not self.has_head or self.complete or self._has_length or self.is_chunked:
             return False

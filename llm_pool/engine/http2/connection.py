@@ -114,7 +114,7 @@ class HTTP2Connection(Connection):
             self.host_loop.loop.call_soon(self._write)
 
     def queue_upload(self, stream: HTTP2Stream) -> None:
-        """Add a stream with data to send. Send what the flow-control windows allow now."""
+        """Queue a stream with data to send. Then call ``_send_uploads``."""
         self._uploads.append(stream)
         self._send_uploads()
 
@@ -309,8 +309,8 @@ class HTTP2Connection(Connection):
     def _refuse_call(self, exchange: Exchange) -> Exchange:
         """Fail a call before it is sent, and release its place in the ledger. Return its exchange.
 
-        Called if the connection has ended, was retired, or can open no stream. The ledger had chosen it for
-        the call before.
+        Called if the connection has ended, was retired, or can open no stream, after the ledger has chosen it
+        for the call.
         """
         exchange.unsent = exchange.refused = True
         exchange.on_error(ReadFailed(f"the connection to {exchange.request.origin} takes no more calls"))

@@ -124,10 +124,10 @@ class HTTP2Stream:
         exchange.on_head(status, b"", b"HTTP/2", headers)
 
     def on_data(self, data: bytes, size: int, *, ended: bool) -> None:
-        """Pass ``data`` to the exchange, and enlarge the stream's window after enough data.
+        """Pass ``data`` to the exchange. Enlarge the stream's window after ``WINDOW_UPDATE_SIZE`` bytes.
 
         ``size``: the flow-controlled length of the DATA frame, which includes padding. ``ended``: whether the
-        frame ends the response.
+        frame ends the response. If so, or while reading is paused, the window is not enlarged.
         """
         self._received += len(data)
         self._unacknowledged += size

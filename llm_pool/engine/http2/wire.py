@@ -60,7 +60,7 @@ class Wire(H2Connection):
 
     @property
     def open_outbound_streams(self) -> int:
-        """The number of open streams. O(1), since ``forget`` removes closed ones; h2 counts at each call."""
+        """The number of open streams. O(1), since ``forget`` removes closed ones; h2 counts each time."""
         return len(self.streams)
 
     def reset(self, number: int, code: ErrorCodes) -> None:

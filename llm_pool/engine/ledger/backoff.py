@@ -29,8 +29,8 @@ class Backoff:
     def dial_failed(self, now: float, *, has_waiters: bool, jitter: float) -> None:
         """Begin a pause, because a dial failed. A failure during a pause changes nothing.
 
-        ``has_waiters``  whether the lane has waiters. If so, the pause is ``LONGEST_PAUSE_WITH_WAITERS`` at
-                         most, otherwise ``LONGEST_PAUSE_WITHOUT_WAITERS``
+        ``has_waiters``  whether the lane has waiters. If so, the pause without jitter is at most
+                         ``LONGEST_PAUSE_WITH_WAITERS``, otherwise ``LONGEST_PAUSE_WITHOUT_WAITERS``
         ``jitter``       0.0 to 1.0; makes the pause up to a quarter shorter or longer
         """
         if self.rounds and now < self.retry_at:
@@ -46,7 +46,10 @@ class Backoff:
         self.retry_at = min(self.retry_at, self.failed_at + LONGEST_PAUSE_WITH_WAITERS)
 
     def reset(self) -> None:
-        """Make the next pause as short as the first. Called when a pause has ended and no call waits."""
+        """Make the next pause as short as the first.
+
+        Called when a pause has ended and the lane has neither waiters nor dials.
+        """
         self.rounds = 0
 
     @property

@@ -21,7 +21,8 @@ class Connections:
     """The connections of a pool, with the counts and sets that depend on their states.
 
     ``limits``            the pool's limits
-    ``minimum``           how many connections a prewarmed lane keeps open
+    ``minimum``           how many connections a prewarmed lane keeps open: ``min_connections``, but at most
+                          ``max_keepalive_connections``, and 0 if ``keepalive_expiry`` is 0
     ``pool_bound``        the bound of the pool
     ``timers``            the timers of entries and lanes
     ``closed``            whether the pool has been closed
@@ -127,7 +128,7 @@ class Connections:
     # Streams
 
     def assign(self, entry: Entry, waiter: Waiter) -> None:
-        """Begin a stream for ``waiter`` on a connection that can carry another one."""
+        """Begin a stream for ``waiter`` on a connection that can carry another stream."""
         waiter.entry = entry
         waiter.reused = not entry.is_new or entry.streams > 0
         self.reused += waiter.reused
@@ -174,8 +175,9 @@ class Connections:
     def newest_available(self, lane: Lane, now: float, orders: list[Order]) -> Entry | None:
         """Return the connection of ``lane`` that became available last; None if none is available.
 
-        Connections that have expired or have reached their lifetime are retired and not returned. The order
-        is last in, first out, so that the other connections expire under low load.
+        Connections that have reached their lifetime, or that have expired and are not kept for ``minimum``,
+        are retired and not returned. The order is last in, first out, so that the other connections expire
+        under low load.
         """
         while lane.available:
             entry = next(reversed(lane.available))
@@ -198,7 +200,9 @@ class Connections:
     def check_idle(self, entry: Entry, now: float, orders: list[Order]) -> None:
         """Close an idle connection that has expired or reached its lifetime. Otherwise set its next timer.
 
-        Called when the connection's timer expires. Does nothing if the connection is not idle.
+        Called when the connection's timer expires. Does nothing if the connection is not idle. If a prewarmed
+        lane needs an expired connection for ``minimum``, the connection is kept, unless the server has
+        announced a keep-alive hint.
         """
         if entry not in self.pool_bound.idle:
             return

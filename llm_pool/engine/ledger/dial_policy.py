@@ -47,13 +47,13 @@ class DialPolicy:
         return lane
 
     def lanes(self) -> list[Lane]:
-        """Return all current lanes. Unused lanes have been removed."""
+        """Return all lanes, except those that ``update`` has removed."""
         return list(self._lanes.values())
 
     def close_excess_idle(self, now: float, orders: list[Order]) -> None:
         """Close the longest idle connection if more than ``max_keepalive_connections`` are idle.
 
-        Called when a connection has become idle.
+        Called when a connection can have become idle.
         """
         entry = self._connections.excess_idle()
         if entry is not None:
@@ -62,6 +62,8 @@ class DialPolicy:
 
     def update(self, lane: Lane, now: float) -> None:
         """Update the shortage of a lane, and its place in a dial queue. Remove the lane if it is unused.
+
+        A lane with a backoff is not removed before ``Backoff.forget_at``.
 
         If the bound of the lane's origin has a free slot or an idle connection again, move the lanes that
         wait for this bound to the dial queues of the pool's bound.
@@ -80,7 +82,10 @@ class DialPolicy:
             self._move_to_pool_queues(host_bound)
 
     def give_slots(self, now: float, orders: list[Order]) -> None:
-        """Let lanes dial, in the order of the dial queues, while a slot is free or eviction can free one."""
+        """Let lanes dial, in the order of the dial queues, while a slot is free or eviction can free one.
+
+        For a lane without a shortage no connection is evicted, and it dials only if ``_may_prewarm``.
+        """
         while (lane := self._pool_bound.next_to_dial()) is not None:
             bound = lane.host_bound if lane.host_bound.full else self._pool_bound
             if not bound.full and (lane.shortage or self._may_prewarm):
@@ -134,7 +139,7 @@ class DialPolicy:
         self.update(entry.lane, now)
 
     def use_freed_slot(self, entry: Entry, now: float, orders: list[Order]) -> None:
-        """Let a lane dial in the slot of a dead connection that was evicted for this lane.
+        """Let the lane ``entry.evicted_for``, if there is one, dial in the slot of the dead connection.
 
         The lane dials only if it still has a shortage, and no backoff and no full bound prevents the dial.
         """
@@ -209,8 +214,8 @@ class DialPolicy:
 def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
     """Return the longest idle connection under ``bound`` that can be evicted for ``lane``, or None.
 
-    Connections of ``lane`` are not evicted. If ``lane`` has connections, a blocked connection (its capacity
-    is 0) is not evicted either while its own lane has waiters. That lane would replace the connection at
+    Connections of ``lane`` are not evicted. If ``lane`` has connections, open or coming, a blocked connection
+    (its capacity is 0) is not evicted either while its own lane has waiters: its own lane would replace it at
     once.
     """
     for entry in bound.idle:
@@ -221,11 +226,11 @@ def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:
 
 
 def _next_starved(bound: Bound, lane: Lane) -> Lane | None:
-    """Return the first lane in the dial queues of a full ``bound``, or None.
+    """Return the lane that should get a slot of ``lane`` under a full ``bound``, or None.
 
-    Looks only at lanes with a shortage. The first of them should get a slot of ``lane`` if it has no
-    connection, open or coming, or if ``lane`` has more than its share. If it is ``lane`` itself, or has or
-    will get enough connections, move it to the end of its queue and return None.
+    The candidate is the first lane with a shortage in the dial queues of ``bound``. It should get the slot if
+    it has no connection, open or coming, or if ``lane`` has more than the share. A candidate that is ``lane``
+    itself, or that has or will get enough connections, is moved to the end of its queue and not returned.
     """
     first = next(iter(bound.dial_queues[NO_CONNECTION] or bound.dial_queues[TOO_FEW_CONNECTIONS]), None)
     if first is None:

@@ -158,8 +158,8 @@ class Ledger:
     def dial_failed(self, lane: Lane, error: BaseException, now: float) -> list[Order]:
         """Record that a dial failed. If the lane has no open connection, waiters fail with ``error``.
 
-        If no other dial of the lane is in progress, all its waiters fail. Otherwise one waiter fails at most,
-        and only if the other dials will not serve all waiters.
+        In this case all waiters of the lane fail if no other dial of the lane is in progress. Otherwise one
+        waiter fails at most, and only if the other dials will not serve all waiters.
         """
         orders = list[Order]()
         self._free_dial_slot(lane)
@@ -261,8 +261,8 @@ class Ledger:
     def tick(self, now: float) -> list[Order]:
         """Check the connections and lanes whose timers have expired. Called at ``next_timer_at``.
 
-        Closes idle connections that have expired or reached their lifetime, lets lanes dial after a backoff,
-        and removes unused lanes.
+        Closes idle connections that have expired or reached their lifetime (see ``Connections.check_idle``),
+        lets lanes dial after a backoff, and removes unused lanes.
         """
         orders = list[Order]()
         for subject in self.connections.timers.pop_due(now):
@@ -276,7 +276,7 @@ class Ledger:
         return orders
 
     def prewarm(self, lane: Lane, now: float) -> list[Order]:
-        """Keep ``min_connections`` open in a lane from now on."""
+        """Keep ``Connections.minimum`` connections open in a lane from now on."""
         orders = list[Order]()
         lane.prewarmed = not self.closed
         self._rebalance(lane, now, orders)

@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 # Why a lane needs to dial, the most urgent reason first. Each is an index in ``Bound.dial_queues``.
-NO_CONNECTION = 0  # it has waiters and no connection
+NO_CONNECTION = 0  # it has waiters, and no connection open or coming
 TOO_FEW_CONNECTIONS = 1  # it has connections, and waiters that these cannot serve
-BELOW_MINIMUM = 2  # it has no waiters, and fewer connections than its minimum
+BELOW_MINIMUM = 2  # it has no shortage, and fewer connections than its minimum
 
 
 class Bound:
@@ -59,7 +59,7 @@ class Bound:
 
     @property
     def full(self) -> bool:
-        """Whether there is no free slot for another dial."""
+        """Whether all slots are in use or reserved."""
         return self.held + self.reserved >= self.limit
 
     def next_to_dial(self) -> Lane | None:
@@ -89,7 +89,7 @@ class Lane:
     ``slots_soon``         slots that the lane gets when evicted idle connections have closed
     ``slots_later``        slots that the lane gets when evicted connections in use have ended their streams
     ``shortage``           waiters that will not be served without another dial
-    ``prewarmed``          whether to keep ``min_connections`` open, even without waiters
+    ``prewarmed``          whether to keep ``Connections.minimum`` connections open, even without waiters
     ``backoff``            when to dial again after failed dials; None if no dial has failed since the last
                            success
     ``timer_at``           when its timer expires; None if none is set
@@ -153,7 +153,7 @@ class Lane:
 
     @property
     def full(self) -> bool:
-        """Whether the origin's bound or the pool's bound has no free slot."""
+        """Whether the origin's bound or the pool's bound is full."""
         return self.host_bound.full or self.pool_bound.full
 
     @property

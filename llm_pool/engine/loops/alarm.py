@@ -34,7 +34,8 @@ class Alarm:
     def set(self, when: float) -> None:
         """Call ``callback`` at ``when``, unless an earlier time is set. Can be called from any thread.
 
-        ``when``: seconds of the monotonic clock. Nothing is set if the process is exiting.
+        ``when``: seconds of the monotonic clock. Nothing is set if the process is exiting, or if the host
+        loop has just ended.
         """
         # No lock is needed: if two threads set the time at once, the worst result is one more call.
         if when >= self.due_at:

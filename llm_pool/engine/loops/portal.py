@@ -91,7 +91,7 @@ def is_on_server_loop() -> bool:
 
 
 def host_loop_of_caller() -> HostLoop:
-    """Return the host loop for the caller: the server loop if the caller runs on it, otherwise the portal.
+    """Return the server loop if the caller runs on it and it accepts calls, otherwise the portal.
 
     Raises PoolClosed if the portal is needed and the process is exiting.
     """
@@ -128,7 +128,7 @@ def release_server_loop() -> None:
 
 
 def stop() -> None:
-    """Stop the portal, and wait until its thread has ended. The next call starts another portal."""
+    """Stop the portal, and wait until its thread has ended. The next call that needs one starts another."""
     host_loop = _process.portal
     # Two threads that start a portal can set ``_process.portal`` in the wrong order.
     while (successor := _process.successors.get(host_loop)) is not None:
@@ -161,7 +161,7 @@ def before_loop_ends(function: Callable[[HostLoop], None]) -> Callable[[HostLoop
 def after_loop_ended(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
     """Register ``function(host_loop)`` to be called after each host loop has ended. Returns ``function``.
 
-    It can be called more than once for the same loop.
+    ``function`` can be called more than once for the same loop.
     """
     _after_loop_ended.append(function)
     return function

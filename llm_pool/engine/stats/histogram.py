@@ -62,7 +62,7 @@ def find_quantile(counts: Sequence[int], fraction: float) -> tuple[int, int] | N
 
 
 class Histogram:
-    """Counts durations in the buckets of ``BOUNDS``. Has no lock: hold the owner's lock during each call."""
+    """Counts durations in the buckets of ``BOUNDS``. Has no lock: use it only with the owner's lock held."""
 
     __slots__ = ("_counts", "_total")
 

@@ -30,7 +30,7 @@ class ConnectionInfo:
 
 
 def list_connections(ledger: Ledger, now: float) -> list[ConnectionInfo]:
-    """Return every connection, the oldest first. Call it with the ledger's lock held. O(connections)."""
+    """Return every connection, the oldest first. Call it with the coordinator's lock held. O(connections)."""
     return [
         ConnectionInfo(
             origin=entry.lane.origin,

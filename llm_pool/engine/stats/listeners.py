@@ -16,7 +16,7 @@ Ts = TypeVarTuple("Ts")
 logger = logging.getLogger("llm_pool.engine")
 
 STATS_INTERVAL = 0.25
-"""The shortest time between two calls of ``stats_listeners``, in seconds."""
+"""The shortest time between two calls of ``stats_listeners`` by one pool, in seconds."""
 
 
 class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
@@ -51,6 +51,6 @@ class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
 stats_listeners: Listeners[str, PoolStats, PoolStats | None] = Listeners()
 """Called with ``(pool name, stats, previous stats)`` after a pool has changed.
 
-The previous stats are None in the first call. A pool calls the listeners at most once in ``STATS_INTERVAL``.
-They run on an event loop, and must not block.
+The previous stats are None in the first call by a pool. A pool calls the listeners at most once in
+``STATS_INTERVAL``. They run on an event loop, and must not block.
 """

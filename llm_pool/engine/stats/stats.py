@@ -24,7 +24,7 @@ class PoolStats:
     ``max_connections``    the limit of connections
     ``connections``        connections in use, idle or being dialed
     ``in_use``             connections that carry at least one call
-    ``idle``               connections that carry no call and can be used
+    ``idle``               open connections that carry no call
     ``dialing``            connections being dialed
     ``closing``            connections that carry no call and are being closed. They are not part of
                            ``connections``, but count against the limit
@@ -99,7 +99,7 @@ class PoolStats:
 
 
 class Tally:
-    """The counters that the ledger does not need. ``lock`` is the lock of the ledger.
+    """The counters that the ledger does not keep. ``lock`` is the coordinator's lock.
 
     ``answer_read`` can be called from any thread. ``add_answers`` is called with the lock held. All other
     methods acquire the lock: call them on a host loop only (see ``loops.threads``).
@@ -208,7 +208,7 @@ class Tally:
 
 
 def take_stats(ledger: Ledger, tally: Tally, now: float) -> PoolStats:
-    """Return the stats of a pool. Call it with the ledger's lock held.
+    """Return the stats of a pool. Call it with the coordinator's lock held.
 
     ``now``: the present time, in seconds of the monotonic clock.
     """

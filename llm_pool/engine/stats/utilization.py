@@ -20,15 +20,16 @@ logger = logging.getLogger("llm_pool.engine")
 
 
 class Utilization:
-    """Detects that utilization (in use / max) reaches a threshold, a fraction of ``max_connections``.
+    """Detects that the connections in use reach ``fraction`` of ``max_connections``.
 
-    ``threshold``  the number of connections in use at which utilization crosses the threshold next
-    ``is_above``   whether utilization last crossed the threshold upwards
+    ``threshold``  the number of connections in use at which ``is_above`` changes next: ``fraction`` of
+                   ``max_connections``, times ``HYSTERESIS`` while ``is_above`` is True
+    ``is_above``   whether the connections in use last crossed ``threshold`` upwards
 
     After each change of a pool, the coordinator compares the connections in use with ``threshold``, and calls
     ``cross`` if ``is_above`` is no longer right.
 
-    Argument: ``fraction`` is the threshold as a part of ``max_connections``, 0.0 to 1.0; None for no warning.
+    Argument: ``fraction`` is 0.0 to 1.0; None for no warning.
     """
 
     def __init__(self, fraction: float | None, max_connections: int) -> None:
@@ -39,7 +40,7 @@ class Utilization:
         self._lock = threading.Lock()
 
     def cross(self, in_use: int) -> bool:
-        """Record that ``in_use`` connections cross the threshold. Return whether to log a warning.
+        """Record that ``in_use`` connections cross ``threshold``. Return whether to log a warning.
 
         Returns True only for a crossing upwards that comes at least ``REARM_SECONDS`` after the last crossing
         downwards. Returns False if another thread has recorded the same crossing.
