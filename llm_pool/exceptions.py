@@ -377,20 +377,14 @@ def visitor_message(error: Exception) -> str:
 
 
 def copy_of(error: LLMPoolError) -> LLMPoolError:
-    """Return a new error with the class, text and cause of ``error``: a traceback belongs to one caller.
-
-    The class of ``error`` must need no argument but the text.
-    """
+    """Return a copy of ``error``, whose class takes only a text: a traceback belongs to one caller."""
     copy = type(error)(str(error))
     copy.__cause__ = error.__cause__
     return copy
 
 
 def reason(error: Exception) -> str:
-    """Return the text of ``error``, or its class name if it has no text.
-
-    For a positive ``errno``, return the system's text: the error's own text can contain addresses.
-    """
+    """Return the system's text for an ``errno``, without addresses; otherwise the error's text, or class."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -95,11 +95,7 @@ class Ledger:
     # Facts about calls
 
     def arrive(self, waiter: Waiter, now: float) -> list[Order]:
-        """Record that a call needs a connection. Its waiter gets a connection, is queued, or fails.
-
-        After that ``waiter.entry`` is the connection's entry, or the waiter is in the queue, or
-        ``waiter.error`` is set.
-        """
+        """Record that a call needs a connection. Set the waiter's ``entry`` or ``error``, or queue it."""
         orders = list[Order]()
         self._register(waiter, now)
         lane = waiter.lane
@@ -180,8 +176,7 @@ class Ledger:
     ) -> list[Order]:
         """Record that a stream on a connection ended.
 
-        ``reusable``: whether the connection can carry another stream. ``hint``: seconds for which the server
-        keeps the connection open while it is idle; None if not announced.
+        ``reusable``: whether the connection can carry another. ``hint``: the keep-alive hint, or None.
         """
         orders = list[Order]()
         entry.is_new = False
@@ -192,10 +187,7 @@ class Ledger:
         return orders
 
     def due(self, entry: Entry, now: float) -> list[Order]:
-        """Record that a stream on a connection will be released in a moment.
-
-        No dial is then started for the waiter that the connection will serve next.
-        """
+        """Record that a stream ends in a moment. No dial is started for the waiter that it will serve."""
         orders = list[Order]()
         if not entry.dead:
             self.connections.expect_release(entry)
@@ -261,8 +253,7 @@ class Ledger:
     def tick(self, now: float) -> list[Order]:
         """Check the connections and lanes whose timers have expired. Called at ``next_timer_at``.
 
-        Closes idle connections that have expired or reached their lifetime (see ``Connections.check_idle``),
-        lets lanes dial after a backoff, and removes unused lanes.
+        Closes idle connections (``Connections.check_idle``), ends backoffs, and removes unused lanes.
         """
         orders = list[Order]()
         for subject in self.connections.timers.pop_due(now):
@@ -306,8 +297,7 @@ class Ledger:
     # Waiters
 
     def _register(self, waiter: Waiter, now: float) -> None:
-        if waiter.returning:
-            # The old lane can have been removed.
+        if waiter.returning:  # its lane can have been removed
             waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)
             self.connections.reused -= waiter.reused
             waiter.reused = False
@@ -403,10 +393,7 @@ class Ledger:
         self._set_retry_timer(lane, lane.backoff, now)
 
     def _set_retry_timer(self, lane: Lane, backoff: Backoff, now: float) -> None:
-        """Set the lane's timer to the end of its pause.
-
-        If the pause has ended, and the lane has neither waiters nor dials, reset the backoff.
-        """
+        """Set the lane's timer to the end of its pause. After the pause, reset an unused lane's backoff."""
         if now < backoff.retry_at:
             self.connections.timers.set(backoff.retry_at, lane)
         elif not (lane.queue or lane.dialing):
