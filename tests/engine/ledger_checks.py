@@ -57,9 +57,9 @@ def check_lane(world: World, lane: Lane) -> None:
     assert all(c.release_due and c.callers and not c.unusable and not c.entry.retire_reason for c in due)
     assert [w.number for w in lane.queue] == [caller.waiter.number for caller in world.waiting(key)]
     assert lane.shortage == max(0, len(lane.queue) - lane.streams_coming)
-    assert min(lane.slots_soon, lane.slots_later, lane.blocked, lane.host_bound.reserved) >= 0
-    assert lane.host_bound.held == world.held(lane.origin)
-    assert {entry.connection for entry in lane.host_bound.idle} == set(world.idle(host=lane.origin))
+    assert min(lane.slots_soon, lane.slots_later, lane.blocked, lane.origin_bound.reserved) >= 0
+    assert lane.origin_bound.held == world.held(lane.origin)
+    assert {entry.connection for entry in lane.origin_bound.idle} == set(world.idle(host=lane.origin))
 
 
 def check_connection_is_coming(world: World, lane: Lane) -> None:
@@ -75,7 +75,7 @@ def check_connection_is_coming(world: World, lane: Lane) -> None:
         return
     per_host = limits.max_connections_per_host
     evictable = [c for c in world.idle() if is_evictable(c, lane)]
-    if per_host is not None and lane.host_bound.held + lane.host_bound.reserved >= per_host:
+    if per_host is not None and lane.origin_bound.held + lane.origin_bound.reserved >= per_host:
         assert not [c for c in evictable if c.key[0] == lane.origin], "an idle connection is not evicted"
         return
     assert world.held() >= limits.max_connections, "a slot is free, and no dial is under way"
@@ -96,13 +96,13 @@ def check_evictions(world: World) -> None:
     evicted = [(c.entry, c.entry.evicted_for) for c in world.connections if c.entry.evicted_for is not None]
     assert sum(lane.slots_soon for lane in lanes) == sum(entry.evicted_idle for entry, _ in evicted)
     assert sum(lane.slots_later for lane in lanes) == sum(not entry.evicted_idle for entry, _ in evicted)
-    host_bounds = {id(lane.host_bound): lane.host_bound for lane in lanes}.values()
-    of_other_hosts = [
+    origin_bounds = {id(lane.origin_bound): lane.origin_bound for lane in lanes}.values()
+    of_other_origins = [
         entry
         for entry, lane in evicted
-        if entry.evicted_idle and lane.host_bound is not entry.lane.host_bound
+        if entry.evicted_idle and lane.origin_bound is not entry.lane.origin_bound
     ]
-    assert sum(host_bound.reserved for host_bound in host_bounds) == len(of_other_hosts)
+    assert sum(origin_bound.reserved for origin_bound in origin_bounds) == len(of_other_origins)
 
 
 def check_idle_timers(world: World) -> None:

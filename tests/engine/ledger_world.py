@@ -257,7 +257,7 @@ class World:
         assert not self.ledger.closed
         assert self.held() <= self.ledger.limits.max_connections, "the bound is exceeded"
         per_host = self.ledger.limits.max_connections_per_host
-        assert per_host is None or self.held(lane.origin) <= per_host, "the host's bound is exceeded"
+        assert per_host is None or self.held(lane.origin) <= per_host, "the origin's bound is exceeded"
 
     def _close(self, connection: Connection) -> None:
         assert connection.state == "open", "it is closed twice"

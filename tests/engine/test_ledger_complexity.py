@@ -193,7 +193,7 @@ def test_the_first_and_last_of_every_queue_are_found_without_a_search() -> None:
     for queue in (
         lane.available,
         newcomers_of(lane),
-        lane.host_bound.idle,
+        lane.origin_bound.idle,
         bound.idle,
         *bound.dial_queues,
     ):

@@ -28,19 +28,19 @@ class DialPolicy:
         self._pool_bound = connections.pool_bound
         self._expected_capacity = expected_capacity
         per_host = connections.limits.max_connections_per_host
-        self._per_host = inf if per_host is None else per_host
+        self._per_origin = inf if per_host is None else per_host
         self._lanes: dict[tuple[Origin, Hashable], Lane] = {}
-        self._host_bounds: dict[Origin, Bound] = {}
+        self._origin_bounds: dict[Origin, Bound] = {}
 
     def lane(self, origin: Origin, host_loop: Hashable) -> Lane:
         """Return the lane of an origin on a host loop. Make it if there is none."""
         lane = self._lanes.get((origin, host_loop))
         if lane is None:
-            host_bound = self._host_bounds.get(origin)
-            if host_bound is None:
-                host_bound = self._host_bounds[origin] = Bound(self._per_host)
+            origin_bound = self._origin_bounds.get(origin)
+            if origin_bound is None:
+                origin_bound = self._origin_bounds[origin] = Bound(self._per_origin)
             capacity = max(1, self._expected_capacity(origin))
-            lane = Lane(origin, host_loop, host_bound, self._pool_bound, capacity)
+            lane = Lane(origin, host_loop, origin_bound, self._pool_bound, capacity)
             self._lanes[origin, host_loop] = lane
             for bound in lane.bounds:
                 bound.lanes[lane] = None
@@ -77,9 +77,9 @@ class DialPolicy:
             self._forget_if_unused(lane, now)
         elif lane.dial_queue is None or priority != lane.priority:
             lane.enter_dial_queue(self._pool_bound, priority)
-        host_bound = lane.host_bound
-        if host_bound.next_to_dial() is not None and (host_bound.idle or not host_bound.full):
-            self._move_to_pool_queues(host_bound)
+        origin_bound = lane.origin_bound
+        if origin_bound.next_to_dial() is not None and (origin_bound.idle or not origin_bound.full):
+            self._move_to_pool_queues(origin_bound)
 
     def give_slots(self, now: float, orders: list[Order]) -> None:
         """Let lanes dial, in the order of the dial queues, while a slot is free or eviction can free one.
@@ -87,12 +87,12 @@ class DialPolicy:
         For a lane without a shortage no connection is evicted, and it dials only if ``_may_prewarm``.
         """
         while (lane := self._pool_bound.next_to_dial()) is not None:
-            bound = lane.host_bound if lane.host_bound.full else self._pool_bound
+            bound = lane.origin_bound if lane.origin_bound.full else self._pool_bound
             if not bound.full and (lane.shortage or self._may_prewarm):
                 self._dial(lane, now, orders)
             elif lane.shortage and bound.full and (entry := _idle_to_evict(bound, lane)):
                 self.evict(entry, lane, now, orders)
-            elif bound is lane.host_bound:
+            elif bound is lane.origin_bound:
                 lane.enter_dial_queue(bound, lane.priority)  # then the lanes of other origins do not wait
             else:
                 break
@@ -130,7 +130,7 @@ class DialPolicy:
         entry.evicted_idle = not entry.streams
         if entry.evicted_idle:
             lane.slots_soon += 1
-            lane.host_bound.reserved += lane.host_bound is not entry.lane.host_bound
+            lane.origin_bound.reserved += lane.origin_bound is not entry.lane.origin_bound
         else:
             lane.slots_later += 1
         self._connections.retire(entry, "evicted", orders)
@@ -148,7 +148,7 @@ class DialPolicy:
             return
         if entry.evicted_idle:
             lane.slots_soon -= 1
-            lane.host_bound.reserved -= lane.host_bound is not entry.lane.host_bound
+            lane.origin_bound.reserved -= lane.origin_bound is not entry.lane.origin_bound
         else:
             lane.slots_later -= 1
         self.update(lane, now)
@@ -190,9 +190,9 @@ class DialPolicy:
         lane.leave_dial_queue()
         self.update(lane, now)
 
-    def _move_to_pool_queues(self, host_bound: Bound) -> None:
-        """Move the lanes in the dial queues of ``host_bound`` to those of the pool's bound."""
-        for priority, queue in enumerate(host_bound.dial_queues):
+    def _move_to_pool_queues(self, origin_bound: Bound) -> None:
+        """Move the lanes in the dial queues of ``origin_bound`` to those of the pool's bound."""
+        for priority, queue in enumerate(origin_bound.dial_queues):
             while queue:
                 next(iter(queue)).enter_dial_queue(self._pool_bound, priority)
 
@@ -207,8 +207,8 @@ class DialPolicy:
         del self._lanes[lane.origin, lane.host_loop]
         for bound in lane.bounds:
             del bound.lanes[lane]
-        if not lane.host_bound.lanes:
-            del self._host_bounds[lane.origin]
+        if not lane.origin_bound.lanes:
+            del self._origin_bounds[lane.origin]
 
 
 def _idle_to_evict(bound: Bound, lane: Lane) -> Entry | None:

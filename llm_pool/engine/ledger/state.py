@@ -75,9 +75,9 @@ class Lane:
 
     ``origin``             scheme, host and port
     ``host_loop``          the event loop of its connections
-    ``host_bound``         the bound of its origin (``max_connections_per_host``)
+    ``origin_bound``       the bound of its origin (``max_connections_per_host``)
     ``pool_bound``         the bound of the pool (``max_connections``)
-    ``bounds``             ``host_bound`` and ``pool_bound``
+    ``bounds``             ``origin_bound`` and ``pool_bound``
     ``expected_capacity``  how many streams its next connection is expected to carry
     ``available``          connections that accept another stream, in the order in which they became available
     ``queue``              the waiters
@@ -106,10 +106,10 @@ class Lane:
         "dial_queue",
         "dialing",
         "expected_capacity",
-        "host_bound",
         "host_loop",
         "open",
         "origin",
+        "origin_bound",
         "pool_bound",
         "prewarmed",
         "priority",
@@ -125,15 +125,15 @@ class Lane:
         self,
         origin: Origin,
         host_loop: Hashable,
-        host_bound: Bound,
+        origin_bound: Bound,
         pool_bound: Bound,
         expected_capacity: int,
     ) -> None:
         self.origin = origin
         self.host_loop = host_loop
-        self.host_bound = host_bound
+        self.origin_bound = origin_bound
         self.pool_bound = pool_bound
-        self.bounds = (host_bound, pool_bound)
+        self.bounds = (origin_bound, pool_bound)
         self.expected_capacity = expected_capacity
         self.available: OrderedDict[Entry, None] = OrderedDict()
         self.queue = WaiterQueue()
@@ -154,7 +154,7 @@ class Lane:
     @property
     def full(self) -> bool:
         """Whether the origin's bound or the pool's bound is full."""
-        return self.host_bound.full or self.pool_bound.full
+        return self.origin_bound.full or self.pool_bound.full
 
     @property
     def open_or_coming(self) -> int:
