@@ -271,7 +271,7 @@ _FRAMING = {"content-encoding", "content-length", "transfer-encoding"}
 
 
 def _as_sent(text: str) -> bytes:
-    """Return a header's name or value as the bytes that the server sent. httpx would encode it as ASCII."""
+    """Return a header's name or value as the bytes that the server sent. httpx would accept only ASCII."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:

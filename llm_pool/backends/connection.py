@@ -96,8 +96,8 @@ class BackendConnection(Connection):
     async def send(self, transfer: Transfer) -> None:
         """Send the request of ``transfer`` through the library's client.
 
-        Until the protocol is known, one call at a time is sent, and the others wait. A call that exceeds the
-        capacity of HTTP/1.1 is refused. Raises an LLMPoolError if the call fails.
+        Until the protocol is known, one call at a time is sent, and the others wait. With HTTP/1.1 all
+        but one of them return to the pool's queue. Raises an LLMPoolError if the call fails.
         """
         if self._is_protocol_known:
             await self._send_or_refuse(transfer)

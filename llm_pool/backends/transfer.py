@@ -121,7 +121,7 @@ class Transfer:
     def start_dial_timeout(self) -> None:
         """Start the connect timeout if it is not running.
 
-        The call waits for a dial: its own, or that of another call on the same connection.
+        Called when the call begins to wait for a dial: its own, or another call's on the same connection.
         """
         if self._dialing_since is None:
             self._dialing_since = time.monotonic()

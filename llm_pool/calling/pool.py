@@ -193,7 +193,7 @@ class LLMPool:
         self.engine.close()
 
     async def aclose(self) -> None:
-        """``close`` for async code. Waits on the server's event loop too."""
+        """Do the same as ``close`` for async code, but wait for the connections on any event loop."""
         await self.engine.aclose()
 
     def __repr__(self) -> str:

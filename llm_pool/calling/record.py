@@ -167,7 +167,7 @@ class Call:
         self.end(error)
 
     def begin(self) -> float:
-        """Start a call that was prepared earlier; return its start time (monotonic seconds)."""
+        """Set the call's start time to now, and return it (monotonic seconds)."""
         self._began = time.monotonic()
         return self._began
 

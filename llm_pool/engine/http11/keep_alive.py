@@ -84,7 +84,7 @@ class CloseDetector:
             self._waiting = None
 
     def wake(self) -> None:
-        """End ``wait`` early, because the connection has closed."""
+        """End ``wait``: its time is over, or the connection has closed."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
