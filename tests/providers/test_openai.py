@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -15,14 +13,10 @@ from hypothesis import strategies as st
 from llm_pool import exceptions
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
-from llm_pool.providers.errors import retry_after
-from llm_pool.providers.openai import OpenAI
-from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, Usage
+from llm_pool.providers.results import Completion, Timing, ToolCall, Usage
+from tests.providers.openai_stream import delta, openai, read, sse
 
-openai = OpenAI()
 OK = Head(200, httpx.Headers({"X-Request-Id": "req_1", "content-type": "application/json"}))
-SSE = Head(200, {"x-request-id": "req_1", "content-type": "text/event-stream"})
-KEY = "sk-very/secret+key"
 
 ANSWER: dict[str, Any] = {
     "id": "chatcmpl-1",
@@ -34,26 +28,7 @@ ANSWER: dict[str, Any] = {
 }
 
 
-def delta(content: Any = None, *, reason: str | None = None, **more: Any) -> dict[str, Any]:
-    fields = {"content": content, **more} if content is not None else more
-    return {"id": "c1", "model": "m1", "choices": [{"index": 0, "delta": fields, "finish_reason": reason}]}
-
-
-def sse(*events: Any, done: bool = True) -> bytes:
-    lines = [event if isinstance(event, str) else json.dumps(event, ensure_ascii=False) for event in events]
-    return "".join(f"data: {line}\n\n" for line in [*lines, *(["[DONE]"] if done else [])]).encode()
-
-
-def read(body: bytes, head: Head = SSE, size: int | None = None) -> tuple[list[Chunk], Completion]:
-    reader = openai.stream_reader(head)
-    chunks = []
-    for start in range(0, len(body), size or len(body) or 1):
-        chunks += reader.feed(body[start : start + (size or len(body))])
-    chunks += reader.end()
-    return chunks, reader.completion()
-
-
-# --- what is sent
+# What is sent.
 
 
 def test_a_string_is_one_user_message_and_parameters_go_into_the_body_unchanged() -> None:
@@ -209,7 +184,7 @@ def test_the_key_is_sent_only_if_there_is_one() -> None:
     assert "authorization" not in openai.headers(None)
 
 
-# --- responses without a stream
+# Responses without a stream.
 
 
 def test_a_completion_is_read() -> None:
@@ -335,325 +310,3 @@ def test_any_json_raises_only_errors_of_this_package(raw: Any) -> None:
     for event in (json.dumps(raw), wrapped):
         with suppress(exceptions.LLMPoolError):
             repr(read(sse(delta("a"), event, delta("b"))))
-
-
-# --- streams
-
-STORY = sse(
-    delta("", role="assistant"),
-    delta("Once "),
-    delta("upon 😀\u2028"),
-    delta(" a time"),
-    delta(reason="stop"),
-    {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 4}},
-)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 50, None])
-def test_a_stream_is_read_in_pieces_of_any_size(size: int | None) -> None:
-    chunks, completion = read(STORY, size=size)
-    assert "".join(map(str, chunks)) == completion.text == "Once upon 😀\u2028 a time"
-    assert [chunk.finish_reason for chunk in chunks] == [None, None, None, None, "stop", None]
-    assert chunks[1].raw["choices"][0]["delta"]["content"] == "Once "
-    assert (completion.model, completion.finish_reason, completion.request_id) == ("m1", "stop", "req_1")
-    assert completion.usage == Usage(7, 4)
-    assert completion.raw["choices"][0]["message"] == {"role": "assistant", "content": completion.text}
-    assert completion.raw["id"] == "c1"
-
-
-def test_the_reader_is_finished_at_done_and_ignores_the_rest() -> None:
-    reader = openai.stream_reader(SSE)
-    reader.feed(sse(delta("a", reason="stop"), done=False))
-    assert not reader.finished
-    assert reader.feed(b"data: [DONE]\n\ndata: nonsense\n\n") == []
-    assert reader.finished
-    assert reader.feed(b"data: nonsense\n\n") == []
-    assert reader.end() == []
-    assert reader.completion(Timing(total=2.0)).timing == Timing(total=2.0)
-
-
-@pytest.mark.parametrize("end", [b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]\r\n"])
-def test_a_stream_without_its_last_blank_line_is_complete(end: bytes) -> None:
-    assert read(sse(delta("a"), done=False) + end)[1].text == "a"
-
-
-def test_a_stream_without_done_is_complete_after_a_finish_reason() -> None:
-    chunks, completion = read(sse(delta("a"), delta("b", reason="length"), done=False)[:-2])
-    assert completion.text == "ab"
-    assert completion.finish_reason == "length"
-    assert len(chunks) == 2
-
-
-@pytest.mark.parametrize("rest", [b"", b"data: {", b'data: {"choices": [{"del', b": ping\n\n", b"data: {}\n"])
-def test_a_stream_that_ends_early_is_interrupted_and_keeps_its_text(rest: bytes) -> None:
-    with pytest.raises(exceptions.StreamInterrupted, match=r"\(request req_1\) was cut short") as caught:
-        read(sse(delta("Once "), delta("upon"), done=False) + rest)
-    assert caught.value.partial == "Once upon"
-    assert caught.value.request_id == "req_1"
-
-
-def test_a_stream_of_comments_only_is_interrupted() -> None:
-    with pytest.raises(exceptions.StreamInterrupted):
-        read(b": PROCESSING\n\n: PROCESSING\n\n")
-
-
-def test_an_interruption_has_the_reason_and_the_partial_text() -> None:
-    reader = openai.stream_reader(SSE)
-    reader.feed(sse(delta("Once"), done=False))
-    error = reader.interruption("the connection broke")
-    assert "was cut short: the connection broke." in str(error)
-    assert error.partial == reader.partial == "Once"
-
-
-@pytest.mark.parametrize("size", [5, None])
-def test_an_error_in_a_stream_is_raised_after_the_chunks_before_it(size: int | None) -> None:
-    body = sse(delta("Once"), {"error": {"message": "Overloaded now", "code": 503}}, delta("never"))
-    reader = openai.stream_reader(SSE)
-    texts = []
-    with pytest.raises(exceptions.APIError, match="broke off its answer with an error") as caught:  # noqa: PT012
-        for start in range(0, len(body), size or len(body)):
-            texts += [str(chunk) for chunk in reader.feed(body[start : start + (size or len(body))])]
-        reader.end()
-    assert texts == ["Once"]
-    assert reader.finished
-    assert caught.value.partial == "Once"
-    assert caught.value.code == 503
-    with pytest.raises(exceptions.APIError):
-        reader.completion()
-    with pytest.raises(exceptions.APIError):
-        reader.feed(b"")
-
-
-def test_an_event_of_type_error_is_an_error() -> None:
-    with pytest.raises(exceptions.APIError, match="quota"):
-        read(b'event: error\ndata: {"message": "quota", "code": "q"}\n\n')
-
-
-@pytest.mark.parametrize(
-    "bad", ["{", "nonsense", "5", "[]", '{"choices": 5}', '{"choices": [5]}', "[" * 99999]
-)
-def test_an_event_of_another_shape_is_an_invalid_response(bad: str) -> None:
-    with pytest.raises(exceptions.InvalidResponse) as caught:
-        read(sse(delta("Once"), bad))
-    assert caught.value.partial == "Once"
-    assert caught.value.request_id == "req_1"
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (b"", "an empty body"),
-        (b"<!doctype html><title>Sign in</title>", "HTML that says 'Sign in'"),
-        (b'{"choices": [{"message": {"content": "x"}}]}', "what is not an event stream"),
-        (b"data: [DONE]\n\n", "a stream without choices"),
-        (b'data: {"choices": []}\n\ndata: [DONE]\n\n', "a stream without choices"),
-    ],
-)
-def test_a_body_that_is_not_a_stream_is_an_invalid_response(body: bytes, expected: str) -> None:
-    with pytest.raises(exceptions.InvalidResponse, match=expected):
-        read(body)
-
-
-def test_an_error_object_instead_of_a_stream_is_an_api_error() -> None:
-    with pytest.raises(exceptions.APIError, match="no such model"):
-        read(json.dumps({"error": {"message": "no such model"}}, indent=1).encode(), size=9)
-
-
-def test_parts_of_tool_calls_are_merged() -> None:
-    def part(**call: Any) -> dict[str, Any]:
-        return delta(tool_calls=[call])
-
-    chunks, completion = read(
-        sse(
-            part(index=0, id="a", type="function", function={"name": "f", "arguments": ""}),
-            part(index=0, function={"arguments": '{"x"'}),
-            part(index=1, id="b", function={"name": "g", "arguments": '{"y": 2}'}),
-            part(index=0, function={"arguments": ": 1}"}),
-            delta(reason="tool_calls"),
-        )
-    )
-    assert completion.tool_calls == (ToolCall("a", "f", '{"x": 1}'), ToolCall("b", "g", '{"y": 2}'))
-    assert completion.finish_reason == "tool_calls"
-    message = completion.raw["choices"][0]["message"]
-    assert message["content"] is None
-    assert message["tool_calls"][0] == {
-        "id": "a",
-        "type": "function",
-        "function": {"name": "f", "arguments": '{"x": 1}'},
-    }
-    assert chunks[1].tool_calls == [{"index": 0, "function": {"arguments": '{"x"'}}]
-
-
-def test_whole_tool_calls_without_an_index_are_not_merged() -> None:
-    whole = [{"id": i, "function": {"name": i, "arguments": {"n": 1}}} for i in "ab"]
-    _, completion = read(sse(delta(tool_calls=whole), delta(tool_calls=[{"custom": {"input": "z"}}])))
-    assert [(call.id, call.name) for call in completion.tool_calls] == [("a", "a"), ("b", "b")]
-
-
-def test_other_choices_are_only_in_raw() -> None:
-    second = {"choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": None}]}
-    chunks, completion = read(sse(delta("A"), second, delta(reason="stop")))
-    assert completion.text == "A"
-    assert chunks[1].raw == second
-
-
-def test_a_character_split_over_two_events_is_joined() -> None:
-    def half(code: str) -> str:
-        return f'{{"choices":[{{"delta":{{"content":"{code}"}}}}]}}'
-
-    chunks, completion = read(
-        sse(half("a\\ud83d"), half("\\ude00b"), half("\\ud83d"), half("c"), half("\\ud83d"))
-    )
-    assert [str(chunk) for chunk in chunks] == ["a", "😀b", "", "\ufffdc", ""]
-    assert completion.text == "a😀b\ufffdc"
-
-
-def test_many_chunks_are_read_fast() -> None:
-    event = sse(delta("word "), done=False)
-    reader = openai.stream_reader(SSE)
-    started = time.process_time()
-    for _ in range(20_000):
-        reader.feed(event)
-    assert time.process_time() - started < 2  # usually a tenth of this
-    assert len(reader.partial) == 100_000
-
-
-# --- errors
-
-
-def failure(
-    status: int, body: Any, headers: dict[str, str] | None = None, secrets: tuple[str, ...] = ()
-) -> Any:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return openai.error_from_response(
-        Head(status, {"x-request-id": "req_9", **(headers or {})}, secrets), content
-    )
-
-
-def test_an_error_has_the_status_the_message_and_advice() -> None:
-    body = {
-        "error": {"message": "The model `x` does not exist", "type": "invalid", "code": "model_not_found"}
-    }
-    error = failure(404, body)
-    assert type(error) is exceptions.NotFound
-    assert str(error) == (
-        "openai answered 404 Not Found (code model_not_found, request req_9): The model `x` does not exist. "
-        "Check the name of the model, and the pool's BASE_URL."
-    )
-    assert (error.status_code, error.code, error.type) == (404, "model_not_found", "invalid")
-    assert error.request_id == "req_9"
-    assert error.body == body == error.response.json()
-    assert error.retry_after is None
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"error": {"message": "said"}},
-        {"error": "said"},
-        {"message": "said"},
-        {"detail": "said"},
-        {"detail": [{"msg": "said"}]},
-        b"said",
-        b"<html><head><title>said</title></head>",
-        b"\xff said",
-        ["said"],
-    ],
-)
-def test_an_error_message_is_found_in_any_shape(body: Any) -> None:
-    error = failure(502, body)
-    assert type(error) is exceptions.ServerFailed
-    assert "502 Bad Gateway" in str(error)
-    assert "said" in str(error)
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"null", b"{}", b"[]", b"5", {"error": None}, {"error": 5}, b"[" * 99999]
-)
-@pytest.mark.parametrize("status", [302, 401, 429, 599, 999])
-def test_an_error_without_a_message_is_still_an_error(status: int, body: Any) -> None:
-    error = failure(status, body)
-    assert isinstance(error, exceptions.APIStatusError)
-    assert str(status) in str(error)
-    assert len(str(error)) < 600
-
-
-def test_a_huge_error_body_is_truncated() -> None:
-    error = failure(500, b"x" * 10_000_000)
-    assert len(error.body) == len(error.response.content) == 65536
-    assert len(str(error)) < 600
-
-
-def test_no_error_repeats_the_key() -> None:
-    escaped = json.dumps({"error": {"message": f"bad key {KEY}"}}).replace("/", "\\/").encode()
-    echoed = {"error": {"message": f"Incorrect API key: {KEY}", "code": KEY, KEY: [KEY]}}
-    for body in (echoed, escaped, f"<p>{KEY}</p>".encode(), KEY.encode() * 9000):
-        error = failure(401, body, {"www-authenticate": f"Bearer {KEY}"}, secrets=(KEY,))
-        for shown in (str(error), repr(error.body), repr(error.response.headers), repr(vars(error))):
-            assert KEY not in shown
-        assert KEY not in error.response.text
-    head = Head(200, {}, (KEY,))
-    for wrong in (echoed, {"echo": KEY}):
-        with pytest.raises(exceptions.LLMPoolError) as caught:
-            openai.parse_completion(head, json.dumps(wrong).encode())
-        assert KEY not in str(caught.value) + repr(vars(caught.value))
-        with pytest.raises(exceptions.LLMPoolError) as caught:
-            read(sse(wrong), head)
-        assert KEY not in str(caught.value) + repr(vars(caught.value))
-
-
-@pytest.mark.parametrize("key", [KEY, '/+/"quoted\\é😀"'])
-@pytest.mark.parametrize("levels", [1, 2, 3])
-def test_no_error_repeats_the_key_escaped_as_in_json(key: str, levels: int) -> None:
-    text = key
-    for _ in range(levels):
-        text = json.dumps({"message": f"bad key {text}"}).replace("/", "\\/").replace("+", "\\u002B")
-    error = failure(401, text.encode(), secrets=(key,))
-    assert "bad key ***" in str(error)
-    for shown in (str(error), repr(error.body), error.response.text):
-        assert "secret" not in shown
-        assert "quoted" not in shown
-
-
-def test_a_body_that_is_not_text_is_kept_unchanged() -> None:
-    assert failure(500, b"\xff \xc3\xa9 key", secrets=("key",)).response.content == b"\xff \xc3\xa9 ***"
-
-
-def test_a_key_is_replaced_in_linear_time() -> None:
-    started = time.process_time()
-    failure(401, b"\\" * 1_000_000, secrets=("/+/+", KEY))
-    assert time.process_time() - started < 3
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "3"}, 3.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after": "-1"}, 0.0),
-        ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
-        ({"retry-after-ms": "soon", "retry-after": "1"}, 1.0),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": ""}, None),
-        ({"retry-after": "Sun, 22 Nov 2026 10:00:30 GMT", "date": "Sun, 22 Nov 2026 10:00:00 GMT"}, 30.0),
-        ({"retry-after": "Sun, 22 Nov 2026 09:00:00 GMT", "date": "Sun, 22 Nov 2026 10:00:00 GMT"}, 0.0),
-        ({"retry-after": "Sun, 22 Nov 2026 10:00:30 GMT", "date": "today"}, None),
-    ],
-)
-def test_retry_after_is_read_from_the_headers(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
-    assert failure(429, {}, headers).retry_after == seconds
-
-
-def test_a_retry_date_without_a_date_header_counts_from_now() -> None:
-    at = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    assert retry_after({"retry-after": at}) == pytest.approx(60, abs=5)
-
-
-def test_the_message_says_when_to_try_again() -> None:
-    assert str(failure(429, {"error": {"message": "Slow down!"}}, {"retry-after": "1.5"})).endswith(
-        "Slow down! Try again in 1.5 s."
-    )
