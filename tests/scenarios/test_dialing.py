@@ -23,23 +23,13 @@ from tests.fixtures.callers import AT_ONCE
 from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.internals import sockets_of
 
-
-@pytest.fixture(params=["portal", "server loop"])
-async def host_loop(request):
-    """The test runs twice: the portal hosts the connections, then the server loop."""
-    if request.param == "server loop":
-        adopt_server_loop()
-    yield
-    release_server_loop()
-
-
 # Happy eyeballs.
 
 TRIES = 3
 """How many dials are measured. The shortest counts: the machine may stall during one."""
 
 
-async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, host_loop):
+async def test_a_dead_ipv6_address_costs_a_quarter_of_a_second(serve, engine_pool, fake_dns, each_loop):
     """Scenario 48: the IPv4 address is tried after 250 ms, while the connect to the first still hangs."""
     fake_dns.names["llm.test"] = ["::1", "127.0.0.1"]
     responses, elapsed = [], []
@@ -77,7 +67,7 @@ async def test_the_addresses_that_lost_are_closed(serve, engine_pool, fake_dns):
 # Socket options.
 
 
-async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, host_loop):
+async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, each_loop):
     """Scenario 48: TCP_NODELAY and TCP keep-alive are on; the first probe comes after a minute."""
     pool = engine_pool()
     await pool.fetch(request_to(serve(json_reply())))
@@ -93,7 +83,7 @@ async def test_sockets_send_at_once_and_notice_a_dead_peer(serve, engine_pool, h
 # Error messages.
 
 
-async def test_a_refused_connect_says_so(serve, engine_pool, host_loop):
+async def test_a_refused_connect_says_so(serve, engine_pool, each_loop):
     """Scenario 48: the message is one sentence with the origin and the reason."""
     server = serve(json_reply())
     server.refuse()
@@ -123,7 +113,7 @@ async def test_an_unreachable_network_says_so(serve, engine_pool):
     )
 
 
-async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engine_pool, host_loop):
+async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engine_pool, each_loop):
     """Scenario 48: no socket is left open."""
     with unanswering_port() as port:
         request = request_to(serve(json_reply()), connect=0.1)
@@ -137,7 +127,7 @@ async def test_a_connect_without_answer_ends_at_the_connect_timeout(serve, engin
 # Cancelled dials.
 
 
-async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_pool, host_loop):
+async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_pool, each_loop):
     """Scenario 18: the dial is cancelled in TCP connect."""
     with unanswering_port() as port:
         request = request_to(serve(json_reply()))
@@ -151,7 +141,7 @@ async def test_closing_the_pool_in_a_connect_closes_the_socket(serve, engine_poo
         assert sockets_of(pool) == []
 
 
-async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_pool, certificates, host_loop):
+async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_pool, certificates, each_loop):
     """Scenario 19: the dial is cancelled in TLS, and the server sees the connection close."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
@@ -167,7 +157,7 @@ async def test_closing_the_pool_in_a_handshake_closes_the_socket(serve, engine_p
     assert (server.handshakes, server.requests) == (0, [])
 
 
-async def test_a_dial_whose_caller_has_left_feeds_the_pool(serve, engine_pool, certificates, host_loop):
+async def test_a_dial_whose_caller_has_left_feeds_the_pool(serve, engine_pool, certificates, each_loop):
     """Scenario 19: the caller is cancelled in TLS; the connection serves the next call."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
@@ -208,7 +198,7 @@ async def test_a_dial_may_be_cancelled_in_any_step(serve, engine_pool, certifica
 
 
 async def test_after_prewarming_the_first_calls_dial_nothing(
-    serve, engine_pool, fake_dns, certificates, host_loop
+    serve, engine_pool, fake_dns, certificates, each_loop
 ):
     """Scenario 13: the first calls do not wait for DNS, TCP or TLS."""
     server = serve(json_reply(), tls=certificates.good)
@@ -223,7 +213,7 @@ async def test_after_prewarming_the_first_calls_dial_nothing(
 
 
 async def test_prewarming_reads_the_trust_store_though_it_opens_no_connection(
-    engine_pool, serve, certificates, host_loop, monkeypatch
+    engine_pool, serve, certificates, each_loop, monkeypatch
 ):
     """Scenario 13: the first call finds its TLS context built."""
     built = threading.Event()
@@ -243,7 +233,7 @@ async def test_prewarming_reads_the_trust_store_though_it_opens_no_connection(
     assert (await pool.fetch(request_to(server))).status == 200
 
 
-async def test_prewarming_does_not_wait(engine_pool, serve, certificates, host_loop):
+async def test_prewarming_does_not_wait(engine_pool, serve, certificates, each_loop):
     """Scenario 13: a provider that hangs in its handshake does not delay startup."""
     gate = Gate()
     server = serve(json_reply(), tls=certificates.good, before_handshake=gate.passage)
@@ -255,7 +245,7 @@ async def test_prewarming_does_not_wait(engine_pool, serve, certificates, host_l
     await until_pool(pool, lambda: pool.stats().idle == 1)
 
 
-async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, host_loop):
+async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, each_loop):
     """Scenario 13: the connections are opened once the provider is up, without a call."""
     server = serve(json_reply())
     server.refuse()
@@ -267,7 +257,7 @@ async def test_a_dead_provider_does_not_fail_prewarming(serve, engine_pool, host
     assert server.requests == []
 
 
-async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, host_loop):
+async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, each_loop):
     """Scenario 13: new connections replace the drained ones without a call."""
     server = serve(json_reply())
     pool = engine_pool(min_connections=2)
@@ -279,7 +269,7 @@ async def test_a_drain_is_followed_by_prewarming(serve, engine_pool, host_loop):
     await server.await_until(lambda s: s.connections_open == 2)
 
 
-async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, host_loop):
+async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, each_loop):
     """Scenario 13: ``min_connections`` also holds after the server closes a connection."""
     server = serve(steps(json_reply(), close))
     pool = engine_pool(min_connections=1)
@@ -290,7 +280,7 @@ async def test_what_the_provider_closes_is_prewarmed_again(serve, engine_pool, h
     await until_pool(pool, lambda: pool.stats().idle == 1)
 
 
-async def test_a_bad_setting_fails_every_call_and_no_slot_is_lost(serve, engine_pool, host_loop):
+async def test_a_bad_setting_fails_every_call_and_no_slot_is_lost(serve, engine_pool, each_loop):
     """Scenario 49: a dial that cannot begin fails its call like any other dial."""
     pool = engine_pool(max_connections=1, tls=TLS(ca_file="/nowhere/ca.pem"))
     request = request_to(serve(json_reply()))

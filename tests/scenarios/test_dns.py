@@ -11,7 +11,6 @@ import pytest
 
 from llm_pool.engine.config import DNS
 from llm_pool.engine.dialer.resolver import MAX_NAMES, Resolver
-from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed
 from testbed import Gate
 from testbed.behaviours import close, json_reply, steps
@@ -47,13 +46,6 @@ def engine_pool(engine_pool, way):
 
 
 only_system = pytest.mark.parametrize("way", ["system"], indirect=True)
-
-
-@pytest.fixture
-async def server_loop():
-    adopt_server_loop()
-    yield
-    release_server_loop()
 
 
 async def test_a_hundred_lookups_at_once_ask_once(make_resolver, dns):

@@ -8,7 +8,6 @@ import pytest
 
 from llm_pool.engine.config import TLS, Origin, PoolConfig
 from llm_pool.engine.dialer.proxy import parse_proxy, proxy_for
-from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, DNSFailed, PoolClosed, ProxyFailed, TLSFailed
 from testbed.behaviours import close, garbage, hold, json_reply, raw, reset, steps
 from tests.fixtures.engine import request_to, until_pool
@@ -17,15 +16,6 @@ from tests.fixtures.reports import reported
 
 SECRET = "user:s3cr%40t"  # the password is s3cr@t
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-@pytest.fixture(params=["portal", "server loop"])
-async def host_loop(request):
-    """Run the test with connections on the portal, and again with them on the server loop."""
-    if request.param == "server loop":
-        adopt_server_loop()
-    yield
-    release_server_loop()
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +50,7 @@ def names(server):
 
 
 async def test_https_goes_through_a_tunnel_and_the_tunnel_is_reused(
-    serve_proxy, secure, engine_pool, trust, fake_dns, host_loop
+    serve_proxy, secure, engine_pool, trust, fake_dns, each_loop
 ):
     """Scenario 50: by CONNECT; the proxy looks up the name, the pool checks the certificate."""
     proxy = serve_proxy(names=names(secure))
@@ -75,7 +65,7 @@ async def test_https_goes_through_a_tunnel_and_the_tunnel_is_reused(
     assert fake_dns.queries == []
 
 
-async def test_credentials_are_sent_to_the_proxy_only(serve_proxy, secure, engine_pool, trust, host_loop):
+async def test_credentials_are_sent_to_the_proxy_only(serve_proxy, secure, engine_pool, trust, each_loop):
     """Scenario 50: percent-decoded, as Basic."""
     proxy = serve_proxy(names=names(secure), credentials="user:s3cr@t")
     pool = engine_pool(proxy=proxy.url_with(SECRET), tls=trust)
@@ -184,7 +174,7 @@ async def test_a_proxy_that_misbehaves_is_a_clear_error(serve, secure, engine_po
 
 
 async def test_a_proxy_that_stalls_ends_at_the_connect_timeout(
-    serve_proxy, secure, engine_pool, trust, host_loop
+    serve_proxy, secure, engine_pool, trust, each_loop
 ):
     """Scenario 50: CONNECT is part of the dial."""
     proxy = serve_proxy(stall=True)
@@ -198,7 +188,7 @@ async def test_a_proxy_that_stalls_ends_at_the_connect_timeout(
 
 
 async def test_closing_the_pool_while_a_tunnel_is_asked_for_closes_the_socket(
-    serve_proxy, secure, engine_pool, trust, host_loop
+    serve_proxy, secure, engine_pool, trust, each_loop
 ):
     """Scenario 18: the dial is cancelled in CONNECT."""
     proxy = serve_proxy(stall=True)
@@ -213,7 +203,7 @@ async def test_closing_the_pool_while_a_tunnel_is_asked_for_closes_the_socket(
 
 
 async def test_a_tunnel_whose_caller_has_left_feeds_the_pool(
-    serve_proxy, secure, engine_pool, trust, host_loop
+    serve_proxy, secure, engine_pool, trust, each_loop
 ):
     """Scenario 18: the caller is cancelled in CONNECT; the connection serves the next call."""
     proxy = serve_proxy(names=names(secure), before_tunnel=lambda conn: conn.wait_for("go"))
@@ -229,7 +219,7 @@ async def test_a_tunnel_whose_caller_has_left_feeds_the_pool(
     assert len(proxy.tunnels) == 1
 
 
-async def test_a_proxy_that_is_not_there_is_named(serve_proxy, secure, engine_pool, trust, host_loop):
+async def test_a_proxy_that_is_not_there_is_named(serve_proxy, secure, engine_pool, trust, each_loop):
     """Scenario 50: the proxy refuses the connection, not the provider."""
     proxy = serve_proxy()
     proxy.refuse()
@@ -251,7 +241,7 @@ async def test_a_proxy_without_an_address_is_named(secure, engine_pool, trust, f
 # Plain http.
 
 
-async def test_http_goes_to_the_proxy_in_absolute_form(serve_proxy, serve, engine_pool, fake_dns, host_loop):
+async def test_http_goes_to_the_proxy_in_absolute_form(serve_proxy, serve, engine_pool, fake_dns, each_loop):
     """Scenario 50: RFC 9112, section 3.2.2; the credentials go with each request."""
     server = serve(json_reply())
     proxy = serve_proxy(names=names(server), credentials="user:s3cr@t")
@@ -352,7 +342,7 @@ async def test_the_environment_names_a_proxy_for_each_scheme(
 
 
 async def test_what_no_proxy_exempts_goes_straight(
-    serve_proxy, serve, engine_pool, fake_dns, environment, host_loop
+    serve_proxy, serve, engine_pool, fake_dns, environment, each_loop
 ):
     """Scenario 50: ``NO_PROXY`` is honoured."""
     server = serve(json_reply())

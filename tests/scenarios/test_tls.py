@@ -28,15 +28,6 @@ BAD_CERTIFICATES = {
 }
 
 
-@pytest.fixture(params=["portal", "server loop"])
-async def host_loop(request):
-    """Run the test with connections on the portal, and again with them on the server loop."""
-    if request.param == "server loop":
-        adopt_server_loop()
-    yield
-    release_server_loop()
-
-
 # Certificates.
 
 
@@ -61,7 +52,7 @@ async def test_a_bad_certificate_is_named_and_nothing_is_sent(
 
 
 async def test_the_systems_authorities_do_not_include_that_of_the_tests(
-    serve, engine_pool, certificates, host_loop
+    serve, engine_pool, certificates, each_loop
 ):
     """Scenario 49: without a ``ca_file`` the trust store of the system is used."""
     server = serve(json_reply(), tls=certificates.good)
@@ -70,7 +61,7 @@ async def test_the_systems_authorities_do_not_include_that_of_the_tests(
     assert server.handshakes == 0
 
 
-async def test_nothing_is_verified_where_that_is_asked_for(serve, engine_pool, certificates, host_loop):
+async def test_nothing_is_verified_where_that_is_asked_for(serve, engine_pool, certificates, each_loop):
     """Scenario 49: ``verify: False`` accepts any certificate."""
     server = serve(json_reply(), tls=certificates.self_signed)
     assert (await engine_pool(tls=TLS(verify=False)).fetch(request_to(server))).status == 200
@@ -103,7 +94,7 @@ async def test_an_ipv6_address_has_a_certificate_too(serve, engine_pool, certifi
     assert names == [None]
 
 
-async def test_a_client_certificate_is_sent(serve, engine_pool, certificates, host_loop):
+async def test_a_client_certificate_is_sent(serve, engine_pool, certificates, each_loop):
     """Scenario 49: with ``client_cert`` the server answers; without it no request is read."""
     server = serve(json_reply(), tls=certificates.requires_client_cert)
     trust = {"ca_file": certificates.ca_file}
@@ -245,7 +236,7 @@ def force_resumption(monkeypatch):
 
 
 async def test_where_python_leaks_sessions_none_is_looked_at(
-    serve, engine_pool, certificates, monkeypatch, host_loop
+    serve, engine_pool, certificates, monkeypatch, each_loop
 ):
     """Scenario 49: a full handshake costs a millisecond; a leaked session is never freed."""
     monkeypatch.setattr("llm_pool.engine.dialer.tls.CAN_RESUME", False)
@@ -260,7 +251,7 @@ async def test_where_python_leaks_sessions_none_is_looked_at(
 @pytest.mark.usefixtures("force_resumption")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_the_next_connection_resumes_the_session_of_the_last(
-    serve, engine_pool, certificates, version, host_loop
+    serve, engine_pool, certificates, version, each_loop
 ):
     """Scenario 49: the server sees a short handshake, even if the last connection has ended."""
     context = server_context(certificates.authority.issue_cert("127.0.0.1"))
@@ -326,7 +317,7 @@ async def test_both_loops_resume_at_the_same_time(serve, engine_pool, certificat
     ids=["FIN", "RST", "plain HTTP", "rubbish"],
 )
 async def test_a_server_that_speaks_no_tls_is_a_clear_error(
-    serve, engine_pool, certificates, script, reason, host_loop
+    serve, engine_pool, certificates, script, reason, each_loop
 ):
     """Scenario 49: one sentence with host and reason."""
     server = serve(script)
@@ -340,7 +331,7 @@ async def test_a_server_that_speaks_no_tls_is_a_clear_error(
 
 
 async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(
-    serve, engine_pool, certificates, host_loop
+    serve, engine_pool, certificates, each_loop
 ):
     """Scenario 49: no socket is left."""
     server = serve(hold)
@@ -353,7 +344,7 @@ async def test_a_handshake_that_stalls_ends_at_the_connect_timeout(
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_a_connection_is_closed_with_a_close_notify(serve, engine_pool, certificates, host_loop):
+async def test_a_connection_is_closed_with_a_close_notify(serve, engine_pool, certificates, each_loop):
     """Scenario 49: the server sees an orderly close, not a truncation."""
     server = serve(json_reply(), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
@@ -364,7 +355,7 @@ async def test_a_connection_is_closed_with_a_close_notify(serve, engine_pool, ce
 
 
 async def test_a_close_notify_without_an_answer_delays_a_close_by_one_second(
-    serve, engine_pool, certificates, host_loop, monkeypatch
+    serve, engine_pool, certificates, each_loop, monkeypatch
 ):
     """Scenarios 49 and 51: the pool does not have to abort the connection."""
     monkeypatch.setattr("llm_pool.engine.pool.CLOSE_SECONDS", 60.0)

@@ -7,21 +7,11 @@ import asyncio
 import pytest
 
 from llm_pool.engine.config import DEFAULT_PORTS, TLS, Origin
-from llm_pool.engine.loops.portal import adopt_server_loop, release_server_loop
 from llm_pool.exceptions import ConnectFailed, PoolClosed, TLSFailed
 from testbed import Gate
 from testbed.behaviours import json_reply
 from tests.fixtures.engine import request_to, until_pool
 from tests.fixtures.internals import sockets_of
-
-
-@pytest.fixture(params=["portal", "server loop"])
-async def host_loop(request):
-    """Run the test with connections on the portal, and again with them on the server loop."""
-    if request.param == "server loop":
-        adopt_server_loop()
-    yield
-    release_server_loop()
 
 
 def request_over(server, host="llm.test"):
@@ -36,7 +26,7 @@ def path(tmp_path):
     return str(tmp_path / "llm.sock")
 
 
-async def test_calls_go_through_the_socket_and_reuse_it(serve, engine_pool, fake_dns, path, host_loop):
+async def test_calls_go_through_the_socket_and_reuse_it(serve, engine_pool, fake_dns, path, each_loop):
     """Scenario 50: no name is looked up, no proxy is used; ``Host`` is the origin's."""
     server = serve(json_reply(), uds=path)
     pool = engine_pool(uds=path, proxy="http://proxy.test:1")
@@ -56,7 +46,7 @@ async def test_proxies_of_the_environment_are_passed_by(serve, engine_pool, path
     assert (await pool.fetch(request_over(server))).status == 200
 
 
-async def test_tls_is_spoken_over_the_socket_too(serve, engine_pool, certificates, path, host_loop):
+async def test_tls_is_spoken_over_the_socket_too(serve, engine_pool, certificates, path, each_loop):
     """Scenario 49: the certificate must be for the origin's name, wherever the socket is."""
     server = serve(json_reply(), uds=path, tls=certificates.good)
     pool = engine_pool(uds=path, tls=TLS(ca_file=certificates.ca_file))
@@ -66,7 +56,7 @@ async def test_tls_is_spoken_over_the_socket_too(serve, engine_pool, certificate
     assert len(server.requests) == 1
 
 
-async def test_a_socket_that_is_not_there_is_named(serve, engine_pool, path, host_loop):
+async def test_a_socket_that_is_not_there_is_named(serve, engine_pool, path, each_loop):
     """Scenario 48: one sentence with the path and the reason."""
     pool = engine_pool(uds=path)
     request = request_to(serve(json_reply()))
@@ -86,7 +76,7 @@ async def test_an_invalid_path_is_a_failed_connect(serve, engine_pool, path):
 
 
 async def test_closing_the_pool_in_a_handshake_closes_the_socket(
-    serve, engine_pool, certificates, path, host_loop
+    serve, engine_pool, certificates, path, each_loop
 ):
     """Scenario 19: the dial is cancelled in TLS."""
     gate = Gate()
@@ -102,7 +92,7 @@ async def test_closing_the_pool_in_a_handshake_closes_the_socket(
     await server.await_until(lambda s: s.connections_open == 0)
 
 
-async def test_prewarming_works_over_the_socket(serve, engine_pool, path, host_loop):
+async def test_prewarming_works_over_the_socket(serve, engine_pool, path, each_loop):
     """Scenario 13: the first call opens no connection."""
     server = serve(json_reply(), uds=path)
     pool = engine_pool(uds=path, min_connections=1)
