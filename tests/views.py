@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -46,12 +47,18 @@ def stats(request: HttpRequest) -> JsonResponse:
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """As in prometheus_client's documentation, for several processes and for one."""
+    """As in prometheus_client's documentation, for several processes and for one.
+
+    Responds with 503 while another process creates a file: prometheus_client cannot read an empty file.
+    """
     registry: CollectorRegistry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
-    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    try:
+        return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    except struct.error:
+        return HttpResponse(status=503)
 
 
 def _prompt(request: HttpRequest) -> str:

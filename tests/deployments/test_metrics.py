@@ -85,8 +85,17 @@ def wait_for_scrape(server: Deployment, condition: Callable[[Scrape], object]) -
 
 
 def scrape(server: Deployment) -> Scrape:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=WAIT_SECONDS) as response:
-        return Scrape(response.read().decode())
+    """Scrape the server's metrics; again as long as the view responds with 503."""
+    for _ in range(10):
+        try:
+            url = f"http://127.0.0.1:{server.port}/metrics"
+            with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as response:
+                return Scrape(response.read().decode())
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != 503:
+                raise
+    raise AssertionError("the metrics could not be read ten times in a row")
 
 
 @pytest.mark.server
