@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from testbed.http2 import Stream
+from tests.fixtures.callers import started
 from tests.fixtures.engine import request_to
 
 if TYPE_CHECKING:
@@ -61,11 +62,8 @@ async def start_calls_in_order(
 
     Otherwise the first call, which waits for the dial, may be sent after a call that finds the connection.
     """
-    started = []
-    for number in range(count):
-        started.append(start_call(pool, server, target=f"/{number}"))
-        await server.await_requests(number + 1)
-    return started
+    targets = [f"/{number}" for number in range(count)]
+    return [await started(server, pool.fetch(request_to(server, target=target))) for target in targets]
 
 
 def random_bytes(size: int, seed: int = 0) -> bytes:

@@ -33,6 +33,16 @@ def fetch_sync(pool: Pool, request: Request) -> None:
     pool.fetch_sync(request)
 
 
+async def unending_or_empty(conn) -> None:
+    """Respond when the gate "go" lets the request through: to /unending, with a body that never comes."""
+    request = await conn.read_request()
+    await conn.wait_for("go")
+    if request.target == "/unending":
+        await conn.send_head(200, {"Content-Length": "8"})
+        await conn.hold()
+    await conn.respond(200)
+
+
 @pytest.fixture
 def interrupts():
     """Set Python's handler of SIGINT: a shell makes processes in the background ignore the signal."""
@@ -95,15 +105,8 @@ def test_interrupted_at_every_step_of_a_sync_call(serve, engine_pool, way):
 
 def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, engine_pool):
     """Scenario 26: up to the moment when the caller has the response and can close it."""
-
-    async def script(conn) -> None:
-        request = await conn.read_request()
-        if request.target == "/unending":
-            await conn.send_head(200, {"Content-Length": "8"})
-            await conn.hold()
-        await conn.respond(200)
-
-    server = serve(script)
+    server = serve(unending_or_empty)
+    server.gate("go").open()
     pool = engine_pool(max_connections=1)
 
     def run(step: int) -> tuple[bool, None]:
@@ -133,14 +136,6 @@ def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocke
     A blocked thread notices it only when the response arrives. The response never ends: it must be closed.
     """
 
-    async def script(conn) -> None:
-        request = await conn.read_request()
-        await conn.wait_for("go")
-        if request.target == "/unending":
-            await conn.send_head(200, {"Content-Length": "8"})
-            await conn.hold()
-        await conn.respond(200)
-
     def open_unending() -> None:
         try:
             pool.open_sync(request_to(server, target="/unending"))
@@ -148,7 +143,7 @@ def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocke
             ended_with.append(error)
 
     ended_with: list[BaseException] = []
-    server = serve(script)
+    server = serve(unending_or_empty)
     pool = engine_pool(max_connections=1)
     holder = threading.Thread(target=pool.fetch_sync, args=(request_to(server),))
     if blocked_in == "queue":
