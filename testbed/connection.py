@@ -138,6 +138,17 @@ class ServerConnection(asyncio.Protocol):
         self.server._request_came(request)
         return request
 
+    def cork(self) -> None:
+        """Send only full segments until ``uncork``: what is written in between arrives together."""
+        self._set_cork(1)
+
+    def uncork(self) -> None:
+        """Send what ``cork`` has held back."""
+        self._set_cork(0)
+
+    def _set_cork(self, on: int) -> None:
+        self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+
     def pause_reading(self) -> None:
         """Read no more from the kernel, so that the TCP window fills up."""
         self._transport.pause_reading()

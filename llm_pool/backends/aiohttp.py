@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -28,14 +30,13 @@ from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.engine.dialer.tls import server_name
 from llm_pool.engine.request import Headers
+from llm_pool.engine.unread import unread_check
 from llm_pool.exceptions import LLMPoolError, ProxyFailed, TLSFailed
 from llm_pool.redaction import without_frames
 
 if TYPE_CHECKING:
     import asyncio
     from types import SimpleNamespace
-
-    from aiohttp.client_proto import ResponseHandler
 
 __all__ = ["AiohttpDialer"]
 
@@ -56,7 +57,7 @@ class AiohttpDialer(BackendDialer):
             raise TLSFailed(f"no TLS connection to {origin}: aiohttp supports none over a Unix domain socket")
         return _Client(self, origin, context, proxy)
 
-    def make_connector(self, on_connected: Callable[[ResponseHandler], None]) -> aiohttp.BaseConnector:
+    def make_connector(self, on_connected: Callable[[_Protocol], None]) -> aiohttp.BaseConnector:
         """Return an aiohttp connector that holds one connection at a time.
 
         The connector calls ``on_connected`` with the protocol of each new connection.
@@ -90,6 +91,7 @@ class _Client:
         self._dialer = dialer
         self._origin = origin
         self._proxy = proxy
+        self._protocol: _Protocol | None = None
         self._transport: asyncio.Transport | None = None
         self._descriptor: Descriptor | None = None
         self._session = aiohttp.ClientSession(
@@ -121,6 +123,8 @@ class _Client:
     async def send(self, transfer: Transfer) -> None:
         """See ``LibraryClient.send``."""
         try:
+            if self._protocol is not None:
+                self._protocol.end_idle()
             response = await self._request(transfer)
             try:
                 version = response.version or aiohttp.HttpVersion11
@@ -134,6 +138,8 @@ class _Client:
                     await transfer.on_data(data)
                 if transfer.upload.complete:
                     response.release()
+                    assert self._protocol is not None
+                    self._protocol.idle = True
             finally:
                 response.close()
         except Exception as error:  # noqa: BLE001  every error is translated
@@ -158,10 +164,10 @@ class _Client:
             **self._options,
         )
 
-    def _on_connected(self, protocol: ResponseHandler) -> None:
+    def _on_connected(self, protocol: _Protocol) -> None:
         assert protocol.transport is not None
         self._abort()
-        self._transport = protocol.transport
+        self._protocol, self._transport = protocol, protocol.transport
         self._descriptor = self._dialer.track_socket(self._transport.get_extra_info("socket"))
 
     def _abort(self) -> None:
@@ -236,16 +242,44 @@ class _CachedResolver(AbstractResolver):
         """Do nothing: the DNS cache belongs to the pool."""
 
 
+class _Protocol(ResponseHandler):
+    """aiohttp's protocol for one connection. Aborts the connection if it receives bytes between two calls.
+
+    aiohttp itself would return these bytes as the response to the next call.
+
+    ``idle``  whether the last call has ended and the next one has not begun
+    """
+
+    idle = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._has_unread = unread_check(cast("asyncio.Transport", transport))
+
+    def data_received(self, data: bytes) -> None:
+        if self.idle:
+            self.abort()
+        else:
+            super().data_received(data)
+
+    def end_idle(self) -> None:
+        """Begin a call. Abort the connection if its socket has unread input: aiohttp then dials again."""
+        if self.is_connected() and self._has_unread():
+            self.abort()
+        self.idle = False
+
+
 class _ReportingConnector(aiohttp.BaseConnector):
     """A connector that calls ``on_connected`` with the protocol of each connection that it opens."""
 
-    def __init__(self, on_connected: Callable[[ResponseHandler], None], **options: Any) -> None:
+    def __init__(self, on_connected: Callable[[_Protocol], None], **options: Any) -> None:
         super().__init__(**options)
         self._on_connected = on_connected
+        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, loop=self._loop))
 
     async def _create_connection(self, *args: Any) -> ResponseHandler:
         protocol = await super()._create_connection(*args)
-        self._on_connected(protocol)
+        self._on_connected(cast("_Protocol", protocol))
         return protocol
 
 

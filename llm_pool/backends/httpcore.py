@@ -78,6 +78,7 @@ class _Client:
         self._proxy = proxy
         self._uds = uds
         self._descriptor: Descriptor | None = None
+        self._stream: httpcore.AsyncNetworkStream | None = None  # of the last response
 
     def __repr__(self) -> str:
         return "httpcore"
@@ -86,7 +87,9 @@ class _Client:
         """See ``LibraryClient.send``."""
         trace = _Trace(self, transfer)
         try:
+            await self._close_if_unread()
             response = await _handle_request(self._pool, _build_request(transfer, trace))
+            self._stream = response.extensions["network_stream"]
             try:
                 transfer.on_head(
                     response.status,
@@ -98,6 +101,7 @@ class _Client:
                     await transfer.on_data(data)
             finally:
                 await response.aclose()
+            transfer.surplus = _has_surplus(response)
         except Exception as error:  # noqa: BLE001  every error is translated
             raise self._translate(error, transfer, trace.stage) from without_frames(error)
         finally:
@@ -108,6 +112,17 @@ class _Client:
     async def aclose(self) -> None:
         """See ``LibraryClient.aclose``."""
         await self._pool.aclose()
+
+    async def _close_if_unread(self) -> None:
+        """Close the connection if it is idle and its socket has unread input. httpcore then dials again.
+
+        httpcore itself looks at the socket only over HTTP/1.1.
+        """
+        if self._stream is None or not self._stream.get_extra_info("is_readable"):
+            return
+        for connection in self._pool.connections:
+            if connection.is_idle():
+                await connection.aclose()
 
     def on_connected(self, stream: httpcore.AsyncNetworkStream) -> None:
         """Register the socket of ``stream``, which httpcore has opened."""
@@ -183,6 +198,27 @@ def _build_request(transfer: Transfer, trace: _Trace) -> httpcore.Request:
         content=transfer.upload.pieces() if transfer.upload.has_body else None,
         extensions={"trace": trace},
     )
+
+
+def _has_surplus(response: httpcore.Response) -> bool:
+    """Return whether bytes have arrived after the end of an HTTP/1.1 response.
+
+    httpcore would return them as the next response.
+    """
+    state = getattr(response.stream._stream._connection, "_h11_state", None)  # type: ignore[union-attr]
+    if state is None:
+        return False  # HTTP/2
+    tls: ssl.SSLObject | None = response.extensions["network_stream"].get_extra_info("ssl_object")
+    return bool(state.trailing_data[0]) or (tls is not None and _has_record(tls))
+
+
+def _has_record(tls: ssl.SSLObject) -> bool:
+    """Return whether a TLS connection has received bytes, or its end, that were not read."""
+    try:
+        tls.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    return True
 
 
 def _decoded(proxy: Proxy) -> list[tuple[str, str]]:

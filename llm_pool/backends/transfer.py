@@ -48,12 +48,19 @@ class Transfer:
 
     The transfer applies the timeouts, by the same rules for each library. The libraries' own timers differ:
     httpcore has no timer for a whole call, and aiohttp has no timer for an upload that makes no progress.
+
+    ``request``   the request
+    ``exchange``  the exchange, which the caller reads
+    ``upload``    the request's body, as the client sends it
+    ``surplus``   whether bytes came after the end of the response: no other call can use the connection
+    ``task``      the task that runs the client's ``send``
     """
 
     def __init__(self, connection: TransferConnection, request: Request) -> None:
         self.request = request
         self.exchange = Exchange(connection.host_loop, self, request)
         self.upload = Upload(request, self.exchange.on_room)
+        self.surplus = False
         self._connection = connection
         self._loop = connection.host_loop.loop
         self._watchdog = Watchdog(self._loop, self._timed_out)
@@ -220,9 +227,8 @@ class Transfer:
     def _complete(self) -> None:
         exchange = self.exchange
         asked_to_close = asks_to_close(self.request.headers) or asks_to_close(exchange.headers)
-        self._release(
-            reusable=self.upload.complete and not asked_to_close and exchange.http_version != b"HTTP/1.0"
-        )
+        keeps_alive = not asked_to_close and exchange.http_version != b"HTTP/1.0"
+        self._release(reusable=self.upload.complete and keeps_alive and not self.surplus)
         exchange.on_end()
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:

@@ -62,7 +62,10 @@ async def checkout(
             connection is not None
             and not connection.closed
             and not entry.closing
-            and (not connection.unverified or await _is_still_open(coordinator, waiter, connection))
+            and (
+                not (waiter.reused and (connection.unverified or connection.has_unread()))
+                or await _is_still_open(coordinator, waiter, connection)
+            )
         ):
             break
         coordinator.return_to_queue(waiter)

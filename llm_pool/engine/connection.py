@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
+
+from .unread import read_unread, unread_check
 
 if TYPE_CHECKING:
     from llm_pool.exceptions import LLMPoolError
@@ -43,7 +46,7 @@ class Connection(asyncio.Protocol, ABC):
     ``entry``         the connection's record in the ledger; None before its dial has ended
     ``capacity``      how many exchanges the connection can carry at a time
     ``announced``     whether ``capacity`` is certain: announced by the server, or 1 for HTTP/1.1
-    ``unverified``    whether ``is_still_open`` must be called before the next use
+    ``unverified``    whether ``is_still_open`` must be called before the next use, even without unread input
     ``dial_seconds``  seconds that the dial took; None before its end, and for connections of ``backends``,
                       which connect when the first call is sent
     ``closed``        whether the connection has closed
@@ -62,6 +65,7 @@ class Connection(asyncio.Protocol, ABC):
         self.dial_seconds: float | None = None
         self.closed = False
         self.transport: asyncio.Transport | None = None
+        self._unread_check: Callable[[], object] | None = None
 
     @abstractmethod
     def start(self, request: Request) -> Exchange:
@@ -70,11 +74,21 @@ class Connection(asyncio.Protocol, ABC):
         If the connection has closed or accepts no more calls, raises nothing: ``Exchange.error`` is set.
         """
 
-    async def is_still_open(self) -> bool:
-        """Return whether the connection, which the server may be closing (``unverified``), can be used.
+    def has_unread(self) -> bool:
+        """Return whether the socket of an idle connection has input that the host loop has not read yet.
 
-        Can wait some milliseconds to find out whether the server closes the connection.
+        Such a connection must not be used before ``is_still_open`` has returned True: the input can be the
+        server's close, or a response that no call has requested.
         """
+        return self._unread_check is not None and bool(self._unread_check())
+
+    async def is_still_open(self) -> bool:
+        """Return whether the connection, which has unread input or is ``unverified``, can be used.
+
+        Waits until the host loop has read the input. Can wait some milliseconds to find out whether the
+        server closes the connection.
+        """
+        await read_unread(self.has_unread)
         return not self.closed
 
     @abstractmethod
@@ -90,6 +104,7 @@ class Connection(asyncio.Protocol, ABC):
             # asyncio allocates 256 KiB for each read, and malloc may get them from the system each time.
             transport.max_size = MAX_READ
         self.transport = cast("asyncio.Transport", transport)  # uvloop's class is unrelated
+        self._unread_check = unread_check(self.transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True

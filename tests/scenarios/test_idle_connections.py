@@ -80,14 +80,14 @@ async def test_an_end_is_seen_though_its_transport_is_not_closing_yet(serve, eng
 
 
 async def test_a_reset_that_is_not_yet_seen_costs_no_call(serve, engine_pool, server_loop):
-    """Scenario 28: the kernel accepts no byte of the request: it is sent again, even without a key."""
+    """Scenario 28: the call gets a new connection, without a replay."""
     server, pool = serve(answer_then(until("end"), reset)), engine_pool()
     await pool.fetch(request_to(server))
     server.gate("end").open()
     server.wait_until(lambda s: s.connections_open == 0)  # blocks our loop meanwhile
     assert pool.stats().idle == 1
     whole = await pool.fetch(request_to(server))
-    assert (whole.body, whole.marks.replays) == (b"hello", 1)
+    assert (whole.body, whole.marks.replays) == (b"hello", 0)
     assert [request.connection for request in server.requests] == [0, 1]
 
 

@@ -23,8 +23,15 @@ from testbed.behaviours import (
     until,
 )
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import hide_unread_input
 
 KEY = {"Idempotency-Key": "1"}
+
+
+@pytest.fixture
+def close_comes_after_look(monkeypatch):
+    """The server closes after the look at the socket, and before the request is written."""
+    hide_unread_input(monkeypatch)
 
 
 def answer_then(*scripts):
@@ -117,7 +124,7 @@ async def test_what_timed_out_is_not_sent_again(serve, engine_pool, each_loop):
 
 
 async def test_a_request_that_went_into_a_closed_connection_is_not_sent_again(
-    serve, engine_pool, server_loop
+    serve, engine_pool, server_loop, close_comes_after_look
 ):
     """Scenario 30: the kernel accepted it, and may have delivered it before the server closed."""
     server, pool = serve(answer_then(until("end"), close)), engine_pool()
@@ -128,7 +135,9 @@ async def test_a_request_that_went_into_a_closed_connection_is_not_sent_again(
     assert sent_by(server) == [0]
 
 
-async def test_a_request_with_an_idempotency_key_is_sent_again(serve, engine_pool, server_loop):
+async def test_a_request_with_an_idempotency_key_is_sent_again(
+    serve, engine_pool, server_loop, close_comes_after_look
+):
     """Scenario 30: the caller gets no error."""
     server, pool = serve(answer_then(until("end"), close)), engine_pool()
     await pool.fetch(request_to(server))
@@ -138,7 +147,9 @@ async def test_a_request_with_an_idempotency_key_is_sent_again(serve, engine_poo
     assert sent_by(server) == [0, 1]
 
 
-async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(serve, engine_pool, server_loop):
+async def test_a_request_of_which_the_kernel_took_nothing_is_sent_again(
+    serve, engine_pool, server_loop, close_comes_after_look
+):
     """Scenario 30: without a key and without an error, even if several connections are dead."""
     dying = steps(raw(), until("all"), respond(), until("end"), reset)
     server = serve(per_connection(*[dying] * 3, reply(body=b"hello")))

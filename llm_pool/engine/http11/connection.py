@@ -12,6 +12,7 @@ from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from ..head import Framing, asks_to_close, encode_head
 from ..loops.host_loop import HostLoop
 from ..request import Headers, Request
+from ..unread import read_unread
 from ..watchdog import Watchdog
 from .keep_alive import CloseDetector, KeepAliveHistory
 from .response import ResponseParser
@@ -76,11 +77,16 @@ class HTTP11Connection(Connection):
 
     async def is_still_open(self) -> bool:
         """See ``Connection.is_still_open`` and ``KeepAliveHistory``."""
-        if not self._eof:
+        if self.unverified and not self._eof:
             await self._close_detector.wait()
+        await read_unread(self.has_unread)
         if self._eof or self.closed:
             return False
-        self._close_detector.on_kept()
+        if self.has_unread():  # more than the host loop reads in one step, and no call expects any
+            self.abort()
+            return False
+        if self.unverified:
+            self._close_detector.on_kept()
         return True
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from ..connection import Connection, Owner
 from ..exchange import Exchange
 from ..loops.host_loop import HostLoop
 from ..request import Request
+from ..unread import read_unread
 from .head import encode_fields
 from .heartbeat import Heartbeat
 from .stream import HTTP2Stream
@@ -68,7 +69,9 @@ class HTTP2Connection(Connection):
         """See ``Connection.start``."""
         stream = HTTP2Stream(self)
         exchange = stream.exchange = Exchange(self.host_loop, stream, request)
-        if self._ended or self._retire_reason or not self._open_stream(stream, request):
+        assert self.transport is not None
+        is_ending = self._ended or self._retire_reason or self.transport.is_closing()
+        if is_ending or not self._open_stream(stream, request):
             return self._refuse_call(exchange)
         self._streams[stream.number] = stream
         self._heartbeat.on_request()
@@ -76,6 +79,15 @@ class HTTP2Connection(Connection):
             stream.send_complete_body(request.body)
         self.flush()
         return exchange
+
+    def has_unread(self) -> bool:
+        """See ``Connection.has_unread``. False while calls are open, since their input is expected."""
+        return not self._streams and super().has_unread()
+
+    async def is_still_open(self) -> bool:
+        """See ``Connection.is_still_open``. Returns True if it is retired: ``start`` refuses the call."""
+        await read_unread(self.has_unread)
+        return not self._ended
 
     def close(self) -> None:
         """See ``Connection.close``."""
