@@ -124,7 +124,7 @@ async def test_every_idle_connection_that_was_closed_is_replaced(serve, play, co
         await exchange.wait_for("act")
         await exchange.cut()
 
-    server = serve(play(answer_and_close))
+    server = serve(per_connection(*[play(answer_and_close)] * 5, play(answer)))
     pool = configure(server, LIMITS={"max_connections": 5})
     calls = [asyncio.create_task(pool.arequest("GET", "/x")) for _ in range(5)]
     await server.await_until(lambda s: s.gate("all").reached == 5)
@@ -148,7 +148,7 @@ async def test_a_closed_http2_connection_is_replaced(server_and_pool, block, goa
             await exchange.stream.peer.send_frames(GoAwayFrame(last_stream_id=exchange.stream.number))
         await exchange.cut()
 
-    server, pool = server_and_pool(over_http2(answer_and_close))
+    server, pool = server_and_pool(per_connection(over_http2(answer_and_close), over_http2(answer)))
     await pool.arequest("POST", "/x", content=b"{}")
     block(server, pool)
     assert (await pool.arequest("POST", "/x", content=b"{}")).status_code == 200
