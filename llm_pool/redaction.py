@@ -1,4 +1,4 @@
-"""Removes keys, prompts and answers from logs, reprs and error reports."""
+"""Removes keys, prompts, answers and control characters from logs, reprs and error reports."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Hidden", "redact", "without_frames"]
+__all__ = ["Hidden", "printable", "redact", "without_frames"]
 
 E = TypeVar("E", bound=BaseException)
 
 _STARS = "***"
 _NEVER_ESCAPED = frozenset(ascii_letters + digits + "-_")
+# Control characters, line separators, the controls of bidirectional text, and halves of surrogate pairs.
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Hidden(str):
@@ -41,6 +43,16 @@ def without_frames(error: E) -> E:
             current.__traceback__ = None
             pending += (current.__cause__, current.__context__)
     return error
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with each character escaped that a terminal or a log file could interpret.
+
+    For text from elsewhere in messages and logs: a line break could forge a line of the log, and ESC could
+    change what a terminal shows. The escapes are those of JSON (RFC 8259, section 7), such as "\\u001b", so
+    that ``redact`` finds a key before and after. ``text`` that is escaped already is returned unchanged.
+    """
+    return _NOT_PRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def redact(value: Any, secrets: Iterable[str]) -> Any:
@@ -82,4 +94,5 @@ def _plain_or_escaped(character: str) -> str:
     # Each level also escapes the backslashes of the level before, so the levels have 1, 3 and 7 backslashes.
     units = character.encode("utf-16-be").hex(" ", 2).split()
     code = "".join(rf"\\{{1,7}}(?i:u{unit})" for unit in units)
-    return rf"(?:\\{{0,7}}{re.escape(character)}|{code})"
+    short = r"|\\{1,7}t" if character == "\t" else ""  # the one control character that a header can carry
+    return rf"(?:\\{{0,7}}{re.escape(character)}|{code}{short})"
