@@ -124,8 +124,8 @@ class LLMPool:
     def client(self) -> httpx.Client:
         """The pool's ``httpx.Client``. Requests to the origin of BASE_URL get the API key and HEADERS.
 
-        Headers that the caller sets are not replaced. All callers share this client, so closing it does
-        nothing: close the pool instead.
+        Headers that the caller sets are not replaced. All callers share this client, so it keeps no cookies,
+        and closing it does nothing: close the pool instead.
         """
         return self._through_httpx.client
 
