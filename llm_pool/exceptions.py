@@ -179,6 +179,8 @@ class InvalidResponse(ProtocolError):
 class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):
     """A stream ended or failed before the provider had marked the answer as complete.
 
+    Also raised by each step after one that was cancelled, interrupted or failed.
+
     ``partial``     the text that the stream delivered until then
     ``request_id``  the provider's request id; None if there is none
     """

@@ -14,7 +14,7 @@ from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call
 from llm_pool.engine.loops.threads import in_thread
 from llm_pool.engine.scope import CancelScope
-from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed
+from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed, StreamInterrupted
 from llm_pool.providers.base import Provider, StreamReader
 from llm_pool.providers.results import Chunk, Completion, Timing
 from llm_pool.transports.call_site import call_site
@@ -50,6 +50,7 @@ class Stream:
         self._began = 0.0
         self._first_token: float | None = None
         self._closed = False
+        self._failure = ""  # the class of the exception that ended a step
         self._ready: list[Chunk] = []  # a list, because an empty deque takes half a kilobyte
 
     @property
@@ -66,9 +67,10 @@ class Stream:
         """Wait for the next chunks and return them. Return [] at the end of the stream, or if it is closed.
 
         The first ``astep`` sends the request. Raises the errors that ``LLMPool`` lists, and
-        ``StreamInterrupted`` if the body ends or breaks off before the answer is complete.
+        ``StreamInterrupted`` if the body ends or breaks off before the answer is complete. A step that raises
+        or is cancelled ends the stream: each later step raises ``StreamInterrupted``.
         """
-        if self._ready:
+        if self._ready or self._failure:
             return self._take_ready()
         try:
             answer = self._answer
@@ -93,7 +95,7 @@ class Stream:
 
     def step(self) -> list[Chunk]:
         """``astep`` for sync code. Blocks the thread."""
-        if self._ready:
+        if self._ready or self._failure:
             return self._take_ready()
         try:
             answer = self._answer
@@ -164,7 +166,17 @@ class Stream:
         return answer
 
     def _take_ready(self) -> list[Chunk]:
-        """Remove and return the chunks that ``next`` or ``anext`` has received, but not returned yet."""
+        """Remove and return the chunks that ``next`` or ``anext`` has received, but not returned yet.
+
+        Raises StreamInterrupted if an earlier step has failed: without it, the answer would look complete.
+        """
+        if self._failure:
+            raise StreamInterrupted(
+                f"this stream ended before its answer was complete: an earlier step raised {self._failure}. "
+                "Start a new stream. asyncio.wait_for() cancels a late step; asyncio.wait() does not.",
+                partial=self.text,
+                request_id=self.request_id,
+            )
         chunks, self._ready = self._ready, []
         return chunks
 
@@ -207,6 +219,7 @@ class Stream:
         is one of ``INTERRUPTIONS``, but not an InvalidResponse.
         """
         was_closed = self._closed
+        self._failure = "" if was_closed else type(error).__name__
         is_interruption = isinstance(error, INTERRUPTIONS) and not isinstance(error, InvalidResponse)
         interruption = self._reader.interruption(str(error)) if self._reader and is_interruption else None
         if was_closed and isinstance(error, PoolClosed):
