@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
@@ -62,7 +62,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
     def __init__(self, stream: Stream, *, headers: Mapping[str, str] | None = None) -> None:
         self._stream = stream
-        own = _aevents(stream) if isinstance(stream, AsyncCompletionStream) else _events(stream)
+        own = _AsyncEvents(stream) if isinstance(stream, AsyncCompletionStream) else _SyncEvents(stream)
         super().__init__(own, content_type="text/event-stream")
         self._own = self._iterator
         for name, value in {**HEADERS, **(headers or {})}.items():
@@ -71,13 +71,13 @@ class EventStreamResponse(StreamingHttpResponse):
 
     def __iter__(self) -> Iterator[bytes]:
         if self._iterator is self._own:
-            return _events(self._stream)
+            return _SyncEvents(self._stream)
         content: Any = self.streaming_content  # a middleware has wrapped the iterator
         return _iterate_on_loop(content) if self.is_async else iter(content)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if self._iterator is self._own:
-            return _aevents(self._stream)
+            return _AsyncEvents(self._stream)
         content: Any = self.streaming_content
         return aiter(content) if self.is_async else self._iterate_in_threads(iter(content))
 
@@ -101,30 +101,69 @@ def _iterate_on_loop(pieces: AsyncIterator[bytes]) -> Iterator[bytes]:
             yield piece
 
 
-def _events(stream: Stream) -> Iterator[bytes]:
-    try:
-        while chunks := stream.step():
-            if text := _text_events(chunks):
-                yield text
-        if stream.completion is not None:  # None: another thread or task closed the stream
-            yield _done_event(stream.completion)
-    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
-        yield _error_event(error)
-    finally:
-        stream.close()
+class _Events:
+    """The events of one stream. The subclasses are iterators for sync and for async code.
+
+    If a step is cancelled or interrupted, the next one returns an error event. A generator would end there,
+    as if the answer were whole.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._ended = False
+
+    def _last_event(self) -> bytes:
+        """Return the event for the end of the answer; b"" if another thread or task has closed the stream."""
+        completion = self._stream.completion
+        return self._end(_done_event(completion) if completion is not None else b"")
+
+    def _end(self, event: bytes) -> bytes:
+        self._ended = True
+        self._stream.close()
+        return event
 
 
-async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
-    try:
-        while chunks := await stream.astep():
-            if text := _text_events(chunks):
-                yield text
-        if stream.completion is not None:  # None: another thread or task closed the stream
-            yield _done_event(stream.completion)
-    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
-        yield _error_event(error)
-    finally:
-        await stream.aclose()
+class _SyncEvents(_Events):
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._ended:
+            raise StopIteration
+        try:
+            while chunks := self._stream.step():
+                if text := _text_events(chunks):
+                    return text
+            event = self._last_event()
+        except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
+            event = self._end(_error_event(error))
+        if not event:
+            raise StopIteration
+        return event
+
+
+class _AsyncEvents(_Events):
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            while chunks := await self._stream.astep():
+                if text := _text_events(chunks):
+                    return text
+            event = self._last_event()
+        except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
+            event = self._end(_error_event(error))
+        if not event:
+            raise StopAsyncIteration
+        return event
+
+    async def aclose(self) -> None:
+        """Close the stream. Django calls this method when the browser disconnects."""
+        self._ended = True
+        await self._stream.aclose()
 
 
 def _text_events(chunks: list[Chunk]) -> bytes:
