@@ -1,151 +1,34 @@
-"""The errors that this package raises. Each is an ``LLMPoolError``, and also an httpx error of the same kind.
-
-Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
-                    ProxyFailed WriteTimeout WriteFailed TransportFailed
-Nothing was sent    InvalidRequest InvalidMessages InvalidParameter UnsupportedScheme
-During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
-The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
-
-So code written for httpx needs no change: ``except httpx.ReadTimeout`` catches ``ReadTimeout``.
-"""
+"""The errors in an answer: an HTTP status, an error object, or a body of the wrong format."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
+
+from llm_pool.exceptions.base import LLMPoolError
+from llm_pool.exceptions.calls import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "BUSY",
     "APIError",
     "APIStatusError",
     "AuthenticationFailed",
     "BadRequest",
     "Conflict",
-    "ConnectFailed",
-    "ConnectTimeout",
-    "DNSFailed",
-    "EventTooLarge",
-    "InvalidMessages",
-    "InvalidParameter",
-    "InvalidRequest",
     "InvalidResponse",
-    "LLMPoolError",
     "NotFound",
     "Overloaded",
     "PermissionDenied",
-    "PoolClosed",
-    "PoolFull",
-    "PoolTimeout",
-    "ProtocolError",
-    "ProxyFailed",
     "RateLimited",
-    "ReadFailed",
-    "ReadTimeout",
     "RequestTooLarge",
     "ServerFailed",
     "StreamInterrupted",
-    "TLSFailed",
-    "TotalTimeout",
-    "TransportFailed",
     "UnprocessableRequest",
-    "UnsupportedScheme",
-    "WriteFailed",
-    "WriteTimeout",
-    "copy_of",
-    "reason",
     "status_error",
-    "visitor_message",
-    "with_article",
 ]
-
-
-class LLMPoolError(Exception):
-    """The base class of every error that this package raises."""
-
-
-class PoolTimeout(LLMPoolError, httpx.PoolTimeout):
-    """The call got no connection within the pool timeout. The message describes the pool's state."""
-
-
-class PoolFull(PoolTimeout):
-    """The queue already held ``max_waiting`` callers, so the call failed at once."""
-
-
-class PoolClosed(LLMPoolError, httpx.TransportError):
-    """The pool, the response or the connection's event loop was closed before or during the call."""
-
-
-class ConnectFailed(LLMPoolError, httpx.ConnectError):
-    """No connection could be made."""
-
-
-class ConnectTimeout(ConnectFailed, httpx.ConnectTimeout):
-    """No connection could be made within the connect timeout."""
-
-
-class DNSFailed(ConnectFailed):
-    """The name of the server or the proxy is not valid, or has no address."""
-
-
-class TLSFailed(ConnectFailed):
-    """The TLS handshake failed, or the TLS settings cannot be used. Nothing of the request was sent."""
-
-
-class ProxyFailed(ConnectFailed, httpx.ProxyError):
-    """The proxy did not open a tunnel, or the proxy's URL cannot be used."""
-
-
-class ReadTimeout(LLMPoolError, httpx.ReadTimeout):
-    """The server sent nothing for longer than the read timeout."""
-
-
-class WriteTimeout(LLMPoolError, httpx.WriteTimeout):
-    """The server accepted nothing of the request for longer than the write timeout."""
-
-
-class TotalTimeout(ReadTimeout):
-    """The call took longer than the total timeout."""
-
-
-class ReadFailed(LLMPoolError, httpx.ReadError):
-    """The connection was lost. If the server closed it within a response, ``ProtocolError`` is raised."""
-
-
-class WriteFailed(LLMPoolError, httpx.WriteError):
-    """A mock or a user's own transport raised ``httpx.WriteError``. The engine raises ``ReadFailed``."""
-
-
-class ProtocolError(LLMPoolError, httpx.RemoteProtocolError):
-    """The server sent what HTTP or the provider's API does not allow, or closed within a response."""
-
-
-class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
-    """The request is not valid. Nothing was sent, unless a body sent in pieces has the wrong length."""
-
-
-class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
-    """The URL begins with neither ``http://`` nor ``https://``."""
-
-
-class TransportFailed(LLMPoolError, httpx.TransportError):
-    """A mock or a user's own transport raised an httpx error for which this module has no other class."""
-
-
-class EventTooLarge(ProtocolError):
-    """An event of a stream exceeds 32 MiB. Callers get a StreamInterrupted with this error as its cause."""
-
-
-class InvalidMessages(InvalidRequest, ValueError):
-    """The messages have the wrong shape, or JSON in UTF-8 cannot encode them. Nothing was sent."""
-
-
-class InvalidParameter(InvalidRequest, ValueError):
-    """A parameter is missing, cannot be encoded, contradicts the called method, or is an option of an SDK."""
 
 
 class InvalidResponse(ProtocolError):
@@ -361,40 +244,3 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 def status_error(status_code: int) -> type[APIStatusError]:
     """Return the class of the error for a status outside 2xx."""
     return _BY_STATUS.get(status_code, ServerFailed if status_code >= 500 else APIStatusError)
-
-
-BUSY = "Too many requests are waiting for the model. Please try again in a few seconds."
-
-
-def visitor_message(error: Exception) -> str:
-    """Return a sentence about ``error`` that can be shown to visitors of a site.
-
-    The error's own message is not for visitors: it can describe the provider, the network and the pool.
-    """
-    if isinstance(error, PoolTimeout):
-        return BUSY
-    if isinstance(error, StreamInterrupted):
-        return "The answer broke off. Please try again."
-    return "The model gave no answer. Please try again later."
-
-
-def copy_of(error: LLMPoolError) -> LLMPoolError:
-    """Return a copy of ``error``, whose class takes only a text: a traceback belongs to one caller."""
-    copy = type(error)(str(error))
-    copy.__cause__ = error.__cause__
-    return copy
-
-
-def reason(error: Exception) -> str:
-    """Return the system's text for an ``errno``, without addresses; otherwise the error's text, or class."""
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def with_article(value: Any) -> str:
-    """Return the type of ``value`` with an article, for a message: "a str", "an int"; "None" for None."""
-    if value is None:
-        return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

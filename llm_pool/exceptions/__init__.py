@@ -1,0 +1,110 @@
+"""The errors that this package raises. Each is an ``LLMPoolError``, and also an httpx error of the same kind.
+
+Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
+                    ProxyFailed WriteTimeout WriteFailed TransportFailed
+Nothing was sent    InvalidRequest InvalidMessages InvalidParameter UnsupportedScheme
+During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
+The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
+
+So code written for httpx needs no change: ``except httpx.ReadTimeout`` catches ``ReadTimeout``.
+"""
+
+from __future__ import annotations
+
+from llm_pool.exceptions.answers import (
+    APIError,
+    APIStatusError,
+    AuthenticationFailed,
+    BadRequest,
+    Conflict,
+    InvalidResponse,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    RateLimited,
+    RequestTooLarge,
+    ServerFailed,
+    StreamInterrupted,
+    UnprocessableRequest,
+    status_error,
+)
+from llm_pool.exceptions.base import (
+    LLMPoolError,
+    copy_of,
+)
+from llm_pool.exceptions.calls import (
+    ConnectFailed,
+    ConnectTimeout,
+    DNSFailed,
+    EventTooLarge,
+    InvalidMessages,
+    InvalidParameter,
+    InvalidRequest,
+    PoolClosed,
+    PoolFull,
+    PoolTimeout,
+    ProtocolError,
+    ProxyFailed,
+    ReadFailed,
+    ReadTimeout,
+    TLSFailed,
+    TotalTimeout,
+    TransportFailed,
+    UnsupportedScheme,
+    WriteFailed,
+    WriteTimeout,
+)
+from llm_pool.exceptions.messages import (
+    BUSY,
+    reason,
+    visitor_message,
+    with_article,
+)
+
+__all__ = [
+    "BUSY",
+    "APIError",
+    "APIStatusError",
+    "AuthenticationFailed",
+    "BadRequest",
+    "Conflict",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "DNSFailed",
+    "EventTooLarge",
+    "InvalidMessages",
+    "InvalidParameter",
+    "InvalidRequest",
+    "InvalidResponse",
+    "LLMPoolError",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "PoolClosed",
+    "PoolFull",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyFailed",
+    "RateLimited",
+    "ReadFailed",
+    "ReadTimeout",
+    "RequestTooLarge",
+    "ServerFailed",
+    "StreamInterrupted",
+    "TLSFailed",
+    "TotalTimeout",
+    "TransportFailed",
+    "UnprocessableRequest",
+    "UnsupportedScheme",
+    "WriteFailed",
+    "WriteTimeout",
+    "copy_of",
+    "reason",
+    "status_error",
+    "visitor_message",
+    "with_article",
+]
+
+for _name in __all__:
+    if isinstance(vars()[_name], type):
+        vars()[_name].__module__ = __name__  # tracebacks and pickles show the public module

@@ -1,0 +1,110 @@
+"""The errors of a call without an answer: nothing was sent, or the connection failed."""
+
+from __future__ import annotations
+
+import httpx
+
+from llm_pool.exceptions.base import LLMPoolError
+
+__all__ = [
+    "ConnectFailed",
+    "ConnectTimeout",
+    "DNSFailed",
+    "EventTooLarge",
+    "InvalidMessages",
+    "InvalidParameter",
+    "InvalidRequest",
+    "PoolClosed",
+    "PoolFull",
+    "PoolTimeout",
+    "ProtocolError",
+    "ProxyFailed",
+    "ReadFailed",
+    "ReadTimeout",
+    "TLSFailed",
+    "TotalTimeout",
+    "TransportFailed",
+    "UnsupportedScheme",
+    "WriteFailed",
+    "WriteTimeout",
+]
+
+
+class PoolTimeout(LLMPoolError, httpx.PoolTimeout):
+    """The call got no connection within the pool timeout. The message describes the pool's state."""
+
+
+class PoolFull(PoolTimeout):
+    """The queue already held ``max_waiting`` callers, so the call failed at once."""
+
+
+class PoolClosed(LLMPoolError, httpx.TransportError):
+    """The pool, the response or the connection's event loop was closed before or during the call."""
+
+
+class ConnectFailed(LLMPoolError, httpx.ConnectError):
+    """No connection could be made."""
+
+
+class ConnectTimeout(ConnectFailed, httpx.ConnectTimeout):
+    """No connection could be made within the connect timeout."""
+
+
+class DNSFailed(ConnectFailed):
+    """The name of the server or the proxy is not valid, or has no address."""
+
+
+class TLSFailed(ConnectFailed):
+    """The TLS handshake failed, or the TLS settings cannot be used. Nothing of the request was sent."""
+
+
+class ProxyFailed(ConnectFailed, httpx.ProxyError):
+    """The proxy did not open a tunnel, or the proxy's URL cannot be used."""
+
+
+class ReadTimeout(LLMPoolError, httpx.ReadTimeout):
+    """The server sent nothing for longer than the read timeout."""
+
+
+class WriteTimeout(LLMPoolError, httpx.WriteTimeout):
+    """The server accepted nothing of the request for longer than the write timeout."""
+
+
+class TotalTimeout(ReadTimeout):
+    """The call took longer than the total timeout."""
+
+
+class ReadFailed(LLMPoolError, httpx.ReadError):
+    """The connection was lost. If the server closed it within a response, ``ProtocolError`` is raised."""
+
+
+class WriteFailed(LLMPoolError, httpx.WriteError):
+    """A mock or a user's own transport raised ``httpx.WriteError``. The engine raises ``ReadFailed``."""
+
+
+class ProtocolError(LLMPoolError, httpx.RemoteProtocolError):
+    """The server sent what HTTP or the provider's API does not allow, or closed within a response."""
+
+
+class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
+    """The request is not valid. Nothing was sent, unless a body sent in pieces has the wrong length."""
+
+
+class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
+    """The URL begins with neither ``http://`` nor ``https://``."""
+
+
+class TransportFailed(LLMPoolError, httpx.TransportError):
+    """A mock or a user's own transport raised an httpx error for which this module has no other class."""
+
+
+class EventTooLarge(ProtocolError):
+    """An event of a stream exceeds 32 MiB. Callers get a StreamInterrupted with this error as its cause."""
+
+
+class InvalidMessages(InvalidRequest, ValueError):
+    """The messages have the wrong shape, or JSON in UTF-8 cannot encode them. Nothing was sent."""
+
+
+class InvalidParameter(InvalidRequest, ValueError):
+    """A parameter is missing, cannot be encoded, contradicts the called method, or is an option of an SDK."""
