@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import celery
 import httpx
 import pytest
+from celery.utils.serialization import get_pickleable_exception
 
 from llm_pool import exceptions
 
@@ -14,7 +19,17 @@ TRANSPORT_ERRORS = [
     for _, kind in inspect.getmembers(exceptions, inspect.isclass)
     if issubclass(kind, exceptions.LLMPoolError) and issubclass(kind, httpx.TransportError)
 ]
-RAISED_BY_ENGINE = [kind for kind in TRANSPORT_ERRORS if "__init__" not in vars(kind)]
+
+
+def tree(kind: type[exceptions.LLMPoolError]) -> Iterator[type[exceptions.LLMPoolError]]:
+    """The class and all that derive from it in this package."""
+    yield kind
+    for derived in kind.__subclasses__():
+        if derived.__module__.startswith("llm_pool."):
+            yield from tree(derived)
+
+
+KINDS = sorted(set(tree(exceptions.LLMPoolError)), key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize("kind", TRANSPORT_ERRORS)
@@ -71,30 +86,95 @@ def test_every_error_is_exported_and_an_llm_pool_error() -> None:
             assert value.__doc__
 
 
-EXAMPLES: list[exceptions.LLMPoolError] = [
-    *(kind("message") for kind in RAISED_BY_ENGINE),
-    exceptions.InvalidMessages("message"),
-    exceptions.InvalidResponse(
-        "message", status_code=200, request_id="r", content_type="text/html", body="<p>"
-    ),
-    exceptions.StreamInterrupted("message", partial="Once upon", request_id="r"),
-    exceptions.APIError("message", status_code=200, code="c", kind="t", body={"a": 1}, partial="x"),
-    exceptions.RateLimited(
-        "message", status_code=429, headers={"retry-after": "2"}, content=b"slow", retry_after=2.0, code="c"
-    ),
-]
+def test_a_message_alone_is_enough() -> None:
+    """As for the ``side_effect`` of a mock, which also takes the class itself."""
+    for kind in KINDS:
+        error = kind("what happened")
+        assert (str(error), repr(error)) == ("what happened", f"{kind.__name__}('what happened')")
+        assert str(kind()) == ""
+    assert exceptions.RateLimited("slow").response.status_code == 429
+    assert exceptions.status_error(exceptions.Conflict.status_code) is exceptions.Conflict
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
-def test_errors_survive_copying_and_pickling(error: exceptions.LLMPoolError, duplicate) -> None:
-    error.request = httpx.Request("POST", "http://x/")
-    twin = duplicate(error)
-    assert type(twin) is type(error)
-    assert str(twin) == str(error) == "message"
-    assert twin.request.url == error.request.url
-    same = {key: value for key, value in vars(error).items() if key not in ("_request", "_response")}
-    assert {key: vars(twin)[key] for key in same} == same
+SENT = httpx.Request(
+    "POST",
+    "https://user:sk-secret@api.test/v1/chat?key=sk-secret",
+    headers={"Authorization": "Bearer sk-secret"},
+    content=b"a prompt",
+)
+DETAILS: dict[type[exceptions.LLMPoolError], dict[str, Any]] = {
+    exceptions.APIStatusError: {"retry_after": 2.5, "headers": {"retry-after": "2.5"}, "content": b"slow"},
+    exceptions.APIError: {
+        "status_code": 418,
+        "code": "c",
+        "kind": "t",
+        "body": {"a": [1]},
+        "partial": "Once",
+    },
+    exceptions.InvalidResponse: {"status_code": 200, "content_type": "text/html", "body": "<p>"},
+    exceptions.StreamInterrupted: {"request_id": "r", "partial": "Once"},
+}
+
+
+def example(kind: type[exceptions.LLMPoolError]) -> exceptions.LLMPoolError:
+    """An error of this class with all that the class can hold, raised by a request with a key."""
+    details = [values for base, values in DETAILS.items() if issubclass(kind, base)]
+    given = {name: value for values in details for name, value in values.items()}
+    error = kind("what happened", request=SENT, **given)
+    if isinstance(error, exceptions.APIStatusError):
+        assert error.response.request is SENT
+    return error
+
+
+def rebuilt_by_celery(error: exceptions.LLMPoolError) -> Any:
+    """Store the error as the result of a task, as JSON, and read it as the caller of the task does."""
+    app = celery.Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
+    app.backend.store_result("task", error, "FAILURE")
+    assert "sk-secret" not in str(app.backend.get(app.backend.get_key_for_task("task")))
+    return app.AsyncResult("task").result
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda error: pickle.loads(pickle.dumps(error)),
+    "JSON": lambda error: type(error)(*json.loads(json.dumps(error.args))),
+    "Celery's JSON": rebuilt_by_celery,
+    "Celery's pickle": get_pickleable_exception,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", COPIES)
+def test_an_error_survives_copies_and_stores(kind: type[exceptions.LLMPoolError], how: str) -> None:
+    error = example(kind)
+    twin = COPIES[how](COPIES[how](error))
+    assert type(twin) is kind
+    assert str(twin) == "what happened"
+    kept = ("status_code", "retry_after", "code", "request_id")
+    assert [getattr(twin, name, None) for name in kept] == [getattr(error, name, None) for name in kept]
+    assert twin.args == error.args
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["copy", "deepcopy", "pickle"])
+def test_a_copy_holds_all_but_the_secrets_of_the_request(
+    kind: type[exceptions.LLMPoolError], how: str
+) -> None:
+    error = example(kind)
+    twin = COPIES[how](error)
+    private = {"_request", "_response"}
+    assert {name: value for name, value in vars(twin).items() if name not in private} == {
+        name: value for name, value in vars(error).items() if name not in private
+    }
+    if isinstance(twin, httpx.HTTPError):
+        assert (twin.request.method, str(twin.request.url)) == ("POST", "https://api.test/v1/chat")
+        assert error.request is SENT
+    pickled = pickle.dumps(error)
+    assert b"sk-secret" not in pickled
+    assert b"a prompt" not in pickled
+    if isinstance(twin, exceptions.APIStatusError):
+        assert (twin.response.status_code, twin.response.text) == (418, "slow")
 
 
 def test_a_status_error_has_a_response_as_httpx_gives_it() -> None:

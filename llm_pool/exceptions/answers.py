@@ -43,15 +43,17 @@ class InvalidResponse(ProtocolError):
 
     def __init__(
         self,
-        message: str,
-        *,
+        message: str = "",
         status_code: int | None = None,
         request_id: str | None = None,
+        *,
         content_type: str | None = None,
         body: str = "",
         partial: str = "",
+        request: httpx.Request | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, request=request)
+        self.args += (status_code, request_id)
         self.status_code = status_code
         self.request_id = request_id
         self.content_type = content_type
@@ -64,49 +66,58 @@ class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):
 
     Also raised by each step after one that was cancelled, interrupted or failed.
 
-    ``partial``     the text that the stream delivered until then
     ``request_id``  the provider's request id; None if there is none
+    ``partial``     the text that the stream delivered until then
     """
 
-    def __init__(self, message: str, *, partial: str = "", request_id: str | None = None) -> None:
-        super().__init__(message)
-        self.partial = partial
+    def __init__(
+        self,
+        message: str = "",
+        request_id: str | None = None,
+        *,
+        partial: str = "",
+        request: httpx.Request | None = None,
+    ) -> None:
+        super().__init__(message, request=request)
+        self.args += (request_id,)
         self.request_id = request_id
+        self.partial = partial
 
 
 class APIError(LLMPoolError, httpx.HTTPError):
     """The provider answered with an error: an HTTP status outside 2xx, or an error object with a 2xx status.
 
-    ``status_code``  the HTTP status
+    ``status_code``  the HTTP status; by default that of the class, or 0 if the class has none
     ``code``         the provider's error code; None if there is none
-    ``type``         the provider's error type; None if there is none
     ``request_id``   the provider's request id; None if there is none
+    ``type``         the provider's error type; None if there is none. The argument is ``kind``
     ``body``         the body of the answer, or the event of a stream; parsed if it is JSON
     ``partial``      the text that a stream delivered before the error; "" without a stream
     """
 
+    status_code: int = 0
+
     def __init__(
         self,
-        message: str,
-        *,
-        status_code: int,
+        message: str = "",
+        status_code: int | None = None,
         code: str | int | None = None,
-        kind: str | None = None,
         request_id: str | None = None,
+        *,
+        kind: str | None = None,
         body: Any = None,
         partial: str = "",
+        request: httpx.Request | None = None,
     ) -> None:
-        httpx.HTTPError.__init__(self, message)
-        self.status_code = status_code
+        super().__init__(message, request=request)
+        if status_code is not None:
+            self.status_code = status_code
+        self.args += (self.status_code, code, request_id)
         self.code = code
         self.type = kind
         self.request_id = request_id
         self.body = body
         self.partial = partial
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # ``Exception.__reduce__`` calls the class with the message alone, without the other arguments.
-        return _rebuild, (type(self), self.args), self.__dict__
 
 
 class APIStatusError(APIError, httpx.HTTPStatusError):
@@ -122,19 +133,28 @@ class APIStatusError(APIError, httpx.HTTPStatusError):
 
     def __init__(
         self,
-        message: str,
-        *,
-        status_code: int,
-        headers: Mapping[str, str],
-        content: bytes = b"",
+        message: str = "",
+        status_code: int | None = None,
+        code: str | int | None = None,
+        request_id: str | None = None,
         retry_after: float | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes = b"",
         **details: Any,
     ) -> None:
-        APIError.__init__(self, message, status_code=status_code, **details)
+        super().__init__(message, status_code, code, request_id, **details)
+        self.args += (retry_after,)
         self.retry_after = retry_after
-        self._headers = [(name, value) for name, value in headers.items() if name.lower() not in _FRAMING]
+        self._headers = [
+            (name, value) for name, value in (headers or {}).items() if name.lower() not in _FRAMING
+        ]
         self._content = content
         self._response: httpx.Response | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, args, state = super().__reduce__()
+        return rebuild, args, {**state, "_response": None}  # it has the request, and is made again when read
 
     @property
     def response(self) -> httpx.Response:
@@ -163,82 +183,90 @@ def _as_sent(text: str) -> bytes:
         return text.encode("utf-8", "replace")  # httpx has decoded ``text`` as UTF-8, and will do so again
 
 
-def _rebuild(kind: type[APIError], args: tuple[Any, ...]) -> APIError:
-    error = kind.__new__(kind)
-    error.args = args
-    return error
-
-
 class BadRequest(APIStatusError):
     """400: the provider does not accept the request."""
 
+    status_code = 400
     advice = "Correct the request."
 
 
 class AuthenticationFailed(APIStatusError):
     """401: the key is missing, wrong or revoked."""
 
+    status_code = 401
     advice = "Check the pool's API_KEY."
 
 
 class PermissionDenied(APIStatusError):
     """403: the key is valid, but has no permission for this request."""
 
+    status_code = 403
     advice = "Check what this API key may do, and from where."
 
 
 class NotFound(APIStatusError):
     """404: there is no such model or path."""
 
+    status_code = 404
     advice = "Check the name of the model, and the pool's BASE_URL."
 
 
 class Conflict(APIStatusError):
     """409: the request conflicts with another one."""
 
+    status_code = 409
     advice = "Try again."
 
 
 class RequestTooLarge(APIStatusError):
     """413: the request is larger than the provider accepts."""
 
+    status_code = 413
     advice = "Send less."
 
 
 class UnprocessableRequest(APIStatusError):
     """422: the request is well formed, but the provider cannot process it."""
 
+    status_code = 422
     advice = "Correct the request."
 
 
 class RateLimited(APIStatusError):
     """429: too many requests or tokens for now, or the quota is used up."""
 
+    status_code = 429
     advice = "Try again later, or check the account's quota."
 
 
 class ServerFailed(APIStatusError):
     """5xx: the provider, or a gateway in front of it, failed."""
 
+    status_code = 500
     advice = "Try again later."
 
 
 class Overloaded(ServerFailed):
     """503 or 529: the provider has too many requests from all its users."""
 
+    status_code = 503
+
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
-    400: BadRequest,
-    401: AuthenticationFailed,
-    403: PermissionDenied,
-    404: NotFound,
-    409: Conflict,
-    413: RequestTooLarge,
-    422: UnprocessableRequest,
-    429: RateLimited,
-    503: Overloaded,
-    529: Overloaded,
+    kind.status_code: kind
+    for kind in (
+        BadRequest,
+        AuthenticationFailed,
+        PermissionDenied,
+        NotFound,
+        Conflict,
+        RequestTooLarge,
+        UnprocessableRequest,
+        RateLimited,
+        Overloaded,
+    )
 }
+_BY_STATUS[529] = Overloaded  # Anthropic's
 
 
 def status_error(status_code: int) -> type[APIStatusError]:
