@@ -106,7 +106,8 @@ class LLMPool:
         """Call any endpoint and return its response, whatever its status.
 
         ``path`` is relative to BASE_URL; ``kwargs`` are those of ``httpx.Client.request``. Blocks the thread,
-        as ``complete`` does. Raises LLMPoolError if no response arrives.
+        as ``complete`` does. Raises LLMPoolError if no response arrives, and TypeError or ValueError for
+        ``kwargs`` that httpx does not take.
         """
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
             response = self.client.request(method, path, **_with_marks(kwargs, call))

@@ -2,8 +2,9 @@
 
 Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
                     ProxyFailed WriteTimeout WriteFailed TransportFailed
-Nothing was sent    InvalidRequest InvalidMessages InvalidParameter UnsupportedScheme
+Nothing was sent    InvalidRequest InvalidMessages InvalidParameter InvalidURL UnsupportedScheme
 During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
+Of ``request``      TooManyRedirects StreamConsumed
 The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
 
 So code written for httpx needs no change: ``except httpx.ReadTimeout`` catches ``ReadTimeout``.
@@ -40,6 +41,7 @@ from llm_pool.exceptions.calls import (
     InvalidMessages,
     InvalidParameter,
     InvalidRequest,
+    InvalidURL,
     PoolClosed,
     PoolFull,
     PoolTimeout,
@@ -47,7 +49,9 @@ from llm_pool.exceptions.calls import (
     ProxyFailed,
     ReadFailed,
     ReadTimeout,
+    StreamConsumed,
     TLSFailed,
+    TooManyRedirects,
     TotalTimeout,
     TransportFailed,
     UnsupportedScheme,
@@ -76,6 +80,7 @@ __all__ = [
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResponse",
+    "InvalidURL",
     "LLMPoolError",
     "NotFound",
     "Overloaded",
@@ -90,8 +95,10 @@ __all__ = [
     "ReadTimeout",
     "RequestTooLarge",
     "ServerFailed",
+    "StreamConsumed",
     "StreamInterrupted",
     "TLSFailed",
+    "TooManyRedirects",
     "TotalTimeout",
     "TransportFailed",
     "UnprocessableRequest",

@@ -14,6 +14,7 @@ __all__ = [
     "InvalidMessages",
     "InvalidParameter",
     "InvalidRequest",
+    "InvalidURL",
     "PoolClosed",
     "PoolFull",
     "PoolTimeout",
@@ -21,7 +22,9 @@ __all__ = [
     "ProxyFailed",
     "ReadFailed",
     "ReadTimeout",
+    "StreamConsumed",
     "TLSFailed",
+    "TooManyRedirects",
     "TotalTimeout",
     "TransportFailed",
     "UnsupportedScheme",
@@ -92,6 +95,18 @@ class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
 
 class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
     """The URL begins with neither ``http://`` nor ``https://``."""
+
+
+class InvalidURL(InvalidRequest, httpx.InvalidURL):
+    """The URL cannot be parsed."""
+
+
+class TooManyRedirects(LLMPoolError, httpx.TooManyRedirects):
+    """A request that follows redirects was redirected more than 20 times."""
+
+
+class StreamConsumed(LLMPoolError, httpx.StreamConsumed):
+    """A body that is a generator was to be sent again, for a redirect or an authentication, or read again."""
 
 
 class TransportFailed(LLMPoolError, httpx.TransportError):

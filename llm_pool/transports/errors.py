@@ -10,13 +10,17 @@ import httpx
 from llm_pool.exceptions import (
     ConnectFailed,
     ConnectTimeout,
+    InvalidParameter,
     InvalidRequest,
+    InvalidURL,
     LLMPoolError,
     PoolTimeout,
     ProtocolError,
     ProxyFailed,
     ReadFailed,
     ReadTimeout,
+    StreamConsumed,
+    TooManyRedirects,
     TransportFailed,
     UnsupportedScheme,
     WriteFailed,
@@ -36,6 +40,7 @@ _COUNTERPARTS: dict[type[httpx.RequestError], type[LLMPoolError]] = {
     httpx.ProxyError: ProxyFailed,
     httpx.RemoteProtocolError: ProtocolError,
     httpx.DecodingError: ProtocolError,
+    httpx.TooManyRedirects: TooManyRedirects,
     httpx.LocalProtocolError: InvalidRequest,
     httpx.UnsupportedProtocol: UnsupportedScheme,
 }
@@ -45,19 +50,29 @@ _COUNTERPARTS: dict[type[httpx.RequestError], type[LLMPoolError]] = {
 def translate_httpx_errors() -> Iterator[None]:
     """Replace an httpx error of the ``with`` block by an error of this package of the same kind.
 
-    Replaces ``httpx.TransportError``, ``DecodingError`` and ``InvalidURL``, and no other error; an
-    LLMPoolError is raised unchanged. The httpx error is the cause of the new error, which contains the same
-    message and has the same request. Without an error of the same kind, TransportFailed is raised.
+    The httpx error is the cause of the new error, which has the same message and the same request. Without an
+    error of the same kind, TransportFailed is raised. An LLMPoolError is raised unchanged.
+
+    Of errors in the caller's own arguments, replaces ``InvalidURL``, ``StreamConsumed`` and
+    UnicodeEncodeError. All others are raised unchanged: TypeError and ValueError of arguments that httpx
+    does not take, and what the caller's own body, hook or authentication raises.
     """
     try:
         yield
     except LLMPoolError:
         raise
-    except (httpx.TransportError, httpx.DecodingError) as error:
+    except httpx.RequestError as error:
         kinds = (_COUNTERPARTS[kind] for kind in type(error).__mro__ if kind in _COUNTERPARTS)
-        translated = next(kinds, TransportFailed)(str(error))
-        if isinstance(translated, httpx.RequestError):
-            translated._request = error._request
-        raise translated from error
+        raise next(kinds, TransportFailed)(str(error), request=error._request) from error
     except httpx.InvalidURL as error:
-        raise InvalidRequest(f"the URL cannot be used: {error}") from error
+        raise InvalidURL(f"the URL cannot be used: {error}") from error
+    except httpx.StreamConsumed as error:
+        raise StreamConsumed(
+            "a body that is a generator was to be sent or read a second time, as for a redirect or an "
+            "authentication; give the body as bytes"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise InvalidParameter(
+            f"the request contains {error.object[error.start]!a}, which {error.encoding} cannot encode: in "
+            "its URL, headers or body; give a header in ASCII, or as bytes"
+        ) from error
