@@ -86,6 +86,13 @@ def test_every_error_is_exported_and_an_llm_pool_error() -> None:
             assert value.__doc__
 
 
+def test_control_characters_in_a_message_are_escaped_once() -> None:
+    for kind in KINDS:
+        error = kind("red \x1b[31m")
+        assert str(error) == error.args[0] == r"red \u001b[31m"
+        assert str(copy.copy(error)) == str(error)
+
+
 def test_a_message_alone_is_enough() -> None:
     """As for the ``side_effect`` of a mock, which also takes the class itself."""
     for kind in KINDS:

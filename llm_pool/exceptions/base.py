@@ -6,16 +6,21 @@ from typing import Any
 
 import httpx
 
+from llm_pool.redaction import printable
+
 __all__ = ["LLMPoolError", "copy_of"]
 
 
 class LLMPoolError(Exception):
     """The base class of every error that this package raises.
 
-    An error can be made with a message alone, as mocks do. It survives pickle and copy, and stores of results
-    that make it again by ``type(error)(*error.args)``, as Celery does with JSON: ``args`` holds the message
-    and what the docstring of the class lists first. Of its request, a pickle or a copy holds the method and
-    the URL without credentials and query, and so neither the key nor the prompt.
+    An error can be made with a message alone, as mocks do. Control characters in the message are escaped,
+    because a provider, a proxy or an argument may contain them.
+
+    An error survives pickle and copy, and stores of results that make it again by
+    ``type(error)(*error.args)``, as Celery does with JSON: ``args`` holds the message and what the docstring
+    of the class lists first. Of its request, a pickle or a copy holds the method and the URL without
+    credentials and query, and so neither the key nor the prompt.
 
     ``request``  the ``httpx.Request`` that failed; of an httpx error, reading it raises RuntimeError if it is
                  not set
@@ -23,7 +28,7 @@ class LLMPoolError(Exception):
 
     def __init__(self, message: str = "", *, request: httpx.Request | None = None) -> None:
         # httpx's constructors are not called: some need other arguments, and they set nothing else.
-        self.args = (str(message),)
+        self.args = (printable(str(message)),)
         self._request = request
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from llm_pool import exceptions
-from testbed.behaviours import events, json_reply, reply, steps
+from testbed.behaviours import events, json_reply, reply, send, steps
 from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
 
 if TYPE_CHECKING:
@@ -214,3 +214,54 @@ def test_a_connection_that_breaks_in_the_answer_is_not_used_again(
     assert ask(call, pool).text
     assert server.connections_accepted == 2
     assert pool.stats().closed
+
+
+CONTROLS = "no\x1b[31m\r\n\u202e[INFO] all is well"
+ON_ONE_LINE = r"no\u001b[31m \u202e[INFO] all is well ***"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("message", ON_ONE_LINE),
+        ("code", r"no\u001b[31m\u000d\u000a\u202e[INFO] all is well ***"),
+        ("text", ON_ONE_LINE),
+        ("header", r"no\u009b[31m"),
+        ("error in a 200", ON_ONE_LINE),
+    ],
+)
+def test_control_characters_of_an_answer_are_escaped_in_the_message(
+    place: str,
+    shown: str,
+    call: str,
+    secret: str,
+    configure: Callable[..., LLMPool],
+    serve_first: Callable[[Script], ScriptedServer],
+) -> None:
+    """The key in the same text is hidden. ``body`` has the characters that were sent."""
+    text = f"{CONTROLS} {secret}"
+    says = {"error": {"message": text}}
+    answers = {
+        "message": json_reply(says, status=400),
+        "code": json_reply({"error": {"code": text}}, status=400),
+        "text": reply(500, text.encode(), TEXT),
+        "header": reply(500, b"no", {"X-Request-Id": "no\x9b[31m"}),
+        "error in a 200": json_reply(says),
+    }
+    with pytest.raises(exceptions.APIError) as caught:
+        ask(call, configure(serve_first(answers[place])))
+    assert shown in str(caught.value)
+    assert str(caught.value).isprintable()
+    if place == "message":
+        assert caught.value.body == {"error": {"message": f"{CONTROLS} ***"}}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_control_characters_of_a_server_that_breaks_http_are_escaped(
+    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    pool = configure(serve(send(b"HTTP/1.1 2\x1b[31m OK\r\n\r\n")))
+    with pytest.raises(exceptions.LLMPoolError) as caught:
+        ask(call, pool)
+    assert str(caught.value).isprintable()
