@@ -12,6 +12,7 @@ from llm_pool.engine.head import content_coding
 from llm_pool.exceptions import LLMPoolError, PoolClosed
 from llm_pool.providers.base import Head, HeaderView
 from llm_pool.transports.call_site import warn_if_blocking
+from llm_pool.transports.redirects import FOLLOWED, afollow, follow
 
 if TYPE_CHECKING:
     from llm_pool.conf import PoolSettings
@@ -48,7 +49,11 @@ class Sender:
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.afetch(path, body, key, marks)
-        return self._answer(await self._engine.fetch(self._builder.post(path, body, key, marks)), key)
+        request = self._builder.post(path, body, key, marks)
+        whole = await self._engine.fetch(request)
+        if whole.status in FOLLOWED:
+            whole = await afollow(self._engine.fetch, request, whole)
+        return self._answer(whole, key)
 
     def fetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """``afetch`` for sync code. Blocks the thread."""
@@ -56,7 +61,11 @@ class Sender:
         if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.fetch(path, body, key, marks)
         warn_if_blocking()
-        return self._answer(self._engine.fetch_sync(self._builder.post(path, body, key, marks)), key)
+        request = self._builder.post(path, body, key, marks)
+        whole = self._engine.fetch_sync(request)
+        if whole.status in FOLLOWED:
+            whole = follow(self._engine.fetch_sync, request, whole)
+        return self._answer(whole, key)
 
     async def aopen(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """Send ``body`` with POST, and return the answer when its head has arrived.
@@ -68,7 +77,10 @@ class Sender:
         if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.aopen(path, body, key, marks, scope)
         request = self._builder.post(path, body, key, marks, scope)
-        return self._open_answer(await self._engine.open(request), key)
+        exchange = await self._engine.open(request)
+        if exchange.status in FOLLOWED:
+            exchange = await afollow(self._engine.open, request, exchange)
+        return self._open_answer(exchange, key)
 
     def open(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """``aopen`` for sync code. Blocks the thread."""
@@ -77,7 +89,10 @@ class Sender:
             return self._through_httpx.open(path, body, key, marks, scope)
         warn_if_blocking()
         request = self._builder.post(path, body, key, marks, scope)
-        return self._open_answer(self._engine.open_sync(request), key)
+        exchange = self._engine.open_sync(request)
+        if exchange.status in FOLLOWED:
+            exchange = follow(self._engine.open_sync, request, exchange)
+        return self._open_answer(exchange, key)
 
     def _answer(self, whole: WholeResponse, key: str | None) -> Answer:
         return Answer(self._head(whole.status, whole.headers, key), whole.body)

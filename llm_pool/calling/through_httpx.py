@@ -54,6 +54,7 @@ class ThroughHTTPX:
                 defaults=builder.defaults(),
             ),
             "timeout": _httpx_timeout(settings.pool.timeouts),
+            "follow_redirects": None,  # see ``Redirects``
         }
         self.aclient = AsyncClient(transport=AsyncTransport(engine), **options)
         self.client = Client(transport=Transport(engine), **options)

@@ -20,6 +20,7 @@ from llm_pool.diagnostics.report import Finding, Level, Step, sentence
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import WholeResponse
 from llm_pool.exceptions import LLMPoolError
+from llm_pool.transports.redirects import afollow
 
 __all__ = ["Prober"]
 
@@ -71,7 +72,7 @@ class Prober:
     async def _get(self) -> WholeResponse:
         path, timeouts = self._settings.provider.models_path, self._pool.config.timeouts
         request = self._builder.get(path, self._key, timeouts)
-        return await self._pool.fetch(request)
+        return await afollow(self._pool.fetch, request, await self._pool.fetch(request))
 
     def _authentication(self, first: WholeResponse) -> Step:
         seconds = first.marks.ended - first.marks.acquired

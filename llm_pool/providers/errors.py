@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import httpx
+
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
 from llm_pool.providers.results import repair_surrogates
 from llm_pool.redaction import redact
@@ -32,6 +34,10 @@ SHAPE_ERRORS = (AttributeError, IndexError, KeyError, RecursionError, TypeError)
 
 MAX_BODY = 64 * 1024  # bytes of the body that an error keeps
 _MAX_SNIPPET = 300  # characters of the body that a message shows
+_REDIRECT_ADVICE = (
+    "Only 307 and 308 within the origin of BASE_URL are followed, at most 20 times. "
+    "If the API has moved, correct the pool's BASE_URL."
+)
 
 
 class ErrorContext(NamedTuple):
@@ -60,6 +66,9 @@ def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
     content = _redact_bytes(content, context.secrets)[:MAX_BODY]
     body = redact(_parse_body(content), context.secrets)
     message, code, kind = _error_fields(body)
+    where, redirect_advice = _redirect(context.status_code, headers)
+    if where:
+        message = f"{message}, and {where}" if message else where
     if not message:
         message = snippet(content, headers.get("content-type")) or "no reason given"
     wait = retry_after(headers)
@@ -68,7 +77,7 @@ def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
         f"{context.name} answered {_status_text(context.status_code)}"
         f"{_identifiers(code, context.request_id)}: {message}"
     )
-    advice = error.advice if wait is None else f"Try again in {wait:g} s."
+    advice = redirect_advice or (error.advice if wait is None else f"Try again in {wait:g} s.")
     return error(
         f"{_with_full_stop(sentence)} {advice}".rstrip(),
         status_code=context.status_code,
@@ -146,6 +155,22 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+def _redirect(status: int, headers: Mapping[str, str]) -> tuple[str, str]:
+    """Return where an answer redirects to, and what to do about it; "", "" if it is not a redirect.
+
+    The place is shown without user name, query and fragment: they can hold a secret.
+    """
+    location = headers.get("location")
+    if not 300 <= status < 400 or not location:
+        return "", ""
+    try:
+        url = httpx.URL(location).copy_with(userinfo=b"", query=None, fragment=None)
+        where = f"redirects to {_shortened(str(url)) or 'its own URL'}"
+    except httpx.InvalidURL:
+        where = "redirects to an invalid URL"
+    return where, _REDIRECT_ADVICE
 
 
 def _number(value: str | None) -> float | None:

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
-from http.cookiejar import Cookie, CookieJar
-from typing import Any, Self
+from typing import Self
 
 import httpx
-from httpx._client import BaseClient
+
+from .cookies import WithoutCookies
+from .redirects import AsyncRedirects, Redirects
 
 __all__ = ["AsyncClient", "Client", "KeyAuth"]
 
 
-class NoCookies(CookieJar):
-    """A cookie jar that stays empty. In a shared client, a caller's cookies would go out with all calls."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Do nothing: the cookies of a response are kept by the response alone."""
-
-    def set_cookie(self, cookie: Cookie) -> None:
-        """Raise RuntimeError: the cookie would go out with the calls of all callers."""
-        raise RuntimeError(
-            "a pool's httpx client keeps no cookies, because all callers share it; give a cookie with each "
-            "request that needs it: headers={'Cookie': 'name=value'}"
-        )
-
-
-class SharedClient(BaseClient):
-    """A mixin for the httpx clients that a pool's callers share.
-
-    The client keeps no cookies. A request redirected to another origin loses the headers of the pool; of
-    these headers, httpx itself removes only ``Authorization``.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(cookies=NoCookies(), **options)
-
-    @property
-    def cookies(self) -> httpx.Cookies:
-        """No cookies. Setting a cookie, here or in the returned value, raises RuntimeError."""
-        return self._cookies
-
-    @cookies.setter
-    def cookies(self, cookies: Any) -> None:
-        self._cookies.update(cookies)
-
-    def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
-        headers = super()._redirect_headers(request, url, method)
-        if _origin(url) != _origin(request.url):
-            for name in request.extensions.get("llm_pool_added", ()):
-                headers.pop(name, None)
-        return headers
-
-
-class AsyncClient(SharedClient, httpx.AsyncClient):
+class AsyncClient(WithoutCookies, AsyncRedirects, httpx.AsyncClient):
     """The ``httpx.AsyncClient`` that a pool's callers share. Closing it does nothing: close the pool."""
 
     async def __aenter__(self) -> Self:
@@ -66,7 +26,7 @@ class AsyncClient(SharedClient, httpx.AsyncClient):
         """Do nothing: the pool stays open."""
 
 
-class Client(SharedClient, httpx.Client):
+class Client(WithoutCookies, Redirects, httpx.Client):
     """The ``httpx.Client`` that a pool's callers share. Closing it does nothing: close the pool."""
 
     def __enter__(self) -> Self:

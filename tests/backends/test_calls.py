@@ -14,6 +14,7 @@ from testbed.behaviours import early_reply, echo
 from tests.backends.conftest import HTTP1
 from tests.backends.servers import by_path, model
 from tests.fixtures.callers import in_thread, until
+from tests.fixtures.calls import CALLS, ask
 from tests.fixtures.engine import request_to
 
 PIECES = [b"a" * 70_000, b"b", *[b"c" * 200_000] * 6]
@@ -269,3 +270,19 @@ async def test_the_rest_of_a_small_response_is_drained(serve, play, configure):
         return server.connections_accepted == accepted
 
     assert any([await is_reused() for _ in range(5)])
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_follow_a_redirect_within_the_origin(call, serve, play, configure):
+    """Scenario 58: on the same connection."""
+
+    async def redirect(exchange):
+        await exchange.head(307, {"Location": "/v1/moved"})
+        await exchange.data(b"<html>")
+        await exchange.end()
+
+    server = serve(play(by_path(completions=redirect, moved=model)))
+    assert ask(call, configure(server)).text
+    assert [request.target for request in server.requests] == ["/v1/chat/completions", "/v1/moved"]
+    assert server.requests[1].body == server.requests[0].body
+    assert server.connections_accepted == 1
