@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from llm_pool import exceptions
-from testbed.behaviours import echo, reply
-from tests.fixtures.calls import CALLS, ask
+from testbed.behaviours import echo, per_connection, reply
+from tests.fixtures.calls import CALLS, STREAMS, ask
 from tests.fixtures.model import model
 
 if TYPE_CHECKING:
@@ -85,6 +85,29 @@ def test_calls_follow_a_redirect_within_the_origin(
     assert second.headers["authorization"] == f"Bearer {secret}"
     assert second.headers["cookie"] == "a=b"
     assert second.connection == first.connection
+    assert pool.stats().cancelled == 0
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("call", STREAMS)
+def test_the_body_of_a_redirect_is_not_waited_for(
+    call: str, hooked: bool, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    """Closing it counts as no cancellation."""
+
+    async def redirect(conn: Any) -> None:
+        await conn.read_request()
+        await conn.send_head(307, {"Location": "/v1/moved", "Content-Length": "9"})
+        await conn.hold()
+
+    server = serve(per_connection(redirect, model))
+    server.gate("head").open()
+    server.gate("token").open()
+    pool = configure(server)
+    if hooked:
+        hook_into(pool)
+    assert ask(call, pool).text
+    server.wait_until(lambda s: len(s.disconnects) == 1)
     assert pool.stats().cancelled == 0
 
 
