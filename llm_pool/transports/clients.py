@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -13,7 +13,27 @@ from .redirects import AsyncRedirects, Redirects
 __all__ = ["AsyncClient", "Client", "KeyAuth"]
 
 
-class AsyncClient(WithoutCookies, AsyncRedirects, httpx.AsyncClient):
+class _PoolClient:
+    """A mixin for httpx clients. Without an ``auth`` of its own, a request uses ``auth``, a ``KeyAuth``.
+
+    A request with its own ``auth``, None included, gets the pool's headers without those that carry a key. A
+    request to another origin gets the user name and password of its URL, as httpx sends them.
+    """
+
+    def __init__(self, *, auth: KeyAuth, **options: Any) -> None:
+        super().__init__(auth=auth, **options)  # type: ignore[call-arg]
+        self._key_auth = auth
+
+    def _build_request_auth(self, request: httpx.Request, auth: Any = httpx.USE_CLIENT_DEFAULT) -> httpx.Auth:
+        chosen: httpx.Auth = super()._build_request_auth(request, auth)  # type: ignore[misc]
+        if chosen is not self._key_auth:
+            self._key_auth.add_keyless_headers(request)
+        elif not self._key_auth.is_for(request):
+            chosen = super()._build_request_auth(request, None)  # type: ignore[misc]
+        return chosen
+
+
+class AsyncClient(_PoolClient, WithoutCookies, AsyncRedirects, httpx.AsyncClient):
     """The ``httpx.AsyncClient`` that a pool's callers share. Closing it does nothing: close the pool."""
 
     async def __aenter__(self) -> Self:
@@ -26,7 +46,7 @@ class AsyncClient(WithoutCookies, AsyncRedirects, httpx.AsyncClient):
         """Do nothing: the pool stays open."""
 
 
-class Client(WithoutCookies, Redirects, httpx.Client):
+class Client(_PoolClient, WithoutCookies, Redirects, httpx.Client):
     """The ``httpx.Client`` that a pool's callers share. Closing it does nothing: close the pool."""
 
     def __enter__(self) -> Self:
@@ -70,16 +90,28 @@ class KeyAuth(httpx.Auth):
         self._key_headers = frozenset(key_headers)
         self._defaults = defaults
 
+    def is_for(self, request: httpx.Request) -> bool:
+        """Return whether ``request`` goes to the pool's origin."""
+        return _origin(request.url) == self._origin
+
+    def add_keyless_headers(self, request: httpx.Request) -> None:
+        """Add the headers that carry no key, if ``request`` goes to the pool's origin."""
+        if self.is_for(request):
+            headers = self._headers(None).items()
+            self._add(request, {name: value for name, value in headers if name not in self._key_headers})
+
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """See ``httpx.Auth.sync_auth_flow``."""
-        if _origin(request.url) == self._origin:
-            self._add(request, self._key() if self._needs_key(request) else _given_key(request))
+        if self.is_for(request):
+            key = self._key() if self._needs_key(request) else _given_key(request)
+            self._add(request, self._headers(key))
         yield request
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See ``httpx.Auth.async_auth_flow``."""
-        if _origin(request.url) == self._origin:
-            self._add(request, await self._akey() if self._needs_key(request) else _given_key(request))
+        if self.is_for(request):
+            key = await self._akey() if self._needs_key(request) else _given_key(request)
+            self._add(request, self._headers(key))
         yield request
 
     def _needs_key(self, request: httpx.Request) -> bool:
@@ -91,11 +123,11 @@ class KeyAuth(httpx.Auth):
             return False
         return not any(name in request.headers for name in self._key_headers)
 
-    def _add(self, request: httpx.Request, key: str | None) -> None:
+    def _add(self, request: httpx.Request, headers: Mapping[str, str]) -> None:
         own = request.headers
         added = {
             name: value
-            for name, value in self._headers(key).items()
+            for name, value in headers.items()
             if name not in own or own[name] == self._defaults.get(name)
         }
         own.update(added)

@@ -32,6 +32,21 @@ if TYPE_CHECKING:
     from testbed import Script, ScriptedServer
 
 
+BASIC = "Basic dXNlcjp3b3Jk"
+
+
+def own_auth(request: httpx.Request) -> httpx.Request:
+    """An ``auth`` of httpx that is a function."""
+    request.headers["Authorization"] = BASIC
+    return request
+
+
+def send(kind: str, pool: LLMPool, method: str, path: str, **options: Any) -> httpx.Response:
+    if kind == "request":
+        return pool.request(method, path, **options)
+    return asyncio.run(pool.arequest(method, path, **options))
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("place", ["API_KEY", "HEADERS", "through httpx"])
 def test_a_key_that_the_provider_repeats_is_shown_as_stars(
@@ -160,6 +175,36 @@ async def test_the_async_client_sends_the_key_to_its_own_origin_only(
     assert server.requests[0].headers["authorization"] == f"Bearer {secret}"
     assert [request.target for request in elsewhere.requests] == ["/absolute", "/away"]
     assert not any({"authorization", "x-token"} & set(request.headers) for request in elsewhere.requests)
+
+
+@pytest.mark.parametrize("kind", ["request", "arequest"])
+@pytest.mark.parametrize("auth", [None, ("user", "word"), httpx.BasicAuth("user", "word"), own_auth])
+def test_a_requests_own_auth_replaces_the_key_and_no_other_header(
+    auth: Any, kind: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    """Neither the key of API_KEY nor one in HEADERS is sent."""
+    server = serve(echo)
+    pool = configure(server, HEADERS={"X-Team": "blue", "User-Agent": "shop/1", "Api-Key": "in-headers"})
+    send(kind, pool, "GET", "models", auth=auth)
+    headers = server.requests[0].headers
+    assert (headers["x-team"], headers["user-agent"]) == ("blue", "shop/1")
+    assert "api-key" not in headers
+    assert headers.get("authorization") == (None if auth is None else BASIC)
+
+
+@pytest.mark.parametrize("kind", ["request", "arequest"])
+def test_credentials_of_a_url_go_to_its_own_origin(
+    kind: str, secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    """Scenario 58: those of the provider's URL do not replace the key; the key goes nowhere else."""
+    server, elsewhere = serve(echo), serve(echo)
+    pool = configure(server, HEADERS={"X-Team": "blue"})
+    send(kind, pool, "GET", f"http://user:word@{elsewhere.authority}/a")
+    send(kind, pool, "GET", f"http://user:word@{elsewhere.authority}/a", auth=None)
+    send(kind, pool, "GET", f"http://user:word@{server.authority}/a")
+    assert [request.headers.get("authorization") for request in elsewhere.requests] == [BASIC, BASIC]
+    assert not any("x-team" in request.headers for request in elsewhere.requests)
+    assert server.requests[0].headers["authorization"] == f"Bearer {secret}"
 
 
 def test_a_requests_own_authorization_wins(
