@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
@@ -91,7 +92,7 @@ class Pools:
             return None
         pool = self._made.get(alias)
         if pool is None or pool.engine.closed:
-            pool = self._made[alias] = _new_pool(settings)
+            pool = self._made[alias] = _new_pool(settings, partial(self.__getitem__, alias))
         return pool
 
     def _forget_made(self) -> list[LLMPool]:
@@ -104,10 +105,10 @@ class Pools:
         self._lock = threading.RLock()
 
 
-def _new_pool(settings: PoolSettings) -> LLMPool:
+def _new_pool(settings: PoolSettings, following: Callable[[], LLMPool]) -> LLMPool:
     from llm_pool.calling.pool import LLMPool  # noqa: PLC0415  a command without calls starts faster
 
-    return LLMPool(settings)
+    return LLMPool(settings, following)
 
 
 def _unknown(alias: str, known: list[str]) -> str:

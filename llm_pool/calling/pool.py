@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -30,9 +31,11 @@ __all__ = ["LLMPool"]
 class LLMPool:
     """The pool of one alias of ``settings.LLM_POOL``. Safe to share between threads, tasks and event loops.
 
-    ``settings``  the pool's settings
-    ``alias``     the pool's name in ``LLM_POOL``
-    ``engine``    the engine's pool, which has the connections
+    ``settings``   the pool's settings
+    ``alias``      the pool's name in ``LLM_POOL``
+    ``engine``     the engine's pool, which has the connections
+    ``following``  returns the pool that ``client`` and ``aclient`` use once this one is closed; without it
+                   they raise PoolClosed then
 
     Every call raises the errors of ``llm_pool.exceptions``, all of them ``LLMPoolError``:
 
@@ -49,14 +52,19 @@ class LLMPool:
     A missing or malformed API key raises Django's ``ImproperlyConfigured``.
     """
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, following: Callable[[], LLMPool] | None = None) -> None:
         self.settings = settings
         self.alias = settings.alias
         self.engine = make_pool(settings.engine, settings.pool, settings.alias)
         self._created_at = time.monotonic()
         self._provider = settings.provider
         self._builder = RequestBuilder(settings)
-        self._through_httpx = ThroughHTTPX(settings, self.engine, self._builder)
+        self._through_httpx = ThroughHTTPX(
+            settings,
+            self.engine,
+            self._builder,
+            None if following is None else lambda: following()._through_httpx,
+        )
         self._sender = Sender(settings, self.engine, self._builder, self._through_httpx)
         self._calling_pool = CallingPool(self.alias, self._provider.name, self.engine)
 
@@ -126,7 +134,8 @@ class LLMPool:
         """The pool's ``httpx.Client``. Requests to the origin of BASE_URL get the API key and HEADERS.
 
         Headers that the caller sets are not replaced. All callers share this client, so it keeps no cookies,
-        and closing it does nothing: close the pool instead.
+        and closing it does nothing: close the pool instead. The client can be kept: when the pool is closed,
+        or made anew because the settings have changed, the client's next call uses ``pools[alias]``.
         """
         return self._through_httpx.client
 

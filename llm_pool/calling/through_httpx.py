@@ -33,26 +33,39 @@ __all__ = ["ThroughHTTPX"]
 class ThroughHTTPX:
     """Sends POST requests through the httpx clients of a pool.
 
+    The clients outlive the pool: after its end they use the pool that follows it, if there is one.
+
     ``client``       the pool's ``httpx.Client``
     ``aclient``      the pool's ``httpx.AsyncClient``
     ``sync_hooks``   detects whether mocks or instrumentation intercept the requests of ``client``
     ``async_hooks``  does the same for ``aclient``
     """
 
-    def __init__(self, settings: PoolSettings, engine: Pool, builder: RequestBuilder) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        engine: Pool,
+        builder: RequestBuilder,
+        following: Callable[[], ThroughHTTPX] | None,
+    ) -> None:
         self._settings = settings
+        self._engine = engine
+        self._clients_engine = engine
         self._builder = builder
+        self._following = following
+        self._auth = KeyAuth(
+            settings.base_url,
+            key=settings.key,
+            akey=settings.akey,
+            headers=builder.own_headers,
+            key_headers=settings.provider.key_headers,
+            defaults=builder.defaults(),
+        )
         options: dict[str, Any] = {
             "base_url": settings.base_url,
             "headers": CLIENT_HEADERS,
-            "auth": KeyAuth(
-                settings.base_url,
-                key=settings.key,
-                akey=settings.akey,
-                headers=builder.own_headers,
-                key_headers=settings.provider.key_headers,
-                defaults=builder.defaults(),
-            ),
+            "auth": self._auth,
+            "renew": self._renew_clients,
             "timeout": _httpx_timeout(settings.pool.timeouts),
             "follow_redirects": None,  # see ``Redirects``
         }
@@ -60,6 +73,7 @@ class ThroughHTTPX:
         self.client = Client(transport=Transport(engine), **options)
         self.async_hooks = HookDetector(self.aclient)
         self.sync_hooks = HookDetector(self.client)
+        self._defaults = {name: getattr(self.client, name) for name in ("auth", "base_url", "timeout")}
 
     async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
         """Send ``body`` with POST and return the whole answer, whatever its status.
@@ -68,12 +82,13 @@ class ThroughHTTPX:
         the times of the call into ``marks``; a mock writes none. Raises LLMPoolError if the call fails.
         """
         with translate_httpx_errors():
-            return self._answer(await self.aclient.post(path, **self._post_arguments(body, key, marks)), key)
+            response = await self.aclient.post(**self._post_arguments(path, body, key, marks))
+            return self._answer(response, key)
 
     def fetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
         """``afetch`` for sync code. Blocks the thread."""
         with translate_httpx_errors():
-            return self._answer(self.client.post(path, **self._post_arguments(body, key, marks)), key)
+            return self._answer(self.client.post(**self._post_arguments(path, body, key, marks)), key)
 
     async def aopen(
         self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope
@@ -83,30 +98,52 @@ class ThroughHTTPX:
         All arguments but ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope``
         is cancelled before the head arrives; a mock ignores ``scope``.
         """
-        request = self.aclient.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
+        request = self.aclient.build_request("POST", **self._post_arguments(path, body, key, marks, scope))
         with translate_httpx_errors():
             response = await self.aclient.send(request, stream=True)
             return AsyncHTTPXAnswer(response, self._settings.secrets(key))
 
     def open(self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope) -> OpenAnswer:
         """``aopen`` for sync code. Blocks the thread."""
-        request = self.client.build_request("POST", path, **self._post_arguments(body, key, marks, scope))
+        request = self.client.build_request("POST", **self._post_arguments(path, body, key, marks, scope))
         with translate_httpx_errors():
             return HTTPXAnswer(self.client.send(request, stream=True), self._settings.secrets(key))
+
+    def _renew_clients(self) -> None:
+        """If the pool that the clients use is closed, let them use the pool that follows it.
+
+        They get its key, HEADERS, URL and timeouts, in place of those that their user has not changed. Raises
+        ``ImproperlyConfigured`` if the settings are invalid now, or have no such pool any more.
+        """
+        if self._following is None or not self._clients_engine.closed:
+            return
+        following = self._following()
+        for client in (self.client, self.aclient):
+            for name, default in self._defaults.items():
+                if getattr(client, name) == default:
+                    setattr(client, name, following._defaults[name])
+            client.rebind(following._engine, following._auth)
+        self._defaults = following._defaults
+        self._clients_engine = following._engine  # the last step: from now on no other thread renews
 
     def _answer(self, response: httpx.Response, key: str | None) -> Answer:
         head = Head(response.status_code, response.headers, self._settings.secrets(key))
         return Answer(head, response.content)
 
     def _post_arguments(
-        self, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
+        self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
     ) -> dict[str, Any]:
         """Return the arguments of an httpx client's ``post`` or ``build_request``.
 
+        The URL is absolute: clients that are renewed meanwhile send no key of this pool to another server.
         ``key``, ``marks`` and ``scope`` become extensions of the request: ``KeyAuth`` adds the key to the
-        headers, and the engine uses the other two.
+        headers, and the engine uses the other two. Raises PoolClosed if the pool is closed: the clients then
+        use another pool.
         """
+        if self._engine.closed:
+            raise PoolClosed(f"pool {self._settings.alias!r} is closed")
         return {
+            "url": self._settings.base_url + path,
             "content": body,
             "headers": {"content-type": self._builder.content_type(key)},
             "extensions": {"llm_pool_key": key, "llm_pool_marks": marks, "llm_pool_scope": scope},

@@ -7,28 +7,60 @@ from typing import Any, Self
 
 import httpx
 
+from llm_pool.engine.pool import Pool
+
 from .cookies import WithoutCookies
 from .redirects import AsyncRedirects, Redirects
+from .transport import AsyncTransport, Transport
 
 __all__ = ["AsyncClient", "Client", "KeyAuth"]
 
 
 class _PoolClient:
-    """A mixin for httpx clients. Without an ``auth`` of its own, a request uses ``auth``, a ``KeyAuth``.
+    """A mixin for httpx clients that outlive their pool, and use a ``KeyAuth``.
+
+    ``auth``       the auth of requests without an ``auth`` of their own
+    ``transport``  sends the requests, unless the client's user has mounted or set another transport
+    ``renew``      called before each request is built and before it is sent; it may call ``rebind``
 
     A request with its own ``auth``, None included, gets the pool's headers without those that carry a key. A
     request to another origin gets the user name and password of its URL, as httpx sends them.
     """
 
-    def __init__(self, *, auth: KeyAuth, **options: Any) -> None:
-        super().__init__(auth=auth, **options)  # type: ignore[call-arg]
+    def __init__(
+        self,
+        *,
+        auth: KeyAuth,
+        transport: AsyncTransport | Transport,
+        renew: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(auth=auth, transport=transport, **options)  # type: ignore[call-arg]
         self._key_auth = auth
+        self._pool_transport = transport
+        self._renew = renew
+
+    def rebind(self, pool: Pool, auth: KeyAuth) -> None:
+        """Send through ``pool`` from now on, and take the headers from ``auth``."""
+        self._key_auth = auth
+        self._pool_transport.rebind(pool)
+
+    def build_request(self, *args: Any, **options: Any) -> httpx.Request:
+        """See ``httpx.Client.build_request``."""
+        self._renew()
+        request: httpx.Request = super().build_request(*args, **options)  # type: ignore[misc]
+        return request
+
+    def send(self, *args: Any, **options: Any) -> Any:
+        """See ``httpx.Client.send`` and ``httpx.AsyncClient.send``."""
+        self._renew()
+        return super().send(*args, **options)  # type: ignore[misc]
 
     def _build_request_auth(self, request: httpx.Request, auth: Any = httpx.USE_CLIENT_DEFAULT) -> httpx.Auth:
         chosen: httpx.Auth = super()._build_request_auth(request, auth)  # type: ignore[misc]
-        if chosen is not self._key_auth:
+        if not isinstance(chosen, KeyAuth):
             self._key_auth.add_keyless_headers(request)
-        elif not self._key_auth.is_for(request):
+        elif not chosen.is_for(request):
             chosen = super()._build_request_auth(request, None)  # type: ignore[misc]
         return chosen
 

@@ -32,6 +32,10 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
     """
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        self.rebind(pool, timeouts)
+
+    def rebind(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        """Send through ``pool`` from now on. Can be called at any time, from any thread."""
         self._pool = _AsyncEnginePool(pool, timeouts or pool.config.timeouts)
 
 
@@ -43,6 +47,10 @@ class Transport(httpx.HTTPTransport):
     """
 
     def __init__(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        self.rebind(pool, timeouts)
+
+    def rebind(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
+        """Send through ``pool`` from now on. Can be called at any time, from any thread."""
         self._pool = _EnginePool(pool, timeouts or pool.config.timeouts)
 
 
