@@ -38,14 +38,16 @@ class LLMPoolConfig(AppConfig):
 
             metrics.install()
 
-    async def startup(self) -> None:
+    async def startup(self, *, adopt_loop: bool = True) -> None:
         """Make the running event loop the server loop, which hosts connections. Make and prewarm all pools.
 
-        Call ``startup`` on the event loop of the ASGI server. Returns before the connections are open. Raises
-        ``ImproperlyConfigured`` for invalid settings.
+        Call ``startup`` on the event loop of the ASGI server. If that loop does not last as long as the
+        process, pass ``adopt_loop=False``: the portal then hosts the connections. Returns before the
+        connections are open. Raises ``ImproperlyConfigured`` for invalid settings.
         """
         configured = pools.all()
-        portal.adopt_server_loop()
+        if adopt_loop:
+            portal.adopt_server_loop()
         for pool in configured:
             await pool.aprewarm()
 

@@ -15,6 +15,7 @@ from django.core.asgi import get_asgi_application as django_asgi_application
 import llm_pool.calling.pool  # noqa: F401  a later import would block the event loop
 from llm_pool.apps import LLMPoolConfig
 from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.host_loop import HostLoop
 
 __all__ = ["LLMPoolASGI", "get_asgi_application"]
 
@@ -36,10 +37,14 @@ def get_asgi_application() -> LLMPoolASGI:
 
 
 class LLMPoolASGI:
-    """Wraps Django's ASGI application. Handles the lifespan events, and adopts the server's event loop.
+    """Wraps an ASGI application. Handles the lifespan events, and adopts the server's event loop.
 
     The adopted loop hosts connections. If the server sends no lifespan events (Daphne), the loop is adopted
-    at the first request.
+    at the first request. The outermost application gets the lifespan events, so this class must be outermost:
+    ``application = LLMPoolASGI(ProtocolTypeRouter({...}))`` with Channels.
+
+    Adapters for serverless platforms (Mangum) send a lifespan for each invocation, or run an event loop for
+    each. Then the portal hosts all connections, and they outlive the invocations: see ``_Server``.
     """
 
     def __init__(self, application: Application) -> None:
@@ -49,8 +54,43 @@ class LLMPoolASGI:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        portal.adopt_server_loop()
+        _server.adopt_loop(scope)
         await self.application(scope, receive, send)
+
+
+class _Server:
+    """What is known of the server that runs this process.
+
+    ``is_lasting``    whether its event loop and its lifespan seem to last as long as the process: False once
+                      an adopted loop was closed, or a lifespan has begun after another has ended
+    ``has_lifespan``  whether a lifespan has begun
+    ``has_ended``     whether a lifespan has ended
+    ``host_loop``     the loop that the latest request has adopted; None before the first request
+    """
+
+    def __init__(self) -> None:
+        self.is_lasting = True
+        self.has_lifespan = False
+        self.has_ended = False
+        self.host_loop: HostLoop | None = None
+
+    def adopt_loop(self, scope: Scope) -> None:
+        """Adopt the running loop, on which a request with ``scope`` has come, if the server is lasting."""
+        earlier = self.host_loop
+        if earlier is not None and earlier.loop.is_closed():
+            self.is_lasting = False
+        if self.is_lasting:
+            self.host_loop = portal.adopt_server_loop()
+        # Servers that can send a lifespan add "state" to each scope.
+        if earlier is None and not self.has_lifespan and "state" in scope:
+            logger.warning(
+                "No lifespan event has reached llm_pool: it opens no connections at the start, and drains "
+                "none at the end. Make LLMPoolASGI the outermost application, as in "
+                "application = LLMPoolASGI(ProtocolTypeRouter({...})), and leave the server's lifespan on."
+            )
+
+
+_server = _Server()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -60,16 +100,21 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     """
     config = cast(LLMPoolConfig, apps.get_app_config("llm_pool"))
     await receive()
+    _server.has_lifespan = True
+    if _server.has_ended:
+        _server.is_lasting = False
     try:
-        await config.startup()
+        await config.startup(adopt_loop=_server.is_lasting)
     except Exception as error:
         logger.exception("llm_pool could not start")
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    _server.has_ended = True
     try:
-        await config.shutdown()
+        if _server.is_lasting:
+            await config.shutdown()
     except Exception as error:
         logger.exception("llm_pool could not shut down")
         await send({"type": "lifespan.shutdown.failed", "message": str(error)})

@@ -12,12 +12,19 @@ from django.test import override_settings
 from llm_pool import pools
 from llm_pool.asgi import get_asgi_application
 from llm_pool.engine.loops import portal
+from tests.fixtures.internals import forget_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from llm_pool.calling.pool import LLMPool
     from testbed import ScriptedServer
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_lifespan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server sends one lifespan for each process, and these tests several."""
+    forget_server(monkeypatch)
 
 
 class Lifespan:

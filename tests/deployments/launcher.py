@@ -41,6 +41,10 @@ SERVERS = {
     "granian": Server("granian --interface asgi --port {port} " + f"{PROJECT}.asgi:application"),
     "hypercorn": Server("hypercorn --bind 127.0.0.1:{port} " + f"{PROJECT}.asgi:application"),
     "daphne": Server("daphne -p {port} " + f"{PROJECT}.asgi:application", lifespan=False),
+    "channels-uvicorn": Server(
+        "uvicorn --port {port} --log-level warning " + f"{PROJECT}.channels_asgi:application", -15
+    ),
+    "channels-daphne": Server("daphne -p {port} " + f"{PROJECT}.channels_asgi:application", lifespan=False),
     "gunicorn-asgi": Server(
         "gunicorn -k asgi --no-control-socket -b 127.0.0.1:{port} " + f"{PROJECT}.asgi:application"
     ),
