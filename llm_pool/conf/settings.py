@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
-from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -127,9 +126,9 @@ class PoolSettings:
         return None
 
     async def akey(self) -> str | None:
-        """``key`` for async code. A callable API_KEY is called in a thread, because it can block."""
+        """``key`` for async code. Nothing blocks the event loop: see ``Secret.areveal``."""
         if self.api_key is not None and self.api_key.fixed is None:
-            return await sync_to_async(self.key)()
+            return await self.api_key.areveal()
         return self.key()
 
 

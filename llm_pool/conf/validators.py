@@ -121,7 +121,7 @@ def proxy(value: Any) -> str | None:
 
 
 def api_key(value: Any) -> Any:
-    """Validate a key, "" for no key, a callable that returns a key, or None.
+    """Validate a key, "" for no key, a callable that returns a key (or an awaitable of it), or None.
 
     White space around a key is removed.
     """
