@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 
 from llm_pool.conf import validators
+from llm_pool.engine.loops.host_loop import running_loop
 from llm_pool.engine.loops.threads import in_thread
 from llm_pool.exceptions import with_article
 from llm_pool.redaction import Hidden
@@ -51,8 +52,12 @@ class Secret:
         return self._checked(_wait_for(value) if inspect.isawaitable(value) else value)
 
     async def areveal(self) -> str:
-        """``reveal`` for async code. An async callable runs in the caller's task, any other in a thread."""
+        """``reveal`` for async code. An async callable runs in the caller's task, any other in a thread.
+
+        Raises UnsupportedEventLoop if no event loop of asyncio is running.
+        """
         is_async = iscoroutinefunction(self._value) or iscoroutinefunction(type(self._value).__call__)
+        running_loop()  # raises a clear error under trio
         value = self._call() if is_async else await sync_to_async(self._call)()
         return self._checked(await value if inspect.isawaitable(value) else value)
 

@@ -3,6 +3,7 @@
 Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout DNSFailed TLSFailed
                     ProxyFailed WriteTimeout WriteFailed TransportFailed
 Nothing was sent    InvalidRequest InvalidMessages InvalidParameter InvalidURL UnsupportedScheme
+                    UnsupportedEventLoop
 During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
 Of ``request``      TooManyRedirects StreamConsumed
 The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
@@ -54,6 +55,7 @@ from llm_pool.exceptions.calls import (
     TooManyRedirects,
     TotalTimeout,
     TransportFailed,
+    UnsupportedEventLoop,
     UnsupportedScheme,
     WriteFailed,
     WriteTimeout,
@@ -102,6 +104,7 @@ __all__ = [
     "TotalTimeout",
     "TransportFailed",
     "UnprocessableRequest",
+    "UnsupportedEventLoop",
     "UnsupportedScheme",
     "WriteFailed",
     "WriteTimeout",

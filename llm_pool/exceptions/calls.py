@@ -27,6 +27,7 @@ __all__ = [
     "TooManyRedirects",
     "TotalTimeout",
     "TransportFailed",
+    "UnsupportedEventLoop",
     "UnsupportedScheme",
     "WriteFailed",
     "WriteTimeout",
@@ -95,6 +96,10 @@ class InvalidRequest(LLMPoolError, httpx.LocalProtocolError):
 
 class UnsupportedScheme(InvalidRequest, httpx.UnsupportedProtocol):
     """The URL begins with neither ``http://`` nor ``https://``."""
+
+
+class UnsupportedEventLoop(InvalidRequest, RuntimeError):
+    """An async call was made where no event loop of asyncio runs. For example, under trio."""
 
 
 class InvalidURL(InvalidRequest, httpx.InvalidURL):

@@ -68,6 +68,13 @@ def test_an_unreachable_provider_does_not_fail_the_start(
     assert "Traceback" not in server.output
 
 
+def test_a_server_on_trio_ends_and_says_what_to_do(
+    deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    with pytest.raises(AssertionError, match=r"(?s)ended at once.*Under trio.*hypercorn -k asyncio"):
+        deploy("hypercorn", upstream, extra={"options": "-k trio"})
+
+
 MIDDLEWARES = [
     "django.middleware.gzip.GZipMiddleware",
     "django.middleware.security.SecurityMiddleware",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from llm_pool.exceptions import PoolClosed
+from llm_pool.exceptions import PoolClosed, UnsupportedEventLoop
 
-__all__ = ["ENDED", "HostLoop", "wake"]
+__all__ = ["ENDED", "HostLoop", "running_loop", "wake"]
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class HostLoop:
         """
         if self.is_current:
             return await function(*args)
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         done: asyncio.Future[None] = loop.create_future()
         call = LoopCall(self, function, args, undo, lambda: loop.call_soon_threadsafe(wake, done))
         try:
@@ -257,3 +257,14 @@ def wake(future: asyncio.Future[None]) -> None:
     """Set the result of ``future``, unless it is done."""
     if not future.done():
         future.set_result(None)
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop of asyncio. Raises UnsupportedEventLoop if none is running."""
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        raise UnsupportedEventLoop(
+            "async calls need an event loop of asyncio, and none is running here. Under trio, run the server "
+            "or the program on asyncio (hypercorn -k asyncio), or make sync calls in a thread."
+        )
+    return loop

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from llm_pool.exceptions import PoolClosed
 
-from .host_loop import HostLoop
+from .host_loop import HostLoop, running_loop
 from .threads import start_thread
 
 __all__ = [
@@ -104,7 +104,7 @@ def host_loop_of_caller() -> HostLoop:
 def adopt_server_loop() -> HostLoop:
     """Make the running loop the server loop until it ends, and return its ``HostLoop``.
 
-    The loop must run longer than every request.
+    The loop must run longer than every request. Raises UnsupportedEventLoop if no loop of asyncio is running.
     """
     process = _process
     server = process.server
@@ -113,7 +113,7 @@ def adopt_server_loop() -> HostLoop:
     adopted = list(process.end_watchers)
     host_loop = next((loop for loop in adopted if loop.is_current and not loop.closing), None)
     if host_loop is None:
-        host_loop = HostLoop(asyncio.get_running_loop())
+        host_loop = HostLoop(running_loop())
         process.end_watchers[host_loop] = _watch_end(host_loop)
     process.server = host_loop
     for earlier in adopted:
