@@ -118,6 +118,7 @@ class LLMPool:
         ``kwargs`` that httpx does not take.
         """
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
+            self._through_httpx.raise_if_closed()
             response = self.client.request(method, path, **_with_marks(kwargs, call))
             call.status_code = response.status_code
             return response
@@ -125,6 +126,7 @@ class LLMPool:
     async def arequest(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """``request`` for async code; ``kwargs`` are those of ``httpx.AsyncClient.request``."""
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
+            self._through_httpx.raise_if_closed()
             response = await self.aclient.request(method, path, **_with_marks(kwargs, call))
             call.status_code = response.status_code
             return response

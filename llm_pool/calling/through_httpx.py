@@ -109,6 +109,11 @@ class ThroughHTTPX:
         with translate_httpx_errors():
             return HTTPXAnswer(self.client.send(request, stream=True), self._settings.secrets(key))
 
+    def raise_if_closed(self) -> None:
+        """Raise PoolClosed if the pool is closed: its clients would send through the pool that follows it."""
+        if self._engine.closed:
+            raise PoolClosed(f"pool {self._settings.alias!r} is closed")
+
     def _renew_clients(self) -> None:
         """If the pool that the clients use is closed, let them use the pool that follows it.
 
@@ -137,11 +142,9 @@ class ThroughHTTPX:
 
         The URL is absolute: clients that are renewed meanwhile send no key of this pool to another server.
         ``key``, ``marks`` and ``scope`` become extensions of the request: ``KeyAuth`` adds the key to the
-        headers, and the engine uses the other two. Raises PoolClosed if the pool is closed: the clients then
-        use another pool.
+        headers, and the engine uses the other two. Raises PoolClosed if the pool is closed.
         """
-        if self._engine.closed:
-            raise PoolClosed(f"pool {self._settings.alias!r} is closed")
+        self.raise_if_closed()
         return {
             "url": self._settings.base_url + path,
             "content": body,

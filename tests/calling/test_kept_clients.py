@@ -58,6 +58,10 @@ def test_a_client_works_after_its_pool_was_closed(
     assert pools["default"].stats().requests == 1
     with pytest.raises(exceptions.PoolClosed):
         pool.complete("hello")
+    with pytest.raises(exceptions.PoolClosed):
+        pool.request("GET", "c")
+    with pytest.raises(exceptions.PoolClosed):
+        asyncio.run(pool.arequest("GET", "c"))
 
 
 @both

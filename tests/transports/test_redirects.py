@@ -25,9 +25,9 @@ CLIENTS = ["request", "arequest"]
 
 
 def redirecting(location: str, status: int = 307, then: Script = model) -> Script:
-    """Redirect a request, unless its target begins with /v1/moved: that one is played by ``then``.
+    """Redirect every other request, beginning with the first; ``then`` plays the others.
 
-    ``{url}`` and ``{authority}`` in ``location`` are the server's own.
+    ``{url}``, ``{authority}`` and ``{port}`` in ``location`` are the server's own.
     """
 
     async def script(conn: Any) -> None:
@@ -36,7 +36,7 @@ def redirecting(location: str, status: int = 307, then: Script = model) -> Scrip
             await then(conn)
             return
         await conn.read_request()
-        place = location.format(url=server.url, authority=server.authority)
+        place = location.format(url=server.url, authority=server.authority, port=server.port)
         await conn.respond(status, {"Location": place}, b"<html>moved</html>")
 
     return script
@@ -131,6 +131,25 @@ def test_a_call_redirected_to_another_origin_fails_and_names_it(
     assert "hush" not in str(caught.value)
     assert caught.value.status_code == 307
     assert elsewhere.requests == []
+
+
+FOREIGN = ["https://{authority}/v1/moved", "http://localhost:{port}/v1/moved", "//127.0.0.1:9/v1/moved"]
+
+
+@pytest.mark.parametrize("location", FOREIGN)
+@pytest.mark.parametrize("call", [*CALLS, *CLIENTS])
+def test_another_scheme_host_or_port_is_another_origin(
+    call: str, location: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    """Scenario 58: even if the same server answers there."""
+    server = serve(redirecting(location))
+    pool = configure(server)
+    if call in CLIENTS:
+        assert send(call, pool).status_code == 307
+    else:
+        with pytest.raises(exceptions.APIStatusError, match="307"):
+            ask(call, pool)
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("call", CALLS)
