@@ -68,6 +68,7 @@ def test_a_copy_has_the_message_and_the_cause_but_no_traceback() -> None:
         ("WriteFailed", httpx.WriteError),
         ("ProtocolError", httpx.RemoteProtocolError),
         ("InvalidRequest", httpx.LocalProtocolError),
+        ("AnswerTooLarge", httpx.RemoteProtocolError),
         ("StreamInterrupted", httpx.RemoteProtocolError),
         ("InvalidResponse", httpx.RemoteProtocolError),
         ("APIStatusError", httpx.HTTPStatusError),

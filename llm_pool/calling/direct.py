@@ -29,6 +29,8 @@ class Sender:
     """Sends the POST requests of one pool, through the engine or through httpx.
 
     Each method takes ``marks``, into which the engine writes the times of the call.
+
+    ``max_answer_bytes``  how many bytes of an answer can be collected
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Sender:
         self._engine = engine
         self._builder = builder
         self._through_httpx = through_httpx
+        self.max_answer_bytes = settings.pool.limits.max_answer_bytes
 
     async def afetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """Send ``body`` with POST and return the whole answer, whatever its status.

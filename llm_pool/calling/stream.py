@@ -12,6 +12,7 @@ from typing import Self
 from llm_pool.calling.answers import OpenAnswer
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call
+from llm_pool.engine.exchange import answer_too_large
 from llm_pool.engine.loops.threads import in_thread
 from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed, StreamInterrupted
@@ -48,6 +49,7 @@ class Stream:
         self._answer: OpenAnswer | None = None
         self._reader: StreamReader | None = None
         self._began = 0.0
+        self._received = 0  # bytes of the body, decompressed
         self._first_token: float | None = None
         self._closed = False
         self._failure = ""  # the class of the exception that ended a step
@@ -197,6 +199,9 @@ class Stream:
         reader = self._reader
         if reader is None or self._closed:  # closed by another thread
             return []
+        self._received += len(data)
+        if self._received > self._sender.max_answer_bytes:
+            raise answer_too_large(self._sender.max_answer_bytes, self._provider.name)
         chunks = reader.feed(data) if data else reader.end()
         if self._first_token is None and any(chunk.text for chunk in chunks):
             self._first_token = time.monotonic()

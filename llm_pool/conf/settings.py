@@ -206,6 +206,7 @@ _LIMITS: dict[str, Validator] = {
     "max_waiting": count(),
     "max_connections_per_host": count(1, optional=True),
     "max_streams_per_connection": count(1),
+    "max_answer_bytes": count(1),
 }
 _TIMEOUTS: dict[str, Validator] = {
     "connect": seconds(),

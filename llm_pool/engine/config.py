@@ -51,7 +51,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a pool can have, and for how long. None means no limit.
+    """How many connections a pool can have, for how long, and how large an answer can be. None: no limit.
 
     ``max_connections``             connections of the pool in this process, including those that are being
                                     dialed or closed
@@ -66,6 +66,9 @@ class Limits:
     ``max_connections_per_host``    like ``max_connections``, but for each origin
     ``max_streams_per_connection``  calls that an HTTP/2 connection carries at a time; fewer if the server
                                     allows fewer
+    ``max_answer_bytes``            bytes of an answer that the pool collects for its caller: of a whole body,
+                                    or of a stream of chunks; counted after decompression. Answers that the
+                                    caller reads piece by piece have no limit
     """
 
     max_connections: int = 100
@@ -76,6 +79,7 @@ class Limits:
     max_waiting: int = 1000
     max_connections_per_host: int | None = None
     max_streams_per_connection: int = 10
+    max_answer_bytes: int = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class TLS:
 class PoolConfig:
     """The whole configuration of one pool.
 
-    ``limits``            how many connections the pool can have, and for how long
+    ``limits``            how many connections the pool can have, for how long, and how large an answer can be
     ``timeouts``          the timeouts of calls that do not set their own
     ``dns``               the DNS cache and its resolver
     ``tls``               the certificates

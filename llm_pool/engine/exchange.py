@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from llm_pool.exceptions import LLMPoolError, PoolClosed, ReadTimeout, TotalTimeout, WriteTimeout
+from llm_pool.exceptions import (
+    AnswerTooLarge,
+    LLMPoolError,
+    PoolClosed,
+    ReadTimeout,
+    TotalTimeout,
+    WriteTimeout,
+)
 
 from .loops.host_loop import HostLoop
 from .request import Headers, Request, WholeResponse
 
-__all__ = ["Carrier", "Exchange"]
+__all__ = ["Carrier", "Exchange", "answer_too_large"]
 
 DRAIN_SECONDS = 0.1  # how long the rest of a closed response is read, to reuse its connection
 DRAIN_BYTES = 64 * 1024  # how many bytes of that rest are read
 HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
+
+
+def answer_too_large(limit: int, sender: object) -> AnswerTooLarge:
+    """Return the error for an answer of more than ``limit`` bytes, which is LIMITS["max_answer_bytes"].
+
+    ``sender``: the origin, or the name of the provider.
+    """
+    return AnswerTooLarge(
+        f'{sender} sent an answer of more than {limit} bytes, which is LIMITS["max_answer_bytes"]; '
+        "raise it, or read the answer piece by piece with client.stream()"
+    )
 
 
 class _Event(Enum):
@@ -127,18 +146,21 @@ class Exchange:
             await self._wait(_Event.DATA)
         return self._take()
 
-    async def read_all(self) -> WholeResponse:
+    async def read_all(self, limit: int = sys.maxsize) -> WholeResponse:
         """Read the response's body to its end, and return the whole response.
 
-        Raises ``error`` if the exchange fails first, or PoolClosed if it is closed first.
+        Raises AnswerTooLarge if the body has more than ``limit`` bytes, ``error`` if the exchange fails
+        first, or PoolClosed if it is closed first.
         """
         pieces = []
-        while not self.complete:
+        while self.marks.received <= limit:
+            if self.complete:
+                pieces.append(self._take())
+                return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
             self._raise_if_failed()
             pieces.append(self._take())  # a full buffer would pause the connection
             await self._wait(_Event.END)
-        pieces.append(self._take())
-        return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
+        raise answer_too_large(limit, self.request.origin)
 
     async def write(self, data: bytes) -> bool:
         """Wait until a piece of the request's body can be sent, send it, and return True.

@@ -107,7 +107,7 @@ class Pool:
     async def _fetch(self, host_loop: HostLoop, request: Request) -> WholeResponse:
         exchange = await self._send(host_loop, request)
         try:
-            return await exchange.read_all()
+            return await exchange.read_all(self.config.limits.max_answer_bytes)
         finally:
             exchange.close()
 

@@ -4,7 +4,8 @@ Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout
                     ProxyFailed WriteTimeout WriteFailed TransportFailed
 Nothing was sent    InvalidRequest InvalidMessages InvalidParameter InvalidURL UnsupportedScheme
                     UnsupportedEventLoop
-During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError EventTooLarge StreamInterrupted
+During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError AnswerTooLarge EventTooLarge
+                    StreamInterrupted
 Of ``request``      TooManyRedirects StreamConsumed
 The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
 
@@ -35,6 +36,7 @@ from llm_pool.exceptions.base import (
     copy_of,
 )
 from llm_pool.exceptions.calls import (
+    AnswerTooLarge,
     ConnectFailed,
     ConnectTimeout,
     DNSFailed,
@@ -71,6 +73,7 @@ __all__ = [
     "BUSY",
     "APIError",
     "APIStatusError",
+    "AnswerTooLarge",
     "AuthenticationFailed",
     "BadRequest",
     "Conflict",

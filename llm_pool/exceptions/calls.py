@@ -7,6 +7,7 @@ import httpx
 from llm_pool.exceptions.base import LLMPoolError
 
 __all__ = [
+    "AnswerTooLarge",
     "ConnectFailed",
     "ConnectTimeout",
     "DNSFailed",
@@ -116,6 +117,10 @@ class StreamConsumed(LLMPoolError, httpx.StreamConsumed):
 
 class TransportFailed(LLMPoolError, httpx.TransportError):
     """A mock or a user's own transport raised an httpx error for which this module has no other class."""
+
+
+class AnswerTooLarge(ProtocolError):
+    """An answer exceeds ``max_answer_bytes``. Callers of a stream get a StreamInterrupted with this cause."""
 
 
 class EventTooLarge(ProtocolError):

@@ -9,6 +9,7 @@ import httpx
 
 from llm_pool.engine.pool import Pool
 
+from .collecting import mark
 from .cookies import WithoutCookies
 from .redirects import AsyncRedirects, Redirects
 from .transport import AsyncTransport, Transport
@@ -51,10 +52,14 @@ class _PoolClient:
         request: httpx.Request = super().build_request(*args, **options)  # type: ignore[misc]
         return request
 
-    def send(self, *args: Any, **options: Any) -> Any:
-        """See ``httpx.Client.send`` and ``httpx.AsyncClient.send``."""
+    def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> Any:
+        """See ``httpx.Client.send`` and ``httpx.AsyncClient.send``.
+
+        Raises AnswerTooLarge if an answer to collect is too large.
+        """
         self._renew()
-        return super().send(*args, **options)  # type: ignore[misc]
+        mark(request, collected=not stream)
+        return super().send(request, stream=stream, **options)  # type: ignore[misc]
 
     def _build_request_auth(self, request: httpx.Request, auth: Any = httpx.USE_CLIENT_DEFAULT) -> httpx.Auth:
         chosen: httpx.Auth = super()._build_request_auth(request, auth)  # type: ignore[misc]

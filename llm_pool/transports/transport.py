@@ -18,6 +18,7 @@ from llm_pool.engine.pool import Pool
 
 from .body import AsyncBody, Body
 from .call_site import warn_if_blocking
+from .collecting import limit_collected
 from .hooks import ASYNC_POOL, SYNC_POOL, are_original
 from .translation import to_engine, to_httpcore
 
@@ -37,6 +38,12 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
     def rebind(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
         """Send through ``pool`` from now on. Can be called at any time, from any thread."""
         self._pool = _AsyncEnginePool(pool, timeouts or pool.config.timeouts)
+        self._max_answer_bytes = pool.config.limits.max_answer_bytes
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See ``httpx.AsyncHTTPTransport.handle_async_request``."""
+        response = await super().handle_async_request(request)
+        return limit_collected(response, request, self._max_answer_bytes)
 
 
 class Transport(httpx.HTTPTransport):
@@ -52,6 +59,11 @@ class Transport(httpx.HTTPTransport):
     def rebind(self, pool: Pool, timeouts: Timeouts | None = None) -> None:
         """Send through ``pool`` from now on. Can be called at any time, from any thread."""
         self._pool = _EnginePool(pool, timeouts or pool.config.timeouts)
+        self._max_answer_bytes = pool.config.limits.max_answer_bytes
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See ``httpx.HTTPTransport.handle_request``."""
+        return limit_collected(super().handle_request(request), request, self._max_answer_bytes)
 
 
 class _AsyncEnginePool(httpcore.AsyncConnectionPool):
