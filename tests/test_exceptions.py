@@ -62,6 +62,7 @@ def test_a_copy_has_the_message_and_the_cause_but_no_traceback() -> None:
         ("TLSFailed", httpx.ConnectError),
         ("ProxyFailed", httpx.ProxyError),
         ("ReadTimeout", httpx.ReadTimeout),
+        ("TokenTimeout", httpx.ReadTimeout),
         ("TotalTimeout", httpx.ReadTimeout),
         ("WriteTimeout", httpx.WriteTimeout),
         ("ReadFailed", httpx.ReadError),

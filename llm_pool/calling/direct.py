@@ -17,6 +17,7 @@ from llm_pool.transports.redirects import FOLLOWED, afollow, follow
 if TYPE_CHECKING:
     from llm_pool.conf import PoolSettings
     from llm_pool.conf.request_builder import RequestBuilder
+    from llm_pool.engine.content_timer import ContentTimer
     from llm_pool.engine.exchange import Exchange
     from llm_pool.engine.pool import Pool
     from llm_pool.engine.request import Headers, Marks, WholeResponse
@@ -31,6 +32,7 @@ class Sender:
     Each method takes ``marks``, into which the engine writes the times of the call.
 
     ``max_answer_bytes``  how many bytes of an answer can be collected
+    ``timeouts``          the pool's timeouts
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Sender:
         self._builder = builder
         self._through_httpx = through_httpx
         self.max_answer_bytes = settings.pool.limits.max_answer_bytes
+        self.timeouts = settings.pool.timeouts
 
     async def afetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """Send ``body`` with POST and return the whole answer, whatever its status.
@@ -70,28 +73,33 @@ class Sender:
             whole = follow(self._engine.fetch_sync, request, whole)
         return self._answer(whole, key)
 
-    async def aopen(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
+    async def aopen(
+        self, path: str, body: bytes, marks: Marks, scope: CancelScope, *, timer: ContentTimer
+    ) -> OpenAnswer:
         """Send ``body`` with POST, and return the answer when its head has arrived.
 
-        All arguments but ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope``
-        is cancelled before the head arrives.
+        ``timer`` limits the waits for content, before and after the head arrives. The other arguments but
+        ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope`` is cancelled before
+        the head arrives.
         """
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
-            return await self._through_httpx.aopen(path, body, key, marks, scope)
-        request = self._builder.post(path, body, key, marks, scope)
+            return await self._through_httpx.aopen(path, body, key, marks, scope, timer=timer)
+        request = self._builder.post(path, body, key, marks, scope, content_timer=timer)
         exchange = await self._engine.open(request)
         if exchange.status in FOLLOWED:
             exchange = await afollow(self._engine.open, request, exchange)
         return self._open_answer(exchange, key)
 
-    def open(self, path: str, body: bytes, marks: Marks, scope: CancelScope) -> OpenAnswer:
+    def open(
+        self, path: str, body: bytes, marks: Marks, scope: CancelScope, *, timer: ContentTimer
+    ) -> OpenAnswer:
         """``aopen`` for sync code. Blocks the thread."""
         key = self._settings.key()
         if self._through_httpx.sync_hooks.is_hooked():
-            return self._through_httpx.open(path, body, key, marks, scope)
+            return self._through_httpx.open(path, body, key, marks, scope, timer=timer)
         warn_if_blocking()
-        request = self._builder.post(path, body, key, marks, scope)
+        request = self._builder.post(path, body, key, marks, scope, content_timer=timer)
         exchange = self._engine.open_sync(request)
         if exchange.status in FOLLOWED:
             exchange = follow(self._engine.open_sync, request, exchange)

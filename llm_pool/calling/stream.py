@@ -12,6 +12,7 @@ from typing import Self
 from llm_pool.calling.answers import OpenAnswer
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call
+from llm_pool.engine.content_timer import ContentTimer
 from llm_pool.engine.exchange import answer_too_large
 from llm_pool.engine.loops.threads import in_thread
 from llm_pool.engine.scope import CancelScope
@@ -46,6 +47,7 @@ class Stream:
         self._call = call
         self._call_site = call_site()
         self._scope = CancelScope()  # cancels the call until the head of the answer has arrived
+        self._timer = ContentTimer(sender.timeouts)
         self._answer: OpenAnswer | None = None
         self._reader: StreamReader | None = None
         self._began = 0.0
@@ -79,7 +81,9 @@ class Stream:
             if answer is None and not self._closed:
                 self._began = self._call.begin()
                 answer = self._accept(
-                    await self._sender.aopen(self._path, self._body, self._call.marks, self._scope)
+                    await self._sender.aopen(
+                        self._path, self._body, self._call.marks, self._scope, timer=self._timer
+                    )
                 )
                 if self._reader is None:
                     raise self._provider.error_from_response(answer.head, await _aread_error(answer))
@@ -104,7 +108,9 @@ class Stream:
             if answer is None and not self._closed:
                 self._began = self._call.begin()
                 answer = self._accept(
-                    self._sender.open(self._path, self._body, self._call.marks, self._scope)
+                    self._sender.open(
+                        self._path, self._body, self._call.marks, self._scope, timer=self._timer
+                    )
                 )
                 if self._reader is None:
                     raise self._provider.error_from_response(answer.head, _read_error(answer))
@@ -205,6 +211,8 @@ class Stream:
         chunks = reader.feed(data) if data else reader.end()
         if self._first_token is None and any(chunk.text for chunk in chunks):
             self._first_token = time.monotonic()
+        if any(chunk.text or reader.is_content(chunk) for chunk in chunks):
+            self._timer.restart()
         return chunks
 
     def _timing(self) -> Timing:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llm_pool.conf import PoolSettings
     from llm_pool.conf.request_builder import RequestBuilder
     from llm_pool.engine.config import Timeouts
+    from llm_pool.engine.content_timer import ContentTimer
     from llm_pool.engine.pool import Pool
     from llm_pool.engine.request import Marks
     from llm_pool.engine.scope import CancelScope
@@ -91,21 +92,40 @@ class ThroughHTTPX:
             return self._answer(self.client.post(**self._post_arguments(path, body, key, marks)), key)
 
     async def aopen(
-        self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope
+        self,
+        path: str,
+        body: bytes,
+        key: str | None,
+        marks: Marks,
+        scope: CancelScope,
+        *,
+        timer: ContentTimer,
     ) -> OpenAnswer:
         """Send ``body`` with POST, and return the answer when its head has arrived.
 
-        All arguments but ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope``
-        is cancelled before the head arrives; a mock ignores ``scope``.
+        ``timer`` limits the waits for content, before and after the head arrives. The other arguments but
+        ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope`` is cancelled before
+        the head arrives. A mock ignores ``scope`` and ``timer``.
         """
-        request = self.aclient.build_request("POST", **self._post_arguments(path, body, key, marks, scope))
+        arguments = self._post_arguments(path, body, key, marks, scope, timer=timer)
+        request = self.aclient.build_request("POST", **arguments)
         with translate_httpx_errors():
             response = await self.aclient.send(request, stream=True)
             return AsyncHTTPXAnswer(response, self._settings.secrets(key))
 
-    def open(self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope) -> OpenAnswer:
+    def open(
+        self,
+        path: str,
+        body: bytes,
+        key: str | None,
+        marks: Marks,
+        scope: CancelScope,
+        *,
+        timer: ContentTimer,
+    ) -> OpenAnswer:
         """``aopen`` for sync code. Blocks the thread."""
-        request = self.client.build_request("POST", **self._post_arguments(path, body, key, marks, scope))
+        arguments = self._post_arguments(path, body, key, marks, scope, timer=timer)
+        request = self.client.build_request("POST", **arguments)
         with translate_httpx_errors():
             return HTTPXAnswer(self.client.send(request, stream=True), self._settings.secrets(key))
 
@@ -136,20 +156,32 @@ class ThroughHTTPX:
         return Answer(head, response.content)
 
     def _post_arguments(
-        self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
+        self,
+        path: str,
+        body: bytes,
+        key: str | None,
+        marks: Marks,
+        scope: CancelScope | None = None,
+        *,
+        timer: ContentTimer | None = None,
     ) -> dict[str, Any]:
         """Return the arguments of an httpx client's ``post`` or ``build_request``.
 
         The URL is absolute: clients that are renewed meanwhile send no key of this pool to another server.
-        ``key``, ``marks`` and ``scope`` become extensions of the request: ``KeyAuth`` adds the key to the
-        headers, and the engine uses the other two. Raises PoolClosed if the pool is closed.
+        All but ``path`` and ``body`` become extensions of the request: ``KeyAuth`` adds the key to the
+        headers, and the engine uses the others. Raises PoolClosed if the pool is closed.
         """
         self.raise_if_closed()
         return {
             "url": self._settings.base_url + path,
             "content": body,
             "headers": {"content-type": self._builder.content_type(key)},
-            "extensions": {"llm_pool_key": key, "llm_pool_marks": marks, "llm_pool_scope": scope},
+            "extensions": {
+                "llm_pool_key": key,
+                "llm_pool_marks": marks,
+                "llm_pool_scope": scope,
+                "llm_pool_content_timer": timer,
+            },
         }
 
 

@@ -12,6 +12,7 @@ from llm_pool.engine.request import Headers, Marks, Request
 from llm_pool.version import __version__
 
 if TYPE_CHECKING:
+    from llm_pool.engine.content_timer import ContentTimer
     from llm_pool.engine.scope import CancelScope
 
 __all__ = ["CLIENT_HEADERS", "RequestBuilder"]
@@ -35,18 +36,24 @@ class RequestBuilder:
         self._encoded: tuple[str | None, Headers] | None = None
 
     def post(
-        self, path: str, body: bytes, key: str | None, marks: Marks, scope: CancelScope | None = None
+        self,
+        path: str,
+        body: bytes,
+        key: str | None,
+        marks: Marks,
+        scope: CancelScope | None = None,
+        *,
+        content_timer: ContentTimer | None = None,
     ) -> Request:
         """Return a POST request with the pool's timeouts. ``path`` is relative to BASE_URL.
 
-        ``body`` is encoded JSON. ``key`` goes into the headers, unless it is None. ``marks`` and ``scope`` go
-        into the request.
+        ``body`` is encoded JSON. ``key`` goes into the headers, unless it is None. ``marks``, ``scope`` and
+        ``content_timer`` go into the request.
         """
         headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
         target = self._prefix + path.encode("ascii")
-        return Request(
-            self.origin, b"POST", target, headers, body, self._settings.pool.timeouts, scope, marks
-        )
+        timeouts = self._settings.pool.timeouts
+        return Request(self.origin, b"POST", target, headers, body, timeouts, scope, marks, content_timer)
 
     def get(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
         """Return a GET request with the headers that every call has. ``path`` is relative to BASE_URL.

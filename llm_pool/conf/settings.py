@@ -214,6 +214,8 @@ _TIMEOUTS: dict[str, Validator] = {
     "write": seconds(),
     "pool": seconds(zero=True),
     "total": seconds(),
+    "first_token": seconds(),
+    "between_tokens": seconds(),
 }
 _DNS: dict[str, Validator] = {
     "ttl": seconds(optional=False, zero=True),

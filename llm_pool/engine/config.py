@@ -86,11 +86,13 @@ class Limits:
 class Timeouts:
     """How long each part of a call can take, in seconds. None means no limit.
 
-    ``connect``  a dial: DNS, TCP, the proxy's tunnel and TLS
-    ``read``     the longest time without a byte from the server
-    ``write``    the longest time in which the server accepts no byte of the request
-    ``pool``     the whole wait for a connection: queue and dial
-    ``total``    the whole call, from its start to the last byte of the response
+    ``connect``         a dial: DNS, TCP, the proxy's tunnel and TLS
+    ``read``            the longest time without a byte of the response from the server
+    ``write``           the longest time in which the server accepts no byte of the request
+    ``pool``            the whole wait for a connection: queue and dial
+    ``total``           the whole call, from its start to the last byte of the response
+    ``first_token``     of a model's stream, the longest wait for the first content after the request is sent
+    ``between_tokens``  of a model's stream, the longest wait for the next content; see ``ContentTimer``
     """
 
     connect: float | None = 5.0
@@ -98,6 +100,8 @@ class Timeouts:
     write: float | None = 10.0
     pool: float | None = 10.0
     total: float | None = None
+    first_token: float | None = 600.0
+    between_tokens: float | None = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,13 +278,18 @@ class Exchange:
     def deadline(self, now: float, *, writing: bool) -> float | None:
         """Return when the exchange times out if no byte is sent or received until then; None for no timeout.
 
-        The write timeout counts if ``writing``, otherwise the read timeout; the total timeout counts if it
-        ends earlier. ``now`` and the result are seconds of the loop's clock.
+        The write timeout counts if ``writing``, otherwise the read timeout and ``request.content_timer``; the
+        total timeout counts if it ends earlier. ``now`` and the result are seconds of the loop's clock.
         """
-        timeout = self.request.timeouts.write if writing else self.request.timeouts.read
-        if timeout is None:
-            return self.total_at
-        return now + timeout if self.total_at is None else min(now + timeout, self.total_at)
+        request, deadline = self.request, self.total_at
+        timeout = request.timeouts.write if writing else request.timeouts.read
+        if timeout is not None and (deadline is None or now + timeout < deadline):
+            deadline = now + timeout
+        if request.content_timer is not None and not writing:
+            content_at = request.content_timer.deadline(now)
+            if content_at is not None and (deadline is None or content_at < deadline):
+                deadline = content_at
+        return deadline
 
     def is_past_total(self, now: float) -> bool:
         """Return whether the total timeout has ended at ``now``, in seconds of the loop's clock."""
@@ -293,8 +298,8 @@ class Exchange:
     def timeout_error(self, now: float, *, writing: bool) -> LLMPoolError:
         """Return the error for a ``deadline`` that has passed at ``now``, in seconds of the loop's clock.
 
-        It is a TotalTimeout if the total timeout has ended. Otherwise it is a WriteTimeout if ``writing``, or
-        a ReadTimeout.
+        It is a TotalTimeout if the total timeout has ended. Otherwise it is a WriteTimeout if ``writing``, a
+        TokenTimeout if ``request.content_timer`` has ended, or a ReadTimeout.
         """
         timeouts, origin = self.request.timeouts, self.request.origin
         if self.is_past_total(now):
@@ -303,7 +308,9 @@ class Exchange:
             )
         if writing:
             return WriteTimeout(f"{origin} accepted nothing of the request for {timeouts.write} s")
-        return ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
+        timer = self.request.content_timer
+        no_content = timer.error(now, origin) if timer is not None else None
+        return no_content or ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
 
     def _report_end(self) -> None:
         callback, self._end_callback = self._end_callback, None
@@ -321,6 +328,8 @@ class Exchange:
         finally:
             self._future = None
             self._carrier.unwatch(self)
+            if self.request.content_timer is not None:
+                self.request.content_timer.stop(self.host_loop.loop.time())
 
     def _wake(self, event: _Event | None) -> None:
         """Wake the caller if it waits for ``event``. None and ``_Event.HEAD`` wake it from any wait.

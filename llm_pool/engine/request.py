@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .config import Origin, Timeouts
+from .content_timer import ContentTimer
 from .scope import CancelScope
 
 __all__ = ["Headers", "Marks", "Request", "WholeResponse"]
@@ -56,16 +57,17 @@ class Marks:
 class Request:
     """One HTTP request.
 
-    ``origin``    where to send it
-    ``method``    such as b"POST"
-    ``target``    path and query, percent-encoded
-    ``headers``   all headers, including ``Host`` and the header that frames the body, such as
-                  ``Content-Length`` (RFC 9112, section 6)
-    ``body``      the whole body, or None if it follows piece by piece through ``Exchange.write``
-    ``timeouts``  the timeouts of this call
-    ``scope``     cancels ``Pool.open`` or ``Pool.open_sync`` before it returns, from another task or thread;
-                  None if not needed
-    ``marks``     when the parts of the call took place; set by the engine
+    ``origin``         where to send it
+    ``method``         such as b"POST"
+    ``target``         path and query, percent-encoded
+    ``headers``        all headers, including ``Host`` and the header that frames the body, such as
+                       ``Content-Length`` (RFC 9112, section 6)
+    ``body``           the whole body, or None if it follows piece by piece through ``Exchange.write``
+    ``timeouts``       the timeouts of this call
+    ``scope``          cancels ``Pool.open`` or ``Pool.open_sync`` before it returns, from another task or
+                       thread; None if not needed
+    ``marks``          when the parts of the call took place; set by the engine
+    ``content_timer``  limits the waits for content, if the response is a model's stream; None for no limit
     """
 
     origin: Origin
@@ -76,6 +78,7 @@ class Request:
     timeouts: Timeouts = Timeouts()
     scope: CancelScope | None = field(default=None, repr=False)
     marks: Marks = field(default_factory=Marks, repr=False)
+    content_timer: ContentTimer | None = field(default=None, repr=False)
 
     @property
     def replayable(self) -> bool:

@@ -4,8 +4,8 @@ Before an answer    PoolTimeout PoolFull PoolClosed ConnectFailed ConnectTimeout
                     ProxyFailed WriteTimeout WriteFailed TransportFailed
 Nothing was sent    InvalidRequest InvalidMessages InvalidParameter InvalidURL UnsupportedScheme
                     UnsupportedEventLoop
-During an answer    ReadTimeout TotalTimeout ReadFailed ProtocolError AnswerTooLarge EventTooLarge
-                    StreamInterrupted
+During an answer    ReadTimeout TokenTimeout TotalTimeout ReadFailed ProtocolError AnswerTooLarge
+                    EventTooLarge StreamInterrupted
 Of ``request``      TooManyRedirects StreamConsumed
 The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
 
@@ -54,6 +54,7 @@ from llm_pool.exceptions.calls import (
     ReadTimeout,
     StreamConsumed,
     TLSFailed,
+    TokenTimeout,
     TooManyRedirects,
     TotalTimeout,
     TransportFailed,
@@ -103,6 +104,7 @@ __all__ = [
     "StreamConsumed",
     "StreamInterrupted",
     "TLSFailed",
+    "TokenTimeout",
     "TooManyRedirects",
     "TotalTimeout",
     "TransportFailed",

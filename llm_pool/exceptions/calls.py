@@ -25,6 +25,7 @@ __all__ = [
     "ReadTimeout",
     "StreamConsumed",
     "TLSFailed",
+    "TokenTimeout",
     "TooManyRedirects",
     "TotalTimeout",
     "TransportFailed",
@@ -73,6 +74,10 @@ class ReadTimeout(LLMPoolError, httpx.ReadTimeout):
 
 class WriteTimeout(LLMPoolError, httpx.WriteTimeout):
     """The server accepted nothing of the request for longer than the write timeout."""
+
+
+class TokenTimeout(ReadTimeout):
+    """A stream delivered no content for longer than ``first_token`` or ``between_tokens``."""
 
 
 class TotalTimeout(ReadTimeout):

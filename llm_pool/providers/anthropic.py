@@ -131,6 +131,11 @@ class AnthropicStreamReader(EventStreamReader):
                 return self._add_to_message(raw)
         return Chunk("", raw)
 
+    def is_content(self, chunk: Chunk) -> bool:
+        """See ``StreamReader.is_content``. Counts every field of a content block but its type."""
+        part = chunk.raw.get("delta") or chunk.raw.get("content_block") or {}
+        return super().is_content(chunk) or any(value for name, value in part.items() if name != "type")
+
     def _begin_block(self, raw: dict[str, Any], data: str) -> Chunk:
         start = raw["content_block"]
         text = start.get("text") if start["type"] == "text" else None

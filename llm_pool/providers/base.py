@@ -252,6 +252,14 @@ class StreamReader(ABC):
         ``InvalidResponse`` or ``APIError`` if the body is not a stream.
         """
 
+    def is_content(self, chunk: Chunk) -> bool:
+        """Return whether ``chunk`` is a part of the answer, such as text, reasoning or a tool call.
+
+        Anything else is a keep-alive: it does not restart the timeouts ``first_token`` and
+        ``between_tokens``.
+        """
+        return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
+
     @abstractmethod
     def completion(self, timing: Timing | None = None) -> Completion:
         """Return the whole answer. Called after ``finished`` has become True.

@@ -139,6 +139,13 @@ class OpenAIStreamReader(EventStreamReader):
                 reason, calls = part.get("finish_reason") or reason, delta.get("tool_calls") or calls
         return Chunk(text, raw, reason, calls)
 
+    def is_content(self, chunk: Chunk) -> bool:
+        """See ``StreamReader.is_content``. Counts every field of every choice but the role."""
+        deltas = [part.get("delta") or {} for part in chunk.raw.get("choices") or ()]
+        return super().is_content(chunk) or any(
+            value for delta in deltas for name, value in delta.items() if name != "role"
+        )
+
     def _choice(self, index: int) -> _Choice:
         return self._choices.setdefault(index, _Choice(index))
 

@@ -23,8 +23,9 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
     """Return the engine's request for a request of httpcore.
 
     If the request has no timeouts, ``defaults`` are used. The total timeout always comes from ``defaults``.
-    ``body`` is None if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope`` and
-    ``llm_pool_marks`` become ``scope`` and ``marks``. Raises httpcore.UnsupportedProtocol for a scheme other
+    ``body`` is None if ``request.stream`` must be read piece by piece. The extensions
+    ``llm_pool_scope``, ``llm_pool_marks`` and ``llm_pool_content_timer`` become ``scope``, ``marks`` and
+    ``content_timer``. Raises httpcore.UnsupportedProtocol for a scheme other
     than http and https.
     """
     url, extensions = request.url, request.extensions
@@ -38,6 +39,7 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
         _timeouts(extensions.get("timeout"), defaults),
         extensions.get("llm_pool_scope"),
         extensions.get("llm_pool_marks") or Marks(),
+        extensions.get("llm_pool_content_timer"),
     )
 
 

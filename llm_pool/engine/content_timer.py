@@ -1,0 +1,58 @@
+"""Measures how long a stream waits for content."""
+
+from __future__ import annotations
+
+from llm_pool.exceptions import TokenTimeout
+
+from .config import Origin, Timeouts
+
+__all__ = ["ContentTimer"]
+
+
+class ContentTimer:
+    """Measures how long the pool waits for the next content of a stream: text, reasoning or a tool call.
+
+    Keep-alives are not content: ``restart`` must be called for each piece of content. The timer runs while an
+    exchange waits for the server after the request is sent, and stops while the caller asks for nothing.
+
+    ``timeouts``: the limit for the first content is ``first_token``, for all others ``between_tokens``.
+
+    ``deadline``, ``stop`` and ``error`` run on the host loop, with times in seconds of its clock. ``restart``
+    runs on the caller's thread or loop, while the exchange does not wait.
+    """
+
+    __slots__ = ("_has_content", "_left", "_started_at", "_timeouts")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._has_content = False
+        self._left = timeouts.first_token  # seconds until the limit is reached; None for no limit
+        self._started_at: float | None = None  # None: the timer does not run
+
+    def deadline(self, now: float) -> float | None:
+        """Start the timer if it does not run. Return when the limit is reached; None for no limit."""
+        if self._started_at is None:
+            self._started_at = now
+        return None if self._left is None else self._started_at + self._left
+
+    def stop(self, now: float) -> None:
+        """Stop the timer. ``deadline`` starts it again."""
+        if self._started_at is not None and self._left is not None:
+            self._left -= now - self._started_at
+        self._started_at = None
+
+    def restart(self) -> None:
+        """Begin to wait for the next content: content has arrived."""
+        self._has_content = True
+        self._left = self._timeouts.between_tokens
+
+    def error(self, now: float, origin: Origin) -> TokenTimeout | None:
+        """Return the error if the limit is reached at ``now``, otherwise None."""
+        if self._started_at is None or self._left is None or now < self._started_at + self._left:
+            return None
+        nothing = f"{origin} sent no text, reasoning or tool call"
+        if self._has_content:
+            seconds = self._timeouts.between_tokens
+            return TokenTimeout(f'{nothing} for {seconds} s after the last, TIMEOUTS["between_tokens"]')
+        seconds = self._timeouts.first_token
+        return TokenTimeout(f'{nothing} for {seconds} s after the request, TIMEOUTS["first_token"]')

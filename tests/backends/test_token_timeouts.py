@@ -1,0 +1,168 @@
+"""On every engine, ``first_token`` and ``between_tokens`` end a stream that delivers no content."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from llm_pool.exceptions import ReadTimeout, StreamInterrupted, TokenTimeout
+from llm_pool.http import event_stream
+from testbed.behaviours import EVENTS
+from testbed.chat import chat_event
+from tests.backends.servers import by_path, model
+from tests.fixtures.callers import in_thread, read_text
+
+COMMENT = b": keep-alive\n\n"
+ROLE = chat_event({"role": "assistant", "content": ""})
+NO_CHOICES = chat_event(None)
+TEXT = chat_event({"content": "a"})
+DONE = chat_event({}, finish_reason="stop") + b"data: [DONE]\n\n"
+
+BY_TASK_AND_THREAD = pytest.mark.parametrize("method", ["astream", "stream"])
+
+
+def pinging(piece, *before, status=200, every=0.05):
+    """Send the pieces ``before``, and then ``piece`` every 0.05 s without end."""
+
+    async def behaviour(exchange):
+        await exchange.head(status, EVENTS)
+        for each in before:
+            await exchange.data(each)
+        while True:
+            await asyncio.sleep(every)
+            await exchange.data(piece)
+
+    return behaviour
+
+
+def paced(*pieces, every):
+    """Wait ``every`` seconds before each of the pieces, and then end the stream."""
+
+    async def behaviour(exchange):
+        await exchange.head(200, EVENTS)
+        for piece in pieces:
+            await asyncio.sleep(every)
+            await exchange.data(piece)
+        await exchange.data(DONE)
+        await exchange.end()
+
+    return behaviour
+
+
+async def silent(exchange):
+    await exchange.hold()
+
+
+@pytest.fixture
+def pool_of(serve, play, configure):
+    """``pool_of(behaviour, read=1.0)``: a pool whose provider behaves so; the options are its timeouts."""
+
+    def make(behaviour, **timeouts):
+        return configure(serve(play(by_path(completions=behaviour, messages=behaviour))), TIMEOUTS=timeouts)
+
+    return make
+
+
+async def fails_after(seconds, stream, match):
+    began = time.monotonic()
+    with pytest.raises(TokenTimeout, match=match) as caught:
+        await read_text(stream)
+    assert isinstance(caught.value, ReadTimeout)
+    assert not isinstance(caught.value, StreamInterrupted)
+    assert seconds - 0.02 < time.monotonic() - began < seconds + 2.5
+
+
+@BY_TASK_AND_THREAD
+@pytest.mark.parametrize("ping", [COMMENT, ROLE, NO_CHOICES], ids=["comments", "roles", "no choices"])
+async def test_keep_alives_do_not_postpone_the_first_token(pool_of, method, ping, each_loop):
+    stream = getattr(pool_of(pinging(ping), first_token=0.5), method)("hello")
+    await fails_after(0.5, stream, r'for 0\.5 s after the request, TIMEOUTS\["first_token"\]')
+
+
+@BY_TASK_AND_THREAD
+@pytest.mark.parametrize("ping", [COMMENT, ROLE], ids=["comments", "roles"])
+async def test_keep_alives_do_not_postpone_the_next_token(pool_of, method, ping, each_loop):
+    """The text so far is kept, as at the read timeout."""
+    pool = pool_of(pinging(ping, TEXT), first_token=30.0, between_tokens=0.5)
+    stream = getattr(pool, method)("hello")
+    await fails_after(0.5, stream, r'for 0\.5 s after the last, TIMEOUTS\["between_tokens"\]')
+    assert stream.text == "a"
+    assert stream.completion is None
+
+
+@pytest.mark.parametrize("behaviour", [silent, pinging(b"x", status=500)], ids=["silent", "endless error"])
+@BY_TASK_AND_THREAD
+async def test_it_holds_without_a_read_timeout(pool_of, behaviour, method):
+    """Before the head of the answer, and within the body of an error."""
+    stream = getattr(pool_of(behaviour, read=None, first_token=0.3), method)("hello")
+    await fails_after(0.3, stream, "first_token")
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"content": "a"}, {"reasoning_content": "a"}, {"tool_calls": [{"index": 0, "id": "1"}]}],
+    ids=["text", "reasoning", "tool calls"],
+)
+async def test_content_that_comes_in_time_restarts_it(pool_of, delta):
+    """The stream takes longer than either timeout. A keep-alive comes before each piece of content."""
+    pieces = [COMMENT, ROLE, chat_event(delta)] * 5
+    stream = pool_of(paced(*pieces, every=0.1), first_token=1.2, between_tokens=1.2).astream("hello")
+    await read_text(stream)
+    assert stream.completion.finish_reason == "stop"
+
+
+@BY_TASK_AND_THREAD
+async def test_a_caller_that_asks_late_is_not_to_blame(serve, play, configure, method):
+    """The timer stops while the caller asks for nothing, also after a chunk without content."""
+    server = serve(play(paced(ROLE, TEXT, every=0.0)))
+    stream = getattr(configure(server, TIMEOUTS={"first_token": 0.8, "between_tokens": 0.8}), method)("hello")
+    for _ in range(2):
+        await (stream.astep() if method == "astream" else in_thread(stream.step))
+        await asyncio.sleep(1.0)
+    await read_text(stream)
+    assert stream.completion.text == "a"
+
+
+async def test_none_turns_it_off(pool_of):
+    pool = pool_of(paced(*[COMMENT] * 10, TEXT, every=0.05), first_token=None, between_tokens=None)
+    assert await read_text(pool.astream("hello")) == "a"
+    pool = pool_of(pinging(COMMENT, TEXT), first_token=None, between_tokens=0.2)
+    await fails_after(0.2, pool.astream("hello"), "between_tokens")
+
+
+async def test_a_call_without_a_stream_has_no_such_timeout(pool_of):
+    async def late(exchange):
+        await asyncio.sleep(0.5)
+        await model(exchange)
+
+    pool = pool_of(late, first_token=0.1, between_tokens=0.1)
+    assert (await pool.acomplete("hello")).text == "Hello!"
+
+
+@BY_TASK_AND_THREAD
+async def test_it_holds_for_a_call_through_httpx(pool_of, method):
+    """With an event hook, as instrumentation installs them."""
+
+    async def ahook(_):
+        pass
+
+    pool = pool_of(pinging(COMMENT), first_token=0.3)
+    pool.client.event_hooks = {"request": [lambda _: None]}
+    pool.aclient.event_hooks = {"request": [ahook]}
+    await fails_after(0.3, getattr(pool, method)("hello"), "first_token")
+
+
+async def test_it_ends_a_stream_to_the_browser(pool_of):
+    response = event_stream(pool_of(pinging(COMMENT, TEXT), between_tokens=0.3).astream("hello"))
+    events = [event async for event in response]
+    assert b'"text": "a"' in events[0]
+    assert b'"error": "TokenTimeout"' in events[-1]
+
+
+async def test_pings_of_anthropic_do_not_postpone_it(serve, play, configure):
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    server = serve(play(pinging(ping)))
+    pool = configure(server, PROVIDER="anthropic", TIMEOUTS={"first_token": 0.3})
+    await fails_after(0.3, pool.astream("hello", max_tokens=5), "first_token")
