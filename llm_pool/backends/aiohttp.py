@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable
@@ -35,7 +36,6 @@ from llm_pool.exceptions import LLMPoolError, ProxyFailed, TLSFailed
 from llm_pool.redaction import without_frames
 
 if TYPE_CHECKING:
-    import asyncio
     from types import SimpleNamespace
 
 __all__ = ["AiohttpDialer"]
@@ -57,15 +57,21 @@ class AiohttpDialer(BackendDialer):
             raise TLSFailed(f"no TLS connection to {origin}: aiohttp supports none over a Unix domain socket")
         return _Client(self, origin, context, proxy)
 
-    def make_connector(self, on_connected: Callable[[_Protocol], None]) -> aiohttp.BaseConnector:
+    def make_connector(
+        self, on_connected: Callable[[_Protocol], None], on_received: Callable[[int], None]
+    ) -> aiohttp.BaseConnector:
         """Return an aiohttp connector that holds one connection at a time.
 
-        The connector calls ``on_connected`` with the protocol of each new connection.
+        The connector calls ``on_connected`` with the protocol of each new connection, and ``on_received``
+        with the number of bytes that a connection has received.
         """
         if self._config.uds is not None:
-            return _UnixConnector(on_connected, path=self._config.uds, limit=1, keepalive_timeout=NO_EXPIRY)
+            return _UnixConnector(
+                on_connected, on_received, path=self._config.uds, limit=1, keepalive_timeout=NO_EXPIRY
+            )
         return _TCPConnector(
             on_connected,
+            on_received,
             limit=1,
             keepalive_timeout=NO_EXPIRY,
             resolver=_CachedResolver(self._resolver),
@@ -94,8 +100,9 @@ class _Client:
         self._protocol: _Protocol | None = None
         self._transport: asyncio.Transport | None = None
         self._descriptor: Descriptor | None = None
+        self._transfer: Transfer | None = None  # the call in progress
         self._session = aiohttp.ClientSession(
-            connector=dialer.make_connector(self._on_connected),
+            connector=dialer.make_connector(self._on_connected, self._on_received),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=AUTO_HEADERS,
@@ -122,6 +129,7 @@ class _Client:
 
     async def send(self, transfer: Transfer) -> None:
         """See ``LibraryClient.send``."""
+        self._transfer = transfer
         try:
             if self._protocol is not None:
                 self._protocol.end_idle()
@@ -146,6 +154,8 @@ class _Client:
             # A ClientResponseError contains the request's headers, and so the key: it must not be the cause.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else without_frames(error)
             raise self._translate(error, transfer) from cause
+        finally:
+            self._transfer = None
 
     async def aclose(self) -> None:
         """See ``LibraryClient.aclose``."""
@@ -169,6 +179,10 @@ class _Client:
         self._abort()
         self._protocol, self._transport = protocol, protocol.transport
         self._descriptor = self._dialer.track_socket(self._transport.get_extra_info("socket"))
+
+    def _on_received(self, size: int) -> None:
+        if self._transfer is not None:
+            self._transfer.on_received(size)
 
     def _abort(self) -> None:
         """Close the socket of the session's last connection at once.
@@ -243,24 +257,30 @@ class _CachedResolver(AbstractResolver):
 
 
 class _Protocol(ResponseHandler):
-    """aiohttp's protocol for one connection. Aborts the connection if it receives bytes between two calls.
+    """aiohttp's protocol of a connection. Calls ``on_received`` with the number of bytes of each read.
 
-    aiohttp itself would return these bytes as the response to the next call.
+    Aborts the connection if it receives bytes between two calls: aiohttp itself would return them as the
+    response to the next call.
 
     ``idle``  whether the last call has ended and the next one has not begun
     """
 
-    idle = False
+    def __init__(self, on_received: Callable[[int], None], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.idle = False
+        self._on_received = on_received
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._has_unread = unread_check(cast("asyncio.Transport", transport))
 
     def data_received(self, data: bytes) -> None:
-        if self.idle:
+        if self.idle and data:
             self.abort()
-        else:
-            super().data_received(data)
+            return
+        super().data_received(data)
+        if data:  # aiohttp itself calls this with b"" to go on parsing
+            self._on_received(len(data))
 
     def end_idle(self) -> None:
         """Begin a call. Abort the connection if its socket has unread input: aiohttp then dials again."""
@@ -270,12 +290,14 @@ class _Protocol(ResponseHandler):
 
 
 class _ReportingConnector(aiohttp.BaseConnector):
-    """A connector that calls ``on_connected`` with the protocol of each connection that it opens."""
+    """A connector that calls ``on_connected`` and ``on_received``; see ``AiohttpDialer.make_connector``."""
 
-    def __init__(self, on_connected: Callable[[_Protocol], None], **options: Any) -> None:
+    def __init__(
+        self, on_connected: Callable[[_Protocol], None], on_received: Callable[[int], None], **options: Any
+    ) -> None:
         super().__init__(**options)
         self._on_connected = on_connected
-        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, loop=self._loop))
+        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, on_received, loop=self._loop))
 
     async def _create_connection(self, *args: Any) -> ResponseHandler:
         protocol = await super()._create_connection(*args)

@@ -21,6 +21,7 @@ from llm_pool.backends.errors import (
     tls_error,
     tunnel_error,
 )
+from llm_pool.backends.network import FrameTracker, ReportingBackend
 from llm_pool.backends.transfer import Transfer
 from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import Proxy
@@ -74,6 +75,10 @@ class _Client:
     ) -> None:
         self._dialer = dialer
         self._pool = transport._pool
+        self._pool._network_backend = ReportingBackend(self._pool._network_backend, self._on_received)
+        self._receiving: dict[int, Transfer] = {}  # by the number of the HTTP/2 stream; 0 over HTTP/1.1
+        self._frames = FrameTracker()
+        self._http2 = False
         self._origin = origin
         self._proxy = proxy
         self._uds = uds
@@ -105,6 +110,7 @@ class _Client:
         except Exception as error:  # noqa: BLE001  every error is translated
             raise self._translate(error, transfer, trace.stage) from without_frames(error)
         finally:
+            self._receiving.pop(trace.stream_number, None)
             # httpcore does not close the socket of a call that is cancelled during the TLS handshake.
             if trace.stage == START_TLS and trace.stream is not None:
                 await trace.stream.aclose()
@@ -127,6 +133,17 @@ class _Client:
     def on_connected(self, stream: httpcore.AsyncNetworkStream) -> None:
         """Register the socket of ``stream``, which httpcore has opened."""
         self._descriptor = self._dialer.track_socket(stream.get_extra_info("socket"))
+        self._frames = FrameTracker()
+
+    def on_send_start(self, transfer: Transfer, stream_number: int, *, http2: bool) -> None:
+        """Report received bytes to ``transfer``: over HTTP/2, those of the stream with this number."""
+        self._http2 = http2
+        self._receiving[stream_number] = transfer
+
+    def _on_received(self, data: bytes) -> None:
+        for number in self._frames.streams_in(data) if self._http2 else {0}:
+            if data and (transfer := self._receiving.get(number)):
+                transfer.on_received(len(data))
 
     def _translate(self, error: Exception, transfer: Transfer, stage: str) -> LLMPoolError:
         match error:
@@ -158,14 +175,16 @@ class _Trace:
 
     httpcore calls the function with names such as "http11.send_request_headers.started".
 
-    ``stage``   the last stage that has started: ``TUNNEL``, ``START_TLS``, ``SEND_HEAD`` or one of
-                ``CONNECT``; "" before the first
-    ``stream``  the last network stream that httpcore has opened for the request; None if there is none
+    ``stage``          the last stage that has started: ``TUNNEL``, ``START_TLS``, ``SEND_HEAD`` or one of
+                       ``CONNECT``; "" before the first
+    ``stream``         the last network stream that httpcore has opened for the request; None if there is none
+    ``stream_number``  the number of the request's HTTP/2 stream; 0 over HTTP/1.1; -1 before it is known
     """
 
     def __init__(self, client: _Client, transfer: Transfer) -> None:
         self.stage = ""
         self.stream: httpcore.AsyncNetworkStream | None = None
+        self.stream_number = -1
         self._client = client
         self._transfer = transfer
 
@@ -183,6 +202,8 @@ class _Trace:
         if stage == SEND_HEAD and info["request"].method == b"CONNECT":
             stage = TUNNEL
         if stage == SEND_HEAD:
+            self.stream_number = info.get("stream_id", 0)
+            self._client.on_send_start(self._transfer, self.stream_number, http2=layer == "http2")
             self._transfer.on_send_start(http2=layer == "http2")
         if stage in (TUNNEL, START_TLS, SEND_HEAD, *CONNECT):
             self.stage = stage

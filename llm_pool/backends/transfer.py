@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from llm_pool.backends.upload import Upload
 from llm_pool.engine.exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from llm_pool.engine.head import asks_to_close
+from llm_pool.engine.http11.response import MAX_HEAD
 from llm_pool.engine.request import Headers, Request
 from llm_pool.engine.watchdog import Watchdog
 from llm_pool.exceptions import (
@@ -70,6 +71,7 @@ class Transfer:
         self._own_dial_since: float | None = None  # the start of this call's own dial
         self._writing: bool | None = None  # True: the caller waits to write; False: to read; None: no wait
         self._to_drain = -1  # bytes that may still be read after the caller has closed the response
+        self._head_size = 0  # bytes received before the head of the response was complete
         self._released = False
         # With an empty context: otherwise the task would keep the context variables of the caller's request.
         self.task = self._loop.create_task(self._run(), context=Context())
@@ -160,6 +162,18 @@ class Transfer:
             if self._writing is not None:
                 self.watch(self.exchange, writing=self._writing)
         self._connection.set_protocol(self, http2=http2)
+
+    def on_received(self, size: int) -> None:
+        """Called when ``size`` bytes of the response have arrived: restart the read timeout.
+
+        Before the head of the response is complete, at most ``MAX_HEAD`` bytes restart it.
+        """
+        if not self.exchange.status:
+            self._head_size += size
+        is_waiting = self._writing is False and self._dialing_since is None and not self._released
+        is_bounded = self.exchange.status or self._head_size <= MAX_HEAD
+        if is_waiting and is_bounded and not self.upload.pending:
+            self._watchdog.watch(self.exchange.deadline(self._loop.time(), writing=False))
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
         """Called when the head of the response has arrived."""

@@ -245,6 +245,11 @@ class Exchange:
                 self._paused = True
                 self._carrier.pause(self)
 
+    def on_progress(self) -> None:
+        """Restart the read timeout: a part of the response has come that is neither a whole head nor data."""
+        if self._future is not None and self._event is not _Event.ROOM:
+            self._carrier.watch(self, writing=False)
+
     def on_end(self) -> None:
         self.complete = True
         self.marks.ended = time.monotonic()

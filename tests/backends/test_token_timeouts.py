@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 
@@ -60,7 +61,8 @@ def pool_of(serve, play, configure):
     """``pool_of(behaviour, read=1.0)``: a pool whose provider behaves so; the options are its timeouts."""
 
     def make(behaviour, **timeouts):
-        return configure(serve(play(by_path(completions=behaviour, messages=behaviour))), TIMEOUTS=timeouts)
+        script = play(by_path(completions=behaviour))
+        return configure(serve(script), TIMEOUTS={"total": 20.0, **timeouts})
 
     return make
 
@@ -116,11 +118,25 @@ async def test_content_that_comes_in_time_restarts_it(pool_of, delta):
 @BY_TASK_AND_THREAD
 async def test_a_caller_that_asks_late_is_not_to_blame(serve, play, configure, method):
     """The timer stops while the caller asks for nothing, also after a chunk without content."""
-    server = serve(play(paced(ROLE, TEXT, every=0.0)))
+
+    async def at_gate(exchange):
+        await exchange.head(200, EVENTS)
+        await exchange.data(ROLE)
+        for piece in (TEXT, DONE):
+            await exchange.wait_for("go")
+            await exchange.data(piece)
+        await exchange.end()
+
+    server = serve(play(at_gate))
     stream = getattr(configure(server, TIMEOUTS={"first_token": 0.8, "between_tokens": 0.8}), method)("hello")
+    step = stream.astep if method == "astream" else partial(in_thread, stream.step)
+    await step()
     for _ in range(2):
-        await (stream.astep() if method == "astream" else in_thread(stream.step))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)  # longer than the timeouts
+        stepping = asyncio.ensure_future(step())
+        await asyncio.sleep(0.1)
+        server.gate("go").admit(1)
+        await stepping
     await read_text(stream)
     assert stream.completion.text == "a"
 

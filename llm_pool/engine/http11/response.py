@@ -47,6 +47,11 @@ class ResponseParser:
         self._has_length = False
         self.is_chunked = False
 
+    @property
+    def has_overhead(self) -> bool:
+        """Whether bytes of a head or of the framing have come since the exchange got a head or data."""
+        return self._overhead > 0
+
     def expect(self, exchange: Exchange) -> None:
         """Prepare to parse the response of ``exchange``."""
         if self._needs_new_parser:

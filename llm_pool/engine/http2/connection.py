@@ -11,6 +11,7 @@ from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
+    InformationalResponseReceived,
     RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
@@ -149,6 +150,13 @@ class HTTP2Connection(Connection):
             self.flush()
         self.release(stream)
 
+    def received_part_at(self, stream: HTTP2Stream) -> float:
+        """Return when the last bytes of a frame of ``stream`` that is not complete were received.
+
+        Returns 0.0 if there is no such frame. The result is in seconds of the loop's clock.
+        """
+        return self._heartbeat.received_at if self.wire.incomplete_stream == stream.number else 0.0
+
     def retire_if_silent(self, since: float) -> None:
         """Retire the connection if nothing was received after ``since``, in seconds of the loop's clock.
 
@@ -204,6 +212,10 @@ class HTTP2Connection(Connection):
             handler = self._HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
+
+    def _on_interim_head(self, event: InformationalResponseReceived) -> None:
+        if stream := self._streams.get(event.stream_id):
+            stream.on_progress()
 
     def _on_head(self, event: ResponseReceived) -> None:
         if stream := self._streams.get(event.stream_id):
@@ -264,6 +276,7 @@ class HTTP2Connection(Connection):
                 stream.fail(ReadFailed(f"{origin} is closing the connection{self._goaway_reason}"))
 
     _HANDLERS: ClassVar[dict[type, Callable[[HTTP2Connection, Any], None]]] = {
+        InformationalResponseReceived: _on_interim_head,
         ResponseReceived: _on_head,
         DataReceived: _on_data,
         StreamEnded: _on_end,

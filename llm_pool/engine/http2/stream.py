@@ -35,6 +35,7 @@ class StreamConnection(Protocol):
     def queue_upload(self, stream: HTTP2Stream) -> None: ...
     def release(self, stream: HTTP2Stream) -> None: ...
     def reset(self, stream: HTTP2Stream, code: ErrorCodes = ...) -> None: ...
+    def received_part_at(self, stream: HTTP2Stream) -> float: ...
     def retire_if_silent(self, since: float) -> None: ...
 
 
@@ -133,8 +134,15 @@ class HTTP2Stream:
         self._unacknowledged += size
         if data:
             self.exchange.on_data(data)
+        elif not ended:
+            self.on_progress()
         if not ended and not self._paused and self._unacknowledged >= WINDOW_UPDATE_SIZE:
             self._update_window()
+
+    def on_progress(self) -> None:
+        """Restart the read timeout: an interim response or an empty DATA frame has arrived."""
+        if not self._queued:
+            self.exchange.on_progress()
 
     def on_end(self) -> None:
         expected = self._content_length
@@ -210,6 +218,13 @@ class HTTP2Stream:
         if writing and self._sent > self._sent_at_watch and not exchange.is_past_total(now):
             self.watch(exchange, writing=True)
             return
+        received_at = self.connection.received_part_at(self)
+        if not writing and received_at > self._watched_since:
+            deadline = exchange.deadline(received_at, writing=False)
+            if deadline is None or deadline > now:
+                self._watched_since = received_at
+                self.watchdog.watch(deadline)
+                return
         self.connection.retire_if_silent(self._watched_since)
         self.connection.reset(self)
         exchange.on_error(exchange.timeout_error(now, writing=writing))

@@ -59,6 +59,14 @@ class Wire(H2Connection):
         return len(self._data_to_send)
 
     @property
+    def incomplete_stream(self) -> int:
+        """The stream of whose frame, or block of headers, only a part was received; 0 if there is none."""
+        buffer = self.incoming_buffer
+        if buffer._headers_buffer:  # CONTINUATION frames follow (RFC 9113, section 6.10)
+            return int(buffer._headers_buffer[0].stream_id)
+        return int.from_bytes(buffer._data[5:9], "big") & 0x7FFF_FFFF if len(buffer._data) >= 9 else 0
+
+    @property
     def open_outbound_streams(self) -> int:
         """The number of open streams. O(1), since ``forget`` removes closed ones; h2 counts each time."""
         return len(self.streams)
