@@ -70,10 +70,11 @@ class Coordinator:
         """Enter a new call in the ledger, and return its waiter.
 
         The waiter has an ``entry`` (a connection) or an ``error``, or it is in the queue.
-        ``connect_timeout``: seconds for a dial that is started for this call; None for the pool's timeout.
+        ``connect_timeout``: seconds for a dial that is started for this call; None for no limit.
         """
         with self._lock:
-            waiter = Waiter(self.ledger.lane(origin, host_loop), connect_timeout)
+            timeout = inf if connect_timeout is None else connect_timeout
+            waiter = Waiter(self.ledger.lane(origin, host_loop), timeout)
             orders = self.ledger.arrive(waiter, time.monotonic())
         self._carry_out(orders)
         return waiter
@@ -244,7 +245,7 @@ class Coordinator:
     async def _connect(self, lane: Lane, host_loop: HostLoop, timeout: float | None) -> Connection:
         if timeout is None:
             timeout = self._connect_timeout
-        return await self._dialer.dial(lane.origin, host_loop, self, timeout)
+        return await self._dialer.dial(lane.origin, host_loop, self, None if timeout == inf else timeout)
 
     def _dial_ended(self, task: asyncio.Task[Connection]) -> None:
         """Enter the result of a dial in the ledger.

@@ -68,6 +68,13 @@ async def test_a_dial_fails_at_the_connect_timeout(configure):
             await pool.arequest("GET", "/x")
 
 
+async def test_a_call_can_turn_the_connect_timeout_off(configure):
+    with unanswering_port() as port:
+        pool = configure(f"http://127.0.0.1:{port}", TIMEOUTS={"connect": 0.1, "total": 0.6})
+        with pytest.raises(TotalTimeout):
+            await pool.arequest("GET", "/x", timeout=httpx.Timeout(5.0, connect=None))
+
+
 async def test_the_error_of_an_unknown_host_names_it(configure, fake_dns):
     pool = configure("http://absent.test:1")
     with pytest.raises(DNSFailed, match=r"the name 'absent\.test' has no address: Name or service not known"):

@@ -258,8 +258,8 @@ class Waiter:
     """A call's request for a connection.
 
     ``lane``             the lane in which it waits
-    ``connect_timeout``  seconds for a dial that is started for it; None for the pool's timeout. The ledger
-                         only copies it to ``Dial``
+    ``connect_timeout``  seconds for a dial that is started for it, inf for no limit; None for the pool's
+                         timeout. The ledger only copies it to ``Dial``
     ``future``           the future that the call awaits. Only the engine uses it, not the ledger
     ``number``           its place in the pool's order of arrival
     ``arrived_at``       when it arrived
@@ -360,8 +360,8 @@ class Dial(NamedTuple):
     """Open a connection.
 
     ``lane``             the lane that gets it, with its origin and its host loop
-    ``connect_timeout``  seconds for the dial, as the lane's newest waiter has them; None for the pool's
-                         timeout
+    ``connect_timeout``  seconds for the dial, as the lane's newest waiter has them, inf for no limit; None
+                         for the pool's timeout
     """
 
     lane: Lane
