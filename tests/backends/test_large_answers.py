@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import tracemalloc
 import zlib
 from contextlib import contextmanager
@@ -133,6 +134,13 @@ async def test_an_answer_of_exactly_the_limit_is_read(pool_of):
     pool = pool_of(whole(b"x" * (LIMIT + 1), JSON))
     with pytest.raises(AnswerTooLarge):
         await pool.arequest("GET", "/big")
+
+
+async def test_a_completion_of_exactly_the_limit_is_read(pool_of):
+    completion = json.dumps({"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}).encode()
+    assert (await pool_of(whole(completion.ljust(LIMIT), JSON)).acomplete("hello")).text == "Hi"
+    with pytest.raises(AnswerTooLarge):
+        await pool_of(whole(completion.ljust(LIMIT + 1), JSON)).acomplete("hello")
 
 
 @pytest.mark.parametrize("kind_of_call", ["arequest", "request"])
