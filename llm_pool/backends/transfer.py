@@ -166,7 +166,8 @@ class Transfer:
     def on_received(self, size: int) -> None:
         """Called when ``size`` bytes of the response have arrived: restart the read timeout.
 
-        Before the head of the response is complete, at most ``MAX_HEAD`` bytes restart it.
+        Before the library reports the head of the response, at most ``MAX_HEAD`` bytes restart it. More bytes
+        are no error: the library can have received the head, and much of the body.
         """
         if not self.exchange.status:
             self._head_size += size

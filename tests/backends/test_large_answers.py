@@ -12,8 +12,9 @@ from functools import partial
 
 import pytest
 
-from llm_pool.exceptions import AnswerTooLarge, APIStatusError, StreamInterrupted
+from llm_pool.exceptions import AnswerTooLarge, APIStatusError, ProtocolError, ReadTimeout, StreamInterrupted
 from testbed.behaviours import EVENTS, JSON
+from testbed.behaviours import endless as endless_bytes
 from testbed.chat import chat_event
 from tests.backends.conftest import HTTP1
 from tests.backends.servers import by_path
@@ -24,6 +25,7 @@ SLACK = 12_000_000
 """Bytes beyond the limit: the buffers of the engine, of the kernel's data on its way, and of the server."""
 
 PIECE = b"x" * 65536
+INTERIM = b"HTTP/1.1 102 Processing\r\nX-Header: " + b"value" * 500 + b"\r\n\r\n"
 EVENT = chat_event({"content": "x" * 1000})
 BOMB = gzip.compress(bytes(200_000_000), 9)
 
@@ -181,6 +183,25 @@ async def test_the_body_of_a_redirect_is_limited(pool_of):
     with little_memory(), pytest.raises(AnswerTooLarge):
         async with pool.aclient.stream("GET", "big", follow_redirects=True):
             pass
+
+
+@pytest.mark.kinds(HTTP1)
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-Header: value\r\n" * 1000),
+        (b"HTTP/1.1 200 OK\r\nX-Header: ", b"value" * 1000),
+        (INTERIM, INTERIM * 10),
+    ],
+    ids=["headers", "one header", "interim responses"],
+)
+@pytest.mark.parametrize("call", ["acomplete", "complete"])
+async def test_a_head_without_end_fails_at_its_limit(serve, configure, head, piece, call):
+    """Scenario 59: interim responses can instead end at the read timeout."""
+    pool = configure(serve(endless_bytes(piece, head=head)), TIMEOUTS={"read": 1.0, "total": 20.0})
+    expected = "no valid HTTP" if piece[:4] != b"HTTP" else "no valid HTTP|sent nothing for 1.0 s"
+    with little_memory(), pytest.raises((ProtocolError, ReadTimeout), match=expected):
+        await CALLS[call](pool)
 
 
 @pytest.mark.parametrize("method", ["aclient", "client"])
