@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from hpack import NeverIndexedHeaderTuple
+
 from llm_pool.exceptions import ProtocolError
 
 from ..head import LOWERCASE_TOKEN, UNSAFE
@@ -15,6 +17,7 @@ STATUS = re.compile(rb"[2-9][0-9]{2}")  # h2 reports interim responses (1xx) as 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 NOT_SENT = HOP_BY_HOP | {b"te"}
 WITHOUT_BODY = (204, 304)
+INDEXED = frozenset({b"accept", b"accept-encoding", b"content-type", b"user-agent"})  # never contain a key
 
 
 def encode_fields(request: Request) -> Headers:
@@ -22,6 +25,10 @@ def encode_fields(request: Request) -> Headers:
 
     The header ``Host`` becomes ``:authority`` (RFC 9113, section 8.3.1). ``TE`` and the headers that HTTP/2
     forbids (RFC 9113, section 8.2.2) are left out.
+
+    Every field that can contain a key is marked as never indexed (RFC 7541, section 7.1.3): all but the
+    pseudo-header fields, a path with a query excepted, and ``INDEXED``. A list of the headers that contain
+    keys would be incomplete, because gateways and users have names of their own.
     """
     authority = b""
     regular = []
@@ -30,12 +37,14 @@ def encode_fields(request: Request) -> Headers:
         if lowered == b"host":
             authority = value
         elif lowered not in NOT_SENT:
-            regular.append((lowered, value.strip(b" \t")))
+            field = (lowered, value.strip(b" \t"))
+            regular.append(field if lowered in INDEXED else NeverIndexedHeaderTuple(*field))
+    path = (b":path", request.target)
     return [
         (b":method", request.method),
         (b":scheme", request.origin.scheme.encode()),
         (b":authority", authority),
-        (b":path", request.target),
+        NeverIndexedHeaderTuple(*path) if b"?" in request.target else path,
         *regular,
     ]
 

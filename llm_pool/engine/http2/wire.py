@@ -19,6 +19,8 @@ from h2.exceptions import (
 from h2.settings import SettingCodes, Settings
 from hyperframe.exceptions import HyperframeError
 
+from .encoder import HeadEncoder
+
 __all__ = ["Wire"]
 
 STREAM_WINDOW = 512 * 1024  # bytes of a response that the server can send before they are read
@@ -42,6 +44,7 @@ class Wire(H2Connection):
 
     def __init__(self) -> None:
         super().__init__(CONFIG)
+        self.encoder = HeadEncoder()
         self.local_settings = Settings(
             client=True,
             initial_values={
