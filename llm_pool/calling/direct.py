@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llm_pool.calling.answers import Answer, OpenAnswer
 from llm_pool.calling.through_httpx import ThroughHTTPX
-from llm_pool.engine.head import content_coding
+from llm_pool.engine.content_coding import describe_coding
 from llm_pool.exceptions import LLMPoolError, PoolClosed
 from llm_pool.providers.base import Head, HeaderView
 from llm_pool.transports.call_site import warn_if_blocking
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llm_pool.engine.content_timer import ContentTimer
     from llm_pool.engine.exchange import Exchange
     from llm_pool.engine.pool import Pool
-    from llm_pool.engine.request import Headers, Marks, WholeResponse
+    from llm_pool.engine.request import Marks, WholeResponse
     from llm_pool.engine.scope import CancelScope
 
 __all__ = ["Sender"]
@@ -49,8 +49,8 @@ class Sender:
         """Send ``body`` with POST and return the whole answer, whatever its status.
 
         ``path`` is relative to BASE_URL. The engine writes the times of the call into ``marks``. Raises
-        LLMPoolError if the call fails or the answer is compressed, and ``ImproperlyConfigured`` if the key is
-        missing or malformed.
+        LLMPoolError if the call fails or the answer is compressed in a way that cannot be decoded, and
+        ``ImproperlyConfigured`` if the key is missing or malformed.
         """
         key = await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
@@ -106,27 +106,26 @@ class Sender:
         return self._open_answer(exchange, key)
 
     def _answer(self, whole: WholeResponse, key: str | None) -> Answer:
-        return Answer(self._head(whole.status, whole.headers, key), whole.body)
+        return Answer(self._head(whole, key), whole.body)
 
     def _open_answer(self, exchange: Exchange, key: str | None) -> OpenAnswer:
         try:
-            return DirectAnswer(exchange, self._head(exchange.status, exchange.headers, key))
+            return DirectAnswer(exchange, self._head(exchange, key))
         except LLMPoolError:
             exchange.close_threadsafe()
             raise
 
-    def _head(self, status: int, headers: Headers, key: str | None) -> Head:
+    def _head(self, response: WholeResponse | Exchange, key: str | None) -> Head:
         """Return the head of an answer.
 
-        Raises an error if the body is compressed, because no request accepts compression: InvalidResponse for
-        a 2xx status, otherwise the APIStatusError of the status.
+        Raises an error if the body has a content coding without a decoder: InvalidResponse for a 2xx status,
+        otherwise the APIStatusError of the status.
         """
-        head = Head(status, HeaderView(headers), self._settings.secrets(key))
-        coding = content_coding(headers)
-        if not coding:
+        head = Head(response.status, HeaderView(response.headers), self._settings.secrets(key))
+        if not response.coding:
             return head
-        what = f"a body compressed by {coding!r}, although the request did not accept that"
-        if 200 <= status < 300:
+        what = describe_coding(response.coding)
+        if 200 <= head.status_code < 300:
             raise self._settings.provider.invalid_response(head, what, b"")
         raise self._settings.provider.error_from_response(head, what.encode())
 

@@ -13,11 +13,13 @@ from llm_pool.exceptions import (
     AnswerTooLarge,
     LLMPoolError,
     PoolClosed,
+    ProtocolError,
     ReadTimeout,
     TotalTimeout,
     WriteTimeout,
 )
 
+from .content_coding import BodyError, ContentDecoder, begin_decoding, content_coding
 from .loops.host_loop import HostLoop
 from .request import Headers, Request, WholeResponse
 
@@ -85,7 +87,10 @@ class Exchange:
     ``status``              the HTTP status; 0 before the head has arrived
     ``reason``              the reason phrase; b"" in HTTP/2
     ``http_version``        b"HTTP/1.0", b"HTTP/1.1" or b"HTTP/2"
-    ``headers``             the headers of the response, as they arrived
+    ``headers``             the headers of the response, as they arrived; without ``Content-Encoding`` and
+                            ``Content-Length`` if the body is decoded
+    ``coding``              the content coding of the body if it is not decoded, for lack of a decoder; "" if
+                            the body is decoded or was not compressed
     ``unsent``              whether the exchange failed before any byte of the request was sent
     ``refused``             whether the request is known not to have been processed: the server has reported
                             that, or the connection accepted no more calls
@@ -106,6 +111,7 @@ class Exchange:
         self.reason = b""
         self.http_version = b"HTTP/1.1"
         self.headers: Headers = []
+        self.coding = ""
         self.unsent = False
         self.refused = False
         self.answered = False
@@ -116,6 +122,7 @@ class Exchange:
         self.total_at: float | None = None
         self._end_callback: Callable[[Exchange], None] | None = None
         self._carrier = carrier
+        self._decoder: ContentDecoder | None = None
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._paused = False
@@ -134,11 +141,13 @@ class Exchange:
             await self._wait(_Event.HEAD)
 
     async def read(self) -> bytes:
-        """Return the data of the response's body that has arrived since the last read.
+        """Return the data of the response's body that has arrived since the last read, decompressed.
 
         If there is no such data, wait. Returns ``b""`` at the end of the body. Raises ``error`` if the
         exchange fails first, or PoolClosed if it is closed first.
         """
+        if self._decoder is not None:
+            return await self._read_decoded(self._decoder)
         while not self._chunks:
             if self.complete:
                 return b""
@@ -149,18 +158,49 @@ class Exchange:
     async def read_all(self, limit: int = sys.maxsize) -> WholeResponse:
         """Read the response's body to its end, and return the whole response.
 
-        Raises AnswerTooLarge if the body has more than ``limit`` bytes, ``error`` if the exchange fails
-        first, or PoolClosed if it is closed first.
+        Raises AnswerTooLarge if the body has more than ``limit`` bytes (decompressed), ``error`` if the
+        exchange fails first, or PoolClosed if it is closed first.
         """
+        if self._decoder is not None:
+            return await self._read_all_decoded(self._decoder, limit)
         pieces = []
         while self.marks.received <= limit:
             if self.complete:
                 pieces.append(self._take())
-                return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
+                return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks, self.coding)
             self._raise_if_failed()
             pieces.append(self._take())  # a full buffer would pause the connection
             await self._wait(_Event.END)
         raise answer_too_large(limit, self.request.origin)
+
+    async def _read_decoded(self, decoder: ContentDecoder) -> bytes:
+        if self.closed:
+            self._raise_if_failed()
+        try:
+            while not (data := decoder.read()):
+                if self._chunks:
+                    decoder.feed(self._take())
+                elif self.complete:
+                    decoder.end()
+                    break
+                else:
+                    self._raise_if_failed()
+                    await self._wait(_Event.DATA)
+        except BodyError as error:
+            failure = ProtocolError(f"{self.request.origin} sent {error}")
+            self.close(failure)
+            raise failure from None
+        return data
+
+    async def _read_all_decoded(self, decoder: ContentDecoder, limit: int) -> WholeResponse:
+        pieces, size = [], 0
+        while piece := await self._read_decoded(decoder):
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise answer_too_large(limit, self.request.origin)
+            await asyncio.sleep(0)  # a large body must not block the loop
+        return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks)
 
     async def write(self, data: bytes) -> bool:
         """Wait until a piece of the request's body can be sent, send it, and return True.
@@ -196,8 +236,10 @@ class Exchange:
         except PoolClosed:
             return  # the connection has ended with its event loop
 
-    def close(self) -> None:
+    def close(self, error: LLMPoolError | None = None) -> None:
         """End the call, and discard the rest of its response. Can be called more than once.
+
+        ``error``: why the response cannot be used. The call then counts as failed, and not as cancelled.
 
         The engine's HTTP/2 resets the stream. Every other connection can be reused if the whole request was
         sent, the head of the response has arrived, and the rest arrives within ``DRAIN_SECONDS`` and is at
@@ -210,6 +252,7 @@ class Exchange:
         if not self.complete and self.error is None:
             self._resume_reading()
             self._carrier.cancel(self)
+            self.error = error
             self._report_end()
         self._wake(None)
 
@@ -223,6 +266,8 @@ class Exchange:
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
         self.status, self.reason, self.http_version, self.headers = status, reason, version, headers
+        if (coding := content_coding(headers)) and self.request.method != b"HEAD" and status != 304:
+            self._decoder, self.coding, self.headers = begin_decoding(coding, headers)
         if not self.marks.first_byte:
             self.marks.first_byte = time.monotonic()
         self._wake(_Event.HEAD)

@@ -16,7 +16,6 @@ __all__ = [
     "UNSAFE",
     "Framing",
     "asks_to_close",
-    "content_coding",
     "encode_head",
     "validate",
 ]
@@ -124,14 +123,6 @@ def asks_to_close(headers: Headers) -> bool:
         len(name) == 10 and name.lower() == b"connection" and b"close" in value.lower()
         for name, value in headers
     )
-
-
-def content_coding(headers: Headers) -> str:
-    """Return the value of the header Content-Encoding; "" if the body has no content coding."""
-    for name, value in headers:
-        if len(name) == 16 and name.lower() == b"content-encoding" and value.lower() != b"identity":
-            return value.decode("latin-1")
-    return ""
 
 
 def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:

@@ -91,12 +91,14 @@ class WholeResponse:
     """A response that was read to its end.
 
     ``status``   the HTTP status
-    ``headers``  the headers as they arrived
-    ``body``     the body as it arrived; a ``Content-Encoding`` is not decoded
+    ``headers``  the headers of the exchange
+    ``body``     the body, decompressed
     ``marks``    when the parts of the call took place
+    ``coding``   the content coding of the body if it is not decompressed, for lack of a decoder; otherwise ""
     """
 
     status: int
     headers: Headers
     body: bytes = field(repr=False)
     marks: Marks
+    coding: str = ""

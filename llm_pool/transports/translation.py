@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -9,14 +10,16 @@ import httpcore
 import httpx
 
 from llm_pool.engine.config import DEFAULT_PORTS, Origin, Timeouts
+from llm_pool.engine.content_coding import describe_coding
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.head import content_coding
 from llm_pool.engine.request import Headers, Marks, Request
 from llm_pool.exceptions import ProtocolError
 
 from .body import AsyncBody, Body
 
 __all__ = ["origin_of", "to_engine", "to_httpcore"]
+
+NO_WEIGHT = re.compile(r"q=0(\.0*)?")  # marks a coding that is not accepted
 
 
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
@@ -46,17 +49,13 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
 def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Response:
     """Return a response of httpcore for an exchange with a response head. The content is ``body(exchange)``.
 
-    If the response has a content coding that the request did not accept, closes the exchange and raises
-    ProtocolError. httpx would decompress each piece of the body, possibly to more than a thousand times its
-    size, before the caller gets a byte of it.
+    Raises ProtocolError, and closes the exchange, if the body has a content coding without a decoder and the
+    request did not accept this coding. Otherwise httpx gets the body as it arrived.
     """
-    coding = content_coding(exchange.headers)
+    coding = exchange.coding
     if coding and not _accepts(exchange.request.headers, coding):
         exchange.close_threadsafe()
-        raise ProtocolError(
-            f"{exchange.request.origin} compressed its response by {coding!r}, "
-            "although the request did not accept that"
-        )
+        raise ProtocolError(f"{exchange.request.origin} sent {describe_coding(coding)}")
     content = body(exchange)
     extensions = {
         "http_version": exchange.http_version,
@@ -72,12 +71,16 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
 def _accepts(headers: Headers, codings: str) -> bool:
     """Return whether a request with ``headers`` accepts ``codings`` (RFC 9110, section 12.5.3).
 
-    ``codings``: the value of a ``Content-Encoding``. The weights in ``Accept-Encoding`` are ignored.
+    ``codings``: content codings in lower case, joined by ", ".
     """
-    accepted = b",".join(value for name, value in headers if name.lower() == b"accept-encoding").lower()
-    accepted_codings = {part.partition(b";")[0].strip() for part in accepted.split(b",")}
-    return b"*" in accepted_codings or all(
-        coding.strip() in accepted_codings for coding in codings.lower().encode().split(b",")
+    value = b",".join(value for name, value in headers if name.lower() == b"accept-encoding")
+    weights = {}
+    for part in value.decode("latin-1").lower().split(","):
+        coding, _, parameter = part.partition(";")
+        weights[coding.strip()] = parameter.replace(" ", "")
+    return all(
+        not NO_WEIGHT.fullmatch(weights.get(coding, weights.get("*", "q=0")))
+        for coding in codings.split(", ")
     )
 
 

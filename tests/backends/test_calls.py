@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import threading
 
 import pytest
@@ -216,19 +215,6 @@ async def test_engines_follow_no_redirects_and_keep_no_cookies(serve, play, conf
     await pool.arequest("GET", "/here")
     assert "cookie" not in server.requests[1].headers
     await in_thread(portal.stop)  # httpcore resolves names on a thread of the loop
-
-
-async def test_engines_do_not_decompress(serve, play, configure):
-    """Only httpx decompresses a response, once."""
-
-    async def zipped(exchange):
-        await exchange.head(headers={"Content-Encoding": "gzip"})
-        await exchange.data(gzip.compress(b"plain"))
-        await exchange.end()
-
-    pool = configure(serve(play(zipped)))
-    response = await pool.arequest("GET", "/x", headers={"Accept-Encoding": "gzip"})
-    assert response.content == b"plain"
 
 
 @pytest.mark.filterwarnings("error")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-
-import httpx
 import pytest
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.http11.connection import HTTP11Connection
-from llm_pool.exceptions import InvalidRequest, InvalidResponse, ProtocolError, RateLimited, ReadFailed
+from llm_pool.exceptions import InvalidRequest, ProtocolError, ReadFailed
 from testbed.behaviours import (
     chunked,
     close,
@@ -273,63 +269,6 @@ async def test_a_header_block_of_over_64_kib_is_refused_even_when_it_ends(serve,
     with pytest.raises(ProtocolError, match="a header block of over 65536 bytes"):
         await pool.fetch(request_to(server, read=5.0))
     assert (await pool.fetch(request_to(server, read=5.0))).body == b"hello"
-
-
-# A compressed body that expands.
-
-BOMB = gzip.compress(b"0" * 10_000_000)  # ten kilobytes
-GZIPPED = reply(body=BOMB, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
-
-
-async def test_a_compressed_completion_is_refused(serve, pool_to):
-    """Scenario 40: the request accepts none, so the body is not decompressed; the connection is freed."""
-    server = serve(GZIPPED)
-    pool = pool_to(server)
-    with pytest.raises(
-        InvalidResponse, match="a body compressed by 'gzip', although the request did not accept that"
-    ):
-        await pool.acomplete("Hello?")
-    assert server.requests[0].headers["accept-encoding"] == "identity"
-
-
-@pytest.mark.parametrize("call", ["acomplete", "astream"])
-async def test_a_compressed_error_raises_the_error_of_its_status(serve, pool_to, call):
-    """Scenario 40: the error does not include the body, which cannot be read."""
-    answer = reply(429, gzip.compress(b"slow down"), {"Content-Encoding": "gzip", "Retry-After": "7"})
-    pool = pool_to(serve(answer))
-    with pytest.raises(
-        RateLimited, match="a body compressed by 'gzip', although the request did not accept that"
-    ) as caught:
-        await (pool.acomplete("Hello?") if call == "acomplete" else anext(pool.astream("Hello?")))
-    assert caught.value.retry_after == 7
-    await until_pool(pool.engine, lambda: pool.stats().in_use == 0)
-
-
-async def test_a_compressed_stream_is_refused(serve, pool_to):
-    """Scenario 40: like a whole response, for a task and for a thread."""
-    pool = pool_to(serve(GZIPPED))
-    with pytest.raises(InvalidResponse, match="compressed by 'gzip'"):
-        await anext(pool.astream("Hello?"))
-    with pytest.raises(InvalidResponse, match="compressed by 'gzip'"):
-        await asyncio.to_thread(next, pool.stream("Hello?"))
-
-
-async def test_the_pools_clients_ask_for_no_compression_and_take_none(serve, pool_to):
-    """Scenario 40: httpx would decompress any response."""
-    server = serve(GZIPPED)
-    pool = pool_to(server)
-    with pytest.raises(httpx.RemoteProtocolError, match="compressed its response by 'gzip'"):
-        await pool.arequest("GET", "models")
-    with pytest.raises(httpx.RemoteProtocolError, match="compressed its response by 'gzip'"):
-        await asyncio.to_thread(pool.request, "GET", "models")
-    assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
-
-
-async def test_a_request_may_ask_for_compression(serve, pool_to):
-    """Scenario 40: the caller's Accept-Encoding is sent, and the response is decompressed."""
-    server = serve(GZIPPED)
-    response = await pool_to(server).arequest("GET", "models", headers={"Accept-Encoding": "br, gzip;q=0.5"})
-    assert response.content == b"0" * 10_000_000
 
 
 # What we send.
