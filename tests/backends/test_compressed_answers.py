@@ -265,10 +265,15 @@ async def test_the_loop_is_not_blocked_while_a_large_body_is_decompressed(serve,
 
 async def test_a_window_of_zstd_beyond_8_mib_is_refused(serve, play, configure):
     """Scenario 59: the server chooses the window, and the client allocates it (RFC 9659)."""
-    frame = b"\x28\xb5\x2f\xfd\x00\xa8" + b"\x01\x00\x00"  # a window of 2 GiB, then an empty block
-    pool = configure(serve(play(sends(frame, "zstd"))))
+
+    def frame(window_log):
+        head = b"\x28\xb5\x2f\xfd\x00" + bytes([window_log - 10 << 3])  # RFC 8878, section 3.1.1
+        return head + b"\x11\x00\x00ok"  # one block of two bytes
+
+    pool = configure(serve(play(by_path(eight=sends(frame(23), "zstd"), more=sends(frame(24), "zstd")))))
+    assert (await pool.arequest("GET", "/eight")).content == b"ok"
     with pytest.raises(ProtocolError, match="not valid zstd"):
-        await CALLS["acomplete"](pool)
+        await pool.arequest("GET", "/more")
 
 
 # Responses without a body.
