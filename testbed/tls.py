@@ -77,9 +77,13 @@ class Certificates:
     @cached_property
     def client_cert(self) -> tuple[str, str]:
         """PEM files (certificate, key) of a client that ``requires_client_cert`` accepts."""
+        certificate, key = self.new_client_cert()
+        return self._write("client.pem", certificate), self._write("client.key", key)
+
+    def new_client_cert(self) -> tuple[bytes, bytes]:
+        """A new certificate and its key, as PEM, of a client that ``requires_client_cert`` accepts."""
         leaf = self._client_authority.issue_cert("client@llm.test")
-        pem = leaf.cert_chain_pems[0].bytes()
-        return self._write("client.pem", pem), self._write("client.key", leaf.private_key_pem.bytes())
+        return leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
 
     def client_context(self) -> ssl.SSLContext:
         """A new SSL context of a client that trusts the authority."""

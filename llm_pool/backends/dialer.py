@@ -49,7 +49,7 @@ class BackendDialer(Dialer):
         check_host(origin.host, origin.port)
         config = self._config
         secure = origin.scheme == "https"
-        context = await self._tls_context() if secure else None
+        context = await self._tls.get() if secure else None
         proxy = None if config.uds else proxy_for(origin, config.proxy)
         # With TLS, ALPN selects HTTP/2. Without TLS, HTTP/2 needs prior knowledge (RFC 9113, section 3.3) and
         # no proxy.

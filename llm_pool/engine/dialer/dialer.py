@@ -6,11 +6,9 @@ import asyncio
 import os
 import socket
 import ssl
-import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import lru_cache
 
 import aiohappyeyeballs
@@ -24,11 +22,11 @@ from ..http2.connection import HTTP2Connection
 from ..http11.connection import HTTP11Connection
 from ..http11.keep_alive import KeepAliveHistory
 from ..loops.host_loop import HostLoop
-from ..loops.threads import in_thread
+from .current_context import CurrentContext
 from .proxy import Proxy, open_tunnel, proxy_for
 from .resolver import Resolver, check_host
 from .steps import DialSteps
-from .tls import build_context, describe, server_name
+from .tls import describe, server_name
 
 __all__ = ["Dialer"]
 
@@ -73,8 +71,7 @@ class Dialer:
         self._resolver = Resolver(config.dns)
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._keep_alive_history = lru_cache(MAX_ORIGINS)(lambda _: KeepAliveHistory())
-        self._context: Future[ssl.SSLContext] | None = None
-        self._context_lock = threading.Lock()
+        self._tls = CurrentContext(config.tls, http2=bool(config.http2))
 
     async def dial(
         self,
@@ -103,7 +100,7 @@ class Dialer:
     def prepare(self, origin: Origin) -> None:
         """Start to build the TLS context if ``origin`` needs TLS. The first dial then takes less time."""
         if origin.scheme == "https":
-            self._start_tls_context()
+            self._tls.look()
 
     def forget_parent(self) -> None:
         """In a forked child: close the copies of the parent's sockets, without sending anything on them."""
@@ -116,7 +113,7 @@ class Dialer:
         started_at = time.monotonic()
         check_host(origin.host, origin.port)
         secure = origin.scheme == "https"
-        context = await self._tls_context() if secure else None
+        context = await self._tls.get() if secure else None
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
         # Requests without TLS are forwarded by the proxy, and carry the headers for it. https uses a tunnel.
         proxy_headers = proxy.headers if proxy is not None and not secure else None
@@ -200,20 +197,6 @@ class Dialer:
         if family != socket.AF_UNIX:
             _enable_keepalive(sock)
         return sock
-
-    def _start_tls_context(self) -> Future[ssl.SSLContext]:
-        # On a thread, since reading the trust store takes tens of milliseconds.
-        with self._context_lock:
-            if self._context is None:
-                self._context = in_thread(build_context, self._config.tls, http2=bool(self._config.http2))
-            return self._context
-
-    async def _tls_context(self) -> ssl.SSLContext:
-        try:
-            return await asyncio.wrap_future(self._start_tls_context())
-        except TLSFailed:
-            self._context = None  # the next dial reads the files again, which can be corrected by then
-            raise
 
 
 def _connect_address(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:

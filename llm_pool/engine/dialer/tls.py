@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from llm_pool.exceptions import TLSFailed, reason
 
 from ..config import TLS
 
-__all__ = ["build_context", "describe", "server_name"]
+__all__ = ["build_context", "describe", "paths_of", "server_name"]
 
 MAX_SESSIONS = 100  # sessions kept for resumption; limited, since callers choose the origins
 
@@ -23,26 +25,38 @@ CAN_RESUME = sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < 
 def build_context(config: TLS, *, http2: bool) -> ssl.SSLContext:
     """Return an SSL context for client connections. With ``http2``, ALPN offers h2 before http/1.1.
 
-    If ``config.context`` is set, it is returned unchanged. Otherwise this function reads files: call it on a
-    thread without an event loop. Raises TLSFailed if a file cannot be used; the message names the setting.
+    Reads files: call it on a thread without an event loop. Raises TLSFailed if a file cannot be used; the
+    message names the setting. Ignores ``config.context``.
     """
-    if config.context is not None:
-        return config.context
-    with _naming_setting("ca_file", config.ca_file):
+    with _naming(f"the TLS setting ca_file ({config.ca_file})"):
         context = ssl.create_default_context(cafile=config.ca_file)
     if not config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if config.client_cert is not None:
-        given = (config.client_cert,) if isinstance(config.client_cert, str) else config.client_cert
-        certificate, key, password = (*given, None, None)[:3]
-        with _naming_setting("client_cert", certificate):
+    elif config.ca_file is None and not context.cert_store_stats()["x509"]:
+        _require_trust_store(context)
+    certificate, key, password = _client_cert(config)
+    if certificate is not None:
+        with _naming(f"the TLS setting client_cert ({certificate})"):
             # Give OpenSSL an empty password rather than None, for which it would ask on the terminal.
             context.load_cert_chain(certificate, key, password or "")
     if CAN_RESUME:
         context.sslobject_class = _resuming_ssl_object()
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     return context
+
+
+def paths_of(config: TLS) -> list[str]:
+    """Return the paths of the files and directories that a context is built from. Some may not exist."""
+    if config.context is not None:
+        return []
+    if config.ca_file is not None:
+        trusted = [config.ca_file]
+    else:
+        file, directories = _trust_store()
+        trusted = [file, *directories]
+    certificate, key, _ = _client_cert(config)
+    return [path for path in (*trusted, certificate, key) if path is not None]
 
 
 def server_name(host: str) -> str:
@@ -90,10 +104,46 @@ def _resuming_ssl_object() -> type[ssl.SSLObject]:
     return ResumingSSLObject
 
 
+def _client_cert(config: TLS) -> tuple[str | None, str | None, str | None]:
+    """Return the paths of certificate and key, and the key's password. Each is None if it is not given."""
+    given = config.client_cert if isinstance(config.client_cert, tuple) else (config.client_cert,)
+    certificate, key, password = (*given, None, None)[:3]
+    return certificate, key, password
+
+
+def _trust_store() -> tuple[str, list[str]]:
+    """Return the file and the directories of the system's trust store, where OpenSSL looks for them."""
+    paths = ssl.get_default_verify_paths()
+    file = os.environ.get(paths.openssl_cafile_env, paths.openssl_cafile)
+    directories = os.environ.get(paths.openssl_capath_env, paths.openssl_capath)
+    return file, directories.split(os.pathsep)
+
+
+def _require_trust_store(context: ssl.SSLContext) -> None:
+    """Raise TLSFailed if the system's trust store is missing, or if it could not be read.
+
+    OpenSSL ignores all errors when it reads that store: a broken file, or no free file descriptor. It reads
+    the directories later, when it looks for a certificate.
+    """
+    file, directories = _trust_store()
+    with _naming(f"the system's trust store ({file})"):
+        if Path(file).is_file():
+            context.load_verify_locations(file)
+            return
+    for directory in directories:
+        with _naming(f"the system's trust store ({directory})"):
+            if Path(directory).is_dir() and any(Path(directory).iterdir()):
+                return
+    places = " nor ".join([file, *directories])
+    raise TLSFailed(
+        f"this machine has no trust store, neither {places}: install one, or set the TLS setting ca_file"
+    )
+
+
 @contextmanager
-def _naming_setting(setting: str, path: str | None) -> Iterator[None]:
-    """Replace an OSError or ValueError of the ``with`` block by a TLSFailed that names setting and file."""
+def _naming(what: str) -> Iterator[None]:
+    """Replace an OSError or ValueError of the ``with`` block by a TLSFailed that names file and setting."""
     try:
         yield
     except (OSError, ValueError) as error:
-        raise TLSFailed(f"the TLS setting {setting} ({path}) cannot be used: {describe(error)}") from error
+        raise TLSFailed(f"{what} cannot be used: {describe(error)}") from error
