@@ -265,13 +265,16 @@ async def test_a_moment_without_descriptors_is_not_remembered(
     trusted = Authority(kind, tmp_path, monkeypatch)
     server = serve(respond_once_and_close, tls=certificates.good)
     pool = engine_pool(tls=trusted.settings)
-    trusted.write(certificates.authority)
     if moment == "later":
-        assert (await pool.fetch(request_to(server))).status == 200
+        old = trustme.CA(organization_name="old")
+        before = serve(respond_once_and_close, tls=server_context(old.issue_cert(*NAMES)))
+        trusted.write(old)
+        assert (await pool.fetch(request_to(before))).status == 200
         trusted.write(certificates.authority)
         starve()
-        assert (await pool.fetch(request_to(server))).status == 200
+        assert (await pool.fetch(request_to(before))).status == 200
     else:
+        trusted.write(certificates.authority)
         starve()
         with pytest.raises(TLSFailed, match=r"cannot be used: Too many open files$"):
             await pool.fetch(request_to(server))
