@@ -12,7 +12,10 @@ import trustme
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Certificates"]
+    from testbed.connection import ServerConnection
+    from testbed.scripted import Script
+
+__all__ = ["Certificates", "refuse_client", "server_context"]
 
 NAMES = ("localhost", "127.0.0.1", "127.0.0.2", "::1", "llm.test", "*.llm.test")
 
@@ -101,3 +104,31 @@ def server_context(leaf: trustme.LeafCert) -> ssl.SSLContext:
     leaf.configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def refuse_client(context: ssl.SSLContext, *, after: int = 1) -> Script:
+    """A script for a server without TLS: do the handshake, send the alert of its failure, and close.
+
+    asyncio's own server sends no alert. The alert follows ``after`` bytes that the client sends in reply to
+    the server's first flight.
+    """
+
+    async def script(conn: ServerConnection) -> None:
+        received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(received, to_send, server_side=True)
+        received.write(await conn.read_some())
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await conn.send(to_send.read())
+                data = b""
+                while len(data) < after:
+                    data += await conn.read_some()
+                received.write(data)
+            except ssl.SSLError:
+                await conn.send(to_send.read())
+                await conn.close()
+                return
+
+    return script

@@ -10,6 +10,7 @@ from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.dialer.tls import describe
 from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.tls_alerts import client_cert_error
 from llm_pool.exceptions import (
     ConnectFailed,
     DNSFailed,
@@ -81,14 +82,16 @@ def request_error(error: Exception) -> InvalidRequest:
 def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
     """Return the error for a connection that the server closed before the end of the response.
 
-    It is a ReadFailed if no head of a response has arrived, otherwise a ProtocolError.
+    It is a ReadFailed if no head of a response has arrived, or a TLSFailed if the server refused the client's
+    certificate. Otherwise it is a ProtocolError.
     """
     origin = exchange.request.origin
     system_errors = (cause for cause in _chain(error) if isinstance(cause, OSError) and cause.errno)
     cause = next(system_errors, None)
     why = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
     if not exchange.status:
-        return ReadFailed(f"{origin} closed the connection without an answer{why}")
+        no_answer = ReadFailed(f"{origin} closed the connection without an answer{why}")
+        return client_cert_error(error, origin) or no_answer
     return ProtocolError(f"{origin} closed the connection before the response was complete{why}")
 
 

@@ -15,9 +15,10 @@ from llm_pool.diagnostics.dial import DialResult
 from llm_pool.diagnostics.report import Finding, Level, sentence
 from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import proxy_for
+from llm_pool.engine.tls_alerts import client_cert_refusal
 from llm_pool.exceptions import ConnectTimeout, ProxyFailed
 
-__all__ = ["dial_failure"]
+__all__ = ["CLIENT_CERT", "dial_failure"]
 
 
 class _Advice(NamedTuple):
@@ -53,6 +54,12 @@ HANDSHAKE = _Advice(
     "tls.failed",
     "Check that the port of BASE_URL in {place} speaks TLS (https://), and that no proxy is in between.",
 )
+CLIENT_CERT = _Advice(
+    "tls.client_cert",
+    "Give the certificate and the key that the server's owner has issued to you as TLS['client_cert'] of "
+    "{place}. If they are there, check that they have not expired and are meant for this server.",
+)
+FILES = _Advice("tls.files", "Correct that file, or its path, so that this process can read it.")
 NO_NAME = _Advice(
     "dns.no_such_name",
     "Check for a typo in {address}. A private name needs a private resolver.",
@@ -102,6 +109,8 @@ def dial_failure(settings: PoolSettings, origin: Origin, dialed: DialResult) -> 
     """Return the finding for a failed dial to ``origin``. ``dialed`` is the result of that dial."""
     assert dialed.error is not None and dialed.failed_in is not None
     advice = _advice(dialed.error, dialed.failed_in)
+    if dialed.failed_in == "tls" and "tls" not in dialed.steps.seconds:
+        advice = FILES  # the handshake has not begun
     place = f"LLM_POOL[{settings.alias!r}]"
     address = _proxy_setting(settings, origin) or _base_url_setting(settings)
     if advice is NO_NAME and address is None:
@@ -159,7 +168,7 @@ def _advice(error: Exception, step: str) -> _Advice:
         case "tls":
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return CERTIFICATES.get(cause.verify_code, UNTRUSTED)
-            return HANDSHAKE
+            return HANDSHAKE if client_cert_refusal(error) is None else CLIENT_CERT
         case "tunnel":
             return TUNNEL
     number = cause.errno if isinstance(cause, OSError) else None

@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 
 from llm_pool.conf import PoolSettings
+from llm_pool.diagnostics.advice import CLIENT_CERT
 from llm_pool.diagnostics.report import Finding, Level, Step, sentence
 from llm_pool.engine.request import WholeResponse
+from llm_pool.engine.tls_alerts import client_cert_refusal
 from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadTimeout
 from llm_pool.providers.base import Head, HeaderView
 from llm_pool.providers.errors import snippet
@@ -158,6 +160,8 @@ def failure_finding(error: LLMPoolError, place: str) -> Finding:
     ``place`` is the text that says where the pool is in the settings: "LLM_POOL['default']".
     """
     text = sentence(error)
+    if client_cert_refusal(error) is not None:
+        return Finding(CLIENT_CERT.code, Level.ERROR, text, CLIENT_CERT.text.format(place=place))
     if isinstance(error, ReadTimeout):
         advice = (
             "The provider accepts the request and sends nothing: check its status page; raise "

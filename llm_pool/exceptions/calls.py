@@ -61,7 +61,7 @@ class DNSFailed(ConnectFailed):
 
 
 class TLSFailed(ConnectFailed):
-    """The TLS handshake failed, or the TLS settings cannot be used. Nothing of the request was sent."""
+    """The TLS handshake failed, or the TLS settings cannot be used. The server processed no request."""
 
 
 class ProxyFailed(ConnectFailed, httpx.ProxyError):

@@ -1,10 +1,16 @@
-"""TLS on each engine: certificates that change on disk."""
+"""TLS on each engine: certificates that change on disk, and client certificates that are refused."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
 
+import pytest
+import trustme
+
+from llm_pool.exceptions import TLSFailed
+from testbed.tls import NAMES, refuse_client, server_context
+from tests.backends.conftest import KINDS
 from tests.backends.servers import answer
 from tests.fixtures.internals import tls_of
 
@@ -28,3 +34,61 @@ async def test_a_new_client_certificate_is_used_by_new_connections(
 def _write(paths: tuple[Path, Path], contents: tuple[bytes, bytes]) -> None:
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
+
+
+BODY = 10_000  # bytes
+REFUSALS = {
+    "required": "the server requires a client certificate: set client_cert in TLS",
+    "unknown": (
+        "the server refused the client certificate, or requires one (unknown ca): check client_cert in TLS"
+    ),
+}
+
+
+@pytest.fixture
+def assert_refused(kind, serve, configure, certificates):
+    """``assert_refused(given, version, after=1)``: each call is a TLSFailed that says why."""
+
+    async def check(given, version, *, after):
+        server, url = _refusing_server(serve, certificates, version, after, h2=kind.endswith("http2"))
+        tls = {"ca_file": certificates.ca_file}
+        if given == "unknown":
+            tls["client_cert"] = certificates.client_cert
+        pool = configure(url, TLS=tls, HTTP2=kind.endswith("http2"))
+        for _ in range(3):
+            with pytest.raises(TLSFailed) as caught:
+                await pool.arequest("POST", "/x", content=b"x" * BODY, headers={"Idempotency-Key": "1"})
+            assert str(caught.value) == f"no TLS connection to {url}: {REFUSALS[given]}"
+        return server
+
+    return check
+
+
+async def test_a_client_certificate_can_be_refused_in_the_handshake(assert_refused, each_loop):
+    """Scenario 49: in TLS 1.2, which has no alert for a missing certificate."""
+    await assert_refused("unknown", ssl.TLSVersion.TLSv1_2, after=1)
+
+
+@pytest.mark.parametrize("given", REFUSALS)
+async def test_a_client_certificate_can_be_refused_during_the_request(assert_refused, given, each_loop):
+    """Scenario 49: in TLS 1.3. The request is not sent again."""
+    server = await assert_refused(given, ssl.TLSVersion.TLSv1_3, after=BODY // 2)
+    assert server.connections_accepted == 3
+
+
+@pytest.mark.kinds([kind for kind in KINDS if not kind.startswith("httpcore")])
+@pytest.mark.parametrize("given", REFUSALS)
+async def test_a_client_certificate_can_be_refused_before_the_request(assert_refused, given, each_loop):
+    """Scenario 49: in TLS 1.3. httpcore does not read the alert if it cannot write the request."""
+    await assert_refused(given, ssl.TLSVersion.TLSv1_3, after=1)
+
+
+def _refusing_server(serve, certificates, version, after, *, h2):
+    context = server_context(certificates.authority.issue_cert(*NAMES))
+    context.minimum_version = context.maximum_version = version
+    context.verify_mode = ssl.CERT_REQUIRED
+    trustme.CA().configure_trust(context)
+    if h2:
+        context.set_alpn_protocols(["h2"])
+    server = serve(refuse_client(context, after=after))
+    return server, f"https://{server.authority}"

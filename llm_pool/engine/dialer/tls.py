@@ -13,6 +13,7 @@ from pathlib import Path
 from llm_pool.exceptions import TLSFailed, reason
 
 from ..config import TLS
+from ..tls_alerts import client_cert_refusal
 
 __all__ = ["build_context", "describe", "paths_of", "server_name"]
 
@@ -71,6 +72,8 @@ def describe(error: Exception) -> str:
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {error.verify_message}"
+    if (refusal := client_cert_refusal(error)) is not None:
+        return refusal
     if isinstance(error, ssl.SSLError):
         return (error.reason or "no valid PEM").replace("_", " ").lower()
     if isinstance(error, ConnectionError):

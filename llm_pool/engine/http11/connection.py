@@ -12,6 +12,7 @@ from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from ..head import Framing, asks_to_close, encode_head
 from ..loops.host_loop import HostLoop
 from ..request import Headers, Request
+from ..tls_alerts import client_cert_error
 from ..unread import read_unread
 from ..watchdog import Watchdog
 from .keep_alive import CloseDetector, KeepAliveHistory
@@ -58,9 +59,14 @@ class HTTP11Connection(Connection):
     def start(self, request: Request) -> Exchange:
         """See ``Connection.start``. Sets ``Exchange.unsent`` if no byte could be sent."""
         exchange = Exchange(self.host_loop, self, request)
-        if self.closed or self._eof or self.transport is None or self.transport.is_closing():
+        if self.closed or self._eof or self.transport is None:
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"{request.origin} has closed the connection"))
+            return exchange
+        if self.transport.is_closing():
+            exchange.unsent = True
+            self._exchange = exchange  # ``connection_lost`` is about to be called, with the cause
+            self._response.expect(exchange)
             return exchange
         head, self._framing = encode_head(request, self._proxy_headers)
         self._exchange = exchange
@@ -309,7 +315,8 @@ def _connection_lost_error(exchange: Exchange, error: Exception | None) -> LLMPo
     origin = exchange.request.origin
     why = f" ({error.__class__.__name__}: {error})" if error is not None else ""
     if not exchange.answered:
-        return ReadFailed(f"{origin} closed the connection without an answer{why}")
+        no_answer = ReadFailed(f"{origin} closed the connection without an answer{why}")
+        return client_cert_error(error, origin) or no_answer
     if not exchange.status:
         return ProtocolError(f"{origin} closed the connection in the middle of a response head{why}")
     return ProtocolError(f"{origin} closed the connection before the response was complete{why}")

@@ -28,6 +28,7 @@ from ..connection import Connection, Owner
 from ..exchange import Exchange
 from ..loops.host_loop import HostLoop
 from ..request import Request
+from ..tls_alerts import client_cert_error
 from ..unread import read_unread
 from .head import encode_fields
 from .heartbeat import Heartbeat
@@ -193,8 +194,11 @@ class HTTP2Connection(Connection):
         why = f" ({type(error).__name__}: {error})" if error is not None else self._goaway_reason
         for stream in list(self._streams.values()):
             origin = stream.exchange.request.origin
-            kind = ProtocolError if stream.exchange.status else ReadFailed
-            stream.fail(kind(f"{origin} closed the connection before the response was complete{why}"))
+            lost = f"{origin} closed the connection before the response was complete{why}"
+            if stream.exchange.status:
+                stream.fail(ProtocolError(lost))
+            else:
+                stream.fail(client_cert_error(error, origin) or ReadFailed(lost))
 
     def pause_writing(self) -> None:
         self._writing_paused = True
