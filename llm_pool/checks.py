@@ -33,6 +33,7 @@ __all__ = ["check_deployment", "check_settings", "register_checks"]
 
 NO_PREWARM = "it opens a connection when a call needs one, and none before"
 ONLY_HTTP11 = "it speaks HTTP/1.1 only, one call on a connection at a time"
+NO_SOCKS = "it supports no SOCKS proxy"
 OWN_LOOKUPS = "it asks the system for each connection, and keeps no answer"
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "native": {},
@@ -41,11 +42,13 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
         "DNS.ttl": OWN_LOOKUPS,
         "DNS.negative_ttl": OWN_LOOKUPS,
         "DNS.resolver": OWN_LOOKUPS,
+        "PROXY": NO_SOCKS,
     },
     "aiohttp": {
         "LIMITS.min_connections": NO_PREWARM,
         "LIMITS.max_streams_per_connection": ONLY_HTTP11,
         "HTTP2": ONLY_HTTP11,
+        "PROXY": NO_SOCKS,
         "UDS": "it speaks no TLS over a Unix domain socket",
     },
 }
@@ -129,10 +132,12 @@ def _proxy_errors(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessag
     from llm_pool.engine.dialer.proxy import proxy_for  # noqa: PLC0415  only the checks need it
     from llm_pool.exceptions import ProxyFailed  # noqa: PLC0415
 
-    if pool.pool.uds is not None:
+    if pool.pool.uds is not None or pool.pool.proxy is not None:
         return
     try:
-        proxy_for(pool.origin, pool.pool.proxy)
+        proxy = proxy_for(pool.origin, None)
+        if proxy is not None and proxy.scheme == "socks5" and pool.engine != "native":
+            raise ProxyFailed(f"the engine {pool.engine!r} supports no SOCKS proxy")
     except ProxyFailed as error:
         yield checks.Error(
             f"{place} uses the proxy from the environment, but {error}.",
@@ -150,7 +155,7 @@ def _unsupported(pool: PoolSettings, place: str) -> Iterator[checks.CheckMessage
         if key not in pool.explicit_keys or _works_anyway(pool, key):
             continue
         name = "".join(f"[{step!r}]" for step in key.split("."))
-        fatal = key == "UDS" or (key, pool.pool.http2) == ("HTTP2", "prior-knowledge")
+        fatal = key in ("PROXY", "UDS") or (key, pool.pool.http2) == ("HTTP2", "prior-knowledge")
         kind, number = (checks.Error, "E007") if fatal else (checks.Warning, "W004")
         yield kind(
             f"{place}{name} is not supported by the engine {pool.engine!r}: {instead}.",
@@ -168,6 +173,8 @@ def _works_anyway(pool: PoolSettings, key: str) -> bool:
             return pool.pool.dns.resolver == "system"
         case "LIMITS.min_connections":
             return pool.pool.limits.min_connections == 0
+        case "PROXY":
+            return not (pool.pool.proxy or "").startswith("socks")
         case "UDS":
             return pool.pool.uds is None or pool.base_url.startswith("http://")
     return False

@@ -12,7 +12,7 @@ from testbed.behaviours import hold
 from testbed.connection import ClientGone, ReceivedRequest, ServerConnection
 from testbed.scripted import Script, ScriptedServer
 
-__all__ = ["Proxy"]
+__all__ = ["Address", "Proxy", "relay"]
 
 Address = tuple[str, int]
 
@@ -74,7 +74,7 @@ class Proxy(ScriptedServer):
             with self.change():
                 self.tunnels.append(request.target)
             await conn.send_head(200)
-            await _relay(conn, reader, writer)
+            await relay(conn, reader, writer)
 
     async def _forward(self, conn: ServerConnection, request: ReceivedRequest) -> None:
         """Forward this request, and all later ones on the connection, to the same upstream."""
@@ -123,7 +123,7 @@ async def _forward_answers(conn: ServerConnection, reader: asyncio.StreamReader)
         await conn.close()
 
 
-async def _relay(conn: ServerConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def relay(conn: ServerConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Relay bytes in both directions until one side ends."""
     answers = asyncio.create_task(_forward_answers(conn, reader))
     try:

@@ -19,6 +19,7 @@ from testbed.dns import FakeDNS
 from testbed.echoes import echo
 from testbed.nameserver import NameServer
 from testbed.proxy import Proxy
+from testbed.socks import SocksProxy
 from testbed.tls import Certificates
 from tests.fixtures.leaks import Holdings, assert_balanced, assert_balanced_and_no_tasks, live_pools
 from tests.fixtures.pools import configure, pool_to, secret, serve_first, upstream
@@ -105,6 +106,17 @@ def serve_proxy() -> Iterator[Callable[..., Proxy]]:
 
         def start(**options: Any) -> Proxy:
             return running.enter_context(Proxy(**options))
+
+        yield start
+
+
+@pytest.fixture
+def serve_socks() -> Iterator[Callable[..., SocksProxy]]:
+    """``serve_socks(credentials=..., reply=...)``: a running SocksProxy, stopped after the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(**options: Any) -> SocksProxy:
+            return running.enter_context(SocksProxy(**options))
 
         yield start
 

@@ -44,6 +44,10 @@ LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
         ({**LOCAL, "TLS": {"client_cert": "/no/a"}}, ["llm_pool.E006"]),
         ({**LOCAL, "ENGINE": "aiohttp", "HTTP2": "prior-knowledge"}, ["llm_pool.E007"]),
         ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, ["llm_pool.E007"]),
+        ({**LOCAL, "ENGINE": "aiohttp", "PROXY": "socks5://x"}, ["llm_pool.E007"]),
+        ({**LOCAL, "ENGINE": "httpcore", "PROXY": "socks5h://x"}, ["llm_pool.E007"]),
+        ({**LOCAL, "ENGINE": "httpcore", "PROXY": "https://x"}, []),
+        ({**LOCAL, "PROXY": "socks5://x"}, []),
         ({"BASE_URL": "http://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, []),
         ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "httpcore", "UDS": "/x"}, []),
     ],
@@ -55,13 +59,17 @@ def test_each_problem_has_its_id(settings: Any, given: Any, expected: list[str])
 @pytest.mark.parametrize(
     ("proxy", "given", "expected"),
     [
-        ("socks5://proxy.test:1", {}, ["llm_pool.E008"]),
+        ("socks4://proxy.test:1", {}, ["llm_pool.E008"]),
         ("http://proxy.test:99999", {}, ["llm_pool.E008"]),
         ("proxy.test:3128", {}, []),
-        ("socks5://proxy.test:1", {"PROXY": ""}, []),
-        ("socks5://proxy.test:1", {"PROXY": "http://other.test:1"}, []),
-        ("socks5://proxy.test:1", {"UDS": "/run/llm.sock"}, []),
-        ("socks5://proxy.test:1", LOCAL, []),
+        ("https://proxy.test:3128", {}, []),
+        ("socks5h://proxy.test:1", {}, []),
+        ("socks5h://proxy.test:1", {"ENGINE": "httpcore"}, ["llm_pool.E008"]),
+        ("socks5h://proxy.test:1", {"ENGINE": "aiohttp"}, ["llm_pool.E008"]),
+        ("socks4://proxy.test:1", {"PROXY": ""}, []),
+        ("socks4://proxy.test:1", {"PROXY": "http://other.test:1"}, []),
+        ("socks4://proxy.test:1", {"UDS": "/run/llm.sock"}, []),
+        ("socks4://proxy.test:1", LOCAL, []),
     ],
 )
 def test_an_invalid_proxy_of_the_environment_is_reported(

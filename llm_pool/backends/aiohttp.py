@@ -21,6 +21,7 @@ from llm_pool.backends.errors import (
     connect_error,
     disconnect_error,
     protocol_error,
+    proxy_tls_error,
     request_error,
     tunnel_error,
 )
@@ -51,11 +52,15 @@ class AiohttpDialer(BackendDialer):
     """Makes connections that use aiohttp's sessions. All sessions share the DNS cache of the dialer."""
 
     def _make_client(
-        self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
+        self,
+        origin: Origin,
+        context: ssl.SSLContext | None,
+        proxy: Proxy | None,
+        proxy_context: ssl.SSLContext | None,
     ) -> LibraryClient:
         if self._config.uds is not None and context is not None:
             raise TLSFailed(f"no TLS connection to {origin}: aiohttp supports none over a Unix domain socket")
-        return _Client(self, origin, context, proxy)
+        return _Client(self, origin, context, proxy, proxy_context)
 
     def make_connector(
         self, on_connected: Callable[[_Protocol], None], on_received: Callable[[int], None]
@@ -92,7 +97,12 @@ class _Client:
     """A ``LibraryClient`` that sends through one session of aiohttp."""
 
     def __init__(
-        self, dialer: AiohttpDialer, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
+        self,
+        dialer: AiohttpDialer,
+        origin: Origin,
+        context: ssl.SSLContext | None,
+        proxy: Proxy | None,
+        proxy_context: ssl.SSLContext | None,
     ) -> None:
         self._dialer = dialer
         self._origin = origin
@@ -113,12 +123,12 @@ class _Client:
         )
         # Otherwise aiohttp sends a GET or PUT again if a reused connection breaks. The pool does that itself.
         self._session._retry_connection = False
-        self._options: dict[str, Any] = {"allow_redirects": False, "ssl": context or True}
+        self._options: dict[str, Any] = {"allow_redirects": False, "ssl": context or proxy_context or True}
         self._proxy_headers: Headers = []
         if context is not None:
             self._options["server_hostname"] = server_name(origin.host)
         if proxy is not None:
-            self._options["proxy"] = f"http://{proxy}"
+            self._options["proxy"] = proxy.url
             if context is not None:
                 self._options["proxy_headers"] = _decoded(proxy.headers)
             else:
@@ -211,6 +221,8 @@ class _Client:
         peer = self._proxy or self._origin
         self._dialer.forget_addresses(peer.host, peer.port)
         cause = getattr(error, "certificate_error", error.os_error)
+        if isinstance(cause, ssl.SSLError) and self._proxy is not None and error.host == self._proxy.host:
+            return proxy_tls_error(cause, self._proxy)
         return connect_error(cause, self._origin, self._proxy, self._dialer.uds)
 
     def _tunnel_error(self, error: aiohttp.ClientError) -> ProxyFailed:

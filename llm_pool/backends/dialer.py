@@ -17,6 +17,7 @@ from llm_pool.engine.dialer.proxy import Proxy, proxy_for
 from llm_pool.engine.dialer.resolver import check_host
 from llm_pool.engine.dialer.steps import DialSteps
 from llm_pool.engine.loops.host_loop import HostLoop
+from llm_pool.exceptions import ProxyFailed
 
 __all__ = ["BackendDialer", "Descriptor"]
 
@@ -51,19 +52,28 @@ class BackendDialer(Dialer):
         secure = origin.scheme == "https"
         context = await self._tls.get() if secure else None
         proxy = None if config.uds else proxy_for(origin, config.proxy)
+        if proxy is not None and proxy.scheme == "socks5":
+            raise ProxyFailed(f"only the engine 'native' supports a SOCKS proxy such as {proxy.url}")
+        proxy_context = await self._proxy_tls.get() if proxy is not None and proxy.scheme == "https" else None
         # With TLS, ALPN selects HTTP/2. Without TLS, HTTP/2 needs prior knowledge (RFC 9113, section 3.3) and
         # no proxy.
         http2 = bool(config.http2) if secure else config.http2 == "prior-knowledge" and proxy is None
         max_streams = config.limits.max_streams_per_connection if http2 else 1
-        return BackendConnection(host_loop, owner, self._make_client(origin, context, proxy), max_streams)
+        client = self._make_client(origin, context, proxy, proxy_context)
+        return BackendConnection(host_loop, owner, client, max_streams)
 
     @abstractmethod
     def _make_client(
-        self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
+        self,
+        origin: Origin,
+        context: ssl.SSLContext | None,
+        proxy: Proxy | None,
+        proxy_context: ssl.SSLContext | None,
     ) -> LibraryClient:
         """Return a library's client with at most one connection, to ``origin``. Does not connect.
 
-        ``context`` is None for a connection without TLS. ``proxy`` is None for a connection without a proxy.
+        ``context`` is None for a connection without TLS. ``proxy`` is None for a connection without a proxy,
+        and ``proxy_context`` for one without TLS to the proxy.
         """
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "connect_error",
     "disconnect_error",
     "protocol_error",
+    "proxy_tls_error",
     "request_error",
     "tls_error",
     "tunnel_error",
@@ -60,10 +61,12 @@ def connect_error(error: Exception, origin: Origin, proxy: Proxy | None, uds: st
 
 def tls_error(error: Exception, origin: Origin) -> TLSFailed:
     """Return the TLSFailed for a TLS handshake with ``origin`` that failed with ``error``."""
-    # A server that closes during the handshake causes errors of several classes. All get the same text.
-    if isinstance(error, ssl.SSLError) and not (error.reason or "").startswith("UNEXPECTED_EOF"):
-        return TLSFailed(f"no TLS connection to {origin}: {describe(error)}")
-    return TLSFailed(f"no TLS connection to {origin}: {describe(ConnectionError())}")
+    return TLSFailed(f"no TLS connection to {origin}: {_describe_handshake(error)}")
+
+
+def proxy_tls_error(error: Exception, proxy: Proxy) -> ProxyFailed:
+    """Return the ProxyFailed for a TLS handshake with ``proxy`` that failed with ``error``."""
+    return ProxyFailed(f"no TLS connection to the proxy {proxy}: {_describe_handshake(error)}")
 
 
 def tunnel_error(origin: Origin, proxy: Proxy | None, why: str) -> ProxyFailed:
@@ -98,6 +101,15 @@ def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
 def protocol_error(exchange: Exchange, error: Exception) -> ProtocolError:
     """Return the ProtocolError for a response that is not valid HTTP. ``error`` says what is wrong."""
     return ProtocolError(f"{exchange.request.origin} sent no valid HTTP: {error}")
+
+
+def _describe_handshake(error: Exception) -> str:
+    tls_errors = (cause for cause in _chain(error) if isinstance(cause, ssl.SSLError))
+    cause = next(tls_errors, None)
+    # A server that closes during the handshake causes errors of several classes. All get the same text.
+    if cause is None or (cause.reason or "").startswith("UNEXPECTED_EOF"):
+        return describe(ConnectionError())
+    return describe(cause)
 
 
 def _chain(error: BaseException | None) -> Iterator[Exception]:

@@ -17,6 +17,7 @@ from llm_pool.backends.errors import (
     connect_error,
     disconnect_error,
     protocol_error,
+    proxy_tls_error,
     request_error,
     tls_error,
     tunnel_error,
@@ -36,17 +37,21 @@ _handle_request = httpcore.AsyncConnectionPool.handle_async_request
 
 ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
 
-# Stages of a call, with the names that httpcore's trace uses; only TUNNEL is a name of this module. It is the
-# stage in which the head of a CONNECT request is sent.
+# Stages of a call, with the names that httpcore's trace uses; TUNNEL and PROXY_TLS are names of this module.
+# In TUNNEL the head of a CONNECT request is sent, in PROXY_TLS the handshake is with the proxy.
 CONNECT = ("connect_tcp", "connect_unix_socket")
-TUNNEL, START_TLS, SEND_HEAD = "tunnel", "start_tls", "send_request_headers"
+TUNNEL, PROXY_TLS, START_TLS, SEND_HEAD = "tunnel", "proxy_tls", "start_tls", "send_request_headers"
 
 
 class HTTPCoreDialer(BackendDialer):
     """Makes connections that use httpx transports, and so httpcore."""
 
     def _make_client(
-        self, origin: Origin, context: ssl.SSLContext | None, proxy: Proxy | None
+        self,
+        origin: Origin,
+        context: ssl.SSLContext | None,
+        proxy: Proxy | None,
+        proxy_context: ssl.SSLContext | None,
     ) -> LibraryClient:
         http2 = self._config.http2
         transport = httpx.AsyncHTTPTransport(
@@ -56,7 +61,11 @@ class HTTPCoreDialer(BackendDialer):
             http1=http2 != "prior-knowledge",
             http2=bool(http2),
             limits=ONE_CONNECTION,
-            proxy=None if proxy is None else httpx.Proxy(f"http://{proxy}", headers=_decoded(proxy)),
+            proxy=(
+                None
+                if proxy is None
+                else httpx.Proxy(proxy.url, headers=_decoded(proxy), ssl_context=proxy_context)
+            ),
             uds=self._config.uds,
         )
         return _Client(self, transport, origin, proxy, self._config.uds)
@@ -112,12 +121,17 @@ class _Client:
         finally:
             self._receiving.pop(trace.stream_number, None)
             # httpcore does not close the socket of a call that is cancelled during the TLS handshake.
-            if trace.stage == START_TLS and trace.stream is not None:
+            if trace.stage in (PROXY_TLS, START_TLS) and trace.stream is not None:
                 await trace.stream.aclose()
 
     async def aclose(self) -> None:
         """See ``LibraryClient.aclose``."""
         await self._pool.aclose()
+
+    @property
+    def uses_tls_to_proxy(self) -> bool:
+        """Whether the first TLS handshake is with a proxy."""
+        return self._proxy is not None and self._proxy.scheme == "https"
 
     async def _close_if_unread(self) -> None:
         """Close the connection if it is idle and its socket has unread input. httpcore then dials again.
@@ -164,6 +178,8 @@ class _Client:
             not_http = isinstance(error, httpcore.RemoteProtocolError) and not _is_early_close(error)
             why = "it answered something that is not HTTP" if not_http else "it closed the connection"
             return tunnel_error(self._origin, self._proxy, why)
+        if stage == PROXY_TLS and self._proxy is not None:
+            return proxy_tls_error(error, self._proxy)
         translated = connect_error(error, self._origin, self._proxy, self._uds)
         if stage == START_TLS and not isinstance(translated, TLSFailed):
             return tls_error(error, self._origin)
@@ -175,8 +191,8 @@ class _Trace:
 
     httpcore calls the function with names such as "http11.send_request_headers.started".
 
-    ``stage``          the last stage that has started: ``TUNNEL``, ``START_TLS``, ``SEND_HEAD`` or one of
-                       ``CONNECT``; "" before the first
+    ``stage``          the last stage that has started: ``TUNNEL``, ``PROXY_TLS``, ``START_TLS``, ``SEND_HEAD`` or
+                       one of ``CONNECT``; "" before the first
     ``stream``         the last network stream that httpcore has opened for the request; None if there is none
     ``stream_number``  the number of the request's HTTP/2 stream; 0 over HTTP/1.1; -1 before it is known
     """
@@ -201,11 +217,13 @@ class _Trace:
             self._transfer.on_dial_start()
         if stage == SEND_HEAD and info["request"].method == b"CONNECT":
             stage = TUNNEL
+        if stage == START_TLS and self.stage in CONNECT and self._client.uses_tls_to_proxy:
+            stage = PROXY_TLS
         if stage == SEND_HEAD:
             self.stream_number = info.get("stream_id", 0)
             self._client.on_send_start(self._transfer, self.stream_number, http2=layer == "http2")
             self._transfer.on_send_start(http2=layer == "http2")
-        if stage in (TUNNEL, START_TLS, SEND_HEAD, *CONNECT):
+        if stage in (TUNNEL, PROXY_TLS, START_TLS, SEND_HEAD, *CONNECT):
             self.stage = stage
 
 

@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 from llm_pool.backends import ENGINES, missing_extra
 from llm_pool.conf.reader import TYPE, VALUE, Invalid
 from llm_pool.engine.head import TEXT_TOKEN
-from llm_pool.exceptions import with_article
+from llm_pool.exceptions import ProxyFailed, with_article
 from llm_pool.providers import PROVIDERS, Provider
 
 __all__ = [
@@ -113,10 +113,17 @@ def base_url(value: Any) -> str | None:
 
 
 def proxy(value: Any) -> str | None:
-    """Validate the URL of an HTTP proxy, "" for no proxy, or None to use the proxy from the environment."""
+    """Validate the URL of a proxy, "" for no proxy, or None to use the proxy from the environment."""
     if value is None or value == "":
         return None if value is None else ""
-    _url(value, ("http",), 'Give a URL such as "http://proxy.example:3128", or "" for no proxy.')
+    hint = 'Give a URL such as "http://proxy.example:3128", or "" for no proxy.'
+    _url(value, ("http", "https", "socks5", "socks5h", "socks"), hint)
+    from llm_pool.engine.dialer.proxy import parse_proxy  # noqa: PLC0415  most pools have no proxy
+
+    try:
+        parse_proxy(value)
+    except ProxyFailed as error:
+        raise Invalid(VALUE, f"cannot be used: {error}", hint) from None
     return str(value)
 
 

@@ -188,7 +188,7 @@ def test_a_key_in_the_headers_is_named_in_the_advice_and_not_shown(
     assert "see HEADERS['authorization'] of LLM_POOL['default']" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "http://h:99999"])
+@pytest.mark.parametrize("url", ["socks4://127.0.0.1:1", "http://h:99999"])
 def test_an_invalid_proxy_in_the_environment(
     run_json: RunJSON, provider: Provider, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:

@@ -9,6 +9,7 @@ import ssl
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import aiohappyeyeballs
@@ -16,6 +17,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, TLSFailed, reason
 
+from ..closing import abort
 from ..config import Origin, PoolConfig
 from ..connection import Connection, Owner
 from ..http2.connection import HTTP2Connection
@@ -23,15 +25,15 @@ from ..http11.connection import HTTP11Connection
 from ..http11.keep_alive import KeepAliveHistory
 from ..loops.host_loop import HostLoop
 from .current_context import CurrentContext
-from .proxy import Proxy, open_tunnel, proxy_for
+from .proxy import Proxy, proxy_for
 from .resolver import Resolver, check_host
 from .steps import DialSteps
-from .tls import describe, server_name
+from .tls import TLS_CLOSE_SECONDS, describe, server_name
+from .tunnel import open_tls_tunnel, open_tunnel, start_tls_to
 
 __all__ = ["Dialer"]
 
 HAPPY_EYEBALLS_DELAY = 0.25  # RFC 8305, section 5
-TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the server's close_notify
 MAX_ORIGINS = 1024  # keep-alive histories that are kept; limited, since callers choose the origins
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES = 60, 15, 4  # TCP keep-alive: seconds, seconds, count
 
@@ -46,18 +48,31 @@ class ALPNProtocol(asyncio.Protocol):
     ``connection``       the connection that was made; None before that
 
     The connection must be made before the next bytes arrive: an HTTP/2 server can send its settings right
-    after the handshake.
+    after the handshake. asyncio makes sure of that, except for TLS in TLS: what comes before
+    ``connection_made`` is kept for the connection.
     """
 
     def __init__(self, make_connection: Callable[[str | None], Connection]) -> None:
         self._make_connection = make_connection
         self.connection: Connection | None = None
+        self._early_data = b""
+        self._early_loss: list[Exception | None] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
         self.connection = self._make_connection(tls.selected_alpn_protocol() if tls is not None else None)
         transport.set_protocol(self.connection)
         self.connection.connection_made(transport)
+        if self._early_data:
+            self.connection.data_received(self._early_data)
+        for error in self._early_loss:
+            self.connection.connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        self._early_data += data
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._early_loss.append(error)
 
 
 class Dialer:
@@ -72,6 +87,7 @@ class Dialer:
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._keep_alive_history = lru_cache(MAX_ORIGINS)(lambda _: KeepAliveHistory())
         self._tls = CurrentContext(config.tls, http2=bool(config.http2))
+        self._proxy_tls = CurrentContext(replace(config.tls, client_cert=None), http2=False)
 
     async def dial(
         self,
@@ -115,11 +131,12 @@ class Dialer:
         secure = origin.scheme == "https"
         context = await self._tls.get() if secure else None
         proxy = None if self._config.uds else proxy_for(origin, self._config.proxy)
-        # Requests without TLS are forwarded by the proxy, and carry the headers for it. https uses a tunnel.
-        proxy_headers = proxy.headers if proxy is not None and not secure else None
+        # A proxy without a tunnel forwards the requests, which carry the headers for it.
+        forwards = proxy is not None and not proxy.tunnels(origin)
+        proxy_headers = proxy.headers if proxy is not None and forwards else None
 
         def make_connection(alpn: str | None) -> Connection:
-            if alpn == "h2" or (self._config.http2 == "prior-knowledge" and proxy_headers is None):
+            if not forwards and (alpn == "h2" or self._config.http2 == "prior-knowledge"):
                 return HTTP2Connection(host_loop, owner, self._config.limits.max_streams_per_connection)
             history = self._keep_alive_history(origin)
             return HTTP11Connection(host_loop, owner, history, proxy_headers=proxy_headers)
@@ -141,22 +158,40 @@ class Dialer:
         steps: DialSteps,
     ) -> Connection:
         sock = await self._connect(origin, proxy, steps)
+        below: socket.socket | asyncio.Transport = sock
         try:
-            if proxy is not None and context is not None:
+            if proxy is not None and (proxy.tunnels(origin) or proxy.scheme == "https"):
                 with steps.step("tunnel"):
-                    await open_tunnel(sock, proxy, origin)
-            if context is None:
-                await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
-            else:
+                    below = await self._pass_proxy(sock, proxy, origin, protocol)
+            if context is not None:
                 with steps.step("tls"):
-                    await _start_tls(sock, origin, context, protocol)
+                    await _start_tls(below, origin, context, protocol)
+            elif protocol.connection is None:
+                await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
         except BaseException:
             if protocol.connection is not None:
                 protocol.connection.abort()
+            if not isinstance(below, socket.socket):
+                abort(below)
             sock.close()
             raise
         assert protocol.connection is not None
         return protocol.connection
+
+    async def _pass_proxy(
+        self, sock: socket.socket, proxy: Proxy, origin: Origin, protocol: ALPNProtocol
+    ) -> socket.socket | asyncio.Transport:
+        """Open the tunnel through a proxy. Return what the connection to the origin then uses.
+
+        With a proxy that forwards the requests over TLS, make the connection.
+        """
+        if proxy.scheme != "https":
+            await open_tunnel(sock, proxy, origin)
+            return sock
+        context = await self._proxy_tls.get()
+        if proxy.tunnels(origin):
+            return await open_tls_tunnel(sock, proxy, origin, context)
+        return await start_tls_to(proxy, sock, context, lambda: protocol)
 
     async def _connect(self, origin: Origin, proxy: Proxy | None, steps: DialSteps) -> socket.socket:
         try:
@@ -205,18 +240,27 @@ def _connect_address(origin: Origin, proxy: Proxy | None) -> tuple[str, int]:
 
 
 async def _start_tls(
-    sock: socket.socket, origin: Origin, context: ssl.SSLContext, protocol: ALPNProtocol
+    below: socket.socket | asyncio.Transport, origin: Origin, context: ssl.SSLContext, protocol: ALPNProtocol
 ) -> None:
+    """Do the TLS handshake with ``origin`` on a socket, or on the transport of a tunnel within TLS."""
+    loop, name = asyncio.get_running_loop(), server_name(origin.host)
     try:
-        await asyncio.get_running_loop().create_connection(
-            lambda: protocol,
-            sock=sock,
-            ssl=context,
-            server_hostname=server_name(origin.host),
-            ssl_shutdown_timeout=TLS_CLOSE_SECONDS,
+        if isinstance(below, socket.socket):
+            await loop.create_connection(
+                lambda: protocol,
+                sock=below,
+                ssl=context,
+                server_hostname=name,
+                ssl_shutdown_timeout=TLS_CLOSE_SECONDS,
+            )
+            return
+        transport = await loop.start_tls(
+            below, protocol, context, server_hostname=name, ssl_shutdown_timeout=TLS_CLOSE_SECONDS
         )
     except (OSError, ValueError) as error:  # ValueError: no certificate can contain the name
         raise TLSFailed(f"no TLS connection to {origin}: {describe(error)}") from error
+    assert transport is not None
+    protocol.connection_made(transport)
 
 
 def _enable_keepalive(sock: socket.socket) -> None:

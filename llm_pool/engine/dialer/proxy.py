@@ -1,4 +1,4 @@
-"""Chooses the proxy for an origin, and opens a tunnel through it (CONNECT; RFC 9110, section 9.3.6).
+"""Chooses the proxy for an origin.
 
 A pool without a proxy setting uses the environment: ``https_proxy`` or ``http_proxy``, by the scheme of the
 origin, or else ``all_proxy``. The names can be in upper case too; a variable in lower case comes first.
@@ -13,57 +13,75 @@ entries of ``NO_PROXY``, each with an optional ``:port``:
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import ipaddress
 import os
 import re
-import socket
 import urllib.request
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from urllib.parse import unquote, urlsplit
 
-from llm_pool.exceptions import DNSFailed, ProxyFailed, reason
-from llm_pool.redaction import without_frames
+from llm_pool.exceptions import DNSFailed, ProxyFailed
+from llm_pool.redaction import Hidden
 
 from ..config import Origin, is_loopback
 from ..request import Headers
 from .resolver import check_host
 
-__all__ = ["Proxy", "open_tunnel", "parse_proxy", "proxy_for"]
+__all__ = ["HAS_SOCKS", "Proxy", "authority", "parse_proxy", "proxy_for"]
 
-MAX_RESPONSE = 16 * 1024  # bytes of the response to CONNECT that are read
-MAX_SHOWN = 200  # characters of an unexpected response that an error quotes
-HEAD_END = b"\r\n\r\n"
-SUCCESS = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
+HAS_SOCKS = find_spec("python_socks") is not None
+FORM = "http://host:port, https://host:port or socks5://host:port"
+DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080}
+# With each, the proxy resolves the origin's name, as with httpx and Go. GNOME's ``all_proxy`` has ``socks``.
+ALIASES = {"socks5h": "socks5", "socks": "socks5"}
+MAX_SOCKS_LOGIN = 255  # bytes of the user, and of the password (RFC 1929, section 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy.
+    """A proxy.
 
-    ``host``         its name or address
-    ``port``         its port
-    ``credentials``  the value of the header Proxy-Authorization, or None
-    ``variable``     the environment variable that its URL comes from, or None
+    ``scheme``    "http"; "https", an HTTP proxy to which the connection uses TLS; or "socks5" (RFC 1928)
+    ``host``      its name or address
+    ``port``      its port
+    ``login``     user and password, or None
+    ``variable``  the environment variable that its URL comes from, or None
     """
 
+    scheme: str
     host: str
     port: int
-    credentials: bytes | None = field(default=None, repr=False)
+    login: tuple[str, str] | None = field(default=None, repr=False)
     variable: str | None = None
 
     @property
     def headers(self) -> Headers:
-        """The headers that each request to the proxy carries."""
-        return [(b"Proxy-Authorization", self.credentials)] if self.credentials else []
+        """The headers that each request to an HTTP proxy carries."""
+        return [] if self.login is None else [(b"Proxy-Authorization", b"Basic " + self._token)]
+
+    @property
+    def url(self) -> str:
+        """Its URL, without user and password."""
+        return f"{self.scheme}://{self}"
+
+    def tunnels(self, origin: Origin) -> bool:
+        """Return whether connections to ``origin`` use a tunnel. Otherwise the proxy forwards requests."""
+        return self.scheme == "socks5" or origin.scheme == "https"
 
     def redact(self, response: bytes) -> bytes:
         """Return ``response`` with ``***`` in place of the credentials, which a proxy can repeat."""
-        return response.replace(self.credentials.split()[-1], b"***") if self.credentials else response
+        return response if self.login is None else response.replace(self._token, b"***")
+
+    @property
+    def _token(self) -> bytes:
+        """User and password as the scheme Basic encodes them (RFC 7617, section 2)."""
+        assert self.login is not None
+        return base64.b64encode(":".join(self.login).encode())
 
     def __str__(self) -> str:
-        return _authority(self.host, self.port)
+        return authority(self.host, self.port)
 
 
 def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
@@ -71,7 +89,7 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
     ``url``  the proxy's URL; ``""`` for no proxy; None to use the proxy from the environment
 
-    Raises ProxyFailed if the URL is not that of an HTTP proxy (see ``parse_proxy``).
+    Raises ProxyFailed if the URL is not that of a proxy (see ``parse_proxy``).
     """
     variable = None
     if url is None:
@@ -80,25 +98,38 @@ def proxy_for(origin: Origin, url: str | None) -> Proxy | None:
 
 
 def parse_proxy(url: str, variable: str | None = None) -> Proxy:
-    """Return the proxy for a URL ``http://user:password@host:port``. Only the host is required.
+    """Return the proxy for a URL ``scheme://user:password@host:port``. Only the host is required.
 
-    ``variable``: the environment variable that the URL comes from, or None. Raises ProxyFailed if the URL has
-    another form. The error does not show the password.
+    The scheme is http, which is also used if there is none, https, socks5, socks5h or socks. ``variable``:
+    the environment variable that the URL comes from, or None. Raises ProxyFailed if the URL has another form,
+    or if the package for SOCKS is not installed. The error does not show the password.
     """
     which = f"the environment variable {variable}" if variable else "the proxy's URL"
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname or "", parts.port or 80
+        scheme = ALIASES.get(parts.scheme, parts.scheme)
+        host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(scheme, 80)
         check_host(host, port)
     except (ValueError, DNSFailed):  # the message of either error can show a part of the password
-        raise ProxyFailed(f"{which} is not of the form http://host:port") from None
-    if parts.scheme != "http":
-        raise ProxyFailed(f"{which} is {parts.scheme}://{host}, and not of the form http://host:port")
-    credentials = None
+        raise ProxyFailed(f"{which} is not of the form {FORM}") from None
+    if scheme not in DEFAULT_PORTS:
+        raise ProxyFailed(f"{which} is {scheme}://{host}, and not of the form {FORM}")
+    login = None
     if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        credentials = b"Basic " + base64.b64encode(pair.encode())
-    return Proxy(host, port, credentials, variable)
+        login = Hidden(unquote(parts.username)), Hidden(unquote(parts.password or ""))
+    if scheme == "socks5":
+        _check_socks(which, login)
+    return Proxy(scheme, host, port, login, variable)
+
+
+def _check_socks(which: str, login: tuple[str, str] | None) -> None:
+    if not HAS_SOCKS:
+        install = 'python -m pip install "django-llm-pool[socks]"'
+        raise ProxyFailed(f"{which} is a SOCKS proxy, for which a package is missing; type: {install}")
+    for part in login or ():
+        if not (part.isascii() and 0 < len(part) <= MAX_SOCKS_LOGIN):
+            limit = f"of 1 to {MAX_SOCKS_LOGIN} ASCII characters"
+            raise ProxyFailed(f"{which} needs both a user and a password, each {limit}, or neither")
 
 
 def _from_environment(origin: Origin) -> tuple[str | None, str | None]:
@@ -155,45 +186,6 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
         return None
 
 
-async def open_tunnel(sock: socket.socket, proxy: Proxy, origin: Origin) -> None:
-    """Open a tunnel to ``origin`` through ``proxy``. ``sock`` is connected to the proxy.
-
-    Raises ProxyFailed if the proxy opens no tunnel. The message quotes the first line of the proxy's
-    response, if there is one.
-    """
-    try:
-        await asyncio.get_running_loop().sock_sendall(sock, _connect_request(proxy, origin))
-        response = await _read_head(sock)
-    except OSError as error:
-        message = f"the proxy {proxy} opened no tunnel to {origin}: {reason(error)}"
-        raise ProxyFailed(message) from without_frames(error)
-    if not (SUCCESS.match(response) and response.endswith(HEAD_END)):
-        line = proxy.redact(response).split(b"\r\n", 1)[0].decode("latin-1")[:MAX_SHOWN]
-        cause = f"it answered {line!r}" if line else "it closed the connection"
-        raise ProxyFailed(f"the proxy {proxy} opened no tunnel to {origin}: {cause}")
-
-
-def _connect_request(proxy: Proxy, origin: Origin) -> bytes:
-    authority = _authority(origin.host, origin.port).encode("ascii")
-    lines = [b"CONNECT %b HTTP/1.1" % authority, b"Host: %b" % authority]
-    lines += [b"%b: %b" % header for header in proxy.headers]
-    return b"\r\n".join(lines) + HEAD_END
-
-
-async def _read_head(sock: socket.socket) -> bytes:
-    """Return the head of the proxy's response to CONNECT. No bytes follow it: in TLS the client sends first.
-
-    Returns only a part of the head if the proxy closes the connection or does not speak HTTP, or if the head
-    is longer than ``MAX_RESPONSE``.
-    """
-    head = b""
-    while HEAD_END not in head and len(head) < MAX_RESPONSE:
-        piece = await asyncio.get_running_loop().sock_recv(sock, 4096)
-        head += piece
-        if not piece or not head.startswith(b"HTTP/"[: len(head)]):
-            break
-    return head
-
-
-def _authority(host: str, port: int) -> str:
+def authority(host: str, port: int) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address (RFC 3986, section 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

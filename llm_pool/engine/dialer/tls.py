@@ -15,8 +15,9 @@ from llm_pool.exceptions import TLSFailed, reason
 from ..config import TLS
 from ..tls_alerts import client_cert_refusal
 
-__all__ = ["build_context", "describe", "paths_of", "server_name"]
+__all__ = ["TLS_CLOSE_SECONDS", "build_context", "describe", "paths_of", "server_name"]
 
+TLS_CLOSE_SECONDS = 1.0  # how long a close waits for the server's close_notify
 MAX_SESSIONS = 100  # sessions kept for resumption; limited, since callers choose the origins
 
 # Other versions leak about 6 KiB at each read of a session: https://github.com/python/cpython/issues/116810
