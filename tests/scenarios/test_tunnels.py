@@ -6,6 +6,7 @@ import asyncio
 import ssl
 
 import pytest
+from hyperframe.frame import SettingsFrame
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.dialer import proxy as proxy_module
@@ -14,8 +15,8 @@ from llm_pool.exceptions import ConnectTimeout, ProxyFailed, TLSFailed
 from testbed import http2
 from testbed.behaviours import close, hold, json_reply, raw, reset, steps
 from testbed.proxy import relay
-from tests.fixtures.engine import request_to
-from tests.fixtures.internals import sockets_of, tls_of
+from tests.fixtures.engine import request_to, until_pool
+from tests.fixtures.internals import entries_of, sockets_of, tls_of
 from tests.fixtures.proxies import SECRET, environment, names, secure, to_llm_test, trust
 from tests.fixtures.reports import reported
 
@@ -145,6 +146,46 @@ async def test_http2_within_tls_within_tls(secure_proxy, serve, engine_pool, cer
     pool = engine_pool(proxy=proxy.url, tls=trust)
     whole = await asyncio.gather(*(pool.fetch(to_llm_test(server)) for _ in range(5)))
     assert [len(each.body) for each in whole] == [300_000] * 5
+
+
+async def test_what_arrives_with_the_end_of_the_handshake_is_not_lost(
+    secure_proxy, serve, engine_pool, certificates, trust, each_loop
+):
+    """Scenario 50: with TLS 1.2 the server's last message and its settings can be one packet."""
+    context = http2.offering_http2(certificates)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    settings = SettingsFrame(0, {SettingsFrame.MAX_CONCURRENT_STREAMS: 3}).serialize()
+
+    async def shake_hands(conn):
+        received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(received, to_send, server_side=True)
+        while True:
+            received.write(await conn.read_some())
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await conn.send(to_send.read())
+        tls.write(settings)
+        await conn.send(to_send.read())
+        await conn.hold()
+
+    server = serve(shake_hands)
+    origin = to_llm_test(server).origin._replace(scheme="https")
+    pool = engine_pool(proxy=secure_proxy(names=names(server)).url, tls=trust, min_connections=1)
+    await pool.prewarm(origin)
+    await until_pool(pool, lambda: [entry.capacity for entry in entries_of(pool)] == [3])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_forwards_gets_http1(
+    serve_proxy, secure_proxy, serve, engine_pool, trust, scheme, each_loop
+):
+    """Scenario 50: with ``HTTP2`` of "prior-knowledge" too."""
+    server = serve(json_reply())
+    proxy = (secure_proxy if scheme == "https" else serve_proxy)(names=names(server))
+    pool = engine_pool(proxy=proxy.url, tls=trust, http2="prior-knowledge")
+    assert (await pool.fetch(to_llm_test(server))).status == 200
 
 
 async def test_a_large_upload_within_tls_within_tls(secure_proxy, secure, engine_pool, trust, each_loop):
