@@ -126,7 +126,7 @@ class _Client:
         self._options: dict[str, Any] = {"allow_redirects": False, "ssl": context or proxy_context or True}
         self._proxy_headers: Headers = []
         if context is not None:
-            self._options["server_hostname"] = server_name(origin.host)
+            self._options["server_hostname"] = server_name(origin.tls_name or origin.host)
         if proxy is not None:
             self._options["proxy"] = proxy.url
             if context is not None:

@@ -53,6 +53,11 @@ class HTTPCoreDialer(BackendDialer):
         proxy: Proxy | None,
         proxy_context: ssl.SSLContext | None,
     ) -> LibraryClient:
+        if origin.tls_name is not None and proxy is not None:
+            raise TLSFailed(
+                f"no TLS connection to {origin}: through a proxy httpcore ignores sni_hostname; "
+                "set ENGINE to 'native'"
+            )
         http2 = self._config.http2
         transport = httpx.AsyncHTTPTransport(
             # httpx needs a context even without TLS. Its default would load the CA certificates.
@@ -229,13 +234,13 @@ class _Trace:
 
 def _build_request(transfer: Transfer, trace: _Trace) -> httpcore.Request:
     request = transfer.request
-    scheme, host, port = request.origin
+    scheme, host, port, tls_name = request.origin
     return httpcore.Request(
         request.method,
         httpcore.URL(scheme=scheme.encode(), host=host.encode(), port=port, target=request.target),
         headers=request.headers,
         content=transfer.upload.pieces() if transfer.upload.has_body else None,
-        extensions={"trace": trace},
+        extensions={"trace": trace, "sni_hostname": tls_name},
     )
 
 

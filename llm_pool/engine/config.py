@@ -33,14 +33,17 @@ def is_loopback(host: str) -> bool:
 class Origin(NamedTuple):
     """The scheme, host and port that a request is sent to (RFC 6454). Calls to one origin share connections.
 
-    ``scheme``  "http" or "https"
-    ``host``    a name in lower case, an IPv4 address, or an IPv6 address without brackets
-    ``port``    1 to 65535
+    ``scheme``    "http" or "https"
+    ``host``      a name in lower case, an IPv4 address, or an IPv6 address without brackets
+    ``port``      1 to 65535
+    ``tls_name``  the name for TLS, in SNI and in the server's certificate; None if it is ``host``. A part of
+                  the origin, so that a connection that was made for one name carries no call for another
     """
 
     scheme: str
     host: str
     port: int
+    tls_name: str | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

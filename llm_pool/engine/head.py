@@ -144,7 +144,7 @@ def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes
 
 
 def _absolute_target(request: Request) -> bytes:
-    scheme, host, port = request.origin
+    scheme, host, port, _ = request.origin
     host = f"[{host}]" if ":" in host else host
     authority = host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"
     return f"{scheme}://{authority}".encode("ascii") + request.target

@@ -13,7 +13,7 @@ from llm_pool.engine.config import DEFAULT_PORTS, Origin, Timeouts
 from llm_pool.engine.content_coding import describe_coding
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.request import Headers, Marks, Request
-from llm_pool.exceptions import ProtocolError
+from llm_pool.exceptions import InvalidRequest, ProtocolError, with_article
 
 from .body import AsyncBody, Body
 
@@ -26,15 +26,18 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
     """Return the engine's request for a request of httpcore.
 
     If the request has no timeouts, ``defaults`` are used. The total timeout always comes from ``defaults``.
-    ``body`` is None if ``request.stream`` must be read piece by piece. The extensions
-    ``llm_pool_scope``, ``llm_pool_marks`` and ``llm_pool_content_timer`` become ``scope``, ``marks`` and
-    ``content_timer``. Raises httpcore.UnsupportedProtocol for a scheme other
-    than http and https.
+    ``body`` is None if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope``,
+    ``llm_pool_marks`` and ``llm_pool_content_timer`` become ``scope``, ``marks`` and ``content_timer``, and
+    httpx's ``sni_hostname`` becomes a part of the origin. Raises httpcore.UnsupportedProtocol for a scheme
+    other than http and https, and InvalidRequest for a ``sni_hostname`` that is no string.
     """
     url, extensions = request.url, request.extensions
     stream = request.stream
+    tls_name = extensions.get("sni_hostname")
+    if tls_name is not None and not isinstance(tls_name, str):
+        raise InvalidRequest(f"the extension sni_hostname is {with_article(tls_name)}, not a string")
     return Request(
-        origin_of(url.scheme, url.host, url.port),
+        origin_of(url.scheme, url.host, url.port, tls_name),
         request.method,
         url.target,
         request.headers,
@@ -85,17 +88,20 @@ def _accepts(headers: Headers, codings: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def origin_of(scheme: bytes, host: bytes, port: int | None) -> Origin:
+def origin_of(scheme: bytes, host: bytes, port: int | None, tls_name: str | None = None) -> Origin:
     """Return the origin of a URL, with the default port if ``port`` is None.
 
-    Raises httpcore.UnsupportedProtocol unless ``scheme`` is http or https.
+    ``tls_name``: the name for TLS; ignored without TLS, and if it is None or "". Raises
+    httpcore.UnsupportedProtocol unless ``scheme`` is http or https.
     """
     name = scheme.decode("ascii")
     if name not in DEFAULT_PORTS:
         raise httpcore.UnsupportedProtocol(
             f"{name}:// is not a supported scheme; the URL must begin with https:// or http://"
         )
-    return Origin(name, host.decode("ascii").strip("[]"), port or DEFAULT_PORTS[name])
+    decoded = host.decode("ascii").strip("[]")
+    tls_name = tls_name.lower() if tls_name and name == "https" else None
+    return Origin(name, decoded, port or DEFAULT_PORTS[name], tls_name if tls_name != decoded else None)
 
 
 def _timeouts(given: Mapping[str, float | None] | None, defaults: Timeouts) -> Timeouts:

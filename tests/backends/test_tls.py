@@ -1,4 +1,4 @@
-"""TLS on each engine: certificates that change on disk, and client certificates that are refused."""
+"""TLS on each engine: files that change, client certificates that are refused, and ``sni_hostname``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from llm_pool.exceptions import TLSFailed
+from llm_pool.exceptions import InvalidRequest, TLSFailed
 from testbed.tls import NAMES, refuse_client, server_context
 from tests.backends.conftest import KINDS
 from tests.backends.servers import answer
@@ -92,3 +92,73 @@ def _refusing_server(serve, certificates, version, after, *, h2):
         context.set_alpn_protocols(["h2"])
     server = serve(refuse_client(context, after=after))
     return server, f"https://{server.authority}"
+
+
+@pytest.fixture
+def names_seen(certificates):
+    """A server's context for api.test and other.test, and the names that clients gave in SNI."""
+    context = server_context(certificates.authority.issue_cert("api.test", "other.test"))
+    names = []
+    context.sni_callback = lambda _, name, __: names.append(name)
+    return context, names
+
+
+async def test_sni_hostname_takes_the_place_of_the_host(
+    serve, play, configure, certificates, names_seen, each_loop
+):
+    """Scenario 49: httpx's request extension; a connection for one name carries no call for another."""
+    context, names = names_seen
+    server = serve(play(answer), tls=context)
+    pool = configure(server, TLS={"ca_file": certificates.ca_file})
+    for name in ("api.test", "API.test", "other.test", "api.test"):
+        extensions = {"sni_hostname": name}
+        assert (await pool.aclient.post("/x", extensions=extensions)).status_code == 200
+    assert names == ["api.test", "other.test"]
+    assert [request.connection for request in server.requests] == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("name", [None, "", "wrong.test"])
+async def test_the_certificate_must_be_for_sni_hostname(
+    serve, play, configure, certificates, names_seen, name
+):
+    """Scenario 49: also after a call with the right name; without the extension, for the host."""
+    server = serve(play(answer), tls=names_seen[0])
+    pool = configure(server, TLS={"ca_file": certificates.ca_file})
+    await pool.aclient.post("/x", extensions={"sni_hostname": "api.test"})
+    expected = f"certificate is not valid for '{name or server.host}'"
+    with pytest.raises(TLSFailed, match=expected):
+        await pool.aclient.post("/x", extensions={"sni_hostname": name} if name is not None else {})
+    assert len(server.requests) == 1
+
+
+async def test_sni_hostname_through_a_proxy(
+    kind, serve, play, serve_proxy, configure, certificates, names_seen
+):
+    """Scenarios 49 and 50: httpcore would ignore it, so the call is refused there."""
+    context, names = names_seen
+    server, proxy = serve(play(answer), tls=context), serve_proxy()
+    pool = configure(server, TLS={"ca_file": certificates.ca_file}, PROXY=proxy.url)
+    call = pool.aclient.post("/x", extensions={"sni_hostname": "api.test"})
+    if kind.startswith("httpcore"):
+        with pytest.raises(TLSFailed, match="through a proxy httpcore ignores sni_hostname"):
+            await call
+        assert proxy.connections_accepted == 0
+    else:
+        assert (await call).status_code == 200
+        assert names == ["api.test"]
+
+
+async def test_sni_hostname_has_no_effect_without_tls(server, configure):
+    """Scenario 49: connections are shared with calls without it."""
+    pool = configure(server)
+    for extensions in ({"sni_hostname": "api.test"}, {}):
+        assert (await pool.aclient.post("/x", extensions=extensions)).status_code == 200
+    assert server.connections_accepted == 1
+
+
+@pytest.mark.parametrize("name", [b"api.test", ["api.test"], 1])
+async def test_an_sni_hostname_that_is_no_string_is_refused(server, configure, name):
+    """Scenario 49: before anything is sent."""
+    with pytest.raises(InvalidRequest, match=r"sni_hostname is an? .*, not a string"):
+        await configure(server).aclient.post("/x", extensions={"sni_hostname": name})
+    assert server.connections_accepted == 0

@@ -243,7 +243,7 @@ async def _start_tls(
     below: socket.socket | asyncio.Transport, origin: Origin, context: ssl.SSLContext, protocol: ALPNProtocol
 ) -> None:
     """Do the TLS handshake with ``origin`` on a socket, or on the transport of a tunnel within TLS."""
-    loop, name = asyncio.get_running_loop(), server_name(origin.host)
+    loop, name = asyncio.get_running_loop(), server_name(origin.tls_name or origin.host)
     try:
         if isinstance(below, socket.socket):
             await loop.create_connection(
