@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
+from typing import TypeVar
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.asgi import ASGIRequest
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
@@ -22,8 +25,22 @@ from llm_pool.status.snapshot import TICK_SECONDS
 
 __all__ = ["data", "events", "live", "page", "ready"]
 
+View = TypeVar("View", bound=Callable[..., HttpResponseBase | Awaitable[HttpResponseBase]])
+
 REFUSAL = "This page is for staff. Log in as a user whose is_staff is set.\n"
 STREAM_SECONDS = 30.0  # then the browser reconnects, so that access is checked again, and a server can stop
+
+
+def _without_project_rules(view: View) -> View:
+    """Exempt ``view`` from LoginRequiredMiddleware, and from ATOMIC_REQUESTS in each database.
+
+    A load balancer does not log in, and takes a redirect to the login page for a healthy answer. The status
+    page has its own rule (``may_see_page``). Django refuses to run async views in a transaction. A health
+    check must not need a database.
+    """
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return login_not_required(view)
 
 
 def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -50,6 +67,7 @@ def _refusal() -> HttpResponse:
     return HttpResponse(REFUSAL, status=403, content_type="text/plain; charset=utf-8")
 
 
+@_without_project_rules
 @require_GET
 @_staff_only
 def page(request: HttpRequest) -> HttpResponse:
@@ -62,6 +80,7 @@ def page(request: HttpRequest) -> HttpResponse:
     return render(request, "llm_pool/status.html", {"feed": feed, "overview": overview()})
 
 
+@_without_project_rules
 @require_GET
 @_staff_only
 def data(_request: HttpRequest) -> HttpResponse:
@@ -69,6 +88,7 @@ def data(_request: HttpRequest) -> HttpResponse:
     return JsonResponse(overview())
 
 
+@_without_project_rules
 @require_GET
 async def events(request: HttpRequest) -> HttpResponseBase:
     """Send the content of the status page every two seconds, as server-sent events.
@@ -94,12 +114,14 @@ async def _events() -> AsyncIterator[bytes]:
     yield b"event: done\ndata: {}\n\n"  # without this event the page reports a lost connection
 
 
+@_without_project_rules
 @require_safe
 async def live(_request: HttpRequest) -> HttpResponse:
     """Return 200: a process that answers is alive."""
     return _health(200, {"status": "alive"})
 
 
+@_without_project_rules
 @require_safe
 async def ready(_request: HttpRequest) -> HttpResponse:
     """Return 200 if the process is ready for requests, otherwise 503."""
