@@ -1,4 +1,4 @@
-"""System checks of ``settings.LLM_POOL``.
+"""System checks of ``settings.LLM_POOL`` and of the flags beside it.
 
 ==============  ==============================================================
 llm_pool.E001   LLM_POOL or a pool in it is not a dict, or LLM_POOL is empty, or a pool has an invalid name
@@ -21,10 +21,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core import checks
 
 from llm_pool.conf import PoolSettings, Problem, load_with_problems
+from llm_pool.conf.observability import FLAGS
 from llm_pool.engine.config import is_loopback
+from llm_pool.exceptions import with_article
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +65,7 @@ def register_checks() -> None:
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
-    """Return errors and warnings about ``settings.LLM_POOL``.
+    """Return errors and warnings about ``settings.LLM_POOL`` and the settings in ``FLAGS``.
 
     Errors: invalid settings, TLS files that do not exist, settings that the engine does not support so that
     calls would fail, and a proxy in the environment that cannot be used. Warnings: a missing API key, and
@@ -74,7 +77,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
     ]
     for pool in _valid(pools, problems):
         messages += _warnings(pool)
-    return messages
+    return [*messages, *_flag_errors()]
 
 
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
@@ -83,6 +86,15 @@ def check_deployment(**_: Any) -> list[checks.CheckMessage]:
     They are TLS without verification, and an API key that is sent unencrypted to another machine.
     """
     return [message for pool in _valid(*load_with_problems()) for message in _insecure(pool)]
+
+
+def _flag_errors() -> Iterator[checks.CheckMessage]:
+    for name in FLAGS:
+        value = getattr(settings, name, False)
+        if not isinstance(value, bool):
+            yield checks.Error(
+                f"{name} is {with_article(value)}.", hint="Give True or False.", id="llm_pool.E003"
+            )
 
 
 def _valid(pools: dict[str, PoolSettings], problems: list[Problem]) -> list[PoolSettings]:

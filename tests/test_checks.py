@@ -7,6 +7,7 @@ import pytest
 from django.core import checks
 
 from llm_pool.checks import check_deployment, check_settings, register_checks
+from llm_pool.conf.observability import FLAGS
 
 SECRET = "sk-do-not-show"
 
@@ -54,6 +55,15 @@ LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
 )
 def test_each_problem_has_its_id(settings: Any, given: Any, expected: list[str]) -> None:
     assert ids(settings, given) == expected
+
+
+@pytest.mark.parametrize("name", FLAGS)
+@pytest.mark.parametrize(("value", "expected"), [(True, []), ("False", ["llm_pool.E003"])])
+def test_a_flag_beside_the_pools_must_be_a_bool(
+    settings: Any, name: str, value: Any, expected: list[str]
+) -> None:
+    setattr(settings, name, value)
+    assert ids(settings, LOCAL) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The settings other than ``LLM_POOL`` that this app reads: for error details, timing headers and metrics."""
+"""The settings beside ``LLM_POOL`` that this app reads: for errors, health checks, headers and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from functools import cache
 from django.conf import settings
 from django.core.signals import setting_changed
 
-__all__ = ["debugging", "latency_buckets", "metric_namespace", "shows_timing_to_all"]
+__all__ = [
+    "FLAGS",
+    "debugging",
+    "latency_buckets",
+    "metric_namespace",
+    "shows_timing_to_all",
+    "unready_when_exhausted",
+]
+
+FLAGS = ("LLM_POOL_SERVER_TIMING", "LLM_POOL_UNREADY_WHEN_EXHAUSTED")
+"""The settings of this module that are bools. A system check verifies their types."""
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """The default buckets, in seconds. They go higher than django-prometheus's own, which are for web pages."""
@@ -35,6 +45,11 @@ def _setting_changed(*, setting: str, **_: object) -> None:
 
 
 setting_changed.connect(_setting_changed, dispatch_uid="llm_pool.conf.observability")
+
+
+def unready_when_exhausted() -> bool:
+    """Return the setting ``LLM_POOL_UNREADY_WHEN_EXHAUSTED``: whether an exhausted pool fails readiness."""
+    return bool(getattr(settings, "LLM_POOL_UNREADY_WHEN_EXHAUSTED", False))
 
 
 def metric_namespace() -> str:

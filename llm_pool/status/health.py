@@ -7,6 +7,7 @@ import time
 from django.core.exceptions import ImproperlyConfigured
 
 from llm_pool.conf import load
+from llm_pool.conf.observability import unready_when_exhausted
 from llm_pool.engine.pool import Pool
 from llm_pool.registry import pools
 
@@ -53,12 +54,14 @@ _readiness = Readiness()
 def readiness() -> tuple[int, dict[str, object]]:
     """Probe all pools. Return the HTTP status and the body of the response.
 
-    The status is 200 if the process is ready, and 503 if the settings are invalid or a pool is exhausted.
+    The status is 503 if the settings are invalid, or if a pool is exhausted and
+    ``LLM_POOL_UNREADY_WHEN_EXHAUSTED`` is set; otherwise 200. By default an exhausted pool does not make the
+    process unready, because that would take down the pages of the site that call no model.
     """
     try:
         states = _readiness.probe(time.monotonic())
     except ImproperlyConfigured:
         return 503, {"status": "unready", "reason": "settings"}
-    if "exhausted" in states.values():
+    if "exhausted" in states.values() and unready_when_exhausted():
         return 503, {"status": "unready", "reason": "exhausted", "pools": states}
     return 200, {"status": "ready", "pools": states}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_pool import pools
-from llm_pool.status.health import Readiness
+from llm_pool.status.health import Readiness, readiness
 from tests.fixtures.model import model
 
 if TYPE_CHECKING:
@@ -46,14 +46,18 @@ def test_a_process_with_invalid_settings_is_alive_but_not_ready(
     assert client.get("/llm-pool/health/live/").status_code == 200
 
 
-def test_a_pool_exhausted_for_longer_than_its_timeout_is_not_ready(
-    serve: Callable[..., ScriptedServer], settings: SettingsWrapper
-) -> None:
+@pytest.fixture
+def server(serve: Callable[..., ScriptedServer], settings: SettingsWrapper) -> ScriptedServer:
+    """The server of the default pool, which has one connection."""
     server = serve(model)
     server.gate("token").open()
     pool = {"BASE_URL": f"{server.url}/v1", "API_KEY": "", "MODEL": "m", "PROXY": ""}
     limits = {"max_connections": 1, "max_keepalive_connections": 1}
     settings.LLM_POOL = {"default": {**pool, "LIMITS": limits, "TIMEOUTS": {"pool": 30.0}}}
+    return server
+
+
+def test_a_pool_is_exhausted_if_it_is_full_for_longer_than_its_timeout(server: ScriptedServer) -> None:
     readiness = Readiness()
     with exhausted(server):
         assert readiness.probe(100.0) == {"default": "ready"}
@@ -62,6 +66,26 @@ def test_a_pool_exhausted_for_longer_than_its_timeout_is_not_ready(
     assert readiness.probe(131.0) == {"default": "ready"}
     with exhausted(server):
         assert readiness.probe(132.0) == {"default": "ready"}
+
+
+@pytest.mark.parametrize(("setting", "status"), [(None, 200), (False, 200), (True, 503)])
+def test_an_exhausted_process_is_unready_only_if_the_setting_says_so(
+    server: ScriptedServer,
+    settings: SettingsWrapper,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: bool | None,
+    status: int,
+) -> None:
+    """Its other pages need no model, and a load balancer would take them down as well."""
+    if setting is not None:
+        settings.LLM_POOL_UNREADY_WHEN_EXHAUSTED = setting
+    probe = Readiness.probe
+    with exhausted(server):
+        assert readiness() == (200, {"status": "ready", "pools": {"default": "ready"}})
+        monkeypatch.setattr(Readiness, "probe", lambda self, now: probe(self, now + 60.0))
+        code, body = readiness()
+    assert (code, body["status"]) == (status, "ready" if status == 200 else "unready")
+    assert body["pools"] == {"default": "exhausted"}
 
 
 @contextlib.contextmanager
