@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from contextvars import copy_context
 from dataclasses import asdict
-from typing import Any, Self
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.http import StreamingHttpResponse
+from django.db import connections
+from django.http import HttpRequest, StreamingHttpResponse
 
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream, Stream
 from llm_pool.conf.observability import debugging
+from llm_pool.engine.loops.threads import start_thread
 from llm_pool.exceptions import LLMPoolError, visitor_message
 from llm_pool.providers.results import Chunk, Completion
 
 __all__ = ["EventStreamResponse", "event_stream"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("llm_pool.http")
 
@@ -26,6 +33,8 @@ HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would buffer the events
     "Content-Encoding": "identity",  # GZipMiddleware would buffer, but skips a response with this header
 }
+HEARTBEAT = b":\n\n"  # a comment, which browsers ignore
+HEARTBEAT_SECONDS = 15.0  # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes
 
 
 def event_stream(
@@ -34,7 +43,7 @@ def event_stream(
     """Return a response that sends ``stream`` to the browser as server-sent events.
 
     ``headers`` are added to the response's own, and replace those of the same name. The stream is closed when
-    the browser disconnects.
+    the browser disconnects. A HEAD request makes no call to the model.
 
     Events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
 
@@ -42,6 +51,9 @@ def event_stream(
     ``event: done``            the end of the answer: the whole text, model, finish_reason, tool_calls, usage
                                and timing (in seconds)
     ``event: error``           an error: its class name, and a sentence for the visitor
+
+    While the model is silent, a comment is sent every ``HEARTBEAT_SECONDS``: proxies close a silent
+    connection, and a WSGI server notices only when it writes that the browser has disconnected.
 
     The message of the error is logged. It is sent to the browser only under ``DEBUG``, because it may
     describe the provider, the network and the pool.
@@ -62,7 +74,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
     def __init__(self, stream: Stream, *, headers: Mapping[str, str] | None = None) -> None:
         self._stream = stream
-        own = _AsyncEvents(stream) if isinstance(stream, AsyncCompletionStream) else _SyncEvents(stream)
+        own = _aevents(stream) if isinstance(stream, AsyncCompletionStream) else _events(stream)
         super().__init__(own, content_type="text/event-stream")
         self._own = self._iterator
         for name, value in {**HEADERS, **(headers or {})}.items():
@@ -70,16 +82,28 @@ class EventStreamResponse(StreamingHttpResponse):
         self._resource_closers.append(stream.close)
 
     def __iter__(self) -> Iterator[bytes]:
+        self._close_if_head()
         if self._iterator is self._own:
-            return _SyncEvents(self._stream)
+            return _events(self._stream)
         content: Any = self.streaming_content  # a middleware has wrapped the iterator
         return _iterate_on_loop(content) if self.is_async else iter(content)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        self._close_if_head()
         if self._iterator is self._own:
-            return _AsyncEvents(self._stream)
+            return _aevents(self._stream)
         content: Any = self.streaming_content
         return aiter(content) if self.is_async else self._iterate_in_threads(iter(content))
+
+    def _close_if_head(self) -> None:
+        """Close the stream, which then makes no call, if the response answers a HEAD request.
+
+        Servers read the body of such a response, and drop it (RFC 9110, 9.3.2).
+        """
+        # Django gives a response no request, but adds the request's ``close`` to these functions.
+        requests = [getattr(closer, "__self__", None) for closer in self._resource_closers]
+        if any(isinstance(each, HttpRequest) and each.method == "HEAD" for each in requests):
+            self._stream.close()
 
     async def _iterate_in_threads(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         def step() -> bytes | None:
@@ -101,69 +125,86 @@ def _iterate_on_loop(pieces: AsyncIterator[bytes]) -> Iterator[bytes]:
             yield piece
 
 
-class _Events:
-    """The events of one stream. The subclasses are iterators for sync and for async code.
+def _events(stream: Stream) -> Iterator[bytes]:
+    try:
+        for chunks in _steps(stream):
+            if piece := HEARTBEAT if chunks is None else _text_events(chunks):
+                yield piece
+        if stream.completion is not None:  # None: another thread or task closed the stream
+            yield _done_event(stream.completion)
+    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
+        yield _error_event(error)
+    finally:
+        stream.close()
 
-    If a step is cancelled or interrupted, the next one returns an error event. A generator would end there,
-    as if the answer were whole.
+
+async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
+    try:
+        async with aclosing(_asteps(stream)) as steps:
+            async for chunks in steps:
+                if piece := HEARTBEAT if chunks is None else _text_events(chunks):
+                    yield piece
+        if stream.completion is not None:  # None: another thread or task closed the stream
+            yield _done_event(stream.completion)
+    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
+        yield _error_event(error)
+    finally:
+        await stream.aclose()
+
+
+def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
+    """Yield the chunks of each step of ``stream``, and None for each ``HEARTBEAT_SECONDS`` that it waits.
+
+    The steps run on a thread of their own, because a thread that waits cannot send.
     """
+    wanted: SimpleQueue[bool] = SimpleQueue()
+    done: SimpleQueue[list[Chunk] | BaseException] = SimpleQueue()
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._ended = False
+    def run() -> None:
+        while wanted.get():
+            try:
+                done.put(stream.step())
+            except BaseException as error:  # noqa: BLE001  the other thread raises it
+                done.put(error)
+        connections.close_all()  # an API_KEY callable or an observer may have opened one
 
-    def _last_event(self) -> bytes:
-        """Return the event for the end of the answer; b"" if another thread or task has closed the stream."""
-        completion = self._stream.completion
-        return self._end(_done_event(completion) if completion is not None else b"")
-
-    def _end(self, event: bytes) -> bytes:
-        self._ended = True
-        self._stream.close()
-        return event
-
-
-class _SyncEvents(_Events):
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._ended:
-            raise StopIteration
-        try:
-            while chunks := self._stream.step():
-                if text := _text_events(chunks):
-                    return text
-            event = self._last_event()
-        except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
-            event = self._end(_error_event(error))
-        if not event:
-            raise StopIteration
-        return event
+    start_thread(copy_context().run, run, name="llm_pool-event-stream")
+    try:
+        while True:
+            wanted.put(True)
+            while (step := _get(done)) is None:
+                yield None
+            if isinstance(step, BaseException):
+                raise step
+            if not step:
+                return
+            yield step
+    finally:
+        wanted.put(False)
 
 
-class _AsyncEvents(_Events):
-    def __aiter__(self) -> Self:
-        return self
+def _get(queue: SimpleQueue[T]) -> T | None:
+    try:
+        return queue.get(timeout=HEARTBEAT_SECONDS)
+    except Empty:
+        return None
 
-    async def __anext__(self) -> bytes:
-        if self._ended:
-            raise StopAsyncIteration
-        try:
-            while chunks := await self._stream.astep():
-                if text := _text_events(chunks):
-                    return text
-            event = self._last_event()
-        except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
-            event = self._end(_error_event(error))
-        if not event:
-            raise StopAsyncIteration
-        return event
 
-    async def aclose(self) -> None:
-        """Close the stream. Django calls this method when the browser disconnects."""
-        self._ended = True
-        await self._stream.aclose()
+async def _asteps(stream: Stream) -> AsyncGenerator[list[Chunk] | None]:
+    """``_steps`` for async code. Each step is a task."""
+    step = None
+    try:
+        while True:
+            step = asyncio.create_task(stream.astep())
+            while not (await asyncio.wait([step], timeout=HEARTBEAT_SECONDS))[0]:
+                yield None
+            if not (chunks := step.result()):
+                return
+            yield chunks
+    finally:
+        if step is not None and not step.done():
+            step.cancel()
+            await asyncio.wait([step])
 
 
 def _text_events(chunks: list[Chunk]) -> bytes:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client, RequestFactory
 
-from llm_pool import pools
-from llm_pool.http import event_stream
+from llm_pool import http, pools
+from llm_pool.http import HEARTBEAT, event_stream
 from testbed.behaviours import events as sse
 from testbed.behaviours import json_reply
 from testbed.chat import chat_event
 from tests import views
+from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from llm_pool.calling.pool import LLMPool
     from testbed import Script, ScriptedServer
@@ -173,6 +176,109 @@ async def test_a_response_whose_iterator_is_closed_frees_its_connection(
     async with aclosing(aiter(response)) as pieces:
         assert b"one" in await anext(pieces)
     await upstream.await_until(lambda s: len(s.disconnects) == 1)
+
+
+@pytest.mark.parametrize("gate", ["head", "token"])
+async def test_a_response_that_is_closed_while_it_waits_leaves_no_task(
+    gate: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scenario 24: not even until the loop's next turn, which may be its last."""
+    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    upstream.gate(gate).shut()
+    before = asyncio.all_tasks()
+    async with aclosing(aiter(event_stream(configure(upstream).astream("hello")))) as pieces:
+        assert await anext(pieces) == HEARTBEAT
+        await upstream.gate(gate).await_reached()
+    assert not [task for task in asyncio.all_tasks() - before if "astep" in repr(task)]
+
+
+@pytest.mark.parametrize("gate", ["head", "token"])
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_a_silent_model_is_covered_by_heartbeats_under_wsgi(
+    kind: str,
+    gate: str,
+    configure: Callable[..., LLMPool],
+    upstream: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the head of its response, and between two tokens. Nothing is lost, and nothing is sent twice."""
+    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    upstream.gate(gate).shut()
+    pieces = iter(event_stream(getattr(configure(upstream), kind)("hello")))
+    assert [next(pieces) for _ in range(3)] == [HEARTBEAT] * 3
+    upstream.gate(gate).open()
+    assert_whole([piece for piece in pieces if piece != HEARTBEAT])
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("gate", ["head", "token"])
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+async def test_a_silent_model_is_covered_by_heartbeats_under_asgi(
+    kind: str,
+    gate: str,
+    configure: Callable[..., LLMPool],
+    upstream: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    upstream.gate(gate).shut()
+    pieces = aiter(event_stream(getattr(configure(upstream), kind)("hello")))
+    assert [await anext(pieces) for _ in range(3)] == [HEARTBEAT] * 3
+    upstream.gate(gate).open()
+    assert_whole([piece async for piece in pieces if piece != HEARTBEAT])
+    assert len(upstream.requests) == 1
+
+
+def test_the_key_of_a_stream_is_read_in_the_context_of_its_view(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """Its steps run on another thread."""
+    user: ContextVar[str] = ContextVar("user")
+    seen: list[str] = []
+
+    def key() -> str:
+        seen.append(user.get())
+        return "the-key"
+
+    pool = configure(upstream, API_KEY=key)
+    user.set("alice")
+    assert_whole(list(event_stream(pool.stream("hello"))))
+    assert seen == ["alice"]
+
+
+DATABASE_KEY = """
+import sys, threading, django
+from django.conf import settings
+from django.db import connection, connections
+
+opened = []
+
+def key():
+    connection.ensure_connection()
+    opened.append(connections["default"])
+    return "the-key"
+
+url, file = sys.argv[1:]
+pool = {"BASE_URL": url, "API_KEY": key, "MODEL": "m", "PROXY": ""}
+database = {"ENGINE": "django.db.backends.sqlite3", "NAME": file}
+settings.configure(INSTALLED_APPS=["llm_pool"], DATABASES={"default": database}, LLM_POOL={"default": pool})
+django.setup()
+from llm_pool import pools
+from llm_pool.http import event_stream
+
+assert list(event_stream(pools["default"].stream("hello")))
+for thread in threading.enumerate():
+    if thread.name == "llm_pool-event-stream":
+        thread.join()
+print([each.connection for each in opened])
+"""
+
+
+def test_a_database_connection_that_the_key_has_opened_is_closed(
+    upstream: ScriptedServer, tmp_path: Path
+) -> None:
+    """The steps of a stream under WSGI run on a thread that Django does not see."""
+    assert run_script(DATABASE_KEY, f"{upstream.url}/v1", str(tmp_path / "db")) == "[None]\n"
 
 
 def assert_whole(pieces: list[bytes]) -> None:

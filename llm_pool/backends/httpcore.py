@@ -196,8 +196,8 @@ class _Trace:
 
     httpcore calls the function with names such as "http11.send_request_headers.started".
 
-    ``stage``          the last stage that has started: ``TUNNEL``, ``PROXY_TLS``, ``START_TLS``, ``SEND_HEAD`` or
-                       one of ``CONNECT``; "" before the first
+    ``stage``          the last stage that has started: ``TUNNEL``, ``PROXY_TLS``, ``START_TLS``,
+                       ``SEND_HEAD`` or one of ``CONNECT``; "" before the first
     ``stream``         the last network stream that httpcore has opened for the request; None if there is none
     ``stream_number``  the number of the request's HTTP/2 stream; 0 over HTTP/1.1; -1 before it is known
     """

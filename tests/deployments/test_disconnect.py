@@ -89,6 +89,19 @@ def test_while_a_middleware_wraps_the_stream(
     assert_in_order(server)
 
 
+def test_while_a_wsgi_server_waits_for_the_model(
+    view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Scenario 24: a WSGI server notices only when it sends the next heartbeat."""
+    server = deploy("gunicorn-gthread", upstream, extra={"HEARTBEAT_SECONDS": "0.1"})
+    upstream.gate("token").shut()
+    with RawClient(server.port, f"/{view}") as client:
+        client.read_through(b"\r\n:\n\n")
+        client.close()
+        assert_call_ends(upstream)
+    assert_in_order(server)
+
+
 def test_while_queued(view: str, deploy: Callable[..., Deployment], upstream: ScriptedServer) -> None:
     """Scenario 24: another stream uses the only connection, and continues."""
     server = deploy("uvicorn", upstream, LIMITS={"max_connections": 1, "max_keepalive_connections": 1})

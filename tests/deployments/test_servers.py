@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,6 +97,24 @@ def test_streams_pass_through_middlewares_that_wrap_them(
         assert b"x-wrapped: yes" in head
         assert b"content-encoding: gzip" not in head
     server.wait_stats(in_use=0, waiting=0)
+    assert "Warning" not in server.output
+
+
+@pytest.mark.parametrize("middleware", [[], ["tests.deployments.project.middleware.wrapping"]])
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
+def test_a_head_request_makes_no_call(
+    name: str, middleware: list[str], deploy: Callable[..., Deployment], upstream: ScriptedServer
+) -> None:
+    """Link previews send them; servers read the whole body, and drop it."""
+    server = deploy(name, upstream, extra={"middleware": middleware})
+    for view in ("stream", "astream"):
+        with contextlib.closing(HTTPConnection("127.0.0.1", server.port, timeout=10.0)) as client:
+            client.request("HEAD", f"/{view}", headers={"Connection": "close"})
+            response = client.getresponse()
+            assert (response.status, response.read()) == (200, b"")
+            assert response.getheader("Content-Type") == "text/event-stream"
+    assert server.wait_stats(in_use=0, waiting=0)["requests"] == 0
+    assert upstream.connections_accepted == 0
     assert "Warning" not in server.output
 
 

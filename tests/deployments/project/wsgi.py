@@ -1,4 +1,7 @@
-"""The WSGI application, as a user writes it. With CALL_BEFORE_FORK it makes a call before the fork."""
+"""The WSGI application, as a user writes it. With CALL_BEFORE_FORK it makes a call before the fork.
+
+HEARTBEAT_SECONDS replaces that of ``event_stream``.
+"""
 
 from __future__ import annotations
 
@@ -12,3 +15,8 @@ if "CALL_BEFORE_FORK" in os.environ:
     from llm_pool import pool
 
     pool.complete("before the fork")
+
+if "HEARTBEAT_SECONDS" in os.environ:
+    from llm_pool import http
+
+    http.HEARTBEAT_SECONDS = float(os.environ["HEARTBEAT_SECONDS"])
