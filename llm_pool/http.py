@@ -34,7 +34,7 @@ HEADERS = {
     "Content-Encoding": "identity",  # GZipMiddleware would buffer, but skips a response with this header
 }
 HEARTBEAT = b":\n\n"  # a comment, which browsers ignore
-HEARTBEAT_SECONDS = 15.0  # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes
+HEARTBEAT_SECONDS = 5.0  # only the second send after a disconnect fails: a WSGI server notices within 10 s
 
 
 def event_stream(
@@ -52,8 +52,9 @@ def event_stream(
                                and timing (in seconds)
     ``event: error``           an error: its class name, and a sentence for the visitor
 
-    While the model is silent, a comment is sent every ``HEARTBEAT_SECONDS``: proxies close a silent
-    connection, and a WSGI server notices only when it writes that the browser has disconnected.
+    While the model is silent, a comment is sent every ``HEARTBEAT_SECONDS``
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes): proxies close a silent
+    connection, and a WSGI server notices only when it sends that the browser has disconnected.
 
     The message of the error is logged. It is sent to the browser only under ``DEBUG``, because it may
     describe the provider, the network and the pool.
