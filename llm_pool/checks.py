@@ -13,6 +13,7 @@ llm_pool.W002   no API key although the server needs one, so that calls will fai
                 (not an error: builds and CI runs often have no key)
 llm_pool.W003   the API key is sent unencrypted to another machine (only with ``check --deploy``)
 llm_pool.W004   a setting that the ENGINE ignores
+llm_pool.W005   a password in LLM_POOL that Django's error reports show (only with ``check --deploy``)
 ==============  ==============================================================
 """
 
@@ -21,8 +22,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from django.conf import settings
 from django.core import checks
+from django.utils.module_loading import import_string
 
 from llm_pool.conf import PoolSettings, Problem, load_with_problems
 from llm_pool.conf.observability import FLAGS
@@ -83,7 +86,8 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 def check_deployment(**_: Any) -> list[checks.CheckMessage]:
     """Return warnings for settings that are acceptable in development, but insecure in a deployment.
 
-    They are TLS without verification, and an API key that is sent unencrypted to another machine.
+    They are TLS without verification, an API key that is sent unencrypted to another machine, and passwords
+    in Django's error reports.
     """
     return [message for pool in _valid(*load_with_problems()) for message in _insecure(pool)]
 
@@ -117,6 +121,24 @@ def _insecure(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
             hint='Give a BASE_URL that begins with https://, or "API_KEY": "" if the server needs none.',
             id="llm_pool.W003",
         )
+
+    if shown := list(_passwords_in_reports(pool)):
+        yield checks.Warning(
+            f"{place} has a password in {' and in '.join(shown)}, which Django's error reports show.",
+            hint='Set DEFAULT_EXCEPTION_REPORTER_FILTER = "llm_pool.error_reports.PoolReporterFilter".',
+            id="llm_pool.W005",
+        )
+
+
+def _passwords_in_reports(pool: PoolSettings) -> Iterator[str]:
+    """Yield the name of each setting whose password the project's filter of error reports does not hide."""
+    given = settings.LLM_POOL[pool.alias]
+    shown = import_string(settings.DEFAULT_EXCEPTION_REPORTER_FILTER)().cleanse_setting(pool.alias, given)
+    proxy, certificate = pool.pool.proxy, pool.pool.tls.client_cert
+    if proxy and httpx.URL(proxy).password and shown["PROXY"] == given["PROXY"]:
+        yield "PROXY"
+    if isinstance(certificate, tuple) and certificate[2:] and shown["TLS"] == given["TLS"]:
+        yield "TLS['client_cert']"
 
 
 def _warnings(pool: PoolSettings) -> Iterator[checks.CheckMessage]:

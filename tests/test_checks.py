@@ -156,12 +156,22 @@ def test_existing_tls_files_are_accepted(settings: Any, tmp_path: Path) -> None:
         ({"BASE_URL": "http://10.0.0.1/v1", "API_KEY": ""}, []),
         ({**LOCAL, "API_KEY": SECRET}, []),
         ({"BASE_URL": "http://x/v1", "API_KEY": SECRET, "UDS": "/run/x"}, []),
+        ({**LOCAL, "PROXY": f"http://user:{SECRET}@proxy.test"}, ["llm_pool.W005"]),
+        ({**LOCAL, "PROXY": "http://user@proxy.test"}, []),
+        ({**LOCAL, "TLS": {"client_cert": (__file__, __file__, SECRET)}}, ["llm_pool.W005"]),
+        ({**LOCAL, "TLS": {"client_cert": (__file__, __file__)}}, []),
         ({**LOCAL, "MODEL": 5, "TLS": {"verify": False}}, []),  # check_settings reports the invalid value
     ],
 )
 def test_deployment_checks_report_more(settings: Any, given: Any, expected: list[str]) -> None:
     assert ids(settings, given, check_deployment) == expected
     assert not set(expected) & set(ids(settings, given))
+
+
+def test_passwords_that_the_reporter_filter_hides_are_not_reported(settings: Any) -> None:
+    settings.DEFAULT_EXCEPTION_REPORTER_FILTER = "llm_pool.error_reports.PoolReporterFilter"
+    secrets = {"PROXY": f"http://u:{SECRET}@x", "TLS": {"client_cert": (__file__, __file__, SECRET)}}
+    assert ids(settings, {**LOCAL, **secrets}, check_deployment) == []
 
 
 def test_a_missing_key_is_reported_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,40 @@
+"""Keeps passwords, prompts and answers out of Django's error reports: its debug page, and mails to ADMINS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import ItemsView
+from types import FrameType
+from typing import Any
+
+from django.http import HttpRequest
+from django.views.debug import SafeExceptionReporterFilter
+
+__all__ = ["PoolReporterFilter"]
+
+PACKAGES = ("llm_pool", "httpx")  # ``LLMPool.request`` passes the prompt to httpx
+
+
+class PoolReporterFilter(SafeExceptionReporterFilter):
+    """Django's filter of error reports, which also hides what this package knows to be secret.
+
+    Hides HEADERS, PROXY and the client certificate in ``LLM_POOL``, and proxies from the environment. If
+    ``DEBUG`` is off, hides the local variables of the frames of ``PACKAGES`` too: they hold prompts and
+    answers.
+
+    To use it, set ``DEFAULT_EXCEPTION_REPORTER_FILTER`` to "llm_pool.error_reports.PoolReporterFilter".
+    """
+
+    hidden_settings = re.compile(
+        rf"{SafeExceptionReporterFilter.hidden_settings.pattern}|^HEADERS$|^client_cert$|(^|_)PROXY$",
+        re.IGNORECASE,
+    )
+
+    def get_traceback_frame_variables(
+        self, request: HttpRequest | None, tb_frame: FrameType
+    ) -> ItemsView[str, Any]:
+        """Return the name and the value of each local variable, with stars in place of hidden values."""
+        package = str(tb_frame.f_globals.get("__name__")).partition(".")[0]
+        if package in PACKAGES and self.is_active(request):
+            return dict.fromkeys(tb_frame.f_locals, self.cleansed_substitute).items()
+        return super().get_traceback_frame_variables(request, tb_frame)
