@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from django.conf import settings
 from django.core import checks
-from django.utils.module_loading import import_string
 
 from llm_pool.conf import PoolSettings, Problem, load_with_problems
-from llm_pool.conf.observability import FLAGS
+from llm_pool.conf.observability import cleansed, invalid_flags
 from llm_pool.engine.config import is_loopback
 from llm_pool.exceptions import with_article
 
@@ -93,12 +91,10 @@ def check_deployment(**_: Any) -> list[checks.CheckMessage]:
 
 
 def _flag_errors() -> Iterator[checks.CheckMessage]:
-    for name in FLAGS:
-        value = getattr(settings, name, False)
-        if not isinstance(value, bool):
-            yield checks.Error(
-                f"{name} is {with_article(value)}.", hint="Give True or False.", id="llm_pool.E003"
-            )
+    for name, value in invalid_flags().items():
+        yield checks.Error(
+            f"{name} is {with_article(value)}.", hint="Give True or False.", id="llm_pool.E003"
+        )
 
 
 def _valid(pools: dict[str, PoolSettings], problems: list[Problem]) -> list[PoolSettings]:
@@ -132,8 +128,7 @@ def _insecure(pool: PoolSettings) -> Iterator[checks.CheckMessage]:
 
 def _passwords_in_reports(pool: PoolSettings) -> Iterator[str]:
     """Yield the name of each setting whose password the project's filter of error reports does not hide."""
-    given = settings.LLM_POOL[pool.alias]
-    shown = import_string(settings.DEFAULT_EXCEPTION_REPORTER_FILTER)().cleanse_setting(pool.alias, given)
+    given, shown = cleansed(pool.alias)
     proxy, certificate = pool.pool.proxy, pool.pool.tls.client_cert
     if proxy and httpx.URL(proxy).password and shown["PROXY"] == given["PROXY"]:
         yield "PROXY"

@@ -174,6 +174,11 @@ def test_passwords_that_the_reporter_filter_hides_are_not_reported(settings: Any
     assert ids(settings, {**LOCAL, **secrets}, check_deployment) == []
 
 
+def test_a_project_without_the_setting_can_be_checked(settings: Any) -> None:
+    del settings.LLM_POOL
+    assert check_deployment() == []
+
+
 def test_a_missing_key_is_reported_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.LLM_POOL = {"default": {}}
     found = checks.run_checks(tags=["llm_pool"], include_deployment_checks=True)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 __all__ = [
     "FLAGS",
+    "cleansed",
     "debugging",
+    "invalid_flags",
     "latency_buckets",
     "metric_namespace",
     "shows_timing_to_all",
@@ -18,10 +22,23 @@ __all__ = [
 ]
 
 FLAGS = ("LLM_POOL_SERVER_TIMING", "LLM_POOL_UNREADY_WHEN_EXHAUSTED")
-"""The settings of this module that are bools. A system check verifies their types."""
+"""The settings of this module that are bools."""
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """The default buckets, in seconds. They go higher than django-prometheus's own, which are for web pages."""
+
+
+def invalid_flags() -> dict[str, Any]:
+    """Return the name and value of each of ``FLAGS`` that is set to something other than a bool."""
+    values = {name: getattr(settings, name, False) for name in FLAGS}
+    return {name: value for name, value in values.items() if not isinstance(value, bool)}
+
+
+def cleansed(alias: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ``LLM_POOL[alias]`` as it is, and as Django's error reports show it in this project."""
+    reporter_filter = import_string(settings.DEFAULT_EXCEPTION_REPORTER_FILTER)()
+    given = (getattr(settings, "LLM_POOL", None) or {alias: {}})[alias]
+    return given, reporter_filter.cleanse_setting(alias, given)
 
 
 def debugging() -> bool:
