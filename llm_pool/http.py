@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -20,7 +19,7 @@ from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream, Str
 from llm_pool.conf.observability import debugging
 from llm_pool.engine.loops.threads import start_thread
 from llm_pool.exceptions import LLMPoolError, visitor_message
-from llm_pool.providers.results import Chunk, Completion
+from llm_pool.providers.results import Chunk
 
 __all__ = ["EventStreamResponse", "event_stream"]
 
@@ -75,7 +74,7 @@ class EventStreamResponse(StreamingHttpResponse):
 
     def __init__(self, stream: Stream, *, headers: Mapping[str, str] | None = None) -> None:
         self._stream = stream
-        own = _aevents(stream) if isinstance(stream, AsyncCompletionStream) else _events(stream)
+        own = _AsyncEvents(stream) if isinstance(stream, AsyncCompletionStream) else _events(stream)
         super().__init__(own, content_type="text/event-stream")
         self._own = self._iterator
         for name, value in {**HEADERS, **(headers or {})}.items():
@@ -92,7 +91,7 @@ class EventStreamResponse(StreamingHttpResponse):
     def __aiter__(self) -> AsyncIterator[bytes]:
         self._close_if_head()
         if self._iterator is self._own:
-            return _aevents(self._stream)
+            return _AsyncEvents(self._stream)
         content: Any = self.streaming_content
         return aiter(content) if self.is_async else self._iterate_in_threads(iter(content))
 
@@ -131,26 +130,12 @@ def _events(stream: Stream) -> Iterator[bytes]:
         for chunks in _steps(stream):
             if piece := HEARTBEAT if chunks is None else _text_events(chunks):
                 yield piece
-        if stream.completion is not None:  # None: another thread or task closed the stream
-            yield _done_event(stream.completion)
-    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
+        if event := _done_event(stream):
+            yield event
+    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
         yield _error_event(error)
     finally:
         stream.close()
-
-
-async def _aevents(stream: Stream) -> AsyncIterator[bytes]:
-    try:
-        async with aclosing(_asteps(stream)) as steps:
-            async for chunks in steps:
-                if piece := HEARTBEAT if chunks is None else _text_events(chunks):
-                    yield piece
-        if stream.completion is not None:  # None: another thread or task closed the stream
-            yield _done_event(stream.completion)
-    except Exception as error:  # noqa: BLE001  the response has begun: Django cannot answer with an error page
-        yield _error_event(error)
-    finally:
-        await stream.aclose()
 
 
 def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
@@ -191,28 +176,59 @@ def _get(queue: SimpleQueue[T]) -> T | None:
         return None
 
 
-async def _asteps(stream: Stream) -> AsyncGenerator[list[Chunk] | None]:
-    """``_steps`` for async code. Each step is a task."""
-    step = None
-    try:
-        while True:
-            step = asyncio.create_task(stream.astep())
-            while not (await asyncio.wait([step], timeout=HEARTBEAT_SECONDS))[0]:
-                yield None
-            if not (chunks := step.result()):
-                return
-            yield chunks
-    finally:
-        if step is not None and not step.done():
-            step.cancel()
-            await asyncio.wait([step])
+class _AsyncEvents:
+    """The events of a stream, for async code. Each step is a task.
+
+    A step goes on if ``__anext__`` is cancelled, as a middleware does that sends pings of its own. The next
+    ``__anext__`` then waits for the same step: nothing is lost, and the answer does not end early.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._step: asyncio.Task[list[Chunk]] | None = None
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._ended:
+            step = self._step = self._step or asyncio.create_task(self._stream.astep())
+            if not (await asyncio.wait([step], timeout=HEARTBEAT_SECONDS))[0]:
+                return HEARTBEAT
+            self._step = None
+            if event := self._event_of(step):
+                return event
+        raise StopAsyncIteration
+
+    def _event_of(self, step: asyncio.Task[list[Chunk]]) -> bytes:
+        try:
+            if chunks := step.result():
+                return _text_events(chunks)
+            event = _done_event(self._stream)
+        except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
+            event = _error_event(error)
+        self._ended = True
+        return event
+
+    async def aclose(self) -> None:
+        """Close the stream. Django calls this method when the browser disconnects."""
+        self._ended = True
+        if self._step is not None:
+            self._step.cancel()
+            await asyncio.wait([self._step])
+        await self._stream.aclose()
 
 
 def _text_events(chunks: list[Chunk]) -> bytes:
     return b"".join(_event({"text": chunk.text}) for chunk in chunks if chunk.text)
 
 
-def _done_event(completion: Completion) -> bytes:
+def _done_event(stream: Stream) -> bytes:
+    """Return the event for the end of the answer; b"" if another thread or task has closed the stream."""
+    completion = stream.completion
+    if completion is None:
+        return b""
     return _event(
         {
             "text": completion.text,

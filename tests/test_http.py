@@ -178,6 +178,23 @@ async def test_a_response_whose_iterator_is_closed_frees_its_connection(
     await upstream.await_until(lambda s: len(s.disconnects) == 1)
 
 
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+async def test_a_cancelled_wait_for_the_next_event_loses_nothing(
+    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    """As in a middleware that sends pings. The response does not end as if it were whole."""
+    upstream.gate("token").shut()
+    upstream.gate("token").admit()
+    pieces = aiter(event_stream(getattr(configure(upstream), kind)("hello")))
+    first = await anext(pieces)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(pieces), 0.02)
+    upstream.gate("token").open()
+    assert_whole([first, *[piece async for piece in pieces]])
+    assert len(upstream.requests) == 1
+
+
 @pytest.mark.parametrize("gate", ["head", "token"])
 async def test_a_response_that_is_closed_while_it_waits_leaves_no_task(
     gate: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
