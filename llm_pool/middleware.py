@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,18 +15,25 @@ from django.template.loader import render_to_string
 from django.utils.functional import LazyObject, empty
 
 from llm_pool.calling.record import RequestCalls, current_request
-from llm_pool.conf.observability import shows_timing_to_all
-from llm_pool.exceptions import BUSY, PoolFull, PoolTimeout
+from llm_pool.conf.observability import answers_busy, shows_timing_to_all
+from llm_pool.exceptions import Overloaded, PoolFull, PoolTimeout, RateLimited, visitor_message
+from llm_pool.redaction import printable
 
 __all__ = ["PoolMiddleware"]
 
 logger = logging.getLogger("llm_pool.requests")
 
-RETRY_AFTER = 5  # seconds
+RETRY_AFTER = 5  # seconds, if the provider states none
+CODES = {
+    PoolFull: "pool_full",
+    PoolTimeout: "pool_timeout",
+    RateLimited: "rate_limited",
+    Overloaded: "overloaded",
+}  # a subclass comes before its base class
 TEMPLATE = "llm_pool/busy.html"  # a project can override this template
-PAGE = f"""<!doctype html>
+PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Busy</title></head><body><h1>Busy</h1><p>{BUSY}</p></body></html>
+<title>Busy</title></head><body><h1>Busy</h1><p>%s</p></body></html>
 """
 
 
@@ -33,8 +41,8 @@ class PoolMiddleware:
     """Records the calls of each Django request, on ``request.llm_pool`` and in the log.
 
     Adds the header ``Server-Timing`` for staff, and for all visitors if ``DEBUG`` or
-    ``LLM_POOL_SERVER_TIMING`` is set. Answers PoolTimeout and PoolFull with a 503. Works in sync and async
-    views; needs no thread, no lock and no query.
+    ``LLM_POOL_SERVER_TIMING`` is set. Answers PoolTimeout, PoolFull, RateLimited and Overloaded with a 503.
+    Works in sync and async views; needs no thread, no lock and no query.
 
     Put the class near the top of ``MIDDLEWARE``: calls that an earlier middleware makes are not recorded.
     """
@@ -65,32 +73,37 @@ class PoolMiddleware:
             current_request.reset(token)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Return a 503 with ``Retry-After`` for PoolTimeout and PoolFull; None for other exceptions.
+        """Return a 503 with ``Retry-After`` for the exceptions in ``CODES``; None for other exceptions.
 
-        The response is HTML or JSON, by the ``Accept`` header of the request.
+        ``Retry-After`` is the provider's, in whole seconds, or ``RETRY_AFTER``. The response is HTML or JSON,
+        by the ``Accept`` header of the request. Returns None if ``LLM_POOL_BUSY_RESPONSES`` is False.
         """
-        if not isinstance(exception, PoolTimeout):
+        code = next((code for kind, code in CODES.items() if isinstance(exception, kind)), None)
+        if code is None or not answers_busy():
             return None
+        wait = getattr(exception, "retry_after", None)
+        retry_after = RETRY_AFTER if wait is None else max(1, math.ceil(wait))
+        message = visitor_message(exception)
         response: HttpResponse
         if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-            response = HttpResponse(_page(request), status=503)
+            response = HttpResponse(_page(request, message, retry_after), status=503)
         else:
-            error = "pool_full" if isinstance(exception, PoolFull) else "pool_timeout"
-            response = JsonResponse({"error": error, "message": BUSY}, status=503)
-        response["Retry-After"] = str(RETRY_AFTER)
+            response = JsonResponse({"error": code, "message": message}, status=503)
+        response["Retry-After"] = str(retry_after)
         response["Cache-Control"] = "no-store"
-        logger.warning("%s %s is answered with 503: %s", request.method, request.path, exception)
+        path = printable(request.path)
+        logger.warning("%s %s is answered with 503: %s", request.method, path, exception)
         return response
 
 
-def _page(request: HttpRequest) -> str:
+def _page(request: HttpRequest, message: str, retry_after: int) -> str:
     """Return the page of a 503, from ``TEMPLATE``. Return ``PAGE`` if the template cannot be rendered."""
     try:
-        return render_to_string(TEMPLATE, {"message": BUSY, "retry_after": RETRY_AFTER}, request)
+        return render_to_string(TEMPLATE, {"message": message, "retry_after": retry_after}, request)
     except Exception as error:
         if not isinstance(error, TemplateDoesNotExist) or error.args != (TEMPLATE,):
             logger.exception("%s cannot be rendered: a plain page is sent instead", TEMPLATE)
-        return PAGE
+        return PAGE % message
 
 
 def _begin(request: HttpRequest) -> tuple[RequestCalls, Any]:
@@ -137,7 +150,7 @@ def _log(request: HttpRequest, response: HttpResponseBase, calls: RequestCalls) 
         return
     facts = {
         "method": request.method,
-        "path": request.path,
+        "path": printable(request.path),
         "status_code": response.status_code,
         "llm_calls": calls.calls,
         "llm_errors": calls.errors,

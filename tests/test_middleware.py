@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
-from django.urls import path
+from django.urls import path, re_path
 from django.utils.functional import SimpleLazyObject
 
 from llm_pool import pool
 from llm_pool.calling.record import current_request
-from llm_pool.exceptions import PoolFull, PoolTimeout
+from llm_pool.exceptions import PoolFull, PoolTimeout, RateLimited
 from llm_pool.http import event_stream
 from llm_pool.middleware import PoolMiddleware
+from testbed.behaviours import json_reply
 from tests.fixtures.callers import until
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class User:
     is_staff = True
 
 
-def twice(request: HttpRequest) -> HttpResponse:
+def twice(request: HttpRequest, anything: str = "") -> HttpResponse:
     pool.complete("hello")
     pool.complete("hello")
     return _seen(request)
@@ -59,7 +60,7 @@ async def astream(request: HttpRequest) -> HttpResponse:
     return event_stream(pool.astream("hello"))
 
 
-def full(request: HttpRequest) -> HttpResponse:
+def full(request: HttpRequest, anything: str = "") -> HttpResponse:
     raise PoolFull("no room")
 
 
@@ -104,10 +105,13 @@ def _seen(request: HttpRequest) -> HttpResponse:
     return HttpResponse("done")
 
 
-urlpatterns = [
-    path(view.__name__, view)
-    for view in (twice, atwice, stream, astream, full, afull, timeout, atimeout, broken, where, staff, lazy)
-]
+async def limited(request: HttpRequest) -> HttpResponse:
+    raise RateLimited("wait", status_code=429, headers={}, retry_after=0.2)
+
+
+VIEWS = (twice, atwice, stream, astream, full, afull, timeout, atimeout, limited, broken, where, staff, lazy)
+urlpatterns = [path(view.__name__, view) for view in VIEWS]
+urlpatterns += [re_path(r"(?s)^twice/(.*)$", twice), re_path(r"(?s)^full/(.*)$", full)]
 
 
 @pytest.fixture(autouse=True)
@@ -249,6 +253,62 @@ def test_an_exhausted_pool_is_a_503(view: str, error: str, accept: str, kind: st
 @BUSY
 async def test_an_exhausted_pool_is_a_503_under_asgi(view: str, error: str, accept: str, kind: str) -> None:
     _assert_busy(await AsyncClient().get(f"/a{view}", headers={"Accept": accept}), error, kind)
+
+
+@pytest.mark.parametrize(
+    ("view", "client"), [("twice", Client), ("twice", AsyncClient), ("atwice", AsyncClient)]
+)
+@pytest.mark.parametrize(
+    ("status", "wait", "error", "retry_after"),
+    [
+        (429, "7", "rate_limited", "7"),
+        (429, "7.2", "rate_limited", "8"),
+        (429, "0", "rate_limited", "1"),
+        (429, "soon", "rate_limited", "5"),
+        (503, "30", "overloaded", "30"),
+        (529, "", "overloaded", "5"),
+    ],
+)
+async def test_a_busy_provider_is_a_503_with_its_retry_after(
+    status: int,
+    wait: str,
+    error: str,
+    retry_after: str,
+    client: type[Any],
+    view: str,
+    configure: Callable[..., LLMPool],
+    serve: Callable[..., ScriptedServer],
+) -> None:
+    says = {"error": {"message": "The organization org-1 is over its limit."}}
+    configure(serve(json_reply(says, status=status, headers={"Retry-After": wait})))
+    response = await _get(client(), f"/{view}")
+    assert (response.status_code, response["Retry-After"]) == (503, retry_after)
+    assert response["Cache-Control"] == "no-store"
+    assert response.json() == {
+        "error": error,
+        "message": "The model has too many requests. Please try again later.",
+    }
+    assert "org-1" not in response.text  # the provider's words are for operators only
+
+
+@pytest.mark.parametrize("view", ["full", "afull", "timeout", "limited"])
+async def test_a_setting_turns_these_responses_off(view: str) -> None:
+    with override_settings(LLM_POOL_BUSY_RESPONSES=False):
+        response = await AsyncClient(raise_request_exception=False).get(f"/{view}")
+    assert response.status_code == 500
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(
+    configure: Callable[..., LLMPool], upstream: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(upstream)
+    with caplog.at_level(logging.INFO, "llm_pool.requests"):
+        Client().get("/twice/%0aERROR%20root:%1b[2Jgone")
+        Client().get("/full/%0d%0aERROR%E2%80%A8root")
+    first, second = [record for record in caplog.records if record.name == "llm_pool.requests"]
+    assert vars(first)["path"] == r"/twice/\u000aERROR root:\u001b[2Jgone"
+    assert vars(first)["path"] in first.getMessage()
+    assert second.getMessage() == r"GET /full/\u000d\u000aERROR\u2028root is answered with 503: no room"
 
 
 def _assert_busy(response: Any, error: str, kind: str) -> None:

@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 
 __all__ = [
     "FLAGS",
+    "answers_busy",
     "cleansed",
     "debugging",
     "invalid_flags",
@@ -21,7 +22,7 @@ __all__ = [
     "unready_when_exhausted",
 ]
 
-FLAGS = ("LLM_POOL_SERVER_TIMING", "LLM_POOL_UNREADY_WHEN_EXHAUSTED")
+FLAGS = ("LLM_POOL_BUSY_RESPONSES", "LLM_POOL_SERVER_TIMING", "LLM_POOL_UNREADY_WHEN_EXHAUSTED")
 """The settings of this module that are bools."""
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
@@ -62,6 +63,11 @@ def _setting_changed(*, setting: str, **_: object) -> None:
 
 
 setting_changed.connect(_setting_changed, dispatch_uid="llm_pool.conf.observability")
+
+
+def answers_busy() -> bool:
+    """Return the setting ``LLM_POOL_BUSY_RESPONSES``: whether errors of a busy pool or model become a 503."""
+    return bool(getattr(settings, "LLM_POOL_BUSY_RESPONSES", True))
 
 
 def unready_when_exhausted() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from llm_pool.exceptions.answers import StreamInterrupted
+from llm_pool.exceptions.answers import Overloaded, RateLimited, StreamInterrupted
 from llm_pool.exceptions.calls import PoolTimeout
 
 __all__ = ["BUSY", "reason", "visitor_message", "with_article"]
@@ -20,6 +20,8 @@ def visitor_message(error: Exception) -> str:
     """
     if isinstance(error, PoolTimeout):
         return BUSY
+    if isinstance(error, RateLimited | Overloaded):
+        return "The model has too many requests. Please try again later."
     if isinstance(error, StreamInterrupted):
         return "The answer broke off. Please try again."
     return "The model gave no answer. Please try again later."

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import pytest
 
+from testbed.behaviours import json_reply
 from tests.deployments.launcher import SERVERS
 from tests.deployments.raw_client import RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from http.client import HTTPResponse
 
     from testbed import ScriptedServer
     from tests.deployments.launcher import Deployment
@@ -108,14 +111,32 @@ def test_a_head_request_makes_no_call(
     """Link previews send them; servers read the whole body, and drop it."""
     server = deploy(name, upstream, extra={"middleware": middleware})
     for view in ("stream", "astream"):
-        with contextlib.closing(HTTPConnection("127.0.0.1", server.port, timeout=10.0)) as client:
-            client.request("HEAD", f"/{view}", headers={"Connection": "close"})
-            response = client.getresponse()
-            assert (response.status, response.read()) == (200, b"")
-            assert response.getheader("Content-Type") == "text/event-stream"
+        response, body = send(server, "HEAD", f"/{view}")
+        assert (response.status, body) == (200, b"")
+        assert response.getheader("Content-Type") == "text/event-stream"
     assert server.wait_stats(in_use=0, waiting=0)["requests"] == 0
     assert upstream.connections_accepted == 0
     assert "Warning" not in server.output
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread"])
+def test_a_busy_provider_is_a_503_with_its_retry_after(
+    name: str, deploy: Callable[..., Deployment], serve: Callable[..., ScriptedServer]
+) -> None:
+    upstream = serve(json_reply({"error": {"message": "wait"}}, status=429, headers={"Retry-After": "7"}))
+    server = deploy(name, upstream, extra={"middleware": ["llm_pool.middleware.PoolMiddleware"]})
+    for view in ("complete", "acomplete"):
+        response, body = send(server, "GET", f"/{view}")
+        assert (response.status, response.getheader("Retry-After")) == (503, "7")
+        assert json.loads(body)["error"] == "rate_limited"
+
+
+def send(server: Deployment, method: str, path: str) -> tuple[HTTPResponse, bytes]:
+    """Send a request on a new connection; return the response and its body."""
+    with contextlib.closing(HTTPConnection("127.0.0.1", server.port, timeout=10.0)) as client:
+        client.request(method, path, headers={"Connection": "close"})
+        response = client.getresponse()
+        return response, response.read()
 
 
 def assert_streamed(server: Deployment, view: str, upstream: ScriptedServer) -> bytes:
