@@ -21,20 +21,36 @@ _SDK_OPTIONS = {
     "extra_body": "give its fields to the call itself, as parameters of their own",
 }
 
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+def _is_text(value: Any) -> bool:
+    """Return whether ``value`` is a str, or stands for one, as what Django's ``gettext_lazy`` returns."""
+    return isinstance(value, str) or hasattr(type(value), "casefold")
+
+
+def _as_text(value: Any) -> str:
+    """Return ``value`` as a str: at the time of the call, and so in the language of its request."""
+    if _is_text(value):
+        return str(value)
+    raise TypeError(f"{with_article(value)} is not JSON")
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_text).encode
 
 
 def as_messages(messages: Any) -> list[Mapping[str, Any]]:
     """Return ``messages`` as a list for the request's body. A str becomes one user message.
 
-    Raises ``InvalidMessages`` if ``messages`` is neither a str nor a sequence of one or more dicts, if a dict
-    has no "role", or if a "role" or "content" has the wrong type.
+    What ``gettext_lazy`` returns counts as a str. Raises ``InvalidMessages`` if ``messages`` is neither a str
+    nor a sequence of one or more dicts, if a dict has no "role", or if a "role" or "content" has the wrong
+    type.
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
     if isinstance(messages, Mapping):
         raise InvalidMessages("messages is one dict; put it into a list: [message].")
     if isinstance(messages, (bytes, bytearray)) or not isinstance(messages, Sequence):
+        if _is_text(messages):
+            return [{"role": "user", "content": messages}]
         raise InvalidMessages(f"messages is {with_article(messages)}; give a str, or a list of dicts.")
     if not messages:
         raise InvalidMessages("messages is empty; give at least one message.")
@@ -49,7 +65,7 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
             problem = "is missing" if "role" not in message else f"is {with_article(role)}"
             raise InvalidMessages(f'messages[{index}]["role"] {problem}; give a str such as "user".')
         content = message.get("content")
-        if not (content is None or isinstance(content, (str, list, tuple))):
+        if not (content is None or isinstance(content, (str, list, tuple)) or _is_text(content)):
             raise InvalidMessages(
                 f'messages[{index}]["content"] is {with_article(content)}; give a str, or a list of parts.'
             )
@@ -72,7 +88,7 @@ def check_params(params: Mapping[str, Any], stream: bool) -> None:
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """Return ``body`` as JSON in UTF-8.
+    """Return ``body`` as JSON in UTF-8, with each lazy str as text.
 
     Raises ``InvalidMessages`` or ``InvalidParameter`` with the path of the value that cannot be encoded.
     """
@@ -96,13 +112,14 @@ def _encoding_error(body: Mapping[str, Any], error: Exception) -> InvalidRequest
 
 
 def _text_problem(value: Any) -> str | None:
-    if not isinstance(value, str):
+    if not _is_text(value):
         return None
+    text = str(value)
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         return (
-            f"holds a lone surrogate (U+{ord(value[error.start]):04X} at index {error.start}), "
+            f"holds a lone surrogate (U+{ord(text[error.start]):04X} at index {error.start}), "
             'which UTF-8 cannot carry; clean the text with text.encode("utf-8", "replace").decode().'
         )
     return None
@@ -115,7 +132,7 @@ def _number_problem(value: Any) -> str | None:
 
 
 def _type_problem(value: Any) -> str | None:
-    if value is None or isinstance(value, (str, int, float, dict, list, tuple)):
+    if value is None or isinstance(value, (int, float, dict, list, tuple)) or _is_text(value):
         return None
     return f"is {with_article(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
 
