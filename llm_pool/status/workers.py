@@ -7,7 +7,6 @@ again ``KEPT_SECONDS`` after the last write.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ import sys
 from functools import cache
 from typing import Any
 
+from django.core import signing
 from django.core.cache import BaseCache, caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
@@ -27,6 +27,7 @@ __all__ = ["Slot", "others", "shared_cache"]
 logger = logging.getLogger("llm_pool.status")
 
 SLOTS = 64  # the limit on workers of one machine
+SALT = "llm_pool.status"  # entries are signed: a snapshot of another shape would break the page
 KEPT_SECONDS = 3 * TICK_SECONDS  # how long the page shows a worker after its last write
 
 
@@ -39,11 +40,18 @@ def shared_cache() -> BaseCache | None:
 def others(cache: BaseCache, worker: int) -> list[dict[str, Any]]:
     """Return the snapshots of the other workers of this machine. Raises the errors of the cache.
 
-    ``worker`` is the process id of this worker, whose snapshot is left out.
+    ``worker`` is the process id of this worker, whose snapshot is left out. Deletes entries that no worker
+    has written.
     """
-    found = cache.get_many([_key(number) for number in range(SLOTS)])
-    snapshots: list[dict[str, Any]] = [json.loads(each) for each in found.values()]
-    return [snapshot for snapshot in snapshots if snapshot["worker"] != worker]
+    snapshots = []
+    for key, text in cache.get_many([_key(number) for number in range(SLOTS)]).items():
+        snapshot = _decode(text)
+        if snapshot is None:
+            logger.warning("no worker of this project has written the cache's entry %s: it is deleted", key)
+            cache.delete(key)
+        elif snapshot["worker"] != worker:
+            snapshots.append(snapshot)
+    return snapshots
 
 
 class Slot:
@@ -70,15 +78,26 @@ class Slot:
             self._failing = False
 
     def _write(self, cache: BaseCache, snapshot: dict[str, Any]) -> None:
-        text = json.dumps(snapshot)
+        text = signing.dumps(snapshot, salt=SALT, compress=True)
         if self._number is not None:
-            held = cache.get(_key(self._number))
-            if held is not None and json.loads(held)["worker"] == snapshot["worker"]:
+            held = _decode(cache.get(_key(self._number)))
+            if held is not None and held["worker"] == snapshot["worker"]:
                 cache.set(_key(self._number), text, KEPT_SECONDS)
                 return
         # ``add`` writes only if the key is free, so two workers cannot get the same slot.
         free = (number for number in range(SLOTS) if cache.add(_key(number), text, KEPT_SECONDS))
         self._number = next(free, None)
+
+
+def _decode(text: Any) -> dict[str, Any] | None:
+    """Return the snapshot in an entry of the cache, or None if no worker of this project has written it."""
+    if not isinstance(text, str):
+        return None
+    try:
+        snapshot: dict[str, Any] = signing.loads(text, salt=SALT)
+    except signing.BadSignature:
+        return None
+    return snapshot
 
 
 @cache

@@ -11,15 +11,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core import signing
 from django.core.cache import caches
 
 from llm_pool import pools
 from llm_pool.exceptions import ConnectFailed
 from llm_pool.status.overview import merge, overview, quantile
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, History
-from llm_pool.status.workers import KEPT_SECONDS, Slot, others, shared_cache
+from llm_pool.status.workers import KEPT_SECONDS, SLOTS, Slot, others, shared_cache
 from testbed.chat import chat_completion
 from testbed.ports import refused_port
+from tests.fixtures.internals import worker_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,6 +217,34 @@ def test_a_killed_worker_disappears(shared: Any, monkeypatch: pytest.MonkeyPatch
     later = time.time() + KEPT_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
     assert others_in(shared) == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["", "no signature", b"\0", 7, [], '{"worker": 7}', signing.dumps({"worker": 7}, key="another")],
+)
+def test_an_entry_that_no_worker_has_written_is_deleted(
+    entry: Any, server: ScriptedServer, shared: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page shows the others, and the entry's slot can be used again."""
+    pools["default"].complete("one")
+    for number in range(SLOTS - 1):
+        shared.set(worker_key(number), entry, None)
+    Slot().publish({**History().snapshot(), "worker": 8})
+    shown = overview()
+    assert shown["scope"] == "machine"
+    assert {each["worker"] for each in shown["workers"]} == {8, os.getpid()}
+    assert f"no worker of this project has written the cache's entry {worker_key(0)}" in caplog.text
+    Slot().publish({**History().snapshot(), "worker": 9})
+    assert {each["worker"] for each in overview()["workers"]} == {8, 9, os.getpid()}
+
+
+def test_a_worker_whose_entry_was_overwritten_gets_another_slot(shared: Any) -> None:
+    slot = Slot()
+    slot.publish({"worker": 7, "beat": 1})
+    shared.set(worker_key(0), "not a snapshot", None)
+    slot.publish({"worker": 7, "beat": 2})
+    assert others_in(shared) == [{"worker": 7, "beat": 2}]
 
 
 class BrokenCache:
