@@ -14,6 +14,8 @@ from llm_pool.engine.config import is_loopback_address
 
 __all__ = ["login_url", "may_see_page"]
 
+# What proxies add to a request. A proxy's address can be a loopback address, and its client's is not.
+FORWARDED = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP")
 LOGIN_PAGES = (None, "admin:login")  # ``LOGIN_URL``, then the admin's login page
 
 
@@ -21,12 +23,14 @@ def may_see_page(request: HttpRequest) -> bool:
     """Return whether the request can see the status page: its user is active and staff.
 
     In a project without users (``request`` has no ``user``) the page is visible only under ``DEBUG``, and
-    only from a loopback address. Can query the database, to load the user.
+    only from a loopback address and not through a proxy. Can query the database, to load the user.
     """
     user = getattr(request, "user", None)
     if user is not None:
         return bool(user.is_active and user.is_staff)
-    return debugging() and is_loopback_address(request.META.get("REMOTE_ADDR", ""))
+    if not debugging() or any(name in request.META for name in FORWARDED):
+        return False
+    return is_loopback_address(request.META.get("REMOTE_ADDR", ""))
 
 
 def login_url(request: HttpRequest) -> str | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import TypeVar
+from weakref import WeakSet
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
@@ -27,8 +28,17 @@ __all__ = ["data", "events", "live", "page", "ready"]
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase | Awaitable[HttpResponseBase]])
 
+TEXT = "text/plain; charset=utf-8"
 REFUSAL = "This page is for staff. Log in as a user whose is_staff is set.\n"
+MAX_STREAMS = 20  # in each process; each reads the cache every two seconds
 STREAM_SECONDS = 30.0  # then the browser reconnects, so that access is checked again, and a server can stop
+
+
+class _OpenStream:
+    """One open stream of ``events``. Only the frame of its generator refers to it."""
+
+
+_open_streams: WeakSet[_OpenStream] = WeakSet()  # weak: a server may drop a response without closing it
 
 
 def _without_project_rules(view: View) -> View:
@@ -64,7 +74,7 @@ def _refuse(request: HttpRequest) -> HttpResponse:
 
 
 def _refusal() -> HttpResponse:
-    return HttpResponse(REFUSAL, status=403, content_type="text/plain; charset=utf-8")
+    return HttpResponse(REFUSAL, status=403, content_type=TEXT)
 
 
 @_without_project_rules
@@ -94,16 +104,23 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     """Send the content of the status page every two seconds, as server-sent events.
 
     The stream ends after ``STREAM_SECONDS``; the browser then reconnects. Returns 403 if
-    ``may_see_page`` returns False, and 501 under WSGI.
+    ``may_see_page`` returns False, 501 under WSGI, and 503 if ``MAX_STREAMS`` are open: the page then polls
+    ``data``.
     """
     if not await sync_to_async(may_see_page)(request):
         return _refusal()
     if not isinstance(request, ASGIRequest):
-        return HttpResponse("Events need ASGI.\n", status=501, content_type="text/plain; charset=utf-8")
-    return StreamingHttpResponse(_events(), content_type="text/event-stream", headers=HEADERS)
+        return HttpResponse("Events need ASGI.\n", status=501, content_type=TEXT)
+    if len(_open_streams) >= MAX_STREAMS:
+        reason = f"This process sends {MAX_STREAMS} status pages already. Close some, or try again later.\n"
+        headers = {"Retry-After": str(int(STREAM_SECONDS))}
+        return HttpResponse(reason, status=503, content_type=TEXT, headers=headers)
+    stream = _OpenStream()
+    _open_streams.add(stream)
+    return StreamingHttpResponse(_events(stream), content_type="text/event-stream", headers=HEADERS)
 
 
-async def _events() -> AsyncIterator[bytes]:
+async def _events(_stream: _OpenStream) -> AsyncIterator[bytes]:
     yield b"retry: 1000\n\n"
     ends_at = time.monotonic() + STREAM_SECONDS
     while (now := time.monotonic()) < ends_at:

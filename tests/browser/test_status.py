@@ -44,6 +44,29 @@ def test_a_script_that_is_loading_is_not_reported_as_missing(browser: Browser, d
         page.locator("#scriptless").wait_for(state="detached")
 
 
+def test_a_strict_content_security_policy_allows_the_page(page: Page, demo_url: str) -> None:
+    """The fixture ``page`` asserts that nothing was refused, which the console would show."""
+    policy = "default-src 'none'; " + "; ".join(
+        f"{each}-src 'self'" for each in ("script", "style", "img", "connect")
+    )
+
+    def under_policy(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "Content-Security-Policy": policy})
+
+    page.route("**/llm-pool/", under_policy)
+    page.goto(f"{demo_url}llm-pool/")
+    page.locator("#feed.live").wait_for()
+    # Without a window, Chromium does not load the icon of a page.
+    shown = """async () => {
+        const image = new Image();
+        image.src = document.querySelector("link[rel=icon]").href;
+        await image.decode();
+        return image.width;
+    }"""
+    assert page.evaluate(shown) > 0
+
+
 def test_an_unreachable_provider_is_shown(browser: Browser) -> None:
     with refused_port() as port:
         unreachable = environment(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=f"http://127.0.0.1:{port}/v1")

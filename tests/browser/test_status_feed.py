@@ -55,10 +55,21 @@ def test_a_page_stays_live_when_its_stream_ends_with_done(browser: Browser, demo
         assert page.locator("#feed").inner_text() == "live"
 
 
+def test_a_page_whose_stream_is_refused_polls_instead(browser: Browser, demo_url: str) -> None:
+    """As by a proxy, or by a process that has too many streams open."""
+    with browser.new_page() as page:
+        page.route("**/events/", lambda route: route.fulfill(status=503))
+        page.goto(f"{demo_url}llm-pool/")
+        for _ in range(2):
+            page.wait_for_event("requestfinished", lambda request: request.url.endswith("/data/"))
+            page.locator("#feed.live").wait_for()
+
+
 def test_a_page_reconnects_after_an_error_from_a_proxy(browser: Browser, demo_url: str) -> None:
     with browser.new_page() as page:
-        page.route("**/events/", lambda route: route.fulfill(status=502))
+        for path in ("**/events/", "**/data/"):
+            page.route(path, lambda route: route.fulfill(status=502))
         page.goto(f"{demo_url}llm-pool/")
         page.locator("#feed").filter(has_text=AT_ONCE).wait_for()
-        page.unroute("**/events/")
+        page.unroute_all()
         page.locator("#feed.live").wait_for()

@@ -26,10 +26,10 @@ function listen() {
   source.addEventListener("message", (event) => receive(JSON.parse(event.data)));
   source.addEventListener("done", () => { done = true; });
   source.addEventListener("error", () => {
-    if (!done) fail();
+    const refused = source.readyState === EventSource.CLOSED; // as by a proxy's 502, or at too many open streams
+    if (refused) load().then(receive, fail).then(() => setTimeout(listen, overview.tick * 1000));
+    else if (!done) fail();
     done = false;
-    // After a response such as a proxy's 502 the browser does not reconnect.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, overview.tick * 1000);
   });
 }
 
