@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import threading
-import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from llm_pool.calling.record import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.alarm import Alarm
 from llm_pool.engine.loops.threads import hold
@@ -132,9 +132,9 @@ class Metrics:
         """
         self._ended.append(record)
         if len(self._ended) >= BATCH:
-            self._alarm.set(time.monotonic())
+            self._alarm.set(monotonic())
         elif self._alarm.due_at == inf:
-            self._alarm.set(time.monotonic() + STATS_INTERVAL)
+            self._alarm.set(monotonic() + STATS_INTERVAL)
 
     def flush(self) -> None:
         """Add the calls that have ended since the last flush to the registry.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 from llm_pool.backends.upload import Upload
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from llm_pool.engine.head import asks_to_close
 from llm_pool.engine.http11.response import MAX_HEAD
@@ -124,7 +124,7 @@ class Transfer:
 
     def on_dial_start(self) -> None:
         """Called when the library's client begins to dial for this call."""
-        self._own_dial_since = time.monotonic()
+        self._own_dial_since = monotonic()
         self.start_dial_timeout()
 
     def start_dial_timeout(self) -> None:
@@ -133,7 +133,7 @@ class Transfer:
         Called when the call begins to wait for a dial: its own, or another call's on the same connection.
         """
         if self._dialing_since is None:
-            self._dialing_since = time.monotonic()
+            self._dialing_since = monotonic()
             deadline = self.exchange.total_at
             if self.request.timeouts.connect is not None:
                 connect_at = self._loop.time() + self.request.timeouts.connect
@@ -151,11 +151,11 @@ class Transfer:
         ``http2``: whether the protocol of the connection is HTTP/2.
         """
         if self._own_dial_since is not None:
-            self._connection.dialed(time.monotonic() - self._own_dial_since)
+            self._connection.dialed(monotonic() - self._own_dial_since)
             self._own_dial_since = None
         if self._dialing_since is not None:
             marks = self.exchange.marks
-            marks.dialing = time.monotonic() - self._dialing_since
+            marks.dialing = monotonic() - self._dialing_since
             marks.reused = False
             self._dialing_since = None
             self._watchdog.watch(self.exchange.total_at)

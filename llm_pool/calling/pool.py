@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.calling.through_httpx import ThroughHTTPX
 from llm_pool.conf import PoolSettings
 from llm_pool.conf.request_builder import RequestBuilder
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.providers.base import Messages
 from llm_pool.providers.results import Completion
@@ -56,7 +56,7 @@ class LLMPool:
         self.settings = settings
         self.alias = settings.alias
         self.engine = make_pool(settings.engine, settings.pool, settings.alias)
-        self._created_at = time.monotonic()
+        self._created_at = monotonic()
         self._provider = settings.provider
         self._builder = RequestBuilder(settings)
         self._through_httpx = ThroughHTTPX(
@@ -168,7 +168,7 @@ class LLMPool:
         from llm_pool.diagnostics import Sizing, run_checks  # noqa: PLC0415  most processes never check
 
         stats = self.stats()
-        load = Sizing.from_stats(stats, time.monotonic() - self._created_at)
+        load = Sizing.from_stats(stats, monotonic() - self._created_at)
         return await run_checks(self.settings, timeout=timeout, live=live, load=load)
 
     def check(self, *, timeout: float = 10.0, live: int = 0) -> CheckReport:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.request import Marks
 from llm_pool.engine.stats.listeners import Listeners
 from llm_pool.exceptions import ConnectFailed, PoolTimeout
@@ -153,7 +153,7 @@ class Call:
         self._model = model
         self._request = current_request.get()
         self._ended = threading.Lock()  # acquired by the first ``end``, never released
-        self._began = time.monotonic()
+        self._began = monotonic()
         self.marks = Marks()
         self.status_code: int | None = None
         self.usage: Usage | None = None
@@ -168,7 +168,7 @@ class Call:
 
     def begin(self) -> float:
         """Set the call's start time to now, and return it (monotonic seconds)."""
-        self._began = time.monotonic()
+        self._began = monotonic()
         return self._began
 
     def timing(self, first_token: float | None = None) -> Timing | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import warnings
 from functools import partial
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import Self
 from llm_pool.calling.answers import OpenAnswer
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.content_timer import ContentTimer
 from llm_pool.engine.exchange import answer_too_large
 from llm_pool.engine.loops.threads import in_thread
@@ -210,13 +210,13 @@ class Stream:
             raise answer_too_large(self._sender.max_answer_bytes, self._provider.name)
         chunks = reader.feed(data) if data else reader.end()
         if self._first_token is None and any(chunk.text for chunk in chunks):
-            self._first_token = time.monotonic()
+            self._first_token = monotonic()
         if any(chunk.text or reader.is_content(chunk) for chunk in chunks):
             self._timer.restart()
         return chunks
 
     def _timing(self) -> Timing:
-        now = time.monotonic()
+        now = monotonic()
         self._call.marks.ended = now  # when the caller has read the answer, which may have arrived earlier
         timing = self._call.timing(self._first_token)
         if timing is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from llm_pool.diagnostics.report import Finding, Level, Step
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.request import WholeResponse
 from llm_pool.engine.stats.histogram import find_quantile
 from llm_pool.exceptions import LLMPoolError
@@ -48,9 +48,9 @@ async def make_live_calls(
     ``opened``  returns how many connections the pool has opened so far
     """
     opened_before = opened()
-    began = time.monotonic()
+    began = monotonic()
     outcomes = await asyncio.gather(*(_call(get) for _ in range(calls)))
-    seconds = time.monotonic() - began
+    seconds = monotonic() - began
     marks = [outcome.marks for outcome in outcomes if isinstance(outcome, WholeResponse)]
     return LiveCalls(
         calls,

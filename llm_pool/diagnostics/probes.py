@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from llm_pool.conf import PoolSettings
@@ -17,6 +16,7 @@ from llm_pool.diagnostics.answers import (
 )
 from llm_pool.diagnostics.live import live_step, make_live_calls
 from llm_pool.diagnostics.report import Finding, Level, Step, sentence
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import WholeResponse
 from llm_pool.exceptions import LLMPoolError
@@ -54,12 +54,12 @@ class Prober:
         an error, leaves out "live".
         """
         self._announce("authentication")
-        began = time.monotonic()
+        began = monotonic()
         try:
             first = await self._get()
         except LLMPoolError as error:
             found = failure_finding(error, f"LLM_POOL[{self._settings.alias!r}]")
-            return [Step("authentication", (found,), time.monotonic() - began)]
+            return [Step("authentication", (found,), monotonic() - began)]
         steps = [self._authentication(first)]
         self._announce("reuse")
         steps += [await self._reuse(first, dial_seconds), rate_limits(first)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -17,6 +16,7 @@ from llm_pool.diagnostics.probes import Prober
 from llm_pool.diagnostics.report import CheckReport, Finding, Level, Step, cleaned
 from llm_pool.diagnostics.sizing import Sizing
 from llm_pool.diagnostics.steps import connecting_steps, http2_step
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.config import Timeouts
 
 __all__ = ["run_checks"]
@@ -62,7 +62,7 @@ class _CheckRun:
         self._load = load
 
     async def run(self) -> CheckReport:
-        began = time.monotonic()
+        began = monotonic()
         settings = self._settings
         steps = await self._steps()
         secrets = settings.secrets(self._key)
@@ -71,7 +71,7 @@ class _CheckRun:
             provider=settings.provider.name,
             base_url=settings.base_url,
             engine=settings.engine,
-            seconds=time.monotonic() - began,
+            seconds=monotonic() - began,
             steps=tuple(cleaned(step, secrets) for step in _in_order(steps, self._live)),
         )
 

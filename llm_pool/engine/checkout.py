@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from math import inf
 
 from llm_pool.exceptions import PoolTimeout, TotalTimeout
 
+from .clock import monotonic
 from .connection import Connection
 from .coordinator import Coordinator
 from .ledger.state import Waiter
@@ -37,7 +37,7 @@ async def checkout(
 
     Raises PoolTimeout, PoolFull, PoolClosed, TotalTimeout, or the error of the dial that failed.
     """
-    started = time.monotonic()
+    started = monotonic()
     pool_timeout = request.timeouts.pool
     pool_at = inf if pool_timeout is None else host_loop.loop.time() + pool_timeout
     if returning is None:
@@ -70,7 +70,7 @@ async def checkout(
             break
         coordinator.return_to_queue(waiter)
     marks = request.marks
-    marks.acquired = time.monotonic()
+    marks.acquired = monotonic()
     marks.reused = waiter.reused
     coordinator.tally.waited(marks.acquired - started)
     if not waiter.reused and connection.dial_seconds is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from math import inf
@@ -13,6 +12,7 @@ from math import inf
 from llm_pool.exceptions import ConnectFailed, LLMPoolError, PoolClosed, PoolFull, copy_of
 
 from .capacity import Capacities
+from .clock import monotonic
 from .config import Origin, PoolConfig
 from .connection import Connection
 from .dialer.dialer import Dialer
@@ -63,7 +63,7 @@ class Coordinator:
         ``fact`` is a method of the ledger. It is called with ``args`` and the current time.
         """
         with self._lock:
-            orders = fact(*args, time.monotonic())
+            orders = fact(*args, monotonic())
         self._carry_out(orders)
 
     def arrive(self, origin: Origin, host_loop: HostLoop, connect_timeout: float | None) -> Waiter:
@@ -75,7 +75,7 @@ class Coordinator:
         with self._lock:
             timeout = inf if connect_timeout is None else connect_timeout
             waiter = Waiter(self.ledger.lane(origin, host_loop), timeout)
-            orders = self.ledger.arrive(waiter, time.monotonic())
+            orders = self.ledger.arrive(waiter, monotonic())
         self._carry_out(orders)
         return waiter
 
@@ -87,7 +87,7 @@ class Coordinator:
         with self._lock:
             waiter.entry = waiter.future = None
             waiter.returning = True
-            orders = self.ledger.arrive(waiter, time.monotonic())
+            orders = self.ledger.arrive(waiter, monotonic())
         self._carry_out(orders)
 
     def prewarm(self, origin: Origin, host_loop: HostLoop) -> None:
@@ -97,7 +97,7 @@ class Coordinator:
         """
         self._dialer.prepare(origin)
         with self._lock:
-            orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), time.monotonic())
+            orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), monotonic())
         self._carry_out(orders)
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None:
@@ -107,7 +107,7 @@ class Coordinator:
         server keeps an idle connection open; None if not announced.
         """
         with self._lock:
-            orders = self.ledger.released(entry, time.monotonic(), reusable=reusable, hint=hint)
+            orders = self.ledger.released(entry, monotonic(), reusable=reusable, hint=hint)
         self._carry_out(orders)
 
     def due(self, entry: Entry) -> None:
@@ -118,7 +118,7 @@ class Coordinator:
         """Called when a connection can carry ``capacity`` streams from now on; 0 means none for now."""
         with self._lock:
             self._capacities.learn(entry.lane.origin, capacity)
-            orders = self.ledger.resized(entry, capacity, time.monotonic())
+            orders = self.ledger.resized(entry, capacity, monotonic())
         self._carry_out(orders)
 
     def retired(self, entry: Entry, reason: str) -> None:
@@ -169,7 +169,7 @@ class Coordinator:
                 return
             for task in [task for task, lane in self._dials.items() if lane.host_loop is host_loop]:
                 del self._dials[task]
-            orders = self.ledger.lost_loop(host_loop, PoolClosed(ENDED), time.monotonic())
+            orders = self.ledger.lost_loop(host_loop, PoolClosed(ENDED), monotonic())
         self._carry_out(orders)
 
     # Orders
@@ -269,7 +269,7 @@ class Coordinator:
             self.tally.dialed(lane.origin, connection.dial_seconds)
         with self._lock:
             capacity = self._capacities.initial(lane.origin, connection)
-            entry, orders = self.ledger.dialed(lane, connection, capacity, time.monotonic())
+            entry, orders = self.ledger.dialed(lane, connection, capacity, monotonic())
             connection.entry = entry
         self._carry_out(orders)
         if connection.closed:
@@ -299,14 +299,14 @@ class Coordinator:
 
         Costs O(connections).
         """
-        return hold(self._lock, lambda: list_connections(self.ledger, time.monotonic()))
+        return hold(self._lock, lambda: list_connections(self.ledger, monotonic()))
 
     def _take_stats(self) -> PoolStats:
-        return take_stats(self.ledger, self.tally, time.monotonic())
+        return take_stats(self.ledger, self.tally, monotonic())
 
     def _schedule_stats(self) -> None:
         if stats_listeners and self._stats_alarm.due_at == inf:
-            self._stats_alarm.set(time.monotonic() + STATS_INTERVAL)
+            self._stats_alarm.set(monotonic() + STATS_INTERVAL)
 
     def _call_stats_listeners(self) -> None:
         with self._lock:
@@ -324,7 +324,7 @@ class Coordinator:
         Use ``until`` to wait for ``ledger.total == 0``. A thread without an event loop can call this method
         only if no connection is open, dialed or closing, and no call waits.
         """
-        self._carry_out(hold(self._lock, self.ledger.close, time.monotonic()))
+        self._carry_out(hold(self._lock, self.ledger.close, monotonic()))
         for task, lane in hold(self._lock, list, self._dials.items()):
             _post_if_alive(_host_loop(lane), task.cancel)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -19,6 +18,7 @@ from llm_pool.exceptions import (
     WriteTimeout,
 )
 
+from .clock import monotonic
 from .content_coding import BodyError, ContentDecoder, begin_decoding, content_coding
 from .loops.host_loop import HostLoop
 from .request import Headers, Request, WholeResponse
@@ -269,7 +269,7 @@ class Exchange:
         if (coding := content_coding(headers)) and self.request.method != b"HEAD" and status != 304:
             self._decoder, self.coding, self.headers = begin_decoding(coding, headers)
         if not self.marks.first_byte:
-            self.marks.first_byte = time.monotonic()
+            self.marks.first_byte = monotonic()
         self._wake(_Event.HEAD)
 
     def on_data(self, data: bytes) -> None:
@@ -297,14 +297,14 @@ class Exchange:
 
     def on_end(self) -> None:
         self.complete = True
-        self.marks.ended = time.monotonic()
+        self.marks.ended = monotonic()
         self._report_end()
         self._wake(None)
 
     def on_error(self, error: LLMPoolError) -> None:
         if self.error is None and not self.complete:
             self.error = error
-            self.marks.ended = time.monotonic()
+            self.marks.ended = monotonic()
             self._report_end()
             self._wake(None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,6 +10,7 @@ from traceback import StackSummary
 from llm_pool.exceptions import LLMPoolError, PoolClosed, ReadFailed
 
 from .checkout import checkout
+from .clock import monotonic
 from .config import Origin, PoolConfig
 from .coordinator import Coordinator
 from .dialer.dialer import Dialer
@@ -248,7 +248,7 @@ class Pool:
         parents_coordinator.forget_parent()
         if parents_coordinator.ledger.closed:
             # Not the coordinator's ``close``: that could start a thread.
-            self._coordinator.ledger.close(time.monotonic())
+            self._coordinator.ledger.close(monotonic())
 
 
 def _start(request: Request) -> None:
@@ -259,7 +259,7 @@ def _start(request: Request) -> None:
     marks = request.marks
     if marks.started:
         marks.reset()
-    marks.started, marks.sent = time.monotonic(), len(request.body or b"")
+    marks.started, marks.sent = monotonic(), len(request.body or b"")
 
 
 def _may_replay(exchange: Exchange) -> bool:

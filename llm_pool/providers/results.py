@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from llm_pool.engine.clock import monotonic
 
 if TYPE_CHECKING:
     from llm_pool.engine.request import Marks
@@ -78,7 +79,7 @@ def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
     counts as the wait for a connection.
     """
     started = marks.started
-    ended = marks.ended or time.monotonic()
+    ended = marks.ended or monotonic()
     waited = (marks.acquired or ended) - started
     return Timing(
         queued=max(0.0, waited - marks.dialing),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from django.core.exceptions import ImproperlyConfigured
 
 from llm_pool.conf import load
 from llm_pool.conf.observability import unready_when_exhausted
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.pool import Pool
 from llm_pool.registry import pools
 
@@ -59,7 +58,7 @@ def readiness() -> tuple[int, dict[str, object]]:
     process unready, because that would take down the pages of the site that call no model.
     """
     try:
-        states = _readiness.probe(time.monotonic())
+        states = _readiness.probe(monotonic())
     except ImproperlyConfigured:
         return 503, {"status": "unready", "reason": "settings"}
     if "exhausted" in states.values() and unready_when_exhausted():

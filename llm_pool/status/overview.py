@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.stats.histogram import BOUNDS, find_quantile
 from llm_pool.status.recorder import recorder
 from llm_pool.status.snapshot import HISTORY, TICK_SECONDS, Tick, tick_number
@@ -45,7 +45,7 @@ def overview() -> dict[str, Any]:
     except Exception:
         logger.exception("the cache cannot be read: the page shows one process only")
         scope = "unreachable"
-    return {"scope": scope, **merge(snapshots, time.monotonic())}
+    return {"scope": scope, **merge(snapshots, monotonic())}
 
 
 def merge(snapshots: Sequence[dict[str, Any]], now: float) -> dict[str, Any]:

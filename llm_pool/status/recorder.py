@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import connections
 
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.threads import start_thread
 from llm_pool.engine.stats.stats import PoolStats
@@ -57,7 +58,7 @@ class Recorder:
         Can be called from any thread; acquires no lock. Raises RuntimeError if the system cannot start a
         thread.
         """
-        self._ends_at = time.monotonic() + LINGER_SECONDS
+        self._ends_at = monotonic() + LINGER_SECONDS
         if self._thread is None:
             start_thread(self._run, name=THREAD_NAME)
 
@@ -71,9 +72,9 @@ class Recorder:
         slot = Slot()
         try:
             while not self._may_end():
-                now = time.monotonic()
+                now = monotonic()
                 time.sleep(TICK_SECONDS - now % TICK_SECONDS)  # all workers tick at the same time
-                self._history.record(time.monotonic())
+                self._history.record(monotonic())
                 slot.publish(self._history.snapshot())
         finally:
             connections.close_all()  # the cache may have opened connections to a database
@@ -90,11 +91,11 @@ class Recorder:
             return True
 
     def _may_end(self) -> bool:
-        if time.monotonic() < self._ends_at or any(pool.engine.stats().in_use for pool in pools.made()):
+        if monotonic() < self._ends_at or any(pool.engine.stats().in_use for pool in pools.made()):
             return False
         with self._lock:
             self._thread = None  # before ``_ends_at`` is read: from here on ``attend`` starts another thread
-            if time.monotonic() < self._ends_at:
+            if monotonic() < self._ends_at:
                 self._thread = threading.current_thread()
                 return False
             return True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from llm_pool.engine.clock import monotonic
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.stats.histogram import Spread
 from llm_pool.engine.stats.stats import PoolStats
@@ -88,7 +88,7 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began = monotonic()
         self._ticks: dict[str, deque[Tick]] = {}
         self._last: dict[str, tuple[Pool, PoolStats, Dials]] = {}
 
@@ -119,7 +119,7 @@ class History:
         "pools" the present state, the connections and the ticks. Closed pools are left out. Can be called
         from any thread.
         """
-        now = time.monotonic()
+        now = monotonic()
         shown = {
             pool.alias: {
                 "now": _plain(pool.engine.stats()) | self._last_of(pool.alias, pool.engine)[1]._asdict(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import TypeVar
@@ -18,6 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
 
+from llm_pool.engine.clock import monotonic
 from llm_pool.http import HEADERS
 from llm_pool.status.access import login_url, may_see_page
 from llm_pool.status.health import readiness
@@ -122,8 +122,8 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
 async def _events(_stream: _OpenStream) -> AsyncIterator[bytes]:
     yield b"retry: 1000\n\n"
-    ends_at = time.monotonic() + STREAM_SECONDS
-    while (now := time.monotonic()) < ends_at:
+    ends_at = monotonic() + STREAM_SECONDS
+    while (now := monotonic()) < ends_at:
         # Not on the thread that all sync views share: the cache may be slow.
         content = await sync_to_async(overview, thread_sensitive=False)()
         yield f"data: {json.dumps(content)}\n\n".encode()

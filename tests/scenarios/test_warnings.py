@@ -82,7 +82,7 @@ async def test_one_warning_is_logged_for_each_crossing_of_the_mark(
 def test_bursts_that_follow_one_another_are_one_crossing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool that fills and empties ten times a second must not log each crossing."""
     now = 1000.0
-    monkeypatch.setattr(utilization.time, "monotonic", lambda: now)
+    monkeypatch.setattr(utilization, "monotonic", lambda: now)
     watch = utilization.Utilization(0.8, 10)
     crossings = []
     for in_use, seconds in [(8, 0.0), (0, 0.1), (10, 5.0), (7, 9.9), (9, 9.9), (8, 0.1), (7, 10.0), (8, 0.0)]:

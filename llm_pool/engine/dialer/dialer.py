@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import ssl
-import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from llm_pool.exceptions import ConnectFailed, ConnectTimeout, TLSFailed, reason
 
+from ..clock import monotonic
 from ..closing import abort
 from ..config import Origin, PoolConfig
 from ..connection import Connection, Owner
@@ -126,7 +126,7 @@ class Dialer:
                 os.close(descriptor)
 
     async def _dial(self, origin: Origin, host_loop: HostLoop, owner: Owner, steps: DialSteps) -> Connection:
-        started_at = time.monotonic()
+        started_at = monotonic()
         check_host(origin.host, origin.port)
         secure = origin.scheme == "https"
         context = await self._tls.get() if secure else None
@@ -146,7 +146,7 @@ class Dialer:
         except BaseException:  # including CancelledError, which the connect timeout raises here
             self._resolver.forget(*_connect_address(origin, proxy))
             raise
-        connection.dial_seconds = time.monotonic() - started_at
+        connection.dial_seconds = monotonic() - started_at
         return connection
 
     async def _open(

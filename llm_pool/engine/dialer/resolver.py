@@ -7,7 +7,6 @@ import ipaddress
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from math import inf
@@ -16,6 +15,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from llm_pool.exceptions import DNSFailed, copy_of, reason
 
+from ..clock import monotonic
 from ..config import DNS
 from ..loops.threads import in_thread
 
@@ -61,7 +61,7 @@ class Resolver:
             return [literal]
         with self._lock:
             name = self._cached_name(host, port)
-            result = name.result if time.monotonic() < name.expires_at else None
+            result = name.result if monotonic() < name.expires_at else None
             query = name.query
             if result is None and query is None:
                 query = name.query = in_thread(self._query, host, port, name)
@@ -95,7 +95,7 @@ class Resolver:
         with self._lock:
             name.query = None
             name.result = result
-            name.expires_at = time.monotonic() + ttl
+            name.expires_at = monotonic() + ttl
         return result
 
     def _lookup_result(self, host: str, port: int) -> LookupResult:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..clock import monotonic
 
 __all__ = ["DialSteps"]
 
@@ -29,9 +30,9 @@ class DialSteps:
         ``current`` is ``name`` during the block, and also afterwards if the block raises.
         """
         self.current = name
-        started_at = time.monotonic()
+        started_at = monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = time.monotonic() - started_at
+            self.seconds[name] = monotonic() - started_at
         self.current = None

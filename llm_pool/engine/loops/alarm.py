@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from collections.abc import Callable
 from contextvars import Context
@@ -11,6 +10,7 @@ from math import inf
 
 from llm_pool.exceptions import PoolClosed
 
+from ..clock import monotonic
 from .host_loop import HostLoop
 from .portal import after_loop_ended, host_loop_of_caller
 
@@ -56,7 +56,7 @@ class Alarm:
             self.due_at = inf
 
     def _arm(self, when: float) -> None:
-        delay = max(0.0, when - time.monotonic())
+        delay = max(0.0, when - monotonic())
         asyncio.get_running_loop().call_later(delay, self._due, when, context=Context())
 
     def _due(self, when: float) -> None:

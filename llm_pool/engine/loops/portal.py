@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from llm_pool.exceptions import PoolClosed
 
+from ..clock import monotonic
 from .host_loop import HostLoop, running_loop
 from .threads import start_thread
 
@@ -212,7 +213,7 @@ def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) 
     Runs on the new portal's thread.
     """
     try:
-        host_loop = HostLoop(asyncio.new_event_loop(), threading.current_thread())
+        host_loop = HostLoop(_new_loop(), threading.current_thread())
     except BaseException as error:  # noqa: BLE001  the caller raises it
         start.end(error)
         return
@@ -223,6 +224,14 @@ def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) 
         _run(host_loop)
     else:
         host_loop.loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop. Its timers run on while a test freezes ``time.monotonic``."""
+    loop = asyncio.new_event_loop()
+    if isinstance(loop, asyncio.BaseEventLoop):  # uvloop has a clock of its own
+        loop.time = monotonic  # type: ignore[method-assign]
+    return loop
 
 
 def _run(host_loop: HostLoop) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from math import inf
 
+from ..clock import monotonic
 from ..loops.threads import in_thread
 from .stats import PoolStats, describe
 
@@ -51,7 +51,7 @@ class Utilization:
                 return False  # another thread has noted this crossing
             self.is_above = is_above
             self.threshold = self._rises_at * HYSTERESIS if is_above else self._rises_at
-            now = time.monotonic()
+            now = monotonic()
             if not is_above:
                 self._fell_at = now
             return is_above and now >= self._fell_at + REARM_SECONDS
