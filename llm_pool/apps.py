@@ -10,6 +10,7 @@ from django.apps import AppConfig
 
 from llm_pool.checks import register_checks
 from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.process import after_fork
 from llm_pool.registry import pools
 
 __all__ = ["LLMPoolConfig"]
@@ -32,7 +33,7 @@ class LLMPoolConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks and the fork handler; with prometheus_client, also the metrics."""
         register_checks()
-        portal.after_fork(pools.new_lock)
+        after_fork(pools.new_lock)
         if find_spec("prometheus_client") is not None:
             from llm_pool import metrics  # noqa: PLC0415  prometheus_client may not be installed
 

@@ -21,8 +21,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from llm_pool.calling.record import CallRecord, observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
 from llm_pool.engine.clock import monotonic
-from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.alarm import Alarm
+from llm_pool.engine.loops.process import after_fork
 from llm_pool.engine.loops.threads import hold
 from llm_pool.engine.stats.histogram import BOUNDS, Spread
 from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
@@ -253,5 +253,5 @@ def install() -> None:
     metrics = Metrics(REGISTRY, metric_namespace(), tuple(latency_buckets()))
     observe(metrics.call_ended)
     stats_listeners.append(metrics.pool_changed)
-    portal.after_fork(metrics.begin_anew)
+    after_fork(metrics.begin_anew)
     atexit.register(metrics.flush)

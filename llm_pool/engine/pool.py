@@ -19,14 +19,8 @@ from .head import validate
 from .leaks import LeakDetector
 from .ledger.state import Waiter
 from .loops.host_loop import HostLoop
-from .loops.portal import (
-    after_fork,
-    after_loop_ended,
-    before_loop_ends,
-    host_loop_of_caller,
-    left_to_parent,
-    portal,
-)
+from .loops.portal import after_loop_ended, before_loop_ends, host_loop_of_caller, portal
+from .loops.process import after_fork, left_to_parent, notice_fork
 from .request import Request, WholeResponse
 from .stats.inventory import ConnectionInfo
 from .stats.stats import PoolStats
@@ -163,6 +157,7 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """Return the pool's present state and its counters. Can be called from any thread."""
+        notice_fork()
         return self._coordinator.stats()
 
     def connections(self) -> list[ConnectionInfo]:
@@ -170,6 +165,7 @@ class Pool:
 
         Costs O(connections).
         """
+        notice_fork()
         return self._coordinator.connections()
 
     def count_answer(
@@ -220,6 +216,7 @@ class Pool:
 
         On the server loop, return at once, before the connections have closed.
         """
+        notice_fork()
         ledger = self._coordinator.ledger
         if not ledger.total and not ledger.waiting:
             self._coordinator.close()  # no connection is open, so an interrupt leaves none half closed

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections
 
 from llm_pool.engine.clock import monotonic
-from llm_pool.engine.loops import portal
+from llm_pool.engine.loops.process import after_fork
 from llm_pool.engine.loops.threads import start_thread
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
@@ -102,4 +102,4 @@ class Recorder:
 
 
 recorder = Recorder()
-portal.after_fork(recorder.begin_anew)
+after_fork(recorder.begin_anew)

@@ -10,7 +10,7 @@ import aiodns
 import pycares
 from aiohappyeyeballs import AddrInfoType
 
-from ..loops.portal import after_fork
+from ..loops.process import after_fork
 
 __all__ = ["look_up"]
 

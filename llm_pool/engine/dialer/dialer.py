@@ -216,6 +216,8 @@ class Dialer:
             )
 
     async def _connect_unix(self, path: str) -> socket.socket:
+        if not hasattr(socket, "AF_UNIX"):
+            raise ConnectFailed(f"UDS {path}: Python has no Unix sockets on this system; use BASE_URL alone")
         sock = self._make_socket((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", (path,)))
         sock.setblocking(False)
         try:
@@ -229,7 +231,7 @@ class Dialer:
         family, kind, protocol, _, _ = info
         sock = socket.socket(family, kind, protocol)
         self.sockets.add(sock)
-        if family != socket.AF_UNIX:
+        if family in (socket.AF_INET, socket.AF_INET6):
             _enable_keepalive(sock)
         return sock
 

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from llm_pool.exceptions import PoolClosed, UnsupportedEventLoop
 
+from .process import notice_fork
+
 __all__ = ["ENDED", "HostLoop", "running_loop", "wake"]
 
 T = TypeVar("T")
@@ -145,6 +147,7 @@ class HostLoop:
             raise
 
     def _submit(self, call: LoopCall[Any]) -> None:
+        notice_fork()
         # Add the call first, then read ``closing``: ``end`` sets ``closing`` first, and then fails all calls.
         self._calls.add(call)
         if self.closing:

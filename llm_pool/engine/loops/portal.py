@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import os
 import threading
 from collections.abc import AsyncGenerator, Callable
 
@@ -19,17 +18,16 @@ from llm_pool.exceptions import PoolClosed
 
 from ..clock import monotonic
 from .host_loop import HostLoop, running_loop
+from .process import after_fork, left_to_parent, notice_fork
 from .threads import start_thread
 
 __all__ = [
     "adopt_server_loop",
-    "after_fork",
     "after_loop_ended",
     "before_loop_ends",
     "host_loop_of_caller",
     "is_on_server_loop",
     "is_portal",
-    "left_to_parent",
     "portal",
     "release_server_loop",
     "stop",
@@ -61,15 +59,13 @@ class _Process:
 
 
 _process = _Process()
-_after_fork: list[Callable[[], None]] = []
 _before_loop_ends: list[Callable[[HostLoop], None]] = []
 _after_loop_ended: list[Callable[[HostLoop], None]] = []
-left_to_parent: list[object] = []
-"""In a forked child: objects of the parent. They are kept, so that their finalizers do not run here."""
 
 
 def portal() -> HostLoop:
     """Return the portal, and start it if it is not running. Raises PoolClosed if the process is exiting."""
+    notice_fork()
     process = _process
     server, host_loop = process.server, process.portal
     while host_loop is None or host_loop.closing:
@@ -87,6 +83,7 @@ def is_portal(host_loop: object) -> bool:
 
 def is_on_server_loop() -> bool:
     """Return whether the calling code runs on the server loop."""
+    notice_fork()
     server = _process.server
     return server is not None and server.is_current
 
@@ -96,6 +93,7 @@ def host_loop_of_caller() -> HostLoop:
 
     Raises PoolClosed if the portal is needed and the process is exiting.
     """
+    notice_fork()
     server = _process.server
     if server is not None and server.is_current and not server.closing:
         return server
@@ -107,6 +105,7 @@ def adopt_server_loop() -> HostLoop:
 
     The loop must run longer than every request. Raises UnsupportedEventLoop if no loop of asyncio is running.
     """
+    notice_fork()
     process = _process
     server = process.server
     if server is not None and server.is_current and not server.closing:
@@ -130,6 +129,7 @@ def release_server_loop() -> None:
 
 def stop() -> None:
     """Stop the portal, and wait until its thread has ended. The next call that needs one starts another."""
+    notice_fork()
     host_loop = _process.portal
     # Two threads that start a portal can set ``_process.portal`` in the wrong order.
     while (successor := _process.successors.get(host_loop)) is not None:
@@ -139,15 +139,6 @@ def stop() -> None:
         with contextlib.suppress(PoolClosed):
             host_loop.post(host_loop.loop.stop)
         host_loop.thread.join()
-
-
-def after_fork(function: Callable[[], None]) -> Callable[[], None]:
-    """Register ``function`` to be called in the child of a fork. Returns ``function``.
-
-    At the time of the call, the parent's loops are forgotten already.
-    """
-    _after_fork.append(function)
-    return function
 
 
 def before_loop_ends(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
@@ -305,16 +296,14 @@ def _at_exit() -> None:
 # Forks
 
 
+@after_fork
 def _forget_parent() -> None:
-    """In the child of a fork: forget the parent's loops, then call the functions of ``after_fork``."""
+    """In the child of a fork: forget the parent's loops."""
     left_to_parent.append(vars(_process).copy())
     for host_loop in (_process.portal, _process.server, *_process.end_watchers):
         if host_loop is not None:
             host_loop.forget_parent()
     _process.begin()
-    for function in _after_fork:
-        function()
 
 
 atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_forget_parent)
