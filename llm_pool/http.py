@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import json
 import logging
@@ -17,7 +18,6 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream, Stream
 from llm_pool.conf.observability import debugging
-from llm_pool.engine.loops.threads import start_thread
 from llm_pool.exceptions import LLMPoolError, visitor_message
 from llm_pool.providers.results import Chunk
 
@@ -154,7 +154,7 @@ def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
                 done.put(error)
         connections.close_all()  # an API_KEY callable or an observer may have opened one
 
-    start_thread(copy_context().run, run, name="llm_pool-event-stream")
+    _thread.start_new_thread(copy_context().run, (run,))  # a greenlet under gevent and eventlet
     try:
         while True:
             wanted.put(True)

@@ -8,7 +8,6 @@ are copied at most four times a second. The durations and tokens of a call are a
 from __future__ import annotations
 
 import atexit
-import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from llm_pool.conf.observability import latency_buckets, metric_namespace
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.loops.alarm import Alarm
 from llm_pool.engine.loops.process import after_fork
-from llm_pool.engine.loops.threads import hold
+from llm_pool.engine.loops.threads import hold, new_rlock
 from llm_pool.engine.stats.histogram import BOUNDS, Spread
 from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.engine.stats.stats import PoolStats
@@ -121,7 +120,7 @@ class Metrics:
 
     def begin_anew(self) -> None:
         """Start without records of calls. Called again in a forked child: the parent keeps its records."""
-        self._lock = threading.RLock()  # for ``hold``: at exit ``flush`` runs on the main thread
+        self._lock = new_rlock()  # for ``hold``: at exit ``flush`` runs on the main thread
         self._alarm = Alarm(self.flush)
         self._ended: deque[CallRecord] = deque()
 

@@ -90,4 +90,4 @@ def _wait_for(awaitable: Awaitable[Any]) -> Any:
 
     if asyncio._get_running_loop() is None:
         return async_to_sync(wait)()
-    return in_thread(contextvars.copy_context().run, asyncio.run, wait()).result()
+    return in_thread(contextvars.copy_context().run, asyncio.run, wait()).wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from math import inf
@@ -20,8 +19,8 @@ from .exchange import Exchange
 from .ledger.ledger import Ledger
 from .ledger.state import Close, Dial, Entry, Fail, Lane, Order, Serve, Waiter
 from .loops.alarm import Alarm
-from .loops.host_loop import ENDED, HostLoop, wake
-from .loops.threads import hold
+from .loops.host_loop import ENDED, HostLoop
+from .loops.threads import hold, new_rlock, wake
 from .stats.inventory import ConnectionInfo, list_connections
 from .stats.listeners import STATS_INTERVAL, stats_listeners
 from .stats.stats import PoolStats, Tally, describe, take_stats
@@ -46,7 +45,7 @@ class Coordinator:
         self.ledger = Ledger(config.limits, expected_capacity=self._capacities.expected)
         self._connect_timeout = config.timeouts.connect
         self._utilization = Utilization(config.warn_utilization, config.limits.max_connections)
-        self._lock = threading.RLock()  # reentrant as ``hold`` requires; no thread acquires it twice
+        self._lock = new_rlock()  # reentrant as ``hold`` requires; no thread acquires it twice
         self.tally = Tally(self._lock)
         self._dialer = dialer
         self._dials: dict[asyncio.Task[Connection], Lane] = {}  # the dials that the ledger counts

@@ -19,7 +19,7 @@ from .head import validate
 from .leaks import LeakDetector
 from .ledger.state import Waiter
 from .loops.host_loop import HostLoop
-from .loops.portal import after_loop_ended, before_loop_ends, host_loop_of_caller, portal
+from .loops.portal import after_loop_ended, before_loop_ends, host_loop_of_caller, portal, run_on_portal
 from .loops.process import after_fork, left_to_parent, notice_fork
 from .request import Request, WholeResponse
 from .stats.inventory import ConnectionInfo
@@ -88,15 +88,13 @@ class Pool:
 
     def open_sync(self, request: Request) -> Exchange:
         """Do the same as ``open`` for a thread without an event loop. Blocks the thread."""
-        host_loop = portal()
         _start(request)
-        return host_loop.run(self._open, host_loop, request, self._leaks.caller_stack(), undo=Exchange.close)
+        return run_on_portal(self._open, request, self._leaks.caller_stack(), undo=Exchange.close)
 
     def fetch_sync(self, request: Request) -> WholeResponse:
         """Do the same as ``fetch`` for a thread without an event loop. Blocks the thread."""
-        host_loop = portal()
         _start(request)
-        return host_loop.run(self._fetch, host_loop, request)
+        return run_on_portal(self._fetch, request)
 
     async def _fetch(self, host_loop: HostLoop, request: Request) -> WholeResponse:
         exchange = await self._send(host_loop, request)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
-import threading
-from concurrent.futures import Future
 from pathlib import Path
 
 from llm_pool.exceptions import TLSFailed
 
 from ..config import TLS
-from ..loops.threads import in_thread
+from ..loops.threads import ThreadResult, in_thread, new_lock
 from .tls import build_context, paths_of
 
 __all__ = ["CurrentContext"]
@@ -33,13 +30,13 @@ class CurrentContext:
     """
 
     def __init__(self, config: TLS, *, http2: bool) -> None:
-        self.lock = threading.Lock()
+        self.lock = new_lock()
         self._config = config
         self._http2 = http2
         self._context = config.context
         self._stamps: list[tuple[str, Stamp]] = []  # of the files that ``_context`` was built from
         self._warned_of: list[tuple[str, Stamp]] = []  # of the files that the last warning was about
-        self._look: Future[ssl.SSLContext] | None = None
+        self._look: ThreadResult[ssl.SSLContext] | None = None
 
     async def get(self) -> ssl.SSLContext:
         """Return the context for a new connection.
@@ -51,19 +48,20 @@ class CurrentContext:
             return self._config.context
         try:
             look = self.look()
-        except RuntimeError:  # the system can start no thread now
+        except (RuntimeError, MemoryError):  # the system can start no thread now
             if self._context is None:
                 raise
             return self._context
-        return await asyncio.wrap_future(look)
+        return await look.get()
 
-    def look(self) -> Future[ssl.SSLContext]:
-        """Look at the files on a thread, since files can block. Return a future of the context.
+    def look(self) -> ThreadResult[ssl.SSLContext]:
+        """Look at the files on a thread, since files can block. Return the result, to be awaited.
 
-        Callers at the same time share one look. Raises RuntimeError if the system can start no thread.
+        Callers at the same time share one look. Raises RuntimeError or MemoryError if the system can start no
+        thread.
         """
         with self.lock:
-            if self._look is None or self._look.done():
+            if self._look is None or self._look.is_set:
                 self._look = in_thread(self._look_at_files)
             return self._look
 

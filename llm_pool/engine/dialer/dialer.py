@@ -23,6 +23,7 @@ from ..connection import Connection, Owner
 from ..http2.connection import HTTP2Connection
 from ..http11.connection import HTTP11Connection
 from ..http11.keep_alive import KeepAliveHistory
+from ..loops.greenlets import original
 from ..loops.host_loop import HostLoop
 from .current_context import CurrentContext
 from .proxy import Proxy, proxy_for
@@ -229,7 +230,7 @@ class Dialer:
 
     def _make_socket(self, info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, _ = info
-        sock = socket.socket(family, kind, protocol)
+        sock: socket.socket = original("socket", "socket")(family, kind, protocol)
         self.sockets.add(sock)
         if family in (socket.AF_INET, socket.AF_INET6):
             _enable_keepalive(sock)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from math import inf
 
 from aiohappyeyeballs import AddrInfoType
@@ -17,7 +14,8 @@ from llm_pool.exceptions import DNSFailed, copy_of, reason
 
 from ..clock import monotonic
 from ..config import DNS
-from ..loops.threads import in_thread
+from ..loops.greenlets import original
+from ..loops.threads import ThreadResult, in_thread, new_lock
 
 __all__ = ["Resolver", "check_host"]
 
@@ -47,7 +45,7 @@ class Resolver:
     def __init__(self, config: DNS) -> None:
         self._config = config
         self._look_up = _lookup_function(config)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._names: dict[tuple[str, int], _CachedName] = {}
 
     async def resolve(self, host: str, port: int) -> list[AddrInfoType]:
@@ -67,7 +65,7 @@ class Resolver:
                 query = name.query = in_thread(self._query, host, port, name)
         if result is None:
             assert query is not None
-            result = await asyncio.wrap_future(query)
+            result = await query.get()
         if isinstance(result, DNSFailed):
             raise copy_of(result)
         with self._lock:
@@ -128,7 +126,7 @@ class _CachedName:
     def __init__(self) -> None:
         self.result: LookupResult | None = None
         self.expires_at = -inf
-        self.query: Future[LookupResult] | None = None
+        self.query: ThreadResult[LookupResult] | None = None
         self.rotation = -1
 
 
@@ -141,7 +139,8 @@ def _lookup_function(config: DNS) -> LookupFunction:
 
 
 def _system_look_up(host: str, port: int) -> list[AddrInfoType]:
-    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
+    getaddrinfo = original("socket", "getaddrinfo")
+    return list(getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
 
 
 def _rotated(addresses: list[AddrInfoType], rotation: int) -> list[AddrInfoType]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from math import inf
 
-from llm_pool.exceptions import PoolClosed
+from llm_pool.exceptions import PoolClosed, TransportFailed
 
 from ..clock import monotonic
 from .host_loop import HostLoop
@@ -34,8 +34,8 @@ class Alarm:
     def set(self, when: float) -> None:
         """Call ``callback`` at ``when``, unless an earlier time is set. Can be called from any thread.
 
-        ``when``: seconds of the monotonic clock. Nothing is set if the process is exiting, or if the host
-        loop has just ended.
+        ``when``: seconds of the monotonic clock. Nothing is set if the process is exiting, if the host
+        loop has just ended, or if it cannot start.
         """
         # No lock is needed: if two threads set the time at once, the worst result is one more call.
         if when >= self.due_at:
@@ -47,8 +47,8 @@ class Alarm:
                 self._arm(when)
             else:
                 self._host_loop.post(self._arm, when)
-        except PoolClosed:
-            self.due_at = inf  # the loop has just ended, or the process is ending
+        except (PoolClosed, TransportFailed):
+            self.due_at = inf  # the loop has just ended, the process is ending, or no portal can start
 
     def loop_ended(self, host_loop: HostLoop) -> None:
         """Clear the time that was set on ``host_loop``, if any. Called after ``host_loop`` has ended."""

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextlib
+import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from llm_pool.exceptions import PoolClosed, UnsupportedEventLoop
+from llm_pool.exceptions import LLMPoolError, PoolClosed, TransportFailed, UnsupportedEventLoop
 
+from .greenlets import new_latch
 from .process import notice_fork
+from .threads import wake
 
-__all__ = ["ENDED", "HostLoop", "running_loop", "wake"]
+__all__ = ["ENDED", "HostLoop", "LoopEnded", "running_loop"]
 
 T = TypeVar("T")
 
 ENDED = "the event loop of these connections has ended"
+PATIENCE = 10.0  # seconds that callers wait for a sign of life of their host loop, again and again
 CLOSE_SECONDS = 1.0  # how long a loop waits for its connections to close before it ends
+
+
+class LoopEnded(PoolClosed):
+    """The call was not submitted, since its host loop has ended. Another host loop can run the call."""
 
 
 class HostLoop:
     """An event loop that hosts connections. The connections, timers and dials are used only on its thread.
 
     ``loop``         asyncio's event loop
-    ``thread``       the portal's thread; None for the server loop
+    ``thread_lock``  a lock that the portal's thread releases at its end; None for the server loop
     ``closing``      whether the loop is about to end and accepts no new calls
     ``ended``        whether the loop has ended, so that nothing can be posted
+    ``lost``         whether the loop does not respond, or cannot be woken
     ``close_tasks``  tasks that close connections; the loop waits for them before it ends
 
     A thread that calls the loop acquires no shared lock, since an interrupt could leave the lock locked (see
@@ -34,13 +43,15 @@ class HostLoop:
     half-way.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread_lock: Any = None) -> None:
         self.loop = loop
-        self.thread = thread
+        self.thread_lock = thread_lock
         self.closing = False
         self.ended = False
+        self.lost = False
         self.close_tasks: set[asyncio.Task[Any]] = set()
         self._calls: set[LoopCall[Any]] = set()  # the calls that have not ended
+        self._watched_from: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
     @property
     def is_current(self) -> bool:
@@ -58,7 +69,7 @@ class HostLoop:
             # In an empty context: the caller's context could keep objects of its request in memory.
             self.loop.call_soon_threadsafe(function, *args, context=Context())
         except RuntimeError as error:
-            self.closing = self.ended = True
+            self.lost = self.closing = self.ended = True
             raise PoolClosed(ENDED) from error
 
     def call(self, function: Callable[[], object]) -> None:
@@ -98,6 +109,25 @@ class HostLoop:
         for call in list(self._calls):
             call.loop_ended()
 
+    def lose(self) -> None:
+        """Mark the loop as lost: it does not respond. Its calls fail with TransportFailed.
+
+        Can be called from any thread. If the loop responds later, it ends.
+        """
+        self.lost = True
+        with contextlib.suppress(PoolClosed):
+            self.post(self.loop.stop)
+        self.end()
+
+    def ended_error(self) -> LLMPoolError:
+        """Return the error of a call that the loop will not finish."""
+        if not self.lost:
+            return PoolClosed(ENDED)
+        return TransportFailed(
+            f"the event loop of the pool's connections has not responded for {PATIENCE:g} s. Look for code "
+            "that blocks its thread. The next call uses a new loop"
+        )
+
     def forget_parent(self) -> None:
         """In the child of a fork: mark the parent's loop as ended. Its calls continue in the parent."""
         self.closing = self.ended = True
@@ -111,8 +141,9 @@ class HostLoop:
         """Await ``function(*args)`` on this loop, and return its result. Can be called on any event loop.
 
         If the caller is cancelled, the function is cancelled too. If the function has returned by then, or if
-        the caller's loop is closed, ``undo(result)`` is called on this loop. Raises the function's error, or
-        PoolClosed if this loop accepts no calls or ends before the function returns.
+        the caller's loop is closed, ``undo(result)`` is called on this loop. Raises the function's error,
+        PoolClosed if this loop accepts no calls or ends before the function returns, or TransportFailed if
+        this loop does not respond for ``PATIENCE`` seconds.
         """
         if self.is_current:
             return await function(*args)
@@ -121,6 +152,9 @@ class HostLoop:
         call = LoopCall(self, function, args, undo, lambda: loop.call_soon_threadsafe(wake, done))
         try:
             self._submit(call)
+            if loop not in self._watched_from:
+                self._watched_from.add(loop)
+                self._watch(loop, [True])
             await done
             return call.result()
         except BaseException:
@@ -133,18 +167,52 @@ class HostLoop:
         *args: Any,
         undo: Callable[[T], object] | None = None,
     ) -> T:
-        """Do the same as ``arun`` for a thread without an event loop. Blocks the thread."""
-        # Not an Event: its ``wait`` is Python code, and a signal handler's exception could stop it half-way.
-        done = threading.Lock()
-        done.acquire()
+        """Do the same as ``arun`` for a thread without an event loop. Blocks the thread.
+
+        Raises TransportFailed on the thread of this loop, which would wait for itself.
+        """
+        if self.is_current:
+            raise TransportFailed(
+                "a sync call on the event loop of the pool's connections would wait for itself: make it on a "
+                "thread of its own"
+            )
+        done = new_latch()
         call = LoopCall(self, function, args, undo, done.release)
+        signs = [True]
         try:
             self._submit(call)
-            done.acquire()
+            while not done.acquire(True, PATIENCE):
+                self._check(signs)
             return call.result()
         except BaseException:
             call.cancel()
             raise
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, signs: list[bool]) -> None:
+        """Check for signs of life every ``PATIENCE`` seconds, while calls are in progress. Runs on ``loop``.
+
+        One watch is enough for all callers on ``loop``: a lost loop ends all of its calls.
+        """
+        if self.ended or not self._calls:
+            self._watched_from.discard(loop)
+            return
+        self._check(signs)
+        loop.call_later(PATIENCE, self._watch, loop, signs, context=Context())
+
+    def _check(self, signs: list[bool]) -> None:
+        """Ask for a sign of life, or mark this loop as lost if the one asked for before did not come.
+
+        The loop had ``PATIENCE`` seconds for it, in which the caller's thread or loop was running too: the
+        time while the process was stopped does not count as silence.
+        """
+        if self.ended:
+            return
+        if not signs:
+            self.lose()
+            return
+        signs.clear()
+        with contextlib.suppress(PoolClosed):
+            self.post(signs.append, True)
 
     def _submit(self, call: LoopCall[Any]) -> None:
         notice_fork()
@@ -152,8 +220,12 @@ class HostLoop:
         self._calls.add(call)
         if self.closing:
             self._calls.discard(call)
-            raise PoolClosed(ENDED)
-        self.post(call.start)
+            raise LoopEnded(ENDED)
+        try:
+            self.post(call.start)
+        except PoolClosed:
+            self._calls.discard(call)
+            raise LoopEnded(ENDED) from None
 
 
 class LoopCall(Generic[T]):
@@ -201,10 +273,11 @@ class LoopCall(Generic[T]):
     def result(self) -> T:
         """Return the coroutine's result, or raise its error.
 
-        Raises PoolClosed if the host loop ended first, or if the coroutine was cancelled.
+        Raises PoolClosed if the host loop ended first, or if the coroutine was cancelled; TransportFailed if
+        the host loop is lost.
         """
         if self._task is None or not self._task.done():
-            raise PoolClosed(ENDED)
+            raise self._host_loop.ended_error()
         try:
             return self._task.result()
         except asyncio.CancelledError:
@@ -254,12 +327,6 @@ class LoopCall(Generic[T]):
         undo, self._undo = self._undo, None
         if undo is not None:
             undo(task.result())
-
-
-def wake(future: asyncio.Future[None]) -> None:
-    """Set the result of ``future``, unless it is done."""
-    if not future.done():
-        future.set_result(None)
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

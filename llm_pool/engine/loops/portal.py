@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import threading
-from collections.abc import AsyncGenerator, Callable
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
 
-from llm_pool.exceptions import PoolClosed
+from llm_pool.exceptions import PoolClosed, TransportFailed, reason
 
-from ..clock import monotonic
-from .host_loop import HostLoop, running_loop
+from .host_loop import HostLoop, LoopEnded, running_loop
+from .portal_loop import new_loop
 from .process import after_fork, left_to_parent, notice_fork
-from .threads import start_thread
+from .threads import locked, start_thread
 
 __all__ = [
     "adopt_server_loop",
@@ -30,10 +31,17 @@ __all__ = [
     "is_portal",
     "portal",
     "release_server_loop",
+    "run_on_portal",
     "stop",
 ]
 
+T = TypeVar("T")
+
+logger = logging.getLogger("llm_pool.engine")
+
 THREAD_NAME = "llm_pool-portal"
+START_SECONDS = 10.0  # how long a caller waits for the portal's thread to start
+STOP_SECONDS = 5.0  # how long the end of the process waits for the portal's thread
 FINAL_STEPS = 5  # steps of a loop before it ends: an aborted TLS connection needs four to close its socket
 
 
@@ -76,9 +84,22 @@ def portal() -> HostLoop:
     return host_loop
 
 
+def run_on_portal(
+    function: Callable[..., Coroutine[Any, Any, T]], *args: Any, undo: Callable[[T], object] | None = None
+) -> T:
+    """Await ``function(portal, *args)`` on the portal, and return its result. Blocks the calling thread.
+
+    Raises the function's error, and the errors of ``portal`` and of ``HostLoop.run``.
+    """
+    while True:
+        host_loop = portal()
+        with contextlib.suppress(LoopEnded):  # between the two lines, or its descriptors were closed
+            return host_loop.run(function, host_loop, *args, undo=undo)
+
+
 def is_portal(host_loop: object) -> bool:
     """Return whether ``host_loop`` is a portal, and not a server loop."""
-    return isinstance(host_loop, HostLoop) and host_loop.thread is not None
+    return isinstance(host_loop, HostLoop) and host_loop.thread_lock is not None
 
 
 def is_on_server_loop() -> bool:
@@ -128,17 +149,21 @@ def release_server_loop() -> None:
 
 
 def stop() -> None:
-    """Stop the portal, and wait until its thread has ended. The next call that needs one starts another."""
+    """Stop the portal, and wait until its thread has ended, at most ``STOP_SECONDS``.
+
+    The next call that needs a portal starts another.
+    """
     notice_fork()
     host_loop = _process.portal
     # Two threads that start a portal can set ``_process.portal`` in the wrong order.
     while (successor := _process.successors.get(host_loop)) is not None:
         host_loop = successor
-    if host_loop is not None and host_loop.thread is not None:
+    if host_loop is not None:
         host_loop.refuse_calls()
         with contextlib.suppress(PoolClosed):
             host_loop.post(host_loop.loop.stop)
-        host_loop.thread.join()
+        if host_loop.thread_lock.acquire(timeout=STOP_SECONDS):
+            host_loop.thread_lock.release()  # for other threads that call ``stop``
 
 
 def before_loop_ends(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
@@ -169,16 +194,16 @@ class _Start:
     """
 
     def __init__(self) -> None:
-        self.error: BaseException | None = None
-        self._done = threading.Lock()
-        self._done.acquire()
+        self.error: Exception | None = None
+        self._done = locked()
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, error: Exception | None = None) -> None:
         self.error = error
         self._done.release()
 
-    def wait(self) -> None:
-        self._done.acquire()
+    def wait(self) -> bool:
+        """Return False if ``end`` was not called within ``START_SECONDS``."""
+        return bool(self._done.acquire(timeout=START_SECONDS))
 
 
 def _start_portal(predecessor: HostLoop | None) -> HostLoop:
@@ -186,15 +211,24 @@ def _start_portal(predecessor: HostLoop | None) -> HostLoop:
 
     ``predecessor``: the previous portal, which accepts no calls any more; None before the first portal. The
     portal's thread sets ``_process.portal``, because no interrupt can stop that thread half-way. Raises
-    PoolClosed if the process is exiting.
+    PoolClosed if the process is exiting, or TransportFailed if the system can start no thread or no loop.
     """
     process, start = _process, _Start()
     if process.ending:
         raise PoolClosed("the process is ending")
-    start_thread(_run_portal, process, predecessor, start, name=THREAD_NAME)
-    start.wait()
+    try:
+        start_thread(_run_portal, process, predecessor, start, name=THREAD_NAME)
+    except (RuntimeError, MemoryError) as error:
+        raise TransportFailed(f"the thread of the pool's connections cannot start: {error}") from error
+    if not start.wait():
+        raise TransportFailed(
+            f"the thread of the pool's connections did not start within {START_SECONDS:g} s. Does the server "
+            "run threads? (uWSGI: --enable-threads)"
+        )
     if start.error is not None:
-        raise start.error
+        raise TransportFailed(
+            f"the event loop of the pool's connections cannot start: {reason(start.error)}"
+        ) from start.error
     return process.successors[predecessor]
 
 
@@ -204,34 +238,34 @@ def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) 
     Runs on the new portal's thread.
     """
     try:
-        host_loop = HostLoop(_new_loop(), threading.current_thread())
-    except BaseException as error:  # noqa: BLE001  the caller raises it
+        host_loop = HostLoop(new_loop(), locked())
+    except Exception as error:  # noqa: BLE001  the caller raises it
         start.end(error)
         return
     # One step without a lock: the garbage collector can run code here that needs a portal too.
     process.portal = process.successors.setdefault(predecessor, host_loop)
     start.end()
-    if process.successors[predecessor] is host_loop:
-        _run(host_loop)
-    else:
+    if process.successors[predecessor] is not host_loop:
         host_loop.loop.close()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a new event loop. Its timers run on while a test freezes ``time.monotonic``."""
-    loop = asyncio.new_event_loop()
-    if isinstance(loop, asyncio.BaseEventLoop):  # uvloop has a clock of its own
-        loop.time = monotonic  # type: ignore[method-assign]
-    return loop
+        return
+    if predecessor is not None and predecessor.lost:
+        host_loop.loop.call_soon(_forget_loop, predecessor)
+    _run(host_loop)
 
 
 def _run(host_loop: HostLoop) -> None:
     asyncio.set_event_loop(host_loop.loop)
     try:
-        host_loop.loop.run_forever()
+        try:
+            host_loop.loop.run_forever()
+        finally:
+            host_loop.loop.run_until_complete(_end_portal(host_loop))
+            host_loop.loop.close()
+    except Exception:
+        logger.exception("the pool's event loop has failed; the next call starts another")
     finally:
-        host_loop.loop.run_until_complete(_end_portal(host_loop))
-        host_loop.loop.close()
+        _forget_loop(host_loop)
+        host_loop.thread_lock.release()
 
 
 async def _end_portal(host_loop: HostLoop) -> None:

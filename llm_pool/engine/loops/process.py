@@ -8,11 +8,10 @@ wherever a host loop is asked for.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from os import getpid
 
-from .threads import hold
+from .threads import hold, new_rlock
 
 __all__ = ["after_fork", "left_to_parent", "notice_fork"]
 
@@ -30,7 +29,7 @@ class _Forks:
     def __init__(self) -> None:
         self.pid = getpid()
         self.functions: list[Callable[[], None]] = []
-        self.lock = threading.RLock()  # for ``hold``
+        self.lock = new_rlock()  # for ``hold``
 
 
 _forks = _Forks()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from math import inf
 
 from ..clock import monotonic
-from ..loops.threads import in_thread
+from ..loops.threads import in_thread, new_lock
 from .stats import PoolStats, describe
 
 __all__ = ["Utilization", "warn_of_utilization"]
@@ -37,7 +36,7 @@ class Utilization:
         self.threshold = self._rises_at
         self.is_above = False
         self._fell_at = -inf
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def cross(self, in_use: int) -> bool:
         """Record that ``in_use`` connections cross ``threshold``. Return whether to log a warning.
