@@ -12,7 +12,7 @@ from hyperframe import frame as frames
 from llm_pool.exceptions import ReadTimeout, WriteTimeout
 from testbed.behaviours import hold as hold_on
 from testbed.behaviours import steps
-from testbed.http2 import http2
+from testbed.http2 import http2, offering_http2
 from tests.backends.conftest import HTTP1, HTTP2
 from tests.fixtures.callers import in_thread
 from tests.fixtures.engine import until_pool
@@ -84,6 +84,14 @@ async def test_each_part_of_a_response_restarts_it(serve, configure, part, call)
 @pytest.mark.parametrize("part", DRIPS)
 async def test_on_the_server_loop_too(serve, configure, part, server_loop):
     await succeeds("acomplete", configure(serve(DRIPS[part]), TIMEOUTS={"read": READ}))
+
+
+@pytest.mark.kinds(HTTP1)
+@pytest.mark.parametrize("part", DRIPS)
+async def test_under_tls_too(serve, configure, part, certificates):
+    server = serve(DRIPS[part], tls=certificates.good)
+    tls = {"ca_file": certificates.ca_file}
+    await succeeds("acomplete", configure(server, TIMEOUTS={"read": READ}, TLS=tls))
 
 
 @pytest.mark.kinds(HTTP1)
@@ -179,6 +187,14 @@ def over_http2(answer):
 @each_call
 async def test_each_part_of_an_http2_response_restarts_it(serve, configure, answer, call):
     await succeeds(call, configure(serve(over_http2(answer)), TIMEOUTS={"read": READ}))
+
+
+@pytest.mark.kinds(HTTP2)
+@pytest.mark.parametrize("answer", [interim, slow_head, slow_data])
+async def test_http2_under_tls_too(serve, configure, answer, certificates):
+    server = serve(over_http2(answer), tls=offering_http2(certificates))
+    tls = {"ca_file": certificates.ca_file}
+    await succeeds("acomplete", configure(server, TIMEOUTS={"read": READ}, TLS=tls, HTTP2=True))
 
 
 @pytest.mark.kinds(HTTP2)
