@@ -144,6 +144,21 @@ def test_other_answers(
     assert (found, codes(document)) == (status, [code])
 
 
+def test_a_redirect_that_calls_follow_is_followed(
+    run_json: RunJSON, provider: Provider, serve: Serve
+) -> None:
+    async def moved(conn: Any) -> None:
+        if len(conn.server.requests) % 2:
+            await json_reply(MODELS)(conn)
+        else:
+            await reply(307, b"", {"Location": "/v1/models/"})(conn)
+
+    server = serve(moved)
+    provider(server.url)
+    assert run_json()[0] == 0
+    assert server.requests[1].target == "/v1/models/"
+
+
 def test_a_server_without_a_list_of_models_is_healthy(check: Check, provider: Provider, serve: Serve) -> None:
     provider(serve(json_reply({}, status=404)).url)
     assert check("no-models") == (0, [])
