@@ -187,9 +187,9 @@ class World:
             connection.draining = connection.unusable = True
         self.carry_out(self.ledger.drain(self.now))
 
-    def retire(self, connection: Connection) -> None:
+    def retire(self, connection: Connection, reason: str = "goaway") -> None:
         connection.unusable = True
-        self.carry_out(self.ledger.retire(connection.entry, "goaway", self.now))
+        self.carry_out(self.ledger.retire(connection.entry, reason, self.now))
 
     def lose_loop(self, host_loop: Hashable) -> None:
         for connection in [c for c in self.connections if c.key[1] == host_loop]:

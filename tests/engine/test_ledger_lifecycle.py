@@ -10,7 +10,7 @@ from llm_pool.engine.ledger.state import Waiter, WaiterQueue
 from llm_pool.exceptions import ConnectFailed
 from tests.engine.ledger_checks import check_nothing_left
 from tests.engine.ledger_steps import connect_all, idle, make, prewarm, reasons, serve, states
-from tests.engine.ledger_world import origin
+from tests.engine.ledger_world import World, origin
 
 
 def test_when_all_dials_fail_every_waiter_fails_with_the_cause() -> None:
@@ -141,6 +141,51 @@ def test_prewarm_pauses_grow_to_30_seconds_and_are_short_for_a_caller() -> None:
     assert not world.dials
     world.tick(1.0)
     assert len(world.dials) == 1
+
+
+def test_prewarming_pauses_if_new_connections_are_lost_at_once() -> None:
+    """Scenario 13: pauses grow to 30 s; a caller's dial does not wait for their end."""
+    world = make(min_connections=2, keepalive_expiry=None)
+    prewarm(world)
+    for _ in range(12):
+        _connect_and_lose_all(world)
+        assert not world.dials
+        pause = world.ledger.next_timer_at - world.now
+        world.tick(pause)
+        assert len(world.dials) == 2
+    assert pause == pytest.approx(30.0)
+    _connect_and_lose_all(world)
+    caller = world.arrive()
+    world.connect()
+    assert caller.state == "served"
+
+
+@pytest.mark.parametrize("end", ["after a while", "after use"])
+def test_a_prewarmed_connection_that_was_open_for_a_while_is_replaced_at_once(end: str) -> None:
+    """Scenario 13: the pauses are short again, too."""
+    world = make(min_connections=1, keepalive_expiry=None)
+    prewarm(world)
+    for _ in range(8):
+        _connect_and_lose_all(world)
+        world.tick(world.ledger.next_timer_at - world.now)
+    connection = world.connect()
+    if end == "after use":
+        caller = world.arrive()
+        world.pass_time(0.1)
+        world.release(caller)
+    else:
+        world.pass_time(1.0)
+    world.retire(connection, "lost")
+    assert len(world.dials) == 1
+    _connect_and_lose_all(world)
+    assert world.ledger.next_timer_at - world.now < 0.2
+
+
+def _connect_and_lose_all(world: World) -> None:
+    opened = [world.connect() for _ in list(world.dials)]
+    for connection in opened:
+        world.retire(connection, "lost")
+    world.finish_closing()
 
 
 def test_dials_that_fail_together_cause_one_short_pause() -> None:

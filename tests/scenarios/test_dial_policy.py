@@ -248,6 +248,16 @@ async def test_a_prewarmed_connection_that_dies_is_replaced(each_loop, serve, en
     await until(lambda: pool.stats().idle == 1)
 
 
+async def test_a_server_that_closes_at_once_is_not_prewarmed_without_end(each_loop, serve, engine_pool):
+    """Scenario 13: such as one that refuses the client certificate in TLS 1.3."""
+    server = serve(close)
+    pool = engine_pool(min_connections=2)
+    await pool.prewarm(Origin(*server.origin))
+    started = time.monotonic()
+    await server.await_until(lambda s: s.connections_accepted >= 6)
+    assert time.monotonic() - started > 2 * FIRST_PAUSE  # two pauses, the second twice as long
+
+
 async def test_prewarming_a_dead_server_goes_on_in_the_background(each_loop, serve, engine_pool):
     """Scenario 13: it raises nothing, and opens the connections once the server is up."""
     server = serve(json_reply())

@@ -6,10 +6,13 @@ from collections.abc import Callable, Hashable
 from math import inf
 
 from ..config import Origin
+from .backoff import Backoff
 from .connections import Connections
 from .state import BELOW_MINIMUM, NO_CONNECTION, TOO_FEW_CONNECTIONS, Bound, Dial, Entry, Lane, Order
 
 __all__ = ["DialPolicy"]
+
+EARLY_LOSS = 1.0  # seconds; a server that closes an idle connection usually does so later
 
 
 class DialPolicy:
@@ -98,12 +101,28 @@ class DialPolicy:
                 break
 
     def dial_ended(self, lane: Lane) -> None:
-        """Count a dial of ``lane`` as ended. The slot of the dial stays in use.
-
-        After a success the new connection holds the slot. After a failure the caller frees the slot.
-        """
+        """Count a dial of ``lane`` as ended. The new connection holds the slot of the dial."""
         self.dialing -= 1
         lane.dialing -= 1
+
+    def free_dial_slot(self, lane: Lane) -> None:
+        """Count a dial of ``lane`` as ended, without a connection. Free the slot of the dial."""
+        self.dial_ended(lane)
+        for bound in lane.bounds:
+            bound.held -= 1
+
+    def note_loss(self, entry: Entry, now: float, jitter: float) -> None:
+        """Begin a pause in prewarming if a connection was lost soon after its dial, and before any use.
+
+        A server that accepts connections and closes them at once would otherwise be dialed without end.
+        ``jitter``: 0.0 to 1.0.
+        """
+        lane = entry.lane
+        if entry.last_used_at > entry.opened_at or now >= entry.opened_at + EARLY_LOSS:
+            lane.prewarm_backoff = None
+            return
+        lane.prewarm_backoff = lane.prewarm_backoff or Backoff()
+        lane.prewarm_backoff.dial_failed(now, has_waiters=False, jitter=jitter)
 
     # Fairness
 
@@ -169,7 +188,13 @@ class DialPolicy:
             return None  # one dial at a time, until a dial succeeds
         if lane.shortage:
             return TOO_FEW_CONNECTIONS if lane.open_or_coming else NO_CONNECTION
-        return BELOW_MINIMUM if lane.prewarmed and lane.open_or_coming < self._connections.minimum else None
+        if not lane.prewarmed or lane.open_or_coming >= self._connections.minimum:
+            return None
+        pause = lane.prewarm_backoff
+        if pause is not None and now < pause.retry_at:
+            self._connections.timers.set(pause.retry_at, lane)
+            return None
+        return BELOW_MINIMUM
 
     @property
     def _may_prewarm(self) -> bool:

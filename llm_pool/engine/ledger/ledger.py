@@ -158,7 +158,7 @@ class Ledger:
         waiter fails at most, and only if the other dials will not serve all waiters.
         """
         orders = list[Order]()
-        self._free_dial_slot(lane)
+        self.dial_policy.free_dial_slot(lane)
         if not self.closed:
             self._back_off(lane, now)
         failing = 0
@@ -208,6 +208,8 @@ class Ledger:
         """Accept no new streams on a connection. Close it after its last stream; now if it carries none."""
         orders = list[Order]()
         if not entry.dead:
+            if reason == "lost":
+                self.dial_policy.note_loss(entry, now, self._jitter())
             self._reuse_or_retire(entry, now, orders, reason=reason)
         return orders
 
@@ -239,7 +241,7 @@ class Ledger:
             self._stop_lane(lane, error, orders)
             self.dial_policy.update(lane, now)  # so that it gets none of the slots freed below
             while lane.dialing:
-                self._free_dial_slot(lane)
+                self.dial_policy.free_dial_slot(lane)
         for entry in lost:
             self.connections.remove(entry, "shutdown")
         for entry in lost:  # after all were removed, so that none of them is chosen for eviction
@@ -381,11 +383,6 @@ class Ledger:
         """Update a lane's shortage, then give free slots to lanes that must dial. Called after each fact."""
         self.dial_policy.update(lane, now)
         self.dial_policy.give_slots(now, orders)
-
-    def _free_dial_slot(self, lane: Lane) -> None:
-        self.dial_policy.dial_ended(lane)
-        for bound in lane.bounds:
-            bound.held -= 1
 
     def _back_off(self, lane: Lane, now: float) -> None:
         lane.backoff = lane.backoff or Backoff()

@@ -92,6 +92,7 @@ class Lane:
     ``prewarmed``          whether to keep ``Connections.minimum`` connections open, even without waiters
     ``backoff``            when to dial again after failed dials; None if no dial has failed since the last
                            success
+    ``prewarm_backoff``    when to prewarm again after new connections were lost unused; None if none was
     ``timer_at``           when its timer expires; None if none is set
     ``dial_queue``         the queue of a bound in which it waits for a slot; None if it waits for none
     ``priority``           the index of its last ``dial_queue`` in ``Bound.dial_queues``
@@ -111,6 +112,7 @@ class Lane:
         "origin",
         "origin_bound",
         "pool_bound",
+        "prewarm_backoff",
         "prewarmed",
         "priority",
         "queue",
@@ -147,6 +149,7 @@ class Lane:
         self.shortage = 0
         self.prewarmed = False
         self.backoff: Backoff | None = None
+        self.prewarm_backoff: Backoff | None = None
         self.timer_at: float | None = None
         self.dial_queue: OrderedDict[Lane, None] | None = None
         self.priority = BELOW_MINIMUM
