@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from functools import partial
@@ -344,3 +345,37 @@ async def test_a_failed_lookup_is_the_last_dial_failure(engine_pool, dns, serve)
     assert {type(error) for error in errors} == {DNSFailed}
     assert len({id(error) for error in errors}) == 3
     assert "nowhere.test" in pool.stats().dial_failure
+
+
+# Names of this machine (RFC 6761, section 6.3).
+
+
+@pytest.mark.parametrize("host", ["localhost", "llm.localhost", "LLM.localhost"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_names_below_localhost_need_no_resolver(serve, engine_pool, dns, host, address):
+    """Scenario 47: the resolver has no answer, or only one of the two addresses."""
+    dns.names["llm.localhost"] = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    server = serve(json_reply(), host=address)
+    assert (await engine_pool().fetch(request_to(server, host=host))).status == 200
+
+
+@only_system
+async def test_a_name_below_localhost_can_lead_to_another_machine(make_resolver, dns):
+    """Scenario 47: the resolver's answer counts, as with Docker's names of containers."""
+    dns.names["llm.localhost"] = "192.0.2.1"
+    assert [info[4] for info in await make_resolver().resolve("llm.localhost", 80)] == [("192.0.2.1", 80)]
+
+
+@only_system
+async def test_a_loopback_address_that_the_machine_lacks_is_not_tried(make_resolver, dns, monkeypatch):
+    """Scenario 47: without IPv6 there is no ::1, and its error would hide that of 127.0.0.1."""
+    bind = socket.socket.bind
+
+    def bind_ipv4(sock, address):
+        if sock.family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return bind(sock, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_ipv4)
+    found = await make_resolver().resolve("llm.localhost.", 80)
+    assert [info[4][0] for info in found] == ["127.0.0.1"]

@@ -13,7 +13,7 @@ from aiohappyeyeballs import AddrInfoType
 from llm_pool.exceptions import DNSFailed, copy_of, reason
 
 from ..clock import monotonic
-from ..config import DNS
+from ..config import DNS, is_loopback
 from ..loops.greenlets import original
 from ..loops.threads import ThreadResult, in_thread, new_lock
 
@@ -23,6 +23,7 @@ LookupResult = list[AddrInfoType] | DNSFailed
 LookupFunction = Callable[[str, int], list[AddrInfoType]]
 
 MAX_NAMES = 1000  # names in the cache; limited, since callers choose the names
+LOOPBACK = ("127.0.0.1", "::1")
 HOST = re.compile(r"[!-~]+")  # without NUL: ``getaddrinfo`` ignores all that follows a NUL
 
 
@@ -100,11 +101,13 @@ class Resolver:
         # An IPv6 zone ("fe80::1%eth0") names an interface of this machine: only the system resolves it.
         look_up = _system_look_up if "%" in host else self._look_up
         try:
-            return look_up(host, port)
+            return _with_loopback(host, port, look_up(host, port))
         except (
             OSError,
             UnicodeError,
         ) as error:  # UnicodeError: a label is empty or longer than 63 characters
+            if addresses := _with_loopback(host, port, []):
+                return addresses
             failure = DNSFailed(f"the name {host!r} has no address: {reason(error)}")
             failure.__cause__ = error.with_traceback(None)
             return failure
@@ -141,6 +144,31 @@ def _lookup_function(config: DNS) -> LookupFunction:
 def _system_look_up(host: str, port: int) -> list[AddrInfoType]:
     getaddrinfo = original("socket", "getaddrinfo")
     return list(getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
+
+
+def _with_loopback(host: str, port: int, found: list[AddrInfoType]) -> list[AddrInfoType]:
+    """Return ``found``, and for ``localhost`` or a name below it this machine's other loopback addresses.
+
+    These names are loopback whatever the resolver says (RFC 6761, section 6.3); resolvers that have no answer
+    are common. A name that the resolver leads to another machine, as Docker's can, stays as it is.
+    """
+    addresses = [info[4][0] for info in found]
+    is_local_name = "%" not in host and is_loopback(host.rstrip(".").lower())
+    if not is_local_name or not all(map(is_loopback, addresses)):
+        return found
+    missing = [address for address in LOOPBACK if address not in addresses and _can_bind(address)]
+    return found + [info for address in missing if (info := _ip_literal(address, port)) is not None]
+
+
+def _can_bind(address: str) -> bool:
+    """Return whether this machine has ``address``."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with original("socket", "socket")(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _rotated(addresses: list[AddrInfoType], rotation: int) -> list[AddrInfoType]:
