@@ -6,10 +6,10 @@ import _thread
 import asyncio
 import json
 import logging
+import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import asdict
-from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -143,8 +143,9 @@ def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
 
     The steps run on a thread of their own, because a thread that waits cannot send.
     """
-    wanted: SimpleQueue[bool] = SimpleQueue()
-    done: SimpleQueue[list[Chunk] | BaseException] = SimpleQueue()
+    # Queues, and a thread, that gevent and eventlet replace: the steps run the user's code.
+    wanted: queue.Queue[bool] = queue.Queue()
+    done: queue.Queue[list[Chunk] | BaseException] = queue.Queue()
 
     def run() -> None:
         while wanted.get():
@@ -154,7 +155,7 @@ def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
                 done.put(error)
         connections.close_all()  # an API_KEY callable or an observer may have opened one
 
-    _thread.start_new_thread(copy_context().run, (run,))  # a greenlet under gevent and eventlet
+    _thread.start_new_thread(copy_context().run, (run,))
     try:
         while True:
             wanted.put(True)
@@ -169,10 +170,10 @@ def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
         wanted.put(False)
 
 
-def _get(queue: SimpleQueue[T]) -> T | None:
+def _get(done: queue.Queue[T]) -> T | None:
     try:
-        return queue.get(timeout=HEARTBEAT_SECONDS)
-    except Empty:
+        return done.get(timeout=HEARTBEAT_SECONDS)
+    except queue.Empty:
         return None
 
 

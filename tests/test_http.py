@@ -285,7 +285,7 @@ from llm_pool.http import event_stream
 
 assert list(event_stream(pools["default"].stream("hello")))
 for thread in threading.enumerate():
-    if thread.name == "llm_pool-event-stream":
+    if thread.name == "llm_pool-events":
         thread.join()
 print([each.connection for each in opened])
 """
