@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import wraps
 from typing import TypeVar
 from weakref import WeakSet
@@ -15,6 +16,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import render
+from django.template import TemplateDoesNotExist
 from django.views.decorators.http import require_GET, require_safe
 
 from llm_pool.engine.clock import monotonic
@@ -66,11 +68,14 @@ def _staff_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRe
 def _refuse(request: HttpRequest) -> HttpResponse:
     """Return a response with status 403.
 
-    For a browser the response has a link to the login page, if the project has a login page.
+    For a browser the response has a link to the login page, if the project has a login page and Django's
+    templates.
     """
     prefers_html = request.get_preferred_type(["text/plain", "text/html"]) == "text/html"
-    login = login_url(request) if prefers_html else None
-    return render(request, "llm_pool/refused.html", {"login": login}, status=403) if login else _refusal()
+    if prefers_html and (login := login_url(request)):
+        with suppress(TemplateDoesNotExist):
+            return render(request, "llm_pool/refused.html", {"login": login}, status=403)
+    return _refusal()
 
 
 def _refusal() -> HttpResponse:

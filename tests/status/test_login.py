@@ -28,7 +28,9 @@ from django.test import Client
 from tests.status.conftest import LogIn
 
 places = {"admin": path("admin/", admin.site.urls), "sign-in": path("sign-in/", print, name="sign-in")}
-names, login, users, accept = sys.argv[1:]
+names, login, users, accept, templates = sys.argv[1:]
+if not templates:
+    settings.TEMPLATES = []
 settings.ROOT_URLCONF = (path("pools/", include("llm_pool.urls")), *map(places.get, names.split()))
 if login:
     settings.LOGIN_URL = login
@@ -43,9 +45,11 @@ BACK = "?next=/pools/%3Fsince%3D1"
 HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 
 
-def shown(places: str, login: str = "", *, users: str = "yes", accept: str = HTML) -> str:
+def shown(
+    places: str, login: str = "", *, users: str = "yes", accept: str = HTML, templates: str = "yes"
+) -> str:
     """The link in the refusal of a project with these URLs (``places``) and this ``LOGIN_URL``."""
-    return run_script(PROGRAM, places, login, users, accept).strip()
+    return run_script(PROGRAM, places, login, users, accept, templates).strip()
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,7 @@ def test_the_refusal_links_to_the_projects_login_page(places: str, login: str, l
 def test_a_program_or_a_project_without_users_gets_a_refusal_without_a_link() -> None:
     assert shown("admin", accept="*/*") == ""
     assert shown("admin", users="") == ""
+
+
+def test_a_project_without_templates_refuses_without_a_link() -> None:
+    assert shown("", "https://sso.test/in", templates="") == ""
