@@ -206,8 +206,7 @@ class Exchange:
         """Wait until a piece of the request's body can be sent, send it, and return True.
 
         Returns False, without sending the piece, if the response has begun. Raises ``error`` if the exchange
-        fails, or PoolClosed if it is closed. Raises InvalidRequest if the body exceeds its Content-Length;
-        the engine's HTTP/2 does not check that.
+        fails, or PoolClosed if it is closed. Raises InvalidRequest if the body exceeds its Content-Length.
         """
         while not self.status:
             self._raise_if_failed()
@@ -221,8 +220,7 @@ class Exchange:
     async def finish(self) -> None:
         """End the request's body, unless the response has begun or the exchange has failed.
 
-        Raises InvalidRequest if the body is shorter than its Content-Length; the engine's HTTP/2 does not
-        check that.
+        Raises InvalidRequest if the body is shorter than its Content-Length.
         """
         if not self.status and self.error is None:
             self._carrier.end_body(self)

@@ -10,21 +10,18 @@ from .config import DEFAULT_PORTS
 from .request import Headers, Request
 
 __all__ = [
-    "LOWERCASE_TOKEN",
     "TEXT_TOKEN",
     "TOKEN",
     "UNSAFE",
     "Framing",
     "asks_to_close",
     "encode_head",
+    "framing_of",
     "validate",
 ]
 
-# Methods and header names are tokens of ``tchar`` (RFC 9110, section 5.6.2). Header names of HTTP/2 are in
-# lower case (RFC 9113, section 8.2.1).
-_LOWERCASE_TCHARS = r"!#$%&'*+\-.^_`|~0-9a-z"
-LOWERCASE_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}]+".encode())
-TEXT_TOKEN = re.compile(f"[{_LOWERCASE_TCHARS}A-Z]+")
+# Methods and header names are tokens (RFC 9110, section 5.6.2).
+TEXT_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-zA-Z]+")
 TOKEN = re.compile(TEXT_TOKEN.pattern.encode())
 UNSAFE = re.compile(rb"[\r\n\0]")  # a header value must not contain these (RFC 9110, section 5.5)
 TARGET = re.compile(rb"[!-~]+")
@@ -139,7 +136,7 @@ def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes
     lines = [b"%b %b HTTP/1.1" % (request.method, target)]
     lines += [b"%b: %b" % header for header in headers]
     lines.append(b"\r\n")
-    framing = Framing(0) if request.body is not None else _framing(request)
+    framing = Framing(0) if request.body is not None else framing_of(request)
     return b"\r\n".join(lines), framing
 
 
@@ -150,7 +147,8 @@ def _absolute_target(request: Request) -> bytes:
     return f"{scheme}://{authority}".encode("ascii") + request.target
 
 
-def _framing(request: Request) -> Framing:
+def framing_of(request: Request) -> Framing:
+    """Return the ``Framing`` of a body that follows piece by piece."""
     for name, value in request.headers:
         lowered = name.lower()
         if lowered == b"transfer-encoding":

@@ -16,9 +16,10 @@ from h2.events import (
     ResponseReceived,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
+from h2.exceptions import DenialOfServiceError, NoAvailableStreamIDError, TooManyStreamsError
 from h2.exceptions import ProtocolError as H2ProtocolError
 
 from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
@@ -26,6 +27,7 @@ from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFai
 from ..closing import abort
 from ..connection import Connection, Owner
 from ..exchange import Exchange
+from ..head import framing_of
 from ..loops.host_loop import HostLoop
 from ..request import Request
 from ..tls_alerts import client_cert_error
@@ -37,6 +39,7 @@ from .wire import CONNECTION_WINDOW, Wire
 
 __all__ = ["HTTP2Connection"]
 
+MAX_UNSENT = 1024 * 1024  # bytes that a server can leave unread while it makes the client send more
 UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once; the head of a new call waits for these at most
 
 
@@ -59,6 +62,7 @@ class HTTP2Connection(Connection):
         self._uploads: deque[HTTP2Stream] = deque()  # streams with data to send; they take turns
         self._heartbeat = Heartbeat(host_loop.loop, lambda: self._streams, self._ping, self._on_dead)
         self._unacknowledged = 0  # received bytes that were not added to the connection's window again yet
+        self._second_ends_at = 0.0  # when the wire's ``idle_frames`` are counted anew, on the loop's clock
         self._flush_scheduled = False
         self._writing_paused = False
         self._retire_reason: str | None = None  # set when it accepts no new calls any more
@@ -77,7 +81,9 @@ class HTTP2Connection(Connection):
             return self._refuse_call(exchange)
         self._streams[stream.number] = stream
         self._heartbeat.on_request()
-        if request.body is not None:
+        if request.body is None:
+            stream.framing = framing_of(request)
+        else:
             stream.send_complete_body(request.body)
         self.flush()
         return exchange
@@ -174,8 +180,12 @@ class HTTP2Connection(Connection):
 
     def data_received(self, data: bytes) -> None:
         self._heartbeat.on_received()
+        if self._heartbeat.received_at >= self._second_ends_at:
+            self._second_ends_at = self._heartbeat.received_at + 1.0
+            self.wire.idle_frames = 0
         try:
             self._handle(data)
+            self._check_unsent()
         except H2ProtocolError as error:
             self.wire.close_connection(error.error_code)
             self._write()
@@ -221,9 +231,25 @@ class HTTP2Connection(Connection):
         if stream := self._streams.get(event.stream_id):
             stream.on_progress()
 
+    def _check_unsent(self) -> None:
+        """Raise DenialOfServiceError if too much is unsent: the server sends frames and reads no answers."""
+        if self._writing_paused:
+            assert self.transport is not None
+            if self.transport.get_write_buffer_size() > MAX_UNSENT:
+                raise DenialOfServiceError(f"the server sends frames, and leaves {MAX_UNSENT} bytes unread")
+
     def _on_head(self, event: ResponseReceived) -> None:
         if stream := self._streams.get(event.stream_id):
+            self.wire.idle_frames = 0
             stream.on_head(event.headers)
+
+    def _on_interim_head(self, event: InformationalResponseReceived) -> None:
+        if stream := self._streams.get(event.stream_id):
+            stream.on_interim_head(event.headers)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        if stream := self._streams.get(event.stream_id):
+            stream.on_trailers(event.headers)
 
     def _on_data(self, event: DataReceived) -> None:
         self._unacknowledged += event.flow_controlled_length
@@ -231,6 +257,8 @@ class HTTP2Connection(Connection):
             self.wire.increment_flow_control_window(self._unacknowledged)
             self._unacknowledged = 0
         if stream := self._streams.get(event.stream_id):
+            if event.data:
+                self.wire.idle_frames = 0
             stream.on_data(event.data, event.flow_controlled_length, ended=event.stream_ended is not None)
 
     def _on_end(self, event: StreamEnded) -> None:
@@ -282,6 +310,7 @@ class HTTP2Connection(Connection):
     _HANDLERS: ClassVar[dict[type, Callable[[HTTP2Connection, Any], None]]] = {
         InformationalResponseReceived: _on_interim_head,
         ResponseReceived: _on_head,
+        TrailersReceived: _on_trailers,
         DataReceived: _on_data,
         StreamEnded: _on_end,
         StreamReset: _on_reset,
@@ -328,6 +357,7 @@ class HTTP2Connection(Connection):
             stream = uploads.popleft()
             if stream.send_frame():
                 uploads.append(stream)
+            wire.idle_frames = 0  # the server enlarges the windows of an upload by many small frames
 
     def _ping(self) -> None:
         self.wire.ping(b"llm_pool")

@@ -8,14 +8,17 @@ from hpack import NeverIndexedHeaderTuple
 
 from llm_pool.exceptions import ProtocolError
 
-from ..head import LOWERCASE_TOKEN, UNSAFE
+from ..head import TOKEN, UNSAFE
 from ..request import Headers, Request
 
-__all__ = ["content_length", "encode_fields", "read_fields"]
+__all__ = ["check_interim", "check_trailers", "content_length", "encode_fields", "read_fields"]
 
-STATUS = re.compile(rb"[2-9][0-9]{2}")  # h2 reports interim responses (1xx) as another event
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-NOT_SENT = HOP_BY_HOP | {b"te"}
+STATUS = re.compile(rb"[2-9][0-9]{2}")  # h2 reports interim responses as another event
+INTERIM_STATUS = re.compile(rb"1(?!01)[0-9]{2}")  # no 101: HTTP/2 has no upgrades (RFC 9113, section 8.6)
+LENGTH = re.compile(rb"[0-9]{1,18}")
+NOT_SENT = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
 WITHOUT_BODY = (204, 304)
 INDEXED = frozenset({b"accept", b"accept-encoding", b"content-type", b"user-agent"})  # never contain a key
 
@@ -52,26 +55,48 @@ def encode_fields(request: Request) -> Headers:
 def read_fields(fields: Headers) -> tuple[int, Headers]:
     """Return the status and the headers of a response.
 
-    Raises ProtocolError if the head is malformed. The caller then fails the stream, not the connection.
+    Accepts names in upper case, connection-specific headers and blanks around values, which RFC 9113, section
+    8.2, forbids: servers send them, and other clients accept them. Raises ProtocolError if the head is
+    malformed in another way. The caller then fails the stream, not the connection.
     """
     if not fields:
         raise ProtocolError("an empty head")
     (first, status), *headers = fields
     if first != b":status" or not STATUS.fullmatch(status):
-        raise ProtocolError(f"a head that begins with {first!r}: {status[:20]!r}")
+        raise ProtocolError(f"a head that begins with {first[:100]!r}: {status[:20]!r}")
     for name, value in headers:
-        if not LOWERCASE_TOKEN.fullmatch(name) or name in HOP_BY_HOP:
+        if not TOKEN.fullmatch(name):
             raise ProtocolError(f"a header with the name {name[:100]!r}")
         if UNSAFE.search(value):
             raise ProtocolError(f"a line break or NUL in the header {name!r}")
-    return int(status), headers
+    return int(status), [(name, value.strip(b" \t")) for name, value in headers]
+
+
+def check_interim(fields: Headers) -> None:
+    """Raise ProtocolError if the head of an interim response has a status that it cannot have."""
+    status = next((value for name, value in fields if name == b":status"), b"")
+    if not INTERIM_STATUS.fullmatch(status):
+        raise ProtocolError(f"an interim response with the status {status[:20]!r}")
+
+
+def check_trailers(fields: Headers) -> None:
+    """Raise ProtocolError if trailers contain a pseudo-header field (RFC 9113, section 8.1)."""
+    for name, _ in fields:
+        if name.startswith(b":"):
+            raise ProtocolError(f"trailers with the field {name[:100]!r}")
 
 
 def content_length(request: Request, status: int, headers: Headers) -> int | None:
-    """Return the Content-Length of a response. h2 has checked that it is a number.
+    """Return the number of bytes that the body of a response must have; None if any number is allowed.
 
-    Returns None if the response has no such header, or can have no body.
+    0 if the response can have no body. Raises ProtocolError for a Content-Length that is no number, or for
+    several that differ.
     """
     if request.method == b"HEAD" or status in WITHOUT_BODY:
+        return 0
+    lengths = {value for name, value in headers if len(name) == 14 and name.lower() == b"content-length"}
+    if not lengths:
         return None
-    return next((int(value) for name, value in headers if name == b"content-length"), None)
+    if len(lengths) > 1 or not LENGTH.fullmatch(length := lengths.pop()):
+        raise ProtocolError("a Content-Length that is no number, or several that differ")
+    return int(length)

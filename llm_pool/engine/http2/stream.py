@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from h2.errors import ErrorCodes
 
 from llm_pool.exceptions import LLMPoolError, ProtocolError
 
+from ..head import Framing
 from ..request import Headers
 from ..watchdog import Watchdog
-from .head import content_length, read_fields
+from .head import check_interim, check_trailers, content_length, read_fields
 
 if TYPE_CHECKING:
     from ..exchange import Exchange
@@ -43,12 +45,14 @@ class HTTP2Stream:
     """Carries one exchange. The stream ends when its connection's ``release`` or ``reset`` is called.
 
     ``exchange``    the exchange; set after the stream was made
+    ``framing``     checks the length of a body that follows piece by piece; set for such a body only
     ``connection``  the connection that it belongs to
     ``number``      its number on the connection; 0 before it is open
     ``watchdog``    the timer of the exchange's timeouts
     """
 
     exchange: Exchange
+    framing: Framing
 
     def __init__(self, connection: StreamConnection) -> None:
         self.connection = connection
@@ -83,10 +87,13 @@ class HTTP2Stream:
             self.watchdog.watch(exchange.total_at)
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
+        if not self.framing.chunked:
+            self.framing.frame(data)
         if data:
             self._queue_data(data)
 
     def end_body(self, exchange: Exchange) -> None:
+        self.framing.end()
         self._body_ended = True
         if not self._outgoing and not self._end_sent and self.connection.is_open(self):
             self._end_sent = True
@@ -118,11 +125,17 @@ class HTTP2Stream:
         exchange.answered = True
         try:
             status, headers = read_fields(fields)
+            self._content_length = content_length(exchange.request, status, headers)
         except ProtocolError as error:
             self._reject_response(str(error))
             return
-        self._content_length = content_length(exchange.request, status, headers)
         exchange.on_head(status, b"", b"HTTP/2", headers)
+
+    def on_interim_head(self, fields: Headers) -> None:
+        self._check(check_interim, fields)
+
+    def on_trailers(self, fields: Headers) -> None:
+        self._check(check_trailers, fields)
 
     def on_data(self, data: bytes, size: int, *, ended: bool) -> None:
         """Pass ``data`` to the exchange. Enlarge the stream's window after ``WINDOW_UPDATE_SIZE`` bytes.
@@ -132,6 +145,9 @@ class HTTP2Stream:
         """
         self._received += len(data)
         self._unacknowledged += size
+        if self._content_length is not None and self._received > self._content_length:
+            self._reject_length()
+            return
         if data:
             self.exchange.on_data(data)
         elif not ended:
@@ -145,9 +161,8 @@ class HTTP2Stream:
             self.exchange.on_progress()
 
     def on_end(self) -> None:
-        expected = self._content_length
-        if expected is not None and self._received != expected:
-            self._reject_response(f"a body of {self._received} bytes, and a Content-Length of {expected}")
+        if self._content_length is not None and self._received < self._content_length:
+            self._reject_length()
             return
         if self._end_sent:
             self.connection.release(self)
@@ -206,6 +221,16 @@ class HTTP2Stream:
             self.connection.wire.increment_flow_control_window(self._unacknowledged, self.number)
             self._unacknowledged = 0
             self.connection.flush()
+
+    def _check(self, check: Callable[[Headers], None], fields: Headers) -> None:
+        try:
+            check(fields)
+        except ProtocolError as error:
+            self._reject_response(str(error))
+
+    def _reject_length(self) -> None:
+        allowed = self._content_length
+        self._reject_response(f"a body of {self._received} bytes, where {allowed} were announced or allowed")
 
     def _reject_response(self, cause: str) -> None:
         """Reset the stream and fail the exchange for a malformed response (RFC 9113, section 8.1.1)."""

@@ -8,15 +8,16 @@ from typing import Any
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, Event, StreamReset
+from h2.events import ConnectionTerminated, Event
 from h2.exceptions import (
+    DenialOfServiceError,
     FrameTooLargeError,
-    InvalidBodyLengthError,
     ProtocolError,
     StreamClosedError,
     StreamIDTooLowError,
 )
 from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
 from hyperframe.exceptions import HyperframeError
 
 from .encoder import HeadEncoder
@@ -26,6 +27,7 @@ __all__ = ["Wire"]
 STREAM_WINDOW = 512 * 1024  # bytes of a response that the server can send before they are read
 CONNECTION_WINDOW = 16 * 1024 * 1024  # for all streams; enlarged on receipt: a slow reader stops no other
 MAX_HEADER_LIST = 64 * 1024
+MAX_IDLE_FRAMES = 1000  # about 20 ms of work
 
 CONFIG = H2Configuration(
     client_side=True,
@@ -37,14 +39,29 @@ CONFIG = H2Configuration(
 )
 
 
+class _Stream(H2Stream):
+    """A stream of h2 that does not check the Content-Length of a response.
+
+    ``HTTP2Stream`` does. Only the stream must fail (RFC 9113, section 8.1.1); h2 would end the connection.
+    """
+
+    def _initialize_content_length(self, headers: object) -> None:
+        pass
+
+
 class Wire(H2Connection):
-    """The state of one HTTP/2 connection. Takes received bytes; returns events and bytes to send. No I/O."""
+    """The state of one HTTP/2 connection. Takes received bytes; returns events and bytes to send. No I/O.
+
+    ``idle_frames``  the number of frames received since the owner has set it to 0: each second, and when a
+                     response or an upload makes progress
+    """
 
     MAX_CLOSED_STREAMS = 4096  # closed streams whose late frames are recognised; h2's 65,536 use megabytes
 
     def __init__(self) -> None:
         super().__init__(CONFIG)
         self.encoder = HeadEncoder()
+        self.idle_frames = 0
         self.local_settings = Settings(
             client=True,
             initial_values={
@@ -55,6 +72,11 @@ class Wire(H2Connection):
         )
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    def _begin_new_stream(self, *args: Any) -> H2Stream:
+        stream = super()._begin_new_stream(*args)
+        stream.__class__ = _Stream
+        return stream
 
     @property
     def unsent(self) -> int:
@@ -114,31 +136,20 @@ class Wire(H2Connection):
     def _handle_frame(self, frame: Any) -> list[Event]:
         """Process a frame and return its events, as h2's ``_receive_frame`` does, with three differences.
 
-        The frame is not formatted for a log. ``_reject_body`` handles a body whose length differs from its
-        Content-Length. ``_handle_late_frame`` handles a frame for a stream that was reset.
+        The frame is not formatted for a log. ``_handle_late_frame`` handles a frame for a stream that was
+        reset. More than ``MAX_IDLE_FRAMES`` frames since ``idle_frames`` was set to 0 are an error.
         """
+        self.idle_frames += 1
+        if self.idle_frames > MAX_IDLE_FRAMES:
+            raise DenialOfServiceError(f"over {MAX_IDLE_FRAMES} frames in a second that carry no response")
         try:
             frames, events = self._frame_dispatch_table[type(frame)](frame)
-        except InvalidBodyLengthError:
-            return self._reject_body(frame)
         except (StreamClosedError, StreamIDTooLowError) as error:
             if not self._stream_is_closed_by_reset(error.stream_id):
                 raise
             return self._handle_late_frame(error)
         self._prepare_for_sending(frames)
         return list(events)
-
-    def _reject_body(self, frame: Any) -> list[Event]:
-        """Reset the stream of a DATA frame after which the body does not match its Content-Length.
-
-        Returns the StreamReset event. Only the stream must fail (RFC 9113, section 8.1.1); h2 would end the
-        whole connection.
-        """
-        self.reset(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
-        self.acknowledge_received_data(frame.flow_controlled_length, frame.stream_id)
-        return [
-            StreamReset(stream_id=frame.stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)
-        ]
 
     def _handle_late_frame(self, error: StreamClosedError | StreamIDTooLowError) -> list[Event]:
         """Ignore a frame that came after its stream was reset: return no events.
