@@ -151,9 +151,7 @@ class Coordinator:
         with self._lock:
             self.ledger.loop_ends(host_loop)
             dials = [task for task, lane in self._dials.items() if lane.host_loop is host_loop]
-            connections = [
-                entry.connection for entry in self.ledger.entries() if entry.lane.host_loop is host_loop
-            ]
+            connections = self._connections_on(host_loop)
         for task in dials:
             if not task.cancel() and not task.cancelled() and task.exception() is None:
                 task.result().abort()  # ``_dial_ended`` is about to run, too late for the list of connections
@@ -168,8 +166,14 @@ class Coordinator:
                 return
             for task in [task for task, lane in self._dials.items() if lane.host_loop is host_loop]:
                 del self._dials[task]
+            connections = self._connections_on(host_loop)
             orders = self.ledger.lost_loop(host_loop, PoolClosed(ENDED), monotonic())
+        for connection in connections:
+            host_loop.post_if_open(connection.abort)  # for a lost loop that goes on
         self._carry_out(orders)
+
+    def _connections_on(self, host_loop: HostLoop) -> list[Connection]:
+        return [entry.connection for entry in self.ledger.entries() if entry.lane.host_loop is host_loop]
 
     # Orders
 

@@ -72,6 +72,14 @@ class HostLoop:
             self.lost = self.closing = self.ended = True
             raise PoolClosed(ENDED) from error
 
+    def post_if_open(self, function: Callable[[], object]) -> None:
+        """Call ``function`` on the loop soon, also if the loop has ended; do nothing if it is closed.
+
+        A lost loop counts as ended, and can go on later.
+        """
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(function, context=Context())
+
     def call(self, function: Callable[[], object]) -> None:
         """Call ``function`` on the loop: now if the calling code runs on it, otherwise by ``post``."""
         if self.is_current:

@@ -256,14 +256,13 @@ def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) 
 def _run(host_loop: HostLoop) -> None:
     asyncio.set_event_loop(host_loop.loop)
     try:
-        try:
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):  # of a callback: the loop itself is sound
             host_loop.loop.run_forever()
-        finally:
-            host_loop.loop.run_until_complete(_end_portal(host_loop))
-            host_loop.loop.close()
+        host_loop.loop.run_until_complete(_end_portal(host_loop))
     except Exception:
         logger.exception("the pool's event loop has failed; the next call starts another")
     finally:
+        host_loop.loop.close()
         _forget_loop(host_loop)
         host_loop.thread_lock.release()
 
