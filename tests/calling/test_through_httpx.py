@@ -12,6 +12,7 @@ import pytest
 import respx
 
 from llm_pool import exceptions
+from testbed.behaviours import stall
 from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
 
 if TYPE_CHECKING:
@@ -223,6 +224,60 @@ def test_a_wrapped_method_sees_every_call(
     assert ask(call, pool).text
     assert len(watcher.seen) == 1
     assert pool.stats().requests == 2  # the call used the pool
+
+
+def change_headers(client: Any) -> None:
+    client.headers["X-Team"] = "blue"
+
+
+def replace_headers(client: Any) -> None:
+    client.headers = {**client.headers, "X-Team": "blue"}
+
+
+def change_params(client: Any) -> None:
+    client.params = {"api-version": "1"}
+
+
+def change_base_url(client: Any) -> None:
+    client.base_url = f"{client.base_url}v2"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("change", "target", "team"),
+    [
+        (change_headers, "/v1/chat/completions", "blue"),
+        (replace_headers, "/v1/chat/completions", "blue"),
+        (change_params, "/v1/chat/completions?api-version=1", None),
+        (change_base_url, "/v1/v2/chat/completions", None),
+    ],
+)
+def test_what_is_set_on_a_client_holds_for_every_call(
+    change: Callable[[Any], None],
+    target: str,
+    team: str | None,
+    call: str,
+    configure: Callable[..., LLMPool],
+    upstream: ScriptedServer,
+) -> None:
+    pool = configure(upstream)
+    ask(call, pool)
+    for client in (pool.client, pool.aclient):
+        change(client)
+    ask(call, pool)
+    assert [request.target for request in upstream.requests] == ["/v1/chat/completions", target]
+    assert [request.headers.get("x-team") for request in upstream.requests] == [None, team]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_timeout_set_on_a_client_holds_for_every_call(
+    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    pool = configure(serve(stall))
+    for client in (pool.client, pool.aclient):
+        client.timeout = 0.05  # type: ignore[assignment]
+    with pytest.raises(exceptions.ReadTimeout, match=r"0\.05"):
+        ask(call, pool)
 
 
 @pytest.mark.parametrize("call", CALLS)
