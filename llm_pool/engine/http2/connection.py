@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -35,12 +34,12 @@ from ..unread import read_unread
 from .head import encode_fields
 from .heartbeat import Heartbeat
 from .stream import HTTP2Stream
+from .uploads import Uploads
 from .wire import CONNECTION_WINDOW, Wire
 
 __all__ = ["HTTP2Connection"]
 
 MAX_UNSENT = 1024 * 1024  # bytes that a server can leave unread while it makes the client send more
-UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once; the head of a new call waits for these at most
 
 
 class HTTP2Connection(Connection):
@@ -59,7 +58,7 @@ class HTTP2Connection(Connection):
         self.capacity = self._max_streams = max_streams
         self.wire = Wire()
         self._streams: dict[int, HTTP2Stream] = {}  # the open streams, by number
-        self._uploads: deque[HTTP2Stream] = deque()  # streams with data to send; they take turns
+        self._uploads = Uploads(self.wire)
         self._heartbeat = Heartbeat(host_loop.loop, lambda: self._streams, self._ping, self._on_dead)
         self._unacknowledged = 0  # received bytes that were not added to the connection's window again yet
         self._second_ends_at = 0.0  # when the wire's ``idle_frames`` are counted anew, on the loop's clock
@@ -134,8 +133,8 @@ class HTTP2Connection(Connection):
             self.host_loop.loop.call_soon(self._write)
 
     def queue_upload(self, stream: HTTP2Stream) -> None:
-        """Queue a stream with data to send. Then call ``_send_uploads``."""
-        self._uploads.append(stream)
+        """Queue a stream with data to send, and send what can be sent now."""
+        self._uploads.add(stream)
         self._send_uploads()
 
     def release(self, stream: HTTP2Stream) -> None:
@@ -226,10 +225,6 @@ class HTTP2Connection(Connection):
             handler = self._HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
-
-    def _on_interim_head(self, event: InformationalResponseReceived) -> None:
-        if stream := self._streams.get(event.stream_id):
-            stream.on_progress()
 
     def _check_unsent(self) -> None:
         """Raise DenialOfServiceError if too much is unsent: the server sends frames and reads no answers."""
@@ -345,19 +340,8 @@ class HTTP2Connection(Connection):
                 self.flush()
 
     def _send_uploads(self) -> None:
-        """Send the uploads in turns of one frame each. A small upload then does not wait for a large one.
-
-        Stops when the transport accepts no more data, ``UPLOAD_BATCH`` is reached or the connection's window
-        is closed.
-        """
-        uploads, wire = self._uploads, self.wire
-        while uploads and not self._writing_paused and wire.unsent < UPLOAD_BATCH:
-            if wire.outbound_flow_control_window <= 0:
-                break
-            stream = uploads.popleft()
-            if stream.send_frame():
-                uploads.append(stream)
-            wire.idle_frames = 0  # the server enlarges the windows of an upload by many small frames
+        if not self._writing_paused:  # otherwise the transport accepts no more data
+            self._uploads.send()
 
     def _ping(self) -> None:
         self.wire.ping(b"llm_pool")

@@ -133,6 +133,7 @@ class HTTP2Stream:
 
     def on_interim_head(self, fields: Headers) -> None:
         self._check(check_interim, fields)
+        self.on_progress()
 
     def on_trailers(self, fields: Headers) -> None:
         self._check(check_trailers, fields)
