@@ -211,8 +211,10 @@ class Stream:
         chunks = reader.feed(data) if data else reader.end()
         if self._first_token is None and any(chunk.text for chunk in chunks):
             self._first_token = monotonic()
-        if any(chunk.text or reader.is_content(chunk) for chunk in chunks):
-            self._timer.restart()
+        for chunk in chunks:
+            if chunk.text or reader.is_content(chunk):
+                self._timer.restart()
+                break
         return chunks
 
     def _timing(self) -> Timing:

@@ -21,6 +21,10 @@ __all__ = ["Anthropic", "AnthropicStreamReader"]
 
 
 API_VERSION = "2023-06-01"
+_BLOCK_PARTS = {
+    "content_block_start": "content_block",
+    "content_block_delta": "delta",
+}  # fields by event type
 
 
 class Anthropic(JSONProvider):
@@ -133,7 +137,7 @@ class AnthropicStreamReader(EventStreamReader):
 
     def is_content(self, chunk: Chunk) -> bool:
         """See ``StreamReader.is_content``. Counts every field of a content block but its type."""
-        part = chunk.raw.get("delta") or chunk.raw.get("content_block") or {}
+        part = chunk.raw.get(_BLOCK_PARTS.get(chunk.raw["type"], ""), {})
         return super().is_content(chunk) or any(value for name, value in part.items() if name != "type")
 
     def _begin_block(self, raw: dict[str, Any], data: str) -> Chunk:

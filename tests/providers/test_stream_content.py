@@ -66,6 +66,7 @@ def delta(**fields):
         ([START, block(type="text", text="")], False),
         ([START, block(type="text", text=""), delta(type="text_delta", text="")], False),
         ([{"type": "ping"}], False),
+        ([{"type": "unknown", "delta": "a"}], False),
     ],
 )
 def test_content_of_anthropic(events, expected):
