@@ -48,6 +48,7 @@ def test_a_server_answers_from_both_kinds_of_view_streams_and_ends_cleanly(
     assert "Traceback" not in server.output
     assert "Warning" not in server.output
     assert "Error" not in server.output
+    assert "No lifespan event" not in server.output
 
 
 def test_a_server_with_a_lifespan_has_its_connections_before_the_first_call(
