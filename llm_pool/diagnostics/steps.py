@@ -59,7 +59,11 @@ def _reached(settings: PoolSettings, origin: Origin, dialed: DialResult, name: s
             found = Finding("tcp.connected", Level.OK, f"connected to {where}" if where else "connected")
             return Step(name, (found, *slow), seconds, {"peer": where})
         case "tunnel":
-            found = Finding("tunnel.open", Level.OK, f"the proxy opened a tunnel to {origin}")
+            proxy = proxy_for(origin, settings.pool.proxy)
+            opened = f"the proxy opened a tunnel to {origin}"
+            if proxy is not None and not proxy.tunnels(origin):
+                opened = f"TLS to the proxy {proxy}, which forwards the requests"
+            found = Finding("tunnel.open", Level.OK, opened)
             return Step(name, (found, *slow), seconds)
     if dialed.session is None:
         return _skipped(name, "BASE_URL begins with http://")

@@ -20,6 +20,8 @@ from tests.diagnostics.schema import errors_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from testbed import ScriptedServer
+
 SECRET = "sk-secret-0123456789"
 NEVER = 60.0  # seconds: no step of these tests takes as long
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -101,6 +103,22 @@ def run_json(run: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, di
     return call
 
 
+@pytest.fixture
+def check(
+    run: Callable[..., tuple[int, str]], run_json: Callable[..., tuple[int, dict[str, Any]]]
+) -> Callable[[str], tuple[int, list[str]]]:
+    """Run the command as text, compared with a snapshot, and as JSON. Returns exit status and codes."""
+
+    def both(name: str, *arguments: str) -> tuple[int, list[str]]:
+        status, text = run(*arguments)
+        assert_snapshot(name, text)
+        again, document = run_json(*arguments)
+        assert again == status == ["healthy", "warnings", "broken"].index(document["verdict"])
+        return status, codes(document)
+
+    return both
+
+
 def codes(document: dict[str, Any]) -> list[str]:
     """The codes of all warnings and errors."""
     return [
@@ -110,6 +128,26 @@ def codes(document: dict[str, Any]) -> list[str]:
         for finding in step["findings"]
         if finding["level"] in {"warning", "error"}
     ]
+
+
+def advice(document: dict[str, Any], step: str) -> str:
+    """The advice of a step's findings."""
+    return " ".join(finding["advice"] for finding in _findings(document, step)).strip()
+
+
+def text_of(document: dict[str, Any], step: str) -> str:
+    """The texts of a step's findings."""
+    return " ".join(finding["text"] for finding in _findings(document, step))
+
+
+def _findings(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    [step] = [step for step in document["pools"][0]["steps"] if step["name"] == name]
+    return list(step["findings"])
+
+
+def named(server: ScriptedServer, host: str = "localhost") -> str:
+    """The server's URL with a host name instead of its address."""
+    return f"{server.scheme}://{host}:{server.port}"
 
 
 def assert_snapshot(name: str, text: str) -> None:

@@ -13,7 +13,7 @@ from testbed import http2
 from testbed.behaviours import garbage, hold, json_reply, reply, stall
 from testbed.ports import refused_port, unanswering_port
 from testbed.tls import NAMES, server_context
-from tests.diagnostics.conftest import assert_snapshot, codes
+from tests.diagnostics.conftest import advice, codes, named, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,40 +30,6 @@ if TYPE_CHECKING:
 
 MODELS = {"object": "list", "data": [{"id": "one"}, {"id": "two"}]}
 models = json_reply(MODELS)
-
-
-def advice(document: dict[str, Any], step: str) -> str:
-    """The advice of a step's findings."""
-    return " ".join(finding["advice"] for finding in _findings(document, step)).strip()
-
-
-def text_of(document: dict[str, Any], step: str) -> str:
-    """The texts of a step's findings."""
-    return " ".join(finding["text"] for finding in _findings(document, step))
-
-
-def _findings(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    [step] = [step for step in document["pools"][0]["steps"] if step["name"] == name]
-    return list(step["findings"])
-
-
-def named(server: ScriptedServer, host: str = "localhost") -> str:
-    """The server's URL with a host name instead of its address."""
-    return f"{server.scheme}://{host}:{server.port}"
-
-
-@pytest.fixture
-def check(run: Run, run_json: RunJSON) -> Callable[[str], tuple[int, list[str]]]:
-    """Run the command as text, compared with a snapshot, and as JSON. Returns exit status and codes."""
-
-    def both(name: str, *arguments: str) -> tuple[int, list[str]]:
-        status, text = run(*arguments)
-        assert_snapshot(name, text)
-        again, document = run_json(*arguments)
-        assert again == status == ["healthy", "warnings", "broken"].index(document["verdict"])
-        return status, codes(document)
-
-    return both
 
 
 def test_a_healthy_provider(
@@ -381,25 +347,3 @@ def test_other_engines(engine: str, run_json: RunJSON, provider: Provider, serve
     status, document = run_json()
     assert (status, codes(document)) == (0, [])
     assert len({request.connection for request in server.requests}) == 1
-
-
-def test_through_a_proxy(
-    check: Check,
-    provider: Provider,
-    serve: Serve,
-    serve_proxy: Callable[..., Any],
-    certificates: Certificates,
-) -> None:
-    server, proxy = serve(models, tls=certificates.good), serve_proxy()
-    provider(named(server), TLS={"ca_file": certificates.ca_file}, PROXY=proxy.url)
-    assert check("proxy") == (0, [])
-
-
-def test_through_a_unix_socket(run_json: RunJSON, provider: Provider, serve: Serve, tmp_path: Any) -> None:
-    server = serve(models, uds=tmp_path / "llm.sock")
-    provider("http://localhost", UDS=server.uds)
-    status, document = run_json()
-    assert (status, codes(document)) == (0, [])
-    provider("http://localhost", UDS=str(tmp_path / "other.sock"))
-    status, document = run_json()
-    assert (status, codes(document)) == (2, ["tcp.no_socket"])
