@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from OpenSSL import crypto
 
 from llm_pool.engine.config import TLS
 from llm_pool.engine.loops import threads
@@ -177,10 +178,7 @@ class Authority:
 
 def subject_hash(pem):
     """The name under which OpenSSL looks for an authority in a directory."""
-    import subprocess  # noqa: PLC0415
-
-    command = ["openssl", "x509", "-noout", "-subject_hash"]
-    return subprocess.run(command, input=pem, capture_output=True, check=True).stdout.decode().strip()
+    return f"{crypto.load_certificate(crypto.FILETYPE_PEM, pem).subject_name_hash():08x}"
 
 
 @pytest.mark.parametrize("kind", ["ca_file", "SSL_CERT_FILE", "SSL_CERT_DIR"])
