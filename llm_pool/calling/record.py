@@ -171,12 +171,15 @@ class Call:
         self._began = monotonic()
         return self._began
 
-    def timing(self, first_token: float | None = None) -> Timing | None:
-        """Return how long the parts of the call took; None if the call did not reach the engine (a mock).
+    def timing(self, first_token: float | None = None) -> Timing:
+        """Return how long the parts of the call took. A call that a mock answers has not waited.
 
         ``first_token`` is when the first text of a stream arrived, in seconds of the monotonic clock.
         """
-        return timing_of(self.marks, first_token) if self.marks.started else None
+        marks = self.marks
+        if not marks.started:
+            marks = Marks(self._began, acquired=self._began, ended=marks.ended)
+        return timing_of(marks, first_token)
 
     def cancel(self) -> None:
         """Record that the caller has cancelled the call."""

@@ -218,13 +218,9 @@ class Stream:
         return chunks
 
     def _timing(self) -> Timing:
-        now = monotonic()
-        self._call.marks.ended = now  # when the caller has read the answer, which may have arrived earlier
-        timing = self._call.timing(self._first_token)
-        if timing is None:
-            first = None if self._first_token is None else self._first_token - self._began
-            return Timing(first_token=first, total=now - self._began)
-        return timing
+        # When the caller has read the answer, which may have arrived earlier.
+        self._call.marks.ended = monotonic()
+        return self._call.timing(self._first_token)
 
     def _fail(self, error: BaseException) -> bool:
         """End the call after ``error``. Return True if the caller must raise ``error``.

@@ -102,8 +102,7 @@ class Completion:
     ``tool_calls``     the tool calls that the model asks for, in order
     ``usage``          the tokens of the call; None if they are not reported
     ``request_id``     the provider's request id, from the answer's headers; None if no header has one
-    ``timing``         how long the parts of the call took, in seconds; None for a mock's answer that is not
-                       a stream
+    ``timing``         how long the parts of the call took, in seconds; None outside of a call
     ``raw``            the provider's answer, parsed; for a stream, the same object merged from its events
     """
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_httpx import HTTPXMock
 
     from llm_pool.calling.pool import LLMPool
+    from llm_pool.providers.results import Completion
     from testbed import ScriptedServer
 
 PROVIDER = "https://api.test/v1"
@@ -39,6 +40,15 @@ def mocked_response(call: str) -> httpx.Response:
     return httpx.Response(200, json=COMPLETION) if call in WHOLE else httpx.Response(200, text=EVENTS)
 
 
+def assert_timed(call: str, completion: Completion) -> None:
+    """A mock's answer has a ``timing`` too: views and templates can read it without a check."""
+    timing = completion.timing
+    assert timing is not None
+    assert (timing.queued, timing.dialing, timing.reused) == (0, 0, False)
+    assert timing.total > 0
+    assert (timing.first_token is not None) == (call in STREAMS)
+
+
 def ask_by_client(kind: str, pool: LLMPool) -> httpx.Response:
     if kind == "client":
         return pool.client.post("chat/completions", json={})
@@ -53,7 +63,9 @@ def ask_by_client(kind: str, pool: LLMPool) -> httpx.Response:
 def test_respx_intercepts_calls(call: str, using: str, pool: LLMPool, secret: str) -> None:
     with respx.mock(using=using) as router:
         route = router.post(URL).mock(return_value=mocked_response(call))
-        assert ask(call, pool, temperature=0).text == "mocked"
+        completion = ask(call, pool, temperature=0)
+    assert completion.text == "mocked"
+    assert_timed(call, completion)
     assert route.call_count == 1
     request = route.calls.last.request
     assert request.headers["authorization"] == f"Bearer {secret}"
@@ -129,7 +141,9 @@ def test_pytest_httpx_intercepts_calls(call: str, pool: LLMPool, httpx_mock: HTT
         httpx_mock.add_response(url=URL, method="POST", json=COMPLETION)
     else:
         httpx_mock.add_response(url=URL, method="POST", text=EVENTS)
-    assert ask(call, pool).text == "mocked"
+    completion = ask(call, pool)
+    assert completion.text == "mocked"
+    assert_timed(call, completion)
     assert len(httpx_mock.get_requests()) == 1
 
 
