@@ -172,7 +172,9 @@ class _Client:
                 return tunnel_error(self._origin, self._proxy, f"it answered {str(error)!r}")
             case httpcore.LocalProtocolError():
                 return request_error(error)
-            case httpcore.RemoteProtocolError() if stage == SEND_HEAD and not _is_early_close(error):
+            case (
+                httpcore.RemoteProtocolError() | ValueError() | LookupError()  # the last two: no status
+            ) if stage == SEND_HEAD and not _is_early_close(error):
                 return protocol_error(transfer.exchange, error)
         if stage == SEND_HEAD:
             return disconnect_error(transfer.exchange, error)
@@ -269,7 +271,7 @@ def _decoded(proxy: Proxy) -> list[tuple[str, str]]:
     return [(name.decode(), value.decode()) for name, value in proxy.headers]
 
 
-def _is_early_close(error: httpcore.RemoteProtocolError) -> bool:
+def _is_early_close(error: Exception) -> bool:
     """Return whether ``error`` means that the server or the proxy closed the connection.
 
     Otherwise the server or the proxy sent something that is not HTTP.

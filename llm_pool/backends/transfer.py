@@ -7,6 +7,7 @@ import logging
 from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
+from llm_pool.backends.errors import protocol_error
 from llm_pool.backends.upload import Upload
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
@@ -177,8 +178,13 @@ class Transfer:
             self._watchdog.watch(self.exchange.deadline(self._loop.time(), writing=False))
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
-        """Called when the head of the response has arrived."""
+        """Called when the head of the response has arrived.
+
+        Raises ProtocolError for a status below 200: aiohttp passes 101 on, and statuses such as 000.
+        """
         self.exchange.answered = True
+        if status < 200:
+            raise protocol_error(self.exchange, Exception(f"its status is {status:03}"))
         self.exchange.on_head(status, reason, version, headers)
 
     async def on_data(self, data: bytes) -> None:
