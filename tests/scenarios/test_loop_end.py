@@ -13,6 +13,7 @@ from llm_pool.engine.config import PoolConfig
 from llm_pool.engine.dialer.dialer import Dialer
 from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.host_loop import HostLoop
+from llm_pool.engine.loops.log_thread import flush
 from llm_pool.engine.loops.portal import host_loop_of_caller
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.stats.stats import describe
@@ -214,6 +215,7 @@ def test_what_idles_when_the_portal_is_stopped_is_not_taken_for_lost(
     pool.fetch_sync(request_to(server))
     with caplog.at_level(logging.DEBUG, "llm_pool.engine"):
         portal.stop()
+        flush()
     assert pool.stats().closed == {"shutdown": 1}
     assert [line for line in caplog.messages if "closes a connection" in line and line.endswith(": shutdown")]
     server.wait_until(lambda s: s.connections_open == 0)

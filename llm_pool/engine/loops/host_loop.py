@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
@@ -32,7 +33,8 @@ class HostLoop:
     """An event loop that hosts connections. The connections, timers and dials are used only on its thread.
 
     ``loop``         asyncio's event loop
-    ``thread_lock``  a lock that the portal's thread releases at its end; None for the server loop
+    ``thread``       the portal's thread; None for the server loop
+    ``thread_lock``  a lock that this thread releases when the loop has ended; None for the server loop
     ``closing``      whether the loop is about to end and accepts no new calls
     ``ended``        whether the loop has ended, so that nothing can be posted
     ``lost``         whether the loop does not respond, or cannot be woken
@@ -45,6 +47,7 @@ class HostLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread_lock: Any = None) -> None:
         self.loop = loop
+        self.thread = None if thread_lock is None else threading.current_thread()
         self.thread_lock = thread_lock
         self.closing = False
         self.ended = False

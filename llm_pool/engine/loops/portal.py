@@ -12,15 +12,17 @@ import asyncio
 import atexit
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from llm_pool.exceptions import PoolClosed, TransportFailed, reason
 
 from .host_loop import HostLoop, LoopEnded, running_loop
+from .log_thread import flush, hand_over
 from .portal_loop import new_loop
 from .process import after_fork, left_to_parent, notice_fork
-from .threads import locked, start_thread
+from .threads import locked, start_thread, this_thread
 
 __all__ = [
     "adopt_server_loop",
@@ -40,6 +42,20 @@ T = TypeVar("T")
 logger = logging.getLogger("llm_pool.engine")
 
 THREAD_NAME = "llm_pool-portal"
+OWN_LOGGERS = ("llm_pool.engine",)
+FOREIGN_LOGGERS = (  # of libraries that run on the portal; a filter of a logger does not act on its children
+    "asyncio",
+    "hpack.hpack",
+    "hpack.table",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+    "httpx",
+    "aiohttp.client",
+    "aiohttp.internal",
+)
 START_SECONDS = 10.0  # how long a caller waits for the portal's thread to start
 STOP_SECONDS = 5.0  # how long the end of the process waits for the portal's thread
 FINAL_STEPS = 5  # steps of a loop before it ends: an aborted TLS connection needs four to close its socket
@@ -52,6 +68,7 @@ class _Process:
     ``portal``        the portal that was started last, which may have ended; None before the first
     ``successors``    maps each portal to the portal that replaced it, and None to the first portal
     ``server``        the server loop, or None
+    ``threads``       the identities of the portals' threads
     ``end_watchers``  maps each adopted loop to the generator that runs ``_end_loop`` before its end
     """
 
@@ -63,6 +80,7 @@ class _Process:
         self.portal: HostLoop | None = None
         self.successors: dict[HostLoop | None, HostLoop] = {}
         self.server: HostLoop | None = None
+        self.threads: set[int] = set()
         self.end_watchers: dict[HostLoop, AsyncGenerator[None]] = {}
 
 
@@ -164,6 +182,8 @@ def stop() -> None:
             host_loop.post(host_loop.loop.stop)
         if host_loop.thread_lock.acquire(timeout=STOP_SECONDS):
             host_loop.thread_lock.release()  # for other threads that call ``stop``
+            if type(host_loop.thread) is threading.Thread:  # not a thread without ``Thread.start``
+                host_loop.thread.join()
 
 
 def before_loop_ends(function: Callable[[HostLoop], None]) -> Callable[[HostLoop], None]:
@@ -217,7 +237,7 @@ def _start_portal(predecessor: HostLoop | None) -> HostLoop:
     if process.ending:
         raise PoolClosed("the process is ending")
     try:
-        start_thread(_run_portal, process, predecessor, start, name=THREAD_NAME)
+        start_thread(_portal_thread, process, predecessor, start, name=THREAD_NAME)
     except (RuntimeError, MemoryError) as error:
         raise TransportFailed(f"the thread of the pool's connections cannot start: {error}") from error
     if not start.wait():
@@ -230,6 +250,14 @@ def _start_portal(predecessor: HostLoop | None) -> HostLoop:
             f"the event loop of the pool's connections cannot start: {reason(start.error)}"
         ) from start.error
     return process.successors[predecessor]
+
+
+def _portal_thread(process: _Process, predecessor: HostLoop | None, start: _Start) -> None:
+    process.threads.add(this_thread())
+    try:
+        _run_portal(process, predecessor, start)
+    finally:
+        process.threads.discard(this_thread())
 
 
 def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) -> None:
@@ -322,8 +350,10 @@ def _forget_loop(host_loop: HostLoop) -> None:
 
 def _at_exit() -> None:
     """Stop the portal when the interpreter exits. No other portal is started after that."""
+    flush()  # a handler can call a pool
     _process.ending = True
     stop()
+    flush()
 
 
 # Forks
@@ -339,4 +369,10 @@ def _forget_parent() -> None:
     _process.begin()
 
 
+def _is_on_portal_thread() -> bool:
+    return this_thread() in _process.threads
+
+
 atexit.register(_at_exit)
+hand_over(FOREIGN_LOGGERS, _is_on_portal_thread)
+hand_over(OWN_LOGGERS, lambda: _is_on_portal_thread() or is_on_server_loop())

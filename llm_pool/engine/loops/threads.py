@@ -18,7 +18,17 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from .greenlets import new_latch, original, patched_by
 
-__all__ = ["ThreadResult", "hold", "in_thread", "locked", "new_lock", "new_rlock", "start_thread", "wake"]
+__all__ = [
+    "ThreadResult",
+    "hold",
+    "in_thread",
+    "locked",
+    "new_lock",
+    "new_rlock",
+    "start_thread",
+    "this_thread",
+    "wake",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +49,11 @@ def locked() -> Any:
 def new_rlock() -> Any:
     """Return a ``threading.RLock``: a real one, also under gevent and eventlet. Hold it only for moments."""
     return original("_thread", "RLock")()
+
+
+def this_thread() -> int:
+    """Return the identity of the calling thread: of the real one, also under gevent and eventlet."""
+    return int(original("_thread", "get_ident")())
 
 
 def hold(lock: Any, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Generic, TypeVarTuple
 
-from ..loops.threads import in_thread
 from .stats import PoolStats
 
 __all__ = ["STATS_INTERVAL", "Listeners", "stats_listeners"]
@@ -43,9 +42,8 @@ class Listeners(list[Callable[[*Ts], None]], Generic[*Ts]):
     def _log_once(self, listener: Callable[[*Ts], None], error: Exception) -> None:
         if listener not in self._failed:
             self._failed.append(listener)
-            # On another thread: a log handler can block, and this thread can be an event loop's.
             message = "listener %r raised; it stays registered, and its further errors are not logged"
-            in_thread(logger.error, message, listener, exc_info=error)
+            logger.error(message, listener, exc_info=error)
 
 
 stats_listeners: Listeners[str, PoolStats, PoolStats | None] = Listeners()

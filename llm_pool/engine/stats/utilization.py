@@ -6,7 +6,7 @@ import logging
 from math import inf
 
 from ..clock import monotonic
-from ..loops.threads import in_thread, new_lock
+from ..loops.threads import new_lock
 from .stats import PoolStats, describe
 
 __all__ = ["Utilization", "warn_of_utilization"]
@@ -57,12 +57,8 @@ class Utilization:
 
 
 def warn_of_utilization(name: str, stats: PoolStats) -> None:
-    """Log a warning that the pool ``name`` is about to run out of connections.
-
-    Logs on another thread: a log handler can block, and the caller's thread can be an event loop's.
-    """
-    in_thread(
-        logger.warning,
+    """Log a warning that the pool ``name`` is about to run out of connections."""
+    logger.warning(
         "pool %r is %.0f %% in use (%s); callers will wait when it is full. "
         "Raise LIMITS max_connections, or make fewer calls at once.",
         name,
