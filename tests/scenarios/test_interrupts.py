@@ -1,4 +1,4 @@
-"""A sync caller is interrupted at every step of an operation: the next operation works."""
+"""Scenario 57: a sync caller is interrupted at every step of an operation; the next operation works."""
 
 from __future__ import annotations
 

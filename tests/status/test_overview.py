@@ -221,7 +221,15 @@ def test_a_killed_worker_disappears(shared: Any, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     "entry",
-    ["", "no signature", b"\0", 7, [], '{"worker": 7}', signing.dumps({"worker": 7}, key="another")],
+    [
+        "",
+        "no signature",
+        b"\0",
+        7,
+        [],
+        '{"worker": 7}',
+        pytest.param(signing.dumps({"worker": 7}, key="another"), id="another key"),
+    ],
 )
 def test_an_entry_that_no_worker_has_written_is_deleted(
     entry: Any, server: ScriptedServer, shared: Any, caplog: pytest.LogCaptureFixture
