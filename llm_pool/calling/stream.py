@@ -13,8 +13,8 @@ from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.content_timer import ContentTimer
-from llm_pool.engine.exchange import answer_too_large
 from llm_pool.engine.loops.threads import in_thread
+from llm_pool.engine.request import answer_too_large
 from llm_pool.engine.scope import CancelScope
 from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed, StreamInterrupted
 from llm_pool.providers.base import Provider, StreamReader

@@ -9,7 +9,6 @@ from enum import Enum
 from typing import Protocol
 
 from llm_pool.exceptions import (
-    AnswerTooLarge,
     LLMPoolError,
     PoolClosed,
     ProtocolError,
@@ -21,24 +20,13 @@ from llm_pool.exceptions import (
 from .clock import monotonic
 from .content_coding import BodyError, ContentDecoder, begin_decoding, content_coding
 from .loops.host_loop import HostLoop
-from .request import Headers, Request, WholeResponse
+from .request import Headers, Request, WholeResponse, answer_too_large
 
-__all__ = ["Carrier", "Exchange", "answer_too_large"]
+__all__ = ["Carrier", "Exchange"]
 
 DRAIN_SECONDS = 0.1  # how long the rest of a closed response is read, to reuse its connection
 DRAIN_BYTES = 64 * 1024  # how many bytes of that rest are read
 HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
-
-
-def answer_too_large(limit: int, sender: object) -> AnswerTooLarge:
-    """Return the error for an answer of more than ``limit`` bytes, which is LIMITS["max_answer_bytes"].
-
-    ``sender``: the origin, or the name of the provider.
-    """
-    return AnswerTooLarge(
-        f'{sender} sent an answer of more than {limit} bytes, which is LIMITS["max_answer_bytes"]; '
-        "raise it, or read the answer piece by piece with client.stream()"
-    )
 
 
 class _Event(Enum):

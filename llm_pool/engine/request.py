@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llm_pool.exceptions import AnswerTooLarge
+
 from .config import Origin, Timeouts
 from .content_timer import ContentTimer
 from .scope import CancelScope
 
-__all__ = ["Headers", "Marks", "Request", "WholeResponse"]
+__all__ = ["Headers", "Marks", "Request", "WholeResponse", "answer_too_large"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -102,3 +104,14 @@ class WholeResponse:
     body: bytes = field(repr=False)
     marks: Marks
     coding: str = ""
+
+
+def answer_too_large(limit: int, sender: object) -> AnswerTooLarge:
+    """Return the error for an answer of more than ``limit`` bytes, which is LIMITS["max_answer_bytes"].
+
+    ``sender``: the origin, or the name of the provider.
+    """
+    return AnswerTooLarge(
+        f'{sender} sent an answer of more than {limit} bytes, which is LIMITS["max_answer_bytes"]; '
+        "raise it, or read the answer piece by piece with client.stream()"
+    )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import httpx
 
-from llm_pool.engine.exchange import answer_too_large
+from llm_pool.engine.request import answer_too_large
 
 __all__ = ["limit_collected", "mark"]
 
