@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from testbed.behaviours import events as sse
 from testbed.behaviours import json_reply
 from testbed.chat import chat_event
 from tests import views
+from tests.fixtures.callers import until
 from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
@@ -195,6 +197,24 @@ async def test_a_cancelled_wait_for_the_next_event_loses_nothing(
     assert len(upstream.requests) == 1
 
 
+async def test_a_call_that_fails_while_the_browser_reads_slowly_leaves_no_error_behind(
+    configure: Callable[..., LLMPool],
+    upstream: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a heartbeat the step goes on. Then the browser disconnects, and nothing asks for the error."""
+    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    upstream.gate("token").shut()
+    pool = configure(upstream, TIMEOUTS={"read": 0.2})
+    async with aclosing(aiter(event_stream(pool.astream("hello")))) as pieces:
+        assert await anext(pieces) == HEARTBEAT
+        await until(lambda: not steps_under_way())
+    del pieces
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 @pytest.mark.parametrize("gate", ["head", "token"])
 async def test_a_response_that_is_closed_while_it_waits_leaves_no_task(
     gate: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
@@ -202,11 +222,14 @@ async def test_a_response_that_is_closed_while_it_waits_leaves_no_task(
     """Scenario 24: not even until the loop's next turn, which may be its last."""
     monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
     upstream.gate(gate).shut()
-    before = asyncio.all_tasks()
     async with aclosing(aiter(event_stream(configure(upstream).astream("hello")))) as pieces:
         assert await anext(pieces) == HEARTBEAT
         await upstream.gate(gate).await_reached()
-    assert not [task for task in asyncio.all_tasks() - before if "astep" in repr(task)]
+    assert steps_under_way() == []
+
+
+def steps_under_way() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if "astep" in repr(task)]
 
 
 @pytest.mark.parametrize("gate", ["head", "token"])
