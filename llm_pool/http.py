@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import json
 import logging
 import queue
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import copy_context
 from dataclasses import asdict
@@ -143,7 +143,7 @@ def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
 
     The steps run on a thread of their own, because a thread that waits cannot send.
     """
-    # Queues, and a thread, that gevent and eventlet replace: the steps run the user's code.
+    # A thread and queues that gevent and eventlet replace: the steps run the user's code.
     wanted: queue.Queue[bool] = queue.Queue()
     done: queue.Queue[list[Chunk] | BaseException] = queue.Queue()
 
@@ -155,7 +155,7 @@ def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
                 done.put(error)
         connections.close_all()  # an API_KEY callable or an observer may have opened one
 
-    _thread.start_new_thread(copy_context().run, (run,))
+    threading.Thread(target=copy_context().run, args=(run,), name="llm_pool-events", daemon=True).start()
     try:
         while True:
             wanted.put(True)
