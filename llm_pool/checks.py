@@ -203,7 +203,7 @@ def _works_anyway(pool: PoolSettings, key: str) -> bool:
         case "LIMITS.min_connections":
             return pool.pool.limits.min_connections == 0
         case "PROXY":
-            return not (pool.pool.proxy or "").startswith("socks")
+            return not (pool.pool.proxy or "").lower().startswith("socks")
         case "UDS":
             return pool.pool.uds is None or pool.base_url.startswith("http://")
     return False

@@ -46,7 +46,7 @@ LOCAL = {"BASE_URL": "http://127.0.0.1:1/v1"}
         ({**LOCAL, "ENGINE": "aiohttp", "HTTP2": "prior-knowledge"}, ["llm_pool.E007"]),
         ({"BASE_URL": "https://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, ["llm_pool.E007"]),
         ({**LOCAL, "ENGINE": "aiohttp", "PROXY": "socks5://x"}, ["llm_pool.E007"]),
-        ({**LOCAL, "ENGINE": "httpcore", "PROXY": "socks5h://x"}, ["llm_pool.E007"]),
+        ({**LOCAL, "ENGINE": "httpcore", "PROXY": "SOCKS5h://x"}, ["llm_pool.E007"]),
         ({**LOCAL, "ENGINE": "httpcore", "PROXY": "https://x"}, []),
         ({**LOCAL, "PROXY": "socks5://x"}, []),
         ({"BASE_URL": "http://x/v1", "API_KEY": "", "ENGINE": "aiohttp", "UDS": "/x"}, []),

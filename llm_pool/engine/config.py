@@ -154,7 +154,8 @@ class PoolConfig:
     ``http2``             True: offer HTTP/2 by ALPN, over TLS only. False: use HTTP/1.1 only.
                           "prior-knowledge": use HTTP/2 without negotiation, also without TLS where no
                           proxy forwards the request (RFC 9113, section 3.3)
-    ``proxy``             URL of an HTTP proxy; None: use the proxy from the environment; "": use no proxy
+    ``proxy``             URL of a proxy: http, https (TLS to the proxy) or socks5; None: use the proxy from
+                          the environment; "": use no proxy
     ``uds``               path of a Unix domain socket to connect to, instead of host and port
     ``warn_utilization``  the pool logs a warning when this fraction of ``max_connections`` (0.0 to 1.0) is in
                           use; None: never
