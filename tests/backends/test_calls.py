@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from llm_pool.engine.loops import portal
-from llm_pool.exceptions import InvalidRequest
-from testbed.behaviours import early_reply, echo
+from llm_pool.exceptions import InvalidRequest, RateLimited
+from testbed.behaviours import early_reply, echo, raw
 from tests.backends.conftest import HTTP1
 from tests.backends.servers import by_path, model
 from tests.fixtures.callers import in_thread, until
@@ -215,6 +215,16 @@ async def test_engines_follow_no_redirects_and_keep_no_cookies(serve, play, conf
     await pool.arequest("GET", "/here")
     assert "cookie" not in server.requests[1].headers
     await in_thread(portal.stop)  # httpcore resolves names on a thread of the loop
+
+
+@pytest.mark.kinds(HTTP1)
+async def test_blanks_after_a_headers_value_are_not_part_of_it(serve, configure):
+    """Scenario 39: RFC 9110, section 5.5."""
+    head = b"HTTP/1.1 429 Slow\r\nRetry-After: 7 \t\r\nTransfer-Encoding: chunked \r\n\r\n"
+    pool = configure(serve(raw(head + b"2\r\n{}\r\n0\r\n\r\n")))
+    with pytest.raises(RateLimited) as caught:
+        await pool.acomplete("hello")
+    assert caught.value.retry_after == 7
 
 
 @pytest.mark.filterwarnings("error")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -78,10 +79,16 @@ RECORDED = {
     "interim responses": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     + with_length(b"200 OK", COMPLETION),
     "until close": b"HTTP/1.0 200 OK\r\n" + COMMON + b"\r\n" + COMPLETION,
+    "a head with LF": with_length(b"200 OK", COMPLETION).replace(b"\r\n", b"\n"),
+    "folded headers": with_length(b"200 OK", COMPLETION, b"X-Folded: a", b" b", b"\tc"),
+    "equal lengths": with_length(b"200 OK", COMPLETION, b"Content-Length: %d" % len(COMPLETION)),
+    "length and chunked": in_chunks(b"200 OK\r\nContent-Length: 30", COMPLETION[:100], COMPLETION[100:]),
+    "a compressed completion": with_length(b"200 OK", gzip.compress(COMPLETION), b"Content-Encoding: gzip"),
     "no content": b"HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=5, max=100\r\n\r\n",
 }
 ODD = [
     b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b":", b";", b",", b"-", b"\xff", b"\xc3\x28", b"HTTP/",
+    b"\n\n", b"\n ", b"\r\n\t", b" \r\n", b", ", b"\x01", b"chunked", b"Content-Encoding: gzip\r\n",
     b"0\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
     b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",

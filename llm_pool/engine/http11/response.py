@@ -8,13 +8,15 @@ from llm_pool.exceptions import ProtocolError
 
 from ..exchange import Exchange
 from ..request import Headers
+from .lenient import head_length, is_response, rewrite_head
 
 __all__ = ["ResponseParser"]
 
 MAX_HEAD = 64 * 1024  # bytes that can come before a head is complete, or between two parts of the body
 TOO_LONG = f"a header block of over {MAX_HEAD} bytes"
 PARSER_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
-VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
+OWN_ERRORS = (httptools.HttpParserCallbackError, httptools.HttpParserUpgrade)  # of the callbacks below
+VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0", "0.9": b"HTTP/1.0", "2.0": b"HTTP/1.1"}
 
 
 class ResponseParser:
@@ -31,11 +33,18 @@ class ResponseParser:
 
     def __init__(self) -> None:
         self.surplus = False
-        self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._overhead = 0  # bytes since the exchange last got a head or data
-        self._needs_new_parser = False
+        self._is_ambiguous = False  # whether another client could find another end of this response
+        self._pieces: list[bytes] = []  # the bytes received before the head is complete
+        self._is_lenient = False  # whether the heads of this response are rewritten
+        self._renew_parser()
         self._reset()
+
+    def _renew_parser(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        self._needs_new_parser = False
 
     def _reset(self) -> None:
         self.has_head = False
@@ -55,8 +64,7 @@ class ResponseParser:
     def expect(self, exchange: Exchange) -> None:
         """Prepare to parse the response of ``exchange``."""
         if self._needs_new_parser:
-            self._parser = httptools.HttpResponseParser(self)
-            self._needs_new_parser = False
+            self._renew_parser()
         self._exchange = exchange
         self._overhead = 0
         self._reset()
@@ -68,17 +76,56 @@ class ResponseParser:
         valid either. Bytes after the response set ``surplus``.
         """
         self._overhead += len(data)
+        if not self.has_head:
+            self._pieces.append(data)
+        error = self._parse(data) if not self._is_lenient or self.has_head else self._parse_leniently()
+        if error is None and self._overhead > MAX_HEAD and not self.complete:
+            return self._error(TOO_LONG)
+        return error
+
+    def _parse(self, data: bytes) -> ProtocolError | None:
         try:
             self._parser.feed_data(data)
+            return None
         except PARSER_ERRORS as error:
             if _is_internal(error):
                 raise
-            if not self.complete:
+            if self.complete:
+                self.surplus = True
+                return None
+            if not self._can_be_rewritten(error):
                 return self._error(_message(error))
-            self.surplus = True
-        if not self.complete and self._overhead > MAX_HEAD:
-            return self._error(TOO_LONG)
-        return None
+        self._is_lenient = self._is_ambiguous = True
+        return self._parse_leniently()
+
+    def _can_be_rewritten(self, error: Exception) -> bool:
+        if self.has_head or self._is_lenient or isinstance(error, OWN_ERRORS):
+            return False
+        return is_response(b"".join(self._pieces))
+
+    def _parse_leniently(self) -> ProtocolError | None:
+        """Parse the response from its start, with each head rewritten as a valid one.
+
+        The connection is not used again: the server, or a proxy on the way, could have meant another head.
+        """
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        while not self.has_head:
+            size = head_length(data)
+            if not size:
+                self._pieces.append(data)
+                return None
+            head, data = data[:size], data[size:]
+            self._reset()
+            self._renew_parser()
+            self._parser.set_dangerous_leniencies(lenient_headers=True)  # control characters in values
+            try:
+                error = self._parse(rewrite_head(head))
+            except ProtocolError as cause:
+                return self._error(str(cause))
+            if error is not None:
+                return error
+        return self._parse(data)
 
     def end(self) -> bool:
         """Handle the server's close of the connection. Return whether the close completes the response.
@@ -103,17 +150,24 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.has_head:
             return  # a trailer field: ignored, as RFC 9112, section 7.1.2 allows
+        value = value.rstrip(b" \t")  # not part of the value (RFC 9110, section 5.5); the parser keeps it
         self._headers.append((name, value))
         size = len(name)
         # The length is compared first: lowering each name costs more.
         if size == 14 and name.lower() == b"content-length":
             self._has_length = True
         elif size == 17 and name.lower() == b"transfer-encoding":
-            if value.lower() != b"chunked":
-                raise ProtocolError(f"its transfer coding {value!r} is not supported")
-            self.is_chunked = True
+            self._on_transfer_encoding(value)
         elif size == 10 and name.lower() == b"keep-alive":
             self.hint = _timeout_parameter(value)
+
+    def _on_transfer_encoding(self, value: bytes) -> None:
+        codings = [coding for part in value.lower().split(b",") if (coding := part.strip(b" \t"))]
+        if codings and codings != [b"identity"]:  # "identity" was a coding in RFC 2616
+            if set(codings) != {b"chunked"} or not value.lower().endswith(b"chunked"):
+                raise ProtocolError(f"its transfer coding {value!r} is not supported")
+            self._is_ambiguous |= self.is_chunked or len(codings) > 1
+            self.is_chunked = True
 
     def on_headers_complete(self) -> None:
         if self.complete:
@@ -126,6 +180,7 @@ class ResponseParser:
         if status == 101:
             raise ProtocolError("the server switched protocols, although the request did not accept that")
         if status >= 200:
+            self._is_ambiguous |= version not in ("1.1", "1.0")
             self._begin(status, version)
 
     def on_body(self, data: bytes) -> None:
@@ -148,6 +203,7 @@ class ResponseParser:
         exchange = self._exchange
         assert exchange is not None
         self.has_head = True
+        self._pieces.clear()
         self._overhead = 0
         exchange.on_head(status, self._reason, VERSIONS[version], self._headers)
         if exchange.request.method == b"HEAD" or status in (204, 304):
@@ -158,7 +214,7 @@ class ResponseParser:
     def _finish(self, *, keeps_alive: bool) -> None:
         assert self._exchange is not None
         self.complete = True
-        self.keeps_alive = keeps_alive
+        self.keeps_alive = keeps_alive and not self._is_ambiguous
         self._exchange.on_end()
         self._exchange = None
 
