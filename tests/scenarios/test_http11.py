@@ -158,20 +158,32 @@ async def test_a_body_that_is_cut_short_is_an_error(serve, engine_pool, script, 
 UNTIL_CLOSE = raw(b"HTTP/1.0 200 OK\r\n\r\nhello")
 
 
-async def test_under_tls_a_proper_close_ends_a_body_until_close(serve, engine_pool, certificates):
-    """Scenario 39: the close_notify marks the end of the body."""
-    server = serve(steps(UNTIL_CLOSE, close), tls=certificates.good)
+@pytest.mark.parametrize("end", [close, fin])
+async def test_under_tls_a_close_ends_a_body_until_close(serve, engine_pool, certificates, end):
+    """Scenario 39: with a close_notify, or by a FIN alone, as other clients accept it."""
+    server = serve(steps(UNTIL_CLOSE, end, hold), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     assert (await pool.fetch(request_to(server, read=2.0))).body == b"hello"
 
 
-@pytest.mark.parametrize("end", [fin, reset])
-async def test_under_tls_a_body_until_close_may_not_be_cut(serve, engine_pool, certificates, end):
-    """Scenario 39: without the close_notify the body may be cut short (RFC 9112, section 9.8)."""
-    server = serve(steps(UNTIL_CLOSE, end, hold), tls=certificates.good)
+@pytest.mark.parametrize(
+    "until_fin", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n"]
+)
+async def test_under_tls_a_fin_completes_nothing_else(serve, engine_pool, certificates, until_fin):
+    """Scenario 39: neither a body with a length nor a head."""
+    server = serve(steps(raw(until_fin), fin, hold), tls=certificates.good)
     pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
     with pytest.raises((ProtocolError, ReadFailed), match="closed the connection"):
         await pool.fetch(request_to(server, read=2.0))
+
+
+async def test_a_reset_does_not_end_a_body_until_close(serve, engine_pool, certificates):
+    """Scenario 39: the body is cut short, with and without TLS."""
+    for tls in (None, certificates.good):
+        server = serve(steps(UNTIL_CLOSE, reset), tls=tls)
+        pool = engine_pool(tls=TLS(ca_file=certificates.ca_file))
+        with pytest.raises((ProtocolError, ReadFailed), match="closed the connection"):
+            await pool.fetch(request_to(server, read=2.0))
 
 
 # What is not HTTP, or is ambiguous.

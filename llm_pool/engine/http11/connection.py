@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
 
 from ..closing import abort, has_unacknowledged_data
@@ -188,7 +186,7 @@ class HTTP11Connection(Connection):
     def eof_received(self) -> bool:
         self._note_close()
         self._eof = True
-        if self._exchange is not None and self._is_orderly_close() and self._response.end():
+        if self._exchange is not None and self._response.end():
             self._finish_exchange()
         return False
 
@@ -244,19 +242,6 @@ class HTTP11Connection(Connection):
         has_response_begun = self._exchange is not None and self._exchange.answered
         if not (has_response_begun or self._eof):
             self._close_detector.on_close()
-
-    def _is_orderly_close(self) -> bool:
-        """Return whether the server itself has ended the connection. Without TLS, return True.
-
-        Under TLS only the server's close_notify proves that. Any machine on the way could have sent a FIN
-        (RFC 9112, section 9.8).
-        """
-        assert self.transport is not None
-        tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
-        try:
-            return tls is None or tls.read() == b""  # raises SSLWantReadError without a close_notify
-        except ssl.SSLError:
-            return False
 
     def _finish_exchange(self) -> None:
         """Release the connection after a complete response, and report whether it can be reused."""
