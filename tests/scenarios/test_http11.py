@@ -211,6 +211,7 @@ async def test_a_reset_does_not_end_a_body_until_close(serve, engine_pool, certi
         pytest.param(OK + b"Content-Length: 99999999999999999999\r\n\r\nhello", id="length beyond 64 bits"),
         pytest.param(OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", id="compressed in transfer"),
         pytest.param(OK + b"Transfer-Encoding: chunked, gzip\r\n\r\nhello", id="chunked is not the last"),
+        pytest.param(OK + b"Transfer-Encoding: chunked,\r\n\r\n0\r\n\r\n", id="an element after chunked"),
         pytest.param(OK + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", id="unknown transfer coding"),
         pytest.param(
             OK + b"Transfer-Encoding: chunked\r\n\r\nfive\r\nhello\r\n0\r\n\r\n", id="chunk size in words"
