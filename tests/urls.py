@@ -8,6 +8,7 @@ from tests import views
 
 urlpatterns = [
     path("complete", views.complete),
+    path("complete-and-query", views.complete_and_query),
     path("acomplete", views.acomplete),
     path("complete-on-the-loop", views.complete_on_the_loop),
     path("stream", views.stream),

@@ -7,6 +7,7 @@ import struct
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from django.db import connection
 from django.http import HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 def complete(request: HttpRequest) -> JsonResponse:
     return _answer(pool.complete(_prompt(request)))
+
+
+def complete_and_query(request: HttpRequest) -> JsonResponse:
+    """A call, and then a query: Django refuses it if an event loop runs in the thread."""
+    text = pool.complete(_prompt(request)).text
+    with connection.cursor() as cursor:
+        cursor.execute("select 1")
+        return JsonResponse({"text": text, "rows": cursor.fetchall()})
 
 
 async def acomplete(request: HttpRequest) -> JsonResponse:

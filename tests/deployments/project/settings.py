@@ -11,4 +11,5 @@ INSTALLED_APPS = ["llm_pool"]
 MIDDLEWARE = json.loads(os.environ["MIDDLEWARE"])
 ROOT_URLCONF = "tests.urls"
 USE_TZ = True
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 LLM_POOL = {"default": json.loads(os.environ["LLM_POOL"])}

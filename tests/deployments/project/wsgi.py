@@ -13,8 +13,10 @@ application = get_wsgi_application()
 
 if "CALL_BEFORE_FORK" in os.environ:
     from llm_pool import pool
+    from tests.fixtures.forks import wait_until_others_sleep
 
     pool.complete("before the fork")
+    wait_until_others_sleep()  # uWSGI may fork without Python's hooks
 
 if "HEARTBEAT_SECONDS" in os.environ:
     from llm_pool import http
