@@ -63,11 +63,11 @@ class HookDetector:
 
     Requests are intercepted by mocks, instrumentation, event hooks and mounted transports, and by a transport
     or authentication that has replaced the client's original. They are changed by what was set on the client
-    since it was made: ``headers``, ``params``, ``timeout`` and ``base_url``. If there is nothing of that,
-    calls can be sent to the engine directly, without httpx.
+    since it was made: ``headers``, ``params`` and ``timeout``. If there is nothing of that, calls can be sent
+    to the engine directly, without httpx.
     """
 
-    __slots__ = ("_auth", "_base_url", "_client", "_headers", "_params", "_points", "_timeout", "_transport")
+    __slots__ = ("_auth", "_client", "_headers", "_params", "_points", "_timeout", "_transport")
 
     def __init__(self, client: httpx.AsyncClient | httpx.Client) -> None:
         self._client = client
@@ -76,7 +76,6 @@ class HookDetector:
         self._headers = list(client._headers._list)
         self._params = client._params
         self._timeout = client._timeout
-        self._base_url = client._base_url
         self._points = ASYNC_HOOK_POINTS if isinstance(client, httpx.AsyncClient) else SYNC_HOOK_POINTS
 
     def is_hooked(self) -> bool:
@@ -88,7 +87,6 @@ class HookDetector:
             and client._headers._list == self._headers
             and client._params is self._params
             and client._timeout is self._timeout
-            and client._base_url is self._base_url
             and not client._mounts
             and not any(client._event_hooks.values())
             and HOOK_NAMES.isdisjoint(client.__dict__)

@@ -252,10 +252,6 @@ def change_params(client: Any) -> None:
     client.params = {"api-version": "1"}
 
 
-def change_base_url(client: Any) -> None:
-    client.base_url = f"{client.base_url}v2"
-
-
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     ("change", "target", "team"),
@@ -263,7 +259,6 @@ def change_base_url(client: Any) -> None:
         (change_headers, "/v1/chat/completions", "blue"),
         (replace_headers, "/v1/chat/completions", "blue"),
         (change_params, "/v1/chat/completions?api-version=1", None),
-        (change_base_url, "/v1/v2/chat/completions", None),
     ],
 )
 def test_what_is_set_on_a_client_holds_for_every_call(
