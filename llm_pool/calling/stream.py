@@ -215,6 +215,8 @@ class Stream:
             if chunk.text or reader.is_content(chunk):
                 self._timer.restart()
                 break
+        else:
+            self._timer.stop(time.monotonic())
         return chunks
 
     def _timing(self) -> Timing:

@@ -12,13 +12,14 @@ __all__ = ["ContentTimer"]
 class ContentTimer:
     """Measures how long the pool waits for the next content of a stream: text, reasoning or a tool call.
 
-    Keep-alives are not content: ``restart`` must be called for each piece of content. The timer runs while an
-    exchange waits for the server after the request is sent, and stops while the caller asks for nothing.
+    It starts when an exchange waits for the server after the request is sent. After each piece of the body
+    the stream calls ``restart`` if the piece has content, otherwise ``stop``: so it stands still while the
+    caller asks for nothing.
 
     ``timeouts``: the limit for the first content is ``first_token``, for all others ``between_tokens``.
 
-    ``deadline``, ``stop`` and ``error`` run on the host loop, with times in seconds of its clock. ``restart``
-    runs on the caller's thread or loop, while the exchange does not wait.
+    ``deadline`` and ``error`` run on the host loop; ``restart`` and ``stop`` on the caller's thread or loop,
+    while the exchange does not wait. Times are seconds of the monotonic clock, which is the loop's clock.
     """
 
     __slots__ = ("_has_content", "_left", "_started_at", "_timeouts")
@@ -42,8 +43,9 @@ class ContentTimer:
         self._started_at = None
 
     def restart(self) -> None:
-        """Begin to wait for the next content: content has arrived."""
+        """Stop the timer, because content has arrived. ``deadline`` starts it with the limit for the next."""
         self._has_content = True
+        self._started_at = None
         self._left = self._timeouts.between_tokens
 
     def error(self, now: float, origin: Origin) -> TokenTimeout | None:

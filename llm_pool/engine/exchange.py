@@ -364,8 +364,6 @@ class Exchange:
         finally:
             self._future = None
             self._carrier.unwatch(self)
-            if self.request.content_timer is not None:
-                self.request.content_timer.stop(self.host_loop.loop.time())
 
     def _wake(self, event: _Event | None) -> None:
         """Wake the caller if it waits for ``event``. None and ``_Event.HEAD`` wake it from any wait.
