@@ -14,7 +14,7 @@ from llm_pool.exceptions import LLMPoolError, PoolClosed, TransportFailed, Unsup
 
 from .greenlets import new_latch
 from .process import notice_fork
-from .threads import wake
+from .threads import this_thread, wake
 
 __all__ = ["ENDED", "HostLoop", "LoopEnded", "running_loop"]
 
@@ -33,7 +33,7 @@ class HostLoop:
     """An event loop that hosts connections. The connections, timers and dials are used only on its thread.
 
     ``loop``         asyncio's event loop
-    ``thread``       the portal's thread; None for the server loop
+    ``thread``       the portal's thread, if it is a ``threading.Thread``, otherwise None
     ``thread_lock``  a lock that this thread releases when the loop has ended; None for the server loop
     ``closing``      whether the loop is about to end and accepts no new calls
     ``ended``        whether the loop has ended, so that nothing can be posted
@@ -47,7 +47,9 @@ class HostLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread_lock: Any = None) -> None:
         self.loop = loop
-        self.thread = None if thread_lock is None else threading.current_thread()
+        # Not ``current_thread``: for other threads it makes an object that stays.
+        threads = () if thread_lock is None else threading.enumerate()
+        self.thread = next((thread for thread in threads if thread.ident == this_thread()), None)
         self.thread_lock = thread_lock
         self.closing = False
         self.ended = False

@@ -12,7 +12,6 @@ import asyncio
 import atexit
 import contextlib
 import logging
-import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -182,7 +181,7 @@ def stop() -> None:
             host_loop.post(host_loop.loop.stop)
         if host_loop.thread_lock.acquire(timeout=STOP_SECONDS):
             host_loop.thread_lock.release()  # for other threads that call ``stop``
-            if type(host_loop.thread) is threading.Thread:  # not a thread without ``Thread.start``
+            if host_loop.thread is not None:
                 host_loop.thread.join()
 
 
