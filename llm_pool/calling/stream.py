@@ -216,7 +216,7 @@ class Stream:
                 self._timer.restart()
                 break
         else:
-            self._timer.stop(time.monotonic())
+            self._timer.stop(monotonic())
         return chunks
 
     def _timing(self) -> Timing:

@@ -73,9 +73,8 @@ class Pool:
         """
         host_loop = host_loop_of_caller()
         _start(request)
-        return await host_loop.arun(
-            self._open, host_loop, request, self._leaks.caller_stack(), undo=Exchange.close
-        )
+        stack, total = self._leaks.caller_stack(), request.timeouts.total
+        return await host_loop.arun(self._open, host_loop, request, stack, undo=Exchange.close, total=total)
 
     async def fetch(self, request: Request) -> WholeResponse:
         """Send a request, and return its whole response. Can be called on any event loop.
@@ -84,17 +83,18 @@ class Pool:
         """
         host_loop = host_loop_of_caller()
         _start(request)
-        return await host_loop.arun(self._fetch, host_loop, request)
+        return await host_loop.arun(self._fetch, host_loop, request, total=request.timeouts.total)
 
     def open_sync(self, request: Request) -> Exchange:
         """Do the same as ``open`` for a thread without an event loop. Blocks the thread."""
         _start(request)
-        return run_on_portal(self._open, request, self._leaks.caller_stack(), undo=Exchange.close)
+        stack, total = self._leaks.caller_stack(), request.timeouts.total
+        return run_on_portal(self._open, request, stack, undo=Exchange.close, total=total)
 
     def fetch_sync(self, request: Request) -> WholeResponse:
         """Do the same as ``fetch`` for a thread without an event loop. Blocks the thread."""
         _start(request)
-        return run_on_portal(self._fetch, request)
+        return run_on_portal(self._fetch, request, total=request.timeouts.total)
 
     async def _fetch(self, host_loop: HostLoop, request: Request) -> WholeResponse:
         exchange = await self._send(host_loop, request)

@@ -12,7 +12,7 @@ import pytest
 
 from llm_pool.engine.loops import host_loop as host_loops
 from llm_pool.engine.loops import portal, threads
-from llm_pool.exceptions import ConnectFailed, TransportFailed
+from llm_pool.exceptions import ConnectFailed, TotalTimeout, TransportFailed
 from testbed.behaviours import json_reply
 from tests.fixtures.callers import AT_ONCE, gated, in_thread
 from tests.fixtures.engine import request_to
@@ -110,6 +110,14 @@ def test_a_call_ends_if_the_portal_does_not_respond(server, blocked, caller):
         calls[caller](request)
     assert blocked.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200
     assert blocked.stats().connections == 1
+
+
+@pytest.mark.parametrize("caller", ["thread", "loop"])
+def test_a_total_timeout_ends_a_call_though_the_portal_does_not_respond(server, blocked, caller):
+    """Scenario 56: before the portal is given up."""
+    calls = {"thread": blocked.fetch_sync, "loop": lambda request: asyncio.run(blocked.fetch(request))}
+    with pytest.raises(TotalTimeout, match="and the event loop of the pool's connections does not respond"):
+        calls[caller](request_to(server, total=0.1))
 
 
 @pytest.mark.parametrize("caller", ["thread", "loop"])

@@ -8,10 +8,12 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from math import inf
 from typing import Any, Generic, TypeVar
 
-from llm_pool.exceptions import LLMPoolError, PoolClosed, TransportFailed, UnsupportedEventLoop
+from llm_pool.exceptions import LLMPoolError, PoolClosed, TotalTimeout, TransportFailed, UnsupportedEventLoop
 
+from ..clock import monotonic
 from .greenlets import new_latch
 from .process import notice_fork
 from .threads import this_thread, wake
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 ENDED = "the event loop of these connections has ended"
 PATIENCE = 10.0  # seconds that callers wait for a sign of life of their host loop, again and again
+OVERDUE_SECONDS = (
+    1.0  # how long after its total timeout a caller still waits for the host loop to end the call
+)
 CLOSE_SECONDS = 1.0  # how long a loop waits for its connections to close before it ends
 
 
@@ -150,18 +155,22 @@ class HostLoop:
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         undo: Callable[[T], object] | None = None,
+        total: float | None = None,
     ) -> T:
         """Await ``function(*args)`` on this loop, and return its result. Can be called on any event loop.
 
         If the caller is cancelled, the function is cancelled too. If the function has returned by then, or if
         the caller's loop is closed, ``undo(result)`` is called on this loop. Raises the function's error,
         PoolClosed if this loop accepts no calls or ends before the function returns, or TransportFailed if
-        this loop does not respond for ``PATIENCE`` seconds.
+        this loop does not respond for ``PATIENCE`` seconds. ``total``: the total timeout in seconds, which
+        the function itself applies. If this loop does not respond, the caller gets TotalTimeout
+        ``OVERDUE_SECONDS`` later.
         """
         if self.is_current:
             return await function(*args)
         loop = running_loop()
         done: asyncio.Future[None] = loop.create_future()
+        timer = None if total is None else loop.call_later(total + OVERDUE_SECONDS, wake, done)
         call = LoopCall(self, function, args, undo, lambda: loop.call_soon_threadsafe(wake, done))
         try:
             self._submit(call)
@@ -169,16 +178,22 @@ class HostLoop:
                 self._watched_from.add(loop)
                 self._watch(loop, [True])
             await done
+            if timer is not None and not call.ended:
+                raise _overdue(total)
             return call.result()
         except BaseException:
             call.cancel()
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def run(
         self,
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         undo: Callable[[T], object] | None = None,
+        total: float | None = None,
     ) -> T:
         """Do the same as ``arun`` for a thread without an event loop. Blocks the thread.
 
@@ -192,9 +207,12 @@ class HostLoop:
         done = new_latch()
         call = LoopCall(self, function, args, undo, done.release)
         signs = [True]
+        overdue_at = inf if total is None else monotonic() + total + OVERDUE_SECONDS
         try:
             self._submit(call)
-            while not done.acquire(True, PATIENCE):
+            while not done.acquire(True, min(PATIENCE, max(0.0, overdue_at - monotonic()))):
+                if monotonic() >= overdue_at:
+                    raise _overdue(total)
                 self._check(signs)
             return call.result()
         except BaseException:
@@ -248,6 +266,8 @@ class LoopCall(Generic[T]):
                 None to do nothing
     ``notify``  wakes the caller; raises RuntimeError if the caller's event loop is closed
 
+    ``ended``   whether the coroutine has ended, or will not be finished
+
     The caller's thread calls ``result`` and ``cancel``. Any thread can call ``loop_ended``. All other methods
     run on the host loop.
     """
@@ -267,7 +287,7 @@ class LoopCall(Generic[T]):
         self._notify = notify
         self._task: asyncio.Task[T] | None = None
         self._cancelled = False
-        self._ended = False
+        self.ended = False
 
     def start(self) -> None:
         """Start the coroutine, unless the caller has cancelled the call already.
@@ -299,7 +319,7 @@ class LoopCall(Generic[T]):
     def cancel(self) -> None:
         """Let the host loop cancel the coroutine, or pass its result to ``undo`` if it has returned."""
         self._cancelled = True
-        if self._ended and self._undo is None:
+        if self.ended and self._undo is None:
             return
         try:
             self._host_loop.post(self._cancel_task)
@@ -309,8 +329,8 @@ class LoopCall(Generic[T]):
     def loop_ended(self) -> None:
         """Wake the caller of a call that the loop will not finish. ``result`` then raises PoolClosed."""
         self._host_loop._calls.discard(self)
-        if not self._ended:
-            self._ended = True
+        if not self.ended:
+            self.ended = True
             self._wake_caller()
 
     def _cancel_task(self) -> None:
@@ -318,14 +338,14 @@ class LoopCall(Generic[T]):
             return
         if not self._task.done():
             self._task.cancel()
-        elif self._ended:  # otherwise ``_task_ended`` will undo the result
+        elif self.ended:  # otherwise ``_task_ended`` will undo the result
             self._undo_result(self._task)
 
     def _task_ended(self, task: asyncio.Task[T]) -> None:
         self._host_loop._calls.discard(self)
         if task.cancelled() or task.exception() is not None:
             self._undo = None  # without a result there is nothing to undo
-        self._ended = True
+        self.ended = True
         if self._cancelled or not self._wake_caller():
             self._undo_result(task)
 
@@ -340,6 +360,13 @@ class LoopCall(Generic[T]):
         undo, self._undo = self._undo, None
         if undo is not None:
             undo(task.result())
+
+
+def _overdue(total: float | None) -> TotalTimeout:
+    return TotalTimeout(
+        f"the call took longer than its total timeout of {total} s, and the event loop of the pool's "
+        "connections does not respond. Look for code that blocks its thread"
+    )
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

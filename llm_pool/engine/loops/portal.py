@@ -102,16 +102,20 @@ def portal() -> HostLoop:
 
 
 def run_on_portal(
-    function: Callable[..., Coroutine[Any, Any, T]], *args: Any, undo: Callable[[T], object] | None = None
+    function: Callable[..., Coroutine[Any, Any, T]],
+    *args: Any,
+    undo: Callable[[T], object] | None = None,
+    total: float | None = None,
 ) -> T:
     """Await ``function(portal, *args)`` on the portal, and return its result. Blocks the calling thread.
 
-    Raises the function's error, and the errors of ``portal`` and of ``HostLoop.run``.
+    ``undo`` and ``total`` are those of ``HostLoop.arun``. Raises the function's error, and the errors of
+    ``portal`` and of ``HostLoop.run``.
     """
     while True:
         host_loop = portal()
         with contextlib.suppress(LoopEnded):  # between the two lines, or its descriptors were closed
-            return host_loop.run(function, host_loop, *args, undo=undo)
+            return host_loop.run(function, host_loop, *args, undo=undo, total=total)
 
 
 def is_portal(host_loop: object) -> bool:
