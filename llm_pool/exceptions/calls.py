@@ -121,7 +121,10 @@ class StreamConsumed(LLMPoolError, httpx.StreamConsumed):
 
 
 class TransportFailed(LLMPoolError, httpx.TransportError):
-    """A mock or a user's own transport raised an httpx error for which this module has no other class."""
+    """The event loop of the pool's connections cannot start or does not respond, or a transport failed.
+
+    A transport is a mock's or a user's own; it raised an httpx error for which this package has no class.
+    """
 
 
 class AnswerTooLarge(ProtocolError):
