@@ -15,7 +15,7 @@ from django.core.asgi import get_asgi_application as django_asgi_application
 import llm_pool.calling.pool  # noqa: F401  a later import would block the event loop
 from llm_pool.apps import LLMPoolConfig
 from llm_pool.engine.loops import portal
-from llm_pool.engine.loops.host_loop import HostLoop
+from llm_pool.engine.loops.host_loop import HostLoop, running_loop
 
 __all__ = ["LLMPoolASGI", "get_asgi_application"]
 
@@ -81,6 +81,8 @@ class _Server:
             self.is_lasting = False
         if self.is_lasting:
             self.host_loop = portal.adopt_server_loop()
+        else:
+            running_loop()  # raises a clear error under trio
         # Servers that can send a lifespan add "state" to each scope.
         if earlier is None and not self.has_lifespan and "state" in scope:
             logger.warning(

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+from .loops.greenlets import original
+
 __all__ = ["read_unread", "unread_check"]
 
 READ_STEPS = 10  # steps of a loop; a read takes two, and the end of a TLS connection some more
@@ -26,7 +28,7 @@ def unread_check(transport: asyncio.Transport) -> Callable[[], object]:
     sock = transport.get_extra_info("socket")
     if sys.platform == "win32":
         return lambda: sock.fileno() < 0 or select.select([sock], [], [], 0)[0]
-    poller = select.poll()
+    poller = original("select", "poll")()
     poller.register(sock, select.POLLIN)
     return partial(poller.poll, 0)
 

@@ -32,6 +32,7 @@ def replace(**parts: bool) -> None:
         eventlet.monkey_patch(**parts)
 
 
+sys.modules["trio"] = None  # type: ignore[assignment]  # httpcore imports it, which fails under eventlet
 if moment == "first":
     replace()
 elif moment == "threads":

@@ -110,7 +110,7 @@ async def test_the_server_loop_stays_the_parents(server, pool):
 ELSEWHERE = """
 import asyncio, os, signal, socket, sys
 
-for module in ("grp", "pwd"):
+for module in ("grp", "pwd", "trio"):  # httpcore imports trio, which needs some of the names below
     sys.modules[module] = None  # its import raises ImportError
 for name in ("fork", "forkpty", "getuid", "register_at_fork", "setsid", "uname"):
     delattr(os, name)

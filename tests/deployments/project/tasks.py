@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from celery import Celery
 
+sys.modules["trio"] = None  # type: ignore[assignment]  # httpcore imports it, which fails under eventlet
 folder = Path(os.environ["CELERY_FOLDER"])
 for name in ("queue", "results"):
     (folder / name).mkdir(exist_ok=True)
