@@ -77,6 +77,8 @@ def test_workers_of_uwsgi_make_calls(
     name: str, early: bool, tmp_path: Path, upstream: ScriptedServer
 ) -> None:
     """Scenario 56: also after a call that the master has made before it forks."""
+    if name == "hooks" and sys.version_info >= (3, 14):
+        pytest.skip("uWSGI 2.0.30 calls Python's fork hooks in a way that aborts Python 3.14")
     environment = {"CALL_BEFORE_FORK": "1"} if early else {}
     with deployed(Server(UWSGIS[name], wsgi=True), tmp_path, settings_for(upstream), **environment) as server:
         for _ in range(3):

@@ -74,15 +74,19 @@ class HTTP2Connection(Connection):
         """See ``Connection.start``."""
         stream = HTTP2Stream(self)
         exchange = stream.exchange = Exchange(self.host_loop, stream, request)
+        if request.body is None:
+            stream.framing = framing_of(request)
         assert self.transport is not None
-        is_ending = self._ended or self._retire_reason or self.transport.is_closing()
-        if is_ending or not self._open_stream(stream, request):
+        if self.transport.is_closing() and not self._ended:
+            exchange.unsent = True
+            stream.number = -1 - len(self._streams)
+            self._streams[stream.number] = stream  # ``connection_lost`` is about to be called, with the cause
+            return exchange
+        if self._ended or self._retire_reason or not self._open_stream(stream, request):
             return self._refuse_call(exchange)
         self._streams[stream.number] = stream
         self._heartbeat.on_request()
-        if request.body is None:
-            stream.framing = framing_of(request)
-        else:
+        if request.body is not None:
             stream.send_complete_body(request.body)
         self.flush()
         return exchange
