@@ -35,33 +35,37 @@ class _LogThread:
 
     def add(self, record: logging.LogRecord) -> None:
         """Have the handlers of ``record`` called soon. Drop the record if ``MAX_RECORDS`` wait already."""
-        if self._work.qsize() >= MAX_RECORDS or not self._is_running():
+        if self._work.qsize() >= MAX_RECORDS:
             self._dropped += 1
             return
         self._work.put(partial(self._handle, record))
+        if self._started.acquire(False):
+            try:
+                start_thread(self._run, name=THREAD_NAME)
+            except (RuntimeError, MemoryError):  # the next record tries again, or ``flush`` handles this one
+                self._started.release()
 
     def flush(self) -> None:
-        """Wait until the records added so far are handled, at most ``FLUSH_SECONDS``."""
+        """Wait until the records added so far are handled, at most ``FLUSH_SECONDS``.
+
+        Without a thread, handle them here: Python starts no thread while the process exits.
+        """
         if self._started.locked():
             done = locked()
             self._work.put(done.release)
             done.acquire(timeout=FLUSH_SECONDS)
-
-    def _is_running(self) -> bool:
-        if self._started.acquire(False):
-            try:
-                start_thread(self._run, name=THREAD_NAME)
-            except (RuntimeError, MemoryError):  # the next record tries again
-                self._started.release()
-                return False
-        return True
+        while not self._started.locked() and not self._work.empty():
+            self._work_once()
 
     def _run(self) -> None:
         while True:
-            try:
-                self._work.get()()
-            except Exception:  # noqa: BLE001  a filter of the user's can raise anything
-                traceback.print_exc()
+            self._work_once()
+
+    def _work_once(self) -> None:
+        try:
+            self._work.get()()
+        except Exception:  # noqa: BLE001  a filter of the user's can raise anything
+            traceback.print_exc()
 
     def _handle(self, record: logging.LogRecord) -> None:
         dropped, self._dropped = self._dropped, 0
