@@ -190,3 +190,19 @@ portal.portal().post(logging.getLogger("llm_pool.engine").debug, "the last words
 def test_records_are_handled_before_the_process_ends():
     """Scenario 56: the process exits right after a record was made."""
     assert run_script(AT_EXIT) == "the last words\n"
+
+
+NO_THREAD = """
+from llm_pool.engine.loops import log_thread
+
+def fail(*_, **__):
+    raise RuntimeError("can't create new thread at interpreter shutdown")
+
+log_thread.start_thread = fail
+"""
+
+
+@pytest.mark.forks
+def test_the_last_records_are_handled_without_a_thread():
+    """Scenario 56: from Python 3.12 on, no thread can be started while the process exits."""
+    assert run_script(NO_THREAD + AT_EXIT) == "the last words\n"
