@@ -16,7 +16,7 @@ PACKAGES = ("llm_pool", "httpx")  # ``LLMPool.request`` passes the prompt to htt
 
 
 class PoolReporterFilter(SafeExceptionReporterFilter):
-    """Django's filter of error reports, which also hides what this package knows to be secret.
+    """Hides the secrets of this package in Django's error reports, besides what Django hides.
 
     Hides HEADERS, PROXY and the client certificate in ``LLM_POOL``, and proxies from the environment. If
     ``DEBUG`` is off, hides the local variables of the frames of ``PACKAGES`` too: they hold prompts and

@@ -11,7 +11,7 @@ from llm_pool.engine.pool import Pool
 
 from .collecting import mark
 from .cookies import WithoutCookies
-from .redirects import AsyncRedirects, Redirects
+from .redirects import AsyncRedirects, Redirects, origin_of_url
 from .transport import AsyncTransport, Transport
 
 __all__ = ["AsyncClient", "Client", "KeyAuth"]
@@ -120,7 +120,7 @@ class KeyAuth(httpx.Auth):
         key_headers: Iterable[str],
         defaults: Mapping[str, str],
     ) -> None:
-        self._origin = _origin(httpx.URL(base_url))
+        self._origin = origin_of_url(httpx.URL(base_url))
         self._key = key
         self._akey = akey
         self._headers = headers
@@ -129,7 +129,7 @@ class KeyAuth(httpx.Auth):
 
     def is_for(self, request: httpx.Request) -> bool:
         """Return whether ``request`` goes to the pool's origin."""
-        return _origin(request.url) == self._origin
+        return origin_of_url(request.url) == self._origin
 
     def add_keyless_headers(self, request: httpx.Request) -> None:
         """Add the headers that carry no key, if ``request`` goes to the pool's origin."""
@@ -174,7 +174,3 @@ class KeyAuth(httpx.Auth):
 def _given_key(request: httpx.Request) -> str | None:
     key: str | None = request.extensions.get("llm_pool_key")
     return key
-
-
-def _origin(url: httpx.URL) -> tuple[bytes, bytes, int | None]:
-    return url.raw_scheme, url.raw_host, url.port

@@ -17,7 +17,7 @@ from httpx._multipart import MultipartStream
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.request import Request, WholeResponse
 
-__all__ = ["FOLLOWED", "AsyncRedirects", "Redirects", "afollow", "follow"]
+__all__ = ["FOLLOWED", "AsyncRedirects", "Redirects", "afollow", "follow", "origin_of_url"]
 
 FOLLOWED = frozenset({307, 308})
 MAX_REDIRECTS = 20  # as in httpx
@@ -68,7 +68,7 @@ def _redirected(request: Request, answer: WholeResponse | Exchange) -> Request |
         url = base.copy_with(raw_path=request.target).join(location.decode("latin-1"))
     except httpx.InvalidURL:
         return None
-    if _origin(url) != _origin(base):
+    if origin_of_url(url) != origin_of_url(base):
         return None
     if isinstance(answer, Exchange):
         answer.is_complete_enough = True
@@ -86,7 +86,7 @@ class _RedirectHeaders:
 
     def _redirect_headers(self, request: httpx.Request, url: httpx.URL, method: str) -> httpx.Headers:
         headers: httpx.Headers = super()._redirect_headers(request, url, method)  # type: ignore[misc]
-        if _origin(url) == _origin(request.url):
+        if origin_of_url(url) == origin_of_url(request.url):
             if "cookie" in request.headers:
                 headers["cookie"] = request.headers["cookie"]
             return headers
@@ -143,7 +143,7 @@ def _followed(request: httpx.Request, response: httpx.Response) -> httpx.Request
     if (
         redirected is None
         or response.status_code not in FOLLOWED
-        or _origin(redirected.url) != _origin(request.url)
+        or origin_of_url(redirected.url) != origin_of_url(request.url)
         or not isinstance(request.stream, (httpx.ByteStream, MultipartStream))
     ):
         return None
@@ -152,5 +152,6 @@ def _followed(request: httpx.Request, response: httpx.Response) -> httpx.Request
     return redirected
 
 
-def _origin(url: httpx.URL) -> tuple[bytes, bytes, int | None]:
+def origin_of_url(url: httpx.URL) -> tuple[bytes, bytes, int | None]:
+    """Return scheme, host and port of ``url``; None for the default port."""
     return url.raw_scheme, url.raw_host, url.port
