@@ -116,10 +116,10 @@ def _validate_framing(request: Request) -> None:
 
 def asks_to_close(headers: Headers) -> bool:
     """Return whether ``headers`` ask to close the connection after the response (RFC 9112, section 9.6)."""
-    return any(
-        len(name) == 10 and name.lower() == b"connection" and b"close" in value.lower()
-        for name, value in headers
-    )
+    for name, value in headers:
+        if len(name) == 10 and name.lower() == b"connection" and b"close" in value.lower():
+            return True
+    return False
 
 
 def encode_head(request: Request, forward: Headers | None = None) -> tuple[bytes, Framing]:

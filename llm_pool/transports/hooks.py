@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -15,31 +15,31 @@ __all__ = ["ASYNC_POOL", "SYNC_POOL", "HookDetector", "HookPoint", "are_original
 class HookPoint(NamedTuple):
     """A method that mocks and instrumentation replace.
 
-    ``owner``   the class that has the method
-    ``name``    the method's name
-    ``module``  the module that defines the original method
+    ``members``  the members of the class that has the method, as they are at each time
+    ``name``     the method's name
+    ``module``   the module that defines the original method
     """
 
-    owner: type
+    members: Mapping[str, Any]
     name: str
     module: str
 
 
 ASYNC_POOL = HookPoint(
-    httpcore.AsyncConnectionPool, "handle_async_request", "httpcore._async.connection_pool"
+    vars(httpcore.AsyncConnectionPool), "handle_async_request", "httpcore._async.connection_pool"
 )
-SYNC_POOL = HookPoint(httpcore.ConnectionPool, "handle_request", "httpcore._sync.connection_pool")
+SYNC_POOL = HookPoint(vars(httpcore.ConnectionPool), "handle_request", "httpcore._sync.connection_pool")
 
 # The methods that respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others replace.
 _CLIENT_METHODS = ("request", "send", "_send_single_request", "_transport_for_url")
 ASYNC_HOOK_POINTS = (
-    *(HookPoint(httpx.AsyncClient, name, "httpx._client") for name in _CLIENT_METHODS),
-    HookPoint(httpx.AsyncHTTPTransport, "handle_async_request", "httpx._transports.default"),
+    *(HookPoint(vars(httpx.AsyncClient), name, "httpx._client") for name in _CLIENT_METHODS),
+    HookPoint(vars(httpx.AsyncHTTPTransport), "handle_async_request", "httpx._transports.default"),
     ASYNC_POOL,
 )
 SYNC_HOOK_POINTS = (
-    *(HookPoint(httpx.Client, name, "httpx._client") for name in _CLIENT_METHODS),
-    HookPoint(httpx.HTTPTransport, "handle_request", "httpx._transports.default"),
+    *(HookPoint(vars(httpx.Client), name, "httpx._client") for name in _CLIENT_METHODS),
+    HookPoint(vars(httpx.HTTPTransport), "handle_request", "httpx._transports.default"),
     SYNC_POOL,
 )
 HOOK_NAMES = frozenset(point.name for point in ASYNC_HOOK_POINTS + SYNC_HOOK_POINTS)
@@ -51,8 +51,8 @@ def are_original(points: Iterable[HookPoint]) -> bool:
     Returns False even if a method was replaced before this module was imported.
     """
     # functools.wraps copies __name__ and __module__ to a wrapper, but not __globals__.
-    for owner, name, module in points:
-        function: Any = owner.__dict__[name]
+    for members, name, module in points:
+        function = members[name]
         if type(function) is not FunctionType or function.__globals__["__name__"] != module:
             return False
     return True

@@ -114,8 +114,10 @@ def run_on_portal(
     """
     while True:
         host_loop = portal()
-        with contextlib.suppress(LoopEnded):  # between the two lines, or its descriptors were closed
+        try:
             return host_loop.run(function, host_loop, *args, undo=undo, total=total)
+        except LoopEnded:
+            continue  # it has ended since, or its descriptors were closed
 
 
 def is_portal(host_loop: object) -> bool:
