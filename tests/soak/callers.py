@@ -1,4 +1,7 @@
-"""The callers: tasks on the server loop and on another loop, threads, and threads that repeat asyncio.run."""
+"""The callers: tasks on the server loop and on another loop, threads, and threads that repeat asyncio.run.
+
+Now and then something blocks the server loop and the portal, as sync code in an async view does.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from llm_pool.engine.loops.portal import adopt_server_loop
+from llm_pool.engine.loops.portal import adopt_server_loop, portal
 from tests.soak.calls import AsyncCalls, SyncCalls
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ TASKS = 6
 THREADS = 4
 MAX_PAUSE = 0.02
 """The longest pause between two calls of a caller, in seconds."""
+MAX_FREE, MAX_BLOCKED = 2.0, 0.3
+"""The longest times in seconds for which a loop runs freely, and for which something blocks it."""
 
 
 class Callers:
@@ -38,6 +43,7 @@ class Callers:
             "other loop": self._other_loop,
             "asyncio.run 1": self._runs_in_a_row,
             "asyncio.run 2": self._runs_in_a_row,
+            "blocker of the portal": self._block_portal,
             **{f"thread {number}": self._thread for number in range(THREADS)},
         }
         self._threads = [
@@ -77,6 +83,12 @@ class Callers:
             calls.any()
             time.sleep(rng.random() * MAX_PAUSE)
 
+    def _block_portal(self, name: str) -> None:
+        rng = self._rng(name)
+        while not self._stopped.wait(rng.random() * MAX_FREE):
+            portal().post(time.sleep, rng.random() * MAX_BLOCKED)
+            self._record.event("blocks of the portal")
+
     # Loops.
 
     def _server_loops(self, name: str) -> None:
@@ -89,13 +101,22 @@ class Callers:
             async def serve(number: int = number, lifetime: float = lifetime) -> None:
                 adopt_server_loop()
                 self._record.event("server loops")
+                blocker = asyncio.create_task(self._block_server_loop(rng))
                 try:
                     async with asyncio.timeout(lifetime):
                         await self._tasks(f"{name} {number}")
                 except TimeoutError:
                     pass
+                finally:
+                    blocker.cancel()
 
             asyncio.run(serve())
+
+    async def _block_server_loop(self, rng: random.Random) -> None:
+        while True:
+            await asyncio.sleep(rng.random() * MAX_FREE)
+            time.sleep(rng.random() * MAX_BLOCKED)  # noqa: ASYNC251 - a block of the loop is meant
+            self._record.event("blocks of the server loop")
 
     def _other_loop(self, name: str) -> None:
         asyncio.run(self._tasks(name))

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.request import Request
+from llm_pool.exceptions import LLMPoolError
+from tests.soak.interrupted import interrupted
 from tests.soak.server import UNREQUESTED
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from llm_pool.calling.pool import LLMPool
     from llm_pool.engine.config import Origin
@@ -26,6 +28,8 @@ __all__ = ["AsyncCalls", "Place", "SyncCalls"]
 TARGET = "/anything"
 MAX_UPLOAD_PIECES = 12
 UPLOAD_PIECE = b"u" * 40_000
+MAX_INTERRUPT = 0.05
+"""Seconds within which a call is interrupted."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,7 @@ class SyncCalls(_Calls):
         kinds = (
             self.complete, self.stream, self.stream_half, self.stream_abandoned, self.stream_closed_elsewhere,
             self.httpx, self.httpx_upload, self.httpx_abandoned, self.fetch, self.open_half,
+            self.complete_interrupted, self.stream_interrupted, self.httpx_interrupted,
         )  # fmt: skip
         self.rng.choice(kinds)()
 
@@ -325,6 +330,34 @@ class SyncCalls(_Calls):
                 call.outcome = "left"
             finally:
                 exchange.close_threadsafe()
+
+    # In a thread of its own, which is interrupted at a random moment.
+
+    def complete_interrupted(self) -> None:
+        with self.record.call("complete, interrupted") as call:
+            self._interrupt(call, lambda service: service.complete(call.token).text)
+
+    def stream_interrupted(self) -> None:
+        with self.record.call("stream, interrupted") as call:
+            self._interrupt(call, lambda service: "".join(chunk.text for chunk in service.stream(call.token)))
+
+    def httpx_interrupted(self) -> None:
+        with self.record.call("client, interrupted") as call:
+            headers = {"x-call": call.token}
+            self._interrupt(
+                call, lambda service: service.client.post(TARGET, headers=headers).headers["x-call"]
+            )
+
+    def _interrupt(self, call: Call, function: Callable[[LLMPool], str]) -> None:
+        service = self._service()
+        outcome = interrupted(lambda: function(service), self.rng.random() * MAX_INTERRUPT)
+        if not outcome:
+            call.outcome = "interrupted"
+        for result in outcome:
+            if isinstance(result, LLMPoolError):
+                raise result
+            if result != UNREQUESTED:
+                self._check_text(call, result)
 
 
 def _mapping(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
