@@ -61,14 +61,12 @@ class HTTP11Connection(Connection):
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"{request.origin} has closed the connection"))
             return exchange
-        if self.transport.is_closing():
-            exchange.unsent = True
-            self._exchange = exchange  # ``connection_lost`` is about to be called, with the cause
-            self._response.expect(exchange)
-            return exchange
         head, self._framing = encode_head(request, self._proxy_headers)
         self._exchange = exchange
         self._response.expect(exchange)
+        if self.transport.is_closing():
+            exchange.unsent = True
+            return exchange  # ``connection_lost`` is about to be called, with the cause
         body = request.body or b""
         self._unsent_body = memoryview(body)[WRITE_SIZE:]
         self.transport.write(head + body[:WRITE_SIZE])

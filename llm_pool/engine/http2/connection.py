@@ -79,7 +79,7 @@ class HTTP2Connection(Connection):
         assert self.transport is not None
         if self.transport.is_closing() and not self._ended:
             exchange.unsent = True
-            stream.number = -1 - len(self._streams)
+            stream.number = min((0, *self._streams)) - 1
             self._streams[stream.number] = stream  # ``connection_lost`` is about to be called, with the cause
             return exchange
         if self._ended or self._retire_reason or not self._open_stream(stream, request):
@@ -127,8 +127,8 @@ class HTTP2Connection(Connection):
     # For the streams
 
     def is_open(self, stream: HTTP2Stream) -> bool:
-        """Return whether the stream is open: neither the stream nor the connection has ended."""
-        return stream.number in self._streams and not self._ended
+        """Return whether the stream is open: it was opened, and neither it nor the connection has ended."""
+        return stream.number > 0 and stream.number in self._streams and not self._ended
 
     def flush(self) -> None:
         """Schedule one write of all frames that are made in this step of the event loop."""

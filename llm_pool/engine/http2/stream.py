@@ -47,7 +47,7 @@ class HTTP2Stream:
     ``exchange``    the exchange; set after the stream was made
     ``framing``     checks the length of a body that follows piece by piece; set for such a body only
     ``connection``  the connection that it belongs to
-    ``number``      its number on the connection; 0 before it is open
+    ``number``      its number on the connection; 0 before it is open, negative if the connection was closing
     ``watchdog``    the timer of the exchange's timeouts
     """
 
