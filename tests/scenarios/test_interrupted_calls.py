@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import signal
 import threading
 
@@ -14,7 +13,7 @@ from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Request
 from testbed import ScriptedServer
 from testbed.behaviours import echo, json_reply, per_connection, stall
-from tests.fixtures.callers import AT_ONCE, gated, in_thread
+from tests.fixtures.callers import AT_ONCE, gated, in_thread, raise_in
 from tests.fixtures.engine import request_to
 from tests.fixtures.waiting import becomes_true
 from tests.scenarios.steppers import interrupted_at
@@ -155,10 +154,7 @@ def test_a_thread_that_is_killed_frees_its_connection(serve, engine_pool, blocke
         assert becomes_true(lambda: pool.stats().waiting == 1)
     else:
         server.wait_requests()
-    raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(victim.ident), ctypes.py_object(SystemExit)
-    )
-    assert raised == 1
+    raise_in(victim, SystemExit)
     server.gate("go").open()
     victim.join()
     if blocked_in == "queue":

@@ -6,17 +6,20 @@ Now and then something blocks the server loop and the portal, as sync code in an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from llm_pool.engine.loops.portal import adopt_server_loop, portal
+from llm_pool.engine.loops.portal import adopt_server_loop, is_portal, portal
+from llm_pool.exceptions import PoolClosed
 from tests.soak.calls import AsyncCalls, SyncCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from llm_pool.engine.loops.host_loop import HostLoop
     from tests.soak.calls import Place
     from tests.soak.record import Record
 
@@ -28,8 +31,8 @@ TASKS = 6
 THREADS = 4
 MAX_PAUSE = 0.02
 """The longest pause between two calls of a caller, in seconds."""
-MAX_FREE, MAX_BLOCKED = 2.0, 0.3
-"""The longest times in seconds for which a loop runs freely, and for which something blocks it."""
+MAX_FREE, MAX_BLOCKED = 1.0, 0.3
+"""The longest times in seconds between two blocks of a loop, and for which it is blocked."""
 
 
 class Callers:
@@ -38,12 +41,13 @@ class Callers:
     def __init__(self, places: list[Place], record: Record, seed: str) -> None:
         self._places, self._record, self._seed = places, record, seed
         self._stopped = threading.Event()
+        self._server_loop: HostLoop | None = None
         bodies: dict[str, Callable[[str], None]] = {
             "server loop": self._server_loops,
             "other loop": self._other_loop,
             "asyncio.run 1": self._runs_in_a_row,
             "asyncio.run 2": self._runs_in_a_row,
-            "blocker of the portal": self._block_portal,
+            "blocker of the loops": self._block_loops,
             **{f"thread {number}": self._thread for number in range(THREADS)},
         }
         self._threads = [
@@ -83,11 +87,14 @@ class Callers:
             calls.any()
             time.sleep(rng.random() * MAX_PAUSE)
 
-    def _block_portal(self, name: str) -> None:
+    def _block_loops(self, name: str) -> None:
         rng = self._rng(name)
         while not self._stopped.wait(rng.random() * MAX_FREE):
-            portal().post(time.sleep, rng.random() * MAX_BLOCKED)
-            self._record.event("blocks of the portal")
+            is_server = rng.random() < 0.5
+            host_loop = self._server_loop if is_server and self._server_loop is not None else portal()
+            with contextlib.suppress(PoolClosed):  # the server loop has just ended
+                host_loop.post(time.sleep, rng.random() * MAX_BLOCKED)
+                self._record.event(f"blocks of the {'portal' if is_portal(host_loop) else 'server loop'}")
 
     # Loops.
 
@@ -99,24 +106,15 @@ class Callers:
             lifetime = 2.0 + rng.random() * 20.0
 
             async def serve(number: int = number, lifetime: float = lifetime) -> None:
-                adopt_server_loop()
+                self._server_loop = adopt_server_loop()
                 self._record.event("server loops")
-                blocker = asyncio.create_task(self._block_server_loop(rng))
                 try:
                     async with asyncio.timeout(lifetime):
                         await self._tasks(f"{name} {number}")
                 except TimeoutError:
                     pass
-                finally:
-                    blocker.cancel()
 
             asyncio.run(serve())
-
-    async def _block_server_loop(self, rng: random.Random) -> None:
-        while True:
-            await asyncio.sleep(rng.random() * MAX_FREE)
-            time.sleep(rng.random() * MAX_BLOCKED)  # noqa: ASYNC251 - a block of the loop is meant
-            self._record.event("blocks of the server loop")
 
     def _other_loop(self, name: str) -> None:
         asyncio.run(self._tasks(name))

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from llm_pool.exceptions import LLMPoolError
+from tests.fixtures.callers import raise_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Interrupt", "interrupted"]
 
+T = TypeVar("T")
+
 
 class Interrupt(BaseException):
     """Raised in a thread from outside, between two of its bytecodes."""
 
 
-def interrupted(function: Callable[[], Any], seconds: float) -> list[Any]:
+def interrupted(function: Callable[[], T], seconds: float) -> T | None:
     """Call ``function`` on a new thread, and raise ``Interrupt`` there after ``seconds``.
 
-    Returns a list of its result, or of its LLMPoolError. The list is empty if the interrupt came first.
-    Blocks until the thread has ended.
+    Returns the result of ``function``, or raises its error. Returns None if the interrupt came first. Blocks
+    until the thread has ended.
     """
-    outcome: list[Any] = []
+    results: list[T] = []
+    errors: list[Exception] = []
     began, sent = threading.Lock(), threading.Lock()
     began.acquire()
     sent.acquire()
@@ -34,11 +36,11 @@ def interrupted(function: Callable[[], Any], seconds: float) -> list[Any]:
         try:
             try:
                 began.release()
-                outcome.append(function())
-            except LLMPoolError as error:
-                outcome.append(error)
+                results.append(function())
+            except Exception as error:  # noqa: BLE001 - the caller raises it
+                errors.append(error)
             sent.acquire()
-            outcome.append("never interrupted")  # the interrupt comes before this line
+            raise AssertionError("the interrupt must come before this line")
         except Interrupt:
             return
 
@@ -46,7 +48,9 @@ def interrupted(function: Callable[[], Any], seconds: float) -> list[Any]:
     thread.start()
     began.acquire()
     time.sleep(seconds)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Interrupt))
+    raise_in(thread, Interrupt)
     sent.release()
     thread.join()
-    return outcome
+    for error in errors:
+        raise error
+    return results[0] if results else None
