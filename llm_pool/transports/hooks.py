@@ -15,7 +15,7 @@ __all__ = ["ASYNC_POOL", "SYNC_POOL", "HookDetector", "HookPoint", "are_original
 class HookPoint(NamedTuple):
     """A method that mocks and instrumentation replace.
 
-    ``members``  the members of the class that has the method, as they are at each time
+    ``members``  a live view of the members of the class that has the method
     ``name``     the method's name
     ``module``   the module that defines the original method
     """

@@ -208,13 +208,11 @@ class HostLoop:
         call = LoopCall(self, function, args, undo, done.release)
         signs = [True]
         overdue_at = inf if total is None else monotonic() + total + OVERDUE_SECONDS
-        patience = PATIENCE if total is None else min(PATIENCE, total + OVERDUE_SECONDS)
         try:
             self._submit(call)
-            while not done.acquire(True, patience):
-                if (left := overdue_at - monotonic()) <= 0:
+            while not done.acquire(True, min(PATIENCE, max(0.0, overdue_at - monotonic()))):
+                if monotonic() >= overdue_at:
                     raise _overdue(total)
-                patience = min(PATIENCE, left)
                 self._check(signs)
             return call.result()
         except BaseException:
