@@ -9,12 +9,14 @@ import threading
 
 import pytest
 
+from llm_pool.engine.loops import portal
 from llm_pool.engine.pool import Pool
 from llm_pool.engine.request import Request
 from testbed import ScriptedServer
 from testbed.behaviours import echo, json_reply, per_connection, stall
 from tests.fixtures.callers import AT_ONCE, gated, in_thread, raise_in
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import calls_of
 from tests.fixtures.waiting import becomes_true
 from tests.scenarios.steppers import interrupted_at
 
@@ -117,13 +119,17 @@ def test_interrupted_at_every_step_of_opening_a_response_that_never_ends(serve, 
 
 
 def go_through_interrupts(run, pool: Pool, server: ScriptedServer) -> None:
-    """Call ``run(step)`` for each step of the call. After each, the pool must work and have no calls."""
+    """Call ``run(step)`` for each step of the call. After each, the pool must work and have no calls.
+
+    Nor may the portal have any: it would keep all objects of the call in memory.
+    """
     step, got_there = 0, True
     while got_there:
         with contextlib.suppress(KeyboardInterrupt):
             got_there, _ = run(step)
         assert pool.fetch_sync(request_to(server, pool=AT_ONCE)).status == 200, step
         assert (pool.stats().in_use, pool.stats().waiting) == (0, 0), step
+        assert not calls_of(portal.portal()), step
         step += 1
     assert step > 10
 

@@ -134,7 +134,7 @@ class Soak:
         if not _becomes_true(lambda: not _transient() - self._objects_before):
             left = _transient() - self._objects_before
             self.leaked.update(left)
-            self.record.violation(f"objects are left in memory: {dict(left)}")
+            self.record.violation(f"objects are left in memory: {dict(left)}; {_holders()}")
 
     def _audit_process(self, before: Holdings, descriptors: int) -> None:
         try:
@@ -207,6 +207,16 @@ async def _other_tasks() -> int:
 
 def _transient() -> Counter[str]:
     return Counter(kind.__name__ for kind in map(type, gc.get_objects()) if issubclass(kind, TRANSIENT))
+
+
+def _holders() -> str:
+    """Say for each transient object which types of objects refer to it."""
+    left = [each for each in gc.get_objects() if issubclass(type(each), TRANSIENT)]
+    holders = [
+        sorted({type(holder).__name__ for holder in gc.get_referrers(each) if holder is not left})
+        for each in left
+    ]
+    return "; ".join(f"{type(each).__name__} in {names}" for each, names in zip(left, holders, strict=True))
 
 
 def _resident() -> int:

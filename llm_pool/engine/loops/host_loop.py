@@ -295,7 +295,6 @@ class LoopCall(Generic[T]):
         If the host loop accepts no calls any more, the call fails with PoolClosed.
         """
         if self._cancelled:
-            self._host_loop._calls.discard(self)
             return
         if self._host_loop.closing:  # since the call was submitted
             self.loop_ended()
@@ -334,7 +333,8 @@ class LoopCall(Generic[T]):
             self._wake_caller()
 
     def _cancel_task(self) -> None:
-        if self._task is None:
+        if self._task is None:  # the call was cancelled first, or interrupted before it was posted
+            self._host_loop._calls.discard(self)
             return
         if not self._task.done():
             self._task.cancel()
