@@ -106,11 +106,11 @@ def server_context(leaf: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-def refuse_client(context: ssl.SSLContext, *, after: int = 1) -> Script:
+def refuse_client(context: ssl.SSLContext, *, after: int = 1, reset: bool = False) -> Script:
     """A script for a server without TLS: do the handshake, send the alert of its failure, and close.
 
     asyncio's own server sends no alert. The alert follows ``after`` bytes that the client sends in reply to
-    the server's first flight.
+    the server's first flight. With ``reset``, the server resets the connection.
     """
 
     async def script(conn: ServerConnection) -> None:
@@ -128,7 +128,7 @@ def refuse_client(context: ssl.SSLContext, *, after: int = 1) -> Script:
                 received.write(data)
             except ssl.SSLError:
                 await conn.send(to_send.read())
-                await conn.close()
+                await (conn.reset() if reset else conn.close())
                 return
 
     return script

@@ -62,12 +62,15 @@ async def checkout(
             connection is not None
             and not connection.closed
             and not entry.closing
-            and (
-                not (waiter.reused and (connection.unverified or connection.has_unread()))
-                or await _is_still_open(coordinator, waiter, connection)
-            )
+            and (not _must_look(waiter, connection) or await _is_still_open(coordinator, waiter, connection))
         ):
             break
+        is_closing = coordinator.ledger.closed or host_loop.closing
+        if connection is not None and connection.closed and not waiter.reused and not is_closing:
+            # Not dialed again: a server that closes each new connection would get one after another.
+            error = connection.lost_before_use(request.origin)
+            _cancel(coordinator, waiter, error)
+            raise error
         coordinator.return_to_queue(waiter)
     marks = request.marks
     marks.acquired = monotonic()
@@ -105,6 +108,17 @@ async def _wait(
     finally:
         if timer is not None:
             timer.cancel()
+
+
+def _must_look(waiter: Waiter, connection: Connection) -> bool:
+    """Return whether the connection's input must be read before the call can use it.
+
+    On a new connection over TLS it can be the refusal of the client's certificate (see ``tls_alerts``). If
+    the server has then reset the connection, a write would fail, and the refusal would remain unread.
+    """
+    if waiter.reused:
+        return connection.unverified or connection.has_unread()
+    return waiter.lane.origin.scheme == "https" and connection.has_unread()
 
 
 async def _is_still_open(coordinator: Coordinator, waiter: Waiter, connection: Connection) -> bool:

@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
+from llm_pool.exceptions import ConnectFailed, LLMPoolError
+
+from .tls_alerts import client_cert_error
 from .unread import read_unread, unread_check
 
 if TYPE_CHECKING:
-    from llm_pool.exceptions import LLMPoolError
-
+    from .config import Origin
     from .exchange import Exchange
     from .ledger.state import Entry
     from .loops.host_loop import HostLoop
@@ -50,6 +52,8 @@ class Connection(asyncio.Protocol, ABC):
     ``dial_seconds``  seconds that the dial took; None before its end, and for connections of ``backends``,
                       which connect when the first call is sent
     ``closed``        whether the connection has closed
+    ``loss``          why the connection has closed: the transport's error, or a ProtocolError; None if closed
+                      without an error, or not at all
     ``transport``     asyncio's transport; None before the dial has connected, and for connections of
                       ``backends``
     """
@@ -64,6 +68,7 @@ class Connection(asyncio.Protocol, ABC):
         self.entry: Entry | None = None
         self.dial_seconds: float | None = None
         self.closed = False
+        self.loss: Exception | None = None
         self.transport: asyncio.Transport | None = None
         self._unread_check: Callable[[], object] | None = None
 
@@ -91,6 +96,15 @@ class Connection(asyncio.Protocol, ABC):
         await read_unread(self.has_unread)
         return not self.closed
 
+    def lost_before_use(self, origin: Origin) -> LLMPoolError:
+        """Return the error for a connection to ``origin`` that has closed before its first use."""
+        if isinstance(self.loss, LLMPoolError):
+            return self.loss
+        why = f" ({type(self.loss).__name__}: {self.loss})" if self.loss is not None else ""
+        return client_cert_error(self.loss, origin) or ConnectFailed(
+            f"no connection to {origin}: it was closed before a request was sent{why}"
+        )
+
     @abstractmethod
     def close(self) -> None:
         """Close the connection as its protocol prescribes. Exchanges in progress fail with PoolClosed."""
@@ -107,6 +121,6 @@ class Connection(asyncio.Protocol, ABC):
         self._unread_check = unread_check(self.transport)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
+        self.closed, self.loss = True, self.loss or error
         if self.entry is not None:
             self.owner.lost(self.entry)

@@ -261,6 +261,8 @@ class Coordinator:
             lane = self._dials.pop(task, None)
         if lane is None:
             return  # ``forget_loop`` has removed it from the ledger
+        if error is None and task.result().closed:
+            error = task.result().lost_before_use(lane.origin)
         if error is not None:
             logger.debug("pool %r: %s", self.name, error)
             if not task.cancelled():
@@ -275,8 +277,6 @@ class Coordinator:
             entry, orders = self.ledger.dialed(lane, connection, capacity, monotonic())
             connection.entry = entry
         self._carry_out(orders)
-        if connection.closed:
-            self.lost(entry)
 
     def call_ended(self, exchange: Exchange) -> None:
         """Count a call that had a connection and has ended: it is complete, has failed, or was cancelled."""

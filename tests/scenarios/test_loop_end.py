@@ -318,19 +318,26 @@ def test_a_call_that_is_posted_after_the_last_step_of_its_loop_fails():
 async def test_a_dial_that_ends_as_its_loop_ends_leaves_no_connection(serve, server_loop):
     """Scenario 53: the connections of the loop are aborted before the ledger has the new one."""
     server = serve(json_reply())
-    ends = [lambda: coordinator_of(pool).abort_on(host_loop_of_caller())]
+    host_loop = host_loop_of_caller()
+
+    def end() -> None:
+        host_loop.refuse_calls()
+        coordinator_of(pool).abort_on(host_loop)
 
     class Ending(Dialer):
         async def dial(self, *args, **kwargs):
             connection = await super().dial(*args, **kwargs)
-            if ends:
-                asyncio.get_running_loop().call_soon(ends.pop())  # runs before the callback of this task
+            asyncio.get_running_loop().call_soon(end)  # runs before the callback of this task
             return connection
 
     pool = Pool(PoolConfig(proxy=""), dialer=Ending)
-    assert (await pool.fetch(request_to(server))).status == 200  # on another connection
-    assert (server.connections_accepted, server.peak_open) == (2, 1)
-    assert pool.stats().connections == 1
+    call = asyncio.create_task(pool.fetch(request_to(server)))
+    await until(lambda: server.disconnects)
+    coordinator_of(pool).forget_loop(host_loop)
+    with pytest.raises(PoolClosed):
+        await call
+    assert server.connections_accepted == 1
+    assert pool.stats().connections == 0
     await pool.aclose()
 
 

@@ -18,6 +18,7 @@ from .response import ResponseParser
 
 __all__ = ["HTTP11Connection"]
 
+MAX_SHOWN = 200  # bytes of an unexpected response that an error quotes
 WRITE_SIZE = 64 * 1024  # bytes of a request's body that are written to the transport at a time
 
 
@@ -166,7 +167,9 @@ class HTTP11Connection(Connection):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self.abort()  # the server has sent bytes, and no call expects any
+            line = data[:MAX_SHOWN].partition(b"\r\n")[0]
+            self.loss = ProtocolError(f"the server sent {line!r}, and no request was sent before")
+            self.abort()
             return
         exchange.answered = True
         error = self._response.feed(data)

@@ -198,9 +198,6 @@ class HTTP2Connection(Connection):
         if not self._flush_scheduled:
             self._write()
 
-    def eof_received(self) -> bool:
-        return False
-
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
         super().connection_lost(error)  # first, so that the pool puts no other call on this connection
@@ -381,6 +378,7 @@ class HTTP2Connection(Connection):
         self._heartbeat.stop()
 
     def _fail_and_abort(self, error: LLMPoolError) -> None:
+        self.loss = error
         self._retire("unclean")
         self._fail_all(error)
         self.abort()
