@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,10 @@ __all__ = ["HTTPCoreDialer"]
 # Stored at import. Mocks and instrumentation that replace the method later intercept a call before the call
 # enters the pool. They must not intercept the call again here.
 _handle_request = httpcore.AsyncConnectionPool.handle_async_request
+
+_hpack_logger = logging.getLogger("hpack.hpack")
+if _hpack_logger.level == logging.NOTSET:
+    _hpack_logger.setLevel(logging.INFO)  # its debug messages contain every header, keys included
 
 ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=None)
 

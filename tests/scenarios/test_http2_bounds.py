@@ -7,18 +7,18 @@ import socket
 
 import pytest
 from h2.settings import SettingCodes
-from hpack import Decoder
+from hpack import Decoder, NeverIndexedHeaderTuple
 from hyperframe import frame as frames
 
 from llm_pool.engine.http2 import connection as connection_module
 from llm_pool.engine.http2 import wire as wire_module
-from llm_pool.engine.http2.encoder import HeadEncoder
+from llm_pool.engine.http2.encoder import MAX_NEVER_INDEXED, HeadEncoder
 from llm_pool.engine.http2.head import encode_fields
 from llm_pool.exceptions import ProtocolError
 from testbed.behaviours import hold, per_connection
 from testbed.http2 import http2, reply
 from tests.fixtures.engine import request_to
-from tests.fixtures.internals import run_on, sockets_of
+from tests.fixtures.internals import never_indexed_of, run_on, sockets_of
 from tests.scenarios.http2_calls import h2_pool, peer, start_call
 
 __all__ = ["h2_pool"]
@@ -110,6 +110,15 @@ async def test_secrets_are_marked_as_never_indexed(serve):
     decoded = Decoder().decode(HeadEncoder().encode(encode_fields(request)))
     never_indexed = {field[0] for field in decoded if not field.indexable}
     assert never_indexed == {":path", "content-length", *(name.lower() for name in SECRETS)}
+
+
+async def test_few_secrets_are_kept_encoded():
+    """Scenario 46: a connection keeps the encoded keys, but not an idempotency key for each call."""
+    encoder = HeadEncoder()
+    for number in range(1000):
+        field = NeverIndexedHeaderTuple(b"idempotency-key", b"%d" % number)
+        assert Decoder().decode(encoder.encode([field])) == [("idempotency-key", str(number))]
+    assert len(never_indexed_of(encoder)) <= MAX_NEVER_INDEXED
 
 
 # Floods of frames.

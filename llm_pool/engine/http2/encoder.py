@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hpack import Encoder
+from hpack.hpack import INDEX_NEVER
 
 __all__ = ["HeadEncoder"]
 
+MAX_NEVER_INDEXED = 32  # headers
 MAX_TABLE = 4096  # bytes; hpack searches the whole table for each header
 
 
@@ -15,6 +19,10 @@ class HeadEncoder(Encoder):
     The next head begins with the smallest size since the last head, and the present size, if the size has
     changed (RFC 7541, section 4.2). hpack itself would announce each change.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._never_indexed: dict[tuple[bytes, bytes], bytes] = {}  # the last encoded ones
 
     @property
     def header_table_size(self) -> int:
@@ -28,9 +36,28 @@ class HeadEncoder(Encoder):
             self.header_table.maxsize = size
             self.table_size_changes = list(dict.fromkeys((min([size, *changes[:1]]), size)))
 
-    def add(self, to_add: tuple[bytes, bytes], sensitive: bool, huffman: bool = False) -> bytes:
-        """Encode a header as hpack does, but without Huffman coding if it is ``sensitive``.
+    def encode(self, headers: Any, huffman: bool = True) -> bytes:
+        """Encode a head: an iterable of (name, value). A ``NeverIndexedHeaderTuple`` enters no table.
 
-        hpack applies Huffman coding byte by byte, in Python. That is too slow for a key in each request.
+        hpack's own method logs each head, keys included, and applies Huffman coding to keys byte by byte, in
+        Python.
         """
-        return super().add(to_add, sensitive, huffman and not sensitive)
+        block = []
+        if self.header_table.resized:
+            block.append(self._encode_table_size_change())
+            self.header_table.resized = False
+        for header in headers:
+            if getattr(header, "indexable", True):
+                block.append(self.add(header, False, huffman))
+            else:
+                block.append(self._encode_never_indexed(header))
+        return b"".join(block)
+
+    def _encode_never_indexed(self, header: tuple[bytes, bytes]) -> bytes:
+        encoded = self._never_indexed.get(header)
+        if encoded is None:
+            if len(self._never_indexed) >= MAX_NEVER_INDEXED:
+                self._never_indexed.clear()
+            encoded = self._encode_literal(*header, INDEX_NEVER)
+            self._never_indexed[header] = encoded
+        return encoded
