@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_pool.engine.content_coding import BodyError, begin_decoding, content_coding
+from llm_pool.engine.content_coding import (
+    MAX_INPUT,
+    BodyError,
+    ContentDecoder,
+    begin_decoding,
+    content_coding,
+)
 from tests.fixtures.compression import COMPRESS
 
 TEXT = b"".join(b"%d, " % number for number in range(20_000))
@@ -84,6 +90,29 @@ def test_a_long_body_with_a_part_that_expands(name):
     """Scenario 40: more input follows while the decoder still has output (brotli then accepts no input)."""
     body = bytes(2_000_000) + random.Random(1).randbytes(200_000)
     assert decode(name, [COMPRESS[name](body)], limit=50_000)[0] == body
+
+
+class Repeating:
+    """A ``Decompressor`` that returns each byte 100 times, and accepts no input while it can return more."""
+
+    eof, unused_data = False, b""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        assert not (data and self._rest)
+        decoded = self._rest + b"".join(bytes([byte]) * 100 for byte in data)
+        self._rest = decoded[max_length:]
+        return decoded[:max_length]
+
+
+def test_a_decompressor_that_can_return_more_gets_no_input():
+    """Scenario 40: some versions of brotli refuse it."""
+    decoder = ContentDecoder("x", lambda: (Repeating(), ValueError))
+    decoder.feed(b"ab" * MAX_INPUT)
+    decoded = b"".join(iter(decoder.read, b""))
+    assert decoded == (b"a" * 100 + b"b" * 100) * MAX_INPUT
 
 
 def test_many_empty_members_cost_little():
