@@ -51,7 +51,7 @@ class Stream:
         self._answer: OpenAnswer | None = None
         self._reader: StreamReader | None = None
         self._began = 0.0
-        self._received = 0  # bytes of the body, decompressed
+        self._bytes_left = sender.max_answer_bytes  # that the body may still have, decompressed
         self._first_token: float | None = None
         self._closed = False
         self._failure = ""  # the class of the exception that ended a step
@@ -205,8 +205,8 @@ class Stream:
         reader = self._reader
         if reader is None or self._closed:  # closed by another thread
             return []
-        self._received += len(data)
-        if self._received > self._sender.max_answer_bytes:
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
             raise answer_too_large(self._sender.max_answer_bytes, self._provider.name)
         chunks = reader.feed(data) if data else reader.end()
         if self._first_token is None and any(chunk.text for chunk in chunks):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from llm_pool.exceptions import TokenTimeout
 
 from .config import Origin, Timeouts
@@ -22,23 +24,24 @@ class ContentTimer:
     while the exchange does not wait. Times are seconds of the monotonic clock, which is the loop's clock.
     """
 
-    __slots__ = ("_has_content", "_left", "_started_at", "_timeouts")
+    __slots__ = ("_between_tokens", "_has_content", "_left", "_started_at", "_timeouts")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
+        self._between_tokens = _seconds(timeouts.between_tokens)
         self._has_content = False
-        self._left = timeouts.first_token  # seconds until the limit is reached; None for no limit
+        self._left = _seconds(timeouts.first_token)  # until the limit is reached
         self._started_at: float | None = None  # None: the timer does not run
 
-    def deadline(self, now: float) -> float | None:
-        """Start the timer if it does not run. Return when the limit is reached; None for no limit."""
+    def deadline(self, now: float) -> float:
+        """Start the timer if it does not run. Return when the limit is reached; infinity for no limit."""
         if self._started_at is None:
             self._started_at = now
-        return None if self._left is None else self._started_at + self._left
+        return self._started_at + self._left
 
     def stop(self, now: float) -> None:
         """Stop the timer. ``deadline`` starts it again."""
-        if self._started_at is not None and self._left is not None:
+        if self._started_at is not None:
             self._left -= now - self._started_at
         self._started_at = None
 
@@ -46,11 +49,11 @@ class ContentTimer:
         """Stop the timer, because content has arrived. ``deadline`` starts it with the limit for the next."""
         self._has_content = True
         self._started_at = None
-        self._left = self._timeouts.between_tokens
+        self._left = self._between_tokens
 
     def error(self, now: float, origin: Origin) -> TokenTimeout | None:
         """Return the error if the limit is reached at ``now``, otherwise None."""
-        if self._started_at is None or self._left is None or now < self._started_at + self._left:
+        if self._started_at is None or now < self._started_at + self._left:
             return None
         nothing = f"{origin} sent no text, reasoning or tool call"
         if self._has_content:
@@ -58,3 +61,7 @@ class ContentTimer:
             return TokenTimeout(f'{nothing} for {seconds} s after the last, TIMEOUTS["between_tokens"]')
         seconds = self._timeouts.first_token
         return TokenTimeout(f'{nothing} for {seconds} s after the request, TIMEOUTS["first_token"]')
+
+
+def _seconds(limit: float | None) -> float:
+    return inf if limit is None else limit

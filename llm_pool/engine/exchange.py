@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 from typing import Protocol
 
 from llm_pool.exceptions import (
@@ -321,10 +322,11 @@ class Exchange:
         timeout = request.timeouts.write if writing else request.timeouts.read
         if timeout is not None and (deadline is None or now + timeout < deadline):
             deadline = now + timeout
-        if request.content_timer is not None and not writing:
-            content_at = request.content_timer.deadline(now)
-            if content_at is not None and (deadline is None or content_at < deadline):
-                deadline = content_at
+        timer = request.content_timer
+        if timer is not None and not writing:
+            content_at = timer.deadline(now)
+            if content_at < (inf if deadline is None else deadline):
+                return content_at
         return deadline
 
     def is_past_total(self, now: float) -> bool:

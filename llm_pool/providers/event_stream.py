@@ -14,7 +14,7 @@ from llm_pool.providers.sse import Event, EventParser
 
 __all__ = ["EventStreamReader", "parse_index"]
 
-_loads = json.loads
+_decode = json.JSONDecoder().decode  # without the checks of ``json.loads``, at each event
 _MAX_BEGINNING = 4096  # bytes of a body that are kept, for the error if the body is not an event stream
 _EVENT_STREAM_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:")
 
@@ -141,7 +141,7 @@ class EventStreamReader(StreamReader):
     def _read_event(self, event: Event) -> Chunk:
         data = event.data
         try:
-            raw = _loads(data)
+            raw = _decode(data)
             if event.event == "error" or raw.get("error"):
                 raise self._provider.error_from_object(self._head, raw, self.partial)
             return self._chunk_from(raw, data)
@@ -176,7 +176,7 @@ class EventStreamReader(StreamReader):
 
     def _not_an_event_stream(self) -> Exception:
         try:
-            raw = _loads(self._beginning)
+            raw = json.loads(self._beginning)
             if raw.get("error"):
                 return self._provider.error_from_object(self._head, raw)
         except (ValueError, AttributeError, RecursionError):
@@ -196,7 +196,7 @@ def parse_index(index: Any) -> int:
 
 def _is_json(data: str) -> bool:
     try:
-        _loads(data)
+        _decode(data)
     except (ValueError, RecursionError):
         return False
     return True

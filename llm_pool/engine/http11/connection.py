@@ -181,7 +181,7 @@ class HTTP11Connection(Connection):
             self._to_drain -= len(data)
             if self._to_drain < 0:
                 self._abort_exchange()
-        elif self._response.has_overhead and not self._writing_paused:
+        elif self._response.overhead and not self._writing_paused:
             exchange.on_progress()
 
     def eof_received(self) -> bool:

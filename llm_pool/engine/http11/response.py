@@ -29,12 +29,13 @@ class ResponseParser:
     ``hint``         seconds for which the server keeps an idle connection open (``Keep-Alive: timeout=5``);
                      None if not announced
     ``is_chunked``   whether the body has the transfer coding chunked
+    ``overhead``     bytes of a head or of the framing that have come since the exchange got a head or data
     """
 
     def __init__(self) -> None:
         self.surplus = False
         self._exchange: Exchange | None = None
-        self._overhead = 0  # bytes since the exchange last got a head or data
+        self.overhead = 0
         self._is_ambiguous = False  # whether another client could find another end of this response
         self._pieces: list[bytes] = []  # the bytes received before the head is complete
         self._is_lenient = False  # whether the heads of this response are rewritten
@@ -56,17 +57,12 @@ class ResponseParser:
         self._has_length = False
         self.is_chunked = False
 
-    @property
-    def has_overhead(self) -> bool:
-        """Whether bytes of a head or of the framing have come since the exchange got a head or data."""
-        return self._overhead > 0
-
     def expect(self, exchange: Exchange) -> None:
         """Prepare to parse the response of ``exchange``."""
         if self._needs_new_parser:
             self._renew_parser()
         self._exchange = exchange
-        self._overhead = 0
+        self.overhead = 0
         self._reset()
 
     def feed(self, data: bytes) -> ProtocolError | None:
@@ -75,11 +71,13 @@ class ResponseParser:
         More than ``MAX_HEAD`` bytes before the head is complete, or between two parts of the body, are not
         valid either. Bytes after the response set ``surplus``.
         """
-        self._overhead += len(data)
-        if not self.has_head:
+        self.overhead += len(data)
+        if self.has_head:
+            error = self._parse(data)
+        else:
             self._pieces.append(data)
-        error = self._parse(data) if not self._is_lenient or self.has_head else self._parse_leniently()
-        if error is None and self._overhead > MAX_HEAD and not self.complete:
+            error = self._parse_leniently() if self._is_lenient else self._parse(data)
+        if error is None and self.overhead > MAX_HEAD and not self.complete:
             return self._error(TOO_LONG)
         return error
 
@@ -175,7 +173,7 @@ class ResponseParser:
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
         if status < 100 or version not in VERSIONS:
             raise ProtocolError(f"its status line says HTTP/{version} {status}")
-        if self._overhead > MAX_HEAD and _size(self._headers) > MAX_HEAD:
+        if self.overhead > MAX_HEAD and _size(self._headers) > MAX_HEAD:
             raise ProtocolError(TOO_LONG)
         if status == 101:
             raise ProtocolError("the server switched protocols, although the request did not accept that")
@@ -187,7 +185,7 @@ class ResponseParser:
         if self.complete:
             self.surplus = True
             return
-        self._overhead = 0
+        self.overhead = 0
         assert self._exchange is not None
         self._exchange.on_data(data)
 
@@ -204,7 +202,7 @@ class ResponseParser:
         assert exchange is not None
         self.has_head = True
         self._pieces.clear()
-        self._overhead = 0
+        self.overhead = 0
         exchange.on_head(status, self._reason, VERSIONS[version], self._headers)
         if exchange.request.method == b"HEAD" or status in (204, 304):
             # There is no body, whatever the headers say (RFC 9112, section 6.3). The parser can expect one.
