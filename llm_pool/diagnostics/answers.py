@@ -170,7 +170,7 @@ def failure_finding(error: LLMPoolError, place: str) -> Finding:
         return Finding("auth.no_answer", Level.ERROR, text, advice)
     if isinstance(error, ProtocolError):
         return Finding("auth.not_http", Level.ERROR, text, BASE_URL.format(place=place))
-    advice = "The connection broke during the request: see the log of the server, and of any proxy."
+    advice = "The server, or a proxy on the way, closed the connection: see their logs."
     return Finding("auth.broke", Level.ERROR, text, advice)
 
 

@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol, ABC):
             return self.loss
         why = f" ({type(self.loss).__name__}: {self.loss})" if self.loss is not None else ""
         return client_cert_error(self.loss, origin) or ConnectFailed(
-            f"no connection to {origin}: it was closed before a request was sent{why}"
+            f"no connection to {origin}: the server closed it before a request was sent{why}"
         )
 
     @abstractmethod

@@ -46,7 +46,7 @@ async def test_a_connection_that_ends_during_its_dial_is_a_failed_dial(each_loop
     """The call fails at once: a server that closes each new connection does not get one after another."""
     server = serve(end)
     pool = engine_pool()
-    why = "(it was closed before a request was sent|Connection reset by peer)"
+    why = "(the server closed it before a request was sent|Connection reset by peer)"
     with pytest.raises(ConnectFailed, match=f"^no connection to {server.url}: {why}"):
         await pool.fetch(request_to(server))
     assert server.connections_accepted == 1
