@@ -20,6 +20,7 @@ from llm_pool.exceptions import (
     ProxyFailed,
     ReadFailed,
     TLSFailed,
+    in_parentheses,
     reason,
 )
 
@@ -91,7 +92,7 @@ def disconnect_error(exchange: Exchange, error: Exception) -> LLMPoolError:
     origin = exchange.request.origin
     system_errors = (cause for cause in _chain(error) if isinstance(cause, OSError) and cause.errno)
     cause = next(system_errors, None)
-    why = f" ({type(cause).__name__}: {cause})" if cause is not None else ""
+    why = in_parentheses(cause)
     if not exchange.status:
         no_answer = ReadFailed(f"{origin} closed the connection without an answer{why}")
         return client_cert_error(error, origin) or no_answer

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
-from llm_pool.exceptions import ConnectFailed, LLMPoolError
+from llm_pool.exceptions import ConnectFailed, LLMPoolError, in_parentheses
 
 from .tls_alerts import client_cert_error
 from .unread import read_unread, unread_check
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol, ABC):
         """Return the error for a connection to ``origin`` that has closed before its first use."""
         if isinstance(self.loss, LLMPoolError):
             return self.loss
-        why = f" ({type(self.loss).__name__}: {self.loss})" if self.loss is not None else ""
+        why = in_parentheses(self.loss)
         return client_cert_error(self.loss, origin) or ConnectFailed(
             f"no connection to {origin}: the server closed it before a request was sent{why}"
         )

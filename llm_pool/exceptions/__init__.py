@@ -65,6 +65,7 @@ from llm_pool.exceptions.calls import (
 )
 from llm_pool.exceptions.messages import (
     BUSY,
+    in_parentheses,
     reason,
     visitor_message,
     with_article,
@@ -114,6 +115,7 @@ __all__ = [
     "WriteFailed",
     "WriteTimeout",
     "copy_of",
+    "in_parentheses",
     "reason",
     "status_error",
     "visitor_message",

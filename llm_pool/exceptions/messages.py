@@ -8,7 +8,7 @@ from typing import Any
 from llm_pool.exceptions.answers import Overloaded, RateLimited, StreamInterrupted
 from llm_pool.exceptions.calls import PoolTimeout
 
-__all__ = ["BUSY", "reason", "visitor_message", "with_article"]
+__all__ = ["BUSY", "in_parentheses", "reason", "visitor_message", "with_article"]
 
 BUSY = "Too many requests are waiting for the model. Please try again in a few seconds."
 
@@ -32,6 +32,11 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def in_parentheses(error: BaseException | None) -> str:
+    """Return the class and the text of ``error`` to end a message with, " (OSError: ...)"; "" for None."""
+    return f" ({type(error).__name__}: {error})" if error is not None else ""
 
 
 def with_article(value: Any) -> str:

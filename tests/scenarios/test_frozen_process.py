@@ -43,7 +43,7 @@ def in_a_thread():
 asyncio.run(on_the_server_loop()) if way == "server loop" else in_a_thread()
 """
 
-SECOND = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"call": -1}'[:-1]
+SECOND = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"call": -1}'
 
 
 @pytest.mark.parametrize("act", [close, send(SECOND)], ids=["a close", "a second response"])

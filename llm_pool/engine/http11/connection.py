@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
+from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed, in_parentheses
 
 from ..closing import abort, has_unacknowledged_data
 from ..connection import Connection, Owner
@@ -299,7 +299,7 @@ class HTTP11Connection(Connection):
 
 def _connection_lost_error(exchange: Exchange, error: Exception | None) -> LLMPoolError:
     origin = exchange.request.origin
-    why = f" ({error.__class__.__name__}: {error})" if error is not None else ""
+    why = in_parentheses(error)
     if not exchange.answered:
         no_answer = ReadFailed(f"{origin} closed the connection without an answer{why}")
         return client_cert_error(error, origin) or no_answer

@@ -21,7 +21,7 @@ from h2.events import (
 from h2.exceptions import DenialOfServiceError, NoAvailableStreamIDError, TooManyStreamsError
 from h2.exceptions import ProtocolError as H2ProtocolError
 
-from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed
+from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFailed, in_parentheses
 
 from ..closing import abort
 from ..connection import Connection, Owner
@@ -201,7 +201,7 @@ class HTTP2Connection(Connection):
     def connection_lost(self, error: Exception | None) -> None:
         self._end()
         super().connection_lost(error)  # first, so that the pool puts no other call on this connection
-        why = f" ({type(error).__name__}: {error})" if error is not None else self._goaway_reason
+        why = in_parentheses(error) or self._goaway_reason
         for stream in list(self._streams.values()):
             origin = stream.exchange.request.origin
             lost = f"{origin} closed the connection before the response was complete{why}"
