@@ -9,8 +9,13 @@ Calls (``pools["default"]``, ``complete``, ``stream``):
 ``CompletionStream``       an answer that arrives chunk by chunk, for sync code
 ``AsyncCompletionStream``  an answer that arrives chunk by chunk, for async code
 ``Chunk``                  a piece of a stream
+``Choice``                 one of several answers to a call
 ``ToolCall``               a call of a tool that the model asks for
+``ToolCallPart``           a piece of such a call, in a stream
+``Citation``               a source that an answer cites
 ``Usage``                  the tokens of an answer
+``RateLimit``              the provider's limits
+``RateLimitWindow``        one of these limits
 ``Timing``                 the durations of the parts of a call
 
 Records (``llm_pool.observe``, ``request.llm_pool``):
@@ -53,13 +58,25 @@ from llm_pool.engine.stats.histogram import Spread
 from llm_pool.engine.stats.inventory import ConnectionInfo
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider, StreamReader
-from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, Usage
+from llm_pool.providers.rate_limits import RateLimit, RateLimitWindow
+from llm_pool.providers.results import (
+    Choice,
+    Chunk,
+    Citation,
+    Completion,
+    Timing,
+    ToolCall,
+    ToolCallPart,
+    Usage,
+)
 
 __all__ = [
     "AsyncCompletionStream",
     "CallRecord",
     "CheckReport",
+    "Choice",
     "Chunk",
+    "Citation",
     "Completion",
     "CompletionRequest",
     "CompletionStream",
@@ -73,12 +90,15 @@ __all__ = [
     "PoolSettings",
     "PoolStats",
     "Provider",
+    "RateLimit",
+    "RateLimitWindow",
     "RequestCalls",
     "Spread",
     "Step",
     "StreamReader",
     "Timing",
     "ToolCall",
+    "ToolCallPart",
     "Usage",
     "Verdict",
 ]

@@ -10,7 +10,7 @@ from llm_pool.calling.answers import Answer, OpenAnswer
 from llm_pool.calling.through_httpx import ThroughHTTPX
 from llm_pool.engine.content_coding import describe_coding
 from llm_pool.exceptions import LLMPoolError, PoolClosed
-from llm_pool.providers.base import Head, HeaderView
+from llm_pool.providers.head import Head, HeaderView
 from llm_pool.transports.call_site import warn_if_blocking
 from llm_pool.transports.redirects import FOLLOWED, afollow, follow
 

@@ -14,8 +14,8 @@ from llm_pool.diagnostics.report import Finding, Level, Step, sentence
 from llm_pool.engine.request import WholeResponse
 from llm_pool.engine.tls_alerts import client_cert_refusal
 from llm_pool.exceptions import LLMPoolError, ProtocolError, ReadTimeout
-from llm_pool.providers.base import Head, HeaderView
 from llm_pool.providers.errors import snippet
+from llm_pool.providers.head import Head, HeaderView
 from llm_pool.redaction import redact
 
 __all__ = [

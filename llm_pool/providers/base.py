@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from llm_pool.providers import errors, requests
 from llm_pool.providers.errors import SHAPE_ERRORS
+from llm_pool.providers.head import Head
 from llm_pool.providers.results import Completion, Usage
 from llm_pool.redaction import redact
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CompletionRequest",
     "Head",
-    "HeaderView",
     "JSONProvider",
     "Messages",
     "Provider",
@@ -48,49 +48,6 @@ __all__ = [
 Messages = str | Sequence[Mapping[str, Any]]
 
 _MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
-
-
-class Head(NamedTuple):
-    """The head of an answer.
-
-    ``status_code``  the HTTP status
-    ``headers``      the headers by lower-case name
-    ``secrets``      the keys in the request; errors show "***" where the answer repeats a key
-    """
-
-    status_code: int
-    headers: Mapping[str, str]
-    secrets: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"<Head {self.status_code}>"
-
-
-class HeaderView(Mapping[str, str]):
-    """A mapping of raw headers by lower-case name.
-
-    A header is decoded only when it is looked up, because most calls look up only one or two. If several
-    headers have the same name, the value is that of the first.
-    """
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-
-    def __getitem__(self, name: str) -> str:
-        encoded = name.encode("latin-1")
-        size = len(encoded)
-        for key, value in self._raw:
-            if len(key) == size and key.lower() == encoded:
-                return value.decode("latin-1")
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(key.decode("latin-1").lower() for key, _ in self._raw))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
 
 
 class CompletionRequest(NamedTuple):

@@ -6,11 +6,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.engine.clock import monotonic
+from llm_pool.providers.rate_limits import RateLimit, read_rate_limit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llm_pool.engine.request import Marks
 
-__all__ = ["Chunk", "Completion", "Timing", "ToolCall", "Usage", "repair_surrogates", "timing_of"]
+__all__ = [
+    "Choice",
+    "Chunk",
+    "Citation",
+    "Completion",
+    "Timing",
+    "ToolCall",
+    "ToolCallPart",
+    "Usage",
+    "repair_surrogates",
+    "timing_of",
+]
 
 _MAX_REPR = 60  # characters of a text in a repr
 
@@ -21,16 +35,20 @@ def _short_repr(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call, as the provider counts them.
+    """Tokens of one call, as the provider counts them. A number that the answer does not state is 0.
 
-    ``input_tokens``   tokens of the request; 0 if the answer has no valid number for them
-    ``output_tokens``  tokens of the answer; 0 if the answer has no valid number for them
-    ``raw``            the provider's usage object, parsed, with all its fields
+    ``input_tokens``      tokens of the request. Anthropic does not count here what it reads from its cache
+    ``output_tokens``     tokens of the answer
+    ``raw``               the provider's usage object, parsed, with all its fields
+    ``cached_tokens``     tokens of the request that were read from the provider's cache
+    ``reasoning_tokens``  tokens of the answer that are reasoning
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +57,54 @@ class ToolCall:
 
     ``id``         the provider's id of this tool call, "" if the answer has none
     ``name``       the name of the tool, "" if the answer has none
-    ``arguments``  JSON text as the model wrote it, perhaps invalid; free text for OpenAI's "custom" tools
+    ``arguments``  JSON text as the model wrote it, perhaps invalid, or cut by ``max_tokens``; "{}" if the
+                   answer has no arguments; free text for OpenAI's "custom" tools
+    ``raw``        the provider's object for this tool call, parsed
     """
 
     id: str
     name: str
     arguments: str
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"ToolCall(id={self.id!r}, name={self.name!r}, arguments={_short_repr(self.arguments)})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPart:
+    """What one chunk of a stream adds to a tool call.
+
+    ``index``      the position of the tool call in ``Completion.tool_calls``
+    ``id``         the provider's id of the tool call, in the part that brings it; "" in other parts
+    ``name``       the name of the tool, in the part that begins the call; "" in other parts
+    ``arguments``  the next piece of the arguments; "" if the part has none
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    def __repr__(self) -> str:
+        start = f", id={self.id!r}, name={self.name!r}" if self.id or self.name else ""
+        return f"ToolCallPart({self.index}{start}, arguments={_short_repr(self.arguments)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A source that the answer cites.
+
+    ``url``    the address of the source; None if it has none, as a document in the request
+    ``title``  the title of the source; None if the answer does not state it
+    ``text``   the text that is cited from the source; "" if the answer does not state it
+    ``raw``    the provider's object for this citation, parsed; a str where the provider sends only addresses
+    """
+
+    url: str | None = None
+    title: str | None = None
+    text: str = ""
+    raw: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +149,40 @@ def timing_of(marks: Marks, first_token: float | None = None) -> Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the answers to a call that asked for several (OpenAI's parameter ``n``).
+
+    ``index``          its position among the choices
+    ``text``           its text
+    ``finish_reason``  the reason why the model stopped, as the provider names it; None if it is not reported
+    ``tool_calls``     the tool calls that the model asks for, in order
+    ``reasoning``      the model's reasoning, "" if the answer has none
+    ``refusal``        the model's words for why it does not answer, "" if it answers
+    ``citations``      the sources that it cites
+    ``message``        the model's turn as a message for the next call
+    ``logprobs``       the provider's object with the log probabilities of the tokens; None if there is none
+    ``audio``          the provider's object with the spoken answer; None if there is none
+    """
+
+    index: int = 0
+    text: str = ""
+    finish_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    refusal: str = ""
+    citations: tuple[Citation, ...] = ()
+    message: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    logprobs: Any = field(default=None, repr=False, compare=False)
+    audio: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Choice({self.index}, {_short_repr(self.text)}, finish_reason={self.finish_reason!r})"
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A model's whole answer. ``str(completion)`` is its text.
 
@@ -104,6 +195,15 @@ class Completion:
     ``request_id``     the provider's request id, from the answer's headers; None if no header has one
     ``timing``         how long the parts of the call took, in seconds; None outside of a call
     ``raw``            the provider's answer, parsed; for a stream, the same object merged from its events
+    ``reasoning``      the model's reasoning before the answer, "" if the answer has none
+    ``refusal``        the model's words for why it does not answer, "" if it answers
+    ``citations``      the sources that the answer cites, in order
+    ``message``        the model's turn as a message for the next call, with its tool calls and all that the
+                       provider wants back, such as signatures of the reasoning
+    ``logprobs``       the provider's object with the log probabilities of the tokens; None if there is none
+    ``audio``          the provider's object with the spoken answer; None if there is none
+    ``headers``        the headers of the answer, by name in any case
+    ``more_choices``   the choices after the first, which is the completion itself
     """
 
     text: str
@@ -114,6 +214,35 @@ class Completion:
     request_id: str | None = None
     timing: Timing | None = None
     raw: dict[str, Any] = field(default_factory=dict, compare=False)
+    reasoning: str = ""
+    refusal: str = ""
+    citations: tuple[Citation, ...] = ()
+    message: dict[str, Any] = field(default_factory=dict, compare=False)
+    logprobs: Any = field(default=None, compare=False)
+    audio: dict[str, Any] | None = field(default=None, compare=False)
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
+    more_choices: tuple[Choice, ...] = ()
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """All answers to a call that asked for several with OpenAI's parameter ``n``, otherwise one."""
+        first = Choice(
+            text=self.text,
+            finish_reason=self.finish_reason,
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning,
+            refusal=self.refusal,
+            citations=self.citations,
+            message=self.message,
+            logprobs=self.logprobs,
+            audio=self.audio,
+        )
+        return (first, *self.more_choices)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the provider's headers say about its limits; None if they say nothing."""
+        return read_rate_limit(self.headers)
 
     def __str__(self) -> str:
         return self.text
@@ -128,28 +257,65 @@ class Completion:
 
 
 class Chunk:
-    """One event of a stream. ``str(chunk)`` is its text.
+    """One event of a stream: what it adds to the answer. ``str(chunk)`` is its text.
 
     ``text``           the text that this event adds to the answer; "" if it adds none
     ``raw``            the provider's event, parsed
     ``finish_reason``  the reason why the model stopped, in the event that reports it; None in other events
-    ``tool_calls``     the parts of tool calls in this event, in the provider's format; [] if it has no parts
+    ``tool_calls``     what this event adds to tool calls; [] if it adds nothing
+    ``reasoning``      the reasoning that this event adds; "" if it adds none
+    ``refusal``        what this event adds to the refusal; "" if it adds nothing
+    ``citations``      the sources that this event adds; () if it adds none
+    ``usage``          the tokens of the call so far, in an event that reports them; None in other events
+    ``index``          the position, among the choices, of the choice to which all this belongs
     """
 
     # A stream makes a chunk for each token. An instance of a frozen dataclass would take longer to make.
-    __slots__ = ("finish_reason", "raw", "text", "tool_calls")
+    __slots__ = (
+        "_choices",
+        "citations",
+        "finish_reason",
+        "index",
+        "raw",
+        "reasoning",
+        "refusal",
+        "text",
+        "tool_calls",
+        "usage",
+    )
 
     def __init__(
         self,
         text: str,
         raw: dict[str, Any],
         finish_reason: str | None = None,
-        tool_calls: list[Any] | None = None,
+        tool_calls: list[ToolCallPart] | None = None,
+        *,
+        reasoning: str = "",
+        refusal: str = "",
+        citations: tuple[Citation, ...] = (),
+        usage: Usage | None = None,
+        index: int = 0,
+        choices: tuple[Chunk, ...] = (),
     ) -> None:
         self.text = text
         self.raw = raw
         self.finish_reason = finish_reason
         self.tool_calls = tool_calls or []
+        self.reasoning = reasoning
+        self.refusal = refusal
+        self.citations = citations
+        self.usage = usage
+        self.index = index
+        self._choices = choices
+
+    @property
+    def choices(self) -> tuple[Chunk, ...]:
+        """What this event adds to each choice, of a call that asked for several; otherwise the chunk itself.
+
+        The other attributes are those of the first choice.
+        """
+        return self._choices or (self,)
 
     def __str__(self) -> str:
         return self.text

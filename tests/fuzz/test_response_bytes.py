@@ -27,7 +27,7 @@ from llm_pool.engine.loops.host_loop import HostLoop
 from llm_pool.engine.request import Marks, Request, WholeResponse
 from llm_pool.exceptions import APIError, LLMPoolError
 from llm_pool.providers import PROVIDERS
-from llm_pool.providers.base import Head, HeaderView
+from llm_pool.providers.head import Head, HeaderView
 
 EXAMPLES = int(os.environ.get("LLM_POOL_EXAMPLES", "200"))
 fuzzed = settings(
