@@ -16,6 +16,7 @@ from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.exceptions import AuthenticationFailed, ConnectFailed, PoolTimeout
 from llm_pool.providers.results import Timing, Usage
 from testbed.behaviours import json_reply
+from testbed.embeddings import embeddings
 from tests.fixtures.callers import until
 from tests.fixtures.internals import observe_all
 from tests.fixtures.scrapes import Installed, Scrape
@@ -73,6 +74,16 @@ async def test_counters_and_gauges_match_what_the_server_saw(
     assert seen.sum(f"{duration}_count", error_type="", gen_ai_operation_name="chat", **common) == 6
     assert seen.sum("shop_gen_ai_client_operation_time_to_first_chunk_seconds_count", **common) == 1
     assert seen.sum("shop_gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 15
+
+
+async def test_embeddings_have_an_operation_of_their_own(
+    installed: Installed, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+) -> None:
+    await configure(serve(embeddings)).aembed(["one", "two"])
+    common = {"gen_ai_operation_name": "embeddings", "gen_ai_request_model": "test-model"}
+    seen = installed.scrape()
+    assert seen.sum("shop_gen_ai_client_operation_duration_seconds_count", **common) == 1
+    assert seen.sum("shop_gen_ai_client_token_usage_sum", gen_ai_token_type="input", **common) == 2
 
 
 async def test_histograms_match_those_of_the_engine(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,8 +18,10 @@ from llm_pool.conf import PoolSettings
 from llm_pool.conf.request_builder import RequestBuilder
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.stats.stats import PoolStats
-from llm_pool.providers.base import Messages
-from llm_pool.providers.results import Completion
+from llm_pool.exceptions import InvalidRequest
+from llm_pool.providers import embeddings
+from llm_pool.providers.base import EmbeddingInput, Messages
+from llm_pool.providers.results import Completion, Embeddings
 from llm_pool.transports.errors import translate_httpx_errors
 
 if TYPE_CHECKING:
@@ -107,6 +109,34 @@ class LLMPool:
         """``stream`` for async code: ``async for chunk in pool.astream(...)``."""
         path, body = self._encode(messages, params, stream=True)
         return AsyncCompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
+
+    def embed(self, inputs: EmbeddingInput | Sequence[EmbeddingInput], **params: Any) -> Embeddings:
+        """Return a vector for each text of ``inputs``.
+
+        ``inputs`` is a ``str``, a list of ``str``, or of lists of tokens. ``params`` go into the request's
+        body unchanged: ``model``, ``dimensions``, ...
+
+        If there are more texts than the API accepts in one request, they are sent in several requests, one
+        after the other, each with its own wait for a connection and its own ``CallRecord``. If one of them
+        fails, ``embed`` raises its error, and sends no more. Blocks the thread, as ``complete`` does.
+
+        Raises ``InvalidRequest`` if the provider has no embeddings, and the errors that ``LLMPool`` lists.
+        """
+        answers = []
+        for path, body, count in self._encode_inputs(inputs, params):
+            with self._call("embed", params) as call:
+                answer = self._sender.fetch(path, body, call.marks)
+                answers.append(self._embeddings(answer, count, call))
+        return embeddings.join(answers)
+
+    async def aembed(self, inputs: EmbeddingInput | Sequence[EmbeddingInput], **params: Any) -> Embeddings:
+        """``embed`` for async code."""
+        answers = []
+        for path, body, count in self._encode_inputs(inputs, params):
+            with self._call("embed", params) as call:
+                answer = await self._sender.afetch(path, body, call.marks)
+                answers.append(self._embeddings(answer, count, call))
+        return embeddings.join(answers)
 
     # Calls to any other endpoint
 
@@ -217,9 +247,34 @@ class LLMPool:
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
         return request.path, provider.encode(request.body)
 
+    def _encode_inputs(self, inputs: Any, params: dict[str, Any]) -> list[tuple[str, bytes, int]]:
+        """Return the path, the encoded body and the number of texts of each request for embeddings.
+
+        All are encoded before the first is sent: invalid input costs nothing.
+        """
+        provider = self._provider
+        texts = embeddings.as_inputs(inputs)
+        encoded = []
+        for part in embeddings.split(texts, provider.max_embedding_inputs, provider.max_embedding_tokens):
+            path, body = provider.embedding_request(part, self.settings.model, params)
+            try:
+                encoded.append((path, provider.encode(body), len(part)))
+            except InvalidRequest:
+                provider.encode({"inputs": texts})  # raises the error with the index among all texts
+                raise
+        return encoded
+
     def _call(self, operation: str, params: dict[str, Any]) -> Call:
         model = params.get("model") or self.settings.model
         return Call(self._calling_pool, operation, model if isinstance(model, str) else None)
+
+    def _embeddings(self, answer: Answer, count: int, call: Call) -> Embeddings:
+        call.status_code = answer.head.status_code
+        if not 200 <= answer.head.status_code < 300:
+            raise self._provider.error_from_response(answer.head, answer.body)
+        result = self._provider.parse_embeddings(answer.head, answer.body, count, call.timing())
+        call.usage = result.usage
+        return result
 
     def _completion(self, answer: Answer, call: Call) -> Completion:
         call.status_code = answer.head.status_code

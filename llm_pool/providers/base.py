@@ -11,6 +11,9 @@ To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set `
    body until ``finished`` is True. If the body ends before that, ``end()`` is called. Then
    ``completion(timing)`` returns the whole answer. If the connection breaks, ``interruption(reason)`` makes
    the error.
+
+For ``embed``, an API with embeddings has ``embedding_request(...)`` and ``parse_embeddings(...)`` instead of
+steps 1 and 3.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from llm_pool.exceptions import InvalidRequest
 from llm_pool.providers import errors, requests
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.head import Head
@@ -34,10 +38,11 @@ if TYPE_CHECKING:
         LLMPoolError,
         StreamInterrupted,
     )
-    from llm_pool.providers.results import Chunk, Timing
+    from llm_pool.providers.results import Chunk, Embeddings, Timing
 
 __all__ = [
     "CompletionRequest",
+    "EmbeddingInput",
     "Head",
     "JSONProvider",
     "Messages",
@@ -46,6 +51,7 @@ __all__ = [
 ]
 
 Messages = str | Sequence[Mapping[str, Any]]
+EmbeddingInput = str | Sequence[int]
 
 _MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
 
@@ -79,6 +85,9 @@ class Provider(ABC):
                             header, ``api_key_env`` is not read, and errors do not show the header's key
     ``request_id_headers``  the lower-case names of headers that can contain the provider's request id, in
                             the order in which they are looked up
+    ``max_embedding_inputs``, ``max_embedding_tokens``
+                            how many texts a request for embeddings can have, and how many tokens all its
+                            texts together; None for any number
 
     The methods that are not abstract work for any API with JSON bodies, and with errors such as
     ``{"error": {"message": ..., "type": ..., "code": ...}}``. An error must not contain a key:
@@ -94,6 +103,8 @@ class Provider(ABC):
     models_path: ClassVar[str] = "/models"
     key_headers: ClassVar[frozenset[str]] = frozenset({"authorization", "api-key"})
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "request-id")
+    max_embedding_inputs: ClassVar[int | None] = None
+    max_embedding_tokens: ClassVar[int | None] = None
 
     @abstractmethod
     def headers(self, api_key: str | None) -> dict[str, str]:
@@ -131,6 +142,31 @@ class Provider(ABC):
     @abstractmethod
     def stream_reader(self, head: Head) -> StreamReader:
         """Return a new reader for the body of one streamed answer with a status from 200 to 299."""
+
+    def embedding_request(
+        self, inputs: Sequence[EmbeddingInput], model: str | None, params: Mapping[str, Any]
+    ) -> CompletionRequest:
+        """Return the request for the vectors of ``inputs``. Do not change the arguments.
+
+        ``inputs``  the texts, already checked: a list of ``str``, or of lists of tokens, not longer than the
+                    limits ``max_embedding_inputs`` and ``max_embedding_tokens``
+        ``model``   MODEL from the settings, or None if it is not set; ``params["model"]`` replaces it
+        ``params``  the caller's keyword arguments, which go into the body unchanged
+
+        Raises ``InvalidParameter`` for arguments that the API cannot accept, and ``InvalidRequest`` if the
+        API has no embeddings, as this method does if a subclass does not override it.
+        """
+        raise self._no_embeddings()
+
+    def parse_embeddings(
+        self, head: Head, body: bytes, count: int, timing: Timing | None = None
+    ) -> Embeddings:
+        """Return the vectors in an answer with a status from 200 to 299.
+
+        ``count`` is the number of texts in the request. For the rest, and the errors, see
+        ``parse_completion``; an answer with another number of vectors is an ``InvalidResponse``.
+        """
+        raise self._no_embeddings()
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """Return ``body`` as JSON in UTF-8.
@@ -170,6 +206,12 @@ class Provider(ABC):
         ``partial`` is the text that a stream delivered before the error.
         """
         return errors.invalid_response(self._error_context(head), what, body, partial)
+
+    def _no_embeddings(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"The provider {self.name!r} has no embeddings. Add a pool with another provider to LLM_POOL, "
+            'such as "openai", and call embed() on that pool.'
+        )
 
     def _error_context(self, head: Head) -> errors.ErrorContext:
         return errors.ErrorContext(

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import with_article
+from llm_pool.providers import embeddings
 from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
@@ -16,8 +17,10 @@ from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, repair_surrogates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from llm_pool.providers.base import EmbeddingInput
+    from llm_pool.providers.results import Embeddings
     from llm_pool.providers.sse import Event
 
 __all__ = ["OpenAI", "OpenAIStreamReader"]
@@ -32,6 +35,8 @@ class OpenAI(JSONProvider):
     api_key_env = "OPENAI_API_KEY"
     completion_path = "/chat/completions"
     usage_names = ("prompt_tokens", "completion_tokens")
+    max_embedding_inputs = 2048
+    max_embedding_tokens = 300_000
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """See ``Provider.headers``."""
@@ -58,6 +63,18 @@ class OpenAI(JSONProvider):
             if body["stream_options"] is None:
                 del body["stream_options"]  # some servers refuse unknown fields
         return CompletionRequest(self.completion_path, body)
+
+    def embedding_request(
+        self, inputs: Sequence[EmbeddingInput], model: str | None, params: Mapping[str, Any]
+    ) -> CompletionRequest:
+        """See ``Provider.embedding_request``."""
+        return CompletionRequest(embeddings.PATH, embeddings.request_body(inputs, model, params))
+
+    def parse_embeddings(
+        self, head: Head, body: bytes, count: int, timing: Timing | None = None
+    ) -> Embeddings:
+        """See ``Provider.parse_embeddings``."""
+        return embeddings.parse(self, head, body, count, timing)
 
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""
