@@ -13,6 +13,7 @@ from llm_pool.calling.answers import Answer
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call, CallingPool
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
+from llm_pool.calling.structured import OutputType, is_json, output_type
 from llm_pool.calling.through_httpx import ThroughHTTPX
 from llm_pool.conf import PoolSettings
 from llm_pool.conf.request_builder import RequestBuilder
@@ -77,21 +78,23 @@ class LLMPool:
 
         ``messages`` is a list of dicts in the format of the provider's API, or a ``str``, which is sent as
         one user message. ``params`` go into the request's body unchanged: ``model``, ``temperature``,
-        ``tools``, ...
+        ``tools``, ... But ``response_format`` can also be a type, such as a pydantic model or a dataclass:
+        the answer is then JSON that fits it, ``Completion.parsed`` is its value, and ``InvalidOutput`` is
+        raised if the answer does not fit.
 
         Blocks the thread until the answer has arrived. On the server's event loop ``complete`` delays every
         other request, and emits a RuntimeWarning with the calling line: use ``acomplete`` there. ``LLMPool``
         lists the errors.
         """
-        path, body = self._encode(messages, params, stream=False)
+        path, body, output = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
-            return self._completion(self._sender.fetch(path, body, call.marks), call)
+            return self._completion(self._sender.fetch(path, body, call.marks), call, output)
 
     async def acomplete(self, messages: Messages, **params: Any) -> Completion:
         """``complete`` for async code."""
-        path, body = self._encode(messages, params, stream=False)
+        path, body, output = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
-            return self._completion(await self._sender.afetch(path, body, call.marks), call)
+            return self._completion(await self._sender.afetch(path, body, call.marks), call, output)
 
     def stream(self, messages: Messages, **params: Any) -> CompletionStream:
         """Return a stream of the model's answer: ``for chunk in pool.stream(...)``.
@@ -102,13 +105,15 @@ class LLMPool:
 
         Raises ``InvalidMessages`` and ``InvalidParameter`` at once; the iteration raises the other errors.
         """
-        path, body = self._encode(messages, params, stream=True)
-        return CompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
+        path, body, output = self._encode(messages, params, stream=True)
+        call = self._call("stream", params)
+        return CompletionStream(self._sender, self._provider, path, body, call, output=output)
 
     def astream(self, messages: Messages, **params: Any) -> AsyncCompletionStream:
         """``stream`` for async code: ``async for chunk in pool.astream(...)``."""
-        path, body = self._encode(messages, params, stream=True)
-        return AsyncCompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
+        path, body, output = self._encode(messages, params, stream=True)
+        call = self._call("stream", params)
+        return AsyncCompletionStream(self._sender, self._provider, path, body, call, output=output)
 
     def embed(self, inputs: EmbeddingInput | Sequence[EmbeddingInput], **params: Any) -> Embeddings:
         """Return a vector for each text of ``inputs``.
@@ -241,11 +246,16 @@ class LLMPool:
     def __repr__(self) -> str:
         return f"<LLMPool {self.alias!r} {self.settings.base_url}>"
 
-    def _encode(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> tuple[str, bytes]:
-        """Return the path and the encoded body of a call to the model."""
-        provider = self._provider
+    def _encode(
+        self, messages: Messages, params: dict[str, Any], *, stream: bool
+    ) -> tuple[str, bytes, OutputType | None]:
+        """Return path and encoded body of a call to the model, and the type of its answer if one is given."""
+        provider, output = self._provider, None
+        if "response_format" in params and not is_json(params["response_format"]):
+            output = output_type(provider, params["response_format"])
+            params = output.add_to(params)
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
-        return request.path, provider.encode(request.body)
+        return request.path, provider.encode(request.body), output
 
     def _encode_inputs(self, inputs: Any, params: dict[str, Any]) -> list[tuple[str, bytes, int]]:
         """Return the path, the encoded body and the number of texts of each request for embeddings.
@@ -276,13 +286,13 @@ class LLMPool:
         call.usage = result.usage
         return result
 
-    def _completion(self, answer: Answer, call: Call) -> Completion:
+    def _completion(self, answer: Answer, call: Call, output: OutputType | None) -> Completion:
         call.status_code = answer.head.status_code
         if not 200 <= answer.head.status_code < 300:
             raise self._provider.error_from_response(answer.head, answer.body)
         completion = self._provider.parse_completion(answer.head, answer.body, call.timing())
         call.usage = completion.usage
-        return completion
+        return completion if output is None else output.parse(completion)
 
 
 def _with_marks(kwargs: dict[str, Any], call: Call) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llm_pool.exceptions import InvalidParameter
 from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
+from llm_pool.providers.json_schema import ANTHROPIC, UnsupportedSchema, strict
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, repair_surrogates
@@ -67,6 +68,15 @@ class Anthropic(JSONProvider):
         if stream:
             body["stream"] = True
         return CompletionRequest(self.completion_path, body)
+
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """See ``Provider.output_params``."""
+        try:
+            enforced = strict(schema, ANTHROPIC, name)
+        except UnsupportedSchema as error:
+            advice = "Use lists, and classes whose fields have types, instead."
+            raise InvalidParameter(f"Anthropic's API cannot enforce {name}: {error}. {advice}") from None
+        return {"output_config": {"format": {"type": "json_schema", "schema": enforced}}}
 
     def stream_reader(self, head: Head) -> AnthropicStreamReader:
         """See ``Provider.stream_reader``."""

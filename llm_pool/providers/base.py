@@ -13,7 +13,8 @@ To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set `
    the error.
 
 For ``embed``, an API with embeddings has ``embedding_request(...)`` and ``parse_embeddings(...)`` instead of
-steps 1 and 3.
+steps 1 and 3. For a Python type as ``response_format``, an API with structured output has
+``output_params(...)``, which is called before step 1.
 """
 
 from __future__ import annotations
@@ -167,6 +168,21 @@ class Provider(ABC):
         ``parse_completion``; an answer with another number of vectors is an ``InvalidResponse``.
         """
         raise self._no_embeddings()
+
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the parameters of a call whose answer is to be JSON that fits ``schema``.
+
+        ``name``    the name of the output type, of letters, digits, "_" and "-"
+        ``schema``  the JSON schema of an object, as pydantic makes it; do not change it
+
+        The values are objects: they are merged with those of the caller. The result is cached. Raises
+        ``InvalidParameter`` if the API cannot enforce ``schema``, and ``InvalidRequest`` if the API has no
+        structured output, as this method does if a subclass does not override it.
+        """
+        raise InvalidRequest(
+            f"The provider {self.name!r} has no structured output for a type; give response_format in the "
+            "form of its API, and validate the text of the answer."
+        )
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """Return ``body`` as JSON in UTF-8.

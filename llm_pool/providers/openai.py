@@ -6,12 +6,13 @@ Many other servers offer the same API: vLLM, llama.cpp, Ollama, Azure.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_pool.exceptions import with_article
 from llm_pool.providers import embeddings
 from llm_pool.providers.base import CompletionRequest, Head, JSONProvider, Messages
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
+from llm_pool.providers.json_schema import OPENAI, SchemaRules, UnsupportedSchema, strict
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, repair_surrogates
@@ -37,6 +38,7 @@ class OpenAI(JSONProvider):
     usage_names = ("prompt_tokens", "completion_tokens")
     max_embedding_inputs = 2048
     max_embedding_tokens = 300_000
+    schema_rules: ClassVar[SchemaRules] = OPENAI
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """See ``Provider.headers``."""
@@ -75,6 +77,17 @@ class OpenAI(JSONProvider):
     ) -> Embeddings:
         """See ``Provider.parse_embeddings``."""
         return embeddings.parse(self, head, body, count, timing)
+
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """See ``Provider.output_params``."""
+        return {"response_format": {"type": "json_schema", "json_schema": self._json_schema(name, schema)}}
+
+    def _json_schema(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        """Return the schema with its name; strict, unless it has parts that strict mode does not accept."""
+        try:
+            return {"name": name, "schema": strict(schema, self.schema_rules, name), "strict": True}
+        except UnsupportedSchema:
+            return {"name": name, "schema": schema, "strict": False}
 
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""

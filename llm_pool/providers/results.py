@@ -205,6 +205,8 @@ class Completion:
     ``audio``          the provider's object with the spoken answer; None if there is none
     ``headers``        the headers of the answer, by name in any case
     ``more_choices``   the choices after the first, which is the completion itself
+    ``parsed``         the validated value of a call with a type as ``response_format``; None without a type,
+                       and if the model calls tools
     """
 
     text: str
@@ -223,6 +225,7 @@ class Completion:
     audio: dict[str, Any] | None = field(default=None, compare=False)
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
     more_choices: tuple[Choice, ...] = ()
+    parsed: Any = field(default=None, compare=False)
 
     @property
     def choices(self) -> tuple[Choice, ...]:
