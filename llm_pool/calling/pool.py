@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 from llm_pool.backends import make_pool
 from llm_pool.calling.answers import Answer
 from llm_pool.calling.direct import Sender
+from llm_pool.calling.functions import with_definitions
 from llm_pool.calling.record import Call, CallingPool
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.calling.structured import OutputType, is_json, output_type
@@ -80,7 +81,7 @@ class LLMPool:
         one user message. ``params`` go into the request's body unchanged: ``model``, ``temperature``,
         ``tools``, ... But ``response_format`` can also be a type, such as a pydantic model or a dataclass:
         the answer is then JSON that fits it, ``Completion.parsed`` is its value, and ``InvalidOutput`` is
-        raised if the answer does not fit.
+        raised if the answer does not fit. ``tools`` can contain Python functions: see ``llm_pool.tools``.
 
         Blocks the thread until the answer has arrived. On the server's event loop ``complete`` delays every
         other request, and emits a RuntimeWarning with the calling line: use ``acomplete`` there. ``LLMPool``
@@ -254,6 +255,8 @@ class LLMPool:
         if "response_format" in params and not is_json(params["response_format"]):
             output = output_type(provider, params["response_format"])
             params = output.add_to(params)
+        if isinstance(params.get("tools"), list | tuple) and any(map(callable, params["tools"])):
+            params = with_definitions(provider, params)
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
         return request.path, provider.encode(request.body), output
 

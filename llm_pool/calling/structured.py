@@ -145,7 +145,7 @@ def _make(provider: Provider, kind: Any) -> OutputType:
         if wrapped:
             adapter = pydantic.TypeAdapter(pydantic.create_model("Answer", value=(kind, ...)))
             schema = adapter.json_schema()
-    except pydantic.PydanticUserError as error:
+    except (pydantic.PydanticUserError, NameError) as error:  # NameError: a name in an annotation
         problem = str(error).partition("\n")[0]
         raise InvalidParameter(
             f"response_format is not a type that pydantic knows ({type(error).__name__}: {problem}). Give a "

@@ -78,6 +78,10 @@ class Anthropic(JSONProvider):
             raise InvalidParameter(f"Anthropic's API cannot enforce {name}: {error}. {advice}") from None
         return {"output_config": {"format": {"type": "json_schema", "schema": enforced}}}
 
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See ``Provider.tool_definition``."""
+        return {"name": name, "description": description, "input_schema": parameters}
+
     def stream_reader(self, head: Head) -> AnthropicStreamReader:
         """See ``Provider.stream_reader``."""
         return AnthropicStreamReader(self, head)

@@ -14,7 +14,8 @@ To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set `
 
 For ``embed``, an API with embeddings has ``embedding_request(...)`` and ``parse_embeddings(...)`` instead of
 steps 1 and 3. For a Python type as ``response_format``, an API with structured output has
-``output_params(...)``, which is called before step 1.
+``output_params(...)``, and for Python functions as ``tools`` an API with tools has ``tool_definition(...)``,
+which are called before step 1.
 """
 
 from __future__ import annotations
@@ -182,6 +183,17 @@ class Provider(ABC):
         raise InvalidRequest(
             f"The provider {self.name!r} has no structured output for a type; give response_format in the "
             "form of its API, and validate the text of the answer."
+        )
+
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return the definition of a tool in the form of the API, an item of the parameter ``tools``.
+
+        ``parameters`` is the JSON schema of an object; do not change it. ``description`` can be "". Raises
+        ``InvalidRequest`` if the API has no tools, as this method does if a subclass does not override it.
+        """
+        raise InvalidRequest(
+            f"The provider {self.name!r} has no form for functions in tools; give tools in the form of "
+            "its API."
         )
 
     def encode(self, body: Mapping[str, Any]) -> bytes:

@@ -89,6 +89,11 @@ class OpenAI(JSONProvider):
         except UnsupportedSchema:
             return {"name": name, "schema": schema, "strict": False}
 
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See ``Provider.tool_definition``."""
+        function = {"name": name, "description": description, "parameters": parameters}
+        return {"type": "function", "function": function}
+
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
