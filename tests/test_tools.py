@@ -119,7 +119,10 @@ def test_each_kind_of_function_is_a_tool(
 ) -> None:
     definition = tools.schema(function)["function"]
     assert definition["name"] == name
-    assert definition["parameters"]["properties"] == properties
+    described = definition["parameters"]["properties"]
+    assert described.keys() == properties.keys()
+    for parameter, expected in properties.items():
+        assert expected.items() <= described[parameter].items()  # pydantic before 2.12 adds a title
 
 
 def positional(city: str, /) -> None: ...

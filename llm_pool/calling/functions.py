@@ -9,6 +9,7 @@ import contextlib
 import functools
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -108,6 +109,8 @@ def _adapter(function: Callable[..., Any]) -> Any:
         return args, kwargs
 
     with _refusal_of(function):
+        # pydantic before 2.12 looks up names in the module of ``arguments``, not of ``function``
+        arguments.__annotations__ = typing.get_type_hints(function, include_extras=True)
         return pydantic.TypeAdapter(arguments)
 
 
