@@ -302,12 +302,15 @@ def test_the_loop_of_the_readme_calls_the_tool_and_ends(
 def test_pydantic_is_imported_only_when_a_function_is_described() -> None:
     program = """
 import sys
-from llm_pool import exceptions, tools
+from llm_pool import exceptions, tools, types
 assert "pydantic" not in sys.modules
 sys.modules["pydantic"] = None
-try:
-    tools.schema(tools.call)
-except exceptions.InvalidParameter as error:
-    print(error)
+for use in (lambda: tools.schema(tools.call), lambda: tools.call(tools.call, types.ToolCall("c1", "call", "{}"))):
+    try:
+        use()
+    except exceptions.InvalidParameter as error:
+        print(error)
 """
-    assert run_script(program).startswith("A function as a tool needs pydantic 2: pip install")
+    schema, call = run_script(program).splitlines()
+    assert schema == call
+    assert schema.startswith("A function as a tool needs pydantic 2: pip install")

@@ -60,8 +60,7 @@ def validated_arguments(
 
     Raises ``InvalidOutput`` if they do not fit the parameters of ``function``.
     """
-    import pydantic  # noqa: PLC0415  see ``import_pydantic``
-
+    pydantic = import_pydantic("A function as a tool")
     name, text = _name_of(function), call.arguments or "{}"
     try:
         args, kwargs = _adapter(function).validate_json(text)

@@ -50,8 +50,9 @@ class LLMPool:
     - while the request is being sent and the answer is being read: ``WriteTimeout``, ``WriteFailed``,
       ``ReadTimeout``, ``ReadFailed`` and ``ProtocolError``;
     - for a model's answer: ``APIStatusError`` or its subclass for the status (``RateLimited``, ...) if the
-      status is not 2xx, ``APIError`` if the status is 2xx but the answer contains an error object, and
-      ``InvalidResponse`` if the answer does not have the API's format.
+      status is not 2xx, ``APIError`` if the status is 2xx but the answer contains an error object,
+      ``InvalidResponse`` if the answer does not have the API's format, and ``InvalidOutput`` if it does not
+      fit the type in ``response_format``.
 
     A missing or malformed API key raises Django's ``ImproperlyConfigured``.
     """

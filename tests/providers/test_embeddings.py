@@ -10,12 +10,13 @@ from django.utils.translation import gettext_lazy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_pool.exceptions import APIError, InvalidParameter, InvalidResponse
+from llm_pool.exceptions import APIError, InvalidParameter, InvalidRequest, InvalidResponse
 from llm_pool.providers.embeddings import as_inputs, join, split
 from llm_pool.providers.head import Head
 from llm_pool.providers.openai import OpenAI
 from llm_pool.providers.results import Timing, Usage
 from testbed.embeddings import embeddings_reply, item
+from tests.providers.test_custom_provider import Parrot
 
 if TYPE_CHECKING:
     from llm_pool.providers.results import Embeddings
@@ -211,6 +212,13 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
 def test_an_error_object_in_a_successful_response_is_raised() -> None:
     with pytest.raises(APIError, match="no such model"):
         parse(b'{"error": {"message": "no such model"}}', 1)
+
+
+def test_a_provider_without_embeddings_says_what_to_do() -> None:
+    with pytest.raises(InvalidRequest, match="'parrot' has no embeddings"):
+        Parrot().embedding_request(["a"], None, {})
+    with pytest.raises(InvalidRequest, match="'parrot' has no embeddings"):
+        Parrot().parse_embeddings(HEAD, b"{}", 1)
 
 
 def test_inputs_are_split_at_both_limits() -> None:
