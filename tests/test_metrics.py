@@ -16,7 +16,6 @@ from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.exceptions import AuthenticationFailed, ConnectFailed, PoolTimeout
 from llm_pool.providers.results import Timing, Usage
 from testbed.behaviours import json_reply
-from testbed.embeddings import embeddings
 from tests.fixtures.callers import until
 from tests.fixtures.internals import observe_all
 from tests.fixtures.scrapes import Installed, Scrape
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from llm_pool.calling.pool import LLMPool
     from testbed import Script, ScriptedServer
+    from testbed.provider import ScriptedProvider
 
 
 WAIT_SECONDS = 20.0
@@ -77,9 +77,9 @@ async def test_counters_and_gauges_match_what_the_server_saw(
 
 
 async def test_embeddings_have_an_operation_of_their_own(
-    installed: Installed, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    installed: Installed, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    await configure(serve(embeddings)).aembed(["one", "two"])
+    await configure(llm_provider).aembed(["one", "two"])
     common = {"gen_ai_operation_name": "embeddings", "gen_ai_request_model": "test-model"}
     seen = installed.scrape()
     assert seen.sum("shop_gen_ai_client_operation_duration_seconds_count", **common) == 1

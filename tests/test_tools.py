@@ -8,7 +8,6 @@ import json
 import re
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,16 +16,14 @@ from pydantic import BaseModel, Field
 
 from llm_pool import tools
 from llm_pool.exceptions import InvalidOutput, InvalidParameter, InvalidRequest
-from llm_pool.providers.openai import OpenAI
-from llm_pool.providers.results import Completion, ToolCall
-from testbed.behaviours import json_reply, steps
-from testbed.chat import chat_completion
+from llm_pool.providers.results import ToolCall
 from tests.fixtures.calls import CALLS, ask
 from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
     from llm_pool.calling.pool import LLMPool
     from testbed import ScriptedServer
+    from testbed.provider import ScriptedProvider
 
 
 class Place(BaseModel):
@@ -228,12 +225,12 @@ def test_functions_in_a_call_are_sent_in_the_form_of_the_api(
 
 
 def test_functions_in_a_call_to_anthropic_are_sent_in_its_form(
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    server = serve(json_reply({"content": [{"type": "text", "text": "Sunny."}]}))
-    pool = configure(server, PROVIDER="anthropic", BASE_URL=server.url)
+    llm_provider.reply("Sunny.")
+    pool = configure(llm_provider, PROVIDER="anthropic", BASE_URL=llm_provider.anthropic_url)
     pool.complete("hello", max_tokens=9, tools=(weather,))
-    assert server.requests[0].json()["tools"] == [tools.schema(weather, "anthropic")]
+    assert llm_provider.requests[0].json()["tools"] == [tools.schema(weather, "anthropic")]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -267,36 +264,23 @@ def test_a_function_is_not_kept_alive() -> None:
     assert left() is None
 
 
-class WithMessage(OpenAI):
-    """Fills ``Completion.message``, which the loop sends back."""
-
-    def parse_completion(self, head: Any, body: bytes, timing: Any = None) -> Completion:
-        completion = super().parse_completion(head, body, timing)
-        return replace(completion, message=completion.raw["choices"][0]["message"])
-
-
 def test_the_loop_of_the_readme_calls_the_tool_and_ends(
-    configure: Callable[..., LLMPool],
-    serve: Callable[..., ScriptedServer],
-    capsys: pytest.CaptureFixture[str],
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    function = {"name": "temperature", "arguments": '{"city": "Rome"}'}
-    message = {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [{"id": "c1", "type": "function", "function": function}],
-    }
-    choices = [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
-    server = serve(steps(json_reply({"choices": choices}), chat_completion("21 degrees.")))
-    configure(server, PROVIDER=f"{__name__}.WithMessage")
+    llm_provider.tool_call("temperature", {"city": "Rome"}, id="c1")
+    llm_provider.reply("21 degrees.")
+    configure(llm_provider)
     readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
     code = re.search(r"### Tools\n.*?```python\n(.*?)```", readme, re.DOTALL)
     assert code is not None
     exec(compile(code[1], "README.md", "exec", dont_inherit=True), {"__name__": "readme"})
     assert capsys.readouterr().out == "21 degrees.\n"
-    _, request = server.requests
-    result = {"role": "tool", "tool_call_id": "c1", "content": "21 C"}
-    assert request.json()["messages"][1:] == [message, result]
+    first, second = (request.json() for request in llm_provider.requests)
+    assert first["tools"][0]["function"]["name"] == "temperature"
+    question, asked, result = second["messages"]
+    assert [question] == first["messages"]
+    assert (asked["role"], asked["tool_calls"][0]["id"]) == ("assistant", "c1")
+    assert result == {"role": "tool", "tool_call_id": "c1", "content": "21 C"}
 
 
 def test_pydantic_is_imported_only_when_a_function_is_described() -> None:
@@ -305,7 +289,8 @@ import sys
 from llm_pool import exceptions, tools, types
 assert "pydantic" not in sys.modules
 sys.modules["pydantic"] = None
-for use in (lambda: tools.schema(tools.call), lambda: tools.call(tools.call, types.ToolCall("c1", "call", "{}"))):
+call = types.ToolCall("c1", "call", "{}")
+for use in (lambda: tools.schema(tools.call), lambda: tools.call(tools.call, call)):
     try:
         use()
     except exceptions.InvalidParameter as error:

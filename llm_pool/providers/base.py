@@ -25,11 +25,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from llm_pool.exceptions import InvalidRequest
+from llm_pool.exceptions import InvalidRequest, LLMPoolError
 from llm_pool.providers import errors, requests
+from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.head import Head
 from llm_pool.providers.results import Completion, Usage
+from llm_pool.providers.sse import looks_like_events
 from llm_pool.redaction import redact
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
         APIError,
         APIStatusError,
         InvalidResponse,
-        LLMPoolError,
         StreamInterrupted,
     )
     from llm_pool.providers.results import Chunk, Embeddings, Timing
@@ -55,6 +56,7 @@ __all__ = [
 Messages = str | Sequence[Mapping[str, Any]]
 EmbeddingInput = str | Sequence[int]
 
+_OTHER_PROVIDER = 'add a pool with another PROVIDER to LLM_POOL, such as "openai", and call embed() on it'
 _MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
 
 
@@ -158,7 +160,7 @@ class Provider(ABC):
         Raises ``InvalidParameter`` for arguments that the API cannot accept, and ``InvalidRequest`` if the
         API has no embeddings, as this method does if a subclass does not override it.
         """
-        raise self._no_embeddings()
+        raise self._has_no("embeddings", _OTHER_PROVIDER)
 
     def parse_embeddings(
         self, head: Head, body: bytes, count: int, timing: Timing | None = None
@@ -168,7 +170,7 @@ class Provider(ABC):
         ``count`` is the number of texts in the request. For the rest, and the errors, see
         ``parse_completion``; an answer with another number of vectors is an ``InvalidResponse``.
         """
-        raise self._no_embeddings()
+        raise self._has_no("embeddings", _OTHER_PROVIDER)
 
     def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Return the parameters of a call whose answer is to be JSON that fits ``schema``.
@@ -180,10 +182,7 @@ class Provider(ABC):
         ``InvalidParameter`` if the API cannot enforce ``schema``, and ``InvalidRequest`` if the API has no
         structured output, as this method does if a subclass does not override it.
         """
-        raise InvalidRequest(
-            f"The provider {self.name!r} has no structured output for a type; give response_format in the "
-            "form of its API, and validate the text of the answer."
-        )
+        raise self._has_no("structured output for a type", "give response_format in the form of its API")
 
     def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return the definition of a tool in the form of the API, an item of the parameter ``tools``.
@@ -191,10 +190,7 @@ class Provider(ABC):
         ``parameters`` is the JSON schema of an object; do not change it. ``description`` can be "". Raises
         ``InvalidRequest`` if the API has no tools, as this method does if a subclass does not override it.
         """
-        raise InvalidRequest(
-            f"The provider {self.name!r} has no form for functions in tools; give tools in the form of "
-            "its API."
-        )
+        raise self._has_no("form for functions in tools", "give tools in the form of its API")
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """Return ``body`` as JSON in UTF-8.
@@ -235,11 +231,8 @@ class Provider(ABC):
         """
         return errors.invalid_response(self._error_context(head), what, body, partial)
 
-    def _no_embeddings(self) -> InvalidRequest:
-        return InvalidRequest(
-            f"The provider {self.name!r} has no embeddings. Add a pool with another provider to LLM_POOL, "
-            'such as "openai", and call embed() on that pool.'
-        )
+    def _has_no(self, what: str, advice: str) -> InvalidRequest:
+        return InvalidRequest(f"The provider {self.name!r} has no {what}; {advice}.")
 
     def _error_context(self, head: Head) -> errors.ErrorContext:
         return errors.ErrorContext(
@@ -258,6 +251,13 @@ class StreamReader(ABC):
     """Set ``finished`` to True when the answer is complete, or when ``completion`` is to raise an error.
 
     The pool then calls ``completion``, and reads no more of the body.
+    """
+
+    is_complete: bool = False
+    """Set ``is_complete`` to True when the provider has said that the answer is complete but more can follow.
+
+    What can follow is, for example, the usage. The pool then reads the body for one second at most, and calls
+    ``end`` at its end, or if the connection breaks.
     """
 
     @abstractmethod
@@ -317,12 +317,12 @@ class JSONProvider(Provider):
 
     @abstractmethod
     def completion_from(
-        self, raw: Any, request_id: str | None, timing: Timing | None, text: str | None = None
+        self, raw: Any, head: Head, timing: Timing | None, text: str | None = None
     ) -> Completion:
         """Return the completion in ``raw``, a parsed answer or the same object merged from a stream's events.
 
-        ``request_id`` and ``timing`` go into the completion unchanged. ``text`` is the text of a streamed
-        answer; with None, read the text from ``raw``.
+        The headers of ``head`` and ``timing`` go into the completion unchanged. ``text`` is the text of a
+        streamed answer; with None, read the text from ``raw``.
 
         Raises one of ``SHAPE_ERRORS`` if ``raw`` does not have the API's format.
         """
@@ -334,7 +334,7 @@ class JSONProvider(Provider):
         ``raw`` is a parsed body that does not have the API's format.
         """
 
-    def _usage_from(self, raw: Any) -> Usage | None:
+    def usage_from(self, raw: Any) -> Usage | None:
         """Return the usage in ``raw``, the usage object of an answer; None if ``raw`` is not an object."""
         if not isinstance(raw, dict):
             return None
@@ -356,14 +356,43 @@ class JSONProvider(Provider):
         try:
             raw = json.loads(body)
         except (ValueError, RecursionError):
+            if looks_like_events(body):
+                return self._streamed_completion_or_error(head, body, timing)
             what = "what is not JSON" if body.strip() else "an empty body"
             return self.invalid_response(head, what, body)
-        if isinstance(raw, dict) and raw.get("error"):
-            return self.error_from_object(head, raw)
+        if (error := error_in(raw)) is not None:
+            return self.error_from_object(head, error)
         try:
-            return self.completion_from(raw, self.request_id(head), timing)
+            return self.completion_from(raw, head, timing)
         except SHAPE_ERRORS:
             return self.invalid_response(head, self._describe_mismatch(raw), body)
+
+    def _streamed_completion_or_error(
+        self, head: Head, body: bytes, timing: Timing | None
+    ) -> Completion | LLMPoolError:
+        """Read an event stream that a server sends although none was asked for."""
+        reader = self.stream_reader(head)
+        try:
+            reader.feed(body)
+            if not reader.finished:
+                reader.end()
+            return reader.completion(timing)
+        except LLMPoolError as error:
+            return error.with_traceback(None)
+
+
+def count_in(raw: Mapping[str, Any], *paths: str | tuple[str, str]) -> int:
+    """Return the first valid number of tokens at one of ``paths`` in a usage object; 0 if there is none.
+
+    A path is the name of a field, or the name of an object and of a field in it.
+    """
+    for path in paths:
+        value: Any = raw
+        for name in (path,) if isinstance(path, str) else path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if number := _count(value):
+            return number
+    return 0
 
 
 def _count(value: Any) -> int:

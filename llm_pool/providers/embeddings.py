@@ -14,6 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import InvalidParameter, with_article
+from llm_pool.providers.base import count_in
+from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.requests import check_params, is_text
 from llm_pool.providers.results import Embeddings, Timing, Usage
@@ -158,8 +160,8 @@ def _embeddings_or_error(
         raw = json.loads(body)
     except (ValueError, RecursionError):
         return provider.invalid_response(head, "what is not JSON" if body.strip() else "an empty body", body)
-    if isinstance(raw, dict) and raw.get("error"):
-        return provider.error_from_object(head, raw)
+    if (reported := error_in(raw)) is not None:
+        return provider.error_from_object(head, reported)
     try:
         items = _in_order(raw["data"], count)
         vectors = [_vector(item["embedding"]) for item in items]
@@ -219,8 +221,7 @@ def _usage(raw: Any) -> Usage | None:
     """Return the usage in ``raw``, the usage object of an answer; None if ``raw`` is not an object."""
     if not isinstance(raw, dict):
         return None
-    tokens = raw.get("prompt_tokens", raw.get("total_tokens"))  # Voyage states only the total
-    return Usage(tokens if type(tokens) is int and tokens >= 0 else 0, 0, raw)
+    return Usage(count_in(raw, "prompt_tokens", "total_tokens"), 0, raw)  # Voyage states only the total
 
 
 def _sum(usages: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import pytest
 from llm_pool.exceptions import InvalidParameter, InvalidRequest, InvalidResponse, RateLimited
 from llm_pool.providers.openai import OpenAI
 from llm_pool.providers.results import Usage
-from testbed.behaviours import json_reply, reply, steps
-from testbed.embeddings import embeddings, vector_of
+from testbed.provider import vector
 from tests.fixtures.callers import gated
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from llm_pool.calling.pool import LLMPool
     from llm_pool.calling.record import CallRecord
     from llm_pool.providers.results import Embeddings
-    from testbed import ScriptedServer
+    from testbed.provider import ScriptedProvider
 
 
 class Small(OpenAI):
@@ -29,94 +28,96 @@ class Small(OpenAI):
     max_embedding_inputs = 2
 
 
-SMALL = f"{__name__}.Small"
 EMBED = pytest.mark.parametrize("call", ["embed", "aembed"])
+LETTERS = ["a", "b", "c", "d", "e"]
 
 
 def embed(call: str, pool: LLMPool, inputs: Any, **params: Any) -> Embeddings:
     return pool.embed(inputs, **params) if call == "embed" else asyncio.run(pool.aembed(inputs, **params))
 
 
+@pytest.fixture
+def small_pool(configure: Callable[..., LLMPool], llm_provider: ScriptedProvider) -> LLMPool:
+    """A pool of ``Small``, and a server that refuses more than two texts."""
+    llm_provider.max_inputs = 2
+    return configure(llm_provider, PROVIDER=f"{__name__}.Small")
+
+
 @EMBED
 @pytest.mark.parametrize("way", ["direct", "through event hooks"])
 def test_a_call_is_one_post_and_returns_a_vector_for_each_text(
-    way: str, call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer],
+    way: str, call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider,
     records: list[CallRecord],
 ) -> None:  # fmt: skip
-    server = serve(embeddings)
-    pool = configure(server)
+    pool = configure(llm_provider)
     if way != "direct":
         pool.client.event_hooks = {"request": [lambda request: None]}
         pool.aclient.event_hooks = {"response": [hook]}
-    found = embed(call, pool, ["one", "three"], dimensions=3)
-    assert found.vectors == [vector_of("one"), vector_of("three")]
-    assert (found.model, found.usage, found.request_id) == ("test-embedder", Usage(2, 0), "1")
-    assert found.headers["X-Request-Id"] == "1"
+    found = embed(call, pool, ["one", "two words"], dimensions=3)
+    assert found.vectors == [vector("one", 3), vector("two words", 3)]
+    assert (found.model, found.usage, found.request_id) == ("test-model", Usage(3, 0), "req_1")
+    assert found.headers["X-Request-Id"] == "req_1"
     assert found.timing is not None
     assert found.timing.total > 0
-    (request,) = server.requests
+    (request,) = llm_provider.requests
     assert (request.method, request.target) == ("POST", "/v1/embeddings")
-    body = {"model": "test-model", "input": ["one", "three"], "dimensions": 3, "encoding_format": "base64"}
-    assert request.json() == body
+    sent = {"input": ["one", "two words"], "dimensions": 3, "encoding_format": "base64"}
+    assert request.json() == {"model": "test-model", **sent}
     (record,) = records
-    assert (record.operation, record.model, record.error, record.status_code) == (
-        "embed",
-        "test-model",
-        None,
-        200,
-    )
-    assert record.usage == Usage(2, 0)
-    assert pool.stats().input_tokens == 2
+    assert (record.operation, record.model) == ("embed", "test-model")
+    assert (record.error, record.status_code, record.usage) == (None, 200, Usage(3, 0))
+    assert pool.stats().input_tokens == 3
 
 
 @EMBED
-def test_a_str_is_one_text(
-    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+@pytest.mark.parametrize("inputs", ["Hé!", [1, 2, 3]])
+def test_one_text_needs_no_list(
+    inputs: Any, call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    found = embed(call, configure(serve(embeddings)), "Hé!", model="other", encoding_format="float")
-    assert found.vectors == [vector_of("Hé!")]
+    found = embed(call, configure(llm_provider), inputs, model="other", encoding_format="float")
+    assert (found.vectors, found.model) == ([vector(inputs)], "other")
 
 
 @EMBED
 def test_too_many_texts_go_out_in_several_requests_and_come_back_in_order(
-    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer],
-    records: list[CallRecord],
-) -> None:  # fmt: skip
-    server = serve(embeddings)
-    found = embed(call, configure(server, PROVIDER=SMALL), ["a", "b", "c", "d", "e"])
-    assert [request.json()["input"] for request in server.requests] == [["a", "b"], ["c", "d"], ["e"]]
-    assert found.vectors == [vector_of(text) for text in "abcde"]
+    call: str, small_pool: LLMPool, llm_provider: ScriptedProvider, records: list[CallRecord]
+) -> None:
+    found = embed(call, small_pool, LETTERS)
+    sent = [request.json()["input"] for request in llm_provider.requests]
+    assert sent == [["a", "b"], ["c", "d"], ["e"]]
+    assert found.vectors == [vector(letter) for letter in LETTERS]
     assert found.usage == Usage(5, 0)
-    assert found.request_id == "3"
+    assert found.request_id == "req_3"
     assert [record.usage for record in records] == [Usage(2, 0), Usage(2, 0), Usage(1, 0)]
     assert found.timing is not None
     assert records[0].timing.total < found.timing.total <= sum(record.timing.total for record in records)
-    assert server.connections_accepted == 1
+    assert llm_provider.connections_accepted == 1
 
 
 @EMBED
 def test_the_error_of_one_request_ends_the_call(
-    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer],
-    records: list[CallRecord],
-) -> None:  # fmt: skip
-    server = serve(steps(embeddings, json_reply({"error": {"message": "slow"}}, status=429)))
+    call: str, small_pool: LLMPool, llm_provider: ScriptedProvider, records: list[CallRecord]
+) -> None:
+    llm_provider.vectors([1.0], [2.0])
+    llm_provider.fail(429)
     with pytest.raises(RateLimited):
-        embed(call, configure(server, PROVIDER=SMALL), ["a", "b", "c", "d", "e"])
+        embed(call, small_pool, LETTERS)
     assert [record.error for record in records] == [None, "RateLimited"]
-    assert len(server.requests) == 2
+    assert len(llm_provider.requests) == 2
 
 
 async def test_a_cancelled_call_sends_no_more(
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer], records: list[CallRecord]
+    small_pool: LLMPool, llm_provider: ScriptedProvider, records: list[CallRecord]
 ) -> None:
-    server = serve(steps(embeddings, gated()))
-    task = asyncio.create_task(configure(server, PROVIDER=SMALL).aembed(["a", "b", "c", "d", "e"]))
-    await server.await_requests(2)
+    llm_provider.vectors([1.0], [2.0])
+    llm_provider.play(gated())
+    task = asyncio.create_task(small_pool.aembed(LETTERS))
+    await llm_provider.await_requests(2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [record.error for record in records] == [None, "CancelledError"]
-    assert len(server.requests) == 2
+    assert len(llm_provider.requests) == 2
 
 
 @EMBED
@@ -132,32 +133,30 @@ async def test_a_cancelled_call_sends_no_more(
 )
 def test_invalid_input_is_refused_before_a_connection_is_opened(
     call: str, inputs: Any, params: dict[str, Any], says: str,
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer],
+    small_pool: LLMPool, llm_provider: ScriptedProvider,
 ) -> None:  # fmt: skip
-    server = serve(embeddings)
     with pytest.raises(InvalidParameter) as caught:
-        embed(call, configure(server, PROVIDER=SMALL), inputs, **params)
+        embed(call, small_pool, inputs, **params)
     assert says in str(caught.value)
-    assert server.connections_accepted == 0
+    assert llm_provider.connections_accepted == 0
 
 
 @EMBED
 def test_a_provider_without_embeddings_says_what_to_do(
-    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    server = serve(embeddings)
-    with pytest.raises(InvalidRequest, match=r"'anthropic' has no embeddings\. Add a pool"):
-        embed(call, configure(server, PROVIDER="anthropic"), "a")
-    assert server.connections_accepted == 0
+    with pytest.raises(InvalidRequest, match="'anthropic' has no embeddings; add a pool"):
+        embed(call, configure(llm_provider, PROVIDER="anthropic"), "a")
+    assert llm_provider.connections_accepted == 0
 
 
 @EMBED
 def test_an_invalid_answer_is_an_error_without_the_key(
-    call: str, secret: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    call: str, secret: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    server = serve(reply(200, f"your key {secret}".encode()))
+    llm_provider.body(f"your key {secret}".encode())
     with pytest.raises(InvalidResponse) as caught:
-        embed(call, configure(server), "a")
+        embed(call, configure(llm_provider), "a")
     assert secret not in str(caught.value)
     assert "***" in str(caught.value)
 

@@ -10,12 +10,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypedDict
 
-from llm_pool.calling.structured import output_type
 from llm_pool.exceptions import InvalidOutput, InvalidParameter, StreamInterrupted
-from llm_pool.providers import PROVIDERS
-from llm_pool.providers.results import Completion
-from testbed.behaviours import json_reply
-from testbed.chat import chat_completion, chat_event
 from tests.fixtures.calls import CALLS, ask
 from tests.fixtures.scripts import run_script
 
@@ -24,8 +19,7 @@ if TYPE_CHECKING:
 
     from llm_pool.calling.pool import LLMPool
     from llm_pool.calling.record import CallRecord
-    from testbed import Script, ScriptedServer
-    from testbed.connection import ServerConnection
+    from testbed.provider import ScriptedProvider
 
 
 class Weather(BaseModel):
@@ -65,36 +59,15 @@ class Free(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-def answers(text: str, **choice: Any) -> Script:
-    """Respond with ``text``, as a stream if one is asked for; ``choice`` is added to the choice."""
-
-    async def script(conn: ServerConnection) -> None:
-        request = await conn.read_request()
-        if not request.json().get("stream"):
-            message = {"role": "assistant", "content": text}
-            value = {"choices": [{"index": 0, "message": message, "finish_reason": "stop", **choice}]}
-            await conn.respond(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
-            return
-        events = [chat_event({"content": character}) for character in text]
-        reason = choice.get("finish_reason", "stop")
-        calls = choice.get("message", {}).get("tool_calls")
-        events.append(chat_event({"tool_calls": calls} if calls else {}, finish_reason=reason))
-        await conn.respond(
-            200, {"Content-Type": "text/event-stream"}, b"".join([*events, b"data: [DONE]\n\n"])
-        )
-
-    return script
-
-
 @pytest.mark.parametrize("call", CALLS)
 def test_the_answer_is_a_value_of_the_type(
-    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    server = serve(answers('{"city": "Rome", "degrees": 21}'))
-    completion = ask(call, configure(server), response_format=Weather, temperature=0)
+    llm_provider.reply('{"city": "Rome", "degrees": 21}')
+    completion = ask(call, configure(llm_provider), response_format=Weather, temperature=0)
     assert completion.parsed == Weather(city="Rome", degrees=21.0)
     assert completion.text == '{"city": "Rome", "degrees": 21}'
-    body = server.requests[0].json()
+    body = llm_provider.requests[0].json()
     assert body["temperature"] == 0
     assert body["response_format"]["type"] == "json_schema"
     sent = body["response_format"]["json_schema"]
@@ -120,38 +93,33 @@ def test_the_answer_is_a_value_of_the_type(
     ],
 )  # fmt: skip
 def test_any_type_that_pydantic_knows_is_an_output_type(
-    kind: Any, text: str, value: Any, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    kind: Any, text: str, value: Any, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    server = serve(answers(text))
-    assert configure(server).complete("hello", response_format=kind).parsed == value
-    schema = server.requests[0].json()["response_format"]["json_schema"]["schema"]
+    llm_provider.reply(text)
+    assert configure(llm_provider).complete("hello", response_format=kind).parsed == value
+    schema = llm_provider.requests[0].json()["response_format"]["json_schema"]["schema"]
     assert schema["type"] == "object"
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("value", [{"type": "json_object"}, None, "text"])
 def test_a_value_of_json_goes_into_the_request_unchanged(
-    value: Any, call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    value: Any, call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    server = serve(answers("{}"))
-    assert ask(call, configure(server), response_format=value).parsed is None
-    assert server.requests[0].json()["response_format"] == value
+    llm_provider.reply("{}")
+    assert ask(call, configure(llm_provider), response_format=value).parsed is None
+    assert llm_provider.requests[0].json()["response_format"] == value
 
 
 def test_anthropic_gets_the_schema_beside_the_fields_of_the_caller(
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    message = {
-        "role": "assistant",
-        "content": [{"type": "text", "text": '{"x": 3}'}],
-        "stop_reason": "end_turn",
-    }
-    server = serve(json_reply(message))
-    pool = configure(server, PROVIDER="anthropic", BASE_URL=server.url)
+    llm_provider.reply('{"x": 3}')
+    pool = configure(llm_provider, PROVIDER="anthropic", BASE_URL=llm_provider.anthropic_url)
     config = {"effort": "low"}
     completion = pool.complete("hello", max_tokens=9, response_format=Point, output_config=config)
     assert completion.parsed == Point(3)
-    body = server.requests[0].json()
+    body = llm_provider.requests[0].json()
     assert "response_format" not in body
     assert body["output_config"]["effort"] == "low"
     assert body["output_config"]["format"]["schema"]["required"] == ["x"]
@@ -162,30 +130,29 @@ def test_anthropic_gets_the_schema_beside_the_fields_of_the_caller(
         pool.complete("hello", max_tokens=9, response_format=Free)
 
 
-CUT = {"finish_reason": "length"}
+CUT = "The answer was cut (finish_reason 'length'), and is no Weather; allow more tokens."
 TWO_PROBLEMS = "city: Input should be a valid string; degrees: Input should be greater than or equal to -90"
-REFUSED = {"finish_reason": "content_filter"}
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
-    ("text", "choice", "says", "problems"),
+    ("text", "options", "says", "problems"),
     [
         ('{"city": 7, "degrees": -91}', {}, f"The answer does not fit Weather: {TWO_PROBLEMS}.", 2),
         ('{"city": "", "degrees": 1}', {}, "does not fit Weather: city: Value error, no city.", 1),
         ("Sunny!", {}, "does not fit Weather: Invalid JSON", 1),
         ("", {}, "does not fit Weather: Invalid JSON", 1),
-        ('{"city": "Ro', CUT, "was cut (finish_reason 'length'), and is no Weather; allow more tokens.", 1),
-        ("", REFUSED, "The model refused to answer", 1),
+        ('{"city": "Ro', {"finish_reason": "length"}, CUT, 1),
+        ("", {"refusal": "I cannot."}, "The model refused to answer; its words are in", 1),
     ],
 )  # fmt: skip
 def test_an_answer_that_does_not_fit_is_an_error_with_its_text(
-    text: str, choice: Any, says: str, problems: int, call: str,
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer], records: list[CallRecord],
+    text: str, options: Any, says: str, problems: int, call: str,
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider, records: list[CallRecord],
 ) -> None:  # fmt: skip
-    pool = configure(serve(answers(text, **choice)))
+    llm_provider.stream(text, **options)  # a piece for each character
     with pytest.raises(InvalidOutput) as caught:
-        ask(call, pool, response_format=Weather)
+        ask(call, configure(llm_provider), response_format=Weather)
     error = caught.value
     assert says in str(error)
     assert error.text == text
@@ -193,25 +160,26 @@ def test_an_answer_that_does_not_fit_is_an_error_with_its_text(
     assert error.completion is not None
     assert error.completion.text == text
     assert error.completion.parsed is None
+    assert error.completion.refusal == options.get("refusal", "")
     assert error.__context__ is None  # it would hold the answer
     (record,) = records
     assert (record.error, record.status_code) == ("InvalidOutput", 200)
 
 
-@pytest.mark.parametrize(
-    "completion",
-    [Completion("", finish_reason="stop", refusal="I cannot."), Completion("", finish_reason="refusal")],
-)
-def test_a_refusal_is_an_error_that_says_so(completion: Completion) -> None:
-    with pytest.raises(InvalidOutput, match="The model refused to answer; its words are in") as caught:
-        output_type(PROVIDERS["openai"](), Weather).parse(completion)
-    assert caught.value.completion is completion
+def test_a_refusal_of_anthropic_is_an_error_that_says_so(
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
+) -> None:
+    llm_provider.reply("", finish_reason="refusal")
+    pool = configure(llm_provider, PROVIDER="anthropic", BASE_URL=llm_provider.anthropic_url)
+    with pytest.raises(InvalidOutput, match="The model refused to answer"):
+        pool.complete("hello", max_tokens=9, response_format=Point)
 
 
 def test_a_message_shows_only_the_first_problems(
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    pool = configure(serve(answers(json.dumps({"value": [{"x": "secret"}] * 9}))))
+    llm_provider.reply(json.dumps({"value": [{"x": "secret"}] * 9}))
+    pool = configure(llm_provider)
     with pytest.raises(InvalidOutput, match=r"value\[4\]\.x: [^;]*; and 4 more\.$") as caught:
         pool.complete("hello", response_format=list[Point])
     assert len(caught.value.problems) == 9
@@ -220,20 +188,19 @@ def test_a_message_shows_only_the_first_problems(
 
 @pytest.mark.parametrize("call", CALLS)
 def test_an_answer_that_calls_tools_has_no_value_yet(
-    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    calls = [{"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]
-    message = {"role": "assistant", "content": None, "tool_calls": calls}
-    pool = configure(serve(answers("", message=message, finish_reason="tool_calls")))
-    completion = ask(call, pool, response_format=Weather)
+    llm_provider.tool_call("look", {}, text="Let me look.")
+    completion = ask(call, configure(llm_provider), response_format=Weather)
     assert completion.parsed is None
     assert completion.tool_calls[0].name == "look"
 
 
 def test_a_stream_delivers_its_chunks_and_its_completion_before_the_error(
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    stream = configure(serve(answers("Sunny!"))).stream("hello", response_format=Weather)
+    llm_provider.stream("Sunny!")
+    stream = configure(llm_provider).stream("hello", response_format=Weather)
     chunks = []
     with pytest.raises(InvalidOutput):
         chunks.extend(chunk.text for chunk in stream)
@@ -256,13 +223,12 @@ def test_a_stream_delivers_its_chunks_and_its_completion_before_the_error(
     ],
 )
 def test_what_is_no_type_is_refused_before_a_connection_is_opened(
-    kind: Any, says: str, call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+    kind: Any, says: str, call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
-    server = serve(chat_completion())
     with pytest.raises(InvalidParameter) as caught:
-        ask(call, configure(server), response_format=kind)
+        ask(call, configure(llm_provider), response_format=kind)
     assert says in str(caught.value)
-    assert server.connections_accepted == 0
+    assert llm_provider.connections_accepted == 0
 
 
 def test_pydantic_is_imported_only_when_it_is_needed() -> None:
