@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from llm_pool import tools
 from llm_pool.exceptions import InvalidOutput, InvalidParameter, InvalidRequest
 from llm_pool.providers.results import ToolCall
+from testbed.provider import ToolCall as AskedCall
 from tests.fixtures.calls import CALLS, ask
 from tests.fixtures.scripts import run_script
 
@@ -281,6 +282,27 @@ def test_the_loop_of_the_readme_calls_the_tool_and_ends(
     assert [question] == first["messages"]
     assert (asked["role"], asked["tool_calls"][0]["id"]) == ("assistant", "c1")
     assert result == {"role": "tool", "tool_call_id": "c1", "content": "21 C"}
+
+
+def test_the_same_loop_works_with_anthropic(
+    configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
+) -> None:
+    """The results go into one message of the user, as the README says."""
+    cities = [{"city": "Rome"}, {"city": "Oslo", "unit": "F"}]
+    llm_provider.tool_call([AskedCall("weather", arguments) for arguments in cities])
+    llm_provider.reply("Mild.")
+    pool = configure(llm_provider, PROVIDER="anthropic", BASE_URL=llm_provider.anthropic_url)
+    messages: list[Any] = [{"role": "user", "content": "How is the weather?"}]
+    while (completion := pool.complete(messages, tools=[weather], max_tokens=99)).tool_calls:
+        results = [
+            {"type": "tool_result", "tool_use_id": call.id, "content": tools.call(weather, call)}
+            for call in completion.tool_calls
+        ]
+        messages += [completion.message, {"role": "user", "content": results}]
+    assert completion.text == "Mild."
+    _, asked, answered = llm_provider.requests[1].json()["messages"]
+    assert [block["id"] for block in asked["content"]] == [each["tool_use_id"] for each in results]
+    assert [each["content"] for each in answered["content"]] == ["Rome C None", "Oslo F None"]
 
 
 def test_pydantic_is_imported_only_when_a_function_is_described() -> None:
