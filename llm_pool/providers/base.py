@@ -30,7 +30,7 @@ from llm_pool.providers import errors, requests
 from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.head import Head
-from llm_pool.providers.results import Completion, Usage
+from llm_pool.providers.results import Completion, Usage, count_in
 from llm_pool.providers.sse import looks_like_events
 from llm_pool.redaction import redact
 
@@ -57,7 +57,6 @@ Messages = str | Sequence[Mapping[str, Any]]
 EmbeddingInput = str | Sequence[int]
 
 _OTHER_PROVIDER = 'add a pool with another PROVIDER to LLM_POOL, such as "openai", and call embed() on it'
-_MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
 
 
 class CompletionRequest(NamedTuple):
@@ -311,9 +310,11 @@ class JSONProvider(Provider):
     """A provider whose answer to a call without a stream is one JSON object.
 
     ``usage_names``  the keys, in the answer's usage object, of the numbers of input and output tokens
+    ``answer_name``  a key that each answer has and no error; "" if there is none
     """
 
     usage_names: ClassVar[tuple[str, str]]
+    answer_name: ClassVar[str] = ""
 
     @abstractmethod
     def completion_from(
@@ -339,7 +340,7 @@ class JSONProvider(Provider):
         if not isinstance(raw, dict):
             return None
         input_name, output_name = self.usage_names
-        return Usage(_count(raw.get(input_name)), _count(raw.get(output_name)), raw)
+        return Usage(count_in(raw, input_name), count_in(raw, output_name), raw)
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
@@ -360,7 +361,8 @@ class JSONProvider(Provider):
                 return self._streamed_completion_or_error(head, body, timing)
             what = "what is not JSON" if body.strip() else "an empty body"
             return self.invalid_response(head, what, body)
-        if (error := error_in(raw)) is not None:
+        is_answer = type(raw) is dict and raw.get(self.answer_name) and b"error" not in body
+        if not is_answer and (error := error_in(raw)) is not None:
             return self.error_from_object(head, error)
         try:
             return self.completion_from(raw, head, timing)
@@ -379,22 +381,3 @@ class JSONProvider(Provider):
             return reader.completion(timing)
         except LLMPoolError as error:
             return error.with_traceback(None)
-
-
-def count_in(raw: Mapping[str, Any], *paths: str | tuple[str, str]) -> int:
-    """Return the first valid number of tokens at one of ``paths`` in a usage object; 0 if there is none.
-
-    A path is the name of a field, or the name of an object and of a field in it.
-    """
-    for path in paths:
-        value: Any = raw
-        for name in (path,) if isinstance(path, str) else path:
-            value = value.get(name) if isinstance(value, dict) else None
-        if number := _count(value):
-            return number
-    return 0
-
-
-def _count(value: Any) -> int:
-    """Return ``value`` if it is a valid number of tokens, otherwise 0. An invalid number fails no call."""
-    return value if type(value) is int and 0 <= value < _MAX_COUNT else 0
