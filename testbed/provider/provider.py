@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from testbed.behaviours import close, fin, hold, reset
+from testbed.behaviours import JSON, close, fin, hold, reset, steps
 from testbed.provider.answers import AnswerOptions, ToolCall, answer
 from testbed.provider.api import APIRequest, Event
 from testbed.provider.chat_completions import ChatCompletions
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["ScriptedProvider"]
 
 NAMES = str | Iterable[str]
+
+FIN, RESET = steps(fin, hold), reset  # cut_after has arguments of these names
 
 _POST: dict[str, API] = {
     "/chat/completions": ChatCompletions(),
@@ -120,6 +122,8 @@ class ScriptedProvider(ScriptedServer):
         Before each piece a stream waits ``gap`` seconds, or at this gate (an object, or the name of one of
         the server's gates); while it waits, it sends a heartbeat every ``heartbeats`` seconds.
         """
+        if heartbeats is not None and gap == 0:
+            raise ValueError("Heartbeats come while the stream waits: give a gap, in seconds or as a gate.")
         self._add(
             Reply(
                 answer=answer(choices, options),
@@ -141,9 +145,10 @@ class ScriptedProvider(ScriptedServer):
         quirk: NAMES = (),
         **options: Unpack[AnswerOptions],
     ) -> None:
-        """Answer with a call of this tool, or with the calls of a list; with ``text`` before them."""
+        """Answer with a call of this tool, or with the calls of a list, and with ``text`` before them."""
         calls = [ToolCall(name, arguments, id)] if isinstance(name, str) else name
-        self.reply(text, headers=headers, quirk=quirk, **{**options, "tool_calls": calls})
+        whole = answer([text], {**options, "tool_calls": calls})
+        self._add(Reply(answer=whole, headers=headers or {}, quirks=quirks_of(quirk)))
 
     def vectors(
         self, *vectors: Sequence[float], headers: Mapping[str, str] | None = None, quirk: NAMES = ()
@@ -214,7 +219,7 @@ class ScriptedProvider(ScriptedServer):
         The connection is closed, with TLS's close if there is TLS; with ``fin`` only a FIN is sent, with
         ``reset`` a RST. Without a stream, it ends in the middle of the JSON.
         """
-        end = _RESET if reset else _FIN if fin else close
+        end = RESET if reset else FIN if fin else close
         parts = _numbers(after) if pieces is None else pieces
         fault = Fault(after, lambda _: [end], CutBody(answer([parts], options), end))
         self._break(fault, parts, options, gap=gap, quirks=quirks_of(quirk))
@@ -229,14 +234,16 @@ class ScriptedProvider(ScriptedServer):
         quirk: NAMES = (),
         **options: Unpack[AnswerOptions],
     ) -> None:
-        """Send nothing more on an open connection: at once, or after so many pieces of a stream.
+        """Send nothing more on an open connection: no head, or with ``after`` so many pieces of a stream.
 
-        With ``heartbeats`` send the API's heartbeat every so many seconds; without a stream, blank lines.
+        With ``heartbeats``, send the API's heartbeat every so many seconds; without a stream, blank lines.
         """
-        unstreamed = Played(hold) if heartbeats is None else Played(beats(b"\n", heartbeats), 200)
         if after is None and heartbeats is None:
-            self._add(unstreamed)
+            if pieces or quirk or options:
+                raise ValueError("Nothing comes before this silence: give ``after``, the number of pieces.")
+            self._add(Played(hold))
             return
+        unstreamed = Played(hold) if heartbeats is None else Played(beats(b"\n", heartbeats), 200)
 
         def rest(request: APIRequest) -> list[Event]:
             return [hold if heartbeats is None else beats(request.api.heartbeat, heartbeats)]
@@ -283,19 +290,21 @@ class ScriptedProvider(ScriptedServer):
             number = self._number
         api = _api_of(received)
         if api is None:
-            message = f"The scripted provider has no {received.method} {received.path}."
-            await conn.respond(404, {"Content-Type": "application/json"}, _message(message))
+            await _respond(conn, 404, f"The scripted provider has no {received.method} {received.path}.")
+            return
+        body = _object(received.body or b"{}")
+        if body is None:
+            await _respond(conn, 400, "The body of the request is not a JSON object.")
             return
         try:
-            body = json.loads(received.body or b"{}")
             request = APIRequest(api, body, number, bool(body.get("stream")))
-            response, request = self._next(request).response(request)
+            response = self._next(request).response(request)
         except Exception as error:  # noqa: BLE001 - stop() raises it, in the test's own thread
             with self.change():
                 self.errors.append(error)
-            await conn.respond(500, {"Content-Type": "application/json"}, _message(str(error)))
+            await _respond(conn, 500, str(error))
             return
-        await send(conn, response, request)
+        await send(conn, response)
 
     def _next(self, request: APIRequest) -> Scripted:
         """Take the next answer, or the last one again; leave one that does not fit this request's API."""
@@ -317,9 +326,6 @@ class ScriptedProvider(ScriptedServer):
         )
 
 
-_FIN, _RESET = fin, reset
-
-
 def _api_of(received: ReceivedRequest) -> API | None:
     if received.method == "GET" and received.path.endswith("/models"):
         return _MODELS["anthropic-version" in received.headers]
@@ -333,5 +339,15 @@ def _numbers(count: int) -> list[str]:
     return [f"{number} " for number in range(1, count + 2)]
 
 
-def _message(text: str) -> bytes:
-    return json.dumps({"error": {"message": text, "type": "scripted_provider"}}).encode()
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+async def _respond(conn: ServerConnection, status: int, message: str) -> None:
+    """Answer with a sentence of the provider's own, in the JSON that both vendors' clients read."""
+    body = json.dumps({"error": {"message": message, "type": "scripted_provider"}}).encode()
+    await conn.respond(status, JSON, body)

@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from testbed.provider.quirks.registry import CHAT, quirk
-from testbed.provider.quirks.shapes import choices_in, end_marker, objects, parts
+from testbed.provider.quirks.shapes import choices_in, objects, parts, without_end_marker
 
 if TYPE_CHECKING:
     from testbed.provider.api import APIRequest, Event
@@ -61,13 +61,17 @@ def tools_in_a_choice_of_their_own(events: list[Event], request: APIRequest) -> 
     return events
 
 
-@quirk(CHAT, stream=True)
+@quirk(stream=True)
 def spliced(events: list[Event], request: APIRequest) -> list[Event]:
-    """A second generation, with another id, follows the first without an end between them."""
-    second = copy.deepcopy(events)
-    for event in objects(second):
-        event["id"] = "chatcmpl-other"
-    return [*(event for event in events if not end_marker(event)), *second]
+    """After the last piece a second generation begins, with another id, and goes to its end."""
+    last = max((number for number, event in enumerate(events) if request.api.is_piece(event)), default=-1)
+    return [*events[: last + 1], *_with_other_id(events)]
+
+
+@quirk(stream=True)
+def answered_twice(events: list[Event], request: APIRequest) -> list[Event]:
+    """After the finish reason a second generation begins, with another id, and goes to its end."""
+    return [*without_end_marker(events), *_with_other_id(events)]
 
 
 # Filters of content.
@@ -192,10 +196,19 @@ def executed_tools(events: list[Event], request: APIRequest) -> list[Event]:
     return [*events[:1], *told, *events[1:]]
 
 
+def _with_other_id(events: list[Event]) -> list[Event]:
+    other = copy.deepcopy(events)
+    for event in objects(other):
+        holder = event.get("message") if "type" in event else event
+        if holder:
+            holder["id"] = "other-generation"
+    return other
+
+
 def _take_usage(events: list[Event]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the chunk of the usage out of the events; return the usage, and the last chunk before it."""
-    at = next(number for number, event in enumerate(events) if isinstance(event, dict) and event.get("usage"))
-    chunk = events.pop(at)
+    chunk = next(event for event in objects(events) if event.get("usage"))
+    events.remove(chunk)
     for event in objects(events):
         event.pop("usage", None)
-    return chunk["usage"], objects(events)[-1]  # type: ignore[index]
+    return chunk["usage"], objects(events)[-1]

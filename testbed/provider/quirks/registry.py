@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -51,7 +52,7 @@ def quirk(api: str = "", **traits: bool) -> Callable[[Change], Change]:
 
     def add(change: Change) -> Change:
         name = change.__name__.replace("_", "-")
-        QUIRKS[name] = Quirk(name, change.__doc__ or "", change, api, **traits)
+        QUIRKS[name] = Quirk(name, inspect.getdoc(change) or "", change, api, **traits)
         return change
 
     return add
