@@ -210,6 +210,7 @@ class ScriptedProvider(ScriptedServer):
         pieces: Sequence[str] | None = None,
         fin: bool = False,
         reset: bool = False,
+        last_chunk: bool = False,
         gap: float | Gate | str = 0.0,
         quirk: NAMES = (),
         **options: Unpack[AnswerOptions],
@@ -217,11 +218,14 @@ class ScriptedProvider(ScriptedServer):
         """End the connection after so many pieces of a stream, without the end of the body.
 
         The connection is closed, with TLS's close if there is TLS; with ``fin`` only a FIN is sent, with
-        ``reset`` a RST. Without a stream, it ends in the middle of the JSON.
+        ``reset`` a RST. With ``last_chunk`` the body has its end, and the connection stays open: only the
+        answer is cut. Without a stream, all this happens in the middle of the JSON.
         """
-        end = RESET if reset else FIN if fin else close
+        if fin + reset + last_chunk > 1:
+            raise ValueError("A connection ends in one way: give one of fin, reset and last_chunk.")
+        end: list[Event] = [] if last_chunk else [RESET if reset else FIN if fin else close]
         parts = _numbers(after) if pieces is None else pieces
-        fault = Fault(after, lambda _: [end], CutBody(answer([parts], options), end))
+        fault = Fault(after, lambda _: end, CutBody(answer([parts], options), end))
         self._break(fault, parts, options, gap=gap, quirks=quirks_of(quirk))
 
     def silence(

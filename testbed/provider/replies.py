@@ -136,14 +136,14 @@ class RawBody(Scripted):
 
 @dataclass(frozen=True)
 class CutBody(Scripted):
-    """The first half of the JSON of an answer, then a script that ends the connection."""
+    """The first half of the JSON of an answer, then ``end``: what ends the connection, or nothing."""
 
     answer: Answer
-    script: Script
+    end: list[Event]
 
     def response(self, request: APIRequest) -> Response:
         body = request.encode(request.api.whole(self.answer, request))
-        return Response([body[: len(body) // 2], self.script], 200, {}, request)
+        return Response([body[: len(body) // 2], *self.end], 200, {}, request)
 
 
 @dataclass(frozen=True)

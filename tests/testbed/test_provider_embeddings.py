@@ -1,4 +1,4 @@
-"""The scripted provider's embeddings and lists of models, and its settings."""
+"""The scripted provider's embeddings and lists of models."""
 
 from __future__ import annotations
 

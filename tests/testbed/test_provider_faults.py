@@ -107,8 +107,20 @@ def test_a_connection_ends_after_the_pieces(
 
 def test_json_is_cut_in_its_middle(llm_provider: ScriptedProvider) -> None:
     llm_provider.cut_after(1)
-    assert read_some(llm_provider, CHAT).startswith('{"id"')
-    assert not read_some(llm_provider, CHAT).endswith("}}")
+    text = read_some(llm_provider, CHAT)
+    assert text.startswith('{"id"') and not text.endswith("}")
+
+
+def test_an_answer_can_be_cut_in_a_whole_body(llm_provider: ScriptedProvider) -> None:
+    llm_provider.cut_after(1, last_chunk=True)
+    assert not call(llm_provider, CHAT).text.endswith("}")
+    *_, last = events_in(call(llm_provider, CHAT, stream=True))
+    assert last["choices"][0]["delta"] == {"content": "1 "}
+
+
+def test_a_connection_ends_in_one_way(llm_provider: ScriptedProvider) -> None:
+    with pytest.raises(ValueError, match="one of fin, reset and last_chunk"):
+        llm_provider.cut_after(1, fin=True, reset=True)
 
 
 def test_a_fault_after_more_pieces_than_there_are_is_an_error() -> None:

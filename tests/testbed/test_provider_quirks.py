@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PATHS = {"": CHAT, "chat completions": CHAT, "messages": MESSAGES, "embeddings": EMBEDDINGS}
 ENDLESS = {"heartbeats-after-end", "heartbeats-after-done", "silence-after-end"}
+JSON = {"filtered-without-message", *(name for name, quirk in QUIRKS.items() if quirk.stream is False)}
 FULL: dict[str, Any] = {
     "reasoning": ["2+", "2"],
     "citations": ["https://a.test"],
@@ -76,9 +77,15 @@ SHOWN: dict[str, tuple[str, str]] = {
         '{"index": 1, "delta": {"tool_calls": [{"index": 0,',
         '{"index": 0, "delta": {"tool',
     ),
+    "role-in-every-delta": ('{"content": "Hel", "role": "assistant"}', ""),
+    "empty-finish-reasons": ('"finish_reason": ""}]}', '"finish_reason": null'),
+    "finish-with-last-piece": ('"}"}}]}, "logprobs": null, "finish_reason": "tool_calls"', '"delta": {},'),
     "spliced": ('"id": "other-generation"', '"chatcmpl-1", "finish'),
     "answered-twice": ('"finish_reason": "tool_calls"}]}\n\ndata: {"id": "other-generation"', ""),
-    "filtered-without-message": ('"finish_reason": "content_filter", "content_filter_results": {', ""),
+    "filtered-without-message": (
+        '"choices": [{"index": 0, "logprobs": null, "finish_reason": "content_f',
+        "Hel",
+    ),
     "filter-events": ('{"choices": [], "prompt_filter_results": [', ""),
     "usage-under-x-groq": ('"x_groq": {"id": "req_1", "usage": {"prompt_tokens": 10', '"choices": []'),
     "usage-in-choice": ('"finish_reason": "tool_calls", "usage": {"prompt_tokens": 10', '"choices": []'),
@@ -93,6 +100,8 @@ SHOWN: dict[str, tuple[str, str]] = {
     "tools-without-index": ('[{"function": {"arguments"', '[{"index": 0, "id"'),
     "tools-index-in-first-part": ('"name": "clock", "arguments": ""}, "index": 8}', '"index": 1'),
     "tools-id-in-every-part": ('"arguments": "{\\"b\\": 22"}, "id": "call_2"}', '"arguments": "}"}}'),
+    "tools-name-in-every-part": ('"arguments": "{\\"b\\": 22", "name": "clock"}', ""),
+    "tools-with-one-id": ('{"index": 1, "id": "call_1"', "call_2"),
     "tools-without-id": ('[{"index": 1, "type": "function"', "call_1"),
     "tools-with-empty-id": ('{"index": 1, "id": ""', "call_1"),
     "tools-twice": ('{"index": 1, "id": "call_2", "type": "function", ' + CLOCK, '{"index": 2'),
@@ -162,7 +171,7 @@ def test_a_quirk_changes_the_answer(llm_provider: ScriptedProvider, name: str) -
     quirk, (present, absent) = QUIRKS[name], SHOWN[name]
     script(llm_provider, name)
     embeddings = {"encoding_format": "base64", "input": ["a", "b"]}
-    body = embeddings if quirk.api == "embeddings" else {"stream": quirk.stream is not False}
+    body = embeddings if quirk.api == "embeddings" else {"stream": name not in JSON}
     text = read_some(llm_provider, PATHS[quirk.api], **body)
     assert present in text
     assert not absent or absent not in text

@@ -61,6 +61,33 @@ def tools_in_a_choice_of_their_own(events: list[Event], request: APIRequest) -> 
     return events
 
 
+@quirk(CHAT, stream=True)
+def role_in_every_delta(events: list[Event], request: APIRequest) -> list[Event]:
+    """Each delta has the role (Perplexity, TGI)."""
+    for part in parts(events):
+        part["role"] = "assistant"
+    return events
+
+
+@quirk(CHAT, stream=True)
+def empty_finish_reasons(events: list[Event], request: APIRequest) -> list[Event]:
+    """The finish reason is "" where it should be null, until the last."""
+    for choice in choices_in(events):
+        choice["finish_reason"] = choice["finish_reason"] or ""
+    return events
+
+
+@quirk(CHAT, stream=True)
+def finish_with_last_piece(events: list[Event], request: APIRequest) -> list[Event]:
+    """The finish reason comes with the last piece, not after it (Gemini's compatible endpoint)."""
+    pieces = [event for event in objects(events) if request.api.is_piece(event)]
+    ends = [event for event in objects(events) if any(each["finish_reason"] for each in event["choices"])]
+    if not pieces or len(ends) != 1:
+        return events
+    pieces[-1]["choices"][0]["finish_reason"] = ends[0]["choices"][0]["finish_reason"]
+    return [event for event in events if event is not ends[0]]
+
+
 @quirk(stream=True)
 def spliced(events: list[Event], request: APIRequest) -> list[Event]:
     """After the last piece a second generation begins, with another id, and goes to its end."""
@@ -81,7 +108,8 @@ def answered_twice(events: list[Event], request: APIRequest) -> list[Event]:
 def filtered_without_message(events: list[Event], request: APIRequest) -> list[Event]:
     """Azure's filter stopped the answer: the choice has no message (a cassette of traceloop/openllmetry)."""
     for choice in choices_in(events):
-        if choice.pop("message", None) is not None or choice["finish_reason"]:
+        if choice["finish_reason"]:
+            choice.pop("message", choice.pop("delta", None))
             results = {"hate": {"filtered": True, "severity": "high"}}
             choice.update(finish_reason="content_filter", content_filter_results=results)
     return events
