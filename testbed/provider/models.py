@@ -35,4 +35,5 @@ class AnthropicModels(Messages):
     def whole(self, answer: Any, request: APIRequest) -> dict[str, Any]:
         made = {"type": "model", "created_at": "2024-01-01T00:00:00Z"}
         data = [{"id": name, "display_name": name, **made} for name in answer]
-        return {"data": data, "has_more": False, "first_id": answer[0], "last_id": answer[-1]}
+        first, last = (answer[0], answer[-1]) if answer else (None, None)
+        return {"data": data, "has_more": False, "first_id": first, "last_id": last}

@@ -87,8 +87,7 @@ class Reply(Scripted):
                 f"A fault after {self.fault.after} pieces, but the answer has only {len(pieces)}."
             )
         ends = [pieces[0] if pieces else 0, *(number + 1 for number in pieces)]
-        end = ends[self.fault.after]
-        return [*events[:end], *self.fault.rest(request)]
+        return [*events[: ends[self.fault.after]], *self.fault.rest(request)]
 
     def _paced(self, events: list[Event], request: APIRequest) -> list[Event]:
         if self.gap == 0:
@@ -170,6 +169,6 @@ class Data(Scripted):
         return request.api.name == self.api
 
     def response(self, request: APIRequest) -> Response:
-        request = as_answered(self.quirks, request)
+        request = as_answered(self.quirks, replace(request, stream=False))
         events = apply(self.quirks, [request.api.whole(self.data, request)], request)
         return Response(events, 200, self.headers, request)

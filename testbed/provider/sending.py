@@ -53,8 +53,10 @@ async def send(conn: ServerConnection, response: Response) -> None:
     if callable(last):
         await last(conn)
         await conn.end_chunks()
-    else:  # the end of the body in the same write: a client reads both together
-        await conn.send_last_chunk(request.encode(last))
+    elif data := request.encode(last):  # with the end of the body in one write: a client reads both together
+        await conn.send_last_chunk(data)
+    else:
+        await conn.end_chunks()
 
 
 async def _play(conn: ServerConnection, events: list[Event], request: APIRequest) -> None:
