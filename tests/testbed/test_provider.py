@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+import testbed.provider
 from testbed.provider import ScriptedProvider, ToolCall
 from tests.testbed.provider_calls import CHAT, MESSAGES, call, events_in
 
@@ -41,6 +43,8 @@ def test_a_stream_has_the_pieces_and_the_end_of_its_api(llm_provider: ScriptedPr
     events = events_in(call(llm_provider, MESSAGES, stream=True))
     texts = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
     assert (texts, events[0]["type"], events[-1]["type"]) == (["Hel", "lo"], "message_start", "message_stop")
+    assert events[0]["message"]["usage"]["output_tokens"] == 1
+    assert events[-2]["usage"]["output_tokens"] == 5
 
 
 def test_a_chat_stream_has_the_usage_only_if_it_is_asked_for(llm_provider: ScriptedProvider) -> None:
@@ -56,6 +60,7 @@ def test_tool_calls_are_whole_and_in_pieces(llm_provider: ScriptedProvider, path
     whole = call(llm_provider, path).json()
     events = events_in(call(llm_provider, path, stream=True))
     if path == CHAT:
+        assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": None, "refusal": None}
         calls = whole["choices"][0]["message"]["tool_calls"]
         assert [each["id"] for each in calls] == ["call_1", "own"]
         assert calls[0]["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
@@ -108,9 +113,20 @@ def test_raw_events_are_framed_and_bytes_stay_as_they_are(llm_provider: Scripted
     assert call(llm_provider, MESSAGES).content == b'event: ping\ndata: {"type": "ping"}\n\n: x\n\n'
 
 
+def test_empty_events_do_not_end_the_body(llm_provider: ScriptedProvider) -> None:
+    llm_provider.events(b"", b": x\n\n", b"")
+    assert [call(llm_provider, CHAT).text for _ in range(2)] == [": x\n\n", ": x\n\n"]
+
+
 def test_a_raw_body_has_its_status_and_headers(llm_provider: ScriptedProvider) -> None:
     llm_provider.body(b"<p>no</p>", 502, {"content-type": "text/html"})
     llm_provider.body([{"a": 1}])
     first, second = call(llm_provider, CHAT), call(llm_provider, CHAT, stream=True)
     assert (first.status_code, first.text, first.headers["content-type"]) == (502, "<p>no</p>", "text/html")
     assert (second.status_code, second.json()) == (200, [{"a": 1}])
+
+
+def test_it_stands_without_this_package() -> None:
+    files = list(Path(testbed.provider.__file__).parent.rglob("*.py"))
+    assert files
+    assert not [path for path in files if "llm_pool" in path.read_text()]

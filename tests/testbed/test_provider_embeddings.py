@@ -45,6 +45,9 @@ def test_answers_of_a_model_are_kept_for_calls_of_it(llm_provider: ScriptedProvi
     assert call(llm_provider, EMBEDDINGS, input="a").status_code == 200
     assert "Hello" in call(llm_provider, CHAT).text
     assert call(llm_provider, EMBEDDINGS, input="a").status_code == 503
+    llm_provider.reply("Hello")
+    assert "Hello" in call(llm_provider, CHAT).text
+    assert call(llm_provider, EMBEDDINGS, input="a").status_code == 200
 
 
 def test_models_are_listed_for_each_vendor(llm_provider: ScriptedProvider) -> None:
