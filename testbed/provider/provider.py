@@ -190,7 +190,7 @@ class ScriptedProvider(AnsweringServer):
         With ``heartbeats``, send the API's heartbeat every so many seconds; without a stream, blank lines.
         """
         if after is None and heartbeats is None:
-            if pieces or quirk or options:
+            if pieces or gap or quirk or options:
                 raise ValueError("Nothing comes before this silence: give ``after``, the number of pieces.")
             self.answer_next(Played(hold))
             return

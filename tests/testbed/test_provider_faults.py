@@ -188,6 +188,11 @@ def test_a_script_can_send_everything(llm_provider: ScriptedProvider) -> None:
     assert call(llm_provider, CHAT).status_code == 204
 
 
+def test_a_silence_without_a_head_takes_nothing_that_comes_before_it(llm_provider: ScriptedProvider) -> None:
+    with pytest.raises(ValueError, match="give ``after``"):
+        llm_provider.silence(gap=1)
+
+
 def test_a_redirect_names_its_place(llm_provider: ScriptedProvider) -> None:
     llm_provider.redirect("/v2/chat/completions", 308)
     response = call(llm_provider, CHAT)

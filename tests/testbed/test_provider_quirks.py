@@ -204,6 +204,12 @@ def test_a_quirk_without_effect_is_an_error(
     assert message in str(mistaken.errors[0])
 
 
+def test_quirks_combine(llm_provider: ScriptedProvider) -> None:
+    llm_provider.reply("4", reasoning="2+2", quirk=["filter-events", "reasoning-field", "empty-data-frames"])
+    text = read_some(llm_provider, CHAT, stream=True)
+    assert "prompt_filter_results" in text and '{"reasoning": "2+2"}' in text and "\n\ndata:\n\n" in text
+
+
 def test_quirks_apply_in_order(llm_provider: ScriptedProvider) -> None:
     calls = [ToolCall("weather", {"a": 1}), ToolCall("clock", {})]
     llm_provider.tool_call(calls, quirk=["tools-whole", "tools-at-index-0", "no-done"])

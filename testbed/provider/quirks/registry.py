@@ -26,7 +26,7 @@ class Quirk:
     """One way in which a real provider or gateway differs from the API's documentation.
 
     ``name``           its name, such as "no-done"
-    ``about``          what it does, and where it was met
+    ``about``          what it does, and the server, report or standard that it comes from, if there is one
     ``change``         returns the response's events as the quirk has them; it may change those that it gets
     ``api``            the name of the API that has it; "" for every API
     ``stream``         whether only streams have it, or only JSON; None for both
