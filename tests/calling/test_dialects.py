@@ -32,7 +32,6 @@ SPECIAL = {
     "filtered-without-message",
     "json-then-done",
     "spliced",
-    "tools-with-one-id",
     "wait-in-message",
     *ERRORS,
 }
