@@ -61,6 +61,7 @@ class ThroughHTTPX:
             headers=builder.own_headers,
             key_headers=settings.provider.key_headers,
             defaults=builder.defaults(),
+            query=builder.query,
         )
         options: dict[str, Any] = {
             "base_url": settings.base_url,
@@ -137,8 +138,8 @@ class ThroughHTTPX:
     def _renew_clients(self) -> None:
         """If the pool that the clients use is closed, let them use the pool that follows it.
 
-        They get its key, HEADERS, URL and timeouts, in place of those that their user has not changed. Raises
-        ``ImproperlyConfigured`` if the settings are invalid now, or have no such pool any more.
+        They get its key, HEADERS, QUERY, URL and timeouts, in place of those that their user has not changed.
+        Raises ``ImproperlyConfigured`` if the settings are invalid now, or have no such pool any more.
         """
         if self._following is None or not self._clients_engine.closed:
             return
