@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import httpx
@@ -25,18 +26,27 @@ CLIENT_HEADERS = {"user-agent": f"llm_pool/{__version__}", "accept-encoding": "i
 class RequestBuilder:
     """Builds the engine's requests for one pool, and the headers of its httpx clients.
 
+    ``url``     BASE_URL
     ``origin``  the scheme, host and port of BASE_URL
     ``query``   QUERY
     """
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
-        url = httpx.URL(settings.base_url)
+        self.url = httpx.URL(settings.base_url)
         self.origin = settings.origin
         self.query = Query(settings.query)
-        self._prefix = url.raw_path.rstrip(b"/")
-        self._host = url.netloc.decode("ascii")
+        self._prefix = self.url.raw_path.rstrip(b"/")
+        self._host = self.url.netloc.decode("ascii")
         self._encoded: tuple[str | None, Headers] | None = None
+
+    def with_settings(self, settings: PoolSettings) -> RequestBuilder:
+        """Return a builder with other headers, QUERY and timeouts. ``settings`` has the same BASE_URL."""
+        other = copy(self)
+        other._settings = settings
+        other.query = Query(settings.query)
+        other._encoded = None
+        return other
 
     def post(
         self,

@@ -33,7 +33,7 @@ from llm_pool.providers import PROVIDERS, Provider
 from llm_pool.redaction import Hidden
 from llm_pool.transports.query import Parameters
 
-__all__ = ["PoolSettings", "load", "load_with_problems"]
+__all__ = ["TIMEOUTS", "PoolSettings", "load", "load_with_problems"]
 
 MIN_SECRET_LENGTH = 4  # characters
 """Shorter keys are placeholders for servers without keys. If "x" were hidden, no text would be readable."""
@@ -216,7 +216,7 @@ _LIMITS: dict[str, Validator] = {
     "max_streams_per_connection": count(1),
     "max_answer_bytes": count(1),
 }
-_TIMEOUTS: dict[str, Validator] = {
+TIMEOUTS: dict[str, Validator] = {
     "connect": seconds(),
     "read": seconds(),
     "write": seconds(),
@@ -236,7 +236,7 @@ _TLS: dict[str, Validator] = {
     "client_cert": validators.client_cert,
     "context": validators.context,
 }
-_SECTIONS = {"LIMITS": _LIMITS, "TIMEOUTS": _TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
+_SECTIONS = {"LIMITS": _LIMITS, "TIMEOUTS": TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
 
 
 def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
@@ -266,7 +266,7 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
         engine=valid.get("ENGINE", "native"),
         pool=PoolConfig(
             limits=_read_limits(reader.section("LIMITS", '{"max_connections": 100}')),
-            timeouts=Timeouts(**reader.section("TIMEOUTS", '{"read": 60.0}').read(_TIMEOUTS)),
+            timeouts=Timeouts(**reader.section("TIMEOUTS", '{"read": 60.0}').read(TIMEOUTS)),
             dns=DNS(**reader.section("DNS", '{"ttl": 300.0}').read(_DNS)),
             tls=_read_tls(reader.section("TLS", '{"ca_file": "..."}')),
             http2=valid.get("HTTP2", True),

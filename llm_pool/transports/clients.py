@@ -26,7 +26,8 @@ class _PoolClient:
     ``renew``      called before each request is built and before it is sent; it may call ``rebind``
 
     A request with its own ``auth``, None included, gets the pool's headers without those that carry a key. A
-    request to another origin gets the user name and password of its URL, as httpx sends them.
+    request to another origin gets the user name and password of its URL, as httpx sends them. A request with
+    the extension ``llm_pool_auth``, a ``KeyAuth``, uses that in place of the pool's.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class _PoolClient:
 
     def _build_request_auth(self, request: httpx.Request, auth: Any = httpx.USE_CLIENT_DEFAULT) -> httpx.Auth:
         chosen: httpx.Auth = super()._build_request_auth(request, auth)  # type: ignore[misc]
+        key_auth: KeyAuth = request.extensions.get("llm_pool_auth", self._key_auth)
         if not isinstance(chosen, KeyAuth):
-            self._key_auth.add_keyless_headers(request)
-        elif not chosen.is_for(request):
-            chosen = super()._build_request_auth(request, None)  # type: ignore[misc]
-        return chosen
+            key_auth.add_keyless_headers(request)
+            return chosen
+        if key_auth.is_for(request):
+            return key_auth
+        return super()._build_request_auth(request, None)  # type: ignore[misc,no-any-return]
 
 
 class AsyncClient(_PoolClient, WithoutCookies, AsyncRedirects, httpx.AsyncClient):
@@ -100,7 +103,7 @@ class Client(_PoolClient, WithoutCookies, Redirects, httpx.Client):
 class KeyAuth(httpx.Auth):
     """Adds the pool's headers, with the API key, and QUERY to requests to the pool's origin.
 
-    ``base_url``     BASE_URL; requests to another origin get none of the headers, and no QUERY
+    ``url``          BASE_URL; requests to another origin get none of the headers, and no QUERY
     ``key, akey``    return the API key, or None. Called for each request, so that a rotated key takes effect.
                      Not called if the request has a header of ``key_headers``, or the extension
                      ``llm_pool_key``, whose value is then the key
@@ -115,7 +118,7 @@ class KeyAuth(httpx.Auth):
 
     def __init__(
         self,
-        base_url: str,
+        url: httpx.URL,
         *,
         key: Callable[[], str | None],
         akey: Callable[[], Awaitable[str | None]],
@@ -124,7 +127,7 @@ class KeyAuth(httpx.Auth):
         defaults: Mapping[str, str],
         query: Query,
     ) -> None:
-        self._origin = origin_of_url(httpx.URL(base_url))
+        self._origin = origin_of_url(url)
         self._key = key
         self._akey = akey
         self._headers = headers
