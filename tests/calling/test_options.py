@@ -278,6 +278,16 @@ def test_a_header_with_a_key_replaces_the_pools_key(
     assert headers["x-a"] == "1"
 
 
+@pytest.mark.parametrize("call", ["request", "arequest"])
+def test_an_auth_of_a_request_replaces_a_key_of_the_options(call: str, answering: Any) -> None:
+    base, server = answering(False, HEADERS={"X-A": "1"})
+    other = base.with_options(headers={"Authorization": SECRET, "X-A": "2"}, query={"a": "1"})
+    make(call, other, auth=None)
+    [request] = server.requests
+    assert "authorization" not in request.headers
+    assert (request.headers["x-a"], request.target) == ("2", "/v1/chat/completions?a=1")
+
+
 @ways
 @every_model_call
 def test_no_error_shows_a_key_of_the_options(
