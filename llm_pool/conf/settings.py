@@ -248,6 +248,8 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
         reader.report("PROXY", Invalid(VALUE, "and UDS are both given", "Give one of them."))
     provider: Provider = valid.get("PROVIDER") or PROVIDERS["openai"]()
     base_url, query = _read_base_url(reader, valid.get("BASE_URL"), provider, environ)
+    provider = provider.for_url(base_url)
+    query = _with_required({**query, **(valid.get("QUERY") or {})}, reader, provider, base_url, environ)
     key = valid.get("API_KEY")
     key_name = f"LLM_POOL[{reader.alias!r}]['API_KEY']"
     headers = valid.get("HEADERS") or {}
@@ -262,7 +264,7 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
         keyless=key == "",
         model=valid.get("MODEL"),
         headers=headers,
-        query={**query, **(valid.get("QUERY") or {})},
+        query=query,
         engine=valid.get("ENGINE", "native"),
         pool=PoolConfig(
             limits=_read_limits(reader.section("LIMITS", '{"max_connections": 100}')),
@@ -295,7 +297,28 @@ def _read_base_url(
         what = f"ends in {provider.completion_path}, which is added to it for each call"
         hint = f"Give {base_url.removesuffix(provider.completion_path)!r}."
         reader.report("BASE_URL", Invalid(VALUE, what, hint))
+    if not (base_url or reader.values.get("BASE_URL") or environ.get(provider.base_url_env, "").strip()):
+        hint = f"Give the URL of your own, or set the environment variable {provider.base_url_env}."
+        reader.report(
+            "BASE_URL", Invalid(VALUE, f"is not set, and {provider.name} has no common server", hint)
+        )
     return base_url, query
+
+
+def _with_required(
+    query: Parameters, reader: Reader, provider: Provider, base_url: str, environ: Mapping[str, str]
+) -> Parameters:
+    """Return ``query`` with the parameters that ``provider`` requires. Report each that is not set."""
+    for name, variable in provider.required_query if base_url else ():
+        if name in query:
+            continue
+        if value := environ.get(variable, "").strip():
+            query = {**query, name: value}
+        else:
+            what = f"has no {name!r}, which {provider.name} requires at {base_url}"
+            hint = f'Give {{"{name}": "..."}}, or set the environment variable {variable}.'
+            reader.report("QUERY", Invalid(VALUE, what, hint))
+    return query
 
 
 def _secrets_in(query: Parameters) -> list[Hidden]:

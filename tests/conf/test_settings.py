@@ -134,6 +134,59 @@ def test_a_query_in_the_url_is_taken_into_query() -> None:
     assert one({"BASE_URL": "https://x/v1?"}).query == {}
 
 
+AZURE = "https://name.openai.azure.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "place", "hint"),
+    [
+        (
+            {},
+            {"OPENAI_API_VERSION": "1"},
+            "['BASE_URL'] is not set, and azure has no common server.",
+            "Give the URL of your own, or set the environment variable AZURE_OPENAI_ENDPOINT.",
+        ),
+        (
+            {"BASE_URL": AZURE},
+            {},
+            f"['QUERY'] has no 'api-version', which azure requires at {AZURE}.",
+            'Give {"api-version": "..."}, or set the environment variable OPENAI_API_VERSION.',
+        ),
+        ({"BASE_URL": f"{AZURE}/openai/deployments/gpt"}, {}, "['QUERY'] has no 'api-version'", "Give"),
+        ({}, {"AZURE_OPENAI_ENDPOINT": AZURE}, "['QUERY'] has no 'api-version'", "Give"),
+        (
+            {"BASE_URL": f"{AZURE}/openai/v1/chat/completions"},
+            {},
+            "ends in /chat/completions",
+            f"Give '{AZURE}/openai/v1'.",
+        ),
+        ({"BASE_URL": "https://"}, {}, "names no host", "Give a URL"),
+        ({}, {"AZURE_OPENAI_ENDPOINT": "https://"}, "from AZURE_OPENAI_ENDPOINT, which names no", "Give"),
+    ],
+)
+def test_azure_needs_a_url_and_a_version(
+    given: dict[str, Any], environ: dict[str, str], place: str, hint: str
+) -> None:
+    message, hinted = the_problem({"PROVIDER": "azure", **given}, **environ)
+    assert place in message
+    assert hint in hinted
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "query"),
+    [
+        ({"BASE_URL": f"{AZURE}?api-version=1"}, {"OPENAI_API_VERSION": "2"}, {"api-version": ["1"]}),
+        ({"BASE_URL": AZURE, "QUERY": {"api-version": "1"}}, {}, {"api-version": "1"}),
+        ({"BASE_URL": AZURE}, {"OPENAI_API_VERSION": " 2 "}, {"api-version": "2"}),
+        ({"BASE_URL": f"{AZURE}/openai/v1/"}, {"OPENAI_API_VERSION": "2"}, {}),
+    ],
+)
+def test_azures_version_comes_from_the_url_the_query_or_the_environment(
+    given: dict[str, Any], environ: dict[str, str], query: dict[str, Any]
+) -> None:
+    assert one({"PROVIDER": "azure", **given}, **environ).query == query
+
+
 def test_the_values_of_a_query_are_secrets() -> None:
     pool = one({"QUERY": {"api-version": "2024-10-21", "code": f"{SECRET}/=", "t": "abc", "tag": ["alpha"]}})
     assert set(pool.secrets(None)) == {f"{SECRET}/=", f"{SECRET}%2F%3D", "alpha"}
@@ -294,7 +347,7 @@ def test_no_repr_shows_a_secret() -> None:
         (
             {"PROVIDER": "zzz"},
             "= 'zzz' is not a known provider",
-            "Give 'openai', 'anthropic', or the dotted path",
+            "Give 'openai', 'anthropic', 'azure', or the dotted path",
         ),
         ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
