@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from testbed.provider.quirks.registry import CHAT, quirk
-from testbed.provider.quirks.shapes import choices_in, end_marker, objects, parts
+from testbed.provider.quirks.shapes import choices_in, objects, parts
 
 if TYPE_CHECKING:
     from testbed.provider.api import APIRequest, Event
@@ -63,11 +63,14 @@ def tools_in_a_choice_of_their_own(events: list[Event], request: APIRequest) -> 
 
 @quirk(CHAT, stream=True)
 def spliced(events: list[Event], request: APIRequest) -> list[Event]:
-    """A second generation, with another id, follows the first without an end between them."""
+    """A second generation, with another id, follows the first, which has no end."""
     second = copy.deepcopy(events)
     for event in objects(second):
         event["id"] = "chatcmpl-other"
-    return [*(event for event in events if not end_marker(event)), *second]
+    ended = next(
+        at for at, event in enumerate(events) if any(c["finish_reason"] for c in choices_in([event]))
+    )
+    return [*events[:ended], *second]
 
 
 # Filters of content.
