@@ -61,7 +61,7 @@ def test_the_path_names_the_deployment_once(
 
 
 def test_a_provider_for_a_url_is_a_copy() -> None:
-    """Pools share the instance of a provider."""
+    """It is of the same class, and the provider that is asked does not change."""
 
     class Own(Azure):
         pass
