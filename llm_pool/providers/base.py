@@ -4,7 +4,8 @@ To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set `
 ``settings.LLM_POOL`` to the dotted path of the ``Provider``. For an API that is almost OpenAI's, subclass
 ``llm_pool.providers.openai.OpenAI`` instead. The pool calls the methods in this order:
 
-1. ``completion_request(...)`` and ``encode(...)`` make the path and the body, ``headers(key)`` the headers.
+1. ``for_url(base_url)`` returns the provider for the server of a pool. ``completion_request(...)`` and
+   ``encode(...)`` make the path and the body, ``headers(key)`` the headers.
 2. For an answer with a status outside 200 to 299, ``error_from_response(head, body)`` makes the error.
 3. For any other answer without a stream, ``parse_completion(head, body, timing)`` returns the completion.
 4. For a stream, ``stream_reader(head)`` makes a reader. The reader's ``feed(data)`` gets each piece of the
@@ -23,7 +24,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from llm_pool.exceptions import InvalidRequest, LLMPoolError
 from llm_pool.providers import errors, requests
@@ -72,18 +73,22 @@ class CompletionRequest(NamedTuple):
 
 
 class Provider(ABC):
-    """One API. An instance takes no arguments and keeps no state: threads and event loops share the instance.
+    """One API. An instance takes no arguments and keeps no state of calls: threads and event loops share it.
 
     A subclass sets these attributes:
 
     ``name``                the API's name in error messages, logs and metrics, such as "openai"
-    ``base_url``            the BASE_URL of the API's own server, without a slash at its end
+    ``base_url``            the BASE_URL of the API's own server, without a slash at its end; "" if there is
+                            none, so that each project must set BASE_URL
     ``base_url_env``        the environment variable that is read if the settings have no BASE_URL
     ``api_key_env``         the environment variable that is read if the settings have no API_KEY
     ``completion_path``     the path of a completion below BASE_URL, such as "/chat/completions". The check of
                             the settings refuses a BASE_URL that ends with this path
     ``models_path``         the path to which ``llmpool_check`` sends a GET request to test the key; the
                             answer is ``{"data": [{"id": model}, ...]}``
+    ``lists_models``        whether the ids in that answer are the possible values of MODEL
+    ``required_query``      the parameters that each URL needs: the name, and the environment variable that is
+                            read if neither QUERY nor BASE_URL has a parameter of this name
     ``key_headers``         the lower-case names of headers that can carry a key. If HEADERS contains such a
                             header, ``api_key_env`` is not read, and errors do not show the header's key
     ``request_id_headers``  the lower-case names of headers that can contain the provider's request id, in
@@ -103,11 +108,20 @@ class Provider(ABC):
     base_url_env: ClassVar[str]
     api_key_env: ClassVar[str]
     completion_path: ClassVar[str]
-    models_path: ClassVar[str] = "/models"
+    models_path: str = "/models"
+    lists_models: ClassVar[bool] = True
+    required_query: tuple[tuple[str, str], ...] = ()
     key_headers: ClassVar[frozenset[str]] = frozenset({"authorization", "api-key"})
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "request-id")
     max_embedding_inputs: ClassVar[int | None] = None
     max_embedding_tokens: ClassVar[int | None] = None
+
+    def for_url(self, base_url: str) -> Self:
+        """Return the provider for a server at ``base_url``, which is BASE_URL without its query.
+
+        Returns ``self``. Override it if paths or ``required_query`` depend on BASE_URL: return a copy.
+        """
+        return self
 
     @abstractmethod
     def headers(self, api_key: str | None) -> dict[str, str]:

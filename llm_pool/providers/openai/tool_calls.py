@@ -73,10 +73,10 @@ def _id_of(raw: dict[str, Any]) -> str:
 class ToolCallMerger:
     """The tool calls of one streamed message.
 
-    - A part with an id that has come before belongs to that call, unless it has another name. A part with a new
-      id begins a call, whatever its index says. But an id that arrives after the beginning of a call without
-      one is its id; and a new id without a name, in the middle of a call's arguments, is that of a server that
-      makes an id for each part.
+    - A part with an id that has come before belongs to that call, unless it has another name. A part with a
+      new id begins a call, whatever its index says. But an id that arrives after the beginning of a call
+      without one is its id; and a new id without a name, in the middle of a call's arguments, is that of a
+      server that makes an id for each part.
     - A part without an id belongs to the call with its index, or without an index to the last call. But it
       begins a call if it has another name.
     - A part with a name begins a call, too, if the arguments of its call are complete and it has others.
