@@ -77,7 +77,7 @@ contract: $(READY)/lint
 check: test lint types contract
 
 nox: $(READY)/dev
-	@$(BIN)/nox
+	@$(BIN)/nox -- $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH) .nox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
