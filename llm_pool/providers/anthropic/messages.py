@@ -98,11 +98,17 @@ class Anthropic(JSONProvider):
     def usage_from(self, raw: Any) -> Usage | None:
         """Return the usage in ``raw``. What was read from the cache is not in ``input_tokens``:
 
-        https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#tracking-cache-performance
+        https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#tracking-cache-performance. The
+        tokens of the thinking are in ``output_tokens`` too: https://docs.anthropic.com/en/api/messages.
         """
         usage = super().usage_from(raw)
-        cached = count_in(raw, "cache_read_input_tokens") if usage else 0
-        return replace(usage, cached_tokens=cached) if usage and cached else usage
+        if usage is None:
+            return None
+        cached = count_in(raw, "cache_read_input_tokens")
+        reasoning = count_in(raw, ("output_tokens_details", "thinking_tokens"))
+        if not (cached or reasoning):
+            return usage
+        return replace(usage, cached_tokens=cached, reasoning_tokens=reasoning)
 
     def _describe_mismatch(self, _raw: Any) -> str:
         return "JSON that is not a message"
