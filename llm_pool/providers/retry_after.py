@@ -62,6 +62,6 @@ def retry_after_in(error: Mapping[str, Any], message: str) -> float | None:
 def _number(value: str | float | None) -> float | None:
     try:
         wait = float(value or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, wait) if math.isfinite(wait) else None

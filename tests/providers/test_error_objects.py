@@ -92,6 +92,10 @@ SHAPES: dict[str, tuple[Any, Found]] = {
         },
         Found(exceptions.RateLimited, "Provider returned error: Too busy.", 429),
     ),
+    "a time that is too long": (
+        {"error": {"code": 429, "message": "Too busy", "retry_after": 10**400}},
+        Found(exceptions.RateLimited, code=429),
+    ),
     "in a choice": (
         {
             "choices": [
