@@ -18,6 +18,7 @@ __all__ = [
     "Chunk",
     "Citation",
     "Completion",
+    "Embeddings",
     "Timing",
     "ToolCall",
     "ToolCallPart",
@@ -204,6 +205,8 @@ class Completion:
     ``audio``          the provider's object with the spoken answer; None if there is none
     ``headers``        the headers of the answer, by name in any case
     ``more_choices``   the choices after the first, which is the completion itself
+    ``parsed``         the validated value of a call with a type as ``response_format``; None without a type,
+                       and if the model calls tools
     """
 
     text: str
@@ -222,6 +225,7 @@ class Completion:
     audio: dict[str, Any] | None = field(default=None, compare=False)
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
     more_choices: tuple[Choice, ...] = ()
+    parsed: Any = field(default=None, compare=False)
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -254,6 +258,33 @@ class Completion:
             f"finish_reason={self.finish_reason!r}{tools}, usage={self.usage!r}, "
             f"request_id={self.request_id!r})"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The vectors of texts. If the texts were sent in several requests, the values are those of all together.
+
+    ``vectors``     a vector for each text, in the order of the texts
+    ``model``       the model that made them, as the provider names it; None if it is not reported
+    ``usage``       the tokens of the texts; None if they are not reported
+    ``request_id``  the provider's request id, of the last request; None if no header has one
+    ``timing``      how long the parts of the call took, in seconds; None outside of a call
+    ``raw``         the provider's answer, parsed, with the vectors as they were sent
+    ``headers``     the headers of the answer to the last request, by name in any case
+    """
+
+    vectors: list[list[float]] = field(repr=False)
+    model: str | None = None
+    usage: Usage | None = None
+    request_id: str | None = None
+    timing: Timing | None = None
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the provider's headers say about its limits; None if they say nothing."""
+        return read_rate_limit(self.headers)
 
 
 class Chunk:

@@ -16,6 +16,7 @@ from llm_pool.providers.anthropic.blocks import (
 )
 from llm_pool.providers.anthropic.stream import AnthropicStreamReader
 from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages, count_in
+from llm_pool.providers.json_schema import ANTHROPIC, UnsupportedSchema, strict
 from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.providers.results import Completion, Timing, Usage
 
@@ -69,6 +70,19 @@ class Anthropic(JSONProvider):
         if stream:
             body["stream"] = True
         return CompletionRequest(self.completion_path, body)
+
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """See ``Provider.output_params``."""
+        try:
+            enforced = strict(schema, ANTHROPIC, name)
+        except UnsupportedSchema as error:
+            advice = "Use lists, and classes whose fields have types, instead."
+            raise InvalidParameter(f"Anthropic's API cannot enforce {name}: {error}. {advice}") from None
+        return {"output_config": {"format": {"type": "json_schema", "schema": enforced}}}
+
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See ``Provider.tool_definition``."""
+        return {"name": name, "description": description, "input_schema": parameters}
 
     def stream_reader(self, head: Head) -> AnthropicStreamReader:
         """See ``Provider.stream_reader``."""

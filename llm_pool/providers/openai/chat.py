@@ -6,10 +6,12 @@ Many other servers offer the same API: vLLM, llama.cpp, Ollama, Azure.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_pool.exceptions import with_article
+from llm_pool.providers import embeddings
 from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages, count_in
+from llm_pool.providers.json_schema import OPENAI, SchemaRules, UnsupportedSchema, strict
 from llm_pool.providers.openai.message import choice_of, message_of, text_of, usage_in
 from llm_pool.providers.openai.stream import OpenAIStreamReader
 from llm_pool.providers.openai.tool_calls import as_list
@@ -17,9 +19,11 @@ from llm_pool.providers.requests import as_messages, check_params
 from llm_pool.providers.results import Completion, Timing, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from llm_pool.providers.base import EmbeddingInput
     from llm_pool.providers.head import Head
+    from llm_pool.providers.results import Embeddings
 
 __all__ = ["OpenAI"]
 
@@ -33,6 +37,9 @@ class OpenAI(JSONProvider):
     api_key_env = "OPENAI_API_KEY"
     completion_path = "/chat/completions"
     usage_names = ("prompt_tokens", "completion_tokens")
+    max_embedding_inputs = 2048
+    max_embedding_tokens = 300_000
+    schema_rules: ClassVar[SchemaRules] = OPENAI
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """See ``Provider.headers``."""
@@ -59,6 +66,34 @@ class OpenAI(JSONProvider):
             if body["stream_options"] is None:
                 del body["stream_options"]  # some servers refuse unknown fields
         return CompletionRequest(self.completion_path, body)
+
+    def embedding_request(
+        self, inputs: Sequence[EmbeddingInput], model: str | None, params: Mapping[str, Any]
+    ) -> CompletionRequest:
+        """See ``Provider.embedding_request``."""
+        return CompletionRequest(embeddings.PATH, embeddings.request_body(inputs, model, params))
+
+    def parse_embeddings(
+        self, head: Head, body: bytes, count: int, timing: Timing | None = None
+    ) -> Embeddings:
+        """See ``Provider.parse_embeddings``."""
+        return embeddings.parse(self, head, body, count, timing)
+
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """See ``Provider.output_params``."""
+        return {"response_format": {"type": "json_schema", "json_schema": self._json_schema(name, schema)}}
+
+    def _json_schema(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        """Return the schema with its name; strict, unless it has parts that strict mode does not accept."""
+        try:
+            return {"name": name, "schema": strict(schema, self.schema_rules, name), "strict": True}
+        except UnsupportedSchema:
+            return {"name": name, "schema": schema, "strict": False}
+
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See ``Provider.tool_definition``."""
+        function = {"name": name, "description": description, "parameters": parameters}
+        return {"type": "function", "function": function}
 
     def stream_reader(self, head: Head) -> OpenAIStreamReader:
         """See ``Provider.stream_reader``."""
