@@ -285,7 +285,7 @@ class StreamReader(ABC):
         Anything else is a keep-alive: it does not restart the timeouts ``first_token`` and
         ``between_tokens``.
         """
-        return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
+        return bool(chunk.text or chunk.reasoning or chunk.tool_calls or chunk.refusal or chunk.finish_reason)
 
     @abstractmethod
     def completion(self, timing: Timing | None = None) -> Completion:
