@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 
 from llm_pool import exceptions
 from llm_pool.providers.rate_limits import read_rate_limit
 from testbed.provider import QUIRKS
+from tests.fixtures.calls import CALLS, ask
 from tests.fixtures.internals import error_names, reasoning_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_pool.calling.pool import LLMPool
+    from testbed.provider import ScriptedProvider
 
 PAGE = (Path(__file__).parents[1] / "docs/dialects.md").read_text(encoding="utf-8")
 
@@ -48,3 +58,25 @@ def test_its_links_to_its_own_sections_lead_somewhere() -> None:
         for title in re.findall(r"^#+ (.*)", PAGE, re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= headings
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_its_provider_works(
+    call: str,
+    llm_provider: ScriptedProvider,
+    configure: Callable[..., LLMPool],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    secret: str,
+) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "ours.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = {"role": "assistant", "content": "Hi"}
+    llm_provider.body({"thoughts": "Be brief.", "choices": [{"message": message, "finish_reason": "stop"}]})
+    settings = llm_provider.settings(PROVIDER="ours.Ours", API_KEY=secret)
+    completion = ask(call, configure(llm_provider, **settings), "Hello?")
+    assert (completion.text, completion.reasoning) == ("Hi", "Be brief.")
+    [request] = llm_provider.requests
+    assert request.headers["x-token"] == secret
+    assert "authorization" not in request.headers
