@@ -11,7 +11,12 @@ To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set `
 4. For a stream, ``stream_reader(head)`` makes a reader. The reader's ``feed(data)`` gets each piece of the
    body until ``finished`` is True. If the body ends before that, ``end()`` is called. Then
    ``completion(timing)`` returns the whole answer. If the connection breaks, ``interruption(reason)`` makes
-   the error.
+   the error. But once ``is_complete`` is True, a connection that breaks or is silent does not matter:
+   ``end()`` is called then, and after one second at the latest.
+
+A ``Completion`` needs only its ``text``. The other attributes are what the provider gives it: for example
+``headers=head.headers``, which ``rate_limit`` reads, and ``message``, the turn to send back. A ``Chunk``
+needs its ``text`` and ``raw``. ``docs/dialects.md`` has an example of a subclass of ``OpenAI``.
 
 For ``embed``, an API with embeddings has ``embedding_request(...)`` and ``parse_embeddings(...)`` instead of
 steps 1 and 3. For a Python type as ``response_format``, an API with structured output has
@@ -298,7 +303,7 @@ class StreamReader(ABC):
         Anything else is a keep-alive: it does not restart the timeouts ``first_token`` and
         ``between_tokens``.
         """
-        return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
+        return bool(chunk.text or chunk.reasoning or chunk.tool_calls or chunk.refusal or chunk.finish_reason)
 
     @abstractmethod
     def completion(self, timing: Timing | None = None) -> Completion:
