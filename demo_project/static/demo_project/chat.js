@@ -63,7 +63,7 @@ async function receive(messages, turn, answer, signal) {
   const place = turn.querySelector(".text");
   let chunks = 0;
   for await (const { name, data } of post("/answer/", { messages }, signal)) {
-    if (name === "error") throw new UserError(sentence(data.error, data.message));
+    if (name === "failed") throw new UserError(sentence(data.error, data.message));
     if (name === "done") {
       answer.done = data;
       showTiming(turn, data, chunks);
