@@ -7,18 +7,27 @@ from collections.abc import Mapping
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.exceptions import with_article
 from llm_pool.http.events import JSONEvents
+from llm_pool.http.outcome import OnDone
 from llm_pool.http.response import EventStreamResponse
 
 __all__ = ["EventStreamResponse", "event_stream"]
 
 
 def event_stream(
-    stream: CompletionStream | AsyncCompletionStream, *, headers: Mapping[str, str] | None = None
+    stream: CompletionStream | AsyncCompletionStream,
+    *,
+    on_done: OnDone | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> EventStreamResponse:
     """Return a response that sends ``stream`` to the browser as server-sent events.
 
-    ``headers`` are added to the response's own, and replace those of the same name. The stream is closed when
-    the browser disconnects. A HEAD request makes no call to the model.
+    The stream is closed when the browser disconnects. A HEAD request makes no call to the model.
+
+    ``on_done``  a function, sync or async, that is called once with the ``Completion`` or the error, when the
+                 last byte has been sent or the browser has left. In the latter case the error is a
+                 ``StreamInterrupted``, whose ``partial`` is the text so far. Both kinds of functions can use
+                 the ORM. What it raises is logged. It is not called if no call is made, as for HEAD
+    ``headers``  are added to the response's own, and replace those of the same name
 
     Events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
 
@@ -46,6 +55,8 @@ def event_stream(
             f"event_stream takes a stream, not {with_article(stream)}: call it with pools[...].stream(...)"
             " or pools[...].astream(...). Django's StreamingHttpResponse sends iterators of your own."
         )
+    if on_done is not None and not callable(on_done):
+        raise TypeError(f"on_done must be a function of one argument, not {with_article(on_done)}")
     if stream.ended:
         raise ValueError("event_stream reads the stream itself, and this one has ended. Make a new one.")
-    return EventStreamResponse(stream, JSONEvents(), headers=headers)
+    return EventStreamResponse(stream, JSONEvents(), on_done=on_done, headers=headers)

@@ -16,6 +16,7 @@ from llm_pool.calling.stream import Stream
 from llm_pool.conf.observability import debugging
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted, visitor_message
 from llm_pool.http.events import Format
+from llm_pool.http.outcome import OnDone, Outcome
 from llm_pool.providers.results import Chunk
 
 __all__ = ["COMMENT", "AsyncPieces", "Source", "pieces_of"]
@@ -31,13 +32,15 @@ HEARTBEAT_SECONDS = 5.0  # only the second send after a disconnect fails: a WSGI
 class Source:
     """A stream, and what its response sends of it.
 
-    ``stream``        the stream
-    ``broken_off``    whether the browser has come back in the middle of an answer: the stream is closed, and
-                      all that is sent is an error
+    ``stream``      the stream
+    ``outcome``     how the stream has ended
+    ``broken_off``  whether the browser has come back in the middle of an answer: the stream is closed, and
+                    all that is sent is an error
     """
 
-    def __init__(self, stream: Stream, events: Format) -> None:
+    def __init__(self, stream: Stream, events: Format, on_done: OnDone | None) -> None:
         self.stream = stream
+        self.outcome = Outcome(stream, on_done)
         self.broken_off = False
         self._events = events
 
@@ -47,8 +50,9 @@ class Source:
 
     def end(self) -> bytes:
         """Return the events for the end of the stream; b"" if another thread or task has closed it."""
-        if self.stream.completion is not None:
-            return self._events.done(self.stream.completion).encode()
+        if (completion := self.stream.completion) is not None:
+            self.outcome.value = completion
+            return self._events.done(completion).encode()
         if self.broken_off:
             return self.failure(
                 StreamInterrupted("its answer had broken off, and the browser asked for the rest")
@@ -57,6 +61,7 @@ class Source:
 
     def failure(self, error: Exception) -> bytes:
         """Return the events for ``error``, and log it."""
+        self.outcome.value = error
         name = type(error).__name__
         if isinstance(error, LLMPoolError):
             logger.warning("a stream to the browser ended with %s: %s", name, error)
@@ -76,6 +81,8 @@ def pieces_of(source: Source) -> Iterator[bytes]:
         yield source.failure(error)
     finally:
         source.stream.close()
+    if not source.outcome.later:
+        source.outcome.report()
 
 
 def _steps(stream: Stream) -> Iterator[list[Chunk] | None]:
@@ -141,6 +148,8 @@ class AsyncPieces:
             self._step = None
             if piece := self._piece_of(step):
                 return piece
+        if not self._source.outcome.later:
+            await self._source.outcome.areport()
         raise StopAsyncIteration
 
     def _piece_of(self, step: asyncio.Task[list[Chunk]]) -> bytes:
