@@ -218,14 +218,20 @@ class LLMPool:
         return request.path, provider.encode(request.body)
 
     def _call(self, operation: str, params: dict[str, Any]) -> Call:
-        model = params.get("model") or self.settings.model
-        return Call(self._calling_pool, operation, model if isinstance(model, str) else None)
+        model, choices = params.get("model") or self.settings.model, params.get("n")
+        return Call(
+            self._calling_pool,
+            operation,
+            model if isinstance(model, str) else None,
+            choices if type(choices) is int else 1,
+        )
 
     def _completion(self, answer: Answer, call: Call) -> Completion:
         call.status_code = answer.head.status_code
         if not 200 <= answer.head.status_code < 300:
             raise self._provider.error_from_response(answer.head, answer.body)
-        completion = self._provider.parse_completion(answer.head, answer.body, call.timing())
+        head = answer.head if call.choices == 1 else answer.head._replace(choices=call.choices)
+        completion = self._provider.parse_completion(head, answer.body, call.timing())
         call.usage = completion.usage
         return completion
 

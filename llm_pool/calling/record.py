@@ -139,21 +139,23 @@ class Call:
 
     ``operation`` and ``model`` are those of ``CallRecord``.
 
+    ``choices``      how many answers the call asks for
     ``marks``        when the call's steps took place; part of the engine's request, and set by the engine
     ``status_code``  the answer's HTTP status; None before it arrives. Set by the code that makes the call
     ``usage``        the answer's tokens; None before they are known. Set by the code that makes the call
     """
 
-    __slots__ = ("_began", "_ended", "_model", "_operation", "_pool", "_request",
+    __slots__ = ("_began", "_ended", "_model", "_operation", "_pool", "_request", "choices",
                  "marks", "status_code", "usage")  # fmt: skip
 
-    def __init__(self, pool: CallingPool, operation: str, model: str | None) -> None:
+    def __init__(self, pool: CallingPool, operation: str, model: str | None, choices: int = 1) -> None:
         self._pool = pool
         self._operation = operation
         self._model = model
         self._request = current_request.get()
         self._ended = threading.Lock()  # acquired by the first ``end``, never released
         self._began = monotonic()
+        self.choices = choices
         self.marks = Marks()
         self.status_code: int | None = None
         self.usage: Usage | None = None

@@ -16,7 +16,15 @@ from llm_pool.engine.content_timer import ContentTimer
 from llm_pool.engine.loops.threads import in_thread
 from llm_pool.engine.request import answer_too_large
 from llm_pool.engine.scope import CancelScope
-from llm_pool.exceptions import InvalidResponse, PoolClosed, ProtocolError, ReadFailed, StreamInterrupted
+from llm_pool.exceptions import (
+    InvalidResponse,
+    PoolClosed,
+    ProtocolError,
+    ReadFailed,
+    ReadTimeout,
+    StreamInterrupted,
+    TotalTimeout,
+)
 from llm_pool.providers.base import Provider, StreamReader
 from llm_pool.providers.results import Chunk, Completion, Timing
 from llm_pool.transports.call_site import call_site
@@ -24,7 +32,9 @@ from llm_pool.transports.call_site import call_site
 __all__ = ["AsyncCompletionStream", "CompletionStream"]
 
 MAX_ERROR_BODY = 64 * 1024  # bytes that are read of the body of an error
+USAGE_SECONDS = 1.0  # the wait for what follows a complete answer, which is the usage
 INTERRUPTIONS = (ProtocolError, ReadFailed)  # errors that break off the body of an answer
+ENDS = (*INTERRUPTIONS, ReadTimeout, TotalTimeout)  # errors that do not matter once the answer is complete
 
 
 class Stream:
@@ -95,7 +105,13 @@ class Stream:
                     raise self._provider.error_from_response(answer.head, await _aread_error(answer))
             chunks: list[Chunk] = []
             while answer is not None and not chunks and not self._finish_if_complete():
-                chunks = self._parse(await answer.aread())
+                try:
+                    data = await answer.aread()
+                except ENDS:
+                    if not self._is_whole():
+                        raise
+                    data = b""
+                chunks = self._parse(data)
             return chunks
         except BaseException as error:
             if self._fail(error):
@@ -122,7 +138,13 @@ class Stream:
                     raise self._provider.error_from_response(answer.head, _read_error(answer))
             chunks: list[Chunk] = []
             while answer is not None and not chunks and not self._finish_if_complete():
-                chunks = self._parse(answer.read())
+                try:
+                    data = answer.read()
+                except ENDS:
+                    if not self._is_whole():
+                        raise
+                    data = b""
+                chunks = self._parse(data)
             return chunks
         except BaseException as error:
             if self._fail(error):
@@ -176,7 +198,10 @@ class Stream:
         if self._closed:
             answer.close()
         if 200 <= answer.head.status_code < 300:
-            self._reader = self._provider.stream_reader(answer.head)
+            head, choices = answer.head, self._call.choices
+            self._reader = self._provider.stream_reader(
+                head if choices == 1 else head._replace(choices=choices)
+            )
         return answer
 
     def _take_ready(self) -> list[Chunk]:
@@ -223,7 +248,13 @@ class Stream:
                 break
         else:
             self._timer.stop(monotonic())
+        if reader.is_complete:
+            self._timer.finish_within(USAGE_SECONDS)
         return chunks
+
+    def _is_whole(self) -> bool:
+        """Return whether the provider has said that the answer is complete, so that no error can cut it."""
+        return not self._closed and self._reader is not None and self._reader.is_complete
 
     def _timing(self) -> Timing:
         # When the caller has read the answer, which may have arrived earlier.

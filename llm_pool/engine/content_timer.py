@@ -14,6 +14,8 @@ __all__ = ["ContentTimer"]
 class ContentTimer:
     """Measures how long the pool waits for the next content of a stream: text, reasoning or a tool call.
 
+    ``finish_within`` replaces these limits once the answer is complete.
+
     It starts when an exchange waits for the server after the request is sent. After each piece of the body
     the stream calls ``restart`` if the piece has content, otherwise ``stop``: so it stands still while the
     caller asks for nothing.
@@ -24,12 +26,13 @@ class ContentTimer:
     while the exchange does not wait. Times are seconds of the monotonic clock, which is the loop's clock.
     """
 
-    __slots__ = ("_between_tokens", "_has_content", "_left", "_started_at", "_timeouts")
+    __slots__ = ("_between_tokens", "_has_content", "_is_finishing", "_left", "_started_at", "_timeouts")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._between_tokens = _seconds(timeouts.between_tokens)
         self._has_content = False
+        self._is_finishing = False
         self._left = _seconds(timeouts.first_token)  # until the limit is reached
         self._started_at: float | None = None  # None: the timer does not run
 
@@ -49,7 +52,15 @@ class ContentTimer:
         """Stop the timer, because content has arrived. ``deadline`` starts it with the limit for the next."""
         self._has_content = True
         self._started_at = None
-        self._left = self._between_tokens
+        if not self._is_finishing:
+            self._left = self._between_tokens
+
+    def finish_within(self, seconds: float) -> None:
+        """Stop the timer. From now on all waits together are limited to ``seconds``, whatever arrives."""
+        if not self._is_finishing:
+            self._is_finishing = True
+            self._started_at = None
+            self._left = seconds
 
     def error(self, now: float, origin: Origin) -> TokenTimeout | None:
         """Return the error if the limit is reached at ``now``, otherwise None."""

@@ -20,10 +20,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from llm_pool.exceptions import LLMPoolError
 from llm_pool.providers import errors, requests
+from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.head import Head
 from llm_pool.providers.results import Completion, Usage
+from llm_pool.providers.sse import looks_like_events
 from llm_pool.redaction import redact
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
         APIError,
         APIStatusError,
         InvalidResponse,
-        LLMPoolError,
         StreamInterrupted,
     )
     from llm_pool.providers.results import Chunk, Timing
@@ -190,6 +192,13 @@ class StreamReader(ABC):
     The pool then calls ``completion``, and reads no more of the body.
     """
 
+    is_complete: bool = False
+    """Set ``is_complete`` to True when the provider has said that the answer is complete but more can follow.
+
+    What can follow is, for example, the usage. The pool then reads the body for one second at most, and calls
+    ``end`` at its end, or if the connection breaks.
+    """
+
     @abstractmethod
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that ``data`` completes; [] if it completes no chunk, or if ``finished`` is True.
@@ -247,12 +256,12 @@ class JSONProvider(Provider):
 
     @abstractmethod
     def completion_from(
-        self, raw: Any, request_id: str | None, timing: Timing | None, text: str | None = None
+        self, raw: Any, head: Head, timing: Timing | None, text: str | None = None
     ) -> Completion:
         """Return the completion in ``raw``, a parsed answer or the same object merged from a stream's events.
 
-        ``request_id`` and ``timing`` go into the completion unchanged. ``text`` is the text of a streamed
-        answer; with None, read the text from ``raw``.
+        The headers of ``head`` and ``timing`` go into the completion unchanged. ``text`` is the text of a
+        streamed answer; with None, read the text from ``raw``.
 
         Raises one of ``SHAPE_ERRORS`` if ``raw`` does not have the API's format.
         """
@@ -264,7 +273,7 @@ class JSONProvider(Provider):
         ``raw`` is a parsed body that does not have the API's format.
         """
 
-    def _usage_from(self, raw: Any) -> Usage | None:
+    def usage_from(self, raw: Any) -> Usage | None:
         """Return the usage in ``raw``, the usage object of an answer; None if ``raw`` is not an object."""
         if not isinstance(raw, dict):
             return None
@@ -286,14 +295,43 @@ class JSONProvider(Provider):
         try:
             raw = json.loads(body)
         except (ValueError, RecursionError):
+            if looks_like_events(body):
+                return self._streamed_completion_or_error(head, body, timing)
             what = "what is not JSON" if body.strip() else "an empty body"
             return self.invalid_response(head, what, body)
-        if isinstance(raw, dict) and raw.get("error"):
-            return self.error_from_object(head, raw)
+        if (error := error_in(raw)) is not None:
+            return self.error_from_object(head, error)
         try:
-            return self.completion_from(raw, self.request_id(head), timing)
+            return self.completion_from(raw, head, timing)
         except SHAPE_ERRORS:
             return self.invalid_response(head, self._describe_mismatch(raw), body)
+
+    def _streamed_completion_or_error(
+        self, head: Head, body: bytes, timing: Timing | None
+    ) -> Completion | LLMPoolError:
+        """Read an event stream that a server sends although none was asked for."""
+        reader = self.stream_reader(head)
+        try:
+            reader.feed(body)
+            if not reader.finished:
+                reader.end()
+            return reader.completion(timing)
+        except LLMPoolError as error:
+            return error.with_traceback(None)
+
+
+def count_in(raw: Mapping[str, Any], *paths: str | tuple[str, str]) -> int:
+    """Return the first valid number of tokens at one of ``paths`` in a usage object; 0 if there is none.
+
+    A path is the name of a field, or the name of an object and of a field in it.
+    """
+    for path in paths:
+        value: Any = raw
+        for name in (path,) if isinstance(path, str) else path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if number := _count(value):
+            return number
+    return 0
 
 
 def _count(value: Any) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-import time
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
+from llm_pool.providers.error_objects import error_class, error_fields
 from llm_pool.providers.results import repair_surrogates
+from llm_pool.providers.retry_after import retry_after
+from llm_pool.providers.sse import EventParser, looks_like_events
 from llm_pool.redaction import redact
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ __all__ = [
     "ErrorContext",
     "api_error",
     "invalid_response",
-    "retry_after",
     "snippet",
     "status_error_from",
 ]
@@ -65,27 +64,29 @@ def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
     headers = {name: redact(value, context.secrets) for name, value in context.headers.items()}
     content = _redact_bytes(content, context.secrets)[:MAX_BODY]
     body = redact(_parse_body(content), context.secrets)
-    message, code, kind = _error_fields(body)
+    found = error_fields(body)
+    message = _shortened(found.message)
     where, redirect_advice = _redirect(context.status_code, headers)
     if where:
         message = f"{message}, and {where}" if message else where
     if not message:
         message = snippet(content, headers.get("content-type")) or "no reason given"
     wait = retry_after(headers)
+    wait = found.retry_after if wait is None else wait
     error = status_error(context.status_code)
     sentence = (
         f"{context.name} answered {_status_text(context.status_code)}"
-        f"{_identifiers(code, context.request_id)}: {message}"
+        f"{_identifiers(found.code, context.request_id)}: {message}"
     )
-    advice = redirect_advice or (error.advice if wait is None else f"Try again in {wait:g} s.")
+    advice = redirect_advice or _advice(error, wait)
     return error(
         f"{_with_full_stop(sentence)} {advice}".rstrip(),
         status_code=context.status_code,
         headers=headers,
         content=content,
         retry_after=wait,
-        code=code,
-        kind=kind,
+        code=found.code,
+        kind=found.kind,
         request_id=context.request_id,
         body=body,
     )
@@ -94,24 +95,37 @@ def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
 def api_error(context: ErrorContext, value: Any, partial: str = "") -> APIError:
     """Return the error for an error object in an answer with a status from 200 to 299.
 
+    Its class is the one that the error's code or type stands for, otherwise ``APIError``. Its ``status_code``
+    is the status of the answer.
+
     ``value``    the parsed JSON of the body, or of the stream's event, that reports the error
     ``partial``  the text that a stream delivered before the error; "" without a stream
     """
     body = redact(value, context.secrets)
-    message, code, kind = _error_fields(body)
+    found = error_fields(body)
+    error = error_class(found)
     event = (
         "broke off its answer with an error" if partial else f"answered {context.status_code} with an error"
     )
-    identifiers = _identifiers(code, context.request_id)
-    sentence = f"{context.name} {event}{identifiers}: {message or _shortened(repr(body))}"
-    return APIError(
-        _with_full_stop(sentence),
-        status_code=context.status_code,
-        code=code,
-        kind=kind,
-        request_id=context.request_id,
-        body=body,
-        partial=partial,
+    identifiers = _identifiers(found.code, context.request_id)
+    reason = _shortened(found.message or _text_of(body)) or "no reason given"
+    sentence = f"{context.name} {event}{identifiers}: {reason}"
+    details: dict[str, Any] = {
+        "status_code": context.status_code,
+        "code": found.code,
+        "kind": found.kind,
+        "request_id": context.request_id,
+        "body": body,
+        "partial": partial,
+    }
+    if not issubclass(error, APIStatusError):
+        return error(_with_full_stop(sentence), **details)
+    return error(
+        f"{_with_full_stop(sentence)} {_advice(error, found.retry_after)}".rstrip(),
+        retry_after=found.retry_after,
+        headers={name: redact(text, context.secrets) for name, text in context.headers.items()},
+        content=_as_json(body),
+        **details,
     )
 
 
@@ -136,27 +150,6 @@ def invalid_response(
     )
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait before the next try, or None if no header has a valid value.
-
-    ``headers`` have lower-case names.
-
-    ``Retry-After`` is a number of seconds or a date (RFC 9110, section 10.2.3). ``retry-after-ms`` is not
-    standard, but is read first because it is more exact.
-    """
-    if (wait := _number(headers.get("retry-after-ms"))) is not None:
-        return wait / 1000
-    value = headers.get("retry-after")
-    if (wait := _number(value)) is not None or not value:
-        return wait
-    try:
-        # The server's clock may differ from this machine's: count from the server's own Date header.
-        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _redirect(status: int, headers: Mapping[str, str]) -> tuple[str, str]:
     """Return where an answer redirects to, and what to do about it; "", "" if it is not a redirect.
 
@@ -173,12 +166,8 @@ def _redirect(status: int, headers: Mapping[str, str]) -> tuple[str, str]:
     return where, _REDIRECT_ADVICE
 
 
-def _number(value: str | None) -> float | None:
-    try:
-        wait = float(value or "")
-    except ValueError:
-        return None
-    return max(0.0, wait) if math.isfinite(wait) else None
+def _advice(error: type[APIStatusError], wait: float | None) -> str:
+    return error.advice if wait is None else f"Try again in {wait:g} s."
 
 
 def _redact_bytes(content: bytes, secrets: Iterable[str]) -> bytes:
@@ -186,33 +175,31 @@ def _redact_bytes(content: bytes, secrets: Iterable[str]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _parse_body(content: bytes) -> Any:
-    """Return the body parsed as JSON, or as text if it is not JSON."""
+def _text_of(body: Any) -> str:
+    return body if isinstance(body, str) else repr(body)
+
+
+def _as_json(body: Any) -> bytes:
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return content.decode("utf-8", "replace")
+        return json.dumps(body).encode()
+    except RecursionError:  # nested too deeply
+        return b""
 
 
-def _error_fields(body: Any) -> tuple[str, str | int | None, str | None]:
-    """Return message, code and type of the error in ``body``, a parsed body. Without them: "", None, None.
+def _parse_body(content: bytes) -> Any:
+    """Return the body parsed as JSON, or as text if it is not JSON.
 
-    Reads each shape that OpenAI-compatible servers use.
+    Some servers frame the error of a streamed call as an event: then the body is the event's data.
     """
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if isinstance(error, str) and isinstance(body, dict):
-        return _shortened(error), None, None
-    if not isinstance(error, dict):
-        return "", None, None
-    message = error.get("message") or error.get("detail")
-    code, kind = error.get("code"), error.get("type")
-    if message is not None and not isinstance(message, str):
-        message = json.dumps(message)
-    return (
-        _shortened(message or ""),
-        code if isinstance(code, (str, int)) else None,
-        kind if isinstance(kind, str) else None,
-    )
+    text = content.decode("utf-8", "replace")
+    if looks_like_events(content):
+        parser = EventParser()
+        events = [*parser.feed(content), *parser.end(lenient=True)]
+        text = next((event.data for event in events if event.data.strip()), text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def snippet(body: bytes | str, content_type: str | None) -> str:

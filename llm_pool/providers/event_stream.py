@@ -7,16 +7,19 @@ from abc import abstractmethod
 from typing import Any
 
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
-from llm_pool.providers.base import Head, JSONProvider, StreamReader
+from llm_pool.providers.base import JSONProvider, StreamReader
+from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
+from llm_pool.providers.head import Head
 from llm_pool.providers.results import Chunk, Completion, Timing, repair_surrogates
-from llm_pool.providers.sse import Event, EventParser
+from llm_pool.providers.sse import UNFRAMED, Event, EventParser, looks_like_events
 
 __all__ = ["EventStreamReader", "parse_index"]
 
 _decode = json.JSONDecoder().decode  # without the checks of ``json.loads``, at each event
 _MAX_BEGINNING = 4096  # bytes of a body that are kept, for the error if the body is not an event stream
-_EVENT_STREAM_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:")
+_DONE = "[DONE]"
+_SPECIAL = frozenset({"error", UNFRAMED})
 
 
 class EventStreamReader(StreamReader):
@@ -37,22 +40,24 @@ class EventStreamReader(StreamReader):
         self._high_surrogate = ""  # half a character at the end of the text, until its other half arrives
 
     @abstractmethod
-    def _is_end_marker(self, event: Event) -> bool:
-        """Return whether ``event`` marks the answer as complete.
+    def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
+        """Return the chunk for ``event``, or None if it adds nothing. ``raw`` is its data, parsed.
 
-        Raises ``InvalidResponse`` for such an event if the events before it do not form an answer.
+        Set ``is_complete`` when the provider has said that the answer is complete, and ``finished`` when
+        nothing else can follow. Raises one of ``SHAPE_ERRORS`` if the event does not have the API's format.
         """
 
     @abstractmethod
-    def _chunk_from(self, raw: dict[str, Any], data: str) -> Chunk:
-        """Return the chunk for an event. ``data`` is its JSON, and ``raw`` is the parsed JSON.
-
-        Raises one of ``SHAPE_ERRORS`` if the event does not have the API's format.
-        """
+    def _is_known(self, raw: Any) -> bool:
+        """Return whether ``raw``, a parsed event without the word "error", is a part of an answer."""
 
     @abstractmethod
-    def _is_complete(self) -> bool:
-        """Return whether the answer is complete although the body ended without an end marker."""
+    def _read_done(self) -> None:
+        """Read the event "[DONE]".
+
+        Set ``finished`` if it completes the answer. Raises ``InvalidResponse`` if the events before it do not
+        form an answer.
+        """
 
     @abstractmethod
     def _merged_answer(self) -> dict[str, Any]:
@@ -65,17 +70,17 @@ class EventStreamReader(StreamReader):
 
     def feed(self, data: bytes) -> list[Chunk]:
         """See ``StreamReader.feed``."""
-        if not self._has_events and len(self._beginning) < _MAX_BEGINNING:
+        if not self._has_events and not self.finished and len(self._beginning) < _MAX_BEGINNING:
             self._beginning += data[:_MAX_BEGINNING]
-        chunks = self._read_chunks(data)
+        chunks = [] if self.finished else self._read_chunks(data)
         del data  # error reports show the local variables of each frame, and the data may contain the key
         return self._chunks_or_failure(chunks)
 
     def end(self) -> list[Chunk]:
         """See ``StreamReader.end``."""
-        chunks = self._read_chunks(None)
+        chunks = [] if self.finished else self._read_chunks(None)
         if not self.finished:
-            if not self._is_complete():
+            if not self.is_complete:
                 raise self._incomplete_error()
             self.finished = True
         return self._chunks_or_failure(chunks)
@@ -85,8 +90,7 @@ class EventStreamReader(StreamReader):
         if self._failure is not None:
             raise self._failure
         try:
-            request_id = self._provider.request_id(self._head)
-            return self._provider.completion_from(self._merged_answer(), request_id, timing, self.partial)
+            return self._provider.completion_from(self._merged_answer(), self._head, timing, self.partial)
         except SHAPE_ERRORS:
             what = "events that do not form an answer"
         raise self._provider.invalid_response(self._head, what, "", self.partial)
@@ -107,21 +111,18 @@ class EventStreamReader(StreamReader):
 
         An LLMPoolError is not raised, but stored in ``_failure``.
         """
-        if self.finished:
-            return []
         chunks: list[Chunk] = []
         try:
             for event in self._last_events() if data is None else self._parser.feed(data):
                 if self.finished:
                     break
-                self._has_events = True
-                if self._is_end_marker(event):
-                    self.finished = True
-                else:
-                    chunks.append(self._read_event(event))
+                self._has_events = self._has_events or event.event != UNFRAMED
+                if (chunk := self._read_event(event)) is not None:
+                    chunks.append(chunk)
         except LLMPoolError as error:
             self.finished = True
-            self._failure = error.with_traceback(None)  # its frames hold the data, which may contain the key
+            if not self.is_complete:  # what follows a whole answer does not matter
+                self._failure = error.with_traceback(None)  # its frames hold data, which may contain the key
         return chunks
 
     def _chunks_or_failure(self, chunks: list[Chunk]) -> list[Chunk]:
@@ -136,20 +137,42 @@ class EventStreamReader(StreamReader):
         An event with incomplete JSON is left out.
         """
         events = self._parser.end(lenient=True)
-        return [event for event in events if event.data == "[DONE]" or _is_json(event.data)]
+        return [event for event in events if event.data.strip() == _DONE or _is_json(event.data)]
 
-    def _read_event(self, event: Event) -> Chunk:
+    def _read_event(self, event: Event) -> Chunk | None:
         data = event.data
+        if data[:1] != "{":
+            data = data.strip()
+            if not data and event.event != "error":  # a keep-alive
+                return None
+            if data == _DONE:
+                self._read_done()
+                return None
         try:
             raw = _decode(data)
-            if event.event == "error" or raw.get("error"):
-                raise self._provider.error_from_object(self._head, raw, self.partial)
-            return self._chunk_from(raw, data)
+            if "error" in data or event.event in _SPECIAL or not self._is_known(raw):
+                self._raise_error_in(raw, event)
+                if event.event == UNFRAMED and not self._is_known(raw):
+                    return None  # the standard ignores such lines
+                self._has_events = True
+            return self._chunk_from(raw, event)
         except ValueError:
             what = "an event that is not JSON"
         except SHAPE_ERRORS:
             what = "an event of an unexpected shape"
+        if event.event == UNFRAMED:
+            return None
+        if event.event == "error":
+            raise self._provider.error_from_object(self._head, data, self.partial)
         raise self._provider.invalid_response(self._head, what, data, self.partial)
+
+    def _raise_error_in(self, raw: Any, event: Event) -> None:
+        """Raise the error that ``event`` reports, if it reports one. ``raw`` is its data, parsed."""
+        error = error_in(raw)
+        if error is None and event.event == "error":
+            error = raw
+        if error is not None:
+            raise self._provider.error_from_object(self._head, error, self.partial)
 
     def _add_text(self, text: str, data: str) -> str:
         """Add ``text`` to the answer's text. Return what was added.
@@ -169,18 +192,8 @@ class EventStreamReader(StreamReader):
         return text
 
     def _incomplete_error(self) -> Exception:
-        beginning = self._beginning.lstrip(b"\xef\xbb\xbf\r\n ")
-        if not self._has_events and not beginning.startswith(_EVENT_STREAM_BEGINNINGS):
-            return self._not_an_event_stream()
-        return self.interruption("its body ended before the provider marked the answer as complete")
-
-    def _not_an_event_stream(self) -> Exception:
-        try:
-            raw = json.loads(self._beginning)
-            if raw.get("error"):
-                return self._provider.error_from_object(self._head, raw)
-        except (ValueError, AttributeError, RecursionError):
-            pass
+        if self._has_events or looks_like_events(self._beginning):
+            return self.interruption("its body ended before the provider marked the answer as complete")
         what = "what is not an event stream" if self._beginning.strip() else "an empty body"
         return self._provider.invalid_response(self._head, what, self._beginning)
 

@@ -11,11 +11,12 @@ milliseconds since 1970: https://openrouter.ai/docs/api-reference/limits.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+
+from llm_pool.providers.durations import seconds_of
 
 __all__ = ["RateLimit", "RateLimitWindow", "read_rate_limit"]
 
@@ -63,9 +64,6 @@ _NAMES = {
     "input_tokens": ("anthropic-ratelimit-input-tokens-{}",),
     "output_tokens": ("anthropic-ratelimit-output-tokens-{}",),
 }
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[dhms]))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
-_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _MIN_TIMESTAMP = 1e9  # seconds: no limit is counted over 30 years, and no answer is from before 2001
 _MIN_MILLISECONDS = 1e12
 
@@ -104,9 +102,8 @@ def _time(value: str | None, headers: Mapping[str, str]) -> datetime | None:
         return None
     value = value.strip()
     try:
-        if _DURATION.fullmatch(value):
-            parts = _PART.findall(value)
-            return _sent_at(headers) + timedelta(seconds=sum(float(n) * _SECONDS[unit] for n, unit in parts))
+        if (seconds := seconds_of(value)) is not None:
+            return _sent_at(headers) + timedelta(seconds=seconds)
         if "-" in value[1:]:
             time = datetime.fromisoformat(value)
             return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)

@@ -10,10 +10,18 @@ from typing import NamedTuple
 
 from llm_pool.exceptions import EventTooLarge
 
-__all__ = ["MAX_EVENT_SIZE", "Event", "EventParser"]
+__all__ = ["MAX_EVENT_SIZE", "UNFRAMED", "Event", "EventParser", "looks_like_events"]
 
 MAX_EVENT_SIZE = 32 * 1024 * 1024  # bytes
+UNFRAMED = "unframed"
+"""The type of an event whose data is JSON that the server has not framed as "data:"."""
 _BOM = b"\xef\xbb\xbf"
+_BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
+
+
+def looks_like_events(body: bytes) -> bool:
+    """Return whether ``body``, or its beginning, is an event stream."""
+    return body.removeprefix(_BOM).lstrip().startswith(_BEGINNINGS)
 
 
 class Event(NamedTuple):
@@ -33,6 +41,10 @@ class Event(NamedTuple):
 
 class EventParser:
     """Parses the bytes of one stream into events, in time linear in the number of bytes.
+
+    Two things that the standard ignores become events, because servers report errors so: a field "error"
+    becomes an event of that type, and lines from one that begins with "{" or "[" to the next blank line or
+    "data:" become an event of the type ``UNFRAMED``.
 
     ``max_event_size`` is the largest size of an event, in bytes.
     """
@@ -141,21 +153,39 @@ class EventParser:
         if not line:
             self._dispatch(events)
             return
+        if line[0] in b"{[" or (self._event == UNFRAMED and line[:5] != b"data:"):
+            self._add_unframed(line)
+            return
         name, _, value = line.partition(b":")
-        if value[:1] == b" ":
-            value = value[1:]
+        self._add_field(name, value[1:] if value[:1] == b" " else value, events)
+
+    def _add_field(self, name: bytes, value: bytes, events: list[Event]) -> None:
         if name == b"data":
-            self._data.append(value)
-            self._size += len(value) + 1  # 1, because an empty line takes memory too
-            self._check_size()
+            if self._event == UNFRAMED:
+                self._dispatch(events)
+            self._add_data(value)
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
+        elif name == b"error":
+            self._event = "error"
+            self._add_data(value)
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit():
             # int() of a long string of digits is slow, and of more than 4300 digits it raises ValueError.
             self._retry = int(value[:18])
+
+    def _add_data(self, value: bytes) -> None:
+        self._data.append(value)
+        self._size += len(value) + 1  # 1, because an empty line takes memory too
+        self._check_size()
+
+    def _add_unframed(self, line: bytes) -> None:
+        if not self._data:  # otherwise the line is a mistake inside an event
+            self._event = UNFRAMED
+        if self._event == UNFRAMED:
+            self._add_data(line)
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data:

@@ -92,7 +92,8 @@ ANSWERS = {
     "no JSON": Bad(reply(200, b"Hello!", TEXT), exceptions.InvalidResponse, 200, "Hello!"),
     "half a JSON": Bad(reply(200, b'{"choices": [', JSON), exceptions.InvalidResponse, 200, "choices"),
     "JSON in no UTF": Bad(reply(200, b'{"a": "\xff"}', JSON), exceptions.InvalidResponse, 200, "not"),
-    "an error with 200": Bad(error(200, "overloaded"), exceptions.APIError, 200, "It is overloaded."),
+    "an overload with 200": Bad(error(200, "overloaded"), exceptions.Overloaded, 200, "It is overloaded."),
+    "an unknown error with 200": Bad(error(200, "odd"), exceptions.APIError, 200, "It is odd."),
 }
 WHOLE_ANSWERS = {
     "a list": Bad(reply(200, b"[]", JSON), exceptions.InvalidResponse, 200, "list"),

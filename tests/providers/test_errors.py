@@ -10,7 +10,7 @@ import pytest
 
 from llm_pool import exceptions
 from llm_pool.providers.base import Head
-from llm_pool.providers.errors import retry_after
+from llm_pool.providers.retry_after import retry_after
 from tests.providers.openai_stream import openai, read, sse
 
 KEY = "sk-very/secret+key"

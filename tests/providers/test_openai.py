@@ -270,7 +270,7 @@ def test_an_error_object_in_a_200_is_an_api_error() -> None:
     with pytest.raises(exceptions.APIError, match="Model is loading") as caught:
         openai.parse_completion(OK, json.dumps(body).encode())
     error = caught.value
-    assert not isinstance(error, exceptions.APIStatusError)
+    assert type(error) is exceptions.ServerFailed
     assert (error.status_code, error.code, error.type, error.request_id) == (200, 1, "server_error", "req_1")
     assert error.body == body
 

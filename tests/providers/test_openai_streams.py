@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_pool import exceptions
-from llm_pool.providers.results import Timing, ToolCall, Usage
+from llm_pool.providers.results import Timing, ToolCall, ToolCallPart, Usage
 from tests.providers.openai_stream import SSE, delta, openai, read, sse
 
 STORY = sse(
@@ -115,7 +115,7 @@ def test_an_event_of_another_shape_is_an_invalid_response(bad: str) -> None:
     [
         (b"", "an empty body"),
         (b"<!doctype html><title>Sign in</title>", "HTML that says 'Sign in'"),
-        (b'{"choices": [{"message": {"content": "x"}}]}', "what is not an event stream"),
+        (b'{"answer": "x"}', "what is not an event stream"),
         (b"data: [DONE]\n\n", "a stream without choices"),
         (b'data: {"choices": []}\n\ndata: [DONE]\n\n', "a stream without choices"),
     ],
@@ -152,7 +152,12 @@ def test_parts_of_tool_calls_are_merged() -> None:
         "type": "function",
         "function": {"name": "f", "arguments": '{"x": 1}'},
     }
-    assert chunks[1].tool_calls == [{"index": 0, "function": {"arguments": '{"x"'}}]
+    assert [part for chunk in chunks for part in chunk.tool_calls] == [
+        ToolCallPart(0, "a", "f"),
+        ToolCallPart(0, arguments='{"x"'),
+        ToolCallPart(1, "b", "g", '{"y": 2}'),
+        ToolCallPart(0, arguments=": 1}"),
+    ]
 
 
 def test_whole_tool_calls_without_an_index_are_not_merged() -> None:
@@ -161,11 +166,26 @@ def test_whole_tool_calls_without_an_index_are_not_merged() -> None:
     assert [(call.id, call.name) for call in completion.tool_calls] == [("a", "a"), ("b", "b")]
 
 
-def test_other_choices_are_only_in_raw() -> None:
-    second = {"choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": None}]}
-    chunks, completion = read(sse(delta("A"), second, delta(reason="stop")))
+def test_the_text_is_that_of_the_first_of_several_choices() -> None:
+    second = {"choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": "length"}]}
+    chunks, completion = read(sse(delta("A"), second, delta(reason="stop")), SSE._replace(choices=2))
     assert completion.text == "A"
-    assert chunks[1].raw == second
+    assert [(chunk.text, [(each.index, each.text) for each in chunk.choices]) for chunk in chunks] == [
+        ("A", [(0, "A")]),
+        ("", [(1, "B")]),
+        ("", [(0, "")]),
+    ]
+    assert [(choice.index, choice.text, choice.finish_reason) for choice in completion.choices] == [
+        (0, "A", "stop"),
+        (1, "B", "length"),
+    ]
+
+
+def test_of_one_choice_each_part_is_read_whatever_its_index() -> None:
+    parts = [{"choices": [{"index": index, "delta": {"content": str(index)}}]} for index in (1, 2, 0, 3)]
+    _, completion = read(sse(*parts, delta(reason="stop")))
+    assert completion.text == "1203"
+    assert len(completion.raw["choices"]) == 1
 
 
 def test_a_character_split_over_two_events_is_joined() -> None:

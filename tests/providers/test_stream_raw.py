@@ -123,14 +123,18 @@ def test_a_stream_is_interrupted_if_a_choice_has_no_finish_reason() -> None:
         reader.end()
 
 
-def test_a_stream_without_the_first_choice_is_an_invalid_response() -> None:
+def test_a_stream_without_the_first_of_several_choices_is_an_invalid_response() -> None:
+    reader = PROVIDERS["openai"]().stream_reader(Head(200, {}, choices=2))
+    event = {"choices": [choice(1, content="B")]}
+    reader.feed(f"data: {json.dumps(event)}\n\n".encode())
     with pytest.raises(exceptions.InvalidResponse, match="without its first choice"):
-        read("openai", {"choices": [choice(1, content="B")]})
+        reader.feed(b"data: [DONE]\n\n")
 
 
 def test_chunks_keep_the_events_unchanged() -> None:
     events = [
-        {"choices": [choice(tool_calls=[{"id": "a", "function": {"arguments": "{"}}])]} for _ in range(2)
+        {"choices": [choice(tool_calls=[{"id": name, "function": {"name": name, "arguments": "{"}}])]}
+        for name in "ab"
     ]
     chunks, completion = read("openai", *events)
     assert [chunk.raw for chunk in chunks] == events
