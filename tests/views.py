@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from dataclasses import asdict
@@ -57,6 +58,11 @@ def stream_on_done(request: HttpRequest) -> EventStreamResponse:
 
 async def astream_on_done(request: HttpRequest) -> EventStreamResponse:
     return event_stream(pool.astream(_prompt(request)), on_done=_asave)
+
+
+async def ui_messages(request: HttpRequest) -> EventStreamResponse:
+    text = json.loads(request.body)["messages"][-1]["parts"][0]["text"]
+    return event_stream(pool.astream(text), format="ai-sdk")
 
 
 def _save(result: Completion | Exception) -> None:

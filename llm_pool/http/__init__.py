@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.exceptions import with_article
-from llm_pool.http.events import JSONEvents
+from llm_pool.http.formats import Render, make_format
 from llm_pool.http.outcome import OnDone
 from llm_pool.http.response import EventStreamResponse
 
@@ -17,6 +18,9 @@ def event_stream(
     stream: CompletionStream | AsyncCompletionStream,
     *,
     on_done: OnDone | None = None,
+    render: Render | None = None,
+    include: Collection[str] | None = None,
+    format: Literal["events", "ai-sdk"] = "events",  # noqa: A002  the word that callers expect
     headers: Mapping[str, str] | None = None,
 ) -> EventStreamResponse:
     """Return a response that sends ``stream`` to the browser as server-sent events.
@@ -27,13 +31,24 @@ def event_stream(
                  last byte has been sent or the browser has left. In the latter case the error is a
                  ``StreamInterrupted``, whose ``partial`` is the text so far. Both kinds of functions can use
                  the ORM. What it raises is logged. It is not called if no call is made, as for HEAD
+    ``render``   a function that returns HTML for a ``Chunk``, or the name of a template that gets ``chunk``.
+                 The HTML is then the data of each event, as for HTMX. ``done`` has no data and follows on
+                 ``failed`` too, whose data is the sentence. Escape the model's text (``format_html``)
+    ``include``  what is sent besides the text: "reasoning", "tool_calls", "message". By default nothing;
+                 reasoning and tool calls with "ai-sdk"
+    ``format``   "events", or "ai-sdk": the UI message stream protocol of Vercel's AI SDK
+                 (https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol), for its ``useChat``
     ``headers``  are added to the response's own, and replace those of the same name
 
-    Events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
+    The format "events" (https://html.spec.whatwg.org/multipage/server-sent-events.html):
 
     ``data: {"text": "..."}``  a piece of text
+    ``event: reasoning``       a piece of reasoning, {"text": "..."}, if included
+    ``event: tool_call``       a piece of a tool call, {"index": 0, "id": "", "name": "", "arguments": ""}, as
+                               in ``ToolCallPart``, if included
     ``event: done``            the end of the answer: the whole text, refusal, citations, model,
-                               finish_reason, tool_calls, usage and timing (in seconds)
+                               finish_reason, tool_calls, usage and timing (in seconds); if included,
+                               reasoning, and message: ``Completion.message``
     ``event: failed``          an error: its class name, and a sentence for the visitor
 
     Each event has an ``id``. A browser's EventSource asks again when a response has ended, and states the
@@ -48,7 +63,7 @@ def event_stream(
     The message of the error is logged. It is sent to the browser only under ``DEBUG``, because it may
     describe the provider, the network and the pool.
 
-    Raises TypeError if ``stream`` is not a stream, and ValueError if it has ended.
+    Raises TypeError and ValueError for other arguments, and ValueError if ``stream`` has ended.
     """
     if not isinstance(stream, CompletionStream | AsyncCompletionStream):
         raise TypeError(
@@ -59,4 +74,4 @@ def event_stream(
         raise TypeError(f"on_done must be a function of one argument, not {with_article(on_done)}")
     if stream.ended:
         raise ValueError("event_stream reads the stream itself, and this one has ended. Make a new one.")
-    return EventStreamResponse(stream, JSONEvents(), on_done=on_done, headers=headers)
+    return EventStreamResponse(stream, make_format(format, include, render), on_done=on_done, headers=headers)

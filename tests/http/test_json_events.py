@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_pool.http.events import JSONEvents
-from llm_pool.providers.results import Chunk, Citation, Completion, Timing, ToolCall, Usage
+from llm_pool.providers.results import Chunk, Citation, Completion, Timing, ToolCall, ToolCallPart, Usage
 from tests.fixtures.events import events_of
 
 RAW: dict[str, Any] = {"secret": "the provider's own object"}
@@ -62,3 +62,35 @@ def test_each_event_has_the_next_id() -> None:
         ("2", {"text": "b"}),
         ("3", {"text": "c"}),
     ]
+
+
+def test_what_is_included_becomes_events_of_its_own() -> None:
+    events = JSONEvents(["reasoning", "tool_calls"])
+    begin = ToolCallPart(0, "call_1", "add")
+    chunks = [
+        Chunk("", {}, reasoning="hm"),
+        Chunk("Hi", {}, None, [begin], reasoning="so"),
+        Chunk("", {}, None, [ToolCallPart(0, arguments="{}"), ToolCallPart(1, "call_2", "now")]),
+    ]
+    assert [(each.name, each.id, each.data) for each in events_of([events.chunks(chunks).encode()])] == [
+        ("reasoning", "1", {"text": "hm"}),
+        ("reasoning", "2", {"text": "so"}),
+        ("message", "3", {"text": "Hi"}),
+        ("tool_call", "4", {"index": 0, "id": "call_1", "name": "add", "arguments": ""}),
+        ("tool_call", "5", {"index": 0, "id": "", "name": "", "arguments": "{}"}),
+        ("tool_call", "6", {"index": 1, "id": "call_2", "name": "now", "arguments": ""}),
+    ]
+
+
+def test_what_is_not_included_brings_no_event() -> None:
+    chunk = Chunk("", {}, None, [ToolCallPart(0, "call_1", "add")], reasoning="hm")
+    assert JSONEvents().chunks([chunk]) == ""
+
+
+def test_the_last_event_has_the_reasoning_and_the_message_if_they_are_included() -> None:
+    (done,) = events_of([JSONEvents(["reasoning"]).done(COMPLETION).encode()])
+    assert done.data["reasoning"] == "I think."
+    assert "message" not in done.data
+    (done,) = events_of([JSONEvents(["message"]).done(COMPLETION).encode()])
+    assert done.data["message"] == {"role": "assistant", "content": "Hello"}
+    assert "reasoning" not in done.data
