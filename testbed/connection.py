@@ -43,6 +43,11 @@ class ReceivedRequest:
     head: bytes = field(repr=False)
     body: bytes = field(default=b"", repr=False)
 
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
     def json(self) -> Any:
         """The body, parsed as JSON."""
         return json.loads(self.body)

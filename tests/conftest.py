@@ -18,6 +18,7 @@ from testbed.chat import chat_completion
 from testbed.dns import FakeDNS
 from testbed.echoes import echo
 from testbed.nameserver import NameServer
+from testbed.provider import ScriptedProvider
 from testbed.proxy import Proxy
 from testbed.socks import SocksProxy
 from testbed.tls import Certificates
@@ -125,6 +126,13 @@ def serve_socks() -> Iterator[Callable[..., SocksProxy]]:
 def chat_server(serve: Callable[..., ScriptedServer]) -> ScriptedServer:
     """A server that answers every request with the chat completion "Hello!"."""
     return serve(chat_completion("Hello!"))
+
+
+@pytest.fixture
+def llm_provider() -> Iterator[ScriptedProvider]:
+    """A provider of models: ``llm_provider.reply("Hello")`` scripts its next answer."""
+    with ScriptedProvider() as provider:
+        yield provider
 
 
 @pytest.fixture

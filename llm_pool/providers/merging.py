@@ -53,6 +53,7 @@ _SPLIT = frozenset(
         "partial_json",
         "reasoning",
         "reasoning_content",
+        "reasoning_text",
         "refusal",
         "summary",
         "text",

@@ -49,7 +49,10 @@ class AnthropicStreamReader(EventStreamReader):
         self.finished = self.is_complete
 
     def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
-        read = _READERS.get(raw.get("type") or event.event)
+        kind = raw.get("type")
+        if kind is None and event.event != "message":  # the event stream's own default
+            kind = event.event
+        read = _READERS.get(kind)
         return read(self, raw, event) if read is not None else Chunk("", raw)
 
     def is_content(self, chunk: Chunk) -> bool:
@@ -154,7 +157,7 @@ class AnthropicStreamReader(EventStreamReader):
         return Chunk("", raw, tool_calls=[part] if part is not None else None)
 
 
-_READERS: dict[str, Callable[[AnthropicStreamReader, dict[str, Any], Event], Chunk | None]] = {
+_READERS: dict[str | None, Callable[[AnthropicStreamReader, dict[str, Any], Event], Chunk | None]] = {
     "content_block_delta": AnthropicStreamReader._add_to_block,
     "content_block_start": AnthropicStreamReader._begin_block,
     "content_block_stop": AnthropicStreamReader._end_block,

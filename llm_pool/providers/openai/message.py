@@ -16,7 +16,14 @@ from llm_pool.providers.results import Choice, Citation, repair_surrogates
 __all__ = ["choice_of", "citations_of", "message_of", "reasoning_of", "refusal_of", "text_of", "usage_in"]
 
 # The names of the reasoning, in the order in which they are looked up: some servers send the same text twice.
-_REASONING = ("reasoning_content", "reasoning", "thinking", "thinking_blocks", "reasoning_details")
+_REASONING = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "thinking",
+    "thinking_blocks",
+    "reasoning_details",
+)
 _REASONING_PARTS = frozenset({"thinking", "reasoning", "redacted_thinking"})
 _TEXTS = (
     "thinking",

@@ -15,7 +15,7 @@ from llm_pool.providers.sse import UNFRAMED
 if TYPE_CHECKING:
     from llm_pool.providers.base import JSONProvider
     from llm_pool.providers.head import Head
-    from llm_pool.providers.results import ToolCallPart
+    from llm_pool.providers.results import Citation, ToolCallPart
     from llm_pool.providers.sse import Event
 
 __all__ = ["OpenAIStreamReader"]
@@ -37,6 +37,7 @@ class OpenAIStreamReader(EventStreamReader):
         self._has_alternatives = head.choices > 1
         self._top_level: dict[str, Any] = {}  # the fields of the events; "choices" is replaced at the end
         self._id_events = 0  # how many events have had the present id
+        self._citations: list[Citation] = []  # those beside the choices
         self._is_ending = False  # a finish reason has arrived
 
     def _merged_answer(self) -> dict[str, Any]:
@@ -64,6 +65,8 @@ class OpenAIStreamReader(EventStreamReader):
             chunk = self._chunk_of(choice, parts[0], raw, event)
         else:
             chunk = self._chunk_of_several(parts, raw, event)
+        if "citations" in raw or "search_results" in raw:
+            chunk.citations = self._new_citations(raw)
         if usage := usage_in(raw):
             chunk.usage = self._provider.usage_from(usage)
         if event.event == UNFRAMED and parts and "message" in parts[0]:
@@ -74,6 +77,12 @@ class OpenAIStreamReader(EventStreamReader):
                 each.is_finished for each in choices
             )
         return chunk
+
+    def _new_citations(self, raw: dict[str, Any]) -> tuple[Citation, ...]:
+        """Return the citations beside the choices that no event before has had: each event repeats them."""
+        new = tuple(citation for citation in citations_of(raw, {}) if citation not in self._citations)
+        self._citations += new
+        return new
 
     def _merge_top_level(self, raw: dict[str, Any]) -> None:
         top_level = self._top_level

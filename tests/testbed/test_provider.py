@@ -1,0 +1,121 @@
+"""The scripted provider answers in the words of each API, as it was told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from testbed.provider import ScriptedProvider, ToolCall
+from tests.testbed.provider_calls import CHAT, MESSAGES, call, events_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def provider(llm_provider: ScriptedProvider) -> ScriptedProvider:
+    return llm_provider
+
+
+@pytest.fixture
+def mistaken() -> Iterator[ScriptedProvider]:
+    """A provider for scripts with mistakes, which ``stop`` would raise."""
+    with ScriptedProvider() as provider:
+        yield provider
+        provider.errors.clear()
+
+
+def test_a_reply_is_a_chat_completion_and_a_message(provider: ScriptedProvider) -> None:
+    provider.reply("Hello", usage=(3, 2))
+    chat, message = call(provider, CHAT).json(), call(provider, MESSAGES).json()
+    assert chat["choices"][0]["message"] == {"role": "assistant", "content": "Hello", "refusal": None}
+    assert (chat["choices"][0]["finish_reason"], chat["model"]) == ("stop", "m")
+    assert (chat["usage"]["prompt_tokens"], chat["usage"]["completion_tokens"]) == (3, 2)
+    assert message["content"] == [{"type": "text", "text": "Hello"}]
+    assert (message["stop_reason"], message["role"]) == ("end_turn", "assistant")
+    assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (3, 2)
+
+
+def test_a_stream_has_the_pieces_and_the_end_of_its_api(provider: ScriptedProvider) -> None:
+    provider.stream(["Hel", "lo"])
+    *chunks, done = events_in(call(provider, CHAT, stream=True))
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", "Hel", "lo", None]
+    assert (chunks[-1]["choices"][0]["finish_reason"], done) == ("stop", "[DONE]")
+    events = events_in(call(provider, MESSAGES, stream=True))
+    texts = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
+    assert (texts, events[0]["type"], events[-1]["type"]) == (["Hel", "lo"], "message_start", "message_stop")
+
+
+def test_a_chat_stream_has_the_usage_only_if_it_is_asked_for(provider: ScriptedProvider) -> None:
+    provider.reply("Hello")
+    asked = events_in(call(provider, CHAT, stream=True, stream_options={"include_usage": True}))
+    assert (asked[-2]["choices"], asked[-2]["usage"]["total_tokens"]) == ([], 15)
+    assert "usage" not in str(events_in(call(provider, CHAT, stream=True)))
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_tool_calls_are_whole_and_in_pieces(provider: ScriptedProvider, path: str) -> None:
+    provider.tool_call([ToolCall("weather", {"city": "Rome"}), ToolCall("clock", "{}", id="own")])
+    whole = call(provider, path).json()
+    events = events_in(call(provider, path, stream=True))
+    if path == CHAT:
+        calls = whole["choices"][0]["message"]["tool_calls"]
+        assert [each["id"] for each in calls] == ["call_1", "own"]
+        assert calls[0]["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+        parts: list[Any] = [part for e in events[1:-2] for part in e["choices"][0]["delta"]["tool_calls"]]
+        pieces = [part["function"]["arguments"] for part in parts if part["index"] == 0]
+    else:
+        assert whole["content"][0] == {
+            "type": "tool_use",
+            "id": "call_1",
+            "name": "weather",
+            "input": {"city": "Rome"},
+        }
+        deltas = [e["delta"] for e in events if e["type"] == "content_block_delta" and e["index"] == 0]
+        pieces = [delta["partial_json"] for delta in deltas]
+    assert pieces == ["", '{"city":', ' "Rome"}']
+
+
+def test_answers_come_in_order_and_the_last_one_stays(provider: ScriptedProvider) -> None:
+    provider.fail(429, retry_after=1)
+    provider.reply("one")
+    provider.reply("two")
+    refused, *answers = [call(provider, CHAT) for _ in range(4)]
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert [each.json()["choices"][0]["message"]["content"] for each in answers] == ["one", "two", "two"]
+    provider.reply("three")
+    assert call(provider, CHAT).json()["choices"][0]["message"]["content"] == "three"
+
+
+def test_a_call_without_a_script_is_an_error_that_says_so(mistaken: ScriptedProvider) -> None:
+    response = call(mistaken, CHAT)
+    assert response.status_code == 500 and "use reply()" in response.json()["error"]["message"]
+    with pytest.raises(AssertionError, match="No answer is scripted"):
+        mistaken.stop()
+
+
+def test_requests_are_recorded_with_path_headers_and_json(provider: ScriptedProvider) -> None:
+    provider.reply("Hello")
+    with httpx.Client(trust_env=False) as client:
+        url = f"{provider.url}/openai/deployments/gpt/chat/completions?api-version=1"
+        client.post(url, json={"messages": []}, headers={"api-key": "k"})
+    (request,) = provider.requests
+    assert request.path == "/openai/deployments/gpt/chat/completions"
+    assert (request.target.partition("?")[2], request.headers["api-key"]) == ("api-version=1", "k")
+    assert request.json() == {"messages": []}
+
+
+def test_raw_events_are_framed_and_bytes_stay_as_they_are(provider: ScriptedProvider) -> None:
+    provider.events({"type": "ping"}, b": x\n\n")
+    assert call(provider, CHAT).content == b'data: {"type": "ping"}\n\n: x\n\n'
+    assert call(provider, MESSAGES).content == b'event: ping\ndata: {"type": "ping"}\n\n: x\n\n'
+
+
+def test_a_raw_body_has_its_status_and_headers(provider: ScriptedProvider) -> None:
+    provider.body(b"<p>no</p>", 502, {"content-type": "text/html"})
+    provider.body([{"a": 1}])
+    first, second = call(provider, CHAT), call(provider, CHAT, stream=True)
+    assert (first.status_code, first.text, first.headers["content-type"]) == (502, "<p>no</p>", "text/html")
+    assert (second.status_code, second.json()) == (200, [{"a": 1}])
