@@ -143,7 +143,7 @@ class AsyncPieces:
     async def __anext__(self) -> bytes:
         while not self._ended:
             step = self._step = self._step or asyncio.create_task(self._stream.astep())
-            if not (await asyncio.wait([step], timeout=HEARTBEAT_SECONDS))[0]:
+            if not await _ends_within(HEARTBEAT_SECONDS, step):
                 return COMMENT
             self._step = None
             if piece := self._piece_of(step):
@@ -169,3 +169,25 @@ class AsyncPieces:
             self._step.cancel()
             await asyncio.wait([self._step])
         await self._stream.aclose()
+
+
+async def _ends_within(seconds: float, step: asyncio.Task[list[Chunk]]) -> bool:
+    """Wait for ``step``, which goes on if this is cancelled. Return whether it has ended within ``seconds``.
+
+    ``asyncio.wait`` does the same for sets of tasks, and makes a step a quarter slower.
+    """
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake(_step: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = loop.call_later(seconds, wake)
+    step.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        step.remove_done_callback(wake)
+    return step.done()
