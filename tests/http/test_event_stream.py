@@ -194,6 +194,7 @@ async def test_a_cancelled_wait_for_the_next_event_loses_nothing(
     for _ in range(2):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(pieces), 0.02)
+    assert "_ends_within" not in repr(steps_under_way())  # the callbacks of waits that have ended
     upstream.gate("token").open()
     assert_whole([first, *[piece async for piece in pieces]])
     assert len(upstream.requests) == 1
@@ -228,6 +229,13 @@ async def test_a_response_that_is_closed_while_it_waits_leaves_no_task(
         assert await anext(pieces) == COMMENT
         await upstream.gate(gate).await_reached()
     assert steps_under_way() == []
+
+
+async def test_an_answer_leaves_no_timer(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+    """Each step has a timer for its heartbeat. Thousands of them would stay until they are due."""
+    assert_whole([piece async for piece in event_stream(configure(upstream).astream("hello"))])
+    timers = [each for each in gc.get_objects() if type(each) is asyncio.TimerHandle]
+    assert not [timer for timer in timers if "_ends_within" in repr(timer) and not timer.cancelled()]
 
 
 def steps_under_way() -> list[asyncio.Task[Any]]:
