@@ -36,6 +36,8 @@ def tool_calls_of(message: dict[str, Any]) -> tuple[ToolCall, ...]:
 
 def as_list(value: Any) -> list[Any]:
     """Return a list of objects from a field in which some servers send one object, or null."""
+    if type(value) is list:
+        return value
     return [value] if isinstance(value, dict) and value else list(value or ())
 
 
