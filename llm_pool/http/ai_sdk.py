@@ -67,7 +67,7 @@ class UIMessageEvents:
         parts = self._end_of_part()
         if self._has_tool_calls:
             parts += [self._tool_input(index, call) for index, call in enumerate(completion.tool_calls)]
-        for number, source in enumerate(completion.citations, start=1):
+        for number, source in enumerate(completion.choices[0].citations, start=1):
             if source.url:
                 part = {"type": "source-url", "sourceId": f"source-{number}", "url": source.url}
                 parts.append({**part, "title": source.title} if source.title else part)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from django.utils.html import escape
 
 from llm_pool.exceptions import with_article
-from llm_pool.providers.results import Chunk, Completion
+from llm_pool.providers.results import Choice, Chunk, Completion
 
 __all__ = ["LAST_ID", "Format", "HTMLEvents", "JSONEvents"]
 
@@ -62,11 +62,12 @@ class JSONEvents:
 
     def done(self, completion: Completion) -> str:
         """See ``Format``."""
-        data = _summary(completion)
+        first = completion.choices[0]  # read once: it is built from the raw answer each time
+        data = _summary(completion, first)
         if self._has_reasoning:
-            data["reasoning"] = completion.reasoning
+            data["reasoning"] = first.reasoning
         if self._has_message:
-            data["message"] = completion.message
+            data["message"] = first.message
         return f"event: done\nid: {LAST_ID}\ndata: {json.dumps(data)}\n\n"
 
     def failed(self, name: str, message: str) -> str:
@@ -127,14 +128,12 @@ def _in_lines(data: str) -> str:
     return re.sub(r"\r\n|\r|\n", "\ndata: ", data)
 
 
-def _summary(completion: Completion) -> dict[str, Any]:
+def _summary(completion: Completion, first: Choice) -> dict[str, Any]:
     usage = completion.usage
     return {
         "text": completion.text,
-        "refusal": completion.refusal,
-        "citations": [
-            {"url": each.url, "title": each.title, "text": each.text} for each in completion.citations
-        ],
+        "refusal": first.refusal,
+        "citations": [{"url": each.url, "title": each.title, "text": each.text} for each in first.citations],
         "model": completion.model,
         "finish_reason": completion.finish_reason,
         "tool_calls": [

@@ -5,22 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from llm_pool.http.events import JSONEvents
-from llm_pool.providers.results import Chunk, Citation, Completion, Timing, ToolCall, ToolCallPart, Usage
+from llm_pool.providers.results import (
+    Choice,
+    Chunk,
+    Citation,
+    Completion,
+    Timing,
+    ToolCall,
+    ToolCallPart,
+    Usage,
+)
 from tests.fixtures.events import events_of
 
 RAW: dict[str, Any] = {"secret": "the provider's own object"}
+TOKENS = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 1}}
+FIRST = Choice(
+    reasoning="I think.",
+    refusal="I may not.",
+    citations=(Citation("https://a.example", "A", "Said.", RAW),),
+    message={"role": "assistant", "content": "Hello"},
+)
 COMPLETION = Completion(
     "Hello",
     "m",
     "stop",
     (ToolCall("call_1", "add", '{"a": 1}', RAW),),
-    Usage(3, 5, RAW, 2, 1),
+    Usage(3, 5, {**RAW, **TOKENS}),
     timing=Timing(total=1.5),
     raw=RAW,
-    reasoning="I think.",
-    refusal="I may not.",
-    citations=(Citation("https://a.example", "A", "Said.", RAW),),
-    message={"role": "assistant", "content": "Hello"},
+    choices_in=lambda raw: (FIRST,),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 from llm_pool.exceptions import BUSY, PoolFull, visitor_message
 from llm_pool.http import event_stream
 from llm_pool.http.ai_sdk import UIMessageEvents
-from llm_pool.providers.results import Chunk, Citation, Completion, ToolCall, ToolCallPart
+from llm_pool.providers.results import Choice, Chunk, Citation, Completion, ToolCall, ToolCallPart
 from testbed.behaviours import events, json_reply
 from testbed.chat import chat_event, usage
 from tests.node import ui_message_reader
@@ -144,7 +144,7 @@ def test_a_refusal_is_text_and_sources_are_named(read: Callable[..., dict[str, A
     )
     body = body_of(
         [Chunk("", {}, refusal="I may"), Chunk("", {}, refusal=" not.")],
-        end=Completion("", refusal="I may not.", finish_reason="refusal", citations=sources),
+        end=Completion("", finish_reason="refusal", choices_in=lambda raw: (Choice(citations=sources),)),
     )
     assert '"finishReason": "content-filter"' in body
     assert parts_of(read(body=body)) == [
