@@ -9,7 +9,7 @@ from typing import Any
 
 from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest, with_article
 
-__all__ = ["as_messages", "check_params", "encode"]
+__all__ = ["as_messages", "check_params", "encode", "is_text"]
 
 _MAX_DEPTH = 100  # levels that the search for an invalid value enters: longer paths take more memory
 
@@ -23,14 +23,14 @@ _NOT_PARAMETERS = {
 """Options of calls, here and in SDKs, which no API has as parameters. The values say what to do instead."""
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Return whether ``value`` is a str, or stands for one, as what Django's ``gettext_lazy`` returns."""
     return isinstance(value, str) or hasattr(type(value), "casefold")
 
 
 def _as_text(value: Any) -> str:
     """Return ``value`` as a str: at the time of the call, and so in the language of its request."""
-    if _is_text(value):
+    if is_text(value):
         return str(value)
     raise TypeError(f"{with_article(value)} is not JSON")
 
@@ -50,7 +50,7 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
     if isinstance(messages, Mapping):
         raise InvalidMessages("messages is one dict; put it into a list: [message].")
     if isinstance(messages, (bytes, bytearray)) or not isinstance(messages, Sequence):
-        if _is_text(messages):
+        if is_text(messages):
             return [{"role": "user", "content": messages}]
         raise InvalidMessages(f"messages is {with_article(messages)}; give a str, or a list of dicts.")
     if not messages:
@@ -66,7 +66,7 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
             problem = "is missing" if "role" not in message else f"is {with_article(role)}"
             raise InvalidMessages(f'messages[{index}]["role"] {problem}; give a str such as "user".')
         content = message.get("content")
-        if not (content is None or isinstance(content, (str, list, tuple)) or _is_text(content)):
+        if not (content is None or isinstance(content, (str, list, tuple)) or is_text(content)):
             raise InvalidMessages(
                 f'messages[{index}]["content"] is {with_article(content)}; give a str, or a list of parts.'
             )
@@ -113,7 +113,7 @@ def _encoding_error(body: Mapping[str, Any], error: Exception) -> InvalidRequest
 
 
 def _text_problem(value: Any) -> str | None:
-    if not _is_text(value):
+    if not is_text(value):
         return None
     text = str(value)
     try:
@@ -133,7 +133,7 @@ def _number_problem(value: Any) -> str | None:
 
 
 def _type_problem(value: Any) -> str | None:
-    if value is None or isinstance(value, (int, float, dict, list, tuple)) or _is_text(value):
+    if value is None or isinstance(value, (int, float, dict, list, tuple)) or is_text(value):
         return None
     return f"is {with_article(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
 
