@@ -36,6 +36,7 @@ class RequestBuilder:
         self.url = httpx.URL(settings.base_url)
         self.origin = settings.origin
         self.query = Query(settings.query)
+        self._has_query = bool(settings.query)
         self._prefix = self.url.raw_path.rstrip(b"/")
         self._host = self.url.netloc.decode("ascii")
         self._encoded: tuple[str | None, Headers] | None = None
@@ -45,6 +46,7 @@ class RequestBuilder:
         other = copy(self)
         other._settings = settings
         other.query = Query(settings.query)
+        other._has_query = bool(settings.query)
         other._encoded = None
         return other
 
@@ -64,17 +66,19 @@ class RequestBuilder:
         ``content_timer`` go into the request.
         """
         headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
+        target = self._prefix + path.encode("ascii")
+        if self._has_query:
+            target = self.query.add_to(target)
         timeouts = self._settings.pool.timeouts
-        return Request(
-            self.origin, b"POST", self._target(path), headers, body, timeouts, scope, marks, content_timer
-        )
+        return Request(self.origin, b"POST", target, headers, body, timeouts, scope, marks, content_timer)
 
     def get(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
         """Return a GET request with the headers that every call has. ``path`` is relative to BASE_URL.
 
         ``key`` goes into the headers, unless it is None.
         """
-        return Request(self.origin, b"GET", self._target(path), self._common_headers(key), b"", timeouts)
+        target = self.query.add_to(self._prefix + path.encode("ascii"))
+        return Request(self.origin, b"GET", target, self._common_headers(key), b"", timeouts)
 
     def own_headers(self, key: str | None) -> dict[str, str]:
         """Return the provider's headers for ``key`` and the user's HEADERS, by lower-case name.
@@ -97,10 +101,6 @@ class RequestBuilder:
         names = {name.lower() for name in self._settings.headers}
         default = {"accept": "*/*", **CLIENT_HEADERS, **JSON}
         return {name: value for name, value in default.items() if name in names}
-
-    def _target(self, path: str) -> bytes:
-        target = self._prefix + path.encode("ascii")
-        return self.query.add_to(target) if self._settings.query else target
 
     def _common_headers(self, key: str | None) -> Headers:
         """Return the encoded headers of all requests with ``key``. They are cached until ``key`` changes."""

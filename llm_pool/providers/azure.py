@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
 from llm_pool.exceptions import InvalidParameter, with_article
-from llm_pool.providers.base import CompletionRequest, Messages
+from llm_pool.providers.base import CompletionRequest, EmbeddingInput, Messages
 from llm_pool.providers.openai import OpenAI
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
 
 __all__ = ["Azure"]
 
 
 class Azure(OpenAI):
-    """OpenAI's chat completions on Azure. The path names a deployment, unless BASE_URL says it all:
+    """OpenAI's chat completions and embeddings on Azure. The path depends on BASE_URL:
 
     ========================================  ======================================  ===============
     BASE_URL                                  the path of a call below it             ``api-version``
@@ -64,6 +65,12 @@ class Azure(OpenAI):
     ) -> CompletionRequest:
         """See ``OpenAI.completion_request``. Raises ``InvalidParameter`` if the path lacks a deployment."""
         return self._in_deployment(super().completion_request(messages, model, params, stream=stream))
+
+    def embedding_request(
+        self, inputs: Sequence[EmbeddingInput], model: str | None, params: Mapping[str, Any]
+    ) -> CompletionRequest:
+        """See ``Provider.embedding_request``. Raises ``InvalidParameter`` if the path lacks a deployment."""
+        return self._in_deployment(super().embedding_request(inputs, model, params))
 
     def _in_deployment(self, request: CompletionRequest) -> CompletionRequest:
         """Return ``request`` with the deployment that its ``model`` names in the path."""

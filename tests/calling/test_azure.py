@@ -10,6 +10,7 @@ import pytest
 from llm_pool import exceptions
 from llm_pool.providers.azure import Azure
 from testbed.behaviours import respond
+from testbed.provider import vector
 from tests.fixtures.calls import CALLS, STREAMS, ask, hook_into
 
 if TYPE_CHECKING:
@@ -144,6 +145,18 @@ def test_a_base_url_with_a_deployment_needs_no_model(
 ) -> None:
     ask(call, azure("/openai/deployments/mini", MODEL=None))
     assert "model" not in llm_provider.requests[0].json()
+
+
+@pytest.mark.parametrize("call", ["embed", "aembed"])
+def test_embeddings_have_a_deployment_too(call: str, azure: Any, llm_provider: ScriptedProvider) -> None:
+    pool = azure()
+    pool.complete("hello")
+    if call == "embed":
+        embeddings = pool.embed(["a", "b"], model="vectors")
+    else:
+        embeddings = asyncio.run(pool.aembed(["a", "b"], model="vectors"))
+    assert embeddings.vectors == [vector("a"), vector("b")]
+    assert llm_provider.requests[-1].target == f"/openai/deployments/vectors/embeddings?{VERSION}"
 
 
 def test_other_endpoints_get_the_key_and_the_version(azure: Any, llm_provider: ScriptedProvider) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from llm_pool.calling.record import CallRecord
     from testbed import ScriptedServer, ServerConnection
+    from testbed.provider import ScriptedProvider
 
 SECRET = "sk-of-a-tenant-0123456789"
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
@@ -75,6 +76,24 @@ def test_the_calls_made_through_it_send_its_headers_and_query(
     assert [changed.headers[name] for name in names] == ["red", "*/*", "shop/1", f"Bearer {secret}"]
     assert changed.head.lower().count(b"\r\nx-team:") == 1
     assert [unchanged.headers[name] for name in names[:2]] == ["blue", "text/x"]
+
+
+@ways
+@pytest.mark.parametrize("call", ["embed", "aembed"])
+def test_embeddings_take_the_options(
+    call: str, hooked: bool, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
+) -> None:
+    base = configure(llm_provider)
+    if hooked:
+        hook_into(base)
+    other = base.with_options(headers={"X-A": "1"}, query={"a": "1"}, idempotency_key="k-1")
+    if call == "embed":
+        other.embed("hello")
+    else:
+        asyncio.run(other.aembed("hello"))
+    [request] = llm_provider.requests
+    assert request.target == "/v1/embeddings?a=1"
+    assert (request.headers["x-a"], request.headers["idempotency-key"]) == ("1", "k-1")
 
 
 @every_model_call
