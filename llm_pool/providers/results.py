@@ -367,13 +367,13 @@ class Chunk:
         "usage",
     )
 
-    def __init__(
+    # Defaults of keyword-only arguments would take longer.
+    def __init__(  # noqa: PLR0917
         self,
         text: str,
         raw: dict[str, Any],
         finish_reason: str | None = None,
         tool_calls: list[ToolCallPart] | None = None,
-        *,
         reasoning: str = "",
         refusal: str = "",
         citations: tuple[Citation, ...] = (),
