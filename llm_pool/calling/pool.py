@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from asgiref.sync import async_to_sync
@@ -17,6 +18,7 @@ from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.calling.structured import OutputType, is_json, output_type
 from llm_pool.calling.through_httpx import ThroughHTTPX
 from llm_pool.conf import PoolSettings
+from llm_pool.conf.options import UNSET, Unset, with_options
 from llm_pool.conf.request_builder import RequestBuilder
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.stats.stats import PoolStats
@@ -25,6 +27,7 @@ from llm_pool.providers import embeddings
 from llm_pool.providers.base import EmbeddingInput, Messages
 from llm_pool.providers.results import Completion, Embeddings
 from llm_pool.transports.errors import translate_httpx_errors
+from llm_pool.transports.query import Parameters
 
 if TYPE_CHECKING:
     from llm_pool.diagnostics import CheckReport
@@ -72,6 +75,52 @@ class LLMPool:
         )
         self._sender = Sender(settings, self.engine, self._builder, self._through_httpx)
         self._calling_pool = CallingPool(self.alias, self._provider.name, self.engine)
+        self._has_options = False
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Mapping[str, float | None] | Unset | None = UNSET,
+        headers: Mapping[str, str] | None = None,
+        query: Parameters | None = None,
+        idempotency_key: str | None = None,
+        retries: Any = UNSET,
+        tenant: Any = UNSET,
+        priority: Any = UNSET,
+    ) -> Self:
+        """Return this pool with options for the calls that are made through the returned object.
+
+        It has the same connections, limits and statistics, and closing it closes the pool. Its own
+        ``with_options`` adds to the options. It is cheap, and can be kept while the pool is open. It has no
+        ``client`` and no ``aclient``: all callers share these.
+
+        ``timeout``          seconds for a whole call, or a dict with keys of TIMEOUTS: ``{"read": 5.0}``.
+                             None means no limit
+        ``headers``          replace HEADERS and the provider's headers of the same names, in any case. One
+                             with a key replaces API_KEY and each other header with a key
+        ``query``            added to QUERY; replaces parameters of the same names
+        ``idempotency_key``  sent as ``Idempotency-Key``. A request with it is sent again if its connection
+                             breaks before the response begins
+        ``retries``, ``tenant``, ``priority``  not supported yet
+
+        Raises ``InvalidParameter`` for an option that is not valid or not supported yet.
+        """
+        other = copy(self)
+        other.settings = with_options(
+            self.settings,
+            timeout,
+            headers,
+            query,
+            idempotency_key,
+            retries=retries,
+            tenant=tenant,
+            priority=priority,
+        )
+        other._has_options = True
+        other._builder = self._builder.with_settings(other.settings)
+        other._through_httpx = self._through_httpx.with_settings(other.settings, other._builder)
+        other._sender = Sender(other.settings, self.engine, other._builder, other._through_httpx)
+        return other
 
     # Calls to a model
 
@@ -155,16 +204,16 @@ class LLMPool:
         ``kwargs`` that httpx does not take.
         """
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
-            self._through_httpx.raise_if_closed()
-            response = self.client.request(method, path, **_with_marks(kwargs, call))
+            options = self._through_httpx.request_options(kwargs, call.marks)
+            response = self._through_httpx.client.request(method, path, **options)
             call.status_code = response.status_code
             return response
 
     async def arequest(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """``request`` for async code; ``kwargs`` are those of ``httpx.AsyncClient.request``."""
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
-            self._through_httpx.raise_if_closed()
-            response = await self.aclient.request(method, path, **_with_marks(kwargs, call))
+            options = self._through_httpx.request_options(kwargs, call.marks)
+            response = await self._through_httpx.aclient.request(method, path, **options)
             call.status_code = response.status_code
             return response
 
@@ -175,12 +224,16 @@ class LLMPool:
         Headers that the caller sets are not replaced. All callers share this client, so it keeps no cookies,
         and closing it does nothing: close the pool instead. The client can be kept: when the pool is closed,
         or made anew because the settings have changed, the client's next call uses ``pools[alias]``.
+
+        Raises RuntimeError on the result of ``with_options``.
         """
+        self._raise_if_options("client")
         return self._through_httpx.client
 
     @property
     def aclient(self) -> httpx.AsyncClient:
         """The pool's ``httpx.AsyncClient``. It works on any event loop; for the rest see ``client``."""
+        self._raise_if_options("aclient")
         return self._through_httpx.aclient
 
     # The pool itself
@@ -246,7 +299,15 @@ class LLMPool:
         await self.engine.aclose()
 
     def __repr__(self) -> str:
-        return f"<LLMPool {self.alias!r} {self.settings.base_url}>"
+        options = " with options" if self._has_options else ""
+        return f"<LLMPool {self.alias!r} {self.settings.base_url}{options}>"
+
+    def _raise_if_options(self, name: str) -> None:
+        if self._has_options:
+            raise RuntimeError(
+                f"with_options() does not apply to {name}, which all callers share; use "
+                f"pools[{self.alias!r}].{name}, and give timeout, headers and params with each request."
+            )
 
     def _encode(
         self, messages: Messages, params: dict[str, Any], *, stream: bool
@@ -303,9 +364,3 @@ class LLMPool:
         completion = self._provider.parse_completion(head, answer.body, call.timing())
         call.usage = completion.usage
         return completion if output is None else output.parse(completion)
-
-
-def _with_marks(kwargs: dict[str, Any], call: Call) -> dict[str, Any]:
-    """Return ``kwargs``, the arguments of an httpx request, with the call's marks as an extension."""
-    extensions = {**(kwargs.get("extensions") or {}), "llm_pool_marks": call.marks}
-    return {**kwargs, "extensions": extensions}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import httpx
@@ -9,6 +10,7 @@ import httpx
 from llm_pool.conf.settings import PoolSettings
 from llm_pool.engine.config import Timeouts
 from llm_pool.engine.request import Headers, Marks, Request
+from llm_pool.transports.query import Query
 from llm_pool.version import __version__
 
 if TYPE_CHECKING:
@@ -24,16 +26,27 @@ CLIENT_HEADERS = {"user-agent": f"llm_pool/{__version__}", "accept-encoding": "i
 class RequestBuilder:
     """Builds the engine's requests for one pool, and the headers of its httpx clients.
 
+    ``url``     BASE_URL
     ``origin``  the scheme, host and port of BASE_URL
+    ``query``   QUERY
     """
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
-        url = httpx.URL(settings.base_url)
+        self.url = httpx.URL(settings.base_url)
         self.origin = settings.origin
-        self._prefix = url.raw_path.rstrip(b"/")
-        self._host = url.netloc.decode("ascii")
+        self.query = Query(settings.query)
+        self._prefix = self.url.raw_path.rstrip(b"/")
+        self._host = self.url.netloc.decode("ascii")
         self._encoded: tuple[str | None, Headers] | None = None
+
+    def with_settings(self, settings: PoolSettings) -> RequestBuilder:
+        """Return a builder with other headers, QUERY and timeouts. ``settings`` has the same BASE_URL."""
+        other = copy(self)
+        other._settings = settings
+        other.query = Query(settings.query)
+        other._encoded = None
+        return other
 
     def post(
         self,
@@ -51,17 +64,17 @@ class RequestBuilder:
         ``content_timer`` go into the request.
         """
         headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
-        target = self._prefix + path.encode("ascii")
         timeouts = self._settings.pool.timeouts
-        return Request(self.origin, b"POST", target, headers, body, timeouts, scope, marks, content_timer)
+        return Request(
+            self.origin, b"POST", self._target(path), headers, body, timeouts, scope, marks, content_timer
+        )
 
     def get(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
         """Return a GET request with the headers that every call has. ``path`` is relative to BASE_URL.
 
         ``key`` goes into the headers, unless it is None.
         """
-        target = self._prefix + path.encode("ascii")
-        return Request(self.origin, b"GET", target, self._common_headers(key), b"", timeouts)
+        return Request(self.origin, b"GET", self._target(path), self._common_headers(key), b"", timeouts)
 
     def own_headers(self, key: str | None) -> dict[str, str]:
         """Return the provider's headers for ``key`` and the user's HEADERS, by lower-case name.
@@ -84,6 +97,10 @@ class RequestBuilder:
         names = {name.lower() for name in self._settings.headers}
         default = {"accept": "*/*", **CLIENT_HEADERS, **JSON}
         return {name: value for name, value in default.items() if name in names}
+
+    def _target(self, path: str) -> bytes:
+        target = self._prefix + path.encode("ascii")
+        return self.query.add_to(target) if self._settings.query else target
 
     def _common_headers(self, key: str | None) -> Headers:
         """Return the encoded headers of all requests with ``key``. They are cached until ``key`` changes."""

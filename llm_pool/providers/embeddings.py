@@ -14,11 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import InvalidParameter, with_article
-from llm_pool.providers.base import count_in
 from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.requests import check_params, is_text
-from llm_pool.providers.results import Embeddings, Timing, Usage
+from llm_pool.providers.results import Embeddings, Timing, Usage, count_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

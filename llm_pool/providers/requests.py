@@ -13,13 +13,14 @@ __all__ = ["as_messages", "check_params", "encode", "is_text"]
 
 _MAX_DEPTH = 100  # levels that the search for an invalid value enters: longer paths take more memory
 
-_SDK_OPTIONS = {
-    "timeout": "set TIMEOUTS in the pool's settings, or call request(..., timeout=...)",
-    "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
-    "extra_headers": "set HEADERS in the pool's settings, or call request(..., headers=...)",
-    "extra_query": "call request(..., params=...)",
+_NOT_PARAMETERS = {
+    **{name: f"use with_options({name}=...)" for name in ("timeout", "headers", "query", "idempotency_key")},
+    "extra_headers": "use with_options(headers=...)",
+    "extra_query": "use with_options(query=...)",
     "extra_body": "give its fields to the call itself, as parameters of their own",
+    "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
 }
+"""Options of calls, here and in SDKs, which no API has as parameters. The values say what to do instead."""
 
 
 def is_text(value: Any) -> bool:
@@ -73,7 +74,7 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
 
 
 def check_params(params: Mapping[str, Any], stream: bool) -> None:
-    """Raise ``InvalidParameter`` for parameters that contradict the call, and for ``_SDK_OPTIONS``.
+    """Raise ``InvalidParameter`` for parameters that contradict the call, and for ``_NOT_PARAMETERS``.
 
     ``stream``: whether the call is for a stream.
     """
@@ -82,9 +83,9 @@ def check_params(params: Mapping[str, Any], stream: bool) -> None:
     if "stream" in params and params["stream"] is not stream:
         other = "complete() or acomplete()" if stream else "stream() or astream()"
         raise InvalidParameter(f"stream={params['stream']!r} contradicts the call; use {other} instead.")
-    for name, instead in _SDK_OPTIONS.items():
-        if name in params:
-            raise InvalidParameter(f"{name} is an option of the provider's SDK, not of this call; {instead}.")
+    if not _NOT_PARAMETERS.keys().isdisjoint(params):
+        name = next(name for name in params if name in _NOT_PARAMETERS)
+        raise InvalidParameter(f"{name} is not a parameter of the API; {_NOT_PARAMETERS[name]}.")
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from llm_pool.providers.results import Completion
     from testbed.provider import ScriptedProvider
 
-APIS = {"chat completions": ("openai",), "messages": ("anthropic",), "": ("openai", "anthropic")}
+APIS: dict[str, tuple[str, ...]] = {
+    "chat completions": ("openai",),
+    "messages": ("anthropic",),
+    "embeddings": (),
+    "": ("openai", "anthropic"),
+}
 TOOLS = [ToolCall("weather", {"city": "Rome"}), ToolCall("clock", {"zone": "UTC"})]
 # Quirks with errors, and those of answers that differ from the one of the documented API.
 ERRORS = [name for name in QUIRKS if name.startswith("error-")]

@@ -124,7 +124,7 @@ KEEP_ALIVES = [
 
 
 @pytest.mark.parametrize("keep_alive", KEEP_ALIVES)
-@pytest.mark.parametrize("provider", sorted(PROVIDERS))
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
 @pytest.mark.parametrize("step", [1, 9999])
 def test_a_keep_alive_of_any_shape_adds_nothing(keep_alive: bytes, provider: str, step: int) -> None:
     events = {
