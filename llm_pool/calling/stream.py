@@ -46,6 +46,7 @@ class Stream:
 
     ``completion``  the whole answer if the stream has been read to its end, otherwise None
     ``text``        the text so far
+    ``ended``       whether the stream has been read to its end, has failed or is closed
     ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
 
@@ -82,6 +83,11 @@ class Stream:
     def text(self) -> str:
         """The text of the answer so far."""
         return self._reader.partial if self._reader is not None else ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has been read to its end, has failed or is closed."""
+        return self._closed
 
     @property
     def request_id(self) -> str | None:
@@ -300,6 +306,7 @@ class CompletionStream(Stream):
 
     ``completion``  the whole answer if the stream has been read to its end, otherwise None
     ``text``        the text so far
+    ``ended``       whether the stream has been read to its end, has failed or is closed
     ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
 
