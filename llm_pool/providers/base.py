@@ -15,8 +15,9 @@ To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set `
    ``end()`` is called then, and after one second at the latest.
 
 A ``Completion`` needs only its ``text``. The other attributes are what the provider gives it: for example
-``headers=head.headers``, which ``rate_limit`` reads, and ``message``, the turn to send back. A ``Chunk``
-needs its ``text`` and ``raw``. ``docs/dialects.md`` has an example of a subclass of ``OpenAI``.
+``headers=head.headers``, which ``rate_limit`` reads, and ``choices_in``, for the reasoning, the citations and
+the turn to send back. A ``Chunk`` needs its ``text`` and ``raw``. ``docs/dialects.md`` has an example of a
+subclass of ``OpenAI``.
 
 For ``embed``, an API with embeddings has ``embedding_request(...)`` and ``parse_embeddings(...)`` instead of
 steps 1 and 3. For a Python type as ``response_format``, an API with structured output has

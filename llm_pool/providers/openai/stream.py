@@ -215,7 +215,12 @@ class _Choice:
 
         Tool calls are left to ``add_tool_calls``.
         """
-        delta: dict[str, Any] = part.get("delta") or self._message_in_place_of_delta(part)
+        delta: dict[str, Any] = part.get("delta") or {}
+        if not delta and "delta" not in part:
+            delta = self._message_in_place_of_delta(part)
+            if not delta and isinstance(part.get("text"), str):  # as older APIs have it
+                part = {**part}
+                delta = {"content": part.pop("text")}
         for name, value in part.items():
             if value is not None and name not in _NOT_MERGED:
                 if self._fields is None:
@@ -246,12 +251,12 @@ class _Choice:
         return {"finish_reason": None, **fields, "index": self._index, "message": message}
 
     def _message_in_place_of_delta(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Return the message of a part without a delta: a piece, or the whole message so far.
+        """Return what the message of a part without a delta adds: it is a piece, or the whole message so far.
 
-        Perplexity sends the message so far beside the delta, where it adds nothing.
+        Beside a delta, as Perplexity sends the message so far, it adds nothing.
         """
         message: dict[str, Any] = part.get("message") or {}
-        if "delta" in part or not message:
+        if not message:
             return {}
         content, before = message.get("content"), self._message.to_dict().get("content")
         if not (
