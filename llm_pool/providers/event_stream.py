@@ -44,7 +44,7 @@ class EventStreamReader(StreamReader):
         """Return the chunk for ``event``, or None if it adds nothing. ``raw`` is its data, parsed.
 
         Set ``is_complete`` when the provider has said that the answer is complete, and ``finished`` when
-        nothing else can follow. An event that is no part of an answer goes through ``_is_ignored``. Raises one
+        nothing else can follow. Ask ``_is_ignored`` about an event that is no part of an answer. Raises one
         of ``SHAPE_ERRORS`` if the event does not have the API's format.
         """
 
