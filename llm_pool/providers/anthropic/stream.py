@@ -216,7 +216,7 @@ class _Block:
             is_text = name != "signature" and isinstance(before, str) and isinstance(value, str)
             block[name] = before + value if is_text else value
         if self._inputs:
-            text = "".join(self._inputs)
+            text = repair_surrogates("".join(self._inputs))
             try:
                 block["input"] = json.loads(text)
             except (ValueError, RecursionError):

@@ -44,6 +44,7 @@ class OpenAIStreamReader(EventStreamReader):
         choices = [choice.to_dict() for _, choice in sorted(self._choices.items())]
         raw = {**self._top_level, "object": "chat.completion", "choices": choices}
         raw.setdefault("usage", None)
+        raw.pop("obfuscation", None)  # random characters that hide the size of each event
         return raw
 
     def _is_known(self, raw: Any) -> bool:
@@ -159,7 +160,9 @@ class OpenAIStreamReader(EventStreamReader):
         )
 
     def _begin_choice(self, position: int, part: dict[str, Any]) -> _Choice:
-        choice = self._choices[position] = _Choice(position, parse_index(part.get("index") or 0))
+        nulls = {name for name, value in part.items() if value is None} - _NOT_MERGED
+        index = parse_index(part.get("index") or 0)
+        choice = self._choices[position] = _Choice(position, index, nulls)
         return choice
 
 
@@ -184,15 +187,18 @@ class _Choice:
     """One choice of a streamed answer, built from its parts.
 
     ``position``  its position among the choices
+    ``nulls``     the names of the fields that are null in its first part, such as "logprobs"
 
     ``to_dict`` returns the choice as it is in an answer without a stream.
     """
 
-    __slots__ = ("_calls", "_fields", "_has_old_call", "_index", "_is_cumulative", "_message", "position")
+    __slots__ = ("_calls", "_fields", "_has_old_call", "_index", "_is_cumulative", "_message", "_nulls",
+                 "position")  # fmt: skip
 
-    def __init__(self, position: int, index: int) -> None:
+    def __init__(self, position: int, index: int, nulls: set[str]) -> None:
         self.position = position
         self._index = index
+        self._nulls = dict.fromkeys({*nulls, "finish_reason"})
         self._fields: MergedObject | None = None  # of most choices only the last part has fields
         self._message = MergedObject(role="assistant", content=None)
         self._calls: ToolCallMerger | None = None
@@ -236,7 +242,7 @@ class _Choice:
         if self._calls is not None and not self._has_old_call:
             message["tool_calls"] = self._calls.to_list()
         fields = self._fields.to_dict() if self._fields is not None else {}
-        return {"finish_reason": None, **fields, "index": self._index, "message": message}
+        return {**self._nulls, **fields, "index": self._index, "message": message}
 
     def _message_in_place_of_delta(self, part: dict[str, Any]) -> dict[str, Any]:
         """Return the message of a part without a delta: a piece, or the whole message so far.
