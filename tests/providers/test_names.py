@@ -220,8 +220,9 @@ SHAPES: dict[str, Shape] = {
     ),
     "usage (Anthropic)": message(
         [{"type": "text", "text": "a"}], begin(type="text", text="a"), STOP,
-        usage={"output_tokens": 7, "cache_read_input_tokens": 4},
-        expected={"usage": (3, 7, 4, 0)},
+        usage={"output_tokens": 7, "cache_read_input_tokens": 4,
+               "output_tokens_details": {"thinking_tokens": 5}},
+        expected={"usage": (3, 7, 4, 5)},
     ),
     # Tool calls and messages.
     "tool calls with a signature (Gemini)": chat(

@@ -101,8 +101,13 @@ class Anthropic(JSONProvider):
         https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#tracking-cache-performance
         """
         usage = super().usage_from(raw)
-        cached = count_in(raw, "cache_read_input_tokens") if usage else 0
-        return replace(usage, cached_tokens=cached) if usage and cached else usage
+        if usage is None:
+            return None
+        cached = count_in(raw, "cache_read_input_tokens")
+        reasoning = count_in(raw, ("output_tokens_details", "thinking_tokens"))
+        if not (cached or reasoning):
+            return usage
+        return replace(usage, cached_tokens=cached, reasoning_tokens=reasoning)
 
     def _describe_mismatch(self, _raw: Any) -> str:
         return "JSON that is not a message"
