@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llm_pool.providers.results import Citation, ToolCall, repair_surrogates
+from llm_pool.providers.results import Citation, ToolCall, repair_surrogates, text_or_empty
 
 __all__ = [
     "citation_of",
@@ -30,7 +30,9 @@ def text_of(blocks: Blocks) -> str:
 
 def reasoning_of(blocks: Blocks) -> str:
     """Return the text of the "thinking" blocks."""
-    return repair_surrogates("".join(_text(b.get("thinking")) for b in blocks if b["type"] == "thinking"))
+    return repair_surrogates(
+        "".join(text_or_empty(b.get("thinking")) for b in blocks if b["type"] == "thinking")
+    )
 
 
 def refusal_of(raw: dict[str, Any]) -> str:
@@ -38,7 +40,7 @@ def refusal_of(raw: dict[str, Any]) -> str:
     details = raw.get("stop_details")
     if raw.get("stop_reason") != "refusal" or not isinstance(details, dict):
         return ""
-    return _text(details.get("explanation"))
+    return repair_surrogates(text_or_empty(details.get("explanation")))
 
 
 def citations_of(blocks: Blocks) -> tuple[Citation, ...]:
@@ -49,9 +51,9 @@ def citations_of(blocks: Blocks) -> tuple[Citation, ...]:
 
 def citation_of(raw: dict[str, Any]) -> Citation:
     """Return one citation: https://docs.anthropic.com/en/docs/build-with-claude/citations"""
-    title = _text(raw.get("title")) or _text(raw.get("document_title"))
-    url = _text(raw.get("url")) or _text(raw.get("source"))
-    return Citation(url or None, title or None, _text(raw.get("cited_text")), raw)
+    title = text_or_empty(raw.get("title")) or text_or_empty(raw.get("document_title"))
+    url = text_or_empty(raw.get("url")) or text_or_empty(raw.get("source"))
+    return Citation(url or None, title or None, text_or_empty(raw.get("cited_text")), raw)
 
 
 def tool_call_of(block: dict[str, Any]) -> ToolCall:
@@ -59,14 +61,12 @@ def tool_call_of(block: dict[str, Any]) -> ToolCall:
     arguments = block.get("input")
     if not isinstance(arguments, str):  # a str: invalid JSON of a stream
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
-    return ToolCall(_text(block.get("id")), _text(block.get("name")), repair_surrogates(arguments), block)
+    return ToolCall(
+        text_or_empty(block.get("id")), text_or_empty(block.get("name")), repair_surrogates(arguments), block
+    )
 
 
 def message_of(blocks: Blocks) -> dict[str, Any]:
     """Return the blocks as a message for the next call, without empty texts: the API refuses them."""
     kept = [block for block in blocks if block["type"] != "text" or block.get("text")]
     return {"role": "assistant", "content": kept}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

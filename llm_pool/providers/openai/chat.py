@@ -14,7 +14,7 @@ from llm_pool.providers.openai.message import choice_of, message_of, text_of, us
 from llm_pool.providers.openai.stream import OpenAIStreamReader
 from llm_pool.providers.openai.tool_calls import as_list
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Completion, Timing, Usage
+from llm_pool.providers.results import Completion, Timing, Usage, text_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ class OpenAI(JSONProvider):
         )
         return Completion(
             text=first.text,
-            model=raw.get("model"),
+            model=text_or_empty(raw.get("model")) or None,
             finish_reason=first.finish_reason,
             tool_calls=first.tool_calls,
             usage=self.usage_from(usage_in(raw)),

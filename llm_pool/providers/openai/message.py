@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
-from llm_pool.providers.results import Choice, Citation, repair_surrogates
+from llm_pool.providers.results import Choice, Citation, repair_surrogates, text_or_empty
 
 __all__ = ["choice_of", "citations_of", "message_of", "reasoning_of", "refusal_of", "text_of", "usage_in"]
 
@@ -40,17 +40,18 @@ def choice_of(raw: dict[str, Any], choice: dict[str, Any], index: int, text: str
     Raises one of ``SHAPE_ERRORS`` if ``choice`` does not have the API's format.
     """
     message = message_of(choice)
+    audio = message.get("audio") or None
     return Choice(
         index=index,
         text=repair_surrogates(text_of(message.get("content"))) if text is None else text,
-        finish_reason=_text(choice.get("finish_reason")) or None,
+        finish_reason=text_or_empty(choice.get("finish_reason")) or None,
         tool_calls=tool_calls_of(message),
         reasoning=repair_surrogates(reasoning_of(message)),
         refusal=repair_surrogates(refusal_of(message)),
         citations=citations_of(raw, message),
         message=_to_send(message),
         logprobs=choice.get("logprobs"),
-        audio=message.get("audio") or None,
+        audio=audio if isinstance(audio, dict) else None,
     )
 
 
@@ -103,12 +104,12 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 def refusal_of(message: dict[str, Any]) -> str:
     """Return the refusal in a message or a delta; "" if there is none."""
-    if refusal := _text(message.get("refusal")):
+    if refusal := text_or_empty(message.get("refusal")):
         return refusal
     content = message.get("content")
     if not isinstance(content, list):
         return ""
-    return "".join(_text(part.get("refusal")) for part in content if part.get("type") == "refusal")
+    return "".join(text_or_empty(part.get("refusal")) for part in content if part.get("type") == "refusal")
 
 
 def citations_of(raw: dict[str, Any], message: dict[str, Any]) -> tuple[Citation, ...]:
@@ -121,29 +122,31 @@ def citations_of(raw: dict[str, Any], message: dict[str, Any]) -> tuple[Citation
         raw.get("citations"),
     ):
         if cited and not found and isinstance(cited, list):
-            results = {_text(result.get("url")): result for result in _objects(raw.get("search_results"))}
+            results = {
+                text_or_empty(result.get("url")): result for result in _objects(raw.get("search_results"))
+            }
             found = [_of_source(results.get(item, item) if isinstance(item, str) else item) for item in cited]
     return tuple(found or [_of_source(result) for result in _objects(raw.get("search_results"))])
 
 
 def _of_annotation(annotation: dict[str, Any]) -> Citation:
-    details = annotation.get(_text(annotation.get("type")))
+    details = annotation.get(text_or_empty(annotation.get("type")))
     source = details if isinstance(details, dict) else annotation
     return Citation(
-        _text(source.get("url")) or None,
-        _text(source.get("title") or source.get("filename")) or None,
-        _text(source.get("content")),
+        text_or_empty(source.get("url")) or None,
+        text_or_empty(source.get("title") or source.get("filename")) or None,
+        text_or_empty(source.get("content")),
         annotation,
     )
 
 
 def _of_source(source: Any) -> Citation:
     if not isinstance(source, dict):
-        return Citation(_text(source) or None, raw=source)
+        return Citation(text_or_empty(source) or None, raw=source)
     return Citation(
-        _text(source.get("url")) or None,
-        _text(source.get("title") or source.get("filepath")) or None,
-        _text(source.get("content") or source.get("snippet")),
+        text_or_empty(source.get("url")) or None,
+        text_or_empty(source.get("title") or source.get("filepath")) or None,
+        text_or_empty(source.get("content") or source.get("snippet")),
         source,
     )
 
@@ -180,10 +183,6 @@ def _call_to_send(call: dict[str, Any]) -> dict[str, Any]:
     if isinstance(function, dict) and not function.get("arguments"):
         return {**call, "function": {**function, "arguments": "{}"}}
     return call
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.openai.message import citations_of, reasoning_of, refusal_of, text_of, usage_in
 from llm_pool.providers.openai.tool_calls import ToolCallMerger, as_list
-from llm_pool.providers.results import Chunk
+from llm_pool.providers.results import Chunk, text_or_empty
 from llm_pool.providers.sse import UNFRAMED
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ class OpenAIStreamReader(EventStreamReader):
                 chunk.citations = citations_of({}, delta)
         if reason is not None:
             self._is_ending = True
+            if not isinstance(reason, str):
+                chunk.finish_reason = None
         return chunk
 
     def _chunk_of_several(self, parts: list[dict[str, Any]], raw: dict[str, Any], event: Event) -> Chunk:
@@ -207,7 +209,7 @@ class _Choice:
 
     @property
     def is_finished(self) -> bool:
-        return self._fields is not None and bool(self._fields.get("finish_reason"))
+        return self._fields is not None and bool(text_or_empty(self._fields.get("finish_reason")))
 
     def add(self, part: dict[str, Any]) -> dict[str, Any]:
         """Add ``part``, the choice's part of one event. Return the part's delta; {} if there is none.
