@@ -299,9 +299,9 @@ class JSONProvider(Provider):
                 return self._streamed_completion_or_error(head, body, timing)
             what = "what is not JSON" if body.strip() else "an empty body"
             return self.invalid_response(head, what, body)
-        if (error := error_in(raw)) is not None:
-            return self.error_from_object(head, error)
         try:
+            if (error := error_in(raw)) is not None:
+                return self.error_from_object(head, error)
             return self.completion_from(raw, head, timing)
         except SHAPE_ERRORS:
             return self.invalid_response(head, self._describe_mismatch(raw), body)

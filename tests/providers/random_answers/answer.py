@@ -40,11 +40,14 @@ class RandomAnswer:
         """The answer without a stream, in one of the many spellings of JSON."""
         return _as_json(random, self.whole).encode()
 
-    def stream(self, random: Random) -> list[bytes]:
-        """The stream, cut at random bytes: in one of the many spellings of JSON and of event streams."""
+    def frames(self, random: Random) -> list[bytes]:
+        """The events as bytes, in one of the many spellings of JSON and of event streams."""
         end = random.choice(["\n", "\n", "\r\n", "\r"])
-        framed = "".join(f"{_comment(random, end)}{_framed(random, event, end)}" for event in self.events)
-        body, pieces = framed.encode(), []
+        return [f"{_comment(random, end)}{_framed(random, event, end)}".encode() for event in self.events]
+
+    def stream(self, random: Random) -> list[bytes]:
+        """The frames, cut at random bytes."""
+        body, pieces = b"".join(self.frames(random)), []
         while body:
             size = random.choice([1, 2, 7, 40, 400, 4000])
             pieces.append(body[:size])
