@@ -162,6 +162,11 @@ def test_a_message_in_the_place_of_a_delta_is_read(messages: list[str]) -> None:
     assert completion.raw["choices"][0]["message"]["content"] == "Helloo"
 
 
+def test_a_message_that_begins_as_the_text_so_far_is_a_piece() -> None:
+    events = [{"choices": [{"index": 0, "message": {"content": text}}]} for text in ("Hel", "lo ", "Help")]
+    assert read(sse(*events, delta(reason="stop")))[1].text == "Hello Help"
+
+
 def test_a_message_beside_the_deltas_adds_nothing() -> None:
     """Perplexity sends the whole message so far beside each delta."""
     pieces = [("One ", "One "), ("two", "One two"), ("", "One two")]
