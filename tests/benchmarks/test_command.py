@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from benchmarks import install
+from benchmarks import install, reading
 from benchmarks.child import work
 from benchmarks.link import LinkImpossible, link
 from benchmarks.report.document import text
@@ -54,6 +54,15 @@ def test_the_command_prints_goals_and_exits_with_0():
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "llm_pool" in done.stdout
     assert "at most" in done.stdout
+
+
+def test_the_readers_are_measured_in_three_sizes(monkeypatch, capsys):
+    names = ["chat: tool calls", "messages: text in one event"]
+    monkeypatch.setattr(sys, "argv", ["reading", "--share", "0.002", "--answers", *names])
+    reading.main()
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in lines] == names
+    assert {len(line) for line in lines} == {len(heading)}
 
 
 def test_the_document_lists_goals_losses_and_skipped_clients():
