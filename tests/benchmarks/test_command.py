@@ -74,3 +74,4 @@ def test_the_document_lists_goals_losses_and_skipped_clients():
     assert "httpx needs 0.50 of our CPU" in document
     assert "pyreqwest is skipped: not to be had" in document
     assert "- CPU: a good one" in document
+    assert "## Large answers" in document
