@@ -93,6 +93,8 @@ def celery_environment(tmp_path: Path, upstream: ScriptedServer) -> Mapping[str,
         **os.environ,
         "CELERY_FOLDER": str(tmp_path),
         "DJANGO_SETTINGS_MODULE": f"{PROJECT}.settings",
+        # eventlet cannot import dnspython where httpcore2 and trio are installed, as for the SDKs.
+        "EVENTLET_NO_GREENDNS": "yes",
         "LLM_POOL": json.dumps(pool),
         "MIDDLEWARE": "[]",
         "PYTHONPATH": str(ROOT),
