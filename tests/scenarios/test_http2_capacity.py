@@ -180,8 +180,10 @@ async def test_500_calls_at_once_on_a_cold_pool_need_no_more_than_4_connections(
     assert sorted(int(request.target[1:]) for request in server.requests) == list(range(500))
     assert server.connections_accepted <= 4
     assert all(end.peak <= streams for end in peers(server))
-    acquired = [answer.marks.acquired for answer in answers]
-    assert acquired == sorted(acquired)
+    # A call looks at a new connection over TLS before it has it (see ``checkout``). Meanwhile calls that came
+    # later can pass it, but no more than have a stream at one time.
+    order = sorted(range(500), key=lambda number: answers[number].marks.acquired)
+    assert all(abs(place - number) < 4 * streams for place, number in enumerate(order))
     assert server.marks("excess") == 0
 
 
