@@ -26,6 +26,7 @@ __all__ = [
     "count_in",
     "repair_surrogates",
     "text_or_empty",
+    "text_or_none",
     "timing_of",
 ]
 
@@ -422,3 +423,8 @@ def repair_surrogates(text: str) -> str:
 def text_or_empty(value: Any) -> str:
     """Return ``value`` if it is a str; otherwise "", as if the answer did not have it."""
     return value if isinstance(value, str) else ""
+
+
+def text_or_none(value: Any) -> str | None:
+    """Return ``value`` if it is a str with text, otherwise None."""
+    return value if value and isinstance(value, str) else None

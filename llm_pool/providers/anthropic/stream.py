@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llm_pool.providers.anthropic.blocks import citation_of
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
-from llm_pool.providers.results import Chunk, ToolCallPart, repair_surrogates, text_or_empty
+from llm_pool.providers.results import Chunk, ToolCallPart, repair_surrogates, text_or_empty, text_or_none
 
 if TYPE_CHECKING:
     from llm_pool.providers.base import JSONProvider
@@ -72,7 +72,7 @@ class AnthropicStreamReader(EventStreamReader):
         fields = {**raw, **delta}  # the usage is a field of the event, not of its delta
         del fields["type"], fields["delta"]
         self._merge(fields)
-        reason = text_or_empty(delta.get("stop_reason")) or None
+        reason = text_or_none(delta.get("stop_reason"))
         self.is_complete = self.is_complete or reason is not None
         return self._with_usage(Chunk("", raw, reason))
 
@@ -110,7 +110,7 @@ class AnthropicStreamReader(EventStreamReader):
             "".join(chunk.text for chunk in chunks),
             "".join(chunk.reasoning for chunk in chunks),
         )
-        reason = text_or_empty(raw.get("stop_reason")) or None
+        reason = text_or_none(raw.get("stop_reason"))
         return self._with_usage(Chunk(text, raw, reason, calls, reasoning=reasoning))
 
     def _begin_block(self, raw: dict[str, Any], event: Event) -> Chunk:

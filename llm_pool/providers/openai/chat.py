@@ -17,13 +17,12 @@ from llm_pool.providers.openai.message import (
     in_turns,
     message_of,
     text_of,
-    text_or_none,
     usage_in,
 )
 from llm_pool.providers.openai.stream import OpenAIStreamReader
 from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Completion, Timing, repair_surrogates
+from llm_pool.providers.results import Completion, Timing, repair_surrogates, text_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

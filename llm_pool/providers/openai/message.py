@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
-from llm_pool.providers.results import Choice, Citation, repair_surrogates, text_or_empty
+from llm_pool.providers.results import Choice, Citation, repair_surrogates, text_or_empty, text_or_none
 
 __all__ = [
     "choices_in",
@@ -21,7 +21,6 @@ __all__ = [
     "reasoning_of",
     "refusal_of",
     "text_of",
-    "text_or_none",
     "usage_in",
 ]
 
@@ -219,11 +218,6 @@ def _call_to_send(call: dict[str, Any]) -> dict[str, Any]:
     if isinstance(function, dict) and not function.get("arguments"):
         return {**call, "function": {**function, "arguments": "{}"}}
     return call
-
-
-def text_or_none(value: Any) -> str | None:
-    """Return ``value`` if it is a str with text, otherwise None."""
-    return value if value and isinstance(value, str) else None
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
