@@ -348,18 +348,20 @@ class LLMPool:
             choices if type(choices) is int else 1,
         )
 
-    def _embeddings(self, answer: Answer, count: int, call: Call) -> Embeddings:
+    def _accept(self, answer: Answer, call: Call) -> None:
+        """Record the status of ``answer``. Raise its error if the status is not 2xx."""
         call.status_code = answer.head.status_code
         if not 200 <= answer.head.status_code < 300:
             raise self._provider.error_from_response(answer.head, answer.body)
+
+    def _embeddings(self, answer: Answer, count: int, call: Call) -> Embeddings:
+        self._accept(answer, call)
         result = self._provider.parse_embeddings(answer.head, answer.body, count, call.timing())
         call.usage = result.usage
         return result
 
     def _completion(self, answer: Answer, call: Call, output: OutputType | None) -> Completion:
-        call.status_code = answer.head.status_code
-        if not 200 <= answer.head.status_code < 300:
-            raise self._provider.error_from_response(answer.head, answer.body)
+        self._accept(answer, call)
         head = answer.head if call.choices == 1 else answer.head._replace(choices=call.choices)
         completion = self._provider.parse_completion(head, answer.body, call.timing())
         call.usage = completion.usage
