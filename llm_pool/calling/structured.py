@@ -53,9 +53,9 @@ def problems_in(error: pydantic.ValidationError) -> tuple[str, ...]:
 
 
 def output_type(provider: Provider, kind: Any) -> OutputType:
-    """Return ``kind``, a type that pydantic knows, as the output type of a call to ``provider``.
+    """Return the output type of a call to ``provider`` for ``kind``, a type that pydantic can validate.
 
-    Raises ``InvalidParameter`` if pydantic is not installed or does not know the type, or if the API has no
+    Raises ``InvalidParameter`` if pydantic is not installed or cannot validate the type, or if the API has no
     form for its schema; ``InvalidRequest`` if the provider has no structured output.
     """
     try:

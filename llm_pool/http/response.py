@@ -56,7 +56,7 @@ class EventStreamResponse(StreamingHttpResponse):
     def status_code(self) -> int:
         """204 for a browser that comes back after the last event of its answer.
 
-        The server reads it when all middlewares have returned, and then it is known who asks.
+        It depends on a header of the request, which Django adds to the response before the server reads it.
         """
         return 204 if self._last_event_id() == LAST_ID else self._status_code
 

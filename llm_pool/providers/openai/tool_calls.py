@@ -82,7 +82,7 @@ class ToolCallMerger:
     - A part without an id belongs to the call with its index, or without an index to the last call. But it
       begins a call if it has another name.
     - A part with a name begins a call, too, if the arguments of its call are complete and it has others.
-    - A call that is told again, whole, adds nothing. Arguments "{}" are dropped if others follow.
+    - A part that repeats a whole call adds nothing. Arguments "{}" are dropped if others follow.
     """
 
     __slots__ = ("_by_id", "_by_index", "_calls")
