@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from testbed.process import free_port, running
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "Haproxy",
@@ -127,20 +129,16 @@ def nginx(
             f"listen 127.0.0.1:{https_port} ssl{' http2' if http2 else ''}; "
             f"ssl_certificate {certificate[0]}; ssl_certificate_key {certificate[1]};"
         )
-    config = directory / "nginx.conf"
-    config.write_text(
-        _NGINX.format(
-            directory=directory,
-            http_port=http_port,
-            status_port=status_port,
-            tls=tls,
-            uds=uds,
-            keepalive=keepalive_seconds,
-        )
+    config = _NGINX.format(
+        directory=directory,
+        http_port=http_port,
+        status_port=status_port,
+        tls=tls,
+        uds=uds,
+        keepalive=keepalive_seconds,
     )
-    command = [binary, "-p", str(directory), "-e", "stderr", "-c", str(config)]
     others = [status_port, https_port] if https_port else [status_port]
-    with running(command, directory / "nginx.log", http_port, also=others) as process:
+    with _running_nginx(binary, directory, config, http_port, also=others) as process:
         yield Nginx(http_port, https_port, uds, body, process.pid, status_port, 1 + len(others))
 
 
@@ -199,19 +197,25 @@ def nginx_proxy(directory: Path, backend_port: int, *, read_timeout: int, silent
     binary = program("nginx")
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    config = directory / "nginx.conf"
-    config.write_text(
-        _NGINX_PROXY.format(
-            directory=directory,
-            port=port,
-            backend_port=backend_port,
-            silent_port=silent_port,
-            read_timeout=read_timeout,
-        )
+    config = _NGINX_PROXY.format(
+        directory=directory,
+        port=port,
+        backend_port=backend_port,
+        silent_port=silent_port,
+        read_timeout=read_timeout,
     )
-    command = [binary, "-p", str(directory), "-e", "stderr", "-c", str(config)]
-    with running(command, directory / "nginx.log", port):
+    with _running_nginx(binary, directory, config, port):
         yield f"http://127.0.0.1:{port}"
+
+
+def _running_nginx(
+    binary: str, directory: Path, config: str, port: int, *, also: Sequence[int] = ()
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Run nginx with this configuration until the end of the block. See ``running`` for the ports."""
+    path = directory / "nginx.conf"
+    path.write_text(config)
+    command = [binary, "-p", str(directory), "-e", "stderr", "-c", str(path)]
+    return running(command, directory / "nginx.log", port, also=also)
 
 
 _NGINX_PROXY = """
