@@ -27,6 +27,7 @@ from testbed.provider.replies import (
     Reply,
     Scripted,
 )
+from testbed.provider.responses import Responses
 from testbed.provider.sending import beats, send
 from testbed.scripted import ScriptedServer
 
@@ -43,6 +44,7 @@ NAMES = str | Iterable[str]
 _POST: dict[str, API] = {
     "/chat/completions": ChatCompletions(),
     "/v1/messages": Messages(),
+    "/responses": Responses(),
     "/embeddings": Embeddings(),
 }  # by the end of the path
 _MODELS: dict[bool, API] = {False: OpenAIModels(), True: AnthropicModels()}  # by whether Anthropic's is asked
@@ -51,7 +53,9 @@ _MODELS: dict[bool, API] = {False: OpenAIModels(), True: AnthropicModels()}  # b
 class ScriptedProvider(ScriptedServer):
     """Answers calls to a model as a test has scripted, on one port for all APIs. A context manager.
 
-    It speaks ``POST */chat/completions``, ``POST */v1/messages``, ``POST */embeddings`` and ``GET */models``.
+    It speaks ``POST */chat/completions``, ``POST */responses``, ``POST */v1/messages``,
+    ``POST */embeddings`` and ``GET */models``.
+
     Each call of ``reply`` and the methods after it scripts one answer. They are given in this order, each to
     one request; when none is left, the last one is given again. An answer is sent as a stream if the request
     has ``"stream": true``. A request without a scripted answer gets a 500 that says so, and so does one whose

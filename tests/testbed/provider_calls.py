@@ -10,9 +10,9 @@ import httpx
 if TYPE_CHECKING:
     from testbed.provider import ScriptedProvider
 
-__all__ = ["CHAT", "MESSAGES", "call", "events_in"]
+__all__ = ["CHAT", "MESSAGES", "RESPONSES", "call", "events_in"]
 
-CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 
 
 def call(provider: ScriptedProvider, path: str, *, timeout: float = 5, **body: Any) -> httpx.Response:

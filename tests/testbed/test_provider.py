@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from testbed.provider import ScriptedProvider, ToolCall
-from tests.testbed.provider_calls import CHAT, MESSAGES, call, events_in
+from tests.testbed.provider_calls import CHAT, MESSAGES, RESPONSES, call, events_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,32 @@ def test_a_stream_has_the_pieces_and_the_end_of_its_api(provider: ScriptedProvid
     events = events_in(call(provider, MESSAGES, stream=True))
     texts = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
     assert (texts, events[0]["type"], events[-1]["type"]) == (["Hel", "lo"], "message_start", "message_stop")
+
+
+def test_a_response_is_whole_and_in_a_stream_with_the_response_at_its_end(provider: ScriptedProvider) -> None:
+    provider.stream(
+        ["Hel", "lo"],
+        reasoning="Hm",
+        tool_calls=[ToolCall("weather", {"city": "Rome"})],
+        finish_reason="length",
+    )
+    whole = call(provider, RESPONSES, instructions="Be short.").json()
+    assert [item["type"] for item in whole["output"]] == ["reasoning", "message", "function_call"]
+    assert (whole["output"][1]["content"][0]["text"], whole["usage"]["total_tokens"]) == ("Hello", 15)
+    assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert whole["instructions"] == "Be short."
+    events = events_in(call(provider, RESPONSES, stream=True, instructions="Be short."))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    deltas = [event["delta"] for event in events if event["type"].endswith(".delta")]
+    assert deltas == ["Hm", "Hel", "lo", '{"city":', ' "Rome"}']
+    assert [event["item"] for event in events if event["type"].endswith("item.done")] == whole["output"]
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"] == {**whole, "id": "resp_2"}
+
+
+def test_a_response_has_one_choice(mistaken: ScriptedProvider) -> None:
+    mistaken.reply("one", "two")
+    assert "script one text" in call(mistaken, RESPONSES).json()["error"]["message"]
 
 
 def test_a_chat_stream_has_the_usage_only_if_it_is_asked_for(provider: ScriptedProvider) -> None:

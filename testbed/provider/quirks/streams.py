@@ -199,7 +199,10 @@ def _replaced(
 
 def _texts(event: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """Where the texts of a piece are: (holder, key)."""
+    if event.get("type") == "response.output_text.delta":
+        return [(event, "delta")]
     deltas = [choice.get("delta") or {} for choice in event.get("choices") or ()] or [event.get("delta", {})]
+    deltas = [delta for delta in deltas if isinstance(delta, dict)]
     return [
         (delta, name) for delta in deltas for name in ("content", "text") if isinstance(delta.get(name), str)
     ]
