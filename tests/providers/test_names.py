@@ -10,6 +10,7 @@ import pytest
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.head import Head
 from llm_pool.providers.results import Chunk, Citation, Completion
+from tests.providers.responses_events import call, events_of, message, reasoning, response
 
 JSON = dict[str, Any]
 
@@ -43,7 +44,7 @@ def chat(message: JSON, *deltas: JSON, expected: JSON, last: JSON | None = None,
     )
 
 
-def message(blocks: list[JSON], *events: JSON, expected: JSON, **last: Any) -> Shape:
+def of_message(blocks: list[JSON], *events: JSON, expected: JSON, **last: Any) -> Shape:
     """An answer of Messages; the blocks are numbered by their start. ``last`` is in ``message_delta``."""
     start = {"id": "m1", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None}
     usage = last.pop("usage", {})
@@ -64,6 +65,12 @@ def message(blocks: list[JSON], *events: JSON, expected: JSON, **last: Any) -> S
         ],
         expected,
     )  # fmt: skip
+
+
+def of_response(*items: JSON, expected: JSON, **fields: Any) -> Shape:
+    """An answer of the Responses API."""
+    whole = response(*items, **fields)
+    return Shape("openai-responses", whole, events_of(whole), expected)
 
 
 def begin(**block: Any) -> JSON:
@@ -141,7 +148,7 @@ SHAPES: dict[str, Shape] = {
         {"content": [{"type": "text", "text": "4"}]},
         expected={"reasoning": "2+2", "text": "4"},
     ),
-    "thinking (Anthropic)": message(
+    "thinking (Anthropic)": of_message(
         [{"type": "thinking", "thinking": "2+2", "signature": "SIG"},
          {"type": "redacted_thinking", "data": "XYZ"}, {"type": "text", "text": "4"}],
         begin(type="thinking", thinking="2", signature=""), add(type="thinking_delta", thinking="+2"),
@@ -157,7 +164,7 @@ SHAPES: dict[str, Shape] = {
         {"refusal": "I cannot."}, {"role": "assistant", "refusal": "I "}, {"refusal": "cannot."},
         expected={"refusal": "I cannot.", "text": "", "finish_reason": "stop"},
     ),
-    "refusal (Anthropic)": message(
+    "refusal (Anthropic)": of_message(
         [],
         stop_reason="refusal", stop_details={"type": "refusal", "explanation": "I cannot."},
         expected={"refusal": "I cannot.", "finish_reason": "refusal",
@@ -181,7 +188,7 @@ SHAPES: dict[str, Shape] = {
         {"content": "Found"},
         expected={"citations": (Citation(None, "A", "x"),)},
     ),
-    "citations (Anthropic)": message(
+    "citations (Anthropic)": of_message(
         [{"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
          {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
          {"type": "text", "text": "Found", "citations": [CITED, DOCUMENT]}],
@@ -218,7 +225,7 @@ SHAPES: dict[str, Shape] = {
         {"content": "a"}, {"content": "a"}, last={"usage": {**USAGE, "cached_tokens": 4}},
         expected={"usage": (9, 7, 4, 0)},
     ),
-    "usage (Anthropic)": message(
+    "usage (Anthropic)": of_message(
         [{"type": "text", "text": "a"}], begin(type="text", text="a"), STOP,
         usage={"output_tokens": 7, "cache_read_input_tokens": 4},
         expected={"usage": (3, 7, 4, 0)},
@@ -238,7 +245,7 @@ SHAPES: dict[str, Shape] = {
         {"content": "Sunny"},
         expected={"tool_calls": ()},
     ),
-    "tool use (Anthropic)": message(
+    "tool use (Anthropic)": of_message(
         [{"type": "text", "text": "Let me see."},
          {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}}],
         begin(type="text", text=""), add(type="text_delta", text="Let me see."), STOP,
@@ -247,13 +254,13 @@ SHAPES: dict[str, Shape] = {
         stop_reason="tool_use",
         expected={"finish_reason": "tool_use"},
     ),
-    "tool use, whole in its start (Anthropic)": message(
+    "tool use, whole in its start (Anthropic)": of_message(
         [{"type": "tool_use", "id": "t", "name": "f", "input": ROWS}],
         begin(type="tool_use", id="t", name="f", input=ROWS), STOP,
         stop_reason="tool_use",
         expected={"finish_reason": "tool_use"},
     ),
-    "tool use without input (Anthropic)": message(
+    "tool use without input (Anthropic)": of_message(
         [{"type": "tool_use", "id": "t", "name": "f", "input": {}}],
         begin(type="tool_use", id="t", name="f", input={}),
         add(type="input_json_delta", partial_json=""), STOP,
@@ -271,6 +278,46 @@ SHAPES: dict[str, Shape] = {
         {"audio": {"id": "au", "transcript": "Hel"}}, {"audio": {"data": "AA"}},
         {"audio": {"data": "AA", "transcript": "lo"}}, {"audio": {"expires_at": 9}},
         expected={"audio": AUDIO, "message": {"role": "assistant", "content": None, "audio": {"id": "au"}}},
+    ),
+    # The Responses API.
+    "summaries (Responses)": of_response(
+        reasoning("2+2", "4+0", encrypted_content="XYZ"), message("4"),
+        expected={"reasoning": "2+2\n\n4+0", "text": "4", "finish_reason": "completed", "message": {
+            "role": "assistant", "output": [reasoning("2+2", "4+0", encrypted_content="XYZ"), message("4")]}},
+    ),
+    "reasoning of open models (Responses)": of_response(
+        reasoning(content=[{"type": "reasoning_text", "text": "2+2"}]), message("4"),
+        expected={"reasoning": "2+2", "text": "4"},
+    ),
+    "refusal (Responses)": of_response(
+        {**message(), "content": [{"type": "refusal", "refusal": "I cannot."}]},
+        expected={"refusal": "I cannot.", "text": ""},
+    ),
+    "annotations (Responses)": of_response(
+        {"type": "web_search_call", "id": "ws", "status": "completed"},
+        message("Found", annotations=[
+            {"type": "url_citation", "url": "https://a.test", "title": "A", "start_index": 0, "end_index": 5},
+            {"type": "file_citation", "file_id": "f", "filename": "a.md", "index": 3}]),
+        expected={"citations": (Citation("https://a.test", "A"), Citation(None, "a.md"))},
+    ),
+    "citations beside the output (Responses)": of_response(
+        message("Found"), citations=["https://a.test"],
+        expected={"citations": (Citation("https://a.test"),)},
+    ),
+    "tools (Responses)": of_response(
+        message("Let me see."), call(), call('{"y": [1]}', 2),
+        {"id": "ct", "type": "custom_tool_call", "call_id": "c3", "name": "g", "input": '"free text"'},
+        {"id": "mc", "type": "mcp_call", "name": "h", "arguments": "{}", "output": "x"},
+        expected={"finish_reason": "completed"},
+    ),
+    "usage (Responses)": of_response(
+        message("a"), status="incomplete", incomplete_details={"reason": "max_output_tokens"},
+        usage={"input_tokens": 9, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 4},
+               "output_tokens_details": {"reasoning_tokens": 5}},
+        expected={"usage": (9, 7, 4, 5), "finish_reason": "max_output_tokens"},
+    ),
+    "log probabilities (Responses)": of_response(
+        message("ab", logprobs=LOGPROBS["content"]), expected={"logprobs": LOGPROBS["content"]},
     ),
 }  # fmt: skip
 
@@ -324,11 +371,11 @@ def test_the_chunks_bring_what_the_completion_has(name: str) -> None:
             "refusal (Anthropic)",
         )
     parts = [part for chunk in chunks for part in chunk.tool_calls]
-    for number, call in enumerate(completion.tool_calls):
+    for number, found in enumerate(completion.tool_calls):
         mine = [part for part in parts if part.index == number]
-        assert (mine[0].id, mine[0].name) == (call.id, call.name)
+        assert (mine[0].id, mine[0].name) == (found.id, found.name)
         arguments = "".join(part.arguments for part in mine) or "{}"
-        assert json.loads(arguments) == json.loads(call.arguments)
+        assert json.loads(arguments) == json.loads(found.arguments)
     usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
     assert (usages[-1] if usages else None) == completion.usage
     cited = tuple(citation for chunk in chunks for citation in chunk.citations)

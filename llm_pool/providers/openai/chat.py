@@ -19,6 +19,7 @@ from llm_pool.providers.results import Completion, Timing, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llm_pool.providers.event_stream import EventStreamReader
     from llm_pool.providers.head import Head
 
 __all__ = ["OpenAI"]
@@ -60,7 +61,7 @@ class OpenAI(JSONProvider):
                 del body["stream_options"]  # some servers refuse unknown fields
         return CompletionRequest(self.completion_path, body)
 
-    def stream_reader(self, head: Head) -> OpenAIStreamReader:
+    def stream_reader(self, head: Head) -> EventStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
 

@@ -1,0 +1,140 @@
+"""Responses of OpenAI's Responses API and their streams: made, and read with the provider's reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from llm_pool.providers.base import Head
+from llm_pool.providers.openai import OpenAIResponses
+from llm_pool.providers.results import Chunk, Completion
+
+__all__ = [
+    "EVENTS", "HEAD", "WHOLE", "api", "call", "events_of", "frames", "message", "parse", "read", "reasoning",
+    "response", "without"
+]  # fmt: skip
+
+JSON = dict[str, Any]
+api = OpenAIResponses()
+HEAD = Head(200, {"x-request-id": "req_1"})
+
+
+def message(text: str = "Hello", **part: Any) -> JSON:
+    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": [], **part}]
+    return {"id": "msg", "type": "message", "role": "assistant", "status": "completed", "content": content}
+
+
+def reasoning(*texts: str, **fields: Any) -> JSON:
+    summary = [{"type": "summary_text", "text": text} for text in texts]
+    return {"id": "rs", "type": "reasoning", "summary": summary, **fields}
+
+
+def call(arguments: str = '{"x": 1}', number: int = 1, **fields: Any) -> JSON:
+    names = {"id": f"fc{number}", "type": "function_call", "call_id": f"call{number}", "name": "f"}
+    return {**names, "arguments": arguments, "status": "completed", **fields}
+
+
+def response(*items: JSON, **fields: Any) -> JSON:
+    return {
+        "id": "resp",
+        "object": "response",
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": "secret instructions",
+        "model": "m",
+        "usage": {"input_tokens": 3, "output_tokens": 2},
+        **fields,
+        "output": list(items),
+    }
+
+
+def events_of(whole: JSON) -> list[JSON]:
+    """Return the documented events of a response, with each text in two pieces."""
+    begun = {
+        "type": "response.created",
+        "response": {**whole, "status": "in_progress", "output": [], "usage": None},
+    }
+    events = [
+        event for position, item in enumerate(whole["output"]) for event in _item_events(position, item)
+    ]
+    return [begun, *events, {"type": f"response.{whole['status']}", "response": whole}]
+
+
+def _item_events(position: int, item: JSON) -> Iterator[JSON]:
+    place = {"output_index": position, "item_id": item["id"]}
+    empty: JSON = {"arguments": "", "input": "", "content": [], "summary": [], "status": "in_progress"}
+    begun = {name: empty[name] if name in empty and value else value for name, value in item.items()}
+    yield {"type": "response.output_item.added", "output_index": position, "item": begun}
+    for kind, index, field in (
+        ("content", "content_index", "content"),
+        ("reasoning_summary", "summary_index", "summary"),
+    ):
+        for number, part in enumerate(item.get(field) or ()):
+            yield from _part_events(kind, {**place, index: number}, part)
+    for kind, field in (("function_call_arguments", "arguments"), ("custom_tool_call_input", "input")):
+        if field in item:
+            yield from _text_events(kind, field, place, item[field])
+    yield {"type": "response.output_item.done", "output_index": position, "item": item}
+
+
+def _part_events(kind: str, place: JSON, part: JSON) -> Iterator[JSON]:
+    name = "refusal" if part["type"] == "refusal" else "text"
+    start = {**part, name: "", **{field: [] for field in ("annotations", "logprobs") if field in part}}
+    yield {"type": f"response.{kind}_part.added", **place, "part": start}
+    yield from _text_events(_EVENTS[part["type"]], name, place, part[name], part.get("logprobs"))
+    for annotation in part.get("annotations") or ():
+        yield {"type": "response.output_text.annotation.added", **place, "annotation": annotation}
+    yield {"type": f"response.{kind}_part.done", **place, "part": part}
+
+
+_EVENTS = {"output_text": "output_text", "refusal": "refusal", "reasoning_text": "reasoning_text",
+           "summary_text": "reasoning_summary_text"}  # fmt: skip
+
+
+def _text_events(kind: str, name: str, place: JSON, text: str, logprobs: Any = None) -> Iterator[JSON]:
+    half = len(text) // 2
+    for number, piece in enumerate((text[:half], text[half:])):
+        yield {
+            "type": f"response.{kind}.delta",
+            **place,
+            "delta": piece,
+            "logprobs": (logprobs or [])[number::2],
+        }
+    yield {"type": f"response.{kind}.done", **place, name: text}
+
+
+def without(events: list[JSON], *ends: str) -> list[JSON]:
+    """Return the events whose types end otherwise."""
+    return [event for event in events if not event["type"].endswith(ends)]
+
+
+def frames(*events: JSON) -> bytes:
+    return b"".join(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode(errors="replace") for event in events
+    )
+
+
+def read(*events: JSON) -> tuple[list[Chunk], Completion]:
+    reader = api.stream_reader(HEAD)
+    chunks = reader.feed(frames(*events))
+    if not reader.finished:
+        chunks += reader.end()
+    completion = reader.completion()
+    assert "".join(map(str, chunks)) == completion.text == reader.partial
+    return chunks, completion
+
+
+def parse(whole: Any) -> Completion:
+    return api.parse_completion(HEAD, json.dumps(whole).encode())
+
+
+_CITED = {"type": "url_citation", "url": "https://a.test", "title": "A", "start_index": 0, "end_index": 5}
+WHOLE = response(
+    reasoning("2+2", "4+0", encrypted_content="XYZ"),
+    message("Four.", annotations=[_CITED], logprobs=[{"token": "Fo"}, {"token": "ur."}]),
+    call(),
+    call('{"y": 2}', 2),
+)
+EVENTS = events_of(WHOLE)
