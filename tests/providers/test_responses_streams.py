@@ -248,6 +248,7 @@ def test_a_second_answer_in_the_middle_of_the_first_is_an_error() -> None:
     with pytest.raises(exceptions.InvalidResponse, match="a second answer") as caught:
         read(*EVENTS[:-1], *EVENTS)
     assert caught.value.partial == "Four."
+    assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
 def test_json_in_the_place_of_a_stream_is_read() -> None:
@@ -257,6 +258,8 @@ def test_json_in_the_place_of_a_stream_is_read() -> None:
     assert brought(chunks) == content(reader.completion())
     assert reader.completion().raw == WHOLE
     assert api.parse_completion(HEAD, frames(*EVENTS)).raw == WHOLE
+    with pytest.raises(exceptions.InvalidResponse):
+        api.stream_reader(HEAD).feed(b'data: {"object": "response"}\n\n')
     with pytest.raises(exceptions.ServerFailed) as caught:
         api.stream_reader(HEAD).feed(
             json.dumps(response(status="failed", error={"code": "server_error"})).encode() + b"\n\n"

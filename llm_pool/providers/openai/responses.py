@@ -68,10 +68,11 @@ class OpenAIResponses(OpenAI):
         requests.check_params(params, stream)
         if "input" in params:
             raise InvalidParameter("input is given twice; give it as the first argument only.")
-        for name in _OF_CHAT.keys() & params.keys():
-            raise InvalidParameter(
-                f"{name} is a parameter of chat completions; the Responses API has {_OF_CHAT[name]} instead."
-            )
+        for name, instead in _OF_CHAT.items():
+            if name in params:
+                raise InvalidParameter(
+                    f"{name} is a parameter of chat completions; the Responses API has {instead} instead."
+                )
         body: dict[str, Any] = {"model": model} if model is not None else {}
         body["input"] = input_items(requests.as_messages(messages, typed=True))
         body.update(params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -94,13 +93,15 @@ class ResponsesStreamReader(EventStreamReader):
         if self._output.items and kind == "response.created":
             # Some gateways ask again when a provider fails.
             what = "a second answer in the middle of the first"
-            raise self._provider.invalid_response(self._head, what, json.dumps(raw), self.partial)
+            raise self._provider.invalid_response(self._head, what, "", self.partial)
         self._response = {**self._response, **(raw.get("response") or {})}
         return Chunk("", raw)
 
     def _read_whole_response(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
         """Read an answer without a stream, which a server sends although a stream was asked for."""
-        self._response = {**raw, "output": raw["output"]}
+        if "output" not in raw:
+            raise KeyError("output")
+        self._response = raw
         return self._end(raw, data)
 
     def _end_response(self, raw: dict[str, Any], kind: str, data: str) -> Chunk:
