@@ -105,9 +105,34 @@ def test_without_the_ends_of_items_too_the_answer_is_merged_from_the_deltas() ->
     chunks, completion = read(*ended(*without(EVENTS[:-1], ".done"), output=[]))
     assert brought(chunks) == content(completion) == content(ANSWER)
     assert [item["type"] for item in completion.raw["output"]] == [item["type"] for item in WHOLE["output"]]
-    part = completion.raw["output"][1]["content"][0]
-    assert part == WHOLE["output"][1]["content"][0]
+    assert completion.raw["output"][1]["content"] == WHOLE["output"][1]["content"]
     assert completion.raw["output"][0]["summary"] == WHOLE["output"][0]["summary"]
+
+
+def test_a_part_has_the_fields_of_its_start() -> None:
+    plain = response(message())
+    completion = read(*ended(*without(events_of(plain)[:-1], ".done"), output=[]))[1]
+    assert completion.raw["output"][0]["content"] == plain["output"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "brings"),
+    [
+        ((".delta",), "response.output_text.done"),
+        ((".delta", "text.done"), "response.content_part.done"),
+        ((".delta", "text.done", "part.done"), "response.output_item.done"),
+        ((".delta", ".done"), "response.completed"),
+    ],
+)
+def test_the_first_event_with_a_whole_text_brings_it(left_out: tuple[str, ...], brings: str) -> None:
+    chunks, _ = read(*without(events_of(response(message())), *left_out))
+    assert [chunk.raw["type"] for chunk in chunks if chunk.text] == [brings]
+
+
+def test_each_reasoning_that_comes_whole_is_a_paragraph() -> None:
+    two = response(reasoning("A", id="rs1"), reasoning("B", id="rs2"))
+    chunks, completion = read(*without(events_of(two), ".delta", "text.done", "part.done"))
+    assert "".join(chunk.reasoning for chunk in chunks) == completion.reasoning == "A\n\nB"
 
 
 def test_without_a_final_response_the_answer_has_that_of_the_beginning() -> None:
@@ -184,6 +209,29 @@ def test_items_are_in_the_order_of_their_indexes() -> None:
 def test_an_item_that_is_told_twice_counts_once() -> None:
     twice = [event for event in EVENTS for _ in range(2 if "output_item" in event["type"] else 1)]
     assert_whole(*twice)
+    assert_whole(*without(twice, ".delta", "text.done", "arguments.done", "part.done"))
+
+
+def test_deltas_are_told_apart_by_their_ids_alone() -> None:
+    kind = "response.function_call_arguments.delta"
+    pieces = [("fc1", '{"x"'), ("fc2", '{"y"'), ("fc1", ": 1}"), ("fc2", ": 2}")]
+    deltas = [{"type": kind, "item_id": identifier, "delta": piece} for identifier, piece in pieces]
+    items = WHOLE["output"][2:]
+    ends = [{"type": "response.output_item.done", "item": item} for item in items]
+    chunks, completion = read(*ended(*deltas, *ends, output=[]))
+    assert brought(chunks)[2] == content(completion)[2] == content(ANSWER)[2]
+    assert completion.raw["output"] == items
+
+
+def test_a_call_without_an_index_is_found_by_its_call_id() -> None:
+    items = WHOLE["output"][2:]
+    starts = [
+        {"type": "response.output_item.added", "item": {**item, "id": None, "arguments": ""}}
+        for item in items
+    ]
+    ends = [{"type": "response.output_item.done", "item": item} for item in items]
+    chunks, completion = read(*ended(*starts, *ends, output=[]))
+    assert brought(chunks)[2] == content(completion)[2] == content(ANSWER)[2]
 
 
 def test_the_name_of_a_tool_can_come_at_its_end() -> None:

@@ -47,8 +47,8 @@ class StreamedOutput:
     """The items of a streamed response.
 
     An event belongs to the item with its "item_id"; if no item has this id, to that with its "output_index",
-    since some servers make an id for each event; without an index, to the last item. If there is no such item
-    of the event's type, it begins one: some servers leave out the event that does.
+    since some servers make an id for each event; without both, to the last item. If there is no such item of
+    the event's type, it begins one: some servers leave out the event that does.
     """
 
     __slots__ = ("_by_id", "_by_index", "calls", "items")
@@ -83,7 +83,7 @@ class StreamedOutput:
             return item
         if (index := event.get("output_index")) is not None:
             item = self._by_index.get(index)
-        elif self.items:
+        elif self.items and event.get("item_id") is None:
             item = self.items[-1]
         if item is not None and item.raw.get("type") == kind:
             return item
