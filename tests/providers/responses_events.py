@@ -11,9 +11,25 @@ from llm_pool.providers.openai import OpenAIResponses
 from llm_pool.providers.results import Chunk, Completion
 
 __all__ = [
-    "EVENTS", "HEAD", "WHOLE", "api", "call", "events_of", "frames", "message", "parse", "read", "reasoning",
-    "response", "without"
-]  # fmt: skip
+    "ANSWER",
+    "EVENTS",
+    "HEAD",
+    "WHOLE",
+    "api",
+    "assert_whole",
+    "brought",
+    "call",
+    "content",
+    "ended",
+    "events_of",
+    "frames",
+    "message",
+    "parse",
+    "read",
+    "reasoning",
+    "response",
+    "without",
+]
 
 JSON = dict[str, Any]
 api = OpenAIResponses()
@@ -138,3 +154,37 @@ WHOLE = response(
     call('{"y": 2}', 2),
 )
 EVENTS = events_of(WHOLE)
+ANSWER = parse(WHOLE)
+
+
+def ended(*events: JSON, **fields: Any) -> list[JSON]:
+    """Return the events, and a last one whose response has these fields."""
+    return [*events, {"type": "response.completed", "response": {**WHOLE, **fields}}]
+
+
+def brought(chunks: list[Chunk]) -> tuple[Any, ...]:
+    """What all chunks bring together."""
+    calls: dict[int, list[str]] = {}
+    for part in (part for chunk in chunks for part in chunk.tool_calls):
+        found = calls.setdefault(part.index, ["", "", ""])
+        for place, piece in enumerate((part.id, part.name, part.arguments)):
+            found[place] += piece
+    return (
+        "".join(chunk.text for chunk in chunks),
+        "".join(chunk.reasoning for chunk in chunks),
+        [tuple(calls[number]) for number in sorted(calls)],
+        tuple(citation for chunk in chunks for citation in chunk.citations),
+    )
+
+
+def content(completion: Completion) -> tuple[Any, ...]:
+    calls = [(each.id, each.name, each.arguments) for each in completion.tool_calls]
+    return completion.text, completion.reasoning, calls, completion.citations
+
+
+def assert_whole(*events: JSON) -> None:
+    """Assert that a stream of these events is ``WHOLE``, in its chunks, its completion and its ``raw``."""
+    chunks, completion = read(*events)
+    assert brought(chunks) == content(completion) == content(ANSWER)
+    assert completion.raw == WHOLE
+    assert completion.message == ANSWER.message

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 
 from llm_pool import exceptions
-from llm_pool.providers.results import Chunk, Completion
 from tests.providers.responses_events import (
+    ANSWER,
     EVENTS,
     HEAD,
     WHOLE,
     api,
+    assert_whole,
+    brought,
     call,
+    content,
+    ended,
     events_of,
     frames,
     message,
-    parse,
     read,
     reasoning,
     response,
@@ -27,40 +30,6 @@ from tests.providers.responses_events import (
 )
 
 JSON = dict[str, Any]
-ANSWER = parse(WHOLE)
-
-
-def ended(*events: JSON, **fields: Any) -> list[JSON]:
-    """Return the events, and a last one whose response has these fields."""
-    return [*events, {"type": "response.completed", "response": {**WHOLE, **fields}}]
-
-
-def brought(chunks: list[Chunk]) -> tuple[Any, ...]:
-    """What all chunks bring together."""
-    calls: dict[int, list[str]] = {}
-    for part in (part for chunk in chunks for part in chunk.tool_calls):
-        found = calls.setdefault(part.index, ["", "", ""])
-        for place, piece in enumerate((part.id, part.name, part.arguments)):
-            found[place] += piece
-    return (
-        "".join(chunk.text for chunk in chunks),
-        "".join(chunk.reasoning for chunk in chunks),
-        [tuple(calls[number]) for number in sorted(calls)],
-        tuple(citation for chunk in chunks for citation in chunk.citations),
-    )
-
-
-def content(completion: Completion) -> tuple[Any, ...]:
-    calls = [(each.id, each.name, each.arguments) for each in completion.tool_calls]
-    return completion.text, completion.reasoning, calls, completion.citations
-
-
-def assert_whole(*events: JSON) -> None:
-    """Assert that a stream of these events is ``WHOLE``, in its chunks, its completion and its ``raw``."""
-    chunks, completion = read(*events)
-    assert brought(chunks) == content(completion) == content(ANSWER)
-    assert completion.raw == WHOLE
-    assert completion.message == ANSWER.message
 
 
 # What servers leave out.
@@ -176,71 +145,6 @@ def test_deltas_without_any_place_belong_to_one_text() -> None:
     assert completion.raw["output"] == [
         {"type": "message", "content": [{"type": "output_text", "text": "Four."}]}
     ]
-
-
-# Ids and indexes.
-
-
-def test_an_id_of_its_own_in_each_event_does_not_matter() -> None:
-    """GitHub Copilot makes one for each event."""
-    events = copy.deepcopy(EVENTS)
-    for number, event in enumerate(events):
-        for holder in (event.get("item") or {}, *event.get("response", {}).get("output", ())):
-            holder["id"] = f"{number}-{holder.get('id')}"
-        event["item_id"] = f"{number}-"
-    chunks, completion = read(*events)
-    assert brought(chunks) == content(completion) == content(ANSWER)
-    assert completion.raw == events[-1]["response"]
-
-
-def test_one_index_for_all_items_does_not_matter() -> None:
-    events = [{**event, "output_index": 0} for event in EVENTS]
-    assert_whole(*events)
-    whole = without(events, ".delta", "text.done", "arguments.done", "part.done", "part.added", "item.added")
-    assert_whole(*ended(*whole[:-1], output=[]))
-
-
-def test_items_are_in_the_order_of_their_indexes() -> None:
-    swapped = [event for index in (1, 0, 3, 2) for event in EVENTS if event.get("output_index") == index]
-    completion = read(EVENTS[0], *ended(*swapped, output=[]))[1]
-    assert completion.raw == WHOLE
-
-
-def test_an_item_that_is_told_twice_counts_once() -> None:
-    twice = [event for event in EVENTS for _ in range(2 if "output_item" in event["type"] else 1)]
-    assert_whole(*twice)
-    assert_whole(*without(twice, ".delta", "text.done", "arguments.done", "part.done"))
-
-
-def test_deltas_are_told_apart_by_their_ids_alone() -> None:
-    kind = "response.function_call_arguments.delta"
-    pieces = [("fc1", '{"x"'), ("fc2", '{"y"'), ("fc1", ": 1}"), ("fc2", ": 2}")]
-    deltas = [{"type": kind, "item_id": identifier, "delta": piece} for identifier, piece in pieces]
-    items = WHOLE["output"][2:]
-    ends = [{"type": "response.output_item.done", "item": item} for item in items]
-    chunks, completion = read(*ended(*deltas, *ends, output=[]))
-    assert brought(chunks)[2] == content(completion)[2] == content(ANSWER)[2]
-    assert completion.raw["output"] == items
-
-
-def test_a_call_without_an_index_is_found_by_its_call_id() -> None:
-    items = WHOLE["output"][2:]
-    starts = [
-        {"type": "response.output_item.added", "item": {**item, "id": None, "arguments": ""}}
-        for item in items
-    ]
-    ends = [{"type": "response.output_item.done", "item": item} for item in items]
-    chunks, completion = read(*ended(*starts, *ends, output=[]))
-    assert brought(chunks)[2] == content(completion)[2] == content(ANSWER)[2]
-
-
-def test_the_name_of_a_tool_can_come_at_its_end() -> None:
-    events = copy.deepcopy(EVENTS)
-    for event in events:
-        if event["type"] == "response.output_item.added" and event["output_index"] == 2:
-            event["item"]["name"] = event["item"]["call_id"] = None
-    chunks = read(*events)[0]
-    assert brought(chunks)[2][0][1] == "f"
 
 
 # Reasoning.

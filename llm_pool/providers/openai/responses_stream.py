@@ -144,7 +144,7 @@ class ResponsesStreamReader(EventStreamReader):
     def _end_item(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
         whole, chunk = raw["item"], Chunk("", raw)
         item = self._output.find(whole, raw.get("output_index"))
-        if item is None or (item.is_done and item.raw.get("id") != whole.get("id")):
+        if item is None or (item.is_done and item.raw != whole):  # some servers repeat ids and indexes
             item = self._output.begin(whole, raw)
         if not item.is_done:
             self._add_rest(item, whole, chunk, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from llm_pool.providers.event_stream import parse_index
@@ -62,15 +63,16 @@ class StreamedOutput:
     def begin(self, start: dict[str, Any], event: dict[str, Any]) -> StreamedItem:
         """Return the item that ``event`` begins. ``start`` is the item as the event has it."""
         identifier = start.get("id")
-        if identifier is not None and (item := self._by_id.get(identifier)) is not None:
-            item.raw = item.raw if item.is_done else start
+        item = self._by_id.get(identifier) if identifier else None
+        if item is not None and item.may_be(start) and not item.is_done:
+            item.raw = start
             return item
         is_call = start.get("type") in ARGUMENTS_OF
         item = StreamedItem(start, self.calls if is_call else None)
         self.calls += is_call
         self.items.append(item)
         for name in (identifier, event.get("item_id"), start.get("call_id") if is_call else None):
-            if name is not None:
+            if name:
                 self._by_id[name] = item
         if (index := event.get("output_index")) is not None:
             self._by_index[parse_index(index)] = item
@@ -94,12 +96,12 @@ class StreamedOutput:
 
         ``index`` is its position in the output.
         """
-        kind = raw.get("type")
-        for name in (raw.get("id"), raw.get("call_id") if kind in ARGUMENTS_OF else None):
-            if name is not None and (item := self._by_id.get(name)) is not None:
-                return item
-        item = self._by_index.get(index)
-        return item if item is not None and item.raw.get("type") == kind else None
+        found = (
+            self._by_id.get(raw.get("id")),
+            self._by_id.get(raw.get("call_id")),
+            self._by_index.get(index),
+        )
+        return next((item for item in found if item is not None and item.may_be(raw)), None)
 
     def merged(self, output: Any) -> list[dict[str, Any]]:
         """Return the items as they are in an answer without a stream.
@@ -107,13 +109,15 @@ class StreamedOutput:
         ``output`` is the output in the last event. An item of it that has less than the stream has brought is
         filled. If it has fewer items than the stream, all are those of the stream.
         """
-        if isinstance(output, list) and len(output) >= len(self.items):
-            found = [(self.find(raw, position), raw) for position, raw in enumerate(output)]
-            return [raw if item is None else item.filled(raw) for item, raw in found]
         items = self.items
         if len(self._by_index) == len(items):
             items = [item for _, item in sorted(self._by_index.items())]
-        return [item.filled(item.raw) for item in items]
+        if not isinstance(output, list) or len(output) < len(items):
+            return [item.filled(item.raw) for item in items]
+        found: Iterable[StreamedItem | None] = items
+        if len(output) > len(items) or not all(map(StreamedItem.may_be, items, output)):
+            found = [self.find(raw, position) for position, raw in enumerate(output)]
+        return [raw if item is None else item.filled(raw) for item, raw in zip(found, output, strict=True)]
 
 
 class StreamedItem:
@@ -137,6 +141,11 @@ class StreamedItem:
         self.has_citations = False
         self.reasoning: str | None = None
         self._parts: dict[tuple[int, str], StreamedPart] = {}
+
+    def may_be(self, raw: dict[str, Any]) -> bool:
+        """Return whether ``raw`` can be this item as another event has it: some servers repeat ids."""
+        mine, other = self.raw.get("call_id"), raw.get("call_id")
+        return self.raw.get("type") == raw.get("type") and (mine == other or not (mine and other))
 
     def part(self, kind: str, index: Any) -> StreamedPart:
         """Return the text of this kind at this position; None is the first position."""
