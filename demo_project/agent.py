@@ -23,7 +23,7 @@ async def run(alias: str) -> AsyncIterator[bytes]:
 
     ``call``: a call has ended, with ``way`` ("client" or "pool"), ``number``, ``seconds`` and ``dialed``;
     ``done``: all calls have ended, with the seconds of each way;
-    ``error``: a call has failed and the run ends, with ``error`` (the exception's class) and ``message``.
+    ``failed``: a call has failed and the run ends, with ``error`` (the exception's class) and ``message``.
     """
     ways: dict[str, Callable[[str], Awaitable[bool]]] = {"client": _call_new_client, "pool": _call_pool}
     totals = dict.fromkeys(ways, 0.0)
@@ -41,7 +41,7 @@ async def run(alias: str) -> AsyncIterator[bytes]:
     except Exception as error:  # noqa: BLE001  the page shows every error
         # httpx appends the address of a manual page, which does not help the visitor.
         message = str(error).partition("\nFor more information check:")[0]
-        yield _event("error", {"error": type(error).__name__, "message": message})
+        yield _event("failed", {"error": type(error).__name__, "message": message})
     else:
         yield _event("done", totals)
 

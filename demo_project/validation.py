@@ -14,10 +14,11 @@ class BadInput(ValueError):
     """A body is not valid. The message is a sentence for the page."""
 
 
-def read_messages(body: bytes) -> list[dict[str, str]]:
-    """Return the messages in ``{"messages": [{"role": ..., "content": ...}, ...]}``, without other keys.
+def read_messages(body: bytes) -> list[dict[str, Any]]:
+    """Return the messages in ``{"messages": [{"role": ..., "content": ...}, ...]}``.
 
-    Raises ``BadInput``.
+    Those of the user have no other keys. Those of the model are returned as they are: each is the
+    ``Completion.message`` of an earlier answer, in its provider's form. Raises ``BadInput``.
     """
     messages = _read_object(body).get("messages")
     if not isinstance(messages, list) or not messages:
@@ -36,12 +37,14 @@ def read_distance(body: bytes) -> str:
     return POOL_ALIASES[distance]
 
 
-def _read_message(number: int, message: Any) -> dict[str, str]:
+def _read_message(number: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise BadInput(f"Message {number} must be an object.")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise BadInput(f'Message {number}: "role" must be one of {", ".join(ROLES)}.')
+    if role == "assistant":
+        return message
     if not isinstance(content, str) or not content.strip():
         raise BadInput(f'Message {number}: "content" must be a non-empty string.')
     return {"role": role, "content": content}

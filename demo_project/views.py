@@ -37,8 +37,10 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
     try:
         messages = read_messages(request.body)
     except BadInput as error:
-        return JsonResponse({"error": str(error)}, status=400)
-    return event_stream(pools["default"].astream(messages, max_tokens=MAX_TOKENS))
+        return JsonResponse({"error": "bad_request", "message": str(error)}, status=400)
+    stream = pools["default"].astream(messages, max_tokens=MAX_TOKENS)
+    # The page keeps the conversation: it sends the model's message back with the next question.
+    return event_stream(stream, include=("reasoning", "message"))
 
 
 @require_GET
@@ -54,7 +56,7 @@ async def agent_run(request: HttpRequest) -> HttpResponseBase:
     try:
         alias = read_distance(request.body)
     except BadInput as error:
-        return JsonResponse({"error": str(error)}, status=400)
+        return JsonResponse({"error": "bad_request", "message": str(error)}, status=400)
     events: AsyncIterator[bytes] = agent_calls.run(alias)
     response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"

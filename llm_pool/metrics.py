@@ -36,7 +36,7 @@ OTHER = "other"
 TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 CALL = ("pool", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_operation_name")
 LABEL_FIELDS = 6  # how many fields at the start of a record decide its labels
-OPERATIONS = {"complete": "chat", "stream": "chat"}
+OPERATIONS = {"complete": "chat", "stream": "chat", "embed": "embeddings"}  # names of OpenTelemetry
 
 GAUGES = {
     "streams": ("http_client_active_requests", "Calls that connections carry now."),

@@ -9,6 +9,8 @@ Calls (``pools["default"]``, ``complete``, ``stream``):
 ``CompletionStream``       an answer that arrives chunk by chunk, for sync code
 ``AsyncCompletionStream``  an answer that arrives chunk by chunk, for async code
 ``Chunk``                  a piece of a stream
+``EmbeddingInput``         a text that ``embed`` takes: a ``str``, or a list of tokens
+``Embeddings``             the vectors of texts
 ``Choice``                 one of several answers to a call
 ``ToolCall``               a call of a tool that the model asks for
 ``ToolCallPart``           a piece of such a call, in a stream
@@ -57,13 +59,14 @@ from llm_pool.engine.config import Origin
 from llm_pool.engine.stats.histogram import Spread
 from llm_pool.engine.stats.inventory import ConnectionInfo
 from llm_pool.engine.stats.stats import PoolStats
-from llm_pool.providers.base import CompletionRequest, Head, Messages, Provider, StreamReader
+from llm_pool.providers.base import CompletionRequest, EmbeddingInput, Head, Messages, Provider, StreamReader
 from llm_pool.providers.rate_limits import RateLimit, RateLimitWindow
 from llm_pool.providers.results import (
     Choice,
     Chunk,
     Citation,
     Completion,
+    Embeddings,
     Timing,
     ToolCall,
     ToolCallPart,
@@ -81,6 +84,8 @@ __all__ = [
     "CompletionRequest",
     "CompletionStream",
     "ConnectionInfo",
+    "EmbeddingInput",
+    "Embeddings",
     "Finding",
     "Head",
     "LLMPool",

@@ -15,7 +15,17 @@ from testbed.process import free_port, running
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Haproxy", "Nghttpd", "Nginx", "ProgramMissing", "haproxy", "nghttpd", "nginx", "program"]
+__all__ = [
+    "Haproxy",
+    "Nghttpd",
+    "Nginx",
+    "ProgramMissing",
+    "haproxy",
+    "nghttpd",
+    "nginx",
+    "nginx_proxy",
+    "program",
+]
 
 COMPLETION = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"test-model",'
@@ -174,6 +184,57 @@ http {{
         listen 127.0.0.1:{status_port};
         keepalive_timeout 0;
         location / {{ stub_status; }}
+    }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx_proxy(directory: Path, backend_port: int, *, read_timeout: int, silent_port: int) -> Iterator[str]:
+    """Run nginx in front of a loopback port, as in front of a site, while the block lasts. Yield its URL.
+
+    It cuts a response off when the backend sends nothing for ``read_timeout`` seconds. The path
+    ``/silent`` leads to ``silent_port`` instead. Raises ProgramMissing.
+    """
+    binary = program("nginx")
+    directory.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    config = directory / "nginx.conf"
+    config.write_text(
+        _NGINX_PROXY.format(
+            directory=directory,
+            port=port,
+            backend_port=backend_port,
+            silent_port=silent_port,
+            read_timeout=read_timeout,
+        )
+    )
+    command = [binary, "-p", str(directory), "-e", "stderr", "-c", str(config)]
+    with running(command, directory / "nginx.log", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+_NGINX_PROXY = """
+daemon off;
+master_process off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    proxy_http_version 1.1;
+    proxy_set_header Host $http_host;
+    proxy_read_timeout {read_timeout};
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://127.0.0.1:{backend_port}; }}
+        location /silent {{ proxy_pass http://127.0.0.1:{silent_port}; }}
     }}
 }}
 """

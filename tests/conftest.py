@@ -182,6 +182,12 @@ def start_nginx(tmp_path: Path) -> Iterator[Callable[..., programs.Nginx]]:
 
 
 @pytest.fixture
+def start_nginx_proxy(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """``start_nginx_proxy(backend_port, read_timeout=1, silent_port=...)``; skips like ``start_nginx``."""
+    yield from _starter(programs.nginx_proxy, tmp_path / "nginx-proxy")
+
+
+@pytest.fixture
 def start_nghttpd(tmp_path: Path) -> Iterator[Callable[..., programs.Nghttpd]]:
     """``start_nghttpd(certificate=...)``; skips without nghttpd, but fails in CI."""
     yield from _starter(programs.nghttpd, tmp_path / "nghttpd")

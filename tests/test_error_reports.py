@@ -53,7 +53,10 @@ def call_another_endpoint(request: HttpRequest) -> HttpResponse:
 VIEWS = (complete, acomplete, stream, call_another_endpoint)
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 
-SECRETS = ["proxy-password", "environment-password", "certificate-password", "value-of-a-header"]
+SECRETS = [
+    *("proxy-password", "environment-password", "certificate-password", "value-of-a-header"),
+    *("value-of-a-query", "query-of-the-url"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -69,12 +72,13 @@ def site(settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch) -> Iterator
     with refused_port() as port:
         settings.LLM_POOL = {
             "default": {
-                "BASE_URL": "http://llm.test/v1",
+                "BASE_URL": "http://llm.test/v1?code=query-of-the-url",
                 "API_KEY": "",
                 "MODEL": "m",
                 "PROXY": f"http://user:proxy-password@127.0.0.1:{port}",
                 "TLS": {"client_cert": ("/cert.pem", "/key.pem", "certificate-password")},
                 "HEADERS": {"X-Gateway": "value-of-a-header"},
+                "QUERY": {"code2": "value-of-a-query"},
             }
         }
         yield
@@ -99,7 +103,7 @@ async def test_no_mail_shows_a_password_a_header_or_a_prompt(
 
 
 @mail_settings_of_django_5
-def test_the_debug_page_shows_no_password_and_no_header(settings: SettingsWrapper) -> None:
+def test_the_debug_page_shows_no_password_no_header_and_no_query(settings: SettingsWrapper) -> None:
     settings.DEBUG = True
     # Under runserver the environment is a part of ``request.META``.
     environment = {"HTTPS_PROXY": "http://user:environment-password@proxy.test"}

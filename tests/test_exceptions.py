@@ -13,6 +13,8 @@ import pytest
 from celery.utils.serialization import get_pickleable_exception
 
 from llm_pool import exceptions
+from llm_pool.providers.head import HeaderView
+from llm_pool.providers.results import Completion
 
 TRANSPORT_ERRORS = [
     kind
@@ -72,6 +74,7 @@ def test_a_copy_has_the_message_and_the_cause_but_no_traceback() -> None:
         ("AnswerTooLarge", httpx.RemoteProtocolError),
         ("StreamInterrupted", httpx.RemoteProtocolError),
         ("InvalidResponse", httpx.RemoteProtocolError),
+        ("InvalidOutput", httpx.DecodingError),
         ("APIStatusError", httpx.HTTPStatusError),
     ],
 )
@@ -121,6 +124,12 @@ DETAILS: dict[type[exceptions.LLMPoolError], dict[str, Any]] = {
         "partial": "Once",
     },
     exceptions.InvalidResponse: {"status_code": 200, "content_type": "text/html", "body": "<p>"},
+    exceptions.InvalidOutput: {
+        "request_id": "r",
+        "completion": Completion("Once", headers=HeaderView([(b"X-A", b"b")])),
+        "text": "Once",
+        "problems": ("a: Field required",),
+    },
     exceptions.StreamInterrupted: {"request_id": "r", "partial": "Once"},
 }
 

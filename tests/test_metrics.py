@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from llm_pool.calling.pool import LLMPool
     from testbed import Script, ScriptedServer
+    from testbed.provider import ScriptedProvider
 
 
 WAIT_SECONDS = 20.0
@@ -73,6 +74,16 @@ async def test_counters_and_gauges_match_what_the_server_saw(
     assert seen.sum(f"{duration}_count", error_type="", gen_ai_operation_name="chat", **common) == 6
     assert seen.sum("shop_gen_ai_client_operation_time_to_first_chunk_seconds_count", **common) == 1
     assert seen.sum("shop_gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 15
+
+
+async def test_embeddings_have_an_operation_of_their_own(
+    installed: Installed, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
+) -> None:
+    await configure(llm_provider).aembed(["one", "two"])
+    common = {"gen_ai_operation_name": "embeddings", "gen_ai_request_model": "test-model"}
+    seen = installed.scrape()
+    assert seen.sum("shop_gen_ai_client_operation_duration_seconds_count", **common) == 1
+    assert seen.sum("shop_gen_ai_client_token_usage_sum", gen_ai_token_type="input", **common) == 2
 
 
 async def test_histograms_match_those_of_the_engine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from django.db import connection
 from django.http import HttpResponse, JsonResponse
+from django.utils.html import format_html
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from llm_pool.http import EventStreamResponse
-    from llm_pool.providers.results import Completion
+    from llm_pool.providers.results import Chunk, Completion
 
 
 def complete(request: HttpRequest) -> JsonResponse:
@@ -49,6 +51,38 @@ def stream(request: HttpRequest) -> EventStreamResponse:
 
 async def astream(request: HttpRequest) -> EventStreamResponse:
     return event_stream(pool.astream(_prompt(request)))
+
+
+def stream_on_done(request: HttpRequest) -> EventStreamResponse:
+    return event_stream(pool.stream(_prompt(request)), on_done=_save)
+
+
+async def astream_on_done(request: HttpRequest) -> EventStreamResponse:
+    return event_stream(pool.astream(_prompt(request)), on_done=_asave)
+
+
+async def html_stream(request: HttpRequest) -> EventStreamResponse:
+    def render(chunk: Chunk) -> str:
+        return format_html("<b>{}</b>\n", chunk.text)
+
+    return event_stream(pool.astream(_prompt(request)), render=render)
+
+
+async def ui_messages(request: HttpRequest) -> EventStreamResponse:
+    text = json.loads(request.body)["messages"][-1]["parts"][0]["text"]
+    return event_stream(pool.astream(text), format="ai-sdk")
+
+
+def _save(result: Completion | Exception) -> None:
+    """Make a query, and then another call, so that the upstream knows of it."""
+    with connection.cursor() as cursor:
+        cursor.execute("select 1")
+    list(pool.stream(f"saved {getattr(result, 'partial', result)}"))
+
+
+async def _asave(result: Completion | Exception) -> None:
+    async for _ in pool.astream(f"saved {getattr(result, 'partial', result)}"):
+        pass
 
 
 def stats(request: HttpRequest) -> JsonResponse:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from asgiref.sync import async_to_sync
@@ -11,16 +12,22 @@ from asgiref.sync import async_to_sync
 from llm_pool.backends import make_pool
 from llm_pool.calling.answers import Answer
 from llm_pool.calling.direct import Sender
+from llm_pool.calling.functions import with_definitions
 from llm_pool.calling.record import Call, CallingPool
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
+from llm_pool.calling.structured import OutputType, is_json, output_type
 from llm_pool.calling.through_httpx import ThroughHTTPX
 from llm_pool.conf import PoolSettings
+from llm_pool.conf.options import UNSET, Unset, with_options
 from llm_pool.conf.request_builder import RequestBuilder
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.stats.stats import PoolStats
-from llm_pool.providers.base import Messages
-from llm_pool.providers.results import Completion
+from llm_pool.exceptions import InvalidRequest
+from llm_pool.providers import embeddings
+from llm_pool.providers.base import EmbeddingInput, Messages
+from llm_pool.providers.results import Completion, Embeddings
 from llm_pool.transports.errors import translate_httpx_errors
+from llm_pool.transports.query import Parameters
 
 if TYPE_CHECKING:
     from llm_pool.diagnostics import CheckReport
@@ -46,8 +53,9 @@ class LLMPool:
     - while the request is being sent and the answer is being read: ``WriteTimeout``, ``WriteFailed``,
       ``ReadTimeout``, ``ReadFailed`` and ``ProtocolError``;
     - for a model's answer: ``APIStatusError`` or its subclass for the status (``RateLimited``, ...) if the
-      status is not 2xx, ``APIError`` if the status is 2xx but the answer contains an error object, and
-      ``InvalidResponse`` if the answer does not have the API's format.
+      status is not 2xx, ``APIError`` if the status is 2xx but the answer contains an error object,
+      ``InvalidResponse`` if the answer does not have the API's format, and ``InvalidOutput`` if it does not
+      fit the type in ``response_format``.
 
     A missing or malformed API key raises Django's ``ImproperlyConfigured``.
     """
@@ -67,6 +75,52 @@ class LLMPool:
         )
         self._sender = Sender(settings, self.engine, self._builder, self._through_httpx)
         self._calling_pool = CallingPool(self.alias, self._provider.name, self.engine)
+        self._has_options = False
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Mapping[str, float | None] | Unset | None = UNSET,
+        headers: Mapping[str, str] | None = None,
+        query: Parameters | None = None,
+        idempotency_key: str | None = None,
+        retries: Any = UNSET,
+        tenant: Any = UNSET,
+        priority: Any = UNSET,
+    ) -> Self:
+        """Return this pool with options for the calls that are made through the returned object.
+
+        It has the same connections, limits and statistics, and closing it closes the pool. Its own
+        ``with_options`` adds to the options. It is cheap, and can be kept while the pool is open. It has no
+        ``client`` and no ``aclient``: all callers share these.
+
+        ``timeout``          seconds for a whole call, or a dict with keys of TIMEOUTS: ``{"read": 5.0}``.
+                             None means no limit
+        ``headers``          replace HEADERS and the provider's headers of the same names, in any case. One
+                             with a key replaces API_KEY and each other header with a key
+        ``query``            added to QUERY; replaces parameters of the same names
+        ``idempotency_key``  sent as ``Idempotency-Key``. A request with it is sent again if its connection
+                             breaks before the response begins
+        ``retries``, ``tenant``, ``priority``  not supported yet
+
+        Raises ``InvalidParameter`` for an option that is not valid or not supported yet.
+        """
+        other = copy(self)
+        other.settings = with_options(
+            self.settings,
+            timeout,
+            headers,
+            query,
+            idempotency_key,
+            retries=retries,
+            tenant=tenant,
+            priority=priority,
+        )
+        other._has_options = True
+        other._builder = self._builder.with_settings(other.settings)
+        other._through_httpx = self._through_httpx.with_settings(other.settings, other._builder)
+        other._sender = Sender(other.settings, self.engine, other._builder, other._through_httpx)
+        return other
 
     # Calls to a model
 
@@ -75,21 +129,23 @@ class LLMPool:
 
         ``messages`` is a list of dicts in the format of the provider's API, or a ``str``, which is sent as
         one user message. ``params`` go into the request's body unchanged: ``model``, ``temperature``,
-        ``tools``, ...
+        ``tools``, ... But ``response_format`` can also be a type, such as a pydantic model or a dataclass:
+        the answer is then JSON that fits it, ``Completion.parsed`` is its value, and ``InvalidOutput`` is
+        raised if the answer does not fit. ``tools`` can contain Python functions: see ``llm_pool.tools``.
 
         Blocks the thread until the answer has arrived. On the server's event loop ``complete`` delays every
         other request, and emits a RuntimeWarning with the calling line: use ``acomplete`` there. ``LLMPool``
         lists the errors.
         """
-        path, body = self._encode(messages, params, stream=False)
+        path, body, output = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
-            return self._completion(self._sender.fetch(path, body, call.marks), call)
+            return self._completion(self._sender.fetch(path, body, call.marks), call, output)
 
     async def acomplete(self, messages: Messages, **params: Any) -> Completion:
         """``complete`` for async code."""
-        path, body = self._encode(messages, params, stream=False)
+        path, body, output = self._encode(messages, params, stream=False)
         with self._call("complete", params) as call:
-            return self._completion(await self._sender.afetch(path, body, call.marks), call)
+            return self._completion(await self._sender.afetch(path, body, call.marks), call, output)
 
     def stream(self, messages: Messages, **params: Any) -> CompletionStream:
         """Return a stream of the model's answer: ``for chunk in pool.stream(...)``.
@@ -100,13 +156,43 @@ class LLMPool:
 
         Raises ``InvalidMessages`` and ``InvalidParameter`` at once; the iteration raises the other errors.
         """
-        path, body = self._encode(messages, params, stream=True)
-        return CompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
+        path, body, output = self._encode(messages, params, stream=True)
+        call = self._call("stream", params)
+        return CompletionStream(self._sender, self._provider, path, body, call, output=output)
 
     def astream(self, messages: Messages, **params: Any) -> AsyncCompletionStream:
         """``stream`` for async code: ``async for chunk in pool.astream(...)``."""
-        path, body = self._encode(messages, params, stream=True)
-        return AsyncCompletionStream(self._sender, self._provider, path, body, self._call("stream", params))
+        path, body, output = self._encode(messages, params, stream=True)
+        call = self._call("stream", params)
+        return AsyncCompletionStream(self._sender, self._provider, path, body, call, output=output)
+
+    def embed(self, inputs: EmbeddingInput | Sequence[EmbeddingInput], **params: Any) -> Embeddings:
+        """Return a vector for each text of ``inputs``.
+
+        ``inputs`` is a ``str``, a list of ``str``, or of lists of tokens. ``params`` go into the request's
+        body unchanged: ``model``, ``dimensions``, ...
+
+        If there are more texts than the API accepts in one request, they are sent in several requests, one
+        after the other, each with its own wait for a connection and its own ``CallRecord``. If one of them
+        fails, ``embed`` raises its error, and sends no more. Blocks the thread, as ``complete`` does.
+
+        Raises ``InvalidRequest`` if the provider has no embeddings, and the errors that ``LLMPool`` lists.
+        """
+        answers = []
+        for path, body, count in self._encode_inputs(inputs, params):
+            with self._call("embed", params) as call:
+                answer = self._sender.fetch(path, body, call.marks)
+                answers.append(self._embeddings(answer, count, call))
+        return embeddings.join(answers)
+
+    async def aembed(self, inputs: EmbeddingInput | Sequence[EmbeddingInput], **params: Any) -> Embeddings:
+        """``embed`` for async code."""
+        answers = []
+        for path, body, count in self._encode_inputs(inputs, params):
+            with self._call("embed", params) as call:
+                answer = await self._sender.afetch(path, body, call.marks)
+                answers.append(self._embeddings(answer, count, call))
+        return embeddings.join(answers)
 
     # Calls to any other endpoint
 
@@ -118,16 +204,16 @@ class LLMPool:
         ``kwargs`` that httpx does not take.
         """
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
-            self._through_httpx.raise_if_closed()
-            response = self.client.request(method, path, **_with_marks(kwargs, call))
+            options = self._through_httpx.request_options(kwargs, call.marks)
+            response = self._through_httpx.client.request(method, path, **options)
             call.status_code = response.status_code
             return response
 
     async def arequest(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """``request`` for async code; ``kwargs`` are those of ``httpx.AsyncClient.request``."""
         with Call(self._calling_pool, "request", None) as call, translate_httpx_errors():
-            self._through_httpx.raise_if_closed()
-            response = await self.aclient.request(method, path, **_with_marks(kwargs, call))
+            options = self._through_httpx.request_options(kwargs, call.marks)
+            response = await self._through_httpx.aclient.request(method, path, **options)
             call.status_code = response.status_code
             return response
 
@@ -138,12 +224,16 @@ class LLMPool:
         Headers that the caller sets are not replaced. All callers share this client, so it keeps no cookies,
         and closing it does nothing: close the pool instead. The client can be kept: when the pool is closed,
         or made anew because the settings have changed, the client's next call uses ``pools[alias]``.
+
+        Raises RuntimeError on the result of ``with_options``.
         """
+        self._raise_if_options("client")
         return self._through_httpx.client
 
     @property
     def aclient(self) -> httpx.AsyncClient:
         """The pool's ``httpx.AsyncClient``. It works on any event loop; for the rest see ``client``."""
+        self._raise_if_options("aclient")
         return self._through_httpx.aclient
 
     # The pool itself
@@ -209,13 +299,45 @@ class LLMPool:
         await self.engine.aclose()
 
     def __repr__(self) -> str:
-        return f"<LLMPool {self.alias!r} {self.settings.base_url}>"
+        options = " with options" if self._has_options else ""
+        return f"<LLMPool {self.alias!r} {self.settings.base_url}{options}>"
 
-    def _encode(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> tuple[str, bytes]:
-        """Return the path and the encoded body of a call to the model."""
-        provider = self._provider
+    def _raise_if_options(self, name: str) -> None:
+        if self._has_options:
+            raise RuntimeError(
+                f"with_options() does not apply to {name}, which all callers share; use "
+                f"pools[{self.alias!r}].{name}, and give timeout, headers and params with each request."
+            )
+
+    def _encode(
+        self, messages: Messages, params: dict[str, Any], *, stream: bool
+    ) -> tuple[str, bytes, OutputType | None]:
+        """Return path and encoded body of a call to the model, and the type of its answer if one is given."""
+        provider, output = self._provider, None
+        if "response_format" in params and not is_json(params["response_format"]):
+            output = output_type(provider, params["response_format"])
+            params = output.add_to(params)
+        if isinstance(params.get("tools"), list | tuple) and any(map(callable, params["tools"])):
+            params = with_definitions(provider, params)
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
-        return request.path, provider.encode(request.body)
+        return request.path, provider.encode(request.body), output
+
+    def _encode_inputs(self, inputs: Any, params: dict[str, Any]) -> list[tuple[str, bytes, int]]:
+        """Return the path, the encoded body and the number of texts of each request for embeddings.
+
+        All are encoded before the first is sent: invalid input costs nothing.
+        """
+        provider = self._provider
+        texts = embeddings.as_inputs(inputs)
+        encoded = []
+        for part in embeddings.split(texts, provider.max_embedding_inputs, provider.max_embedding_tokens):
+            path, body = provider.embedding_request(part, self.settings.model, params)
+            try:
+                encoded.append((path, provider.encode(body), len(part)))
+            except InvalidRequest:
+                provider.encode({"inputs": texts})  # raises the error with the index among all texts
+                raise
+        return encoded
 
     def _call(self, operation: str, params: dict[str, Any]) -> Call:
         model, choices = params.get("model") or self.settings.model, params.get("n")
@@ -226,17 +348,19 @@ class LLMPool:
             choices if type(choices) is int else 1,
         )
 
-    def _completion(self, answer: Answer, call: Call) -> Completion:
+    def _embeddings(self, answer: Answer, count: int, call: Call) -> Embeddings:
+        call.status_code = answer.head.status_code
+        if not 200 <= answer.head.status_code < 300:
+            raise self._provider.error_from_response(answer.head, answer.body)
+        result = self._provider.parse_embeddings(answer.head, answer.body, count, call.timing())
+        call.usage = result.usage
+        return result
+
+    def _completion(self, answer: Answer, call: Call, output: OutputType | None) -> Completion:
         call.status_code = answer.head.status_code
         if not 200 <= answer.head.status_code < 300:
             raise self._provider.error_from_response(answer.head, answer.body)
         head = answer.head if call.choices == 1 else answer.head._replace(choices=call.choices)
         completion = self._provider.parse_completion(head, answer.body, call.timing())
         call.usage = completion.usage
-        return completion
-
-
-def _with_marks(kwargs: dict[str, Any], call: Call) -> dict[str, Any]:
-    """Return ``kwargs``, the arguments of an httpx request, with the call's marks as an extension."""
-    extensions = {**(kwargs.get("extensions") or {}), "llm_pool_marks": call.marks}
-    return {**kwargs, "extensions": extensions}
+        return completion if output is None else output.parse(completion)

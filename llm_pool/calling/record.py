@@ -29,7 +29,7 @@ class CallRecord(NamedTuple):
     ``provider``     the provider's name
     ``model``        the call's ``model``, otherwise MODEL from the settings; None if neither is given, and
                      for ``request()``
-    ``operation``    "complete", "stream" or "request" (any endpoint)
+    ``operation``    "complete", "stream", "embed" or "request" (any endpoint)
     ``status_code``  the answer's HTTP status; None if no answer arrived
     ``error``        the class name of the error that the caller got; None if the caller got no error;
                      "CancelledError" if the caller cancelled the call, or closed or dropped a stream before

@@ -11,6 +11,7 @@ from typing import Self
 from llm_pool.calling.answers import OpenAnswer
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.record import Call
+from llm_pool.calling.structured import OutputType
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.content_timer import ContentTimer
 from llm_pool.engine.loops.threads import in_thread
@@ -45,16 +46,27 @@ class Stream:
 
     ``completion``  the whole answer if the stream has been read to its end, otherwise None
     ``text``        the text so far
+    ``ended``       whether the stream has been read to its end, has failed or is closed
     ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
 
-    def __init__(self, sender: Sender, provider: Provider, path: str, body: bytes, call: Call) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        provider: Provider,
+        path: str,
+        body: bytes,
+        call: Call,
+        *,
+        output: OutputType | None = None,
+    ) -> None:
         self.completion: Completion | None = None
         self._sender = sender
         self._provider = provider
         self._path = path
         self._body = body
         self._call = call
+        self._output = output
         self._call_site = call_site()
         self._scope = CancelScope()  # cancels the call until the head of the answer has arrived
         self._timer = ContentTimer(sender.timeouts)
@@ -71,6 +83,11 @@ class Stream:
     def text(self) -> str:
         """The text of the answer so far."""
         return self._reader.partial if self._reader is not None else ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has been read to its end, has failed or is closed."""
+        return self._closed
 
     @property
     def request_id(self) -> str | None:
@@ -216,12 +233,14 @@ class Stream:
     def _finish_if_complete(self) -> bool:
         """If the provider has ended the answer, set ``completion`` and close the stream.
 
-        Return whether the stream is closed.
+        Return whether the stream is closed. Raises ``InvalidOutput`` if the answer does not fit its type.
         """
         reader = self._reader
         if not self._closed and reader is not None and reader.finished:
             self.completion = reader.completion(self._timing())
             self._call.usage = self.completion.usage
+            if self._output is not None:
+                self.completion = self._output.parse(self.completion)
             self._end_call(None)
             self.close()
         return self._closed
@@ -287,6 +306,7 @@ class CompletionStream(Stream):
 
     ``completion``  the whole answer if the stream has been read to its end, otherwise None
     ``text``        the text so far
+    ``ended``       whether the stream has been read to its end, has failed or is closed
     ``request_id``  the provider's request id; None before the answer begins, or if no header has an id
     """
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -54,14 +55,9 @@ class ThroughHTTPX:
         self._clients_engine = engine
         self._builder = builder
         self._following = following
-        self._auth = KeyAuth(
-            settings.base_url,
-            key=settings.key,
-            akey=settings.akey,
-            headers=builder.own_headers,
-            key_headers=settings.provider.key_headers,
-            defaults=builder.defaults(),
-        )
+        self._auth = _key_auth(settings, builder)
+        self._options: dict[str, Any] = {}  # of httpx's requests
+        self._extensions: dict[str, Any] = {}
         options: dict[str, Any] = {
             "base_url": settings.base_url,
             "headers": CLIENT_HEADERS,
@@ -75,6 +71,18 @@ class ThroughHTTPX:
         self.async_hooks = HookDetector(self.aclient)
         self.sync_hooks = HookDetector(self.client)
         self._defaults = {name: getattr(self.client, name) for name in ("auth", "base_url", "timeout")}
+
+    def with_settings(self, settings: PoolSettings, builder: RequestBuilder) -> ThroughHTTPX:
+        """Return an object that sends through the same clients, with other headers, QUERY and timeouts."""
+        other = copy(self)
+        other._settings = settings
+        other._builder = builder
+        other._auth = _key_auth(settings, builder)
+        other._extensions = {"llm_pool_auth": other._auth, "llm_pool_timeouts": settings.pool.timeouts}
+        timeout = _httpx_timeout(settings.pool.timeouts)
+        if timeout != _httpx_timeout(self._settings.pool.timeouts):
+            other._options = {"timeout": timeout}
+        return other
 
     async def afetch(self, path: str, body: bytes, key: str | None, marks: Marks) -> Answer:
         """Send ``body`` with POST and return the whole answer, whatever its status.
@@ -129,6 +137,15 @@ class ThroughHTTPX:
         with translate_httpx_errors():
             return HTTPXAnswer(self.client.send(request, stream=True), self._settings.secrets(key))
 
+    def request_options(self, given: Mapping[str, Any], marks: Marks) -> dict[str, Any]:
+        """Return ``given``, the options of a client's ``request``, with those that every request has.
+
+        The engine writes the times of the call into ``marks``. Raises PoolClosed if the pool is closed.
+        """
+        self.raise_if_closed()
+        extensions = {**self._extensions, **(given.get("extensions") or {}), "llm_pool_marks": marks}
+        return {**self._options, **given, "extensions": extensions}
+
     def raise_if_closed(self) -> None:
         """Raise PoolClosed if the pool is closed: its clients would send through the pool that follows it."""
         if self._engine.closed:
@@ -137,8 +154,8 @@ class ThroughHTTPX:
     def _renew_clients(self) -> None:
         """If the pool that the clients use is closed, let them use the pool that follows it.
 
-        They get its key, HEADERS, URL and timeouts, in place of those that their user has not changed. Raises
-        ``ImproperlyConfigured`` if the settings are invalid now, or have no such pool any more.
+        They get its key, HEADERS, QUERY, URL and timeouts, in place of those that their user has not changed.
+        Raises ``ImproperlyConfigured`` if the settings are invalid now, or have no such pool any more.
         """
         if self._following is None or not self._clients_engine.closed:
             return
@@ -176,7 +193,9 @@ class ThroughHTTPX:
             "url": self._settings.base_url + path,
             "content": body,
             "headers": {"content-type": self._builder.content_type(key)},
+            **self._options,
             "extensions": {
+                **self._extensions,
                 "llm_pool_key": key,
                 "llm_pool_marks": marks,
                 "llm_pool_scope": scope,
@@ -280,6 +299,18 @@ def _body(response: httpx.Response) -> Body | AsyncBody | None:
     """Return the body that a transport of this package added to ``response``; None for other transports."""
     body: Body | AsyncBody | None = response.extensions.get("llm_pool_body")
     return body
+
+
+def _key_auth(settings: PoolSettings, builder: RequestBuilder) -> KeyAuth:
+    return KeyAuth(
+        builder.url,
+        key=settings.key,
+        akey=settings.akey,
+        headers=builder.own_headers,
+        key_headers=settings.provider.key_headers,
+        defaults=builder.defaults(),
+        query=builder.query,
+    )
 
 
 def _httpx_timeout(timeouts: Timeouts) -> httpx.Timeout:

@@ -67,6 +67,7 @@ class Reader:
     ``values``    the dict; any other type is reported as a problem, and read as {}
     ``path``      the keys that lead to the dict from the pool's settings
     ``example``   an example of the dict, as text, for the hint if ``values`` is not a dict
+    ``place``     the text that names the pool's settings; None for "LLM_POOL['default']"
     """
 
     def __init__(
@@ -76,10 +77,13 @@ class Reader:
         values: Any,
         path: tuple[str, ...] = (),
         example: str = '{"MODEL": "..."}',
+        *,
+        place: str | None = None,
     ) -> None:
         self.problems = problems
         self.alias = alias
         self.path = path
+        self._place = f"LLM_POOL[{alias!r}]" if place is None else place
         self.values: dict[str, Any] = {}
         if isinstance(values, Mapping):
             self.values = dict(values)
@@ -119,7 +123,8 @@ class Reader:
 
         A value that is not a dict is reported as a problem, with ``example`` in its hint.
         """
-        return Reader(self.problems, self.alias, self.values.get(key, {}), (*self.path, key), example)
+        values, path = self.values.get(key, {}), (*self.path, key)
+        return Reader(self.problems, self.alias, values, path, example, place=self._place)
 
     def report(self, key: Any, invalid: Invalid, value: str = HIDDEN) -> None:
         """Append the problem that ``invalid`` describes to ``problems``.
@@ -128,7 +133,7 @@ class Reader:
         the value at ``key``, or ``HIDDEN``.
         """
         path = (*self.path, *([] if key is None else [key]))
-        place = f"LLM_POOL[{self.alias!r}]" + "".join(f"[{_shown(step)}]" for step in path)
+        place = self._place + "".join(f"[{_shown(step)}]" for step in path)
         shown = "" if value == HIDDEN or invalid.what.startswith(f"is {value},") else f" = {value}"
         name = ".".join(str(step) for step in path)
         self.problems.append(

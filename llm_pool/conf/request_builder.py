@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import httpx
@@ -9,6 +10,7 @@ import httpx
 from llm_pool.conf.settings import PoolSettings
 from llm_pool.engine.config import Timeouts
 from llm_pool.engine.request import Headers, Marks, Request
+from llm_pool.transports.query import Query
 from llm_pool.version import __version__
 
 if TYPE_CHECKING:
@@ -24,16 +26,29 @@ CLIENT_HEADERS = {"user-agent": f"llm_pool/{__version__}", "accept-encoding": "i
 class RequestBuilder:
     """Builds the engine's requests for one pool, and the headers of its httpx clients.
 
+    ``url``     BASE_URL
     ``origin``  the scheme, host and port of BASE_URL
+    ``query``   QUERY
     """
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
-        url = httpx.URL(settings.base_url)
+        self.url = httpx.URL(settings.base_url)
         self.origin = settings.origin
-        self._prefix = url.raw_path.rstrip(b"/")
-        self._host = url.netloc.decode("ascii")
+        self.query = Query(settings.query)
+        self._has_query = bool(settings.query)
+        self._prefix = self.url.raw_path.rstrip(b"/")
+        self._host = self.url.netloc.decode("ascii")
         self._encoded: tuple[str | None, Headers] | None = None
+
+    def with_settings(self, settings: PoolSettings) -> RequestBuilder:
+        """Return a builder with other headers, QUERY and timeouts. ``settings`` has the same BASE_URL."""
+        other = copy(self)
+        other._settings = settings
+        other.query = Query(settings.query)
+        other._has_query = bool(settings.query)
+        other._encoded = None
+        return other
 
     def post(
         self,
@@ -52,6 +67,8 @@ class RequestBuilder:
         """
         headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
         target = self._prefix + path.encode("ascii")
+        if self._has_query:
+            target = self.query.add_to(target)
         timeouts = self._settings.pool.timeouts
         return Request(self.origin, b"POST", target, headers, body, timeouts, scope, marks, content_timer)
 
@@ -60,7 +77,7 @@ class RequestBuilder:
 
         ``key`` goes into the headers, unless it is None.
         """
-        target = self._prefix + path.encode("ascii")
+        target = self.query.add_to(self._prefix + path.encode("ascii"))
         return Request(self.origin, b"GET", target, self._common_headers(key), b"", timeouts)
 
     def own_headers(self, key: str | None) -> dict[str, str]:

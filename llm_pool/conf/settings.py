@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from django.conf import settings as django_settings
@@ -30,8 +31,9 @@ from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, Pool
 from llm_pool.exceptions import with_article
 from llm_pool.providers import PROVIDERS, Provider
 from llm_pool.redaction import Hidden
+from llm_pool.transports.query import Parameters
 
-__all__ = ["PoolSettings", "load", "load_with_problems"]
+__all__ = ["TIMEOUTS", "PoolSettings", "load", "load_with_problems"]
 
 MIN_SECRET_LENGTH = 4  # characters
 """Shorter keys are placeholders for servers without keys. If "x" were hidden, no text would be readable."""
@@ -48,6 +50,7 @@ class PoolSettings:
     ``keyless``        True for ``"API_KEY": ""``: it declares that the server requires no key
     ``model``          MODEL; None if it is not set
     ``headers``        HEADERS, the user's headers for each request
+    ``query``          QUERY, and the query of BASE_URL: the parameters in the URL of each request
     ``engine``         ENGINE, the kind of the connections
     ``pool``           the settings of the engine: LIMITS, TIMEOUTS, DNS, TLS, HTTP2, PROXY, UDS, ...
     ``explicit_keys``  the keys that the settings contain, defaults not included, such as "LIMITS" and
@@ -61,6 +64,7 @@ class PoolSettings:
     keyless: bool = False
     model: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Parameters = field(default_factory=dict, repr=False)
     engine: str = "native"
     pool: PoolConfig = field(default_factory=PoolConfig)
     explicit_keys: frozenset[str] = frozenset()
@@ -92,11 +96,14 @@ class PoolSettings:
         return [name for name in self.headers if name.lower() in self.provider.key_headers]
 
     def secrets(self, key: str | None) -> tuple[str, ...]:
-        """Return the secrets of a call: ``key``, which can be None, and the keys in HEADERS.
+        """Return the secrets of a call: ``key``, which can be None, the keys in HEADERS, and QUERY's values.
 
-        No output may contain a secret. Keys shorter than ``MIN_SECRET_LENGTH`` are left out.
+        No output may contain a secret. Those shorter than ``MIN_SECRET_LENGTH`` are left out, and the value
+        of "api-version".
         """
         own = [Hidden(self.headers[name].rpartition(" ")[2]) for name in self.key_headers]
+        if self.query:
+            own += _secrets_in(self.query)
         return tuple(secret for secret in (key, *own) if secret and len(secret) >= MIN_SECRET_LENGTH)
 
     @property
@@ -189,6 +196,7 @@ _KEYS: dict[str, Validator] = {
     "API_KEY": validators.api_key,
     "MODEL": text(),
     "HEADERS": validators.headers,
+    "QUERY": validators.query,
     "ENGINE": validators.engine,
     "HTTP2": validators.http2,
     **_UNCHECKED,
@@ -208,7 +216,7 @@ _LIMITS: dict[str, Validator] = {
     "max_streams_per_connection": count(1),
     "max_answer_bytes": count(1),
 }
-_TIMEOUTS: dict[str, Validator] = {
+TIMEOUTS: dict[str, Validator] = {
     "connect": seconds(),
     "read": seconds(),
     "write": seconds(),
@@ -228,17 +236,20 @@ _TLS: dict[str, Validator] = {
     "client_cert": validators.client_cert,
     "context": validators.context,
 }
-_SECTIONS = {"LIMITS": _LIMITS, "TIMEOUTS": _TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
+_SECTIONS = {"LIMITS": _LIMITS, "TIMEOUTS": TIMEOUTS, "DNS": _DNS, "TLS": _TLS}
 
 
 def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
     # A URL with a user name, a query or a fragment may contain a secret.
     secret_url = {"BASE_URL"} if any(mark in str(reader.values.get("BASE_URL")) for mark in "@?#") else set()
-    valid = reader.read(_KEYS, hide={"API_KEY", "HEADERS", "PROXY"} | secret_url, sections=_SECTIONS)
+    hidden = {"API_KEY", "HEADERS", "PROXY", "QUERY"} | secret_url
+    valid = reader.read(_KEYS, hide=hidden, sections=_SECTIONS)
     if valid.get("UDS") and valid.get("PROXY"):
         reader.report("PROXY", Invalid(VALUE, "and UDS are both given", "Give one of them."))
     provider: Provider = valid.get("PROVIDER") or PROVIDERS["openai"]()
-    base_url = _read_base_url(reader, valid.get("BASE_URL"), provider, environ)
+    base_url, query = _read_base_url(reader, valid.get("BASE_URL"), provider, environ)
+    provider = provider.for_url(base_url)
+    query = _with_required({**query, **(valid.get("QUERY") or {})}, reader, provider, base_url, environ)
     key = valid.get("API_KEY")
     key_name = f"LLM_POOL[{reader.alias!r}]['API_KEY']"
     headers = valid.get("HEADERS") or {}
@@ -253,10 +264,11 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
         keyless=key == "",
         model=valid.get("MODEL"),
         headers=headers,
+        query=query,
         engine=valid.get("ENGINE", "native"),
         pool=PoolConfig(
             limits=_read_limits(reader.section("LIMITS", '{"max_connections": 100}')),
-            timeouts=Timeouts(**reader.section("TIMEOUTS", '{"read": 60.0}').read(_TIMEOUTS)),
+            timeouts=Timeouts(**reader.section("TIMEOUTS", '{"read": 60.0}').read(TIMEOUTS)),
             dns=DNS(**reader.section("DNS", '{"ttl": 300.0}').read(_DNS)),
             tls=_read_tls(reader.section("TLS", '{"ca_file": "..."}')),
             http2=valid.get("HTTP2", True),
@@ -270,18 +282,54 @@ def _read_pool(reader: Reader, environ: Mapping[str, str]) -> PoolSettings:
 
 
 def _read_base_url(
-    reader: Reader, configured: str | None, provider: Provider, environ: Mapping[str, str]
-) -> str:
-    base_url: str = (
+    reader: Reader,
+    configured: tuple[str, Parameters] | None,
+    provider: Provider,
+    environ: Mapping[str, str],
+) -> tuple[str, Parameters]:
+    """Return the URL without its query, and the query."""
+    base_url, query = (
         configured
         or _from_environ(reader, "BASE_URL", validators.base_url, provider.base_url_env, environ)
-        or provider.base_url
+        or (provider.base_url, {})
     )
     if base_url.endswith(provider.completion_path):
         what = f"ends in {provider.completion_path}, which is added to it for each call"
         hint = f"Give {base_url.removesuffix(provider.completion_path)!r}."
         reader.report("BASE_URL", Invalid(VALUE, what, hint))
-    return base_url
+    if not (base_url or reader.values.get("BASE_URL") or environ.get(provider.base_url_env, "").strip()):
+        hint = f"Give the URL of your own, or set the environment variable {provider.base_url_env}."
+        reader.report(
+            "BASE_URL", Invalid(VALUE, f"is not set, and {provider.name} has no common server", hint)
+        )
+    return base_url, query
+
+
+def _with_required(
+    query: Parameters, reader: Reader, provider: Provider, base_url: str, environ: Mapping[str, str]
+) -> Parameters:
+    """Return ``query`` with the parameters that ``provider`` requires. Report each that is not set."""
+    for name, variable in provider.required_query if base_url else ():
+        if name in query:
+            continue
+        if value := environ.get(variable, "").strip():
+            query = {**query, name: value}
+        else:
+            what = f"has no {name!r}, which {provider.name} requires at {base_url}"
+            hint = f'Give {{"{name}": "..."}}, or set the environment variable {variable}.'
+            reader.report("QUERY", Invalid(VALUE, what, hint))
+    return query
+
+
+def _secrets_in(query: Parameters) -> list[Hidden]:
+    """Return each value of ``query`` as it is and as it is in a URL. The version of an API is no secret."""
+    values = [
+        value
+        for name, content in query.items()
+        if name.lower() != "api-version"
+        for value in ([content] if isinstance(content, str) else content)
+    ]
+    return [Hidden(text) for value in values for text in {value, quote(value, safe="")}]
 
 
 def _explicit_keys(values: Mapping[str, Any]) -> frozenset[str]:

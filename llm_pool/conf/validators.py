@@ -10,9 +10,10 @@ import difflib
 import os
 import re
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 from django.utils.module_loading import import_string
@@ -35,6 +36,7 @@ __all__ = [
     "is_header_value",
     "provider",
     "proxy",
+    "query",
     "resolver",
 ]
 
@@ -97,19 +99,26 @@ def fraction(value: Any) -> float | None:
     return float(value)
 
 
-def base_url(value: Any) -> str | None:
-    """Validate an absolute URL with scheme http or https, or None. Return it without a slash at its end.
+def base_url(value: Any) -> tuple[str, dict[str, list[str]]] | None:
+    """Validate an absolute URL with scheme http or https, or None. Return the URL and its query.
 
-    The URL must not contain a user name, a password, a query or a fragment.
+    The returned URL has no query, and no slash at its end. The given URL must not contain a user name, a
+    password or a fragment.
     """
     if value is None:
         return None
     url = _url(value, ("http", "https"), 'Give a URL such as "https://api.openai.com/v1".')
     if url.userinfo:
         raise Invalid(VALUE, "holds a user name or password", "Give the key as API_KEY.")
-    if url.query or url.fragment or "?" in value or "#" in value:
-        raise Invalid(VALUE, "holds a query or fragment", "Give the part before it.")
-    return str(url).rstrip("/")
+    if "#" in value:
+        raise Invalid(VALUE, "holds a fragment", "Give the part before it.")
+    try:
+        parameters = parse_qs(url.query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise Invalid(
+            VALUE, "holds a query that is not valid", 'Give it as QUERY: {"name": "value"}.'
+        ) from None
+    return str(url.copy_with(query=None)).rstrip("/"), parameters
 
 
 def proxy(value: Any) -> str | None:
@@ -171,6 +180,29 @@ def headers(value: Any) -> dict[str, str]:
         if name.lower() in seen:
             raise Invalid(VALUE, f"has {name!r} twice, in different case", "Leave one out.")
         seen.add(name.lower())
+    return dict(value)
+
+
+def query(value: Any) -> dict[str, str | Sequence[str]]:
+    """Validate a dict of query parameters: a string, or a list of strings, for each name. None becomes {}."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        hint = 'Give a dict: {"api-version": "2024-10-21"}.'
+        raise Invalid(TYPE, f"is {with_article(value)}, not a dict", hint)
+    for name, content in value.items():
+        texts = [name, *(content if isinstance(content, (list, tuple)) else [content])]
+        if not all(isinstance(text, str) for text in texts):
+            what = f"has {name!r}, whose name or value is not a string"
+            raise Invalid(TYPE, what, "Give strings, or lists of strings.")
+        if not name or len(texts) == 1:
+            what = f"has {name!r} without a value" if name else "has a value without a name"
+            raise Invalid(VALUE, what, "Leave it out.")
+        try:
+            "".join(texts).encode("utf-8")
+        except UnicodeEncodeError:
+            what = f"has {name!r} with a lone surrogate, which UTF-8 cannot carry"
+            raise Invalid(VALUE, what, "Give valid text.") from None
     return dict(value)
 
 

@@ -134,8 +134,10 @@ def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
     """Return a ``Level.NOTE`` finding if MODEL is not among the models that ``body`` lists; otherwise None.
 
     ``body`` is the body of the response to ``GET /models``. Also returns None if ``body`` is not a complete
-    list of models or lists none, or if MODEL is not set.
+    list of models or lists none, if MODEL is not set, or if the provider lists other names than MODEL's.
     """
+    if not settings.provider.lists_models:
+        return None
     try:
         value: Any = json.loads(body)
         listed = [] if value.get("has_more") else [str(model["id"]) for model in value["data"]]

@@ -74,8 +74,8 @@ class Request:
 
     origin: Origin
     method: bytes
-    target: bytes
-    headers: Headers = field(repr=False)  # they contain the API key, and tracebacks can show the repr
+    target: bytes = field(repr=False)  # target and headers contain keys, and tracebacks can show the repr
+    headers: Headers = field(repr=False)
     body: bytes | None = field(default=b"", repr=False)
     timeouts: Timeouts = Timeouts()
     scope: CancelScope | None = field(default=None, repr=False)

@@ -7,7 +7,8 @@ Nothing was sent    InvalidRequest InvalidMessages InvalidParameter InvalidURL U
 During an answer    ReadTimeout TokenTimeout TotalTimeout ReadFailed ProtocolError AnswerTooLarge
                     EventTooLarge StreamInterrupted
 Of ``request``      TooManyRedirects StreamConsumed
-The answer itself   InvalidResponse APIError APIStatusError, and a subclass of that for each common status
+The answer itself   InvalidResponse InvalidOutput APIError APIStatusError, and a subclass of that for each
+                    common status
 
 So code written for httpx needs no change: ``except httpx.ReadTimeout`` catches ``ReadTimeout``.
 """
@@ -20,6 +21,7 @@ from llm_pool.exceptions.answers import (
     AuthenticationFailed,
     BadRequest,
     Conflict,
+    InvalidOutput,
     InvalidResponse,
     NotFound,
     Overloaded,
@@ -84,6 +86,7 @@ __all__ = [
     "DNSFailed",
     "EventTooLarge",
     "InvalidMessages",
+    "InvalidOutput",
     "InvalidParameter",
     "InvalidRequest",
     "InvalidResponse",

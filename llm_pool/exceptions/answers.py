@@ -18,6 +18,7 @@ __all__ = [
     "AuthenticationFailed",
     "BadRequest",
     "Conflict",
+    "InvalidOutput",
     "InvalidResponse",
     "NotFound",
     "Overloaded",
@@ -59,6 +60,33 @@ class InvalidResponse(ProtocolError):
         self.content_type = content_type
         self.body = body
         self.partial = partial
+
+
+class InvalidOutput(LLMPoolError, httpx.DecodingError):
+    """The words of the model do not fit the type of the output, or the parameters of a tool.
+
+    ``request_id``  the provider's request id; None if there is none
+    ``completion``  the answer; None for a tool call
+    ``text``        the words that do not fit: the answer's text, or the arguments of a tool call
+    ``problems``    a sentence for each problem, with its place
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        request_id: str | None = None,
+        *,
+        completion: Any = None,
+        text: str = "",
+        problems: tuple[str, ...] = (),
+        request: httpx.Request | None = None,
+    ) -> None:
+        super().__init__(message, request=request)
+        self.args += (request_id,)
+        self.request_id = request_id
+        self.completion = completion
+        self.text = text
+        self.problems = problems
 
 
 class StreamInterrupted(LLMPoolError, httpx.RemoteProtocolError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_pool.providers.anthropic import Anthropic
+from llm_pool.providers.azure import Azure
 from llm_pool.providers.base import Provider
 from llm_pool.providers.openai import OpenAI, OpenAIResponses
 
@@ -12,4 +13,5 @@ PROVIDERS: dict[str, type[Provider]] = {
     "openai": OpenAI,
     "openai-responses": OpenAIResponses,
     "anthropic": Anthropic,
+    "azure": Azure,
 }

@@ -4,13 +4,25 @@ To use an API of your own, subclass ``Provider`` and ``StreamReader``, and set `
 ``settings.LLM_POOL`` to the dotted path of the ``Provider``. For an API that is almost OpenAI's, subclass
 ``llm_pool.providers.openai.OpenAI`` instead. The pool calls the methods in this order:
 
-1. ``completion_request(...)`` and ``encode(...)`` make the path and the body, ``headers(key)`` the headers.
+1. ``for_url(base_url)`` returns the provider for the server of a pool. ``completion_request(...)`` and
+   ``encode(...)`` make the path and the body, ``headers(key)`` the headers.
 2. For an answer with a status outside 200 to 299, ``error_from_response(head, body)`` makes the error.
 3. For any other answer without a stream, ``parse_completion(head, body, timing)`` returns the completion.
 4. For a stream, ``stream_reader(head)`` makes a reader. The reader's ``feed(data)`` gets each piece of the
    body until ``finished`` is True. If the body ends before that, ``end()`` is called. Then
    ``completion(timing)`` returns the whole answer. If the connection breaks, ``interruption(reason)`` makes
-   the error.
+   the error. But once ``is_complete`` is True, a connection that breaks or is silent does not matter:
+   ``end()`` is called then, and after one second at the latest.
+
+A ``Completion`` needs only its ``text``. The other attributes are what the provider gives it: for example
+``headers=head.headers``, which ``rate_limit`` reads, and ``choices_in``, for the reasoning, the citations and
+the turn to send back. A ``Chunk`` needs its ``text`` and ``raw``. ``docs/dialects.md`` has an example of a
+subclass of ``OpenAI``.
+
+For ``embed``, an API with embeddings has ``embedding_request(...)`` and ``parse_embeddings(...)`` instead of
+steps 1 and 3. For a Python type as ``response_format``, an API with structured output has
+``output_params(...)``, and for Python functions as ``tools`` an API with tools has ``tool_definition(...)``,
+which are called before step 1.
 """
 
 from __future__ import annotations
@@ -18,14 +30,14 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
-from llm_pool.exceptions import LLMPoolError
+from llm_pool.exceptions import InvalidRequest, LLMPoolError
 from llm_pool.providers import errors, requests
 from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.head import Head
-from llm_pool.providers.results import Completion, Usage
+from llm_pool.providers.results import Completion, Usage, count_in
 from llm_pool.providers.sse import looks_like_events
 from llm_pool.redaction import redact
 
@@ -36,10 +48,11 @@ if TYPE_CHECKING:
         InvalidResponse,
         StreamInterrupted,
     )
-    from llm_pool.providers.results import Chunk, Timing
+    from llm_pool.providers.results import Chunk, Embeddings, Timing
 
 __all__ = [
     "CompletionRequest",
+    "EmbeddingInput",
     "Head",
     "JSONProvider",
     "Messages",
@@ -48,8 +61,9 @@ __all__ = [
 ]
 
 Messages = str | Sequence[Mapping[str, Any]]
+EmbeddingInput = str | Sequence[int]
 
-_MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
+_OTHER_PROVIDER = 'add a pool with another PROVIDER to LLM_POOL, such as "openai", and call embed() on it'
 
 
 class CompletionRequest(NamedTuple):
@@ -65,22 +79,29 @@ class CompletionRequest(NamedTuple):
 
 
 class Provider(ABC):
-    """One API. An instance takes no arguments and keeps no state: threads and event loops share the instance.
+    """One API. An instance takes no arguments and keeps no state of calls: threads and event loops share it.
 
     A subclass sets these attributes:
 
     ``name``                the API's name in error messages, logs and metrics, such as "openai"
-    ``base_url``            the BASE_URL of the API's own server, without a slash at its end
+    ``base_url``            the BASE_URL of the API's own server, without a slash at its end; "" if there is
+                            none, so that each project must set BASE_URL
     ``base_url_env``        the environment variable that is read if the settings have no BASE_URL
     ``api_key_env``         the environment variable that is read if the settings have no API_KEY
     ``completion_path``     the path of a completion below BASE_URL, such as "/chat/completions". The check of
                             the settings refuses a BASE_URL that ends with this path
     ``models_path``         the path to which ``llmpool_check`` sends a GET request to test the key; the
                             answer is ``{"data": [{"id": model}, ...]}``
+    ``lists_models``        whether the ids in that answer are the possible values of MODEL
+    ``required_query``      the parameters that each URL needs: the name, and the environment variable that is
+                            read if neither QUERY nor BASE_URL has a parameter of this name
     ``key_headers``         the lower-case names of headers that can carry a key. If HEADERS contains such a
                             header, ``api_key_env`` is not read, and errors do not show the header's key
     ``request_id_headers``  the lower-case names of headers that can contain the provider's request id, in
                             the order in which they are looked up
+    ``max_embedding_inputs``, ``max_embedding_tokens``
+                            how many texts a request for embeddings can have, and how many tokens all its
+                            texts together; None for any number
 
     The methods that are not abstract work for any API with JSON bodies, and with errors such as
     ``{"error": {"message": ..., "type": ..., "code": ...}}``. An error must not contain a key:
@@ -93,9 +114,20 @@ class Provider(ABC):
     base_url_env: ClassVar[str]
     api_key_env: ClassVar[str]
     completion_path: ClassVar[str]
-    models_path: ClassVar[str] = "/models"
+    models_path: str = "/models"
+    lists_models: ClassVar[bool] = True
+    required_query: tuple[tuple[str, str], ...] = ()
     key_headers: ClassVar[frozenset[str]] = frozenset({"authorization", "api-key"})
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id", "request-id")
+    max_embedding_inputs: ClassVar[int | None] = None
+    max_embedding_tokens: ClassVar[int | None] = None
+
+    def for_url(self, base_url: str) -> Self:
+        """Return the provider for a server at ``base_url``, which is BASE_URL without its query.
+
+        Returns ``self``. Override it if paths or ``required_query`` depend on BASE_URL: return a copy.
+        """
+        return self
 
     @abstractmethod
     def headers(self, api_key: str | None) -> dict[str, str]:
@@ -133,6 +165,51 @@ class Provider(ABC):
     @abstractmethod
     def stream_reader(self, head: Head) -> StreamReader:
         """Return a new reader for the body of one streamed answer with a status from 200 to 299."""
+
+    def embedding_request(
+        self, inputs: Sequence[EmbeddingInput], model: str | None, params: Mapping[str, Any]
+    ) -> CompletionRequest:
+        """Return the request for the vectors of ``inputs``. Do not change the arguments.
+
+        ``inputs``  the texts, already checked: a list of ``str``, or of lists of tokens, not longer than the
+                    limits ``max_embedding_inputs`` and ``max_embedding_tokens``
+        ``model``   MODEL from the settings, or None if it is not set; ``params["model"]`` replaces it
+        ``params``  the caller's keyword arguments, which go into the body unchanged
+
+        Raises ``InvalidParameter`` for arguments that the API cannot accept, and ``InvalidRequest`` if the
+        API has no embeddings, as this method does if a subclass does not override it.
+        """
+        raise self._has_no("embeddings", _OTHER_PROVIDER)
+
+    def parse_embeddings(
+        self, head: Head, body: bytes, count: int, timing: Timing | None = None
+    ) -> Embeddings:
+        """Return the vectors in an answer with a status from 200 to 299.
+
+        ``count`` is the number of texts in the request. For the rest, and the errors, see
+        ``parse_completion``; an answer with another number of vectors is an ``InvalidResponse``.
+        """
+        raise self._has_no("embeddings", _OTHER_PROVIDER)
+
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the parameters of a call whose answer is to be JSON that fits ``schema``.
+
+        ``name``    the name of the output type, of letters, digits, "_" and "-"
+        ``schema``  the JSON schema of an object, as pydantic makes it; do not change it
+
+        The values are objects: they are merged with those of the caller. The result is cached. Raises
+        ``InvalidParameter`` if the API cannot enforce ``schema``, and ``InvalidRequest`` if the API has no
+        structured output, as this method does if a subclass does not override it.
+        """
+        raise self._has_no("structured output for a type", "give response_format in the form of its API")
+
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return the definition of a tool in the form of the API, an item of the parameter ``tools``.
+
+        ``parameters`` is the JSON schema of an object; do not change it. ``description`` can be "". Raises
+        ``InvalidRequest`` if the API has no tools, as this method does if a subclass does not override it.
+        """
+        raise self._has_no("form for functions in tools", "give tools in the form of its API")
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """Return ``body`` as JSON in UTF-8.
@@ -172,6 +249,9 @@ class Provider(ABC):
         ``partial`` is the text that a stream delivered before the error.
         """
         return errors.invalid_response(self._error_context(head), what, body, partial)
+
+    def _has_no(self, what: str, advice: str) -> InvalidRequest:
+        return InvalidRequest(f"The provider {self.name!r} has no {what}; {advice}.")
 
     def _error_context(self, head: Head) -> errors.ErrorContext:
         return errors.ErrorContext(
@@ -224,7 +304,7 @@ class StreamReader(ABC):
         Anything else is a keep-alive: it does not restart the timeouts ``first_token`` and
         ``between_tokens``.
         """
-        return bool(chunk.text or chunk.tool_calls or chunk.finish_reason)
+        return bool(chunk.text or chunk.reasoning or chunk.tool_calls or chunk.refusal or chunk.finish_reason)
 
     @abstractmethod
     def completion(self, timing: Timing | None = None) -> Completion:
@@ -250,9 +330,11 @@ class JSONProvider(Provider):
     """A provider whose answer to a call without a stream is one JSON object.
 
     ``usage_names``  the keys, in the answer's usage object, of the numbers of input and output tokens
+    ``answer_name``  a key that each answer has and no error; "" if there is none
     """
 
     usage_names: ClassVar[tuple[str, str]]
+    answer_name: ClassVar[str] = ""
 
     @abstractmethod
     def completion_from(
@@ -278,7 +360,7 @@ class JSONProvider(Provider):
         if not isinstance(raw, dict):
             return None
         input_name, output_name = self.usage_names
-        return Usage(_count(raw.get(input_name)), _count(raw.get(output_name)), raw)
+        return Usage(count_in(raw, input_name), count_in(raw, output_name), raw)
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
@@ -299,7 +381,8 @@ class JSONProvider(Provider):
                 return self._streamed_completion_or_error(head, body, timing)
             what = "what is not JSON" if body.strip() else "an empty body"
             return self.invalid_response(head, what, body)
-        if (error := error_in(raw)) is not None:
+        is_answer = type(raw) is dict and raw.get(self.answer_name) and b"error" not in body
+        if not is_answer and (error := error_in(raw)) is not None:
             return self.error_from_object(head, error)
         try:
             return self.completion_from(raw, head, timing)
@@ -318,22 +401,3 @@ class JSONProvider(Provider):
             return reader.completion(timing)
         except LLMPoolError as error:
             return error.with_traceback(None)
-
-
-def count_in(raw: Mapping[str, Any], *paths: str | tuple[str, str]) -> int:
-    """Return the first valid number of tokens at one of ``paths`` in a usage object; 0 if there is none.
-
-    A path is the name of a field, or the name of an object and of a field in it.
-    """
-    for path in paths:
-        value: Any = raw
-        for name in (path,) if isinstance(path, str) else path:
-            value = value.get(name) if isinstance(value, dict) else None
-        if number := _count(value):
-            return number
-    return 0
-
-
-def _count(value: Any) -> int:
-    """Return ``value`` if it is a valid number of tokens, otherwise 0. An invalid number fails no call."""
-    return value if type(value) is int and 0 <= value < _MAX_COUNT else 0

@@ -144,11 +144,12 @@ def error_fields(body: Any) -> ErrorFields:
         return ErrorFields()
     message = next((_words(error[name]) for name in _MESSAGES if error.get(name)), "")
     code = next((error[name] for name in _CODES if isinstance(error.get(name), (str, int))), None)
-    metadata = error.get("metadata")
-    kinds = [error, *([metadata] if isinstance(metadata, dict) else [])]
-    stated = (each[name] for each in kinds for name in _TYPES if isinstance(each.get(name), str))
+    metadata = error["metadata"] if isinstance(error.get("metadata"), dict) else {}
+    stated = (each[name] for each in (error, metadata) for name in _TYPES if isinstance(each.get(name), str))
     kind = next((each for each in stated if each != "error"), None)  # "error" is the type of an event
-    return ErrorFields(message, code, kind, retry_after_in(error, message))
+    if upstream := _upstream_words(metadata.get("raw")):
+        message = f"{message}: {upstream}" if message else upstream
+    return ErrorFields(message, code, kind, retry_after_in({**metadata, **error}, message))
 
 
 def _innermost(body: Any) -> Any:
@@ -163,6 +164,20 @@ def _innermost(body: Any) -> Any:
             return body
         body = inner
     return body
+
+
+def _upstream_words(raw: Any) -> str:
+    """Return what the provider behind OpenRouter answered; "" if nothing is known.
+
+    It is text, or an error object as JSON. OpenRouter's own message is only "Provider returned error":
+    https://openrouter.ai/docs/api/reference/errors-and-debugging.
+    """
+    if not isinstance(raw, str):
+        return ""
+    try:
+        return error_fields(json.loads(raw)).message or raw
+    except (ValueError, RecursionError):
+        return raw
 
 
 def _words(message: Any) -> str:

@@ -44,12 +44,9 @@ class EventStreamReader(StreamReader):
         """Return the chunk for ``event``, or None if it adds nothing. ``raw`` is its data, parsed.
 
         Set ``is_complete`` when the provider has said that the answer is complete, and ``finished`` when
-        nothing else can follow. Raises one of ``SHAPE_ERRORS`` if the event does not have the API's format.
+        nothing else can follow. Ask ``_is_ignored`` about an event that is no part of an answer. Raises one
+        of ``SHAPE_ERRORS`` if the event does not have the API's format.
         """
-
-    @abstractmethod
-    def _is_known(self, raw: Any) -> bool:
-        """Return whether ``raw``, a parsed event without the word "error", is a part of an answer."""
 
     @abstractmethod
     def _read_done(self) -> None:
@@ -116,7 +113,8 @@ class EventStreamReader(StreamReader):
             for event in self._last_events() if data is None else self._parser.feed(data):
                 if self.finished:
                     break
-                self._has_events = self._has_events or event.event != UNFRAMED
+                if event.event != UNFRAMED:
+                    self._has_events = True
                 if (chunk := self._read_event(event)) is not None:
                     chunks.append(chunk)
         except LLMPoolError as error:
@@ -150,12 +148,12 @@ class EventStreamReader(StreamReader):
                 return None
         try:
             raw = _decode(data)
-            if "error" in data or event.event in _SPECIAL or not self._is_known(raw):
+            if "error" in data or event.event in _SPECIAL:
                 self._raise_error_in(raw, event)
-                if event.event == UNFRAMED and not self._is_known(raw):
-                    return None  # the standard ignores such lines
+            chunk = self._chunk_from(raw, event)
+            if chunk is not None:
                 self._has_events = True
-            return self._chunk_from(raw, event)
+            return chunk
         except ValueError:
             what = "an event that is not JSON"
         except SHAPE_ERRORS:
@@ -165,6 +163,14 @@ class EventStreamReader(StreamReader):
         if event.event == "error":
             raise self._provider.error_from_object(self._head, data, self.partial)
         raise self._provider.invalid_response(self._head, what, data, self.partial)
+
+    def _is_ignored(self, raw: Any, event: Event) -> bool:
+        """Return whether ``event``, which is no part of an answer, is one that the standard ignores.
+
+        Raises the error that it reports, if it reports one. ``raw`` is its data, parsed.
+        """
+        self._raise_error_in(raw, event)
+        return event.event == UNFRAMED
 
     def _raise_error_in(self, raw: Any, event: Event) -> None:
         """Raise the error that ``event`` reports, if it reports one. ``raw`` is its data, parsed."""

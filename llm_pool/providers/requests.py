@@ -9,27 +9,28 @@ from typing import Any
 
 from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest, with_article
 
-__all__ = ["as_messages", "check_params", "encode"]
+__all__ = ["as_messages", "check_params", "encode", "is_text"]
 
 _MAX_DEPTH = 100  # levels that the search for an invalid value enters: longer paths take more memory
 
-_SDK_OPTIONS = {
-    "timeout": "set TIMEOUTS in the pool's settings, or call request(..., timeout=...)",
-    "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
-    "extra_headers": "set HEADERS in the pool's settings, or call request(..., headers=...)",
-    "extra_query": "call request(..., params=...)",
+_NOT_PARAMETERS = {
+    **{name: f"use with_options({name}=...)" for name in ("timeout", "headers", "query", "idempotency_key")},
+    "extra_headers": "use with_options(headers=...)",
+    "extra_query": "use with_options(query=...)",
     "extra_body": "give its fields to the call itself, as parameters of their own",
+    "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
 }
+"""Options of calls, here and in SDKs, which no API has as parameters. The values say what to do instead."""
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Return whether ``value`` is a str, or stands for one, as what Django's ``gettext_lazy`` returns."""
     return isinstance(value, str) or hasattr(type(value), "casefold")
 
 
 def _as_text(value: Any) -> str:
     """Return ``value`` as a str: at the time of the call, and so in the language of its request."""
-    if _is_text(value):
+    if is_text(value):
         return str(value)
     raise TypeError(f"{with_article(value)} is not JSON")
 
@@ -51,7 +52,7 @@ def as_messages(messages: Any, *, typed: bool = False) -> list[Mapping[str, Any]
     if isinstance(messages, Mapping):
         raise InvalidMessages("messages is one dict; put it into a list: [message].")
     if isinstance(messages, (bytes, bytearray)) or not isinstance(messages, Sequence):
-        if _is_text(messages):
+        if is_text(messages):
             return [{"role": "user", "content": messages}]
         raise InvalidMessages(f"messages is {with_article(messages)}; give a str, or a list of dicts.")
     if not messages:
@@ -69,7 +70,7 @@ def as_messages(messages: Any, *, typed: bool = False) -> list[Mapping[str, Any]
             problem = "is missing" if "role" not in message else f"is {with_article(role)}"
             raise InvalidMessages(f'messages[{index}]["role"] {problem}; give a str such as "user".')
         content = message.get("content")
-        if not (content is None or isinstance(content, (str, list, tuple)) or _is_text(content)):
+        if not (content is None or isinstance(content, (str, list, tuple)) or is_text(content)):
             raise InvalidMessages(
                 f'messages[{index}]["content"] is {with_article(content)}; give a str, or a list of parts.'
             )
@@ -77,7 +78,7 @@ def as_messages(messages: Any, *, typed: bool = False) -> list[Mapping[str, Any]
 
 
 def check_params(params: Mapping[str, Any], stream: bool) -> None:
-    """Raise ``InvalidParameter`` for parameters that contradict the call, and for ``_SDK_OPTIONS``.
+    """Raise ``InvalidParameter`` for parameters that contradict the call, and for ``_NOT_PARAMETERS``.
 
     ``stream``: whether the call is for a stream.
     """
@@ -86,9 +87,9 @@ def check_params(params: Mapping[str, Any], stream: bool) -> None:
     if "stream" in params and params["stream"] is not stream:
         other = "complete() or acomplete()" if stream else "stream() or astream()"
         raise InvalidParameter(f"stream={params['stream']!r} contradicts the call; use {other} instead.")
-    for name, instead in _SDK_OPTIONS.items():
-        if name in params:
-            raise InvalidParameter(f"{name} is an option of the provider's SDK, not of this call; {instead}.")
+    if not _NOT_PARAMETERS.keys().isdisjoint(params):
+        name = next(name for name in params if name in _NOT_PARAMETERS)
+        raise InvalidParameter(f"{name} is not a parameter of the API; {_NOT_PARAMETERS[name]}.")
 
 
 def encode(body: Mapping[str, Any], *, messages: str = "messages") -> bytes:
@@ -119,7 +120,7 @@ def _encoding_error(body: Mapping[str, Any], messages: str, error: Exception) ->
 
 
 def _text_problem(value: Any) -> str | None:
-    if not _is_text(value):
+    if not is_text(value):
         return None
     text = str(value)
     try:
@@ -139,7 +140,7 @@ def _number_problem(value: Any) -> str | None:
 
 
 def _type_problem(value: Any) -> str | None:
-    if value is None or isinstance(value, (int, float, dict, list, tuple)) or _is_text(value):
+    if value is None or isinstance(value, (int, float, dict, list, tuple)) or is_text(value):
         return None
     return f"is {with_article(value)}, which JSON cannot carry; give a str, number, bool, list or dict."
 

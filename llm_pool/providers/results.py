@@ -9,7 +9,7 @@ from llm_pool.engine.clock import monotonic
 from llm_pool.providers.rate_limits import RateLimit, read_rate_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llm_pool.engine.request import Marks
 
@@ -18,15 +18,18 @@ __all__ = [
     "Chunk",
     "Citation",
     "Completion",
+    "Embeddings",
     "Timing",
     "ToolCall",
     "ToolCallPart",
     "Usage",
+    "count_in",
     "repair_surrogates",
     "timing_of",
 ]
 
 _MAX_REPR = 60  # characters of a text in a repr
+_MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
 
 
 def _short_repr(text: str) -> str:
@@ -40,15 +43,52 @@ class Usage:
     ``input_tokens``      tokens of the request. Anthropic does not count here what it reads from its cache
     ``output_tokens``     tokens of the answer
     ``raw``               the provider's usage object, parsed, with all its fields
-    ``cached_tokens``     tokens of the request that were read from the provider's cache
-    ``reasoning_tokens``  tokens of the answer that are reasoning
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the request that were read from the provider's cache."""
+        return count_in(self.raw, *_CACHED)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of the answer that are reasoning."""
+        return count_in(self.raw, *_REASONING)
+
+
+# Where OpenAI, its Responses API, Anthropic, DeepSeek, Moonshot and Perplexity put these numbers.
+_CACHED = (
+    "prompt_tokens_details.cached_tokens",
+    "input_tokens_details.cached_tokens",
+    "cache_read_input_tokens",
+    "prompt_cache_hit_tokens",
+    "cached_tokens",
+)
+_REASONING = (
+    "completion_tokens_details.reasoning_tokens",
+    "output_tokens_details.reasoning_tokens",
+    "output_tokens_details.thinking_tokens",
+    "reasoning_tokens",
+)
+
+
+def count_in(usage: Mapping[str, Any], *names: str) -> int:
+    """Return the first valid number of tokens that is not 0; 0 if there is none. No number fails a call.
+
+    ``names`` are keys of ``usage``; "a.b" is the key "b" of the object "a".
+    """
+    for name in names:
+        outer, _, inner = name.partition(".")
+        value = usage.get(outer)
+        if inner:
+            value = value.get(inner) if isinstance(value, dict) else None
+        if type(value) is int and 0 < value < _MAX_COUNT:
+            return value
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +235,11 @@ class Completion:
     ``request_id``     the provider's request id, from the answer's headers; None if no header has one
     ``timing``         how long the parts of the call took, in seconds; None outside of a call
     ``raw``            the provider's answer, parsed; for a stream, the same object merged from its events
-    ``reasoning``      the model's reasoning before the answer, "" if the answer has none
-    ``refusal``        the model's words for why it does not answer, "" if it answers
-    ``citations``      the sources that the answer cites, in order
-    ``message``        the model's turn as a message for the next call, with its tool calls and all that the
-                       provider wants back, such as signatures of the reasoning
-    ``logprobs``       the provider's object with the log probabilities of the tokens; None if there is none
-    ``audio``          the provider's object with the spoken answer; None if there is none
     ``headers``        the headers of the answer, by name in any case
-    ``more_choices``   the choices after the first, which is the completion itself
+    ``parsed``         the validated value of a call with a type as ``response_format``; None without a type,
+                       and if the model calls tools
+    ``choices_in``     returns the choices in ``raw``, from which the other attributes are read; None if the
+                       answer is its text alone
     """
 
     text: str
@@ -214,30 +250,50 @@ class Completion:
     request_id: str | None = None
     timing: Timing | None = None
     raw: dict[str, Any] = field(default_factory=dict, compare=False)
-    reasoning: str = ""
-    refusal: str = ""
-    citations: tuple[Citation, ...] = ()
-    message: dict[str, Any] = field(default_factory=dict, compare=False)
-    logprobs: Any = field(default=None, compare=False)
-    audio: dict[str, Any] | None = field(default=None, compare=False)
     headers: Mapping[str, str] = field(default_factory=dict, compare=False)
-    more_choices: tuple[Choice, ...] = ()
+    parsed: Any = field(default=None, compare=False)
+    choices_in: Callable[[dict[str, Any]], tuple[Choice, ...]] | None = field(default=None, compare=False)
 
     @property
     def choices(self) -> tuple[Choice, ...]:
         """All answers to a call that asked for several with OpenAI's parameter ``n``, otherwise one."""
-        first = Choice(
-            text=self.text,
-            finish_reason=self.finish_reason,
-            tool_calls=self.tool_calls,
-            reasoning=self.reasoning,
-            refusal=self.refusal,
-            citations=self.citations,
-            message=self.message,
-            logprobs=self.logprobs,
-            audio=self.audio,
-        )
-        return (first, *self.more_choices)
+        if self.choices_in is not None:
+            return self.choices_in(self.raw)
+        message = {"role": "assistant", "content": self.text}
+        return (Choice(0, self.text, self.finish_reason, self.tool_calls, message=message),)
+
+    @property
+    def reasoning(self) -> str:
+        """The model's reasoning before the answer, "" if the answer has none."""
+        return self.choices[0].reasoning
+
+    @property
+    def refusal(self) -> str:
+        """The model's words for why it does not answer, "" if it answers."""
+        return self.choices[0].refusal
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """The sources that the answer cites, in order."""
+        return self.choices[0].citations
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The model's turn as a message for the next call.
+
+        It has the tool calls and all that the provider wants back, such as signatures of the reasoning.
+        """
+        return self.choices[0].message
+
+    @property
+    def logprobs(self) -> Any:
+        """The provider's object with the log probabilities of the tokens; None if there is none."""
+        return self.choices[0].logprobs
+
+    @property
+    def audio(self) -> dict[str, Any] | None:
+        """The provider's object with the spoken answer; None if there is none."""
+        return self.choices[0].audio
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -254,6 +310,33 @@ class Completion:
             f"finish_reason={self.finish_reason!r}{tools}, usage={self.usage!r}, "
             f"request_id={self.request_id!r})"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The vectors of texts. If the texts were sent in several requests, the values are those of all together.
+
+    ``vectors``     a vector for each text, in the order of the texts
+    ``model``       the model that made them, as the provider names it; None if it is not reported
+    ``usage``       the tokens of the texts; None if they are not reported
+    ``request_id``  the provider's request id, of the last request; None if no header has one
+    ``timing``      how long the parts of the call took, in seconds; None outside of a call
+    ``raw``         the provider's answer, parsed, with the vectors as they were sent
+    ``headers``     the headers of the answer to the last request, by name in any case
+    """
+
+    vectors: list[list[float]] = field(repr=False)
+    model: str | None = None
+    usage: Usage | None = None
+    request_id: str | None = None
+    timing: Timing | None = None
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the provider's headers say about its limits; None if they say nothing."""
+        return read_rate_limit(self.headers)
 
 
 class Chunk:
@@ -284,13 +367,13 @@ class Chunk:
         "usage",
     )
 
-    def __init__(
+    # Defaults of keyword-only arguments would take longer.
+    def __init__(  # noqa: PLR0917
         self,
         text: str,
         raw: dict[str, Any],
         finish_reason: str | None = None,
         tool_calls: list[ToolCallPart] | None = None,
-        *,
         reasoning: str = "",
         refusal: str = "",
         citations: tuple[Citation, ...] = (),

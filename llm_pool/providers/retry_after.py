@@ -43,7 +43,8 @@ def retry_after_in(error: Mapping[str, Any], message: str) -> float | None:
     """Return the seconds that an error object states; None if it states none.
 
     ``error`` is Google's object, with a ``RetryInfo`` in its details
-    (https://cloud.google.com/apis/design/errors#error_details), or one with a field "retry_after" in seconds.
+    (https://cloud.google.com/apis/design/errors#error_details), or one with a field "retry_after" or
+    "retry_after_seconds" (OpenRouter's, with the fields of its metadata), in seconds.
     ``message`` is the error's message, which can contain the time in words.
     """
     details = error.get("details")
@@ -51,7 +52,7 @@ def retry_after_in(error: Mapping[str, Any], message: str) -> float | None:
         delay = detail.get("retryDelay") if isinstance(detail, dict) else None
         if isinstance(delay, str) and (wait := seconds_of(delay)) is not None:
             return wait
-    stated = error.get("retry_after")
+    stated = error.get("retry_after", error.get("retry_after_seconds"))
     if isinstance(stated, (int, float, str)) and (wait := _number(stated)) is not None:
         return wait
     words = _IN_WORDS.search(message[:_MAX_SEARCHED])
@@ -61,6 +62,6 @@ def retry_after_in(error: Mapping[str, Any], message: str) -> float | None:
 def _number(value: str | float | None) -> float | None:
     try:
         wait = float(value or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, wait) if math.isfinite(wait) else None

@@ -20,7 +20,7 @@ from django.template import TemplateDoesNotExist
 from django.views.decorators.http import require_GET, require_safe
 
 from llm_pool.engine.clock import monotonic
-from llm_pool.http import HEADERS
+from llm_pool.http.response import HEADERS
 from llm_pool.status.access import login_url, may_see_page
 from llm_pool.status.health import readiness
 from llm_pool.status.overview import SETTLING, overview

@@ -1,4 +1,4 @@
-"""The httpx clients of a pool, and the code that adds the API key to their requests."""
+"""The httpx clients of a pool, and the code that adds the API key and QUERY to their requests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from llm_pool.engine.pool import Pool
 
 from .collecting import mark
 from .cookies import WithoutCookies
+from .query import Query
 from .redirects import AsyncRedirects, Redirects, origin_of_url
 from .transport import AsyncTransport, Transport
 
@@ -25,7 +26,8 @@ class _PoolClient:
     ``renew``      called before each request is built and before it is sent; it may call ``rebind``
 
     A request with its own ``auth``, None included, gets the pool's headers without those that carry a key. A
-    request to another origin gets the user name and password of its URL, as httpx sends them.
+    request to another origin gets the user name and password of its URL, as httpx sends them. A request with
+    the extension ``llm_pool_auth``, a ``KeyAuth``, uses that in place of the pool's.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class _PoolClient:
 
     def _build_request_auth(self, request: httpx.Request, auth: Any = httpx.USE_CLIENT_DEFAULT) -> httpx.Auth:
         chosen: httpx.Auth = super()._build_request_auth(request, auth)  # type: ignore[misc]
+        key_auth: KeyAuth = request.extensions.get("llm_pool_auth", self._key_auth)
         if not isinstance(chosen, KeyAuth):
-            self._key_auth.add_keyless_headers(request)
-        elif not chosen.is_for(request):
-            chosen = super()._build_request_auth(request, None)  # type: ignore[misc]
-        return chosen
+            key_auth.add_keyless_headers(request)
+            return chosen
+        if key_auth.is_for(request):
+            return key_auth
+        return super()._build_request_auth(request, None)  # type: ignore[misc,no-any-return]
 
 
 class AsyncClient(_PoolClient, WithoutCookies, AsyncRedirects, httpx.AsyncClient):
@@ -97,42 +101,46 @@ class Client(_PoolClient, WithoutCookies, Redirects, httpx.Client):
 
 
 class KeyAuth(httpx.Auth):
-    """Adds the pool's headers, with the API key, to requests to the pool's origin.
+    """Adds the pool's headers, with the API key, and QUERY to requests to the pool's origin.
 
-    ``base_url``     BASE_URL; requests to another origin get none of the headers
+    ``url``          BASE_URL; requests to another origin get none of the headers, and no QUERY
     ``key, akey``    return the API key, or None. Called for each request, so that a rotated key takes effect.
                      Not called if the request has a header of ``key_headers``, or the extension
                      ``llm_pool_key``, whose value is then the key
     ``headers``      called with the key or None; returns the headers to add
     ``key_headers``  names of the headers that carry a key
     ``defaults``     those default headers of httpx and of this package that the user's HEADERS replace
+    ``query``        QUERY
 
-    A header that the request has already is not replaced, unless its value is that of ``defaults``.
+    A header that the request has already is not replaced, unless its value is that of ``defaults``. A
+    parameter that its URL has already is not replaced.
     """
 
     def __init__(
         self,
-        base_url: str,
+        url: httpx.URL,
         *,
         key: Callable[[], str | None],
         akey: Callable[[], Awaitable[str | None]],
         headers: Callable[[str | None], Mapping[str, str]],
         key_headers: Iterable[str],
         defaults: Mapping[str, str],
+        query: Query,
     ) -> None:
-        self._origin = origin_of_url(httpx.URL(base_url))
+        self._origin = origin_of_url(url)
         self._key = key
         self._akey = akey
         self._headers = headers
         self._key_headers = frozenset(key_headers)
         self._defaults = defaults
+        self._query = query
 
     def is_for(self, request: httpx.Request) -> bool:
         """Return whether ``request`` goes to the pool's origin."""
         return origin_of_url(request.url) == self._origin
 
     def add_keyless_headers(self, request: httpx.Request) -> None:
-        """Add the headers that carry no key, if ``request`` goes to the pool's origin."""
+        """Add QUERY, and the headers that carry no key, if ``request`` goes to the pool's origin."""
         if self.is_for(request):
             headers = self._headers(None).items()
             self._add(request, {name: value for name, value in headers if name not in self._key_headers})
@@ -169,6 +177,7 @@ class KeyAuth(httpx.Auth):
         }
         own.update(added)
         request.extensions = {**request.extensions, "llm_pool_added": tuple(added)}
+        self._query.add_to_url(request)
 
 
 def _given_key(request: httpx.Request) -> str | None:

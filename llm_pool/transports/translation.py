@@ -25,7 +25,8 @@ NO_WEIGHT = re.compile(r"q=0(\.0*)?")  # marks a coding that is not accepted
 def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
     """Return the engine's request for a request of httpcore.
 
-    If the request has no timeouts, ``defaults`` are used. The total timeout always comes from ``defaults``.
+    If the request has no timeouts, ``defaults`` are used. The total timeout always comes from ``defaults``,
+    or from the extension ``llm_pool_timeouts`` if there is one.
     ``body`` is None if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope``,
     ``llm_pool_marks`` and ``llm_pool_content_timer`` become ``scope``, ``marks`` and ``content_timer``, and
     httpx's ``sni_hostname`` becomes a part of the origin. Raises httpcore.UnsupportedProtocol for a scheme
@@ -42,7 +43,7 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
         url.target,
         request.headers,
         b"".join(stream) if isinstance(stream, httpx.ByteStream) else None,
-        _timeouts(extensions.get("timeout"), defaults),
+        _timeouts(extensions.get("timeout"), extensions.get("llm_pool_timeouts", defaults)),
         extensions.get("llm_pool_scope"),
         extensions.get("llm_pool_marks") or Marks(),
         extensions.get("llm_pool_content_timer"),

@@ -4,7 +4,6 @@ https://docs.anthropic.com/en/api/models-list
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from testbed.provider.chat_completions import CREATED, ChatCompletions
@@ -22,7 +21,7 @@ class OpenAIModels(ChatCompletions):
     name = "models"
     generates = False
 
-    def whole(self, answer: Sequence[str], request: APIRequest) -> dict[str, Any]:
+    def whole(self, answer: Any, request: APIRequest) -> dict[str, Any]:
         made = {"object": "model", "created": CREATED, "owned_by": "test"}
         return {"object": "list", "data": [{"id": name, **made} for name in answer]}
 
@@ -33,13 +32,8 @@ class AnthropicModels(Messages):
     name = "models"
     generates = False
 
-    def whole(self, answer: Sequence[str], request: APIRequest) -> dict[str, Any]:
+    def whole(self, answer: Any, request: APIRequest) -> dict[str, Any]:
         made = {"type": "model", "created_at": "2024-01-01T00:00:00Z"}
-        ends = (
-            {"first_id": answer[0], "last_id": answer[-1]} if answer else {"first_id": None, "last_id": None}
-        )
-        return {
-            "data": [{"id": name, "display_name": name, **made} for name in answer],
-            "has_more": False,
-            **ends,
-        }
+        data = [{"id": name, "display_name": name, **made} for name in answer]
+        first, last = (answer[0], answer[-1]) if answer else (None, None)
+        return {"data": data, "has_more": False, "first_id": first, "last_id": last}

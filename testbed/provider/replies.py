@@ -30,8 +30,8 @@ class Scripted(ABC):
         return True
 
     @abstractmethod
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
-        """The response, and the request as it is answered: a quirk can send a stream where JSON was asked."""
+    def response(self, request: APIRequest) -> Response:
+        """The response to this request. Raises ValueError if there can be none."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Reply(Scripted):
     def fits(self, request: APIRequest) -> bool:
         return request.api.generates
 
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
+    def response(self, request: APIRequest) -> Response:
         if self.fault and not request.stream:
             return self.fault.unstreamed.response(request)
         request = as_answered(self.quirks, request)
@@ -75,7 +75,7 @@ class Reply(Scripted):
             events = self._paced(apply(self.quirks, self._events(request), request), request)
         else:
             events = apply(self.quirks, [request.api.whole(self.answer, request)], request)
-        return Response(events, 200, self.headers, request.stream), request
+        return Response(events, 200, self.headers, request)
 
     def _events(self, request: APIRequest) -> list[Event]:
         events = request.api.events(self.answer, request)
@@ -86,8 +86,8 @@ class Reply(Scripted):
             raise ValueError(
                 f"A fault after {self.fault.after} pieces, but the answer has only {len(pieces)}."
             )
-        end = pieces[self.fault.after] if self.fault.after < len(pieces) else pieces[-1] + 1
-        return [*events[:end], *self.fault.rest(request)]
+        ends = [pieces[0] if pieces else 0, *(number + 1 for number in pieces)]
+        return [*events[: ends[self.fault.after]], *self.fault.rest(request)]
 
     def _paced(self, events: list[Event], request: APIRequest) -> list[Event]:
         if self.gap == 0:
@@ -104,10 +104,10 @@ class Failure(Scripted):
     headers: Mapping[str, str] = field(default_factory=dict)
     quirks: tuple[Quirk, ...] = ()
 
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
+    def response(self, request: APIRequest) -> Response:
         request = as_answered(self.quirks, replace(request, stream=False))
         events = apply(self.quirks, [request.api.error(self.error)], request)
-        return Response(events, request.api.status(self.error), self.headers, request.stream), request
+        return Response(events, request.api.status(self.error), self.headers, request)
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class RawEvents(Scripted):
     events: tuple[Event, ...]
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
-        return Response(list(self.events), 200, self.headers, True), replace(request, stream=True)
+    def response(self, request: APIRequest) -> Response:
+        return Response(list(self.events), 200, self.headers, replace(request, stream=True))
 
 
 @dataclass(frozen=True)
@@ -129,20 +129,20 @@ class RawBody(Scripted):
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
-        return Response([self.body], self.status, self.headers, False), replace(request, stream=False)
+    def response(self, request: APIRequest) -> Response:
+        return Response([self.body], self.status, self.headers, replace(request, stream=False))
 
 
 @dataclass(frozen=True)
 class CutBody(Scripted):
-    """The first half of the JSON of an answer, then a script that ends the connection."""
+    """The first half of the JSON of an answer, then ``end``: what ends the connection, or nothing."""
 
     answer: Answer
-    script: Script
+    end: list[Event]
 
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
+    def response(self, request: APIRequest) -> Response:
         body = request.encode(request.api.whole(self.answer, request))
-        return Response([body[: len(body) // 2], self.script], 200, {}, False), request
+        return Response([body[: len(body) // 2], *self.end], 200, {}, request)
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ class Played(Scripted):
     script: Script
     status: int | None = None
 
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
-        return Response([self.script], self.status, {}, False), request
+    def response(self, request: APIRequest) -> Response:
+        return Response([self.script], self.status, {}, request)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Data(Scripted):
     def fits(self, request: APIRequest) -> bool:
         return request.api.name == self.api
 
-    def response(self, request: APIRequest) -> tuple[Response, APIRequest]:
-        request = as_answered(self.quirks, request)
+    def response(self, request: APIRequest) -> Response:
+        request = as_answered(self.quirks, replace(request, stream=False))
         events = apply(self.quirks, [request.api.whole(self.data, request)], request)
-        return Response(events, 200, self.headers, False), request
+        return Response(events, 200, self.headers, request)

@@ -26,25 +26,25 @@ class Response:
     ``events``   its parts, in order; a script among them is played in its place, and may end the connection
     ``status``   its HTTP status; None to send no head, so that scripts send everything
     ``headers``  its headers, besides those of the body
-    ``framed``   whether it is sent as an event stream; otherwise as JSON
+    ``request``  the request as it is answered: a quirk can send a stream where JSON was asked for
     """
 
     events: list[Event]
     status: int | None
     headers: Mapping[str, str]
-    framed: bool
+    request: APIRequest
 
 
-async def send(conn: ServerConnection, response: Response, request: APIRequest) -> None:
+async def send(conn: ServerConnection, response: Response) -> None:
     """Send a response: JSON of one part with its Content-Length, everything else in chunks."""
-    events = response.events
+    events, request = response.events, response.request
     if response.status is None:
         await _play(conn, events, request)
         return
     given = {name.lower() for name in response.headers}
-    own = {request.api.request_id_header: f"req_{request.number}", **(EVENTS if response.framed else JSON)}
+    own = {request.api.request_id_header: f"req_{request.number}", **(EVENTS if request.stream else JSON)}
     headers = {**{name: own[name] for name in own if name.lower() not in given}, **response.headers}
-    if not response.framed and len(events) == 1 and not callable(events[0]):
+    if not request.stream and len(events) == 1 and not callable(events[0]):
         await conn.respond(response.status, headers, request.encode(events[0]))
         return
     await conn.send_head(response.status, {**headers, "Transfer-Encoding": "chunked"})
@@ -53,8 +53,10 @@ async def send(conn: ServerConnection, response: Response, request: APIRequest) 
     if callable(last):
         await last(conn)
         await conn.end_chunks()
-    else:  # the end of the body in the same write: a client reads both together
-        await conn.send_last_chunk(request.encode(last))
+    elif data := request.encode(last):  # with the end of the body in one write: a client reads both together
+        await conn.send_last_chunk(data)
+    else:
+        await conn.end_chunks()
 
 
 async def _play(conn: ServerConnection, events: list[Event], request: APIRequest) -> None:

@@ -85,19 +85,20 @@ async def test_an_engine_that_cannot_prewarm_warns(server, configure):
     assert pool.stats().connections == 1
 
 
-# HEADERS
+# HEADERS, QUERY
 
 
 @pytest.mark.parametrize("call", ["complete", "request"])
-def test_default_headers_are_sent(serve, play, configure, call):
-    """HEADERS, both directly and through httpx."""
+def test_headers_and_query_are_sent(serve, play, configure, call):
+    """HEADERS and QUERY, both directly and through httpx."""
     server = serve(play(answer))
-    pool = configure(server, HEADERS={"X-Team": "blue"})
+    pool = configure(server, HEADERS={"X-Team": "blue"}, QUERY={"a": "ä/%"})
     if call == "request":
         pool.request("GET", "/x")
     else:
         with pytest.raises(InvalidResponse):  # the response is not a completion
             pool.complete("hello")
+    assert server.requests[0].target.endswith("?a=%C3%A4%2F%25")
     assert server.requests[0].headers["x-team"] == "blue"
     assert server.requests[0].headers["authorization"] == "Bearer sk-test"
 

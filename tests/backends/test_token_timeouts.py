@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from functools import partial
 
@@ -13,7 +14,7 @@ from llm_pool.http import event_stream
 from testbed.behaviours import EVENTS
 from testbed.chat import chat_event
 from tests.backends.servers import by_path, model
-from tests.fixtures.callers import in_thread, read_text
+from tests.fixtures.callers import at_once, in_thread, read_text
 
 COMMENT = b": keep-alive\n\n"
 ROLE = chat_event({"role": "assistant", "content": ""})
@@ -56,6 +57,19 @@ async def silent(exchange):
     await exchange.hold()
 
 
+def by_prompt(**behaviours):
+    """Choose the behaviour by the prompt: streams that wait can do so at the same time."""
+
+    async def behaviour(exchange):
+        await behaviours[prompt_of(exchange)](exchange)
+
+    return behaviour
+
+
+def prompt_of(exchange):
+    return json.loads(exchange.body)["messages"][-1]["content"]
+
+
 @pytest.fixture
 def pool_of(serve, play, configure):
     """``pool_of(behaviour, read=1.0)``: a pool whose provider behaves so; the options are its timeouts."""
@@ -77,68 +91,83 @@ async def fails_after(seconds, stream, match):
 
 
 @BY_TASK_AND_THREAD
-@pytest.mark.parametrize("ping", [COMMENT, ROLE, NO_CHOICES], ids=["comments", "roles", "no choices"])
-async def test_keep_alives_do_not_postpone_the_first_token(pool_of, method, ping, each_loop):
-    stream = getattr(pool_of(pinging(ping), first_token=0.5), method)("hello")
-    await fails_after(0.5, stream, r'for 0\.5 s after the request, TIMEOUTS\["first_token"\]')
+async def test_keep_alives_do_not_postpone_the_first_token(pool_of, method, each_loop):
+    pings = {"comments": pinging(COMMENT), "roles": pinging(ROLE), "no choices": pinging(NO_CHOICES)}
+    start = getattr(pool_of(by_prompt(**pings), first_token=0.5), method)
+    match = r'for 0\.5 s after the request, TIMEOUTS\["first_token"\]'
+    await at_once({ping: fails_after(0.5, start(ping), match) for ping in pings})
 
 
 @BY_TASK_AND_THREAD
-@pytest.mark.parametrize("ping", [COMMENT, ROLE], ids=["comments", "roles"])
-async def test_keep_alives_do_not_postpone_the_next_token(pool_of, method, ping, each_loop):
+async def test_keep_alives_do_not_postpone_the_next_token(pool_of, method, each_loop):
     """The text so far is kept, as at the read timeout."""
-    pool = pool_of(pinging(ping, TEXT), first_token=30.0, between_tokens=0.5)
-    stream = getattr(pool, method)("hello")
-    await fails_after(0.5, stream, r'for 0\.5 s after the last, TIMEOUTS\["between_tokens"\]')
-    assert stream.text == "a"
-    assert stream.completion is None
+    pings = {"comments": pinging(COMMENT, TEXT), "roles": pinging(ROLE, TEXT)}
+    start = getattr(pool_of(by_prompt(**pings), first_token=30.0, between_tokens=0.5), method)
+
+    async def keeps_the_text(ping):
+        stream = start(ping)
+        await fails_after(0.5, stream, r'for 0\.5 s after the last, TIMEOUTS\["between_tokens"\]')
+        assert stream.text == "a"
+        assert stream.completion is None
+
+    await at_once({ping: keeps_the_text(ping) for ping in pings})
 
 
-@pytest.mark.parametrize("behaviour", [silent, pinging(b"x", status=500)], ids=["silent", "endless error"])
 @BY_TASK_AND_THREAD
-async def test_it_holds_without_a_read_timeout(pool_of, behaviour, method):
+async def test_it_holds_without_a_read_timeout(pool_of, method):
     """Before the head of the answer, and within the body of an error."""
-    stream = getattr(pool_of(behaviour, read=None, first_token=0.3), method)("hello")
-    await fails_after(0.3, stream, "first_token")
+    faults = {"silence": silent, "endless error": pinging(b"x", status=500)}
+    start = getattr(pool_of(by_prompt(**faults), read=None, first_token=0.3), method)
+    await at_once({fault: fails_after(0.3, start(fault), "first_token") for fault in faults})
 
 
-@pytest.mark.parametrize(
-    "delta",
-    [{"content": "a"}, {"reasoning_content": "a"}, {"tool_calls": [{"index": 0, "id": "1"}]}],
-    ids=["text", "reasoning", "tool calls"],
-)
-async def test_content_that_comes_in_time_restarts_it(pool_of, delta):
+async def test_content_that_comes_in_time_restarts_it(pool_of):
     """The stream takes longer than either timeout. A keep-alive comes before each piece of content."""
-    pieces = [COMMENT, ROLE, chat_event(delta)] * 5
-    stream = pool_of(paced(*pieces, every=0.1), first_token=1.2, between_tokens=1.2).astream("hello")
-    await read_text(stream)
-    assert stream.completion.finish_reason == "stop"
+    deltas = {
+        "text": {"content": "a"},
+        "reasoning": {"reasoning_content": "a"},
+        "tool calls": {"tool_calls": [{"index": 0, "id": "1"}]},
+    }
+    streams = {kind: [COMMENT, ROLE, chat_event(delta)] * 5 for kind, delta in deltas.items()}
+    behaviour = by_prompt(**{kind: paced(*pieces, every=0.1) for kind, pieces in streams.items()})
+    pool = pool_of(behaviour, first_token=1.2, between_tokens=1.2)
+
+    async def is_read_to_its_end(kind):
+        stream = pool.astream(kind)
+        await read_text(stream)
+        assert stream.completion.finish_reason == "stop"
+
+    await at_once({kind: is_read_to_its_end(kind) for kind in deltas})
 
 
-@BY_TASK_AND_THREAD
-async def test_a_caller_that_asks_late_is_not_to_blame(serve, play, configure, method):
+async def test_a_caller_that_asks_late_is_not_to_blame(serve, play, configure):
     """The timer stops while the caller asks for nothing, also after a chunk without content."""
 
     async def at_gate(exchange):
         await exchange.head(200, EVENTS)
         await exchange.data(ROLE)
         for piece in (TEXT, DONE):
-            await exchange.wait_for("go")
+            await exchange.wait_for(prompt_of(exchange))
             await exchange.data(piece)
         await exchange.end()
 
     server = serve(play(at_gate))
-    stream = getattr(configure(server, TIMEOUTS={"first_token": 0.8, "between_tokens": 0.8}), method)("hello")
-    step = stream.astep if method == "astream" else partial(in_thread, stream.step)
-    await step()
-    for _ in range(2):
-        await asyncio.sleep(1.0)  # longer than the timeouts
-        stepping = asyncio.ensure_future(step())
-        await asyncio.sleep(0.1)
-        server.gate("go").admit(1)
-        await stepping
-    await read_text(stream)
-    assert stream.completion.text == "a"
+    pool = configure(server, TIMEOUTS={"first_token": 0.8, "between_tokens": 0.8})
+
+    async def asks_late(method):
+        stream = getattr(pool, method)(method)
+        step = stream.astep if method == "astream" else partial(in_thread, stream.step)
+        await step()
+        for _ in range(2):
+            await asyncio.sleep(1.0)  # longer than the timeouts
+            stepping = asyncio.ensure_future(step())
+            await asyncio.sleep(0.1)
+            server.gate(method).admit(1)
+            await stepping
+        await read_text(stream)
+        assert stream.completion.text == "a"
+
+    await at_once({method: asks_late(method) for method in ("astream", "stream")})
 
 
 async def test_none_turns_it_off(pool_of):

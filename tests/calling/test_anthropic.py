@@ -2,107 +2,78 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from django.test import override_settings
 
-from llm_pool import exceptions
-from testbed.behaviours import events, json_reply
-from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
+from llm_pool import exceptions, pools
+from tests.fixtures.calls import CALLS, STREAMS, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from llm_pool.calling.pool import LLMPool
-    from testbed import Script, ScriptedServer
-
-MESSAGE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "claude-test",
-    "content": [{"type": "text", "text": "Hello!"}],
-    "stop_reason": "end_turn",
-    "usage": {"input_tokens": 3, "output_tokens": 2},
-}
-
-
-def event_stream(*values: dict[str, Any]) -> Script:
-    """Respond with these values as events, each named by its type."""
-    return events(*[f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode() for value in values])
-
-
-BEGIN = {"type": "message_start", "message": {**MESSAGE, "content": [], "stop_reason": None}}
-TEXT = [
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lo!"}},
-    {"type": "content_block_stop", "index": 0},
-]
-END = [
-    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
-    {"type": "message_stop"},
-]
+    from testbed.provider import ScriptedProvider
 
 
 @pytest.fixture
-def claude(
-    configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
-) -> Callable[[Script], tuple[LLMPool, ScriptedServer]]:
-    """``claude(script)``: a pool for Anthropic's API, and its server."""
-
-    def make(script: Script) -> tuple[LLMPool, ScriptedServer]:
-        server = serve(script)
-        return configure(server, PROVIDER="anthropic", BASE_URL=server.url, MODEL="claude-test"), server
-
-    return make
+def claude(llm_provider: ScriptedProvider, secret: str) -> Iterator[LLMPool]:
+    """A pool for Anthropic's API."""
+    settings = llm_provider.settings("anthropic", API_KEY=secret, MODEL="claude-test")
+    with override_settings(LLM_POOL={"default": settings}):
+        yield pools["default"]
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_answer_is_returned(call: str, claude: Any, secret: str) -> None:
-    pool, server = claude(json_reply(MESSAGE) if call in WHOLE else event_stream(BEGIN, *TEXT, *END))
-    completion = ask(call, pool, max_tokens=9)
+def test_an_answer_is_returned(
+    call: str, claude: LLMPool, llm_provider: ScriptedProvider, secret: str
+) -> None:
+    llm_provider.stream(["Hel", "lo!"], usage=(3, 2))
+    completion = ask(call, claude, max_tokens=9)
     assert (completion.text, completion.finish_reason, completion.model) == (
         "Hello!",
         "end_turn",
         "claude-test",
     )
+    assert completion.usage is not None
     assert (completion.usage.input_tokens, completion.usage.output_tokens) == (3, 2)
-    [request] = server.requests
+    [request] = llm_provider.requests
     assert (request.target, request.headers["x-api-key"]) == ("/v1/messages", secret)
     assert "anthropic-version" in request.headers
     assert request.json()["model"] == "claude-test"
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_connections_are_reused(call: str, claude: Any) -> None:
-    pool, server = claude(json_reply(MESSAGE) if call in WHOLE else event_stream(BEGIN, *TEXT, *END))
+def test_connections_are_reused(call: str, claude: LLMPool, llm_provider: ScriptedProvider) -> None:
+    llm_provider.reply("Hello!")
     for _ in range(3):
-        ask(call, pool, max_tokens=9)
-    assert server.connections_accepted == 1
+        ask(call, claude, max_tokens=9)
+    assert llm_provider.connections_accepted == 1
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_529_raises_overloaded(call: str, claude: Any) -> None:
-    says = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    pool, _ = claude(json_reply(says, status=529))
+def test_a_529_raises_overloaded(call: str, claude: LLMPool, llm_provider: ScriptedProvider) -> None:
+    llm_provider.fail(529)
     with pytest.raises(exceptions.Overloaded, match="Overloaded"):
-        ask(call, pool, max_tokens=9)
+        ask(call, claude, max_tokens=9)
 
 
 @pytest.mark.parametrize("call", STREAMS)
-def test_an_error_in_mid_stream_has_the_text_so_far(call: str, claude: Any) -> None:
-    broken = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    pool, _ = claude(event_stream(BEGIN, *TEXT[:2], broken))
+def test_an_error_in_mid_stream_has_the_text_so_far(
+    call: str, claude: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    llm_provider.fail_in_stream("overloaded", after=1, pieces=["Hel", "lo!"])
     with pytest.raises(exceptions.APIError, match="Overloaded") as caught:
-        ask(call, pool, max_tokens=9)
+        ask(call, claude, max_tokens=9)
     assert caught.value.partial == "Hel"
 
 
 @pytest.mark.parametrize("call", STREAMS)
-def test_a_stream_without_its_last_event_is_interrupted(call: str, claude: Any) -> None:
-    pool, _ = claude(event_stream(BEGIN, *TEXT))
+def test_a_stream_without_its_last_event_is_interrupted(
+    call: str, claude: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    llm_provider.cut_after(2, pieces=["Hel", "lo!"], last_chunk=True)
     with pytest.raises(exceptions.StreamInterrupted) as caught:
-        ask(call, pool, max_tokens=9)
+        ask(call, claude, max_tokens=9)
     assert caught.value.partial == "Hello!"

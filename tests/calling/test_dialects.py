@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from llm_pool.providers.results import Completion
     from testbed.provider import ScriptedProvider
 
-APIS = {
+APIS: dict[str, tuple[str, ...]] = {
     "chat completions": ("openai",),
     "messages": ("anthropic",),
     "responses": ("openai-responses",),
+    "embeddings": (),
     "": ("openai", "anthropic", "openai-responses"),
 }
 TOOLS = [ToolCall("weather", {"city": "Rome"}), ToolCall("clock", {"zone": "UTC"})]

@@ -71,18 +71,20 @@ def test_a_client_uses_the_new_settings(
 ) -> None:
     """Scenario 54: URL, key, HEADERS, timeouts and limits. An SDK adds the URL and the key itself."""
     old, new = serve(echo), serve(echo)
-    client = getattr(configure(old, HEADERS={"X-Team": "old"}), kind)
+    client = getattr(configure(old, HEADERS={"X-Team": "old"}, QUERY={"q": "old"}), kind)
     get(client, "a")
     with override_settings():
-        configure(new, API_KEY="sk-new", HEADERS={"X-Team": "new"}, TIMEOUTS={"read": 7.0})
+        headers, query = {"X-Team": "new"}, {"q": "new"}
+        configure(new, API_KEY="sk-new", HEADERS=headers, QUERY=query, TIMEOUTS={"read": 7.0})
         if user == "relative":
             get(client, "b")
             request = new.requests[0]
-            assert (request.target, request.headers["x-team"]) == ("/v1/b", "new")
+            assert (request.target, request.headers["x-team"]) == ("/v1/b?q=new", "new")
             assert request.headers["authorization"] == "Bearer sk-new"
         else:
             get(client, f"{old.url}/v1/b", headers={"Authorization": "Bearer sdk"})
             request = old.requests[1]
+            assert request.target == "/v1/b"
             assert request.headers["authorization"] == "Bearer sdk"
             assert "x-team" not in request.headers  # it is another server now
         assert client.timeout.read == 7.0

@@ -60,6 +60,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             "API_KEY": " key\n",
             "MODEL": "m",
             "HEADERS": {"X-Team": "a b"},
+            "QUERY": {"api-version": "1", "tag": ["a", "b"]},
             "ENGINE": "native",
             "HTTP2": "prior-knowledge",
             "LIMITS": {
@@ -79,6 +80,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert pool.key() == "key"
     assert pool.model == "m"
     assert pool.headers == {"X-Team": "a b"}
+    assert pool.query == {"api-version": "1", "tag": ["a", "b"]}
     assert pool.pool == PoolConfig(
         limits=Limits(
             max_connections=5,
@@ -97,7 +99,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 
 def test_none_means_the_default() -> None:
-    nones = dict.fromkeys(["PROVIDER", "BASE_URL", "API_KEY", "MODEL", "HEADERS", "PROXY", "UDS"])
+    nones = dict.fromkeys(["PROVIDER", "BASE_URL", "API_KEY", "MODEL", "HEADERS", "QUERY", "PROXY", "UDS"])
     assert one(nones, OPENAI_API_KEY="k").base_url == "https://api.openai.com/v1"
     assert one({"PROXY": ""}).pool.proxy == ""
     assert one({"PROXY": None}).pool.proxy is None
@@ -121,6 +123,74 @@ def test_the_url_is_read_from_the_environment() -> None:
     assert one({}, OPENAI_BASE_URL="http://127.0.0.1:8080/v1/").base_url == "http://127.0.0.1:8080/v1"
     assert one({}, OPENAI_BASE_URL="").base_url == "https://api.openai.com/v1"
     assert one({"BASE_URL": "http://a/"}, OPENAI_BASE_URL="http://b").base_url == "http://a"
+
+
+def test_a_query_in_the_url_is_taken_into_query() -> None:
+    pool = one({"BASE_URL": "https://x/v1/?api-version=1&tag=a&tag=b%26&flag", "QUERY": {"api-version": "2"}})
+    assert pool.base_url == "https://x/v1"
+    assert pool.query == {"api-version": "2", "tag": ["a", "b&"], "flag": [""]}
+    pool = one({}, OPENAI_BASE_URL="https://x/v1?api-version=1")
+    assert (pool.base_url, pool.query) == ("https://x/v1", {"api-version": ["1"]})
+    assert one({"BASE_URL": "https://x/v1?"}).query == {}
+
+
+AZURE = "https://name.openai.azure.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "place", "hint"),
+    [
+        (
+            {},
+            {"OPENAI_API_VERSION": "1"},
+            "['BASE_URL'] is not set, and azure has no common server.",
+            "Give the URL of your own, or set the environment variable AZURE_OPENAI_ENDPOINT.",
+        ),
+        (
+            {"BASE_URL": AZURE},
+            {},
+            f"['QUERY'] has no 'api-version', which azure requires at {AZURE}.",
+            'Give {"api-version": "..."}, or set the environment variable OPENAI_API_VERSION.',
+        ),
+        ({"BASE_URL": f"{AZURE}/openai/deployments/gpt"}, {}, "['QUERY'] has no 'api-version'", "Give"),
+        ({}, {"AZURE_OPENAI_ENDPOINT": AZURE}, "['QUERY'] has no 'api-version'", "Give"),
+        (
+            {"BASE_URL": f"{AZURE}/openai/v1/chat/completions"},
+            {},
+            "ends in /chat/completions",
+            f"Give '{AZURE}/openai/v1'.",
+        ),
+        ({"BASE_URL": "https://"}, {}, "names no host", "Give a URL"),
+        ({}, {"AZURE_OPENAI_ENDPOINT": "https://"}, "from AZURE_OPENAI_ENDPOINT, which names no", "Give"),
+    ],
+)
+def test_azure_needs_a_url_and_a_version(
+    given: dict[str, Any], environ: dict[str, str], place: str, hint: str
+) -> None:
+    message, hinted = the_problem({"PROVIDER": "azure", **given}, **environ)
+    assert place in message
+    assert hint in hinted
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "query"),
+    [
+        ({"BASE_URL": f"{AZURE}?api-version=1"}, {"OPENAI_API_VERSION": "2"}, {"api-version": ["1"]}),
+        ({"BASE_URL": AZURE, "QUERY": {"api-version": "1"}}, {}, {"api-version": "1"}),
+        ({"BASE_URL": AZURE}, {"OPENAI_API_VERSION": " 2 "}, {"api-version": "2"}),
+        ({"BASE_URL": f"{AZURE}/openai/v1/"}, {"OPENAI_API_VERSION": "2"}, {}),
+    ],
+)
+def test_azures_version_comes_from_the_url_the_query_or_the_environment(
+    given: dict[str, Any], environ: dict[str, str], query: dict[str, Any]
+) -> None:
+    assert one({"PROVIDER": "azure", **given}, **environ).query == query
+
+
+def test_the_values_of_a_query_are_secrets() -> None:
+    pool = one({"QUERY": {"api-version": "2024-10-21", "code": f"{SECRET}/=", "t": "abc", "tag": ["alpha"]}})
+    assert set(pool.secrets(None)) == {f"{SECRET}/=", f"{SECRET}%2F%3D", "alpha"}
+    assert SECRET not in repr(pool)
 
 
 # --- the key
@@ -277,7 +347,7 @@ def test_no_repr_shows_a_secret() -> None:
         (
             {"PROVIDER": "zzz"},
             "= 'zzz' is not a known provider",
-            "Give 'openai', 'openai-responses', 'anthropic', or the dotted path",
+            "Give 'openai', 'openai-responses', 'anthropic', 'azure', or the dotted path",
         ),
         ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
@@ -331,9 +401,22 @@ def test_no_repr_shows_a_secret() -> None:
             "holds a user name or password",
             "Give the key as API_KEY.",
         ),
-        ({"BASE_URL": f"https://x/v1?key={SECRET}"}, "holds a query or fragment", "the part before it"),
-        ({"BASE_URL": "https://x/v1?"}, "holds a query or fragment", "the part before it"),
-        ({"BASE_URL": "https://x/v1#a"}, "holds a query or fragment", "the part before it"),
+        ({"BASE_URL": f"https://x/v1?key={SECRET}#a"}, "holds a fragment", "the part before it"),
+        ({"BASE_URL": "https://x/v1#a"}, "holds a fragment", "the part before it"),
+        ({"BASE_URL": f"https://x/v1?{SECRET}=%ff"}, "holds a query that is not valid", "Give it as QUERY"),
+        ({"BASE_URL": f"https://u:p@x/v1?{SECRET}"}, "holds a user name or password", "as API_KEY."),
+        (
+            {"BASE_URL": f"https://x/v1/chat/completions?key={SECRET}"},
+            "ends in /chat/completions",
+            "Give 'https://x/v1'.",
+        ),
+        ({"QUERY": f"key={SECRET}"}, "['QUERY'] is a str, not a dict", 'Give a dict: {"api-version"'),
+        ({"QUERY": {"n": 5}}, "has 'n', whose name or value is not a string", "Give strings, or lists of"),
+        ({"QUERY": {5: SECRET}}, "has 5, whose name or value is not a string", "Give strings"),
+        ({"QUERY": {"key": [SECRET, None]}}, "has 'key', whose name or value is not a string", "Give"),
+        ({"QUERY": {"a": []}}, "has 'a' without a value", "Leave it out."),
+        ({"QUERY": {"": SECRET}}, "has a value without a name", "Leave it out."),
+        ({"QUERY": {"key": f"{SECRET}\ud800"}}, "has 'key' with a lone surrogate", "Give valid text."),
         ({"BASE_URL": 5}, "is an int, not a string", "Give a URL"),
         ({"BASE_URL": "https://x/v1/chat/completions"}, "ends in /chat/completions", "Give 'https://x/v1'."),
         ({"PROXY": "socks4://x"}, "['PROXY'] does not begin with http://", "Give a URL"),

@@ -16,6 +16,13 @@ def test_messages_are_read_without_other_keys() -> None:
     assert read_messages(body) == [QUESTION]
 
 
+def test_a_message_of_the_model_is_returned_as_it_is() -> None:
+    """In its provider's form, such as Anthropic's blocks with the signature of the reasoning."""
+    block = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    turns = [QUESTION, {"role": "assistant", "content": [block]}, QUESTION]
+    assert read_messages(json.dumps({"messages": turns}).encode()) == turns
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

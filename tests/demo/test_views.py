@@ -14,6 +14,7 @@ from demo_project import settings as demo_settings
 from demo_project.upstream import simulated
 from testbed.behaviours import json_reply
 from testbed.ports import refused_port
+from tests.fixtures.events import events_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,11 +36,7 @@ def demo(settings: Any, upstream: str) -> None:
 
 def parse(content: bytes) -> list[tuple[str, Any]]:
     """Return the server-sent events in ``content`` as pairs of name and data."""
-    events = []
-    for block in content.decode().split("\n\n")[:-1]:
-        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
-        events.append((fields.get("event", "message"), json.loads(fields["data"])))
-    return events
+    return [(event.name, event.data) for event in events_of([content])]
 
 
 async def read(response: Any) -> bytes:
@@ -76,7 +73,7 @@ async def test_an_answer_streams_and_ends_with_its_timing(async_client: Any) -> 
 async def test_a_body_that_is_not_json_is_a_400(async_client: Any, path: str) -> None:
     response = await async_client.post(path, "x", content_type="application/json")
     assert response.status_code == 400
-    assert response.json() == {"error": "The body is not JSON."}
+    assert response.json() == {"error": "bad_request", "message": "The body is not JSON."}
 
 
 @pytest.mark.usefixtures("demo")
@@ -109,7 +106,7 @@ async def test_an_agent_reports_a_refused_connection(async_client: Any, settings
         settings.LLM_POOL = {"default": pool, "far": pool}
         response = await async_client.post("/agent/run/", "{}", content_type="application/json")
         [(name, error)] = parse(await read(response))
-    assert name == "error"
+    assert name == "failed"
     assert error["error"] == "ConnectError"
 
 
@@ -121,7 +118,7 @@ async def test_an_agent_reports_an_error_status_without_httpx_s_manual_link(
     settings.LLM_POOL = {"default": provider, "far": provider}
     response = await async_client.post("/agent/run/", "{}", content_type="application/json")
     [(name, error)] = parse(await read(response))
-    assert (name, error["error"]) == ("error", "HTTPStatusError")
+    assert (name, error["error"]) == ("failed", "HTTPStatusError")
     assert error["message"].endswith(f"for url '{provider['BASE_URL']}/chat/completions'")
 
 

@@ -104,7 +104,7 @@ import json, sys
 from tests.deployments.project.tasks import ask
 
 results = [ask.delay(prompt) for prompt in sys.argv[1:]]
-print(json.dumps([result.get(timeout=30) for result in results]))
+print(json.dumps([result.get(timeout=30, interval=0.05) for result in results]))
 """
 
 

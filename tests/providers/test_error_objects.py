@@ -84,6 +84,30 @@ SHAPES: dict[str, tuple[Any, Found]] = {
         {"error": {"code": 502, "message": "Too busy", "metadata": {"error_type": "provider_unavailable"}}},
         Found(exceptions.ServerFailed, code=502, type="provider_unavailable"),
     ),
+    "OpenRouter's, with the words of the provider behind it": (
+        {
+            "error": {
+                "code": 429,
+                "message": "Provider returned error",
+                "metadata": {"raw": "Too busy", "provider_name": "Venice", "retry_after_seconds": 17},
+            }
+        },
+        Found(exceptions.RateLimited, "Provider returned error: Too busy.", 429, retry_after=17.0),
+    ),
+    "OpenRouter's, with the JSON of the provider behind it": (
+        {
+            "error": {
+                "code": 429,
+                "message": "Provider returned error",
+                "metadata": {"raw": '{"error": {"message": "Too busy"}}', "provider_name": "Venice"},
+            }
+        },
+        Found(exceptions.RateLimited, "Provider returned error: Too busy.", 429),
+    ),
+    "a time that is too long": (
+        {"error": {"code": 429, "message": "Too busy", "retry_after": 10**400}},
+        Found(exceptions.RateLimited, code=429),
+    ),
     "in a choice": (
         {
             "choices": [

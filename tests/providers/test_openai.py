@@ -117,14 +117,17 @@ def test_a_parameter_that_contradicts_the_call_is_refused() -> None:
 @pytest.mark.parametrize(
     ("option", "instead"),
     [
-        ({"timeout": 5}, r"TIMEOUTS .* request\(\.\.\., timeout=\.\.\.\)"),
-        ({"extra_headers": {"x-a": "b"}}, "HEADERS"),
-        ({"extra_query": {"a": "b"}}, "params="),
+        ({"timeout": 5}, r"timeout is not a parameter of the API; use with_options\(timeout=\.\.\.\)"),
+        ({"headers": {"x-a": "b"}}, r"use with_options\(headers="),
+        ({"query": {"a": "b"}}, r"use with_options\(query="),
+        ({"idempotency_key": "b"}, r"use with_options\(idempotency_key="),
+        ({"extra_headers": {"x-a": "b"}}, r"use with_options\(headers="),
+        ({"extra_query": {"a": "b"}}, r"use with_options\(query="),
         ({"extra_body": {"top_k": 1}}, "as parameters of their own"),
         ({"max_retries": 0}, "call again"),
     ],
 )
-def test_an_option_of_an_sdk_is_refused_with_the_alternative(
+def test_an_option_of_a_call_is_refused_as_a_parameter_with_the_alternative(
     provider: str, option: dict[str, Any], instead: str
 ) -> None:
     with pytest.raises(exceptions.InvalidParameter, match=instead) as caught:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,14 @@ def test_no_repr_is_long() -> None:
 def test_chunks_do_not_share_a_list_of_tool_calls() -> None:
     assert Chunk("a", {}).tool_calls == []
     assert Chunk("a", {}).tool_calls is not Chunk("b", {}).tool_calls
+
+
+def test_the_readme_lists_every_attribute_of_an_answer() -> None:
+    """In its table, a star marks those that a chunk does not have."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = readme.partition("| name | |\n| --- | --- |\n")[2].partition("\n\n")[0].splitlines()
+    names = [name for row in rows for name in re.findall(r"`(\w+)`(\*?)", row.split(" | ")[0])]
+    attributes = {name for name in dir(Completion) if not name.startswith("_")} - {"choices_in"}
+    assert {name for name, _ in names} == attributes
+    chunk = Chunk("", {})
+    assert all(hasattr(chunk, name) is not bool(star) for name, star in names)

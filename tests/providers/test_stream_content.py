@@ -31,6 +31,8 @@ def choice(index=0, **delta):
         (choice(refusal="a"), True),
         (choice(tool_calls=[{"index": 0, "function": {"arguments": "{"}}]), True),
         (choice(index=1, content="a"), True),
+        ({"choices": [{"index": 0, "message": {"reasoning": "a"}}]}, True),
+        ({"choices": [{"index": 0, "message": {"refusal": "a"}}]}, True),
         ({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, True),
         (choice(role="assistant", content=""), False),
         (choice(role="assistant", content=None, refusal=None), False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -65,9 +66,14 @@ def test_without_a_thread_the_call_fails_and_the_next_one_works(server, engine_p
     assert pool.fetch_sync(request_to(server)).status == 200
 
 
+async def run_a_program():
+    await (await asyncio.create_subprocess_exec(sys.executable, "-c", "")).wait()
+
+
 @pytest.mark.parametrize("error", [NO_THREAD, MemoryError()])
 def test_one_thread_is_enough(server, engine_pool, monkeypatch, error):
     """Scenario 56: the thread that starts the portal's thread becomes the portal's thread."""
+    asyncio.run(run_a_program())  # from then on, asyncio's ``set_event_loop`` makes an object for each thread
     pool = engine_pool()
     portal.stop()
     fails_once(monkeypatch, threads.threading.Thread, "start", error)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio._core import _thread_cache
 
 from llm_pool import exceptions
 from llm_pool.asgi import get_asgi_application
@@ -43,7 +44,8 @@ def test_an_async_call_under_trio_says_what_to_do(call, key, configure, serve):
     assert server.requests == []
 
 
-def test_a_sync_call_in_a_thread_of_trio_works(configure, serve):
+def test_a_sync_call_in_a_thread_of_trio_works(configure, serve, monkeypatch):
+    monkeypatch.setattr(_thread_cache, "IDLE_TIMEOUT", 0.01)  # otherwise the thread stays for 10 s
     pool = configure(serve(chat_completion("Hello!")))
     assert trio.run(trio.to_thread.run_sync, pool.complete, "hello").text == "Hello!"
 

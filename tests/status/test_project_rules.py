@@ -5,12 +5,14 @@ Tested in a separate process, with the databases and apps of such a project. No 
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.fixtures.scripts import run_script
 
 PROGRAM = """
-import asyncio, sys, django
+import asyncio, json, sys, django
 from django.conf import settings
 from django.urls import include, path
 
@@ -42,25 +44,49 @@ django.setup()
 from django.test import AsyncClient, Client
 
 settings.ROOT_URLCONF = (path("llm-pool/", include("llm_pool.urls")),)
-method, url = sys.argv[1:]
-for _ in range(2):
-    print(getattr(Client(), method)(url).status_code)
-print(asyncio.run(getattr(AsyncClient(), method)(url)).status_code)
+statuses = {request: [] for request in sys.argv[1:]}
+
+
+def send(client):
+    for request, found in statuses.items():
+        method, url = request.split()
+        found.append(getattr(client, method)(url).status_code)
+
+
+async def asend(client):
+    for request, found in statuses.items():
+        method, url = request.split()
+        found.append((await getattr(client, method)(url)).status_code)
+
+
+send(Client())
+send(Client())
+asyncio.run(asend(AsyncClient()))
 settings.LLM_POOL = {"default": {"TIMEOUTS": {"pol": 1}}}
-print(getattr(Client(), method)(url).status_code)
+send(Client())
+print(json.dumps(statuses))
 """
+HEALTH = {
+    f"{method} /llm-pool/health/{name}/": [200, 200, 200, broken]
+    for method in ("get", "head")
+    for name, broken in (("live", 200), ("ready", 503))
+}
+PAGE = {f"get /llm-pool/{path}": [403, 403, 403, 403] for path in ("", "data/", "events/")}
 
 
-@pytest.mark.parametrize("method", ["get", "head"])
-@pytest.mark.parametrize(("name", "broken"), [("live", "200"), ("ready", "503")])
+@pytest.fixture(scope="module")
+def statuses() -> dict[str, list[int]]:
+    """The statuses of each request: twice, by an async client, and when the settings have become invalid."""
+    return json.loads(run_script(PROGRAM, *HEALTH, *PAGE))
+
+
+@pytest.mark.parametrize("request_line", HEALTH)
 def test_health_checks_need_neither_a_login_nor_a_database_and_are_not_cached(
-    name: str, method: str, broken: str
+    statuses: dict[str, list[int]], request_line: str
 ) -> None:
-    """The last answer is that of a process whose settings have become invalid."""
-    answers = run_script(PROGRAM, method, f"/llm-pool/health/{name}/").split()
-    assert answers == ["200", "200", "200", broken]
+    assert statuses[request_line] == HEALTH[request_line]
 
 
-@pytest.mark.parametrize("path", ["", "data/", "events/"])
-def test_the_page_has_its_own_access_rule(path: str) -> None:
-    assert set(run_script(PROGRAM, "get", f"/llm-pool/{path}").split()) == {"403"}
+@pytest.mark.parametrize("request_line", PAGE)
+def test_the_page_has_its_own_access_rule(statuses: dict[str, list[int]], request_line: str) -> None:
+    assert statuses[request_line] == PAGE[request_line]

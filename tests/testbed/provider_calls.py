@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,16 @@ import httpx
 if TYPE_CHECKING:
     from testbed.provider import ScriptedProvider
 
-__all__ = ["CHAT", "MESSAGES", "RESPONSES", "call", "events_in"]
+__all__ = ["CHAT", "EMBEDDINGS", "MESSAGES", "RESPONSES", "call", "events_in", "read_some"]
 
-CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 
 
 def call(provider: ScriptedProvider, path: str, *, timeout: float = 5, **body: Any) -> httpx.Response:
     """POST to the provider; ``body`` is added to the JSON of a call."""
     asked = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **body}
-    with httpx.Client(trust_env=False, timeout=timeout) as client:
+    with httpx.Client(trust_env=False, verify=False, timeout=timeout) as client:
         return client.post(provider.url + path, json=asked)
 
 
@@ -27,3 +29,19 @@ def events_in(response: httpx.Response) -> list[Any]:
     assert response.headers["content-type"] == "text/event-stream"
     data = [line[6:] for line in response.text.split("\n") if line.startswith("data: ")]
     return [json.loads(each) if each.startswith(("{", "[{")) else each for each in data]
+
+
+def read_some(provider: ScriptedProvider, path: str, until: str | None = None, **body: Any) -> str:
+    """Read an answer until its end, or until it contains ``until``; an end that is too early is one too."""
+    asked = {"model": "m", "messages": [], **body}
+    text = b""
+    with (
+        httpx.Client(trust_env=False, verify=False, timeout=5) as client,
+        client.stream("POST", provider.url + path, json=asked) as response,
+        contextlib.suppress(httpx.RemoteProtocolError),
+    ):
+        for piece in response.iter_bytes():
+            text += piece
+            if until is not None and until.encode() in text:
+                break
+    return text.decode("utf-8", "replace")

@@ -6,12 +6,11 @@ import asyncio
 import io
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from llm_pool import exceptions
 from testbed.behaviours import echo, per_connection, reply
-from tests.fixtures.calls import CALLS, STREAMS, ask
+from tests.fixtures.calls import CALLS, STREAMS, ask, hook_into
 from tests.fixtures.model import model
 
 if TYPE_CHECKING:
@@ -46,15 +45,6 @@ def send(kind: str, pool: LLMPool, method: str = "POST", path: str = "here", **o
     if kind == "request":
         return pool.request(method, path, **options)
     return asyncio.run(pool.arequest(method, path, **options))
-
-
-def hook_into(pool: LLMPool) -> None:
-    """Make the pool's calls go through httpx."""
-
-    async def hook(request: httpx.Request) -> None: ...
-
-    pool.client.event_hooks = {"request": [lambda request: None]}
-    pool.aclient.event_hooks = {"request": [hook]}
 
 
 @pytest.mark.parametrize("hooked", [False, True])

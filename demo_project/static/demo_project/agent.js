@@ -1,4 +1,5 @@
-import { UserError, duration, post } from "./events.js";
+import { StreamError, events } from "../llm_pool/stream.js";
+import { duration } from "./duration.js";
 
 const $ = (id) => document.getElementById(id);
 const CALLS = Number($("agent").dataset.calls);
@@ -19,7 +20,7 @@ $("form").addEventListener("submit", async (event) => {
   try {
     await run(distance);
   } catch (error) {
-    $("trouble").textContent = error instanceof UserError ? error.message : `Something went wrong: ${error.message}`;
+    $("trouble").textContent = error instanceof StreamError ? error.message : `Something went wrong: ${error.message}`;
     $("trouble").hidden = false;
     for (const way of WAYS) if (!calls[way].length) $(`${way}-note`).textContent = "not run";
   } finally {
@@ -30,13 +31,14 @@ $("form").addEventListener("submit", async (event) => {
 new ResizeObserver(drawPlot).observe($("plot"));
 
 async function run(distance) {
-  for await (const { name, data } of post("/agent/run/", { distance })) {
-    if (name === "error") throw new UserError(`A call failed and ended the run (${data.error}): ${data.message}`);
-    if (name === "done") return showVerdict();
+  for await (const event of events("/agent/run/", { distance })) {
+    const data = JSON.parse(event.data);
+    if (event.name === "failed") throw new StreamError(`A call failed and ended the run (${data.error}): ${data.message}`);
+    if (event.name === "done") return showVerdict();
     calls[data.way].push(data);
     draw();
   }
-  throw new UserError("The run ended before its last call.");
+  throw new StreamError("The run ended before its last call.");
 }
 
 const total = (way) => calls[way].reduce((sum, call) => sum + call.seconds, 0);

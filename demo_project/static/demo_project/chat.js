@@ -1,9 +1,10 @@
-import { UserError, duration, post } from "./events.js";
+import { StreamError, stream } from "../llm_pool/stream.js";
+import { duration } from "./duration.js";
 
 const $ = (id) => document.getElementById(id);
 const turns = $("turns"), form = $("form"), question = $("question"), button = $("send");
 let conversation = []; // messages for the model: each question that got an answer, and the answer, even if it was cut short
-let running = null; // the AbortController of the answer that is being received
+let running = null; // the answer that is being received
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -40,42 +41,46 @@ async function ask(text) {
 
   const current = conversation; // "New conversation" may replace it before the answer ends
   const messages = [...current, { role: "user", content: text }];
-  const answer = { text: "", done: null };
-  const control = (running = new AbortController());
+  const shown = turn.querySelector(".text");
+  let aborted = false;
+  let pieces = 0;
+  const answer = stream("/answer/", { messages }, {
+    onReasoning: (piece) => showReasoning(turn, piece),
+    onText: (piece) => {
+      pieces += 1;
+      turn.classList.replace("waiting", "streaming");
+      keepInView(() => shown.append(piece));
+    },
+  });
+  running = { abort: () => ((aborted = true), answer.abort()) };
+  const own = running;
   button.classList.add("stop");
   button.firstElementChild.textContent = "Stop";
+  let reply = null; // the model's turn, as a message for the next call
   try {
-    await receive(messages, turn, answer, control.signal);
+    const done = await answer.done;
+    reply = done.message;
+    showTiming(turn, done, pieces);
   } catch (error) {
-    if (control.signal.aborted) showFacts(turn, [["", "Stopped. The call to the model was cancelled."]]);
+    if (shown.textContent) reply = { role: "assistant", content: shown.textContent };
+    if (aborted) showFacts(turn, [["", "Stopped. The call to the model was cancelled."]]);
     else showError(turn, error);
   } finally {
-    if (running === control) running = null;
+    if (running === own) running = null;
     turn.classList.remove("waiting", "streaming");
     button.classList.remove("stop");
     button.firstElementChild.textContent = "Send";
   }
-  if (answer.text) current.push(messages.at(-1), { role: "assistant", content: answer.text });
+  if (reply) current.push(messages.at(-1), reply);
   showPool();
 }
 
-async function receive(messages, turn, answer, signal) {
-  const place = turn.querySelector(".text");
-  let chunks = 0;
-  for await (const { name, data } of post("/answer/", { messages }, signal)) {
-    if (name === "error") throw new UserError(sentence(data.error, data.message));
-    if (name === "done") {
-      answer.done = data;
-      showTiming(turn, data, chunks);
-      return;
-    }
-    if (!data.text) continue;
-    chunks += 1;
-    answer.text += data.text;
-    turn.classList.replace("waiting", "streaming");
-    keepInView(() => place.append(data.text));
-  }
-  throw new UserError("The answer ended before it was complete.");
+function showReasoning(turn, piece) {
+  const place = turn.querySelector(".reasoning");
+  keepInView(() => {
+    place.hidden = false;
+    place.lastElementChild.append(piece);
+  });
 }
 
 /** Shows the timing of the call below the answer. */
@@ -121,7 +126,7 @@ function showFacts(turn, list) {
 
 function showError(turn, error) {
   const place = turn.querySelector(".trouble");
-  place.textContent = error instanceof UserError ? error.message : `Something went wrong in the page: ${error.message}`;
+  place.textContent = error instanceof StreamError ? sentence(error) : `Something went wrong in the page: ${error.message}`;
   keepInView(() => (place.hidden = false));
 }
 
@@ -134,7 +139,7 @@ const SENTENCES = {
   ReadTimeout: "The model's server stopped sending.",
   StreamInterrupted: "The model's server closed the connection during the answer.",
 };
-const sentence = (name, message) => [SENTENCES[name], message || name].filter(Boolean).join(" ");
+const sentence = ({ code, message }) => [SENTENCES[code], message].filter(Boolean).join(" ");
 
 async function showPool() {
   const response = await fetch("/stats/").catch(() => null);

@@ -287,7 +287,7 @@ def _run_portal(process: _Process, predecessor: HostLoop | None, start: _Start) 
 
 
 def _run(host_loop: HostLoop) -> None:
-    asyncio.set_event_loop(host_loop.loop)
+    # A loop that runs needs no ``set_event_loop``, which may call ``current_thread`` (see HostLoop).
     try:
         with contextlib.suppress(SystemExit, KeyboardInterrupt):  # of a callback: the loop itself is sound
             host_loop.loop.run_forever()

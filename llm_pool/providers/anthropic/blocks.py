@@ -8,19 +8,36 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llm_pool.providers.results import Citation, ToolCall, repair_surrogates
+from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates
 
-__all__ = [
-    "citation_of",
-    "citations_of",
-    "message_of",
-    "reasoning_of",
-    "refusal_of",
-    "text_of",
-    "tool_call_of",
-]
+__all__ = ["choices_in", "citation_of", "text_of", "tool_call_of"]
 
 Blocks = list[dict[str, Any]]
+
+
+def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
+    """Return the message as the only choice."""
+    blocks: Blocks = raw["content"]
+    found = [block.get("citations") for block in blocks if block["type"] == "text"]
+    thoughts = [_text(block.get("thinking")) for block in blocks if block["type"] == "thinking"]
+    # The API refuses an empty text in a request.
+    kept = [block for block in blocks if block["type"] != "text" or block.get("text")]
+    choice = Choice(
+        text=text_of(blocks),
+        finish_reason=raw.get("stop_reason") or None,
+        tool_calls=tuple(tool_call_of(block) for block in blocks if block["type"] == "tool_use"),
+        reasoning=repair_surrogates("".join(thoughts)),
+        refusal=_refusal_of(raw),
+        citations=tuple(
+            citation_of(raw)
+            for citations in found
+            if isinstance(citations, list)
+            for raw in citations
+            if isinstance(raw, dict)
+        ),
+        message={"role": "assistant", "content": kept},
+    )
+    return (choice,)
 
 
 def text_of(blocks: Blocks) -> str:
@@ -28,23 +45,12 @@ def text_of(blocks: Blocks) -> str:
     return repair_surrogates("".join(block.get("text") or "" for block in blocks if block["type"] == "text"))
 
 
-def reasoning_of(blocks: Blocks) -> str:
-    """Return the text of the "thinking" blocks."""
-    return repair_surrogates("".join(_text(b.get("thinking")) for b in blocks if b["type"] == "thinking"))
-
-
-def refusal_of(raw: dict[str, Any]) -> str:
+def _refusal_of(raw: dict[str, Any]) -> str:
     """Return the explanation of a refusal: https://docs.anthropic.com/en/api/handling-stop-reasons#refusal"""
     details = raw.get("stop_details")
     if raw.get("stop_reason") != "refusal" or not isinstance(details, dict):
         return ""
     return _text(details.get("explanation"))
-
-
-def citations_of(blocks: Blocks) -> tuple[Citation, ...]:
-    """Return the citations of all "text" blocks, in order."""
-    found = [block.get("citations") for block in blocks if block["type"] == "text"]
-    return tuple(citation_of(raw) for citations in found if isinstance(citations, list) for raw in citations)
 
 
 def citation_of(raw: dict[str, Any]) -> Citation:
@@ -60,12 +66,6 @@ def tool_call_of(block: dict[str, Any]) -> ToolCall:
     if not isinstance(arguments, str):  # a str: invalid JSON of a stream
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
     return ToolCall(_text(block.get("id")), _text(block.get("name")), repair_surrogates(arguments), block)
-
-
-def message_of(blocks: Blocks) -> dict[str, Any]:
-    """Return the blocks as a message for the next call, without empty texts: the API refuses them."""
-    kept = [block for block in blocks if block["type"] != "text" or block.get("text")]
-    return {"role": "assistant", "content": kept}
 
 
 def _text(value: Any) -> str:

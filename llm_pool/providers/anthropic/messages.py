@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import InvalidParameter
-from llm_pool.providers.anthropic.blocks import (
-    citations_of,
-    message_of,
-    reasoning_of,
-    refusal_of,
-    text_of,
-    tool_call_of,
-)
+from llm_pool.providers.anthropic.blocks import choices_in, text_of, tool_call_of
 from llm_pool.providers.anthropic.stream import AnthropicStreamReader
-from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages, count_in
+from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages
+from llm_pool.providers.json_schema import ANTHROPIC, UnsupportedSchema, strict
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Completion, Timing, Usage
+from llm_pool.providers.results import Completion, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +37,7 @@ class Anthropic(JSONProvider):
     key_headers = frozenset({"x-api-key", "authorization"})
     request_id_headers = ("request-id", "x-request-id")
     usage_names = ("input_tokens", "output_tokens")
+    answer_name = "content"
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """See ``Provider.headers``."""
@@ -70,6 +64,19 @@ class Anthropic(JSONProvider):
             body["stream"] = True
         return CompletionRequest(self.completion_path, body)
 
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """See ``Provider.output_params``."""
+        try:
+            enforced = strict(schema, ANTHROPIC, name)
+        except UnsupportedSchema as error:
+            advice = "Use lists, and classes whose fields have types, instead."
+            raise InvalidParameter(f"Anthropic's API cannot enforce {name}: {error}. {advice}") from None
+        return {"output_config": {"format": {"type": "json_schema", "schema": enforced}}}
+
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See ``Provider.tool_definition``."""
+        return {"name": name, "description": description, "input_schema": parameters}
+
     def stream_reader(self, head: Head) -> AnthropicStreamReader:
         """See ``Provider.stream_reader``."""
         return AnthropicStreamReader(self, head)
@@ -80,7 +87,7 @@ class Anthropic(JSONProvider):
         """See ``JSONProvider.completion_from``."""
         blocks = raw["content"]
         return Completion(
-            text=text_of(blocks) if text is None else text,
+            text_of(blocks) if text is None else text,
             model=raw.get("model"),
             finish_reason=raw.get("stop_reason") or None,
             tool_calls=tuple(tool_call_of(block) for block in blocks if block["type"] == "tool_use"),
@@ -88,21 +95,9 @@ class Anthropic(JSONProvider):
             request_id=self.request_id(head),
             timing=timing,
             raw=raw,
-            reasoning=reasoning_of(blocks),
-            refusal=refusal_of(raw),
-            citations=citations_of(blocks),
-            message=message_of(blocks),
             headers=head.headers,
+            choices_in=choices_in,
         )
-
-    def usage_from(self, raw: Any) -> Usage | None:
-        """Return the usage in ``raw``. What was read from the cache is not in ``input_tokens``:
-
-        https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#tracking-cache-performance
-        """
-        usage = super().usage_from(raw)
-        cached = count_in(raw, "cache_read_input_tokens") if usage else 0
-        return replace(usage, cached_tokens=cached) if usage and cached else usage
 
     def _describe_mismatch(self, _raw: Any) -> str:
         return "JSON that is not a message"

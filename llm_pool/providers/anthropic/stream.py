@@ -41,9 +41,6 @@ class AnthropicStreamReader(EventStreamReader):
             blocks = [block for _, block in sorted(self._by_index.items())]
         return {**self._message, "content": [block.to_dict() for block in blocks]}
 
-    def _is_known(self, raw: Any) -> bool:
-        return type(raw) is dict and raw.get("type") in _READERS
-
     def _read_done(self) -> None:
         """Some gateways add OpenAI's "[DONE]", which says nothing here."""
         self.finished = self.is_complete
@@ -53,7 +50,9 @@ class AnthropicStreamReader(EventStreamReader):
         if kind is None and event.event != "message":  # the event stream's own default
             kind = event.event
         read = _READERS.get(kind)
-        return read(self, raw, event) if read is not None else Chunk("", raw)
+        if read is not None:
+            return read(self, raw, event)
+        return None if self._is_ignored(raw, event) else Chunk("", raw)
 
     def is_content(self, chunk: Chunk) -> bool:
         """See ``StreamReader.is_content``. Counts every field of a content block but its type."""

@@ -5,22 +5,33 @@ Many other servers offer the same API: vLLM, llama.cpp, Ollama, Azure.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_pool.exceptions import with_article
-from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages, count_in
-from llm_pool.providers.openai.message import choice_of, message_of, text_of, usage_in
+from llm_pool.providers import embeddings
+from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages
+from llm_pool.providers.json_schema import OPENAI, SchemaRules, UnsupportedSchema, strict
+from llm_pool.providers.openai.message import (
+    choices_in,
+    in_turns,
+    message_of,
+    text_of,
+    text_or_none,
+    usage_in,
+)
 from llm_pool.providers.openai.stream import OpenAIStreamReader
-from llm_pool.providers.openai.tool_calls import as_list
+from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Completion, Timing, Usage
+from llm_pool.providers.results import Completion, Timing, repair_surrogates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from llm_pool.providers.base import EmbeddingInput
     from llm_pool.providers.event_stream import EventStreamReader
     from llm_pool.providers.head import Head
+    from llm_pool.providers.results import Embeddings
 
 __all__ = ["OpenAI"]
 
@@ -34,6 +45,10 @@ class OpenAI(JSONProvider):
     api_key_env = "OPENAI_API_KEY"
     completion_path = "/chat/completions"
     usage_names = ("prompt_tokens", "completion_tokens")
+    max_embedding_inputs = 2048
+    max_embedding_tokens = 300_000
+    schema_rules: ClassVar[SchemaRules] = OPENAI
+    answer_name = "choices"
 
     def headers(self, api_key: str | None) -> dict[str, str]:
         """See ``Provider.headers``."""
@@ -61,6 +76,34 @@ class OpenAI(JSONProvider):
                 del body["stream_options"]  # some servers refuse unknown fields
         return CompletionRequest(self.completion_path, body)
 
+    def embedding_request(
+        self, inputs: Sequence[EmbeddingInput], model: str | None, params: Mapping[str, Any]
+    ) -> CompletionRequest:
+        """See ``Provider.embedding_request``."""
+        return CompletionRequest(embeddings.PATH, embeddings.request_body(inputs, model, params))
+
+    def parse_embeddings(
+        self, head: Head, body: bytes, count: int, timing: Timing | None = None
+    ) -> Embeddings:
+        """See ``Provider.parse_embeddings``."""
+        return embeddings.parse(self, head, body, count, timing)
+
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """See ``Provider.output_params``."""
+        return {"response_format": {"type": "json_schema", "json_schema": self._json_schema(name, schema)}}
+
+    def _json_schema(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        """Return the schema with its name; strict, unless it has parts that strict mode does not accept."""
+        try:
+            return {"name": name, "schema": strict(schema, self.schema_rules, name), "strict": True}
+        except UnsupportedSchema:
+            return {"name": name, "schema": schema, "strict": False}
+
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See ``Provider.tool_definition``."""
+        function = {"name": name, "description": description, "parameters": parameters}
+        return {"type": "function", "function": function}
+
     def stream_reader(self, head: Head) -> EventStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
@@ -69,46 +112,27 @@ class OpenAI(JSONProvider):
         self, raw: Any, head: Head, timing: Timing | None, text: str | None = None
     ) -> Completion:
         """See ``JSONProvider.completion_from``. The completion is the first choice."""
-        choices = _in_turns(as_list(raw["choices"]), head.choices)
-        if not choices:
-            raise IndexError("there is no choice")
-        first, *others = (
-            choice_of(raw, choice, index, None if index else text) for index, choice in enumerate(choices)
-        )
-        return Completion(
-            text=first.text,
-            model=raw.get("model"),
-            finish_reason=first.finish_reason,
-            tool_calls=first.tool_calls,
+        choices = as_list(raw["choices"])
+        if len(choices) > 1:
+            choices = in_turns(choices, head.choices)
+        message = message_of(choices[0])
+        if text is None:
+            text = repair_surrogates(text_of(message.get("content")))
+        completion = Completion(
+            text,
+            model=text_or_none(raw.get("model")),
+            finish_reason=text_or_none(choices[0].get("finish_reason")),
+            tool_calls=tool_calls_of(message),
             usage=self.usage_from(usage_in(raw)),
             request_id=self.request_id(head),
             timing=timing,
             raw=raw,
-            reasoning=first.reasoning,
-            refusal=first.refusal,
-            citations=first.citations,
-            message=first.message,
-            logprobs=first.logprobs,
-            audio=first.audio,
             headers=head.headers,
-            more_choices=tuple(others),
+            choices_in=choices_in if head.choices == 1 else partial(choices_in, expected=head.choices),
         )
-
-    def usage_from(self, raw: Any) -> Usage | None:
-        """Return the usage in ``raw``, with the tokens of the cache and of the reasoning.
-
-        https://platform.openai.com/docs/api-reference/chat/object#chat/object-usage; DeepSeek, Moonshot and
-        Perplexity put them beside the others.
-        """
-        usage = super().usage_from(raw)
-        if usage is None:
-            return None
-        details = ("prompt_tokens_details", "cached_tokens")
-        cached = count_in(raw, details, "prompt_cache_hit_tokens", "cached_tokens")
-        reasoning = count_in(raw, ("completion_tokens_details", "reasoning_tokens"), "reasoning_tokens")
-        if not (cached or reasoning):
-            return usage
-        return replace(usage, cached_tokens=cached, reasoning_tokens=reasoning)
+        if len(choices) > 1:
+            completion.choices  # noqa: B018  raises an error if one does not have the API's format
+        return completion
 
     def _describe_mismatch(self, raw: Any) -> str:
         if not isinstance(raw, dict):
@@ -118,22 +142,3 @@ class OpenAI(JSONProvider):
         if not raw["choices"]:
             return "an empty list of choices in its JSON"
         return "choices of an unexpected shape in its JSON"
-
-
-def _in_turns(choices: list[dict[str, Any]], expected: int) -> list[dict[str, Any]]:
-    """Return the choices in the order of their indexes. ``expected`` is how many the request asked for.
-
-    Some servers put the text and the tool calls of one turn into choices of their own: if one choice was
-    asked for, and at most one of them has text, they become one choice.
-    """
-    ordered = sorted(choices, key=lambda choice: bool(choice.get("index"))) if len(choices) > 1 else choices
-    if expected > 1 or len(ordered) < 2:
-        return ordered
-    messages = [message_of(choice) for choice in ordered]
-    calls = [call for message in messages for call in as_list(message.get("tool_calls"))]
-    texts = [message for message in messages if text_of(message.get("content"))]
-    if not calls or len(texts) > 1:
-        return ordered
-    message = {**messages[0], **(texts[0] if texts else {}), "tool_calls": calls}
-    calling = next(choice for choice in ordered if message_of(choice).get("tool_calls"))
-    return [{**ordered[0], "finish_reason": calling.get("finish_reason"), "message": message}]

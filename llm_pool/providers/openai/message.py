@@ -13,7 +13,17 @@ from typing import Any
 from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
 from llm_pool.providers.results import Choice, Citation, repair_surrogates
 
-__all__ = ["choice_of", "citations_of", "message_of", "reasoning_of", "refusal_of", "text_of", "usage_in"]
+__all__ = [
+    "choices_in",
+    "citations_of",
+    "in_turns",
+    "message_of",
+    "reasoning_of",
+    "refusal_of",
+    "text_of",
+    "text_or_none",
+    "usage_in",
+]
 
 # The names of the reasoning, in the order in which they are looked up: some servers send the same text twice.
 _REASONING = (
@@ -34,16 +44,42 @@ _TEXTS = (
 )  # the names of the text in a part of a reasoning
 
 
-def choice_of(raw: dict[str, Any], choice: dict[str, Any], index: int, text: str | None) -> Choice:
-    """Return ``choice``, one of the choices of ``raw``. ``text`` is its text; with None, it is read.
+def choices_in(raw: dict[str, Any], expected: int = 1) -> tuple[Choice, ...]:
+    """Return the choices of a whole answer. ``expected`` is how many the request asked for.
 
-    Raises one of ``SHAPE_ERRORS`` if ``choice`` does not have the API's format.
+    Raises one of ``SHAPE_ERRORS`` if a choice does not have the API's format.
     """
+    choices = as_list(raw["choices"])
+    if len(choices) > 1:
+        choices = in_turns(choices, expected)
+    return tuple(_choice_of(raw, choice, index) for index, choice in enumerate(choices))
+
+
+def in_turns(choices: list[dict[str, Any]], expected: int) -> list[dict[str, Any]]:
+    """Return two or more choices in the order of their indexes. ``expected``: how many were asked for.
+
+    Some servers put the text and the tool calls of one turn into choices of their own: if one choice was
+    asked for, and at most one of them has text, they become one choice.
+    """
+    ordered = sorted(choices, key=lambda choice: bool(choice.get("index")))
+    if expected > 1:
+        return ordered
+    messages = [message_of(choice) for choice in ordered]
+    calls = [call for message in messages for call in as_list(message.get("tool_calls"))]
+    texts = [message for message in messages if text_of(message.get("content"))]
+    if not calls or len(texts) > 1:
+        return ordered
+    message = {**messages[0], **(texts[0] if texts else {}), "tool_calls": calls}
+    calling = next(choice for choice in ordered if message_of(choice).get("tool_calls"))
+    return [{**ordered[0], "finish_reason": calling.get("finish_reason"), "message": message}]
+
+
+def _choice_of(raw: dict[str, Any], choice: dict[str, Any], index: int) -> Choice:
     message = message_of(choice)
     return Choice(
         index=index,
-        text=repair_surrogates(text_of(message.get("content"))) if text is None else text,
-        finish_reason=_text(choice.get("finish_reason")) or None,
+        text=repair_surrogates(text_of(message.get("content"))),
+        finish_reason=text_or_none(choice.get("finish_reason")),
         tool_calls=tool_calls_of(message),
         reasoning=repair_surrogates(reasoning_of(message)),
         refusal=repair_surrogates(refusal_of(message)),
@@ -130,8 +166,8 @@ def _of_annotation(annotation: dict[str, Any]) -> Citation:
     details = annotation.get(_text(annotation.get("type")))
     source = details if isinstance(details, dict) else annotation
     return Citation(
-        _text(source.get("url")) or None,
-        _text(source.get("title") or source.get("filename")) or None,
+        text_or_none(source.get("url")),
+        text_or_none(source.get("title") or source.get("filename")),
         _text(source.get("content")),
         annotation,
     )
@@ -139,10 +175,10 @@ def _of_annotation(annotation: dict[str, Any]) -> Citation:
 
 def _of_source(source: Any) -> Citation:
     if not isinstance(source, dict):
-        return Citation(_text(source) or None, raw=source)
+        return Citation(text_or_none(source), raw=source)
     return Citation(
-        _text(source.get("url")) or None,
-        _text(source.get("title") or source.get("filepath")) or None,
+        text_or_none(source.get("url")),
+        text_or_none(source.get("title") or source.get("filepath")),
         _text(source.get("content") or source.get("snippet")),
         source,
     )
@@ -180,6 +216,11 @@ def _call_to_send(call: dict[str, Any]) -> dict[str, Any]:
     if isinstance(function, dict) and not function.get("arguments"):
         return {**call, "function": {**function, "arguments": "{}"}}
     return call
+
+
+def text_or_none(value: Any) -> str | None:
+    """Return ``value`` if it is a str with text, otherwise None."""
+    return value if value and isinstance(value, str) else None
 
 
 def _text(value: Any) -> str:

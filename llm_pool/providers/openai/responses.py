@@ -5,28 +5,24 @@ Other servers offer it too: Azure, vLLM, llama.cpp, LM Studio, Ollama, OpenRoute
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import InvalidParameter, with_article
 from llm_pool.providers import requests
-from llm_pool.providers.base import CompletionRequest, Messages, count_in
+from llm_pool.providers.base import CompletionRequest, Messages
 from llm_pool.providers.openai.chat import OpenAI
+from llm_pool.providers.openai.message import text_or_none
 from llm_pool.providers.openai.responses_items import (
     FAILED,
+    choices_in,
     failure_of,
     finish_reason_of,
     input_items,
-    logprobs_of,
-    message_of,
-    reasoning_of,
-    refusal_of,
-    response_citations,
     text_of,
     tool_calls_of,
 )
 from llm_pool.providers.openai.responses_stream import ResponsesStreamReader
-from llm_pool.providers.results import Completion, Timing, Usage
+from llm_pool.providers.results import Completion, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +56,7 @@ class OpenAIResponses(OpenAI):
     name = "openai-responses"
     completion_path = "/responses"
     usage_names = ("input_tokens", "output_tokens")
+    answer_name = "output"
 
     def completion_request(
         self, messages: Messages, model: str | None, params: Mapping[str, Any], *, stream: bool
@@ -92,36 +89,19 @@ class OpenAIResponses(OpenAI):
         self, raw: Any, head: Head, timing: Timing | None, text: str | None = None
     ) -> Completion:
         """See ``JSONProvider.completion_from``."""
-        items = list(raw["output"] or ())
+        items = raw["output"] or []
+        whole = text_of(items)
         return Completion(
-            text=text_of(items) if text is None else text,
-            model=raw.get("model"),
+            text=whole if text is None else text,
+            model=text_or_none(raw.get("model")),
             finish_reason=finish_reason_of(raw),
             tool_calls=tool_calls_of(items),
             usage=self.usage_from(raw.get("usage")),
             request_id=self.request_id(head),
             timing=timing,
             raw=raw,
-            reasoning=reasoning_of(items),
-            refusal=refusal_of(items),
-            citations=response_citations(raw, items),
-            message=message_of(items),
-            logprobs=logprobs_of(items),
             headers=head.headers,
-        )
-
-    def usage_from(self, raw: Any) -> Usage | None:
-        """Return the usage in ``raw``, with the tokens of the cache and of the reasoning.
-
-        https://platform.openai.com/docs/api-reference/responses/object#usage
-        """
-        usage = super().usage_from(raw)
-        if usage is None:
-            return None
-        return replace(
-            usage,
-            cached_tokens=count_in(raw, ("input_tokens_details", "cached_tokens")),
-            reasoning_tokens=count_in(raw, ("output_tokens_details", "reasoning_tokens")),
+            choices_in=choices_in,
         )
 
     def error_from_object(self, head: Head, value: Any, partial: str = "") -> APIError:

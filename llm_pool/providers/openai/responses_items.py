@@ -10,16 +10,15 @@ from typing import Any
 
 from llm_pool.providers.openai.message import citations_of
 from llm_pool.providers.openai.tool_calls import as_text
-from llm_pool.providers.results import Citation, ToolCall, repair_surrogates
+from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates
 
 __all__ = [
     "ARGUMENTS_OF",
     "FAILED",
+    "choices_in",
     "failure_of",
     "finish_reason_of",
     "input_items",
-    "logprobs_of",
-    "message_of",
     "reasoning_of",
     "refusal_of",
     "response_citations",
@@ -35,6 +34,22 @@ ARGUMENTS_OF = {"function_call": "arguments", "custom_tool_call": "input"}
 FAILED = frozenset({"failed", "cancelled"})
 """The statuses of responses that are no answers."""
 _TEXTS = frozenset({"output_text", "text"})
+
+
+def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
+    """Return the response as the only choice."""
+    items: Items = raw["output"] or []
+    choice = Choice(
+        text=text_of(items),
+        finish_reason=finish_reason_of(raw),
+        tool_calls=tool_calls_of(items),
+        reasoning=reasoning_of(items),
+        refusal=refusal_of(items),
+        citations=response_citations(raw, items),
+        message=_message_of(items),
+        logprobs=_joined(items, "logprobs") or None,
+    )
+    return (choice,)
 
 
 def text_of(items: Items) -> str:
@@ -79,11 +94,6 @@ def response_citations(raw: dict[str, Any], items: Items) -> tuple[Citation, ...
     return citations_of(raw, {"annotations": _joined(items, "annotations")})
 
 
-def logprobs_of(items: Items) -> list[Any] | None:
-    """Return the log probabilities of all texts; None if there are none."""
-    return _joined(items, "logprobs") or None
-
-
 def finish_reason_of(raw: dict[str, Any]) -> str | None:
     """Return why an incomplete response is incomplete, otherwise the response's status."""
     details = raw.get("incomplete_details")
@@ -99,15 +109,6 @@ def failure_of(response: dict[str, Any]) -> Any:
     return response.get("error") or {"status": response.get("status"), "id": response.get("id")}
 
 
-def message_of(items: Items) -> dict[str, Any]:
-    """Return the items as one message, which ``input_items`` unfolds again.
-
-    Fields that a request must not have are left out: null fields of an item or of its parts, and the status
-    of a reasoning, which OpenAI refuses ("Unknown parameter: 'input[1].status'").
-    """
-    return {"role": "assistant", "output": [_to_send(item) for item in items]}
-
-
 def input_items(messages: list[Mapping[str, Any]]) -> list[Any]:
     """Return ``messages`` as the items of a request: a ``Completion.message`` becomes its items."""
     items: list[Any] = []
@@ -118,6 +119,15 @@ def input_items(messages: list[Mapping[str, Any]]) -> list[Any]:
         else:
             items.append(message)
     return items
+
+
+def _message_of(items: Items) -> dict[str, Any]:
+    """Return the items as one message, which ``input_items`` unfolds again.
+
+    Fields that a request must not have are left out: null fields of an item or of its parts, and the status
+    of a reasoning, which OpenAI refuses ("Unknown parameter: 'input[1].status'").
+    """
+    return {"role": "assistant", "output": [_to_send(item) for item in items]}
 
 
 def _to_send(item: dict[str, Any]) -> dict[str, Any]:

@@ -55,11 +55,6 @@ class ResponsesStreamReader(EventStreamReader):
     def _merged_answer(self) -> dict[str, Any]:
         return {**self._response, "output": self._output.merged(self._response.get("output"))}
 
-    def _is_known(self, raw: Any) -> bool:
-        return type(raw) is dict and (
-            raw.get("type") in _DELTAS or raw.get("type", raw.get("object")) in _READERS
-        )
-
     def _read_done(self) -> None:
         """Some servers add "[DONE]", which says nothing here."""
         self.finished = self.is_complete
@@ -71,7 +66,9 @@ class ResponsesStreamReader(EventStreamReader):
         if (text := _DELTAS.get(kind)) is not None:
             return self._add_piece(text, raw, raw.get("delta") or "", event.data)
         read = _READERS.get(kind)
-        return read(self, raw, kind, event.data) if read is not None else Chunk("", raw)
+        if read is not None:
+            return read(self, raw, kind, event.data)
+        return None if self._is_ignored(raw, event) else Chunk("", raw)
 
     def is_content(self, chunk: Chunk) -> bool:
         """See ``StreamReader.is_content``. Counts each delta and the end of each item, but not its start.

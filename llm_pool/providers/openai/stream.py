@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIStreamReader"]
 
+_BESIDE = frozenset({"citations", "search_results"})  # fields beside the choices
+
 
 class OpenAIStreamReader(EventStreamReader):
     """Reads ``data: {...}`` events up to ``data: [DONE]``.
@@ -46,9 +48,6 @@ class OpenAIStreamReader(EventStreamReader):
         raw.setdefault("usage", None)
         return raw
 
-    def _is_known(self, raw: Any) -> bool:
-        return type(raw) is dict and bool(raw.get("choices"))
-
     def _read_done(self) -> None:
         if 0 not in self._choices:
             what = "a stream without its first choice" if self._choices else "a stream without choices"
@@ -56,41 +55,48 @@ class OpenAIStreamReader(EventStreamReader):
         self.finished = True
 
     def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
-        if raw.get("id") != self._top_level.get("id") and self._begins_another_answer(raw):
+        parts = raw.get("choices")
+        if type(parts) is not list or not parts:  # the usage, a filter's results, a keep-alive or an error
+            parts = as_list(parts)
+            if not parts and self._is_ignored(raw, event):
+                return None
+        top_level = self._top_level
+        if raw.get("id") != top_level.get("id") and self._begins_another_answer(raw):
             return None
-        self._merge_top_level(raw)
-        parts = as_list(raw.get("choices"))  # events with the usage or a filter's results have no choices
+        for name, value in raw.items():
+            if value or name not in top_level:  # some events repeat a field with an empty value
+                top_level[name] = value
+        self._id_events += 1
         if len(parts) == 1 and not self._has_alternatives:
             choice = self._choices.get(0) or self._begin_choice(0, parts[0])
             chunk = self._chunk_of(choice, parts[0], raw, event)
         else:
             chunk = self._chunk_of_several(parts, raw, event)
-        if "citations" in raw or "search_results" in raw:
+        if '"usage"' in event.data or "citations" in raw or "search_results" in raw:
+            self._add_what_is_beside(chunk, raw)
+        if self._is_ending or event.event == UNFRAMED:
+            self.is_complete = self._is_end(parts, event)
+        return chunk
+
+    def _is_end(self, parts: list[dict[str, Any]], event: Event) -> bool:
+        """Return whether the answer is complete after ``event``, whose choices are ``parts``."""
+        if event.event == UNFRAMED and parts and "message" in parts[0]:
+            return True  # an answer without a stream, though a stream was asked for
+        choices = self._choices.values()
+        return len(choices) >= self._head.choices and all(choice.is_finished for choice in choices)
+
+    def _add_what_is_beside(self, chunk: Chunk, raw: dict[str, Any]) -> None:
+        """Add to ``chunk`` what its event has beside the choices: the usage and citations."""
+        if raw.keys() & _BESIDE:
             chunk.citations = self._new_citations(raw)
         if usage := usage_in(raw):
             chunk.usage = self._provider.usage_from(usage)
-        if event.event == UNFRAMED and parts and "message" in parts[0]:
-            self.is_complete = True  # an answer without a stream, though a stream was asked for
-        elif self._is_ending:
-            choices = self._choices.values()
-            self.is_complete = len(choices) >= self._head.choices and all(
-                each.is_finished for each in choices
-            )
-        return chunk
 
     def _new_citations(self, raw: dict[str, Any]) -> tuple[Citation, ...]:
         """Return the citations beside the choices that no event before has had: each event repeats them."""
         new = tuple(citation for citation in citations_of(raw, {}) if citation not in self._citations)
         self._citations += new
         return new
-
-    def _merge_top_level(self, raw: dict[str, Any]) -> None:
-        top_level = self._top_level
-        for name, value in raw.items():
-            if value or name not in top_level:  # some events repeat a field with an empty value
-                is_object = type(value) is dict and type(top_level.get(name)) is dict
-                top_level[name] = {**top_level[name], **value} if is_object else value
-        self._id_events += 1
 
     def _begins_another_answer(self, raw: dict[str, Any]) -> bool:
         """Return whether ``raw``, whose id is not that of the event before, begins another answer.
@@ -113,18 +119,18 @@ class OpenAIStreamReader(EventStreamReader):
         """Add ``part``, the part of ``choice`` in an event, and return the chunk for it."""
         delta = choice.add(part)
         content = delta.get("content") or ""
-        text = content if type(content) is str else text_of(content)
+        is_text = type(content) is str
+        text = content if is_text else text_of(content)
         if choice.position == 0:
             text = self._add_text(text, event.data)
-        reason = part.get("finish_reason") or None
-        chunk = Chunk(text, raw, reason, index=choice.position)
-        if len(delta) > 1 or not content or type(content) is list:
+        chunk = Chunk(text, raw, part.get("finish_reason") or None)
+        if len(delta) > 1 or not content or not is_text:
             chunk.tool_calls = choice.add_tool_calls(delta)
             chunk.reasoning = reasoning_of(delta)
             chunk.refusal = refusal_of(delta)
             if delta.get("annotations") or "context" in delta or "citations" in delta:
                 chunk.citations = citations_of({}, delta)
-        if reason is not None:
+        if chunk.finish_reason is not None:
             self._is_ending = True
         return chunk
 
@@ -140,6 +146,7 @@ class OpenAIStreamReader(EventStreamReader):
             index = parse_index(part.get("index") or 0) if self._has_alternatives else 0
             choice = self._choices.get(index) or self._begin_choice(index, part)
             chunk = self._chunk_of(choice, part, raw, event)
+            chunk.index = index
             if (earlier := chunks.setdefault(index, chunk)) is not chunk:
                 earlier.text += chunk.text
                 earlier.tool_calls += chunk.tool_calls
@@ -208,7 +215,12 @@ class _Choice:
 
         Tool calls are left to ``add_tool_calls``.
         """
-        delta: dict[str, Any] = part.get("delta") or self._message_in_place_of_delta(part)
+        delta: dict[str, Any] = part.get("delta") or {}
+        if not delta and "delta" not in part:
+            delta = self._message_in_place_of_delta(part)
+            if not delta and isinstance(part.get("text"), str):  # as older APIs have it
+                part = {**part}
+                delta = {"content": part.pop("text")}
         for name, value in part.items():
             if value is not None and name not in _NOT_MERGED:
                 if self._fields is None:
@@ -239,12 +251,12 @@ class _Choice:
         return {"finish_reason": None, **fields, "index": self._index, "message": message}
 
     def _message_in_place_of_delta(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Return the message of a part without a delta: a piece, or the whole message so far.
+        """Return what the message of a part without a delta adds: it is a piece, or the whole message so far.
 
-        Perplexity sends the message so far beside the delta, where it adds nothing.
+        Beside a delta, as Perplexity sends the message so far, it adds nothing.
         """
         message: dict[str, Any] = part.get("message") or {}
-        if "delta" in part or not message:
+        if not message:
             return {}
         content, before = message.get("content"), self._message.to_dict().get("content")
         if not (

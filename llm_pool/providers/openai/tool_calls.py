@@ -36,6 +36,8 @@ def tool_calls_of(message: dict[str, Any]) -> tuple[ToolCall, ...]:
 
 def as_list(value: Any) -> list[Any]:
     """Return a list of objects from a field in which some servers send one object, or null."""
+    if type(value) is list:
+        return value
     return [value] if isinstance(value, dict) and value else list(value or ())
 
 
@@ -71,10 +73,10 @@ def _id_of(raw: dict[str, Any]) -> str:
 class ToolCallMerger:
     """The tool calls of one streamed message.
 
-    - A part with an id that has come before belongs to that call, and a part with a new id begins a call,
-      whatever its index says. But an id that arrives after the beginning of a call without one is its id; and
-      a new id without a name, in the middle of a call's arguments, is that of a server that makes an id for
-      each part.
+    - A part with an id that has come before belongs to that call, unless it has another name. A part with a
+      new id begins a call, whatever its index says. But an id that arrives after the beginning of a call
+      without one is its id; and a new id without a name, in the middle of a call's arguments, is that of a
+      server that makes an id for each part.
     - A part without an id belongs to the call with its index, or without an index to the last call. But it
       begins a call if it has another name.
     - A part with a name begins a call, too, if the arguments of its call are complete and it has others.
@@ -126,7 +128,8 @@ class ToolCallMerger:
     def _find(self, identifier: str, index: int | None, name: str, arguments: Any) -> _Call | None:
         """Return the call of a part; None if the part begins a call. See the rules of this class."""
         if call := self._by_id.get(identifier):
-            return None if name and call.is_followed_by(arguments) else call
+            is_another = (call.name and name != call.name) or call.is_followed_by(arguments)
+            return None if name and is_another else call
         last = self._calls[-1] if self._calls else None
         call = last if index is None else self._by_index.get(index)
         if identifier:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from testbed.provider.quirks import (  # noqa: F401 - they add their quirks to the table
     bodies,
     choices,
+    embeddings,
     errors,
     messages,
     reasoning,

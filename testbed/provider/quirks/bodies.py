@@ -29,7 +29,7 @@ def error_as_events(events: list[Event], request: APIRequest) -> list[Event]:
     return events if request.api.name == MESSAGES else [*events, DONE]
 
 
-@quirk()
+@quirk(stream=False)
 def blank_lines_first(events: list[Event], request: APIRequest) -> list[Event]:
     """Blank lines before the JSON, while the model is busy (DeepSeek's page on rate limits)."""
     return [b"\n", b"\n\n", b"\r\n  \n", *events]

@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from testbed.provider.quirks.registry import CHAT, quirk
-from testbed.provider.quirks.shapes import choices_in, objects, parts
+from testbed.provider.quirks.shapes import choices_in, objects, parts, without_end_marker
 
 if TYPE_CHECKING:
     from testbed.provider.api import APIRequest, Event
@@ -62,15 +62,43 @@ def tools_in_a_choice_of_their_own(events: list[Event], request: APIRequest) -> 
 
 
 @quirk(CHAT, stream=True)
+def role_in_every_delta(events: list[Event], request: APIRequest) -> list[Event]:
+    """Each delta has the role (Perplexity, TGI)."""
+    for part in parts(events):
+        part["role"] = "assistant"
+    return events
+
+
+@quirk(CHAT, stream=True)
+def empty_finish_reasons(events: list[Event], request: APIRequest) -> list[Event]:
+    """The finish reason is "" where it should be null, until the last."""
+    for choice in choices_in(events):
+        choice["finish_reason"] = choice["finish_reason"] or ""
+    return events
+
+
+@quirk(CHAT, stream=True)
+def finish_with_last_piece(events: list[Event], request: APIRequest) -> list[Event]:
+    """The finish reason comes with the last piece, not after it (Gemini's compatible endpoint)."""
+    pieces = [event for event in objects(events) if request.api.is_piece(event)]
+    ends = [event for event in objects(events) if any(each["finish_reason"] for each in event["choices"])]
+    if not pieces or len(ends) != 1:
+        return events
+    pieces[-1]["choices"][0]["finish_reason"] = ends[0]["choices"][0]["finish_reason"]
+    return [event for event in events if event is not ends[0]]
+
+
+@quirk(stream=True)
 def spliced(events: list[Event], request: APIRequest) -> list[Event]:
-    """A second generation, with another id, follows the first, which has no end."""
-    second = copy.deepcopy(events)
-    for event in objects(second):
-        event["id"] = "chatcmpl-other"
-    ended = next(
-        at for at, event in enumerate(events) if any(c["finish_reason"] for c in choices_in([event]))
-    )
-    return [*events[:ended], *second]
+    """After the last piece a second generation begins, with another id, and goes to its end."""
+    last = max((number for number, event in enumerate(events) if request.api.is_piece(event)), default=-1)
+    return [*events[: last + 1], *_with_other_id(events)]
+
+
+@quirk(stream=True)
+def answered_twice(events: list[Event], request: APIRequest) -> list[Event]:
+    """After the finish reason a second generation begins, with another id, and goes to its end."""
+    return [*without_end_marker(events), *_with_other_id(events)]
 
 
 # Filters of content.
@@ -80,7 +108,8 @@ def spliced(events: list[Event], request: APIRequest) -> list[Event]:
 def filtered_without_message(events: list[Event], request: APIRequest) -> list[Event]:
     """Azure's filter stopped the answer: the choice has no message (a cassette of traceloop/openllmetry)."""
     for choice in choices_in(events):
-        if choice.pop("message", None) is not None or choice["finish_reason"]:
+        if choice["finish_reason"]:
+            choice.pop("message", choice.pop("delta", None))
             results = {"hate": {"filtered": True, "severity": "high"}}
             choice.update(finish_reason="content_filter", content_filter_results=results)
     return events
@@ -195,10 +224,19 @@ def executed_tools(events: list[Event], request: APIRequest) -> list[Event]:
     return [*events[:1], *told, *events[1:]]
 
 
+def _with_other_id(events: list[Event]) -> list[Event]:
+    other = copy.deepcopy(events)
+    for event in objects(other):
+        holder = event.get("message") if "type" in event else event
+        if holder:
+            holder["id"] = "other-generation"
+    return other
+
+
 def _take_usage(events: list[Event]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Take the chunk of the usage out of the events; return the usage, and the last chunk before it."""
-    at = next(number for number, event in enumerate(events) if isinstance(event, dict) and event.get("usage"))
-    chunk = events.pop(at)
+    chunk = next(event for event in objects(events) if event.get("usage"))
+    events.remove(chunk)
     for event in objects(events):
         event.pop("usage", None)
-    return chunk["usage"], objects(events)[-1]  # type: ignore[index]
+    return chunk["usage"], objects(events)[-1]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from testbed.provider.api import APIRequest, Event
 
 
-@quirk(stream=True)
+@quirk(CHAT, stream=True)
 def error_field(events: list[Event], request: APIRequest) -> list[Event]:
     """The error in a field ``error:`` instead of ``data:``, then ``[DONE]`` (ggml-org/llama.cpp#16109)."""
     return [*_changed(events, lambda event: b"error: " + as_json(event["error"]) + b"\n\n"), DONE]

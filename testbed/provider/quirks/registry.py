@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -25,7 +26,7 @@ class Quirk:
     """One way in which a real provider or gateway differs from the API's documentation.
 
     ``name``           its name, such as "no-done"
-    ``about``          what it does, and where it was met
+    ``about``          what it does, and the server, report or standard that it comes from, if there is one
     ``change``         returns the response's events as the quirk has them; it may change those that it gets
     ``api``            the name of the API that has it; "" for every API
     ``stream``         whether only streams have it, or only JSON; None for both
@@ -51,7 +52,7 @@ def quirk(api: str = "", **traits: bool) -> Callable[[Change], Change]:
 
     def add(change: Change) -> Change:
         name = change.__name__.replace("_", "-")
-        QUIRKS[name] = Quirk(name, change.__doc__ or "", change, api, **traits)
+        QUIRKS[name] = Quirk(name, inspect.getdoc(change) or "", change, api, **traits)
         return change
 
     return add

@@ -38,7 +38,9 @@ def choices_in(events: list[Event]) -> Iterator[dict[str, Any]]:
 def parts(events: list[Event]) -> Iterator[dict[str, Any]]:
     """Each delta or message of the choices."""
     for choice in choices_in(events):
-        yield choice["delta"] if "delta" in choice else choice["message"]
+        part = choice.get("delta", choice.get("message"))
+        if part is not None:
+            yield part
 
 
 def each_tool_call(events: list[Event]) -> Iterator[dict[str, Any]]:

@@ -81,7 +81,7 @@ def done_for_message_stop(events: list[Event], request: APIRequest) -> list[Even
 def no_last_blank_line(events: list[Event], request: APIRequest) -> list[Event]:
     """The last event lacks the blank line after it."""
     *rest, last = encoded(events, request)
-    return [*rest, last if callable(last) else bytes(last).rstrip(b"\n")]  # type: ignore[arg-type]
+    return [*rest, last.rstrip(b"\n") if isinstance(last, bytes) else last]
 
 
 # Between the events.
@@ -179,10 +179,9 @@ def split_at_every_byte(events: list[Event], request: APIRequest) -> list[Event]
 def broken_utf_8(events: list[Event], request: APIRequest) -> list[Event]:
     """The text of the first piece is followed by the first half of a character."""
     for number, event in enumerate(events):
-        texts = _texts(event) if isinstance(event, dict) else []
-        for holder, name in texts:
-            holder[name] += "\ufffe"
-        if texts:
+        if isinstance(event, dict) and (texts := _texts(event)):
+            for holder, name in texts:
+                holder[name] += "\ufffe"
             events[number] = request.encode(event).replace("\ufffe".encode(), b"\xf0\x9f")
             break
     return events
@@ -202,7 +201,9 @@ def _texts(event: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     if event.get("type") == "response.output_text.delta":
         return [(event, "delta")]
     deltas = [choice.get("delta") or {} for choice in event.get("choices") or ()] or [event.get("delta", {})]
-    deltas = [delta for delta in deltas if isinstance(delta, dict)]
     return [
-        (delta, name) for delta in deltas for name in ("content", "text") if isinstance(delta.get(name), str)
+        (delta, name)
+        for delta in deltas
+        for name in ("content", "text")
+        if isinstance(delta, dict) and delta.get(name)
     ]

@@ -67,6 +67,26 @@ def tools_id_in_every_part(events: list[Event], request: APIRequest) -> list[Eve
     return events
 
 
+@quirk(CHAT, stream=True)
+def tools_name_in_every_part(events: list[Event], request: APIRequest) -> list[Event]:
+    """Each part repeats the name of its tool (some of vLLM's parsers of tool calls)."""
+    names: dict[int, str] = {}
+    for call in each_tool_call(events):
+        names.setdefault(call["index"], call["function"].get("name"))
+        call["function"]["name"] = names[call["index"]]
+    return events
+
+
+@quirk(CHAT)
+def tools_with_one_id(events: list[Event], request: APIRequest) -> list[Event]:
+    """Every call has the same id, so that only the index or the place says which is which."""
+    first = next((call["id"] for call in each_tool_call(events) if "id" in call), None)
+    for call in each_tool_call(events):
+        if "id" in call:
+            call["id"] = first
+    return events
+
+
 @quirk(CHAT)
 def tools_without_id(events: list[Event], request: APIRequest) -> list[Event]:
     """No id (Gemini, a cassette of pydantic-ai)."""

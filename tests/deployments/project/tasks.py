@@ -18,6 +18,7 @@ app.conf.broker_transport_options = {
     "data_folder_in": str(folder / "queue"),
     "data_folder_out": str(folder / "queue"),
     "control_folder": str(folder / "queue"),
+    "polling_interval": 0.05,  # seconds; the default is 1
 }
 app.conf.worker_prefetch_multiplier = 1
 

@@ -19,6 +19,6 @@ if "CALL_BEFORE_FORK" in os.environ:
     wait_until_others_sleep()  # uWSGI may fork without Python's hooks
 
 if "HEARTBEAT_SECONDS" in os.environ:
-    from llm_pool import http
+    from llm_pool.http import reading
 
-    http.HEARTBEAT_SECONDS = float(os.environ["HEARTBEAT_SECONDS"])
+    reading.HEARTBEAT_SECONDS = float(os.environ["HEARTBEAT_SECONDS"])

@@ -13,13 +13,15 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client, RequestFactory
 
-from llm_pool import http, pools
-from llm_pool.http import HEARTBEAT, event_stream
+from llm_pool import pools
+from llm_pool.http import event_stream, reading
+from llm_pool.http.reading import COMMENT
 from testbed.behaviours import events as sse
 from testbed.behaviours import json_reply
-from testbed.chat import chat_event
+from testbed.chat import chat_event, chat_stream
 from tests import views
 from tests.fixtures.callers import until
+from tests.fixtures.events import events_of
 from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm_pool.calling.pool import LLMPool
-    from testbed import Script, ScriptedServer
+    from testbed import Script, ScriptedServer, ServerConnection
 
 
 @pytest.mark.parametrize("path", ["/complete", "/acomplete"])
@@ -100,11 +102,11 @@ def test_an_error_is_an_event_of_its_own(
     server = serve_first(json_reply(says, status=401))
     pool = configure(server)
     stream = getattr(pool, kind)("hello")
-    (event,) = events(list(event_stream(stream)))
-    assert event["event"] == "error"
-    assert event["data"]["error"] == "AuthenticationFailed"
-    assert ("Not your key: ***." in event["data"]["message"]) is debug
-    assert event["data"]["message"].endswith("." if debug else "Please try again later.")
+    (event,) = events_of(list(event_stream(stream)))
+    assert (event.name, event.id) == ("failed", "end")
+    assert event.data["error"] == "AuthenticationFailed"
+    assert ("Not your key: ***." in event.data["message"]) is debug
+    assert event.data["message"].endswith("." if debug else "Please try again later.")
     assert "Not your key: ***." in caplog.text
 
 
@@ -118,10 +120,10 @@ def test_an_error_of_the_project_is_an_error_event_too(
         raise LookupError("the vault is closed")
 
     pool = configure(upstream, API_KEY=no_key)
-    (event,) = events(list(event_stream(getattr(pool, kind)("hello"))))
-    assert event["event"] == "error"
-    assert event["data"]["error"] == "LookupError"
-    assert "vault" not in event["data"]["message"]
+    (event,) = events_of(list(event_stream(getattr(pool, kind)("hello"))))
+    assert (event.name, event.id) == ("failed", "end")
+    assert event.data["error"] == "LookupError"
+    assert "vault" not in event.data["message"]
     assert "the vault is closed" in caplog.text
 
 
@@ -135,9 +137,9 @@ def test_a_view_may_read_the_first_chunk_before_the_response(
     stream = getattr(pool, kind)("hello")
     first = next(stream) if kind == "stream" else async_to_sync(stream.__anext__)()
     assert first.text == "one"
-    sent = events(list(event_stream(stream)))
-    assert "".join(event["data"]["text"] for event in sent[:-1]) == " two three"
-    assert sent[-1]["data"]["text"] == "one two three"
+    sent = events_of(list(event_stream(stream)))
+    assert "".join(event.data["text"] for event in sent[:-1]) == " two three"
+    assert sent[-1].data["text"] == "one two three"
 
 
 @pytest.mark.parametrize("kind", ["stream", "astream"])
@@ -192,6 +194,7 @@ async def test_a_cancelled_wait_for_the_next_event_loses_nothing(
     for _ in range(2):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(pieces), 0.02)
+    assert "_ends_within" not in repr(steps_under_way())  # the callbacks of waits that have ended
     upstream.gate("token").open()
     assert_whole([first, *[piece async for piece in pieces]])
     assert len(upstream.requests) == 1
@@ -204,11 +207,11 @@ async def test_a_call_that_fails_while_the_browser_reads_slowly_leaves_no_error_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """After a heartbeat the step goes on. Then the browser disconnects, and nothing asks for the error."""
-    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 0.01)
     upstream.gate("token").shut()
     pool = configure(upstream, TIMEOUTS={"read": 0.2})
     async with aclosing(aiter(event_stream(pool.astream("hello")))) as pieces:
-        assert await anext(pieces) == HEARTBEAT
+        assert await anext(pieces) == COMMENT
         await until(lambda: not steps_under_way())
     del pieces
     gc.collect()
@@ -220,12 +223,19 @@ async def test_a_response_that_is_closed_while_it_waits_leaves_no_task(
     gate: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scenario 24: not even until the loop's next turn, which may be its last."""
-    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 0.01)
     upstream.gate(gate).shut()
     async with aclosing(aiter(event_stream(configure(upstream).astream("hello")))) as pieces:
-        assert await anext(pieces) == HEARTBEAT
+        assert await anext(pieces) == COMMENT
         await upstream.gate(gate).await_reached()
     assert steps_under_way() == []
+
+
+async def test_an_answer_leaves_no_timer(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+    """Each step has a timer for its heartbeat. Thousands of them would stay until they are due."""
+    assert_whole([piece async for piece in event_stream(configure(upstream).astream("hello"))])
+    timers = [each for each in gc.get_objects() if type(each) is asyncio.TimerHandle]
+    assert not [timer for timer in timers if "_ends_within" in repr(timer) and not timer.cancelled()]
 
 
 def steps_under_way() -> list[asyncio.Task[Any]]:
@@ -242,12 +252,12 @@ def test_a_silent_model_is_covered_by_heartbeats_under_wsgi(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before the head of its response, and between two tokens. Nothing is lost, and nothing is sent twice."""
-    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 0.01)
     upstream.gate(gate).shut()
     pieces = iter(event_stream(getattr(configure(upstream), kind)("hello")))
-    assert [next(pieces) for _ in range(3)] == [HEARTBEAT] * 3
+    assert [next(pieces) for _ in range(3)] == [COMMENT] * 3
     upstream.gate(gate).open()
-    assert_whole([piece for piece in pieces if piece != HEARTBEAT])
+    assert_whole([piece for piece in pieces if piece != COMMENT])
     assert len(upstream.requests) == 1
 
 
@@ -260,13 +270,62 @@ async def test_a_silent_model_is_covered_by_heartbeats_under_asgi(
     upstream: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 0.01)
     upstream.gate(gate).shut()
     pieces = aiter(event_stream(getattr(configure(upstream), kind)("hello")))
-    assert [await anext(pieces) for _ in range(3)] == [HEARTBEAT] * 3
+    assert [await anext(pieces) for _ in range(3)] == [COMMENT] * 3
     upstream.gate(gate).open()
-    assert_whole([piece async for piece in pieces if piece != HEARTBEAT])
+    assert_whole([piece async for piece in pieces if piece != COMMENT])
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["stream", "astream"])
+def test_a_step_without_text_becomes_a_comment(
+    kind: str, configure: Callable[..., LLMPool], serve_first: Callable[[Script], ScriptedServer]
+) -> None:
+    """A model that reasons for minutes is not silent, so no heartbeat is due. Proxies cut browsers."""
+    server = serve_first(chat_stream([], then=thinking))
+    server.gate("token").shut()
+    pieces = iter(event_stream(getattr(configure(server), kind)("hello")))
+    assert next(pieces) == COMMENT
+    server.gate("token").open()
+    assert_ends_with(list(pieces), "42")
+
+
+async def thinking(conn: ServerConnection) -> None:
+    await conn.send_chunk(chat_event({"reasoning_content": "Six times seven ..."}))
+    await conn.wait_for("token")
+    await conn.send_last_chunk(chat_event({"content": "42"}, finish_reason="stop") + b"data: [DONE]\n\n")
+
+
+def assert_ends_with(pieces: list[bytes], text: str) -> None:
+    done = events_of(pieces)[-1]
+    assert (done.name, done.data["text"]) == ("done", text)
+
+
+@pytest.mark.parametrize("wrong", ["a completion", "text", "a list", "a coroutine", None])
+def test_what_is_no_stream_is_refused_at_once(
+    wrong: str | None, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    pool = configure(upstream)
+    values = {"a completion": lambda: pool.complete("hello"), "a list": lambda: list(pool.stream("hello"))}
+    coroutine = pool.acomplete("hello")
+    value = coroutine if wrong == "a coroutine" else values.get(wrong or "", lambda: wrong)()
+    with pytest.raises(TypeError, match=r"takes a stream, not .*pools\[...\]\.stream\(...\)"):
+        event_stream(value)  # type: ignore[arg-type]
+    coroutine.close()
+
+
+@pytest.mark.parametrize("end", ["read", "closed"])
+def test_a_stream_that_has_ended_is_refused_at_once(
+    end: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
+) -> None:
+    stream = configure(upstream).stream("hello")
+    if end == "read":
+        list(stream)
+    stream.close()
+    with pytest.raises(ValueError, match="this one has ended"):
+        event_stream(stream)
 
 
 def test_the_key_of_a_stream_is_read_in_the_context_of_its_view(
@@ -323,19 +382,14 @@ def test_a_database_connection_that_the_key_has_opened_is_closed(
 
 def assert_whole(pieces: list[bytes]) -> None:
     assert all(pieces)  # some servers take an empty one for the end
-    *tokens, done = events(pieces)
-    assert [event["data"]["text"] for event in tokens] == ["one", "two", "three"]
-    assert done["event"] == "done"
-    assert done["data"]["text"] == "onetwothree"
-    assert done["data"]["finish_reason"] == "stop"
-    assert done["data"]["timing"]["total"] > 0
+    *tokens, done = events_of(pieces)
+    assert [event.data["text"] for event in tokens] == ["one", "two", "three"]
+    assert [event.id for event in tokens] == ["1", "2", "3"]
+    assert (done.name, done.id) == ("done", "end")
+    assert done.data["text"] == "onetwothree"
+    assert done.data["finish_reason"] == "stop"
+    assert done.data["timing"]["total"] > 0
     assert pools["default"].stats().in_use == 0
-
-
-def events(pieces: list[bytes]) -> list[dict[str, Any]]:
-    blocks = b"".join(pieces).decode().split("\n\n")[:-1]
-    found = [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]
-    return [{**event, "data": json.loads(event["data"])} for event in found]
 
 
 def test_a_loop_that_ends_in_mid_stream_ends_the_upstream_call(
