@@ -382,9 +382,9 @@ class JSONProvider(Provider):
             what = "what is not JSON" if body.strip() else "an empty body"
             return self.invalid_response(head, what, body)
         is_answer = type(raw) is dict and raw.get(self.answer_name) and b"error" not in body
-        if not is_answer and (error := error_in(raw)) is not None:
-            return self.error_from_object(head, error)
         try:
+            if not is_answer and (error := error_in(raw)) is not None:
+                return self.error_from_object(head, error)
             return self.completion_from(raw, head, timing)
         except SHAPE_ERRORS:
             return self.invalid_response(head, self._describe_mismatch(raw), body)

@@ -188,7 +188,10 @@ def _words(message: Any) -> str:
         words = [item.get("msg") or item.get("message") for item in message]
         if all(isinstance(each, str) for each in words):
             return "; ".join(words)
-    return json.dumps(message)
+    try:
+        return json.dumps(message)
+    except RecursionError:  # nested too deeply
+        return ""
 
 
 def error_class(fields: ErrorFields) -> type[APIError]:

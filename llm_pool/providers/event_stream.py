@@ -139,14 +139,14 @@ class EventStreamReader(StreamReader):
 
     def _read_event(self, event: Event) -> Chunk | None:
         data = event.data
-        if data[:1] != "{":
-            data = data.strip()
-            if not data and event.event != "error":  # a keep-alive
-                return None
-            if data == _DONE:
-                self._read_done()
-                return None
         try:
+            if data[:1] != "{":
+                data = data.strip()
+                if not data and event.event != "error":  # a keep-alive
+                    return None
+                if data == _DONE:
+                    self._read_done()
+                    return None
             raw = _decode(data)
             if "error" in data or event.event in _SPECIAL:
                 self._raise_error_in(raw, event)

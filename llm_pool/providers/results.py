@@ -25,6 +25,7 @@ __all__ = [
     "Usage",
     "count_in",
     "repair_surrogates",
+    "text_or_empty",
     "timing_of",
 ]
 
@@ -416,3 +417,8 @@ def repair_surrogates(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def text_or_empty(value: Any) -> str:
+    """Return ``value`` if it is a str; otherwise "", as if the answer did not have it."""
+    return value if isinstance(value, str) else ""

@@ -18,7 +18,7 @@ class Tokens(NamedTuple):
     ``input``      OpenAI's ``prompt_tokens``, Anthropic's ``input_tokens``
     ``output``     OpenAI's ``completion_tokens``, Anthropic's ``output_tokens``
     ``cached``     tokens read from a cache: a part of ``input`` with OpenAI, beside it with Anthropic
-    ``reasoning``  the part of ``output`` that is reasoning; Anthropic does not report it
+    ``reasoning``  the part of ``output`` that is reasoning
     """
 
     input: int = 10

@@ -158,4 +158,5 @@ def _usage(tokens: Tokens) -> dict[str, Any]:
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": tokens.cached,
         "output_tokens": tokens.output,
+        "output_tokens_details": {"thinking_tokens": tokens.reasoning},
     }

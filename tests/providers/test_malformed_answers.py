@@ -8,13 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llm_pool import exceptions
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
-from llm_pool.providers.results import Chunk, Completion, Usage
+from llm_pool.providers.results import Chunk, Completion, ToolCall, ToolCallPart, Usage
 
 HEAD = Head(200, {"x-request-id": "req_1"})
 
@@ -223,49 +221,53 @@ def test_an_index_may_be_a_string_of_digits() -> None:
     assert [(call.name, call.arguments) for call in completion.tool_calls] == [("f", "{}")]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-1, 2) | st.text("a1", max_size=2),
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "type",
-                    "index",
-                    "delta",
-                    "message",
-                    "content_block",
-                    "text",
-                    "partial_json",
-                    "usage",
-                    "input",
-                ]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=8,
-)
-KINDS = st.sampled_from(["message_start", "content_block_start", "content_block_delta", "message_delta"])
-BLOCKS = st.sampled_from(["text", "tool_use", "thinking", "text_delta", "input_json_delta", "thinking_delta"])
+WRONG = [5, True, ["a"], {"a": 1}, 0.5]
 
 
-@given(
-    st.fixed_dictionaries(
-        {"type": KINDS, "index": st.sampled_from([0, 1, 1, None, "a"])},
-        optional={
-            "delta": JSON
-            | st.fixed_dictionaries({"type": BLOCKS}, optional={"text": JSON, "partial_json": JSON}),
-            "content_block": JSON | st.fixed_dictionaries({"type": BLOCKS}, optional={"text": JSON}),
-            "message": JSON,
-            "usage": JSON,
-        },
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_field_of_the_wrong_type_is_read_from_a_whole_answer_as_if_it_were_not_there(wrong: Any) -> None:
+    message = {"content": "x", "audio": "a", "tool_calls": [{"id": "t", "function": {"name": wrong}}]}
+    choice = {"message": message, "finish_reason": wrong}
+    found = parse("openai", {"model": wrong, "choices": [choice]})
+    assert (found.model, found.finish_reason, found.audio) == (None, None, None)
+    assert found.tool_calls == (ToolCall("t", "", "{}"),)
+    tool = {"type": "tool_use", "id": wrong, "name": wrong, "input": {}}
+    found = parse("anthropic", {"model": wrong, "stop_reason": wrong, "content": [tool]})
+    assert (found.model, found.finish_reason) == (None, None)
+    assert found.tool_calls == (ToolCall("", "", "{}"),)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_field_of_the_wrong_type_is_read_from_a_stream_as_if_it_were_not_there(wrong: Any) -> None:
+    call = {"index": 0, "id": "t", "function": {"name": wrong, "arguments": "{}"}}
+    chunks, found = read(
+        "openai", {"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": wrong}]}, "[DONE]"
     )
+    assert (chunks[0].finish_reason, found.finish_reason) == (None, None)
+    assert chunks[0].tool_calls[0].name == found.tool_calls[0].name == ""
+    message = {"type": "message_start", "message": {"model": wrong}}
+    tool = start(0, {"type": "tool_use", "id": wrong, "name": wrong})
+    last = {"type": "message_delta", "delta": {"stop_reason": wrong}}
+    chunks, found = read("anthropic", message, tool, last, {"type": "message_stop"})
+    assert (found.model, found.finish_reason, chunks[2].finish_reason) == (None, None, None)
+    assert chunks[1].tool_calls == [ToolCallPart(0)]
+    chunks, found = read("anthropic", {"type": "message", "content": [], "stop_reason": wrong})
+    assert (found.finish_reason, chunks[0].finish_reason) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("provider", "event"),
+    [
+        ("openai", {"choices": [{"delta": {"content": "x"}, "finish_reason": 5}]}),
+        ("anthropic", {"type": "message_delta", "delta": {"stop_reason": 5}}),
+    ],
 )
-def test_any_anthropic_event_raises_only_errors_of_this_package(event: dict[str, Any]) -> None:
-    try:
-        completion = of_anthropic(TOOL, event, delta(0, {"type": "text_delta", "text": "lo"}))
-    except exceptions.LLMPoolError:
-        return
-    assert isinstance(completion.text, str)
+def test_a_reason_of_the_wrong_type_does_not_complete_an_answer(provider: str, event: Any) -> None:
+    with pytest.raises(exceptions.StreamInterrupted):
+        read(provider, event)
+
+
+def test_halves_of_characters_in_the_words_of_a_refusal_are_repaired() -> None:
+    details = {"type": "refusal", "explanation": "\ud83d"}
+    refused = parse("anthropic", {"content": [], "stop_reason": "refusal", "stop_details": details})
+    assert refused.refusal == "\ufffd"

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llm_pool import exceptions
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
 from llm_pool.providers.results import Completion, Timing, ToolCall, Usage
-from tests.providers.openai_stream import delta, openai, read, sse
+from tests.providers.openai_stream import openai
 
 OK = Head(200, httpx.Headers({"X-Request-Id": "req_1", "content-type": "application/json"}))
 
@@ -276,40 +273,3 @@ def test_an_error_object_in_a_200_is_an_api_error() -> None:
     assert type(error) is exceptions.ServerFailed
     assert (error.status_code, error.code, error.type, error.request_id) == (200, 1, "server_error", "req_1")
     assert error.body == body
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-        lambda inner: (
-            st.lists(inner, max_size=2)
-            | st.dictionaries(
-                st.sampled_from(
-                    [
-                        "choices",
-                        "message",
-                        "content",
-                        "error",
-                        "delta",
-                        "usage",
-                        "tool_calls",
-                        "function",
-                        "index",
-                    ]
-                ),
-                inner,
-                max_size=3,
-            )
-        ),
-        max_leaves=8,
-    )
-)
-def test_any_json_raises_only_errors_of_this_package(raw: Any) -> None:
-    with suppress(exceptions.LLMPoolError):
-        repr(openai.parse_completion(OK, json.dumps(raw).encode()))
-    wrapped = json.dumps({"choices": [raw]})
-    with suppress(exceptions.LLMPoolError):
-        repr(openai.parse_completion(OK, wrapped.encode()))
-    for event in (json.dumps(raw), wrapped):
-        with suppress(exceptions.LLMPoolError):
-            repr(read(sse(delta("a"), event, delta("b"))))

@@ -66,6 +66,19 @@ def test_fields_beside_the_delta_are_kept() -> None:
     }
 
 
+def test_a_field_beside_the_delta_that_is_always_null_stays_null() -> None:
+    found = of_openai(choice(content="a", logprobs=None), choice(finish_reason="stop", logprobs=None))
+    assert found["logprobs"] is None
+    assert found["finish_reason"] == "stop"
+
+
+def test_the_characters_that_hide_the_size_of_an_event_are_no_part_of_the_answer() -> None:
+    event = {"id": "c", "choices": [choice(content="x", finish_reason="stop")], "obfuscation": "kQ9"}
+    chunks, completion = read("openai", event, event | {"choices": []})
+    assert "obfuscation" not in completion.raw
+    assert chunks[0].raw == event
+
+
 def test_of_the_fields_beside_the_choices_the_last_values_are_kept() -> None:
     raw = read(
         "openai",
@@ -163,6 +176,15 @@ def test_the_input_of_any_type_of_block_is_merged(kind: str) -> None:
     block = {"type": kind, "id": "t", "name": "n", "server_name": "s", "input": {}}
     pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", '{"q"', ": 1}")]
     assert of_anthropic(block, *pieces)["content"] == [{**block, "input": {"q": 1}}]
+
+
+def test_a_character_of_an_input_that_is_cut_into_two_pieces_is_whole() -> None:
+    block = {"type": "tool_use", "id": "t", "name": "n", "input": {}}
+    pieces = [
+        {"type": "input_json_delta", "partial_json": half}
+        for half in ('{"a\ud83d', '\ude00": "\ud83d', '\ude00"}')
+    ]
+    assert of_anthropic(block, *pieces)["content"] == [{**block, "input": {"a😀": "😀"}}]
 
 
 @pytest.mark.parametrize("before", [{}, {"citations": None}, {"citations": []}])

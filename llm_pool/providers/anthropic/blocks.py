@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates
+from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates, text_or_empty
 
 __all__ = ["choices_in", "citation_of", "text_of", "tool_call_of"]
 
@@ -19,7 +19,7 @@ def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
     """Return the message as the only choice."""
     blocks: Blocks = raw["content"]
     found = [block.get("citations") for block in blocks if block["type"] == "text"]
-    thoughts = [_text(block.get("thinking")) for block in blocks if block["type"] == "thinking"]
+    thoughts = [text_or_empty(block.get("thinking")) for block in blocks if block["type"] == "thinking"]
     # The API refuses an empty text in a request.
     kept = [block for block in blocks if block["type"] != "text" or block.get("text")]
     choice = Choice(
@@ -50,14 +50,14 @@ def _refusal_of(raw: dict[str, Any]) -> str:
     details = raw.get("stop_details")
     if raw.get("stop_reason") != "refusal" or not isinstance(details, dict):
         return ""
-    return _text(details.get("explanation"))
+    return repair_surrogates(text_or_empty(details.get("explanation")))
 
 
 def citation_of(raw: dict[str, Any]) -> Citation:
     """Return one citation: https://docs.anthropic.com/en/docs/build-with-claude/citations"""
-    title = _text(raw.get("title")) or _text(raw.get("document_title"))
-    url = _text(raw.get("url")) or _text(raw.get("source"))
-    return Citation(url or None, title or None, _text(raw.get("cited_text")), raw)
+    title = text_or_empty(raw.get("title")) or text_or_empty(raw.get("document_title"))
+    url = text_or_empty(raw.get("url")) or text_or_empty(raw.get("source"))
+    return Citation(url or None, title or None, text_or_empty(raw.get("cited_text")), raw)
 
 
 def tool_call_of(block: dict[str, Any]) -> ToolCall:
@@ -65,8 +65,6 @@ def tool_call_of(block: dict[str, Any]) -> ToolCall:
     arguments = block.get("input")
     if not isinstance(arguments, str):  # a str: invalid JSON of a stream
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
-    return ToolCall(_text(block.get("id")), _text(block.get("name")), repair_surrogates(arguments), block)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return ToolCall(
+        text_or_empty(block.get("id")), text_or_empty(block.get("name")), repair_surrogates(arguments), block
+    )

@@ -10,7 +10,7 @@ from llm_pool.providers.anthropic.stream import AnthropicStreamReader
 from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages
 from llm_pool.providers.json_schema import ANTHROPIC, UnsupportedSchema, strict
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Completion, Timing
+from llm_pool.providers.results import Completion, Timing, text_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,8 +88,8 @@ class Anthropic(JSONProvider):
         blocks = raw["content"]
         return Completion(
             text_of(blocks) if text is None else text,
-            model=raw.get("model"),
-            finish_reason=raw.get("stop_reason") or None,
+            model=text_or_empty(raw.get("model")) or None,
+            finish_reason=text_or_empty(raw.get("stop_reason")) or None,
             tool_calls=tuple(tool_call_of(block) for block in blocks if block["type"] == "tool_use"),
             usage=self.usage_from(raw.get("usage")),
             request_id=self.request_id(head),

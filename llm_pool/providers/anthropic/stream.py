@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llm_pool.providers.anthropic.blocks import citation_of
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
-from llm_pool.providers.results import Chunk, ToolCallPart, repair_surrogates
+from llm_pool.providers.results import Chunk, ToolCallPart, repair_surrogates, text_or_empty
 
 if TYPE_CHECKING:
     from llm_pool.providers.base import JSONProvider
@@ -72,7 +72,7 @@ class AnthropicStreamReader(EventStreamReader):
         fields = {**raw, **delta}  # the usage is a field of the event, not of its delta
         del fields["type"], fields["delta"]
         self._merge(fields)
-        reason = delta.get("stop_reason")
+        reason = text_or_empty(delta.get("stop_reason")) or None
         self.is_complete = self.is_complete or reason is not None
         return self._with_usage(Chunk("", raw, reason))
 
@@ -110,7 +110,8 @@ class AnthropicStreamReader(EventStreamReader):
             "".join(chunk.text for chunk in chunks),
             "".join(chunk.reasoning for chunk in chunks),
         )
-        return self._with_usage(Chunk(text, raw, raw.get("stop_reason"), calls, reasoning=reasoning))
+        reason = text_or_empty(raw.get("stop_reason")) or None
+        return self._with_usage(Chunk(text, raw, reason, calls, reasoning=reasoning))
 
     def _begin_block(self, raw: dict[str, Any], event: Event) -> Chunk:
         start = raw["content_block"]
@@ -123,7 +124,8 @@ class AnthropicStreamReader(EventStreamReader):
         chunk = Chunk(self._add_text(text, event.data), raw)
         if kind == "tool_use":
             self._tool_calls += 1
-            chunk.tool_calls = [ToolCallPart(number, start.get("id") or "", start.get("name") or "")]
+            identifier, name = text_or_empty(start.get("id")), text_or_empty(start.get("name"))
+            chunk.tool_calls = [ToolCallPart(number, identifier, name)]
         elif kind == "thinking" and isinstance(start.get("thinking"), str):
             chunk.reasoning = start["thinking"]
         return chunk
@@ -215,7 +217,7 @@ class _Block:
             is_text = name != "signature" and isinstance(before, str) and isinstance(value, str)
             block[name] = before + value if is_text else value
         if self._inputs:
-            text = "".join(self._inputs)
+            text = repair_surrogates("".join(self._inputs))
             try:
                 block["input"] = json.loads(text)
             except (ValueError, RecursionError):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
-from llm_pool.providers.results import Choice, Citation, repair_surrogates
+from llm_pool.providers.results import Choice, Citation, repair_surrogates, text_or_empty
 
 __all__ = [
     "choices_in",
@@ -76,6 +76,7 @@ def in_turns(choices: list[dict[str, Any]], expected: int) -> list[dict[str, Any
 
 def _choice_of(raw: dict[str, Any], choice: dict[str, Any], index: int) -> Choice:
     message = message_of(choice)
+    audio = message.get("audio") or None
     return Choice(
         index=index,
         text=repair_surrogates(text_of(message.get("content"))),
@@ -86,7 +87,7 @@ def _choice_of(raw: dict[str, Any], choice: dict[str, Any], index: int) -> Choic
         citations=citations_of(raw, message),
         message=_to_send(message),
         logprobs=choice.get("logprobs"),
-        audio=message.get("audio") or None,
+        audio=audio if isinstance(audio, dict) else None,
     )
 
 
@@ -139,12 +140,12 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 def refusal_of(message: dict[str, Any]) -> str:
     """Return the refusal in a message or a delta; "" if there is none."""
-    if refusal := _text(message.get("refusal")):
+    if refusal := text_or_empty(message.get("refusal")):
         return refusal
     content = message.get("content")
     if not isinstance(content, list):
         return ""
-    return "".join(_text(part.get("refusal")) for part in content if part.get("type") == "refusal")
+    return "".join(text_or_empty(part.get("refusal")) for part in content if part.get("type") == "refusal")
 
 
 def citations_of(raw: dict[str, Any], message: dict[str, Any]) -> tuple[Citation, ...]:
@@ -157,18 +158,20 @@ def citations_of(raw: dict[str, Any], message: dict[str, Any]) -> tuple[Citation
         raw.get("citations"),
     ):
         if cited and not found and isinstance(cited, list):
-            results = {_text(result.get("url")): result for result in _objects(raw.get("search_results"))}
+            results = {
+                text_or_empty(result.get("url")): result for result in _objects(raw.get("search_results"))
+            }
             found = [_of_source(results.get(item, item) if isinstance(item, str) else item) for item in cited]
     return tuple(found or [_of_source(result) for result in _objects(raw.get("search_results"))])
 
 
 def _of_annotation(annotation: dict[str, Any]) -> Citation:
-    details = annotation.get(_text(annotation.get("type")))
+    details = annotation.get(text_or_empty(annotation.get("type")))
     source = details if isinstance(details, dict) else annotation
     return Citation(
         text_or_none(source.get("url")),
         text_or_none(source.get("title") or source.get("filename")),
-        _text(source.get("content")),
+        text_or_empty(source.get("content")),
         annotation,
     )
 
@@ -179,7 +182,7 @@ def _of_source(source: Any) -> Citation:
     return Citation(
         text_or_none(source.get("url")),
         text_or_none(source.get("title") or source.get("filepath")),
-        _text(source.get("content") or source.get("snippet")),
+        text_or_empty(source.get("content") or source.get("snippet")),
         source,
     )
 
@@ -221,10 +224,6 @@ def _call_to_send(call: dict[str, Any]) -> dict[str, Any]:
 def text_or_none(value: Any) -> str | None:
     """Return ``value`` if it is a str with text, otherwise None."""
     return value if value and isinstance(value, str) else None
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

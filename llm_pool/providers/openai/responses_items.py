@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_pool.providers.openai.message import citations_of
 from llm_pool.providers.openai.tool_calls import as_text
-from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates
+from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates, text_or_empty
 
 __all__ = [
     "ARGUMENTS_OF",
@@ -65,15 +65,17 @@ def reasoning_of(items: Items) -> str:
     texts: list[str] = []
     for item in items:
         if item.get("type") == "reasoning":
-            found = [_text(part.get("text")) for part in _parts(item, "summary")]
-            found = found if any(found) else [_text(part.get("text")) for part in _parts(item, "content")]
+            found = [text_or_empty(part.get("text")) for part in _parts(item, "summary")]
+            found = (
+                found if any(found) else [text_or_empty(part.get("text")) for part in _parts(item, "content")]
+            )
             texts += filter(None, found)
     return repair_surrogates("\n\n".join(texts))
 
 
 def refusal_of(items: Items) -> str:
     """Return the refusals in all messages."""
-    return repair_surrogates("".join(_text(part.get("refusal")) for part in _message_parts(items)))
+    return repair_surrogates("".join(text_or_empty(part.get("refusal")) for part in _message_parts(items)))
 
 
 def tool_calls_of(items: Items) -> tuple[ToolCall, ...]:
@@ -85,8 +87,8 @@ def tool_call_of(item: dict[str, Any]) -> ToolCall:
     """Return the call in ``item``, an item with one of the types of ``ARGUMENTS_OF``."""
     kind = item["type"]
     arguments = as_text(item.get(ARGUMENTS_OF[kind])) or ("{}" if kind == "function_call" else "")
-    identifier = _text(item.get("call_id")) or _text(item.get("id"))
-    return ToolCall(identifier, _text(item.get("name")), repair_surrogates(arguments), item)
+    identifier = text_or_empty(item.get("call_id")) or text_or_empty(item.get("id"))
+    return ToolCall(identifier, text_or_empty(item.get("name")), repair_surrogates(arguments), item)
 
 
 def response_citations(raw: dict[str, Any], items: Items) -> tuple[Citation, ...]:
@@ -98,7 +100,7 @@ def finish_reason_of(raw: dict[str, Any]) -> str | None:
     """Return why an incomplete response is incomplete, otherwise the response's status."""
     details = raw.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
-    return _text(reason) or _text(raw.get("status")) or None
+    return text_or_empty(reason) or text_or_empty(raw.get("status")) or None
 
 
 def failure_of(response: dict[str, Any]) -> Any:
@@ -163,7 +165,3 @@ def _parts(item: dict[str, Any], field: str) -> Items:
 def _joined(items: Items, field: str) -> list[Any]:
     found = [part.get(field) for part in _text_parts(items)]
     return [value for values in found if isinstance(values, list) for value in values]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -9,7 +9,7 @@ from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.openai.message import citations_of, reasoning_of, refusal_of, text_of, usage_in
 from llm_pool.providers.openai.tool_calls import ToolCallMerger, as_list
-from llm_pool.providers.results import Chunk
+from llm_pool.providers.results import Chunk, text_or_empty
 from llm_pool.providers.sse import UNFRAMED
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class OpenAIStreamReader(EventStreamReader):
         choices = [choice.to_dict() for _, choice in sorted(self._choices.items())]
         raw = {**self._top_level, "object": "chat.completion", "choices": choices}
         raw.setdefault("usage", None)
+        raw.pop("obfuscation", None)  # random characters that hide the size of each event
         return raw
 
     def _read_done(self) -> None:
@@ -123,15 +124,18 @@ class OpenAIStreamReader(EventStreamReader):
         text = content if is_text else text_of(content)
         if choice.position == 0:
             text = self._add_text(text, event.data)
-        chunk = Chunk(text, raw, part.get("finish_reason") or None)
+        reason = part.get("finish_reason") or None
+        chunk = Chunk(text, raw, reason)
         if len(delta) > 1 or not content or not is_text:
             chunk.tool_calls = choice.add_tool_calls(delta)
             chunk.reasoning = reasoning_of(delta)
             chunk.refusal = refusal_of(delta)
             if delta.get("annotations") or "context" in delta or "citations" in delta:
                 chunk.citations = citations_of({}, delta)
-        if chunk.finish_reason is not None:
+        if reason is not None:
             self._is_ending = True
+            if not isinstance(reason, str):
+                chunk.finish_reason = None
         return chunk
 
     def _chunk_of_several(self, parts: list[dict[str, Any]], raw: dict[str, Any], event: Event) -> Chunk:
@@ -166,7 +170,9 @@ class OpenAIStreamReader(EventStreamReader):
         )
 
     def _begin_choice(self, position: int, part: dict[str, Any]) -> _Choice:
-        choice = self._choices[position] = _Choice(position, parse_index(part.get("index") or 0))
+        nulls = {name for name, value in part.items() if value is None} - _NOT_MERGED
+        index = parse_index(part.get("index") or 0)
+        choice = self._choices[position] = _Choice(position, index, nulls)
         return choice
 
 
@@ -191,15 +197,18 @@ class _Choice:
     """One choice of a streamed answer, built from its parts.
 
     ``position``  its position among the choices
+    ``nulls``     the names of the fields that are null in its first part, such as "logprobs"
 
     ``to_dict`` returns the choice as it is in an answer without a stream.
     """
 
-    __slots__ = ("_calls", "_fields", "_has_old_call", "_index", "_is_cumulative", "_message", "position")
+    __slots__ = ("_calls", "_fields", "_has_old_call", "_index", "_is_cumulative", "_message", "_nulls",
+                 "position")  # fmt: skip
 
-    def __init__(self, position: int, index: int) -> None:
+    def __init__(self, position: int, index: int, nulls: set[str]) -> None:
         self.position = position
         self._index = index
+        self._nulls = dict.fromkeys({*nulls, "finish_reason"})
         self._fields: MergedObject | None = None  # of most choices only the last part has fields
         self._message = MergedObject(role="assistant", content=None)
         self._calls: ToolCallMerger | None = None
@@ -208,7 +217,7 @@ class _Choice:
 
     @property
     def is_finished(self) -> bool:
-        return self._fields is not None and bool(self._fields.get("finish_reason"))
+        return self._fields is not None and bool(text_or_empty(self._fields.get("finish_reason")))
 
     def add(self, part: dict[str, Any]) -> dict[str, Any]:
         """Add ``part``, the choice's part of one event. Return the part's delta; {} if there is none.
@@ -248,7 +257,7 @@ class _Choice:
         if self._calls is not None and not self._has_old_call:
             message["tool_calls"] = self._calls.to_list()
         fields = self._fields.to_dict() if self._fields is not None else {}
-        return {"finish_reason": None, **fields, "index": self._index, "message": message}
+        return {**self._nulls, **fields, "index": self._index, "message": message}
 
     def _message_in_place_of_delta(self, part: dict[str, Any]) -> dict[str, Any]:
         """Return what the message of a part without a delta adds: it is a piece, or the whole message so far.

@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_pool.providers.event_stream import parse_index
 from llm_pool.providers.merging import MergedObject
-from llm_pool.providers.results import ToolCall, ToolCallPart, repair_surrogates
+from llm_pool.providers.results import ToolCall, ToolCallPart, repair_surrogates, text_or_empty
 
 __all__ = ["ToolCallMerger", "as_list", "as_text", "tool_calls_of"]
 
@@ -49,7 +49,7 @@ def _tool_call_of(raw: dict[str, Any]) -> ToolCall:
         raise KeyError("function")
     arguments = _arguments_of(part)
     text = as_text(arguments) or ("" if raw.get("custom") else "{}")
-    return ToolCall(_id_of(raw), part.get("name") or "", repair_surrogates(text), raw)
+    return ToolCall(_id_of(raw), text_or_empty(part.get("name")), repair_surrogates(text), raw)
 
 
 def _arguments_of(part: dict[str, Any]) -> Any:
@@ -67,7 +67,7 @@ def _id_of(raw: dict[str, Any]) -> str:
     identifier = raw.get("id")
     if isinstance(identifier, int):
         return str(identifier)
-    return identifier if isinstance(identifier, str) else ""
+    return text_or_empty(identifier)
 
 
 class ToolCallMerger:
@@ -99,7 +99,7 @@ class ToolCallMerger:
         part = raw.get(kind)
         if part is None:  # some servers leave out this level
             part = {name: raw[name] for name in _OF_FUNCTION if name in raw}
-        identifier, name, index = _id_of(raw), part.get("name") or "", raw.get("index")
+        identifier, name, index = _id_of(raw), text_or_empty(part.get("name")), raw.get("index")
         if index is not None:
             index = parse_index(index)
         call = self._find(identifier, index, name, _arguments_of(part))
