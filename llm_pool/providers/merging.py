@@ -101,6 +101,18 @@ class MergedObject(dict[str, Any]):
             elif value is not None or name not in self:
                 self[name] = value
 
+    def repeated(self, name: str, text: str) -> int:
+        """Return how many characters at the beginning of ``text`` are the text so far of the field ``name``.
+
+        Returns 0 if ``text`` does not begin with that text.
+        """
+        pieces, size = self.get(name), 0
+        for piece in pieces if type(pieces) is _MergedText else ():
+            if not text.startswith(piece, size):
+                return 0
+            size += len(piece)
+        return size
+
     def to_dict(self) -> dict[str, Any]:
         """Return the merged object as plain JSON values."""
         return {name: _plain(name, value) for name, value in self.items()}

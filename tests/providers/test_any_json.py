@@ -192,7 +192,7 @@ def check_completion(completion: Completion) -> None:
     check_usage(completion.usage)
     assert completion.rate_limit is None
     str(completion), repr(completion)
-    assert len(completion.choices) == 1 + len(completion.more_choices)
+    assert completion.choices
     for choice in completion.choices:
         check_choice(choice)
     assert pickle.loads(pickle.dumps(completion)) == completion

@@ -216,3 +216,18 @@ def test_ten_thousand_parts_of_a_tool_call_are_read_in_linear_time() -> None:
     _, completion = read(sse(delta(tool_calls=[part("", "f", index=0, id="a")]), *events))
     assert time.process_time() - started < 5  # usually a fifth of this
     assert completion.tool_calls[0].arguments == "".join(pieces)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 99])
+def test_a_call_whose_name_is_in_each_part_ends_where_its_object_ends(size: int) -> None:
+    """Braces and quotes in strings end nothing, wherever the parts are cut."""
+    values: list[Any] = [{"a": '}{\\"}', "}": {"b": [{}, "{"]}, "c": "\\"}, {"d": '"'}, {"x": {}}]
+    calls = [json.dumps(value) for value in values]
+    parts = [[part(text[at : at + size], "f", index=0)] for text in calls for at in range(0, len(text), size)]
+    assert seen(stream(*parts)[1].tool_calls) == [("", "f", arguments) for arguments in calls]
+
+
+def test_a_call_that_is_told_again_in_parts_ends_where_its_object_ends() -> None:
+    whole, again = [part('{"x": 1}', "f", index=0)], [[part(text, index=0)] for text in ('{"x"', ": 1", "}")]
+    calls = stream(whole, *again, [part('{"x": 2}', "f", index=0)])[1].tool_calls
+    assert seen(calls) == [("", "f", '{"x": 1}'), ("", "f", '{"x": 2}')]

@@ -180,6 +180,11 @@ def test_a_text_beside_a_delta_is_not_a_part_of_the_answer() -> None:
     assert (completion.text, completion.raw["choices"][0]["text"]) == ("Hello", "x")
 
 
+def test_a_message_that_begins_as_the_text_so_far_is_a_piece() -> None:
+    events = [{"choices": [{"index": 0, "message": {"content": text}}]} for text in ("Hel", "lo ", "Help")]
+    assert read(sse(*events, delta(reason="stop")))[1].text == "Hello Help"
+
+
 def test_a_message_beside_the_deltas_adds_nothing() -> None:
     """Perplexity sends the whole message so far beside each delta."""
     pieces = [("One ", "One "), ("two", "One two"), ("", "One two")]

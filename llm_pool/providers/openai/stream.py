@@ -39,7 +39,7 @@ class OpenAIStreamReader(EventStreamReader):
         self._has_alternatives = head.choices > 1
         self._top_level: dict[str, Any] = {}  # the fields of the events; "choices" is replaced at the end
         self._id_events = 0  # how many events have had the present id
-        self._citations: list[Citation] = []  # those beside the choices
+        self._citations: dict[Citation, None] = {}  # those beside the choices
         self._is_ending = False  # a finish reason has arrived
 
     def _merged_answer(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class OpenAIStreamReader(EventStreamReader):
     def _new_citations(self, raw: dict[str, Any]) -> tuple[Citation, ...]:
         """Return the citations beside the choices that no event before has had: each event repeats them."""
         new = tuple(citation for citation in citations_of(raw, {}) if citation not in self._citations)
-        self._citations += new
+        self._citations.update(dict.fromkeys(new))
         return new
 
     def _begins_another_answer(self, raw: dict[str, Any]) -> bool:
@@ -267,11 +267,8 @@ class _Choice:
         message: dict[str, Any] = part.get("message") or {}
         if not message:
             return {}
-        content, before = message.get("content"), self._message.to_dict().get("content")
-        if not (
-            before and isinstance(before, str) and isinstance(content, str) and content.startswith(before)
-        ):
-            return message
-        if len(content) > len(before) or part.get("finish_reason"):
+        content: Any = message.get("content")
+        repeated = self._message.repeated("content", content) if isinstance(content, str) else 0
+        if repeated and (len(content) > repeated or part.get("finish_reason")):
             self._is_cumulative = True
-        return {**message, "content": content[len(before) :]} if self._is_cumulative else message
+        return {**message, "content": content[repeated:]} if repeated and self._is_cumulative else message

@@ -8,6 +8,7 @@ index or the id, or repeat them; ``ToolCallMerger`` has the rules that find the 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from llm_pool.providers.event_stream import parse_index
@@ -18,6 +19,7 @@ __all__ = ["ToolCallMerger", "as_list", "as_text", "tool_calls_of"]
 
 _ARGUMENTS = ("arguments", "input")  # the names of the field: of a function, and of a "custom" tool
 _OF_FUNCTION = ("name", *_ARGUMENTS)
+_MARKS = re.compile(r'\\.?|["{}]', re.DOTALL)  # what ``_Braces`` reads: an escaped character is one mark
 _NOT_KEPT = frozenset({"custom", "function", "id", "index"})
 
 
@@ -151,7 +153,7 @@ class _Call:
     ``name``    the name of the tool; "" until it arrives
     """
 
-    __slots__ = ("_argument", "_fields", "_kind", "_pieces", "_size", "_whole",
+    __slots__ = ("_argument", "_braces", "_fields", "_kind", "_pieces", "_size", "_whole",
                  "id", "index", "name", "number")  # fmt: skip
 
     def __init__(self, number: int, index: int | None) -> None:
@@ -164,14 +166,17 @@ class _Call:
         self._fields = MergedObject()
         self._pieces: list[str] = []
         self._size = 0  # of all pieces, in characters
+        self._braces = _Braces()
         self._whole: Any = None  # arguments that are not a string
 
     @property
     def is_complete(self) -> bool:
         """Whether the arguments so far are a whole JSON object."""
-        return self._whole is not None or bool(
-            self._pieces and self._pieces[-1].rstrip()[-1:] == "}" and _is_object("".join(self._pieces))
-        )
+        if self._whole is not None:
+            return True
+        if not self._pieces or self._pieces[-1].rstrip()[-1:] != "}":
+            return False
+        return self._braces.are_balanced(self._pieces) and _is_object("".join(self._pieces))
 
     def has(self, arguments: Any) -> bool:
         """Return whether ``arguments`` are those of this call."""
@@ -220,6 +225,7 @@ class _Call:
         if is_told_again or (begins and self._pieces == ["{}"]):
             self._pieces.clear()
             self._size = 0
+            self._braces = _Braces()
         self._pieces.append(arguments)
         self._size += len(arguments)
         return "" if is_told_again or self._pieces == ["{}"] else arguments
@@ -232,6 +238,34 @@ class _Call:
         elif self._pieces:
             raw[self._kind][self._argument] = repair_surrogates("".join(self._pieces))
         return {"id": self.id, **raw} if self.id else raw
+
+
+class _Braces:
+    """Counts the braces of a JSON text that arrives in pieces, outside of its strings.
+
+    Each piece is read once: to parse all pieces at each of them would take quadratic time.
+    """
+
+    __slots__ = ("_count", "_in_string", "_open", "_rest")
+
+    def __init__(self) -> None:
+        self._count = 0  # of the pieces that have been read
+        self._open = 0
+        self._in_string = False
+        self._rest = ""  # a backslash at the end of the last piece
+
+    def are_balanced(self, pieces: list[str]) -> bool:
+        """Return whether each brace in ``pieces``, those of the last call and more, has its other half."""
+        for piece in pieces[self._count :]:
+            marks = _MARKS.findall(self._rest + piece)
+            self._rest = marks.pop() if marks and marks[-1] == "\\" else ""
+            for mark in marks:
+                if mark == '"':
+                    self._in_string = not self._in_string
+                elif mark in "{}" and not self._in_string:
+                    self._open += 1 if mark == "{" else -1
+        self._count = len(pieces)
+        return self._open == 0
 
 
 def _is_object(text: str) -> bool:
