@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import BaseModel
 
-from llm_pool import exceptions
+from llm_pool import exceptions, tools
 from testbed.provider import Citation, ToolCall
 from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
 
@@ -93,6 +94,64 @@ def test_a_turn_goes_back_with_the_results_of_its_tools(
         ask(call, pool, [result], previous_response_id=turn.raw["id"]).raw["previous_response_id"] == "resp_1"
     )
     assert llm_provider.requests[2].json()["input"] == [result]
+
+
+class Weather(BaseModel):
+    city: str
+    unit: str = "C"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_answer_is_a_value_of_a_type(call: str, pool: LLMPool, llm_provider: ScriptedProvider) -> None:
+    llm_provider.reply('{"city": "Rome", "unit": "F"}')
+    completion = ask(call, pool, response_format=Weather, text={"verbosity": "low"})
+    assert completion.parsed == Weather(city="Rome", unit="F")
+    body = llm_provider.requests[0].json()
+    sent = body["text"].pop("format")
+    assert (body["text"], "response_format" in body) == ({"verbosity": "low"}, False)
+    assert (sent["type"], sent["name"], sent["strict"]) == ("json_schema", "Weather", True)
+    assert sent["schema"]["required"] == ["city", "unit"]
+    with pytest.raises(exceptions.InvalidParameter, match=r"text\['format'\] contradicts response_format"):
+        ask(call, pool, response_format=Weather, text={"format": {"type": "text"}})
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"finish_reason": "length"}, r"The answer was cut \(finish_reason 'max_output_tokens'\)"),
+        ({"finish_reason": "content_filter"}, "The model refused to answer"),
+        ({"refusal": "I cannot."}, "The model refused to answer"),
+    ],
+)
+def test_an_answer_that_is_no_value_of_its_type_says_why(
+    options: Any, says: str, call: str, pool: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    llm_provider.reply("", **options)
+    with pytest.raises(exceptions.InvalidOutput, match=says):
+        ask(call, pool, response_format=Weather)
+
+
+def temperature(city: str, unit: str = "C") -> str:
+    """Return the temperature in a city now."""
+    return f"21 {unit} in {city}"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_functions_are_tools_whose_parameters_with_a_default_stay_optional(
+    call: str, pool: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    search = {"type": "web_search"}
+    llm_provider.tool_call("temperature", {"city": "Rome"})
+    [asked] = ask(call, pool, tools=[temperature, search]).tool_calls
+    assert tools.call(temperature, asked) == "21 C in Rome"
+    sent, beside = llm_provider.requests[0].json()["tools"]
+    assert (sent, beside) == (tools.schema(temperature, "openai-responses"), search)
+    parameters = sent.pop("parameters")
+    description = "Return the temperature in a city now."
+    # Without "strict" the API makes functions strict, and all their parameters required.
+    assert sent == {"type": "function", "name": "temperature", "description": description, "strict": False}
+    assert (list(parameters["properties"]), parameters["required"]) == (["city", "unit"], ["city"])
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])

@@ -81,6 +81,19 @@ class OpenAIResponses(OpenAI):
         """See ``Provider.encode``."""
         return requests.encode(body, messages="input")
 
+    def output_params(self, name: str, schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """See ``Provider.output_params``."""
+        return {"text": {"format": {"type": "json_schema", **self._json_schema(name, schema)}}}
+
+    def tool_definition(self, name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See ``Provider.tool_definition``.
+
+        By default this API makes functions strict, and each of their parameters required:
+        https://platform.openai.com/docs/guides/function-calling#strict-mode
+        """
+        function = {"name": name, "description": description, "parameters": parameters}
+        return {"type": "function", **function, "strict": False}
+
     def stream_reader(self, head: Head) -> ResponsesStreamReader:
         """See ``Provider.stream_reader``."""
         return ResponsesStreamReader(self, head)
