@@ -138,8 +138,8 @@ CHANGES: list[Callable[[list[Any], Random, Any], None]] = [
 ]
 CHANGED = st.lists(st.tuples(st.sampled_from(CHANGES), VALUES), min_size=1, max_size=3)
 SEEDS = st.integers(0, 2**32)
-NAMES = ("anthropic", "openai")
-APIS = st.sampled_from(NAMES)
+API_NAMES = ("anthropic", "openai")
+APIS = st.sampled_from(API_NAMES)
 
 
 def changed(events: list[Any], random: Random, changes: list[Any]) -> list[bytes]:
@@ -275,7 +275,7 @@ def test_any_json_in_a_whole_answer_gives_a_completion_or_an_error_of_ours(
             check_completion(PROVIDERS[api]().parse_completion(head, body))
 
 
-@pytest.mark.parametrize("api", NAMES)
+@pytest.mark.parametrize("api", API_NAMES)
 @pytest.mark.parametrize(("opened", "closed"), [('{"error":', "}"), ('[{"a":', "}]"), ("[", "]")])
 def test_json_nested_to_any_depth_gives_a_completion_or_an_error_of_ours(
     api: str, opened: str, closed: str
@@ -339,7 +339,7 @@ def test_a_stream_that_is_cut_anywhere_is_complete_only_if_the_provider_has_said
     check_prefix(api, frames, Head(200, {}, choices=answer.choices), cut)
 
 
-@pytest.mark.parametrize("api", NAMES)
+@pytest.mark.parametrize("api", API_NAMES)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_stream_that_is_cut_at_any_byte_is_complete_only_if_the_provider_has_said_so(
     api: str, seed: int
