@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llm_pool.providers.base import Head
@@ -66,21 +66,26 @@ def response(*items: JSON, **fields: Any) -> JSON:
     }
 
 
-def events_of(whole: JSON) -> list[JSON]:
-    """Return the documented events of a response, with each text in two pieces."""
+def in_halves(text: str) -> list[str]:
+    half = len(text) // 2
+    return [text[:half], text[half:]]
+
+
+def events_of(whole: JSON, cut: Callable[[str], list[str]] = in_halves) -> list[JSON]:
+    """Return the documented events of a response, with each text in the pieces that ``cut`` makes of it."""
     begun = {
         "type": "response.created",
         "response": {**whole, "status": "in_progress", "output": [], "usage": None},
     }
     events = [
-        event for position, item in enumerate(whole["output"]) for event in _item_events(position, item)
+        event for position, item in enumerate(whole["output"]) for event in _item_events(position, item, cut)
     ]
     return [begun, *events, {"type": f"response.{whole['status']}", "response": whole}]
 
 
-def _item_events(position: int, item: JSON) -> Iterator[JSON]:
+def _item_events(position: int, item: JSON, cut: Callable[[str], list[str]]) -> Iterator[JSON]:
     place = {"output_index": position, "item_id": item["id"]}
-    empty: JSON = {"arguments": "", "input": "", "content": [], "summary": [], "status": "in_progress"}
+    empty: JSON = {**_EMPTY, "content": [], "summary": [], "status": "in_progress"}
     begun = {name: empty[name] if name in empty and value else value for name, value in item.items()}
     yield {"type": "response.output_item.added", "output_index": position, "item": begun}
     for kind, index, field in (
@@ -88,35 +93,38 @@ def _item_events(position: int, item: JSON) -> Iterator[JSON]:
         ("reasoning_summary", "summary_index", "summary"),
     ):
         for number, part in enumerate(item.get(field) or ()):
-            yield from _part_events(kind, {**place, index: number}, part)
-    for kind, field in (("function_call_arguments", "arguments"), ("custom_tool_call_input", "input")):
+            yield from _part_events(kind, {**place, index: number}, part, cut)
+    for field in _EMPTY:
         if field in item:
-            yield from _text_events(kind, field, place, item[field])
+            yield from _text_events(f"{item['type']}_{field}", field, place, item[field], cut)
     yield {"type": "response.output_item.done", "output_index": position, "item": item}
 
 
-def _part_events(kind: str, place: JSON, part: JSON) -> Iterator[JSON]:
+def _part_events(kind: str, place: JSON, part: JSON, cut: Callable[[str], list[str]]) -> Iterator[JSON]:
     name = "refusal" if part["type"] == "refusal" else "text"
     start = {**part, name: "", **{field: [] for field in ("annotations", "logprobs") if field in part}}
     yield {"type": f"response.{kind}_part.added", **place, "part": start}
-    yield from _text_events(_EVENTS[part["type"]], name, place, part[name], part.get("logprobs"))
+    yield from _text_events(_EVENTS[part["type"]], name, place, part[name], cut, part.get("logprobs"))
     for annotation in part.get("annotations") or ():
         yield {"type": "response.output_text.annotation.added", **place, "annotation": annotation}
     yield {"type": f"response.{kind}_part.done", **place, "part": part}
 
 
+_EMPTY = {"arguments": "", "input": "", "code": ""}  # texts of an item, as its start has them
 _EVENTS = {"output_text": "output_text", "refusal": "refusal", "reasoning_text": "reasoning_text",
            "summary_text": "reasoning_summary_text"}  # fmt: skip
 
 
-def _text_events(kind: str, name: str, place: JSON, text: str, logprobs: Any = None) -> Iterator[JSON]:
-    half = len(text) // 2
-    for number, piece in enumerate((text[:half], text[half:])):
+def _text_events(
+    kind: str, name: str, place: JSON, text: str, cut: Callable[[str], list[str]], logprobs: Any = None
+) -> Iterator[JSON]:
+    pieces = cut(text)
+    for number, piece in enumerate(pieces):
         yield {
             "type": f"response.{kind}.delta",
             **place,
             "delta": piece,
-            "logprobs": (logprobs or [])[number::2],
+            "logprobs": (logprobs or [])[number :: len(pieces)],
         }
     yield {"type": f"response.{kind}.done", **place, name: text}
 
