@@ -59,7 +59,12 @@ def _message(random: Random) -> JSON:
 
 def _text(random: Random) -> JSON:
     annotations = [_annotation(random) for _ in range(random.choice([0, 0, 1, 2]))]
-    return {"type": "output_text", "text": random_text(random), "annotations": annotations, "logprobs": []}
+    return {
+        "type": "output_text",
+        "text": random_text(random, 20),
+        "annotations": annotations,
+        "logprobs": [],
+    }
 
 
 def _annotation(random: Random) -> JSON:
@@ -119,6 +124,6 @@ def _search(random: Random) -> JSON:
 
 
 _ITEMS: list[Callable[[Random], JSON]] = [
-    *(_message, _message, _message, _reasoning, _reasoning, _function_call, _function_call),
-    *(_custom_tool_call, _mcp_call, _code, _search),
+    *(_message, _message, _message, _message, _message, _reasoning, _reasoning, _function_call),
+    *(_function_call, _custom_tool_call, _mcp_call, _code, _search),
 ]
