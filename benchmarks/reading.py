@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the sizes: 0.1 for a tenth")
     parser.add_argument("--answers", nargs="+", metavar="NAME", choices=list(ANSWERS), default=list(ANSWERS))
     options = parser.parse_args()
-    print(f"{'':<44}{'CPU of each, at a quarter, half and all':>44}{'memory':>12}")
+    print(f"{'':<44}{'CPU of each, at a quarter, half and all':>44}{'memory':>13}")
     for name in options.answers:
         answer = ANSWERS[name]
         sizes = [max(1, int(answer.size * options.share / part)) for part in (4, 2, 1)]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.report.notes import METHOD, NOTES
+from benchmarks.report.notes import METHOD, NOTES, READING
 from benchmarks.report.plots import PLOTS, draw
 from benchmarks.report.table import verdict
 from benchmarks.report.units import cells
@@ -34,7 +34,8 @@ def text(results: Results, pictures: Sequence[str] = ()) -> str:
     """The document in Markdown; ``pictures`` are lines that show the plots."""
     workloads = [_workload(measured) for measured in results.measured.values()]
     sections = [METHOD.rstrip(), _run(results), _goals(results), _losses(results), *pictures]
-    return "\n\n".join([*sections, "## All measures", "Medians over the rounds of each.", *workloads]) + "\n"
+    sections += ["## All measures", "Medians over the rounds of each.", *workloads]
+    return "\n\n".join([*sections, READING])
 
 
 def _run(results: Results) -> str:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from benchmarks import install
+from benchmarks import install, reading
 from benchmarks.child import work
 from benchmarks.link import LinkImpossible, link
 from benchmarks.report.document import text
@@ -56,6 +56,15 @@ def test_the_command_prints_goals_and_exits_with_0():
     assert "at most" in done.stdout
 
 
+def test_the_readers_are_measured_in_three_sizes(monkeypatch, capsys):
+    names = ["chat: tool calls", "messages: text in one event"]
+    monkeypatch.setattr(sys, "argv", ["reading", "--share", "0.002", "--answers", *names])
+    reading.main()
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in lines] == names
+    assert {len(line) for line in lines} == {len(heading)}
+
+
 def test_the_document_lists_goals_losses_and_skipped_clients():
     ours, theirs = {"cpu": 0.002}, {"cpu": 0.001}
     http2 = Measured("http2", {"acomplete": [ours], "httpx": [theirs]}, {"pyreqwest": "not to be had"})
@@ -65,3 +74,4 @@ def test_the_document_lists_goals_losses_and_skipped_clients():
     assert "httpx needs 0.50 of our CPU" in document
     assert "pyreqwest is skipped: not to be had" in document
     assert "- CPU: a good one" in document
+    assert "## Large answers" in document

@@ -128,7 +128,8 @@ def test_a_silent_model_does_not_lose_the_page_behind_nginx(
         ask(page, "Is the water warm?")
         token.wait_reached()
         # nginx has given up on a request that began later: so its time for the model is over as well.
-        with pytest.raises(urllib.error.HTTPError, match="504"):
+        with pytest.raises(urllib.error.HTTPError, match="504") as caught:
             urllib.request.urlopen(f"{proxy}/silent")
+        caught.value.close()
         token.open()
         assert turn(page, 0).locator(".text").inner_text() == "It is."
