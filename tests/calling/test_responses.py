@@ -154,6 +154,14 @@ def test_functions_are_tools_whose_parameters_with_a_default_stay_optional(
     assert (list(parameters["properties"]), parameters["required"]) == (["city", "unit"], ["city"])
 
 
+def test_embeddings_are_those_of_openai(pool: LLMPool, llm_provider: ScriptedProvider) -> None:
+    llm_provider.vectors([0.5], [0.25])
+    assert pool.embed(["a", "b"]).vectors == [[0.5], [0.25]]
+    assert llm_provider.requests[0].path == "/v1/embeddings"
+    with pytest.raises(exceptions.InvalidParameter, match=r"inputs\[1\] holds a lone surrogate"):
+        pool.embed(["a", "\ud83d"])
+
+
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 @pytest.mark.parametrize("call", CALLS)
 def test_an_incomplete_answer_is_an_answer(
