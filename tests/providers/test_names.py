@@ -29,7 +29,9 @@ def test_a_name_is_read_from_a_whole_answer(name: str) -> None:
     completion = parse(SHAPES[name])
     assert_found(completion, SHAPES[name].expected)
     assert completion.raw == SHAPES[name].whole
-    assert [str(choice) for choice in completion.choices] == [completion.text]
+    [choice] = completion.choices
+    assert (choice.text, choice.finish_reason) == (completion.text, completion.finish_reason)
+    assert choice.tool_calls == completion.tool_calls
 
 
 @pytest.mark.parametrize("name", SHAPES)

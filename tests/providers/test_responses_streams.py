@@ -203,6 +203,13 @@ def test_a_second_answer_in_the_middle_of_the_first_is_an_error() -> None:
     assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
+def test_a_last_event_with_a_text_of_the_wrong_type_is_an_error() -> None:
+    output = [*WHOLE["output"], {**message(), "id": "other", "content": [{"type": "output_text", "text": 5}]}]
+    with pytest.raises(exceptions.InvalidResponse, match="events that do not form an answer") as caught:
+        read(*ended(*EVENTS[:-1], output=output))
+    assert caught.value.partial == "Four."
+
+
 def test_json_in_the_place_of_a_stream_is_read() -> None:
     reader = api.stream_reader(HEAD)
     reader.feed(json.dumps(WHOLE, indent=1).encode())
