@@ -17,10 +17,12 @@ __all__ = ["UIMessageEvents"]
 DONE = "data: [DONE]\n\n"
 FINISH_REASONS = {
     "stop": "stop",
+    "completed": "stop",
     "end_turn": "stop",
     "stop_sequence": "stop",
     "length": "length",
     "max_tokens": "length",
+    "max_output_tokens": "length",
     "content_filter": "content-filter",
     "refusal": "content-filter",
     "tool_calls": "tool-calls",
@@ -28,6 +30,9 @@ FINISH_REASONS = {
     "tool_use": "tool-calls",
 }
 """The protocol's names for the reasons of OpenAI and Anthropic; "other" for all others."""
+
+_FREE_TEXT = ("custom", "custom_tool_call")
+"""The types of OpenAI's tool calls, in chat completions and responses, whose arguments are not JSON."""
 
 Part = dict[str, Any]
 
@@ -75,7 +80,7 @@ class UIMessageEvents:
             {"type": "finish-step"},
             {
                 "type": "finish",
-                "finishReason": FINISH_REASONS.get(completion.finish_reason or "", "other"),
+                "finishReason": _finish_reason(completion),
                 "messageMetadata": _metadata(completion),
             },
         ]
@@ -122,13 +127,20 @@ class UIMessageEvents:
         """Return the part with the whole arguments: parsed, or the text with an error if it is not JSON."""
         call_id = self._call_ids.get(index) or call.id or _call_id(index)
         part = {"type": "tool-input-available", "toolCallId": call_id, "toolName": call.name}
-        if call.raw.get("type") == "custom":  # OpenAI's: free text
+        if call.raw.get("type") in _FREE_TEXT:
             return {**part, "input": call.arguments}
         try:
             return {**part, "input": json.loads(call.arguments)}
         except (ValueError, RecursionError):
             problem = "The arguments are not valid JSON."
             return {**part, "type": "tool-input-error", "input": call.arguments, "errorText": problem}
+
+
+def _finish_reason(completion: Completion) -> str:
+    """Return the protocol's name for the reason. A response that calls tools is "completed" too."""
+    if completion.finish_reason == "completed" and completion.tool_calls:
+        return "tool-calls"
+    return FINISH_REASONS.get(completion.finish_reason or "", "other")
 
 
 def _call_id(index: int) -> str:

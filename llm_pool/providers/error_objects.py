@@ -30,6 +30,21 @@ _STATUS_OF = {
         "context_length_exceeded",
         "bad_request",
         "badrequesterror",
+        "invalid_prompt",
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_image_mode",
+        "invalid_image_url",
+        "invalid_base64_image",
+        "image_content_policy_violation",
+        "image_file_not_found",
+        "image_file_too_large",
+        "image_parse_error",
+        "image_too_large",
+        "image_too_small",
+        "empty_image_file",
+        "failed_to_download_image",
+        "unsupported_image_media_type",
     ),
     401: ("authentication_error", "invalid_api_key", "unauthenticated", "unauthorized"),
     402: ("billing_error", "insufficient_credits", "payment_required"),
@@ -67,10 +82,12 @@ _STATUS_OF = {
         "service_unavailable",
         "service_unavailable_error",
         "serviceunavailableerror",
+        "server_is_overloaded",
         "server_overloaded",
+        "slow_down",
         "unavailable",
     ),
-    504: ("timeout_error", "deadline_exceeded", "gateway_timeout"),
+    504: ("timeout_error", "deadline_exceeded", "gateway_timeout", "vector_store_timeout"),
 }
 _STATUS_BY_NAME = {name: status for status, names in _STATUS_OF.items() for name in names}
 
@@ -128,9 +145,8 @@ def error_fields(body: Any) -> ErrorFields:
     message = next((_words(error[name]) for name in _MESSAGES if error.get(name)), "")
     code = next((error[name] for name in _CODES if isinstance(error.get(name), (str, int))), None)
     metadata = error["metadata"] if isinstance(error.get("metadata"), dict) else {}
-    kind = next(
-        (each[name] for each in (error, metadata) for name in _TYPES if isinstance(each.get(name), str)), None
-    )
+    stated = (each[name] for each in (error, metadata) for name in _TYPES if isinstance(each.get(name), str))
+    kind = next((each for each in stated if each != "error"), None)  # "error" is the type of an event
     if upstream := _upstream_words(metadata.get("raw")):
         message = f"{message}: {upstream}" if message else upstream
     return ErrorFields(message, code, kind, retry_after_in({**metadata, **error}, message))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest, with_article
@@ -38,8 +38,10 @@ def _as_text(value: Any) -> str:
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_text).encode
 
 
-def as_messages(messages: Any) -> list[Mapping[str, Any]]:
+def as_messages(messages: Any, *, typed: bool = False) -> list[Mapping[str, Any]]:
     """Return ``messages`` as a list for the request's body. A str becomes one user message.
+
+    With ``typed`` a dict with a "type" needs no "role".
 
     What ``gettext_lazy`` returns counts as a str. Raises ``InvalidMessages`` if ``messages`` is neither a str
     nor a sequence of one or more dicts, if a dict has no "role", or if a "role" or "content" has the wrong
@@ -62,7 +64,9 @@ def as_messages(messages: Any) -> list[Mapping[str, Any]]:
                 'give a dict such as {"role": "user", "content": "..."}.'
             )
         role = message.get("role")
-        if not isinstance(role, str):
+        if not isinstance(role, str) and not (
+            typed and role is None and isinstance(message.get("type"), str)
+        ):
             problem = "is missing" if "role" not in message else f"is {with_article(role)}"
             raise InvalidMessages(f'messages[{index}]["role"] {problem}; give a str such as "user".')
         content = message.get("content")
@@ -88,8 +92,10 @@ def check_params(params: Mapping[str, Any], stream: bool) -> None:
         raise InvalidParameter(f"{name} is not a parameter of the API; {_NOT_PARAMETERS[name]}.")
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
+def encode(body: Mapping[str, Any], *, messages: str = "messages") -> bytes:
     """Return ``body`` as JSON in UTF-8, with each lazy str as text.
+
+    ``messages`` is the name of the field with the messages.
 
     Raises ``InvalidMessages`` or ``InvalidParameter`` with the path of the value that cannot be encoded.
     """
@@ -97,14 +103,15 @@ def encode(body: Mapping[str, Any]) -> bytes:
         return _dumps(body).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         # UnicodeEncodeError is a ValueError too. To search for the value first would make each call slower.
-        raise _encoding_error(body, error) from None
+        raise _encoding_error(body, messages, error) from None
 
 
-def _encoding_error(body: Mapping[str, Any], error: Exception) -> InvalidRequest:
+def _encoding_error(body: Mapping[str, Any], messages: str, error: Exception) -> InvalidRequest:
     for path, value in _walk(body):
         for check in (_text_problem, _number_problem, _type_problem):
             if problem := check(value):
-                return _error_class(path)(f"{_path_text(path)} {problem}")
+                kind = InvalidMessages if path[:1] == (messages,) else InvalidParameter
+                return kind(f"{_path_text(path)} {problem}")
     if isinstance(error, RecursionError):
         return InvalidParameter(
             "The request is nested too deeply to be written as JSON; give something flatter."
@@ -158,10 +165,6 @@ def _walk(body: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
         else:
             items = [((*path, index), item) for index, item in enumerate(value)]
         stack.extend(reversed(items))
-
-
-def _error_class(path: Sequence[Any]) -> Callable[[str], InvalidRequest]:
-    return InvalidMessages if path[:1] == ("messages",) else InvalidParameter
 
 
 def _path_text(path: Sequence[Any]) -> str:

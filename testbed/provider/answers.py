@@ -65,12 +65,12 @@ class AnswerOptions(TypedDict, total=False):
 
     ``reasoning``           the reasoning before the text, whole or in pieces
     ``signature``           the signature of Anthropic's reasoning
-    ``redacted_reasoning``  Anthropic's encrypted reasoning
+    ``redacted_reasoning``  encrypted reasoning, of Anthropic's API and of Responses
     ``refusal``             why the model does not answer, whole or in pieces
     ``tool_calls``          the tool calls, in order
     ``citations``           the sources, or their addresses
     ``finish_reason``       OpenAI's words "stop", "length", "tool_calls", "content_filter" are translated for
-                            Anthropic, any other word is sent as it stands; None for what fits the answer
+                            the other APIs, any other word is sent as it stands; None for what fits the answer
     ``usage``               the tokens, also as a tuple; None if the answer does not report them
     ``logprobs``            a log probability for each piece of the text
     ``audio``               OpenAI's object for a spoken answer: id, data, transcript, expires_at

@@ -15,6 +15,7 @@ from testbed.provider.errors import error_of
 from testbed.provider.messages import Messages
 from testbed.provider.models import AnthropicModels, OpenAIModels
 from testbed.provider.replies import Data, Failure
+from testbed.provider.responses import Responses
 from testbed.provider.sending import send
 from testbed.scripted import ScriptedServer
 
@@ -27,6 +28,7 @@ __all__ = ["AnsweringServer"]
 
 _POST: dict[str, API] = {
     "/chat/completions": ChatCompletions(),
+    "/responses": Responses(),
     "/v1/messages": Messages(),
     "/embeddings": Embeddings(),
 }  # by the end of the path
@@ -36,7 +38,8 @@ _MODELS: dict[bool, API] = {False: OpenAIModels(), True: AnthropicModels()}  # b
 class AnsweringServer(ScriptedServer):
     """Answers requests to several APIs on one port. A context manager.
 
-    It speaks ``POST */chat/completions``, ``POST */v1/messages``, ``POST */embeddings`` and ``GET */models``.
+    It speaks ``POST */chat/completions``, ``POST */responses``, ``POST */v1/messages``,
+    ``POST */embeddings`` and ``GET */models``.
     Scripted answers are given in their order, each to one request; when none is left, the last one is given
     again. Requests for embeddings and models leave the answers of a model to later requests: without a script
     they get data that are made here. An answer is sent as a stream if the request has ``"stream": true``.

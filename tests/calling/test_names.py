@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llm_pool.calling.pool import LLMPool
     from testbed.provider import ScriptedProvider
 
-PARAMS: dict[str, dict[str, Any]] = {"openai": {}, "anthropic": {"max_tokens": 9}}
+PARAMS: dict[str, dict[str, Any]] = {"openai": {}, "openai-responses": {}, "anthropic": {"max_tokens": 9}}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -37,7 +37,7 @@ def test_a_name_is_read_in_each_kind_of_call(
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("api", PARAMS)
+@pytest.mark.parametrize("api", ["openai", "anthropic"])  # the other: test_responses.py
 def test_the_turn_goes_back_whole_into_the_next_call(
     api: str, call: str, llm_provider: ScriptedProvider, configure: Callable[..., LLMPool]
 ) -> None:

@@ -347,7 +347,7 @@ def test_no_repr_shows_a_secret() -> None:
         (
             {"PROVIDER": "zzz"},
             "= 'zzz' is not a known provider",
-            "Give 'openai', 'anthropic', 'azure', or the dotted path",
+            "Give 'openai', 'openai-responses', 'anthropic', 'azure', or the dotted path",
         ),
         ({"PROVIDER": OpenAI}, "is an ABCMeta, not a string", "Give 'openai'"),
         ({"PROVIDER": "no.such.Thing"}, "cannot be used: No module named 'no'", "Give 'openai'"),
@@ -358,6 +358,12 @@ def test_no_repr_shows_a_secret() -> None:
             "Give 'openai'",
         ),
         ({"PROVIDER": "json.Nothing"}, 'Module "json" does not define a "Nothing"', "Give 'openai'"),
+        ({"PROVIDER": "openai_responses"}, "is not a known provider", "Did you mean 'openai-responses'?"),
+        (
+            {"PROVIDER": "openai-responses", "BASE_URL": "https://x/v1/responses"},
+            "ends in /responses",
+            "Give",
+        ),
         ({"PROVIDER": "anthropic_"}, "= 'anthropic_' is not a known provider", "Did you mean 'anthropic'?"),
         ({"PROVIDER": ""}, "is not a known provider", "Give 'openai'"),
         ({"PROVIDER": "."}, "is not a known provider", "Give 'openai'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,6 +53,7 @@ TOOLS = (
     ToolCall("", "now", "{}"),
     ToolCall("call_3", "cut", '{"a": '),
     ToolCall("call_4", "draw", "a blue square", {"type": "custom"}),
+    ToolCall("call_5", "paint", "a red one", {"type": "custom_tool_call"}),
 )
 
 
@@ -106,7 +108,7 @@ def test_tool_calls_without_an_id_with_invalid_arguments_and_with_free_text(
         [Chunk("", {}, None, [*starts[2:], *pieces])],
         end=Completion("", finish_reason="tool_use", tool_calls=TOOLS),
     )
-    add, now, cut, draw = parts_of(read(body=body))
+    add, now, cut, draw, paint = parts_of(read(body=body))
     assert add == {
         "type": "tool-add",
         "toolCallId": "call_1",
@@ -118,6 +120,27 @@ def test_tool_calls_without_an_id_with_invalid_arguments_and_with_free_text(
     assert cut.get("rawInput", cut.get("input")) == '{"a": '  # version 5, and 7
     assert cut["errorText"] == "The arguments are not valid JSON."
     assert (draw["state"], draw["input"]) == ("input-available", "a blue square")
+    assert (paint["state"], paint["input"]) == ("input-available", "a red one")
+
+
+@pytest.mark.parametrize(
+    ("reason", "calls", "expected"),
+    [
+        ("completed", (), "stop"),
+        ("completed", TOOLS[:1], "tool-calls"),
+        ("tool_use", TOOLS[:1], "tool-calls"),
+        ("max_output_tokens", TOOLS[:1], "length"),
+        ("content_filter", (), "content-filter"),
+        ("pause_turn", (), "other"),
+        (None, (), "other"),
+    ],
+)
+def test_the_finish_reason_has_the_protocols_name(
+    reason: str | None, calls: tuple[ToolCall, ...], expected: str
+) -> None:
+    body = body_of(end=Completion("", finish_reason=reason, tool_calls=calls))
+    assert f'"finishReason": "{expected}"' in body
+    assert f'"finishReason": {json.dumps(reason)}' in body.partition("messageMetadata")[2]
 
 
 def test_a_tool_call_that_came_whole(read: Callable[..., dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from llm_pool.providers.results import Citation, Completion
+from tests.providers import responses_events as responses
 
 __all__ = ["SHAPES", "Shape", "assert_found"]
 
@@ -61,6 +62,12 @@ def message(blocks: list[JSON], *events: JSON, expected: JSON, **last: Any) -> S
         ],
         expected,
     )  # fmt: skip
+
+
+def response(*items: JSON, expected: JSON, **fields: Any) -> Shape:
+    """An answer of the Responses API."""
+    whole = responses.response(*items, **fields)
+    return Shape("openai-responses", whole, responses.events_of(whole), expected)
 
 
 def begin(**block: Any) -> JSON:
@@ -269,6 +276,47 @@ SHAPES: dict[str, Shape] = {
         {"audio": {"id": "au", "transcript": "Hel"}}, {"audio": {"data": "AA"}},
         {"audio": {"data": "AA", "transcript": "lo"}}, {"audio": {"expires_at": 9}},
         expected={"audio": AUDIO, "message": {"role": "assistant", "content": None, "audio": {"id": "au"}}},
+    ),
+    # The Responses API.
+    "summaries (Responses)": response(
+        responses.reasoning("2+2", "4+0", encrypted_content="XYZ"), responses.message("4"),
+        expected={"reasoning": "2+2\n\n4+0", "text": "4", "finish_reason": "completed", "message": {
+            "role": "assistant",
+            "output": [responses.reasoning("2+2", "4+0", encrypted_content="XYZ"), responses.message("4")]}},
+    ),
+    "reasoning of open models (Responses)": response(
+        responses.reasoning(content=[{"type": "reasoning_text", "text": "2+2"}]), responses.message("4"),
+        expected={"reasoning": "2+2", "text": "4"},
+    ),
+    "refusal (Responses)": response(
+        {**responses.message(), "content": [{"type": "refusal", "refusal": "I cannot."}]},
+        expected={"refusal": "I cannot.", "text": ""},
+    ),
+    "annotations (Responses)": response(
+        {"type": "web_search_call", "id": "ws", "status": "completed"},
+        responses.message("Found", annotations=[
+            {"type": "url_citation", "url": "https://a.test", "title": "A", "start_index": 0, "end_index": 5},
+            {"type": "file_citation", "file_id": "f", "filename": "a.md", "index": 3}]),
+        expected={"citations": (Citation("https://a.test", "A"), Citation(None, "a.md"))},
+    ),
+    "citations beside the output (Responses)": response(
+        responses.message("Found"), citations=["https://a.test"],
+        expected={"citations": (Citation("https://a.test"),)},
+    ),
+    "tools (Responses)": response(
+        responses.message("Let me see."), responses.call(), responses.call('{"y": [1]}', 2),
+        {"id": "ct", "type": "custom_tool_call", "call_id": "c3", "name": "g", "input": '"free text"'},
+        {"id": "mc", "type": "mcp_call", "name": "h", "arguments": "{}", "output": "x"},
+        expected={"finish_reason": "completed"},
+    ),
+    "usage (Responses)": response(
+        responses.message("a"), status="incomplete", incomplete_details={"reason": "max_output_tokens"},
+        usage={"input_tokens": 9, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 4},
+               "output_tokens_details": {"reasoning_tokens": 5}},
+        expected={"usage": (9, 7, 4, 5), "finish_reason": "max_output_tokens"},
+    ),
+    "log probabilities (Responses)": response(
+        responses.message("ab", logprobs=LOGPROBS["content"]), expected={"logprobs": LOGPROBS["content"]},
     ),
 }  # fmt: skip
 

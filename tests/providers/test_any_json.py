@@ -63,6 +63,7 @@ NAMES = [
     *("arguments", "input", "refusal", "annotations", "citations", "context", "search_results", "audio"),
     *("reasoning", "thinking_blocks", "content_block", "partial_json", "stop_reason", "text", "thinking"),
     *("url", "title", "logprobs", "prompt_tokens_details", "cached_tokens", "citation", "stop_details"),
+    *("output", "item", "item_id", "output_index", "part", "summary", "call_id", "response", "annotation"),
 ]
 KINDS = [
     "text",
@@ -138,8 +139,8 @@ CHANGES: list[Callable[[list[Any], Random, Any], None]] = [
 ]
 CHANGED = st.lists(st.tuples(st.sampled_from(CHANGES), VALUES), min_size=1, max_size=3)
 SEEDS = st.integers(0, 2**32)
-NAMES = ("anthropic", "openai")
-APIS = st.sampled_from(NAMES)
+API_NAMES = tuple(RANDOM_ANSWERS)
+APIS = st.sampled_from(API_NAMES)
 
 
 def changed(events: list[Any], random: Random, changes: list[Any]) -> list[bytes]:
@@ -275,7 +276,7 @@ def test_any_json_in_a_whole_answer_gives_a_completion_or_an_error_of_ours(
             check_completion(PROVIDERS[api]().parse_completion(head, body))
 
 
-@pytest.mark.parametrize("api", NAMES)
+@pytest.mark.parametrize("api", API_NAMES)
 @pytest.mark.parametrize(("opened", "closed"), [('{"error":', "}"), ('[{"a":', "}]"), ("[", "]")])
 def test_json_nested_to_any_depth_gives_a_completion_or_an_error_of_ours(
     api: str, opened: str, closed: str
@@ -306,10 +307,18 @@ def test_json_nested_to_any_depth_gives_a_completion_or_an_error_of_ours(
 # Cut anywhere.
 
 
+ENDS = {
+    "anthropic": b'"message_delta"',
+    "openai": b'"finish_reason"',
+    "openai-responses": b'"total_tokens"',
+}
+"""A name that only the event has by which the provider says that the answer is complete, or its null."""
+
+
 def check_prefix(api: str, frames: list[bytes], head: Head, cut: int) -> None:
     """Read the first ``cut`` bytes of a stream: the answer is complete only if its end has been said."""
     body, whole = b"".join(frames), read(api, b"".join(frames), head)
-    end = b'"message_delta"' if api == "anthropic" else b'"finish_reason"'
+    end = ENDS[api]
     said = 0
     for number, frame in enumerate(frames):
         event = frame.partition(b"data:")[2].strip()
@@ -339,7 +348,7 @@ def test_a_stream_that_is_cut_anywhere_is_complete_only_if_the_provider_has_said
     check_prefix(api, frames, Head(200, {}, choices=answer.choices), cut)
 
 
-@pytest.mark.parametrize("api", NAMES)
+@pytest.mark.parametrize("api", API_NAMES)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_stream_that_is_cut_at_any_byte_is_complete_only_if_the_provider_has_said_so(
     api: str, seed: int

@@ -31,6 +31,18 @@ SHAPES: dict[str, tuple[Any, Found]] = {
         {"type": "error", "error": OVERLOADED},
         Found(exceptions.Overloaded, type="overloaded_error"),
     ),
+    "OpenAI's event": (
+        {"type": "error", "code": "rate_limit_exceeded", "message": "Too busy", "sequence_number": 3},
+        Found(exceptions.RateLimited, code="rate_limit_exceeded"),
+    ),
+    "OpenAI's, with a code of a response": (
+        {"error": {"code": "server_is_overloaded", "message": "Too busy"}},
+        Found(exceptions.Overloaded, code="server_is_overloaded"),
+    ),
+    "OpenAI's, for an input of a response": (
+        {"error": {"code": "invalid_prompt", "message": "Too busy"}},
+        Found(exceptions.BadRequest, code="invalid_prompt"),
+    ),
     "vLLM's": (
         {"object": "error", "message": "Too busy", "type": "BadRequestError", "code": 400},
         Found(exceptions.BadRequest, code=400, type="BadRequestError"),

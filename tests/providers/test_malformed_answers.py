@@ -233,6 +233,10 @@ def test_a_field_of_the_wrong_type_is_read_from_a_whole_answer_as_if_it_were_not
     assert found.tool_calls == (ToolCall("t", "", "{}"),)
     tool = {"type": "tool_use", "id": wrong, "name": wrong, "input": {}}
     found = parse("anthropic", {"model": wrong, "stop_reason": wrong, "content": [tool]})
+    assert (found.model, found.finish_reason, found.choices[0].finish_reason) == (None, None, None)
+    assert found.tool_calls == (ToolCall("", "", "{}"),)
+    item = {"type": "function_call", "id": wrong, "call_id": wrong, "name": wrong, "arguments": "{}"}
+    found = parse("openai-responses", {"model": wrong, "status": wrong, "output": [item]})
     assert (found.model, found.finish_reason) == (None, None)
     assert found.tool_calls == (ToolCall("", "", "{}"),)
 

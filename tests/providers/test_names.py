@@ -29,7 +29,9 @@ def test_a_name_is_read_from_a_whole_answer(name: str) -> None:
     completion = parse(SHAPES[name])
     assert_found(completion, SHAPES[name].expected)
     assert completion.raw == SHAPES[name].whole
-    assert [str(choice) for choice in completion.choices] == [completion.text]
+    [choice] = completion.choices
+    assert (choice.text, choice.finish_reason) == (completion.text, completion.finish_reason)
+    assert choice.tool_calls == completion.tool_calls
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -53,11 +55,11 @@ def test_the_chunks_bring_what_the_completion_has(name: str) -> None:
             "refusal (Anthropic)",
         )
     parts = [part for chunk in chunks for part in chunk.tool_calls]
-    for number, call in enumerate(completion.tool_calls):
+    for number, found in enumerate(completion.tool_calls):
         mine = [part for part in parts if part.index == number]
-        assert (mine[0].id, mine[0].name) == (call.id, call.name)
+        assert (mine[0].id, mine[0].name) == (found.id, found.name)
         arguments = "".join(part.arguments for part in mine) or "{}"
-        assert json.loads(arguments) == json.loads(call.arguments)
+        assert json.loads(arguments) == json.loads(found.arguments)
     usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
     assert (usages[-1] if usages else None) == completion.usage
     cited = tuple(citation for chunk in chunks for citation in chunk.citations)

@@ -110,7 +110,9 @@ def test_a_parameter_that_contradicts_the_call_is_refused() -> None:
     assert openai.completion_request("Hi", "m", {"stream": True}, stream=True).body["stream"] is True
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("provider", "needed"), [("openai", {}), ("openai-responses", {}), ("anthropic", {"max_tokens": 9})]
+)
 @pytest.mark.parametrize(
     ("option", "instead"),
     [
@@ -125,10 +127,10 @@ def test_a_parameter_that_contradicts_the_call_is_refused() -> None:
     ],
 )
 def test_an_option_of_a_call_is_refused_as_a_parameter_with_the_alternative(
-    provider: str, option: dict[str, Any], instead: str
+    provider: str, needed: dict[str, Any], option: dict[str, Any], instead: str
 ) -> None:
     with pytest.raises(exceptions.InvalidParameter, match=instead) as caught:
-        PROVIDERS[provider]().completion_request("Hi", "m", {"max_tokens": 9, **option}, stream=False)
+        PROVIDERS[provider]().completion_request("Hi", "m", {**needed, **option}, stream=False)
     assert str(caught.value).startswith(*option)
 
 

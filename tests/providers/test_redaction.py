@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -26,8 +27,10 @@ BODIES = {
             "type": "message_start",
             "message": KEY,
             "content": [KEY],
+            "output": [KEY],
         }
     ),
+    "an item": json.dumps({"type": "response.output_item.done", "item": KEY}),
 }
 
 
@@ -49,14 +52,19 @@ def assert_hidden(frames: traceback.StackSummary) -> None:
     assert [(frame.name, frame.locals) for frame in own if KEY in str(frame.locals)] == []
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize("provider", ["openai", "openai-responses", "anthropic"])
 @pytest.mark.parametrize("what", BODIES)
 def test_no_frame_of_an_invalid_answer_contains_the_key(what: str, provider: str) -> None:
     assert_hidden(caught_in(PROVIDERS[provider]().parse_completion, HEAD, BODIES[what].encode()))
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
-@pytest.mark.parametrize("what", ["no JSON", "an error", "another shape"])
+@pytest.mark.parametrize(
+    ("what", "provider"),
+    [
+        *product(["no JSON", "an error", "another shape"], ["openai", "anthropic"]),
+        *product(["no JSON", "an error", "an item"], ["openai-responses"]),
+    ],
+)
 def test_no_frame_of_an_invalid_event_contains_the_key(what: str, provider: str) -> None:
     reader = PROVIDERS[provider]().stream_reader(HEAD)
     body = f"data: {BODIES[what]}\n\n".encode()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = int(os.environ.get("LLM_POOL_EXAMPLES", "75"))
 ASK: dict[str, Any] = {"model": "test-model", "messages": [{"role": "user", "content": "hello"}]}
+ASK_RESPONSES: dict[str, Any] = {"model": "test-model", "input": "hello"}
 MISSING = "(missing)"
 
 JSON = dict[str, Any]
@@ -64,6 +65,12 @@ EXPLANATIONS: dict[str, dict[str, Callable[[Difference], bool]]] = {
         "the SDK raises where the answer was cut or filtered": lambda found: (
             found.path == ("raised",) and found.theirs.endswith("FinishReasonError")
         ),
+    },
+    "openai-responses": {
+        "the SDK adds what it has parsed of a text or of arguments, as null": lambda found: (
+            found.path[-1] in {"parsed", "parsed_arguments"} and found[1:] == (MISSING, None)
+        ),
+        HALVES: in_halves,
     },
     "anthropic": {
         "the SDK adds the stop_details, as null": lambda found: (
@@ -139,6 +146,34 @@ def of_openai(found: Any, chunks: str | None = None, raised: str | None = None) 
     }  # fmt: skip
 
 
+def of_response(found: Any, chunks: str | None = None) -> JSON:
+    parts = [part for item in found.output if item.type == "message" for part in item.content]
+    calls = [item for item in found.output if item.type in {"function_call", "custom_tool_call"}]
+    thoughts = [item for item in found.output if item.type == "reasoning"]
+    usage, details = found.usage, found.incomplete_details
+    return {
+        "text": found.output_text,
+        "chunks": found.output_text if chunks is None else chunks,
+        "reasoning": "\n\n".join(
+            part.text for item in thoughts for part in item.summary or item.content or ()
+        ),
+        "refusal": "".join(part.refusal for part in parts if part.type == "refusal"),
+        "tool_calls": [
+            [call.call_id, call.name, call.arguments if call.type == "function_call" else call.input]
+            for call in calls
+        ],
+        "finish_reason": details.reason if details else found.status,
+        "usage": [
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.input_tokens_details.cached_tokens,
+            usage.output_tokens_details.reasoning_tokens,
+        ],
+        "raw": dump(found),
+        "raised": None,
+    }
+
+
 def of_anthropic(found: Any, chunks: str | None = None) -> JSON:
     text = "".join(block.text for block in found.content if block.type == "text")
     usage, calls = found.usage, [block for block in found.content if block.type == "tool_use"]
@@ -175,6 +210,13 @@ def stream_openai(client: openai.OpenAI, params: JSON) -> JSON:
             return of_openai(stream.current_completion_snapshot, chunks, type(error).__name__)
 
 
+def stream_response(client: openai.OpenAI, params: JSON) -> JSON:
+    with client.responses.stream(**ASK_RESPONSES, **params) as stream:
+        events = list(stream)
+    chunks = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    return of_response(events[-1].response, chunks)
+
+
 def stream_anthropic(client: anthropic.Anthropic, params: JSON) -> JSON:
     with client.messages.stream(**ASK, **params) as stream:
         try:
@@ -198,6 +240,12 @@ SDKS = {
         openai.OpenAI,
         lambda client, params: of_openai(client.chat.completions.create(**ASK, **params)),
         stream_openai,
+        {},
+    ),
+    "openai-responses": SDK(
+        openai.OpenAI,
+        lambda client, params: of_response(client.responses.create(**ASK_RESPONSES, **params)),
+        stream_response,
         {},
     ),
     "anthropic": SDK(
@@ -225,7 +273,7 @@ def readings(
 
     def read(api: str, stream: bool) -> Iterator[Reading]:
         pool, sdk = configure(llm_provider, **llm_provider.settings(api)), SDKS[api]
-        url = llm_provider.openai_url if api == "openai" else llm_provider.anthropic_url
+        url = llm_provider.anthropic_url if api == "anthropic" else llm_provider.openai_url
         with sdk.client(base_url=url, api_key="sk-test", max_retries=0) as client:
             for seed in range(EXAMPLES):
                 random = Random(seed)

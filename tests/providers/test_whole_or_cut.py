@@ -13,6 +13,7 @@ from llm_pool.providers.base import StreamReader
 from llm_pool.providers.head import Head
 from llm_pool.providers.results import Chunk
 from tests.providers.openai_stream import SSE, delta, openai, read, sse
+from tests.providers.responses_events import events_of, frames, message, response
 
 MESSAGE: dict[str, Any] = {"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 3}}
 
@@ -129,6 +130,7 @@ KEEP_ALIVES = [
 def test_a_keep_alive_of_any_shape_adds_nothing(keep_alive: bytes, provider: str, step: int) -> None:
     events = {
         "openai": [sse(delta("Hel"), done=False), sse(delta("lo"), done=False), sse(delta(reason="stop"))],
+        "openai-responses": [frames(event) for event in events_of(response(message("Hello")))],
         "anthropic": [named(START), named(BLOCK), named(HELLO), named(END), named(STOP)],
     }[provider]
     body = keep_alive + keep_alive.join(events)
@@ -221,11 +223,11 @@ def test_json_in_the_place_of_a_stream_is_read(indent: int | None, before: bytes
         {"type": "text", "text": "Hello"},
         {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}},
     ]
-    message = {**MESSAGE, "type": "message", "content": blocks, "stop_reason": "tool_use"}
-    reader, _ = fed("anthropic", before + json.dumps(message, indent=indent).encode())
+    whole = {**MESSAGE, "type": "message", "content": blocks, "stop_reason": "tool_use"}
+    reader, _ = fed("anthropic", before + json.dumps(whole, indent=indent).encode())
     chunks = reader.end()
     assert "".join(map(str, chunks)) == reader.completion().text == "Hello"
-    assert reader.completion().raw == message
+    assert reader.completion().raw == whole
     assert [part.arguments for chunk in chunks for part in chunk.tool_calls] == ['{"x": 1}']
 
 

@@ -11,9 +11,10 @@ import httpx
 if TYPE_CHECKING:
     from testbed.provider import ScriptedProvider
 
-__all__ = ["CHAT", "EMBEDDINGS", "MESSAGES", "call", "events_in", "read_some"]
+__all__ = ["CHAT", "EMBEDDINGS", "MESSAGES", "RESPONSES", "call", "events_in", "read_some"]
 
 CHAT, MESSAGES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 
 
 def call(provider: ScriptedProvider, path: str, *, timeout: float = 5, **body: Any) -> httpx.Response:

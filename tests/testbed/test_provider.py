@@ -10,7 +10,7 @@ import pytest
 
 import testbed.provider
 from testbed.provider import ScriptedProvider, ToolCall
-from tests.testbed.provider_calls import CHAT, MESSAGES, call, events_in
+from tests.testbed.provider_calls import CHAT, MESSAGES, RESPONSES, call, events_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,34 @@ def test_a_stream_has_the_pieces_and_the_end_of_its_api(llm_provider: ScriptedPr
     assert (texts, events[0]["type"], events[-1]["type"]) == (["Hel", "lo"], "message_start", "message_stop")
     assert events[0]["message"]["usage"]["output_tokens"] == 1
     assert events[-2]["usage"]["output_tokens"] == 5
+
+
+def test_a_response_is_whole_and_in_a_stream_with_the_response_at_its_end(
+    llm_provider: ScriptedProvider,
+) -> None:
+    llm_provider.stream(
+        ["Hel", "lo"],
+        reasoning="Hm",
+        tool_calls=[ToolCall("weather", {"city": "Rome"})],
+        finish_reason="length",
+    )
+    whole = call(llm_provider, RESPONSES, instructions="Be short.").json()
+    assert [item["type"] for item in whole["output"]] == ["reasoning", "message", "function_call"]
+    assert (whole["output"][1]["content"][0]["text"], whole["usage"]["total_tokens"]) == ("Hello", 15)
+    assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert whole["instructions"] == "Be short."
+    events = events_in(call(llm_provider, RESPONSES, stream=True, instructions="Be short."))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    deltas = [event["delta"] for event in events if event["type"].endswith(".delta")]
+    assert deltas == ["Hm", "Hel", "lo", '{"city":', ' "Rome"}']
+    assert [event["item"] for event in events if event["type"].endswith("item.done")] == whole["output"]
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"] == {**whole, "id": "resp_2"}
+
+
+def test_a_response_has_one_choice(mistaken: ScriptedProvider) -> None:
+    mistaken.reply("one", "two")
+    assert "script one text" in call(mistaken, RESPONSES).json()["error"]["message"]
 
 
 def test_a_chat_stream_has_the_usage_only_if_it_is_asked_for(llm_provider: ScriptedProvider) -> None:

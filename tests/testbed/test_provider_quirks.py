@@ -8,12 +8,18 @@ import httpx
 import pytest
 
 from testbed.provider import QUIRKS, ScriptedProvider, ToolCall
-from tests.testbed.provider_calls import CHAT, EMBEDDINGS, MESSAGES, call, read_some
+from tests.testbed.provider_calls import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, call, read_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATHS = {"": CHAT, "chat completions": CHAT, "messages": MESSAGES, "embeddings": EMBEDDINGS}
+PATHS = {
+    "": CHAT,
+    "chat completions": CHAT,
+    "messages": MESSAGES,
+    "responses": RESPONSES,
+    "embeddings": EMBEDDINGS,
+}
 ENDLESS = {"heartbeats-after-end", "heartbeats-after-done", "silence-after-end"}
 JSON = {"filtered-without-message", *(name for name, quirk in QUIRKS.items() if quirk.stream is False)}
 FULL: dict[str, Any] = {
@@ -133,6 +139,18 @@ SHOWN: dict[str, tuple[str, str]] = {
     "usage-in-several-deltas": ('"delta": {"stop_reason": null}, "usage": {"output_tokens": 1, "iter', ""),
     "server-search": ('"index": 2, "content_block": {"type": "thinking"', ""),
     "unknown-events": ('event: note\ndata: {"type": "note"', ""),
+    # Responses.
+    "no-final-output": ('"total_tokens": 15}, "output": []', '"output": [{'),
+    "no-final-response": ('data: {"type": "response.completed"}\n\n', ".done"),
+    "deltas-only": ('data: {"type": "response.output_text.delta", "delta": "Hel"', "content_index"),
+    "no-deltas": ('"content_index": 0, "text": "Hello"', ".delta"),
+    "items-only": ('"total_tokens": 15}, "output": []', "text.done"),
+    "last-event-only": ('"content": [{"type": "output_text", "text": "Hello"', "output_item"),
+    "new-id-in-each-event": ('"item_id": "4-rs_1"', '"item_id": "rs_1"'),
+    "types-in-event-lines-only": ('event: response.created\ndata: {"response"', '"type": "response.'),
+    "done-after-response": ('"sequence_number": 26}\n\ndata: [DONE]\n\n', ""),
+    "error-beside-type": ('event: error\ndata: {"message": ', '"error": {'),
+    "error-in-response": ('data: {"type": "response.failed", "response": {', '"type": "error"'),
     # Embeddings.
     "vectors-reversed": ('"data": [{"object": "embedding", "index": 1', ""),
     "vectors-without-index": ('"data": [{"object": "embedding", "embedding"', "index"),

@@ -24,7 +24,7 @@ def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
     kept = [block for block in blocks if block["type"] != "text" or block.get("text")]
     choice = Choice(
         text=text_of(blocks),
-        finish_reason=raw.get("stop_reason") or None,
+        finish_reason=text_or_empty(raw.get("stop_reason")) or None,
         tool_calls=tuple(tool_call_of(block) for block in blocks if block["type"] == "tool_use"),
         reasoning=repair_surrogates("".join(thoughts)),
         refusal=_refusal_of(raw),

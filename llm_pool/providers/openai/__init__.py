@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_pool.providers.openai.chat import OpenAI
+from llm_pool.providers.openai.responses import OpenAIResponses
 from llm_pool.providers.openai.stream import OpenAIStreamReader
 
-__all__ = ["OpenAI", "OpenAIStreamReader"]
+__all__ = ["OpenAI", "OpenAIResponses", "OpenAIStreamReader"]

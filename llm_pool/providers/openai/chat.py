@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llm_pool.providers.base import EmbeddingInput
+    from llm_pool.providers.event_stream import EventStreamReader
     from llm_pool.providers.head import Head
     from llm_pool.providers.results import Embeddings
 
@@ -102,7 +103,7 @@ class OpenAI(JSONProvider):
         function = {"name": name, "description": description, "parameters": parameters}
         return {"type": "function", "function": function}
 
-    def stream_reader(self, head: Head) -> OpenAIStreamReader:
+    def stream_reader(self, head: Head) -> EventStreamReader:
         """See ``Provider.stream_reader``."""
         return OpenAIStreamReader(self, head)
 

@@ -15,7 +15,7 @@ from llm_pool.providers.event_stream import parse_index
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.results import ToolCall, ToolCallPart, repair_surrogates, text_or_empty
 
-__all__ = ["ToolCallMerger", "as_list", "tool_calls_of"]
+__all__ = ["ToolCallMerger", "as_list", "as_text", "tool_calls_of"]
 
 _ARGUMENTS = ("arguments", "input")  # the names of the field: of a function, and of a "custom" tool
 _OF_FUNCTION = ("name", *_ARGUMENTS)
@@ -50,7 +50,7 @@ def _tool_call_of(raw: dict[str, Any]) -> ToolCall:
     if not (part or raw.get("id")):
         raise KeyError("function")
     arguments = _arguments_of(part)
-    text = _as_text(arguments) or ("" if raw.get("custom") else "{}")
+    text = as_text(arguments) or ("" if raw.get("custom") else "{}")
     return ToolCall(_id_of(raw), text_or_empty(part.get("name")), repair_surrogates(text), raw)
 
 
@@ -58,7 +58,7 @@ def _arguments_of(part: dict[str, Any]) -> Any:
     return part.get("arguments", part.get("input"))
 
 
-def _as_text(arguments: Any) -> str:
+def as_text(arguments: Any) -> str:
     """Return arguments as text. The API defines them as a string of JSON; some servers send an object."""
     if arguments is None:
         return ""
@@ -216,7 +216,7 @@ class _Call:
         if not isinstance(arguments, str):
             is_first = self._whole is None and not self._pieces
             self._whole = arguments
-            return _as_text(arguments) if is_first else ""
+            return as_text(arguments) if is_first else ""
         if not arguments:
             self._pieces = self._pieces or [""]
             return ""

@@ -13,6 +13,7 @@ from testbed.provider.quirks import (  # noqa: F401 - they add their quirks to t
     errors,
     messages,
     reasoning,
+    responses,
     streams,
     tools,
 )

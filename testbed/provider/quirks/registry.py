@@ -14,9 +14,9 @@ from testbed.provider.api import Event
 if TYPE_CHECKING:
     from testbed.provider.api import APIRequest
 
-__all__ = ["CHAT", "MESSAGES", "QUIRKS", "Quirk", "apply", "as_answered", "quirk", "quirks_of"]
+__all__ = ["CHAT", "MESSAGES", "QUIRKS", "RESPONSES", "Quirk", "apply", "as_answered", "quirk", "quirks_of"]
 
-CHAT, MESSAGES = "chat completions", "messages"  # the names of APIs
+CHAT, MESSAGES, RESPONSES = "chat completions", "messages", "responses"  # the names of APIs
 
 Change = Callable[[list[Event], "APIRequest"], list[Event]]
 

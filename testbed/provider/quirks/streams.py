@@ -198,5 +198,12 @@ def _replaced(
 
 def _texts(event: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """Where the texts of a piece are: (holder, key)."""
+    if event.get("type") == "response.output_text.delta":
+        return [(event, "delta")]
     deltas = [choice.get("delta") or {} for choice in event.get("choices") or ()] or [event.get("delta", {})]
-    return [(delta, name) for delta in deltas for name in ("content", "text") if delta.get(name)]
+    return [
+        (delta, name)
+        for delta in deltas
+        for name in ("content", "text")
+        if isinstance(delta, dict) and delta.get(name)
+    ]

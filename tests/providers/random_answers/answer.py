@@ -1,4 +1,4 @@
-"""A random answer, and what the answers of both APIs have in common: texts, arguments, bytes."""
+"""A random answer, and what the answers of all APIs have in common: texts, arguments, bytes."""
 
 from __future__ import annotations
 

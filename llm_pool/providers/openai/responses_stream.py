@@ -1,0 +1,258 @@
+"""The streams of the Responses API: https://platform.openai.com/docs/api-reference/responses-streaming"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llm_pool.providers.event_stream import EventStreamReader
+from llm_pool.providers.openai.message import citations_of
+from llm_pool.providers.openai.responses_items import (
+    ARGUMENTS_OF,
+    FAILED,
+    failure_of,
+    finish_reason_of,
+    reasoning_of,
+    refusal_of,
+    response_citations,
+    text_of,
+    tool_call_of,
+    tool_calls_of,
+)
+from llm_pool.providers.openai.streamed_output import TEXTS, StreamedItem, StreamedOutput, StreamedPart, Text
+from llm_pool.providers.openai.tool_calls import as_text
+from llm_pool.providers.results import Chunk, ToolCallPart
+from llm_pool.providers.sse import UNFRAMED
+
+if TYPE_CHECKING:
+    from llm_pool.providers.base import JSONProvider
+    from llm_pool.providers.head import Head
+    from llm_pool.providers.sse import Event
+
+__all__ = ["ResponsesStreamReader"]
+
+_DELTAS: dict[Any, Text] = {f"response.{text.event}.delta": text for text in TEXTS}
+_DONES = {f"response.{text.event}.done": text for text in TEXTS}
+_OF_PARTS = {text.kind: text for text in TEXTS if text.field}
+_FINAL = frozenset({"cancelled", "completed", "failed", "incomplete"})  # statuses
+_CONTENT = frozenset({"response.image_generation_call.partial_image", "response.output_item.done"})
+
+
+class ResponsesStreamReader(EventStreamReader):
+    """Reads events up to ``response.completed`` or ``response.incomplete``, whose response is the answer.
+
+    Some servers send it there without its output, or with less than the deltas have brought: then the output
+    is merged from the events. Others leave out the deltas: then the event that ends a text, an item or the
+    response makes a chunk with the whole. An event of an unknown type becomes a chunk without text.
+    """
+
+    def __init__(self, provider: JSONProvider, head: Head) -> None:
+        super().__init__(provider, head)
+        self._response: dict[str, Any] = {}
+        self._output = StreamedOutput()
+        self._brought: set[str] = set()  # the attributes, besides text and tool calls, that a chunk has had
+
+    def _merged_answer(self) -> dict[str, Any]:
+        return {**self._response, "output": self._output.merged(self._response.get("output"))}
+
+    def _read_done(self) -> None:
+        """Some servers add "[DONE]", which says nothing here."""
+        self.finished = self.is_complete
+
+    def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
+        kind: Any = raw.get("type")
+        if kind is None:
+            kind = raw.get("object") if event.event in ("message", UNFRAMED) else event.event
+        if (text := _DELTAS.get(kind)) is not None:
+            return self._add_piece(text, raw, raw.get("delta") or "", event.data)
+        read = _READERS.get(kind)
+        if read is not None:
+            return read(self, raw, kind, event.data)
+        return None if self._is_ignored(raw, event) else Chunk("", raw)
+
+    def is_content(self, chunk: Chunk) -> bool:
+        """See ``StreamReader.is_content``. Counts each delta and the end of each item, but not its start.
+
+        The start of a reasoning comes at once, and a long silence can follow it.
+        """
+        raw = chunk.raw
+        return bool(
+            super().is_content(chunk)
+            or chunk.reasoning
+            or chunk.refusal
+            or raw.get("delta")
+            or raw.get("type") in _CONTENT
+        )
+
+    # The response.
+
+    def _begin_response(self, raw: dict[str, Any], kind: str, _data: str) -> Chunk:
+        if self._output.items and kind == "response.created":
+            # Some gateways ask again when a provider fails.
+            what = "a second answer in the middle of the first"
+            raise self._provider.invalid_response(self._head, what, "", self.partial)
+        self._response = {**self._response, **(raw.get("response") or {})}
+        return Chunk("", raw)
+
+    def _read_whole_response(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
+        """Read an answer without a stream, which a server sends although a stream was asked for."""
+        if "output" not in raw:
+            raise KeyError("output")
+        self._response = raw
+        return self._end(raw, data)
+
+    def _end_response(self, raw: dict[str, Any], kind: str, data: str) -> Chunk:
+        self._response = {**self._response, **(raw.get("response") or {})}
+        if self._response.get("status") not in _FINAL:
+            self._response["status"] = kind.removeprefix("response.")
+        return self._end(raw, data)
+
+    def _end(self, raw: dict[str, Any], data: str) -> Chunk:
+        """End the answer with the event ``raw``. Return a chunk with what was in no chunk before."""
+        response, items = self._response, self._response.get("output") or []
+        if response.get("status") in FAILED:
+            raise self._provider.error_from_object(self._head, failure_of(response), self.partial)
+        chunk = Chunk("", raw, finish_reason_of(response))
+        if not self._texts:
+            chunk.text = self._add_text(text_of(items), data)
+        if "reasoning" not in self._brought:
+            chunk.reasoning = reasoning_of(items)
+        if "refusal" not in self._brought:
+            chunk.refusal = refusal_of(items)
+        if "citations" not in self._brought:
+            chunk.citations = response_citations(response, items)
+        chunk.tool_calls = [
+            ToolCallPart(number, call.id, call.name, call.arguments)
+            for number, call in enumerate(tool_calls_of(items))
+            if number >= self._output.calls
+        ]
+        chunk.usage = self._provider.usage_from(response.get("usage"))
+        self.is_complete = self.finished = True
+        return chunk
+
+    # Its items.
+
+    def _begin_item(self, raw: dict[str, Any], _kind: str, _data: str) -> Chunk:
+        start = raw.get("item")
+        if not start:
+            return Chunk("", raw)
+        return Chunk("", raw, tool_calls=_call_parts(self._output.begin(start, raw), start, ""))
+
+    def _end_item(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
+        whole, chunk = raw["item"], Chunk("", raw)
+        item = self._output.find(whole, raw.get("output_index"))
+        if item is None or (item.is_done and item.raw != whole):  # some servers repeat ids and indexes
+            item = self._output.begin(whole, raw)
+        if not item.is_done:
+            self._add_rest(item, whole, chunk, data)
+        item.raw, item.is_done = whole, True
+        return chunk
+
+    def _add_rest(self, item: StreamedItem, whole: dict[str, Any], chunk: Chunk, data: str) -> None:
+        """Add to ``chunk`` what the end of an item has, but none of its events before."""
+        if not item.has("output_text"):
+            chunk.text = self._add_text(text_of([whole]), data)
+        if item.reasoning is None and (reasoning := reasoning_of([whole])):
+            chunk.reasoning = f"\n\n{reasoning}" if "reasoning" in self._brought else reasoning
+            self._brought.add("reasoning")
+        if not item.has("refusal") and (refusal := refusal_of([whole])):
+            chunk.refusal = refusal
+            self._brought.add("refusal")
+        if not item.has_citations and (citations := response_citations({}, [whole])):
+            chunk.citations = citations
+            self._brought.add("citations")
+        if (name := ARGUMENTS_OF.get(whole["type"])) is not None:
+            arguments = "" if item.has(name) else as_text(whole.get(name))
+            chunk.tool_calls = _call_parts(item, whole, arguments)
+
+    # Their texts.
+
+    def _add_piece(self, text: Text, raw: dict[str, Any], piece: str, data: str) -> Chunk:
+        item = self._output.item_of(raw, text.item)
+        part = item.part(text.kind, raw.get(text.position))
+        if text.kind == "output_text":
+            chunk = Chunk(self._add_text(piece, data), raw)
+            if logprobs := raw.get("logprobs"):
+                part.logprobs += logprobs
+        else:
+            chunk = Chunk("", raw)
+            if type(piece) is not str:
+                raise TypeError("the piece of a text is not a str")
+            if text.item == "reasoning":
+                chunk.reasoning = self._add_reasoning(item, part, text.kind, piece)
+            elif text.kind == "refusal":
+                chunk.refusal = piece
+                self._brought.add("refusal")
+            elif item.call is not None:
+                chunk.tool_calls = [ToolCallPart(item.call, arguments=piece)]
+        if piece:
+            part.pieces.append(piece)
+        return chunk
+
+    def _add_reasoning(self, item: StreamedItem, part: StreamedPart, kind: str, piece: str) -> str:
+        """Return what a piece adds to the reasoning, in which each part is a paragraph.
+
+        If a server sends both a summary and the reasoning itself, what comes first counts.
+        """
+        if not piece or item.reasoning not in (None, kind):
+            return ""
+        item.reasoning = kind
+        begins = not part.pieces and "reasoning" in self._brought
+        self._brought.add("reasoning")
+        return f"\n\n{piece}" if begins else piece
+
+    def _end_text(self, raw: dict[str, Any], kind: str, data: str) -> Chunk:
+        text = _DONES[kind]
+        return self._add_whole(text, raw, raw.get(text.name), data)
+
+    def _add_part(self, raw: dict[str, Any], kind: str, data: str) -> Chunk:
+        """Read the start or the end of a part of an item's content or summary."""
+        value = raw["part"]
+        text = _OF_PARTS.get(value.get("type"))
+        if text is None:
+            return Chunk("", raw)
+        self._output.item_of(raw, text.item).part(text.kind, raw.get(text.position)).raw = value
+        return self._add_whole(text, raw, value.get(text.name) if kind.endswith(".done") else None, data)
+
+    def _add_whole(self, text: Text, raw: dict[str, Any], whole: Any, data: str) -> Chunk:
+        """Add a text that comes whole, unless pieces of it have come."""
+        if not whole or self._output.item_of(raw, text.item).part(text.kind, raw.get(text.position)).pieces:
+            return Chunk("", raw)
+        return self._add_piece(text, raw, as_text(whole), data)
+
+    def _add_annotation(self, raw: dict[str, Any], _kind: str, _data: str) -> Chunk:
+        chunk = Chunk("", raw)
+        if annotation := raw.get("annotation"):
+            item = self._output.item_of(raw, "message")
+            item.part("output_text", raw.get("content_index")).annotations.append(annotation)
+            item.has_citations = True
+            self._brought.add("citations")
+            chunk.citations = citations_of({}, {"annotations": [annotation]})
+        return chunk
+
+
+def _call_parts(item: StreamedItem, raw: dict[str, Any], arguments: str) -> list[ToolCallPart]:
+    """Return what ``raw``, an item as an event has it, adds to its tool call. ``arguments`` are new."""
+    if item.call is None:
+        return []
+    call = tool_call_of(raw)
+    identifier, name = ("", "") if item.is_named else (call.id, call.name)
+    item.is_named = item.is_named or bool(name)
+    return [ToolCallPart(item.call, identifier, name, arguments)] if identifier or name or arguments else []
+
+
+_READERS: dict[Any, Callable[[ResponsesStreamReader, dict[str, Any], str, str], Chunk]] = {
+    "response": ResponsesStreamReader._read_whole_response,
+    "response.content_part.added": ResponsesStreamReader._add_part,
+    "response.content_part.done": ResponsesStreamReader._add_part,
+    "response.created": ResponsesStreamReader._begin_response,
+    "response.in_progress": ResponsesStreamReader._begin_response,
+    "response.output_item.added": ResponsesStreamReader._begin_item,
+    "response.output_item.done": ResponsesStreamReader._end_item,
+    "response.output_text.annotation.added": ResponsesStreamReader._add_annotation,
+    "response.queued": ResponsesStreamReader._begin_response,
+    "response.reasoning_summary_part.added": ResponsesStreamReader._add_part,
+    "response.reasoning_summary_part.done": ResponsesStreamReader._add_part,
+    **dict.fromkeys(_DONES, ResponsesStreamReader._end_text),
+    **{f"response.{status}": ResponsesStreamReader._end_response for status in _FINAL},
+}
