@@ -70,8 +70,8 @@ from llm_pool.providers.results import (
     Timing,
     ToolCall,
     ToolCallPart,
-    Usage,
 )
+from llm_pool.providers.usage import Usage
 
 __all__ = [
     "AsyncCompletionStream",

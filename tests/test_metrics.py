@@ -14,7 +14,8 @@ from llm_pool.engine.loops import portal
 from llm_pool.engine.stats.histogram import BOUNDS
 from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
 from llm_pool.exceptions import AuthenticationFailed, ConnectFailed, PoolTimeout
-from llm_pool.providers.results import Timing, Usage
+from llm_pool.providers.results import Timing
+from llm_pool.providers.usage import Usage
 from testbed.behaviours import json_reply
 from tests.fixtures.callers import until
 from tests.fixtures.internals import observe_all

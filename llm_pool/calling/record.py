@@ -14,7 +14,8 @@ from llm_pool.engine.clock import monotonic
 from llm_pool.engine.request import Marks
 from llm_pool.engine.stats.listeners import Listeners
 from llm_pool.exceptions import ConnectFailed, PoolTimeout
-from llm_pool.providers.results import Timing, Usage, timing_of
+from llm_pool.providers.results import Timing, timing_of
+from llm_pool.providers.usage import Usage
 
 if TYPE_CHECKING:
     from llm_pool.engine.pool import Pool

@@ -17,13 +17,15 @@ from llm_pool.exceptions import InvalidParameter, with_article
 from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.requests import check_params, is_text
-from llm_pool.providers.results import Embeddings, Timing, Usage, count_in
+from llm_pool.providers.results import Embeddings, Timing
+from llm_pool.providers.usage import Usage, count_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llm_pool.exceptions import LLMPoolError
-    from llm_pool.providers.base import EmbeddingInput, Head, JSONProvider
+    from llm_pool.providers.base import EmbeddingInput, Head
+    from llm_pool.providers.json_provider import JSONProvider
 
 __all__ = ["PATH", "as_inputs", "join", "parse", "request_body", "split"]
 

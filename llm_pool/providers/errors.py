@@ -11,9 +11,9 @@ import httpx
 
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
 from llm_pool.providers.error_objects import error_class, error_fields
-from llm_pool.providers.results import repair_surrogates
 from llm_pool.providers.retry_after import retry_after
 from llm_pool.providers.sse import EventParser, looks_like_events
+from llm_pool.providers.texts import repair_surrogates
 from llm_pool.redaction import redact
 
 if TYPE_CHECKING:

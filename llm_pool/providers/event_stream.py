@@ -7,12 +7,14 @@ from abc import abstractmethod
 from typing import Any
 
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted
-from llm_pool.providers.base import JSONProvider, StreamReader
+from llm_pool.providers.base import StreamReader
 from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.head import Head
-from llm_pool.providers.results import Chunk, Completion, Timing, repair_surrogates
+from llm_pool.providers.json_provider import JSONProvider
+from llm_pool.providers.results import Chunk, Completion, Timing
 from llm_pool.providers.sse import UNFRAMED, Event, EventParser, looks_like_events
+from llm_pool.providers.texts import repair_surrogates
 
 __all__ = ["EventStreamReader", "parse_index"]
 

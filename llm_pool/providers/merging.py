@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from llm_pool.providers.results import repair_surrogates
+from llm_pool.providers.texts import repair_surrogates
 
 __all__ = ["MergedObject"]
 

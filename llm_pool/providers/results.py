@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llm_pool.engine.request import Marks
+    from llm_pool.providers.usage import Usage
 
 __all__ = [
     "Choice",
@@ -22,75 +23,14 @@ __all__ = [
     "Timing",
     "ToolCall",
     "ToolCallPart",
-    "Usage",
-    "count_in",
-    "repair_surrogates",
-    "text_or_empty",
-    "text_or_none",
     "timing_of",
 ]
 
 _MAX_REPR = 60  # characters of a text in a repr
-_MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
 
 
 def _short_repr(text: str) -> str:
     return repr(text) if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]!r}... ({len(text)} characters)"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one call, as the provider counts them. A number that the answer does not state is 0.
-
-    ``input_tokens``      tokens of the request. Anthropic does not count here what it reads from its cache
-    ``output_tokens``     tokens of the answer
-    ``raw``               the provider's usage object, parsed, with all its fields
-    """
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of the request that were read from the provider's cache."""
-        return count_in(self.raw, *_CACHED)
-
-    @property
-    def reasoning_tokens(self) -> int:
-        """Tokens of the answer that are reasoning."""
-        return count_in(self.raw, *_REASONING)
-
-
-# Where OpenAI, its Responses API, Anthropic, DeepSeek, Moonshot and Perplexity put these numbers.
-_CACHED = (
-    "prompt_tokens_details.cached_tokens",
-    "input_tokens_details.cached_tokens",
-    "cache_read_input_tokens",
-    "prompt_cache_hit_tokens",
-    "cached_tokens",
-)
-_REASONING = (
-    "completion_tokens_details.reasoning_tokens",
-    "output_tokens_details.reasoning_tokens",
-    "output_tokens_details.thinking_tokens",
-    "reasoning_tokens",
-)
-
-
-def count_in(usage: Mapping[str, Any], *names: str) -> int:
-    """Return the first valid number of tokens that is not 0; 0 if there is none. No number fails a call.
-
-    ``names`` are keys of ``usage``; "a.b" is the key "b" of the object "a".
-    """
-    for name in names:
-        outer, _, inner = name.partition(".")
-        value = usage.get(outer)
-        if inner:
-            value = value.get(inner) if isinstance(value, dict) else None
-        if type(value) is int and 0 < value < _MAX_COUNT:
-            return value
-    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,23 +348,3 @@ class Chunk:
     def __repr__(self) -> str:
         end = f", finish_reason={self.finish_reason!r}" if self.finish_reason else ""
         return f"Chunk({_short_repr(self.text)}{end})"
-
-
-def repair_surrogates(text: str) -> str:
-    """Join the halves of surrogate pairs in ``text``, and replace a half without its other half by U+FFFD.
-
-    JSON can contain such halves as escapes (RFC 8259, section 8.2); UTF-8 cannot encode them.
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def text_or_empty(value: Any) -> str:
-    """Return ``value`` if it is a str; otherwise "", as if the answer did not have it."""
-    return value if isinstance(value, str) else ""
-
-
-def text_or_none(value: Any) -> str | None:
-    """Return ``value`` if it is a str with text, otherwise None."""
-    return value if value and isinstance(value, str) else None

@@ -9,7 +9,7 @@ import pytest
 
 from llm_pool.exceptions import InvalidParameter, InvalidRequest, InvalidResponse, RateLimited
 from llm_pool.providers.openai import OpenAI
-from llm_pool.providers.results import Usage
+from llm_pool.providers.usage import Usage
 from testbed.provider import vector
 from tests.fixtures.callers import gated
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_pool import __version__
-from llm_pool.providers.results import Usage
+from llm_pool.providers.usage import Usage
 from testbed.chat import chat_completion
 from tests.fixtures.calls import CALLS, STREAMS, ask
 

@@ -5,16 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llm_pool.http.events import JSONEvents
-from llm_pool.providers.results import (
-    Choice,
-    Chunk,
-    Citation,
-    Completion,
-    Timing,
-    ToolCall,
-    ToolCallPart,
-    Usage,
-)
+from llm_pool.providers.results import Choice, Chunk, Citation, Completion, Timing, ToolCall, ToolCallPart
+from llm_pool.providers.usage import Usage
 from tests.fixtures.events import events_of
 
 RAW: dict[str, Any] = {"secret": "the provider's own object"}

@@ -24,15 +24,8 @@ from llm_pool.exceptions import InvalidResponse, LLMPoolError, StreamInterrupted
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import StreamReader
 from llm_pool.providers.head import Head
-from llm_pool.providers.results import (
-    Choice,
-    Chunk,
-    Citation,
-    Completion,
-    ToolCall,
-    ToolCallPart,
-    Usage,
-)
+from llm_pool.providers.results import Choice, Chunk, Citation, Completion, ToolCall, ToolCallPart
+from llm_pool.providers.usage import Usage
 from tests.providers.random_answers import RANDOM_ANSWERS
 
 fuzzed = settings(max_examples=int(os.environ.get("LLM_POOL_EXAMPLES", "150")), deadline=None)

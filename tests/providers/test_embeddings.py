@@ -16,7 +16,8 @@ from llm_pool.exceptions import APIError, InvalidParameter, InvalidRequest, Inva
 from llm_pool.providers.embeddings import as_inputs, join, split
 from llm_pool.providers.head import Head
 from llm_pool.providers.openai import OpenAI
-from llm_pool.providers.results import Timing, Usage
+from llm_pool.providers.results import Timing
+from llm_pool.providers.usage import Usage
 from tests.providers.test_custom_provider import Parrot
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 from llm_pool import exceptions
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
-from llm_pool.providers.results import Chunk, Completion, ToolCall, ToolCallPart, Usage
+from llm_pool.providers.results import Chunk, Completion, ToolCall, ToolCallPart
+from llm_pool.providers.usage import Usage
 
 HEAD = Head(200, {"x-request-id": "req_1"})
 

@@ -10,7 +10,8 @@ import pytest
 from llm_pool import exceptions
 from llm_pool.providers import PROVIDERS
 from llm_pool.providers.base import Head
-from llm_pool.providers.results import Completion, Timing, ToolCall, Usage
+from llm_pool.providers.results import Completion, Timing, ToolCall
+from llm_pool.providers.usage import Usage
 from tests.providers.openai_stream import openai
 
 OK = Head(200, httpx.Headers({"X-Request-Id": "req_1", "content-type": "application/json"}))

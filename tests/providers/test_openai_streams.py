@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from llm_pool import exceptions
-from llm_pool.providers.results import Timing, ToolCall, ToolCallPart, Usage
+from llm_pool.providers.results import Timing, ToolCall, ToolCallPart
+from llm_pool.providers.usage import Usage
 from tests.providers.openai_stream import SSE, delta, openai, read, sse
 
 STORY = sse(

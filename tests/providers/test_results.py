@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall, Usage
+from llm_pool.providers.results import Chunk, Completion, Timing, ToolCall
+from llm_pool.providers.usage import Usage
 
 
 def test_str_of_a_completion_or_chunk_is_its_text() -> None:

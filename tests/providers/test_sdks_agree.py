@@ -16,7 +16,7 @@ import anthropic
 import openai
 import pytest
 
-from llm_pool.providers.results import repair_surrogates
+from llm_pool.providers.texts import repair_surrogates
 from tests.providers.random_answers import RANDOM_ANSWERS, RandomAnswer
 
 if TYPE_CHECKING:

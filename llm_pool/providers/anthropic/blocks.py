@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates, text_or_empty
+from llm_pool.providers.results import Choice, Citation, ToolCall
+from llm_pool.providers.texts import repair_surrogates, text_or_empty
 
 __all__ = ["choices_in", "citation_of", "text_of", "tool_call_of"]
 

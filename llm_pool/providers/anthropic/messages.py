@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from llm_pool.exceptions import InvalidParameter
 from llm_pool.providers.anthropic.blocks import choices_in, text_of, tool_call_of
 from llm_pool.providers.anthropic.stream import AnthropicStreamReader
-from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages
+from llm_pool.providers.base import CompletionRequest, Messages
+from llm_pool.providers.json_provider import JSONProvider
 from llm_pool.providers.json_schema import ANTHROPIC, UnsupportedSchema, strict
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Completion, Timing, text_or_none
+from llm_pool.providers.results import Completion, Timing
+from llm_pool.providers.texts import text_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

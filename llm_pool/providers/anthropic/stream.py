@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from llm_pool.providers.anthropic.blocks import citation_of
 from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
-from llm_pool.providers.results import Chunk, ToolCallPart, repair_surrogates, text_or_empty, text_or_none
+from llm_pool.providers.results import Chunk, ToolCallPart
+from llm_pool.providers.texts import repair_surrogates, text_or_empty, text_or_none
 
 if TYPE_CHECKING:
-    from llm_pool.providers.base import JSONProvider
     from llm_pool.providers.head import Head
+    from llm_pool.providers.json_provider import JSONProvider
     from llm_pool.providers.sse import Event
 
 __all__ = ["AnthropicStreamReader"]

@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_pool.exceptions import with_article
 from llm_pool.providers import embeddings
-from llm_pool.providers.base import CompletionRequest, JSONProvider, Messages
+from llm_pool.providers.base import CompletionRequest, Messages
+from llm_pool.providers.json_provider import JSONProvider
 from llm_pool.providers.json_schema import OPENAI, SchemaRules, UnsupportedSchema, strict
-from llm_pool.providers.openai.message import (
-    choices_in,
-    in_turns,
-    message_of,
-    text_of,
-    usage_in,
-)
+from llm_pool.providers.openai.message import choices_in, in_turns, message_of, text_of, usage_in
 from llm_pool.providers.openai.stream import OpenAIStreamReader
 from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
 from llm_pool.providers.requests import as_messages, check_params
-from llm_pool.providers.results import Completion, Timing, repair_surrogates, text_or_none
+from llm_pool.providers.results import Completion, Timing
+from llm_pool.providers.texts import repair_surrogates, text_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

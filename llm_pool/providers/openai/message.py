@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm_pool.providers.openai.tool_calls import as_list, tool_calls_of
-from llm_pool.providers.results import Choice, Citation, repair_surrogates, text_or_empty, text_or_none
+from llm_pool.providers.results import Choice, Citation
+from llm_pool.providers.texts import repair_surrogates, text_or_empty, text_or_none
 
 __all__ = [
     "choices_in",

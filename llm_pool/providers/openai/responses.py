@@ -11,7 +11,6 @@ from llm_pool.exceptions import InvalidParameter, with_article
 from llm_pool.providers import requests
 from llm_pool.providers.base import CompletionRequest, Messages
 from llm_pool.providers.openai.chat import OpenAI
-from llm_pool.providers.openai.message import text_or_none
 from llm_pool.providers.openai.responses_items import (
     FAILED,
     choices_in,
@@ -23,6 +22,7 @@ from llm_pool.providers.openai.responses_items import (
 )
 from llm_pool.providers.openai.responses_stream import ResponsesStreamReader
 from llm_pool.providers.results import Completion, Timing
+from llm_pool.providers.texts import text_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,8 @@ from typing import Any
 
 from llm_pool.providers.openai.message import citations_of
 from llm_pool.providers.openai.tool_calls import as_text
-from llm_pool.providers.results import Choice, Citation, ToolCall, repair_surrogates, text_or_empty
+from llm_pool.providers.results import Choice, Citation, ToolCall
+from llm_pool.providers.texts import repair_surrogates, text_or_empty
 
 __all__ = [
     "ARGUMENTS_OF",

@@ -25,8 +25,8 @@ from llm_pool.providers.results import Chunk, ToolCallPart
 from llm_pool.providers.sse import UNFRAMED
 
 if TYPE_CHECKING:
-    from llm_pool.providers.base import JSONProvider
     from llm_pool.providers.head import Head
+    from llm_pool.providers.json_provider import JSONProvider
     from llm_pool.providers.sse import Event
 
 __all__ = ["ResponsesStreamReader"]

@@ -9,12 +9,13 @@ from llm_pool.providers.event_stream import EventStreamReader, parse_index
 from llm_pool.providers.merging import MergedObject
 from llm_pool.providers.openai.message import citations_of, reasoning_of, refusal_of, text_of, usage_in
 from llm_pool.providers.openai.tool_calls import ToolCallMerger, as_list
-from llm_pool.providers.results import Chunk, text_or_empty
+from llm_pool.providers.results import Chunk
 from llm_pool.providers.sse import UNFRAMED
+from llm_pool.providers.texts import text_or_empty
 
 if TYPE_CHECKING:
-    from llm_pool.providers.base import JSONProvider
     from llm_pool.providers.head import Head
+    from llm_pool.providers.json_provider import JSONProvider
     from llm_pool.providers.results import Citation, ToolCallPart
     from llm_pool.providers.sse import Event
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from llm_pool.providers.event_stream import parse_index
 from llm_pool.providers.openai.responses_items import ARGUMENTS_OF
-from llm_pool.providers.results import repair_surrogates
+from llm_pool.providers.texts import repair_surrogates
 
 __all__ = ["TEXTS", "StreamedItem", "StreamedOutput", "StreamedPart", "Text"]
 

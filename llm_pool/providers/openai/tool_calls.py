@@ -13,7 +13,8 @@ from typing import Any
 
 from llm_pool.providers.event_stream import parse_index
 from llm_pool.providers.merging import MergedObject
-from llm_pool.providers.results import ToolCall, ToolCallPart, repair_surrogates, text_or_empty
+from llm_pool.providers.results import ToolCall, ToolCallPart
+from llm_pool.providers.texts import repair_surrogates, text_or_empty
 
 __all__ = ["ToolCallMerger", "as_list", "as_text", "tool_calls_of"]
 
