@@ -51,9 +51,10 @@ def test_the_child_makes_its_own_connection(server, pool, way):
 
     with child(work, fork_without_hooks) as forked:
         assert forked.result() == [200, False, 0, 1]
+        accepted = server.connections_accepted
         assert pool.fetch_sync(request).marks.reused
     assert pool.fetch_sync(request).marks.reused
-    assert server.connections_accepted == 2
+    assert server.connections_accepted == accepted > 1
 
 
 def test_the_threads_of_the_child_forget_the_parent_once(server, pool):
