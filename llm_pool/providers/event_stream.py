@@ -18,7 +18,7 @@ from llm_pool.providers.texts import repair_surrogates
 
 __all__ = ["EventStreamReader", "parse_index"]
 
-_decode = json.JSONDecoder().decode  # without the checks of ``json.loads``, at each event
+_decode_first = json.JSONDecoder().raw_decode  # ``json.loads`` looks for white space, at each event
 _MAX_BEGINNING = 4096  # bytes of a body that are kept, for the error if the body is not an event stream
 _DONE = "[DONE]"
 _SPECIAL = frozenset({"error", UNFRAMED})
@@ -144,12 +144,11 @@ class EventStreamReader(StreamReader):
         try:
             if data[:1] != "{":
                 data = data.strip()
-                if not data and event.event != "error":  # a keep-alive
+                if self._is_without_json(data, event):
                     return None
-                if data == _DONE:
-                    self._read_done()
-                    return None
-            raw = _decode(data)
+            raw, end = _decode_first(data)
+            if end != len(data) and data[end:].strip():
+                raise ValueError("more follows the JSON")
             if "error" in data or event.event in _SPECIAL:
                 self._raise_error_in(raw, event)
             chunk = self._chunk_from(raw, event)
@@ -165,6 +164,13 @@ class EventStreamReader(StreamReader):
         if event.event == "error":
             raise self._provider.error_from_object(self._head, data, self.partial)
         raise self._provider.invalid_response(self._head, what, data, self.partial)
+
+    def _is_without_json(self, data: str, event: Event) -> bool:
+        """Return whether ``event`` is a keep-alive or "[DONE]", which this reads. ``data`` is its data."""
+        if data == _DONE:
+            self._read_done()
+            return True
+        return not data and event.event != "error"
 
     def _is_ignored(self, raw: Any, event: Event) -> bool:
         """Return whether ``event``, which is no part of an answer, is one that the standard ignores.
@@ -217,7 +223,7 @@ def parse_index(index: Any) -> int:
 
 def _is_json(data: str) -> bool:
     try:
-        _decode(data)
+        json.loads(data)
     except (ValueError, RecursionError):
         return False
     return True

@@ -44,6 +44,13 @@ def test_the_reader_is_finished_at_done_and_ignores_the_rest() -> None:
     assert reader.completion(Timing(total=2.0)).timing == Timing(total=2.0)
 
 
+@pytest.mark.parametrize(("before", "after"), [(b"  ", b""), (b"", b" \t"), (b"  ", b" \t")])
+def test_blanks_around_the_json_of_an_event_mean_nothing(before: bytes, after: bytes) -> None:
+    stream = sse(delta("a"), delta(reason="stop"))
+    stream = stream.replace(b"data: ", b"data: " + before).replace(b"\n\n", after + b"\n\n")
+    assert read(stream)[1].text == "a"
+
+
 @pytest.mark.parametrize("end", [b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]\r\n"])
 def test_a_stream_without_its_last_blank_line_is_complete(end: bytes) -> None:
     assert read(sse(delta("a"), done=False) + end)[1].text == "a"
@@ -102,7 +109,7 @@ def test_an_event_of_type_error_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["{", "nonsense", "5", "[]", '{"choices": 5}', '{"choices": [5]}', "[" * 99999]
+    "bad", ["{", "{} {}", "nonsense", "5", "[]", '{"choices": 5}', '{"choices": [5]}', "[" * 99999]
 )
 def test_an_event_of_another_shape_is_an_invalid_response(bad: str) -> None:
     with pytest.raises(exceptions.InvalidResponse) as caught:
