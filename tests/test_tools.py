@@ -246,6 +246,20 @@ def test_a_function_that_is_no_tool_is_refused_before_a_connection_is_opened(
     assert upstream.connections_accepted == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"weather": weather}, r"tools is a dict; give a list: list\(tools\.values\(\)\)"),
+        (weather, r"tools is a function; give a list: \[function\]"),
+    ],
+)
+def test_tools_that_are_not_in_a_list_are_refused(
+    given: Any, says: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
+) -> None:
+    with pytest.raises(InvalidParameter, match=says):
+        configure(llm_provider).complete("x", tools=given)
+
+
 def test_a_definition_is_the_callers_own() -> None:
     tools.schema(weather)["function"]["parameters"].clear()
     assert tools.schema(weather)["function"]["parameters"] == PARAMETERS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
@@ -176,6 +177,10 @@ def load_with_problems(
     if not setting:
         what, hint = "LLM_POOL has no pools.", 'Give {"default": {...}}, or leave LLM_POOL out.'
         return {}, [Problem(SETTING, "", "", HIDDEN, what, hint)]
+    if keys := [key for key in setting if key in _KEYS]:
+        what = f"LLM_POOL has the key {keys[0]!r} where the name of a pool belongs."
+        hint = f'Put the settings of a pool into a dict: LLM_POOL = {{"default": {{"{keys[0]}": ...}}}}.'
+        return {}, [Problem(SETTING, "", "", HIDDEN, what, hint)]
     pools = {}
     for alias, values in setting.items():
         if isinstance(alias, str) and alias:
@@ -293,16 +298,25 @@ def _read_base_url(
         or _from_environ(reader, "BASE_URL", validators.base_url, provider.base_url_env, environ)
         or (provider.base_url, {})
     )
-    if base_url.endswith(provider.completion_path):
-        what = f"ends in {provider.completion_path}, which is added to it for each call"
-        hint = f"Give {base_url.removesuffix(provider.completion_path)!r}."
-        reader.report("BASE_URL", Invalid(VALUE, what, hint))
+    for path in (provider.completion_path, *_added_paths(provider)):
+        if base_url.endswith(path):
+            what = f"ends in {path}, which is added to it for each call"
+            reader.report("BASE_URL", Invalid(VALUE, what, f"Give {base_url.removesuffix(path)!r}."))
+            break
     if not (base_url or reader.values.get("BASE_URL") or environ.get(provider.base_url_env, "").strip()):
         hint = f"Give the URL of your own, or set the environment variable {provider.base_url_env}."
         reader.report(
             "BASE_URL", Invalid(VALUE, f"is not set, and {provider.name} has no common server", hint)
         )
     return base_url, query
+
+
+def _added_paths(provider: Provider) -> Iterator[str]:
+    """Yield the paths, besides the provider's own, that a copied URL can have and BASE_URL cannot."""
+    yield from ("/chat/completions", "/completions", "/embeddings", "/messages", "/responses")
+    version = provider.completion_path.split("/")[1]
+    if re.fullmatch(r"v\d+", version):  # Anthropic's path is "/v1/messages"
+        yield f"/{version}"
 
 
 def _with_required(

@@ -151,7 +151,12 @@ def api_key(value: Any) -> Any:
         raise Invalid(
             VALUE, "holds a character that no HTTP header can carry", "Give it as its provider shows it."
         )
-    return value.strip()
+    key = value.strip()
+    if key[:7].lower() == "bearer ":
+        raise Invalid(VALUE, 'begins with "Bearer"', "Give the key alone: the word is added to it.")
+    if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*_(KEY|TOKEN)", key):
+        raise Invalid(VALUE, "is the name of a variable, not a key", "Give os.environ[...], or leave it out.")
+    return key
 
 
 def headers(value: Any) -> dict[str, str]:

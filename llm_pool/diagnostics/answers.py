@@ -32,10 +32,6 @@ SLOW_SECONDS = 1.0
 LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "retry-after")
 MAX_HEADERS = 30
 MAX_MODELS = 5
-BASE_URL = (
-    "Check that BASE_URL of {place} is the complete URL of the API (many end in /v1), and that no proxy or "
-    "login page answers there."
-)
 
 
 def answer_finding(settings: PoolSettings, response: WholeResponse, key: str | None) -> Finding:
@@ -44,7 +40,6 @@ def answer_finding(settings: PoolSettings, response: WholeResponse, key: str | N
     ``key`` is the API_KEY that the request carried, or None. Keys are removed from the finding.
     """
     path = settings.provider.models_path
-    place = f"LLM_POOL[{settings.alias!r}]"
     head = Head(response.status, HeaderView(response.headers), settings.secrets(key))
     request = f"GET {path}"
     if 200 <= response.status < 300:
@@ -52,12 +47,12 @@ def answer_finding(settings: PoolSettings, response: WholeResponse, key: str | N
     if 300 <= response.status < 400:
         target = redact(head.headers.get("location", "nowhere"), head.secrets)
         text = f"{request}: {response.status} to {target}."
-        return Finding("auth.redirected", Level.ERROR, text, BASE_URL.format(place=place))
+        return Finding("auth.redirected", Level.ERROR, text, _base_url_advice(settings))
     return _refusal_finding(settings, head, response.body, request)
 
 
 def _refusal_finding(settings: PoolSettings, head: Head, body: bytes, request: str) -> Finding:
-    base_url = BASE_URL.format(place=f"LLM_POOL[{settings.alias!r}]")
+    base_url = _base_url_advice(settings)
     status = head.status_code
     error = settings.provider.error_from_response(head, body)
     text = str(error).removesuffix(error.advice).rstrip()
@@ -69,14 +64,16 @@ def _refusal_finding(settings: PoolSettings, head: Head, body: bytes, request: s
             return Finding(
                 "auth.no_path",
                 Level.WARNING,
-                f"{request}: 404, and BASE_URL has no path: calls will fail in the same way.",
+                f"{request}: 404, and BASE_URL has no path: calls will probably fail like this.",
                 f"Most servers of this API have it under {path}: try {settings.base_url}{path}.",
             )
         case 404 | 405 | 501:
+            url = f"{settings.base_url}{settings.provider.models_path}"
             return Finding(
                 "auth.unknown",
                 Level.NOTE,
-                f"{request}: {status}. This server has no list of models, so the key could not be verified.",
+                f"GET {url}: {status}. Either this server has no list of models, and the key could not be "
+                "verified, or BASE_URL is wrong, and calls will fail.",
                 f"{base_url} If all of this is right, make a call to verify the key.",
             )
         case 429:
@@ -90,6 +87,15 @@ def _refusal_finding(settings: PoolSettings, head: Head, body: bytes, request: s
         advice = "The provider, or a gateway before it, fails: check its status page, and try again later."
         return Finding("auth.provider_failed", Level.ERROR, text, advice)
     return Finding("auth.unexpected", Level.WARNING, text, base_url)
+
+
+def _base_url_advice(settings: PoolSettings) -> str:
+    own = settings.provider.base_url
+    example = f" (the provider's own is {own})" if own else ""
+    return (
+        f"Check that BASE_URL of LLM_POOL[{settings.alias!r}] is the complete URL of the API{example}, and "
+        "that no proxy or login page answers there."
+    )
 
 
 def _lacks_path(settings: PoolSettings) -> bool:
@@ -110,7 +116,6 @@ def _key_advice(settings: PoolSettings, head: Head, status: int) -> str:
 
 
 def _success_finding(settings: PoolSettings, head: Head, body: bytes, request: str) -> Finding:
-    place = f"LLM_POOL[{settings.alias!r}]"
     try:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -118,14 +123,14 @@ def _success_finding(settings: PoolSettings, head: Head, body: bytes, request: s
             redact(body.decode("utf-8", "replace"), head.secrets), head.headers.get("content-type")
         )
         text = f"{request}: {head.status_code} with a body that is not JSON: {shown or 'nothing'}."
-        return Finding("auth.not_the_api", Level.ERROR, text, BASE_URL.format(place=place))
+        return Finding("auth.not_the_api", Level.ERROR, text, _base_url_advice(settings))
     if isinstance(value, dict) and value.get("error"):
         text = str(settings.provider.error_from_object(head, value))
-        return Finding("auth.error_in_answer", Level.ERROR, text, BASE_URL.format(place=place))
+        return Finding("auth.error_in_answer", Level.ERROR, text, _base_url_advice(settings))
     models = value.get("data") if isinstance(value, dict) else None
     if not isinstance(models, list):
         text = f"{request}: {head.status_code} with JSON that is no list of models: the key is not verified."
-        return Finding("auth.unknown", Level.NOTE, text, BASE_URL.format(place=place))
+        return Finding("auth.unknown", Level.NOTE, text, _base_url_advice(settings))
     text = "the server accepts the key" if head.secrets else "the server answers without a key"
     return Finding("auth.accepted", Level.OK, f"{text} ({request}: 200, models: {len(models)})")
 
@@ -156,14 +161,16 @@ def unlisted_model(settings: PoolSettings, body: bytes) -> Finding | None:
     )
 
 
-def failure_finding(error: LLMPoolError, place: str) -> Finding:
-    """Return the finding for a ``GET /models`` request that failed with ``error``, without a response.
-
-    ``place`` is the text that says where the pool is in the settings: "LLM_POOL['default']".
-    """
+def failure_finding(settings: PoolSettings, error: LLMPoolError) -> Finding:
+    """Return the finding for a ``GET /models`` request that failed with ``error``, without a response."""
     text = sentence(error)
     if client_cert_refusal(error) is not None:
-        return Finding(CLIENT_CERT.code, Level.ERROR, text, CLIENT_CERT.text.format(place=place))
+        return Finding(
+            CLIENT_CERT.code,
+            Level.ERROR,
+            text,
+            CLIENT_CERT.text.format(place=f"LLM_POOL[{settings.alias!r}]"),
+        )
     if isinstance(error, ReadTimeout):
         advice = (
             "The provider accepts the request and sends nothing: check its status page; raise "
@@ -171,7 +178,7 @@ def failure_finding(error: LLMPoolError, place: str) -> Finding:
         )
         return Finding("auth.no_answer", Level.ERROR, text, advice)
     if isinstance(error, ProtocolError):
-        return Finding("auth.not_http", Level.ERROR, text, BASE_URL.format(place=place))
+        return Finding("auth.not_http", Level.ERROR, text, _base_url_advice(settings))
     advice = "The server, or a proxy on the way, closed the connection: see their logs."
     return Finding("auth.broke", Level.ERROR, text, advice)
 

@@ -58,7 +58,7 @@ class Prober:
         try:
             first = await self._get()
         except LLMPoolError as error:
-            found = failure_finding(error, f"LLM_POOL[{self._settings.alias!r}]")
+            found = failure_finding(self._settings, error)
             return [Step("authentication", (found,), monotonic() - began)]
         steps = [self._authentication(first)]
         self._announce("reuse")

@@ -37,6 +37,10 @@ _REDIRECT_ADVICE = (
     "Only 307 and 308 within the origin of BASE_URL are followed, at most 20 times. "
     "If the API has moved, correct the pool's BASE_URL."
 )
+_STREAM_OPTIONS_ADVICE = (
+    "The pool asks for the usage of a stream with stream_options; for a server that does not know this "
+    "parameter, give stream_options=None with each stream."
+)
 
 
 class ErrorContext(NamedTuple):
@@ -78,7 +82,7 @@ def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
         f"{context.name} answered {_status_text(context.status_code)}"
         f"{_identifiers(found.code, context.request_id)}: {message}"
     )
-    advice = redirect_advice or _advice(error, wait)
+    advice = redirect_advice or _parameter_advice(message) or _advice(error, wait)
     return error(
         f"{_with_full_stop(sentence)} {advice}".rstrip(),
         status_code=context.status_code,
@@ -164,6 +168,14 @@ def _redirect(status: int, headers: Mapping[str, str]) -> tuple[str, str]:
     except httpx.InvalidURL:
         where = "redirects to an invalid URL"
     return where, _REDIRECT_ADVICE
+
+
+def _parameter_advice(message: str) -> str:
+    """Return what to do about an error of a server that does not know the parameter ``stream_options``.
+
+    The pool sends it with each stream of a chat completion.
+    """
+    return _STREAM_OPTIONS_ADVICE if "stream_options" in message else ""
 
 
 def _advice(error: type[APIStatusError], wait: float | None) -> str:

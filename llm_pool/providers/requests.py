@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest, with_article
+from llm_pool.providers.results import Completion
 
 __all__ = ["as_messages", "check_params", "encode", "is_text"]
 
@@ -58,29 +59,32 @@ def as_messages(messages: Any, *, typed: bool = False) -> list[Mapping[str, Any]
     if not messages:
         raise InvalidMessages("messages is empty; give at least one message.")
     for index, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise InvalidMessages(
-                f"messages[{index}] is {with_article(message)}; "
-                'give a dict such as {"role": "user", "content": "..."}.'
-            )
-        role = message.get("role")
-        if not isinstance(role, str) and not (
-            typed and role is None and isinstance(message.get("type"), str)
-        ):
-            problem = "is missing" if "role" not in message else f"is {with_article(role)}"
-            raise InvalidMessages(f'messages[{index}]["role"] {problem}; give a str such as "user".')
-        content = message.get("content")
-        if not (content is None or isinstance(content, (str, list, tuple)) or is_text(content)):
-            raise InvalidMessages(
-                f'messages[{index}]["content"] is {with_article(content)}; give a str, or a list of parts.'
-            )
+        _check_message(f"messages[{index}]", message, typed)
     return list(messages)
+
+
+def _check_message(name: str, message: Any, typed: bool) -> None:
+    """Raise ``InvalidMessages`` for a message that is invalid. ``name`` is its place among the messages."""
+    if not isinstance(message, Mapping):
+        give = 'a dict such as {"role": "user", "content": "..."}'
+        if isinstance(message, Completion):
+            give = "completion.message"
+        raise InvalidMessages(f"{name} is {with_article(message)}; give {give}.")
+    role = message.get("role")
+    if not isinstance(role, str) and not (typed and role is None and isinstance(message.get("type"), str)):
+        problem = "is missing" if "role" not in message else f"is {with_article(role)}"
+        raise InvalidMessages(f'{name}["role"] {problem}; give a str such as "user".')
+    content = message.get("content")
+    if not (content is None or isinstance(content, (str, list, tuple)) or is_text(content)):
+        raise InvalidMessages(
+            f'{name}["content"] is {with_article(content)}; give a str, or a list of parts.'
+        )
 
 
 def check_params(params: Mapping[str, Any], stream: bool) -> None:
     """Raise ``InvalidParameter`` for parameters that contradict the call, and for ``_NOT_PARAMETERS``.
 
-    ``stream``: whether the call is for a stream.
+    So do tools that are not in a list. ``stream``: whether the call is for a stream.
     """
     if "messages" in params:
         raise InvalidParameter("messages is given twice; give it as the first argument only.")
@@ -90,6 +94,10 @@ def check_params(params: Mapping[str, Any], stream: bool) -> None:
     if not _NOT_PARAMETERS.keys().isdisjoint(params):
         name = next(name for name in params if name in _NOT_PARAMETERS)
         raise InvalidParameter(f"{name} is not a parameter of the API; {_NOT_PARAMETERS[name]}.")
+    tools = params.get("tools")
+    if isinstance(tools, Mapping) or callable(tools):
+        give = "list(tools.values())" if isinstance(tools, Mapping) else "[function]"
+        raise InvalidParameter(f"tools is {with_article(tools)}; give a list: {give}.")
 
 
 def encode(body: Mapping[str, Any], *, messages: str = "messages") -> bytes:

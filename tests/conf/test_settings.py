@@ -419,6 +419,13 @@ def test_no_repr_shows_a_secret() -> None:
         ({"QUERY": {"key": f"{SECRET}\ud800"}}, "has 'key' with a lone surrogate", "Give valid text."),
         ({"BASE_URL": 5}, "is an int, not a string", "Give a URL"),
         ({"BASE_URL": "https://x/v1/chat/completions"}, "ends in /chat/completions", "Give 'https://x/v1'."),
+        ({"BASE_URL": "https://x/v1/completions"}, "ends in /completions", "Give 'https://x/v1'."),
+        ({"BASE_URL": "https://x/v1/embeddings/"}, "ends in /embeddings", "Give 'https://x/v1'."),
+        ({"BASE_URL": "https://x/v1/responses"}, "ends in /responses", "Give 'https://x/v1'."),
+        ({"PROVIDER": "anthropic", "BASE_URL": "https://x/v1/messages"}, "/v1/messages", "Give 'https://x'."),
+        ({"PROVIDER": "anthropic", "BASE_URL": "https://x/v1"}, "ends in /v1", "Give 'https://x'."),
+        ({"API_KEY": f"Bearer {SECRET}"}, 'begins with "Bearer"', "Give the key alone"),
+        ({"API_KEY": "OPENAI_API_KEY"}, "is the name of a variable", "Give os.environ[...]"),
         ({"PROXY": "socks4://x"}, "['PROXY'] does not begin with http://", "Give a URL"),
         ({"PROXY": "socks5://u:%C3%B6@x"}, "ASCII characters", "Give a URL"),
         ({"PROXY": "proxy:3128"}, "does not begin with http://", "Give a URL"),
@@ -508,6 +515,17 @@ def test_a_setting_without_pools_is_a_problem() -> None:
     [problem] = problems({}, {})
     assert (problem.message, problem.id) == ("LLM_POOL has no pools.", "E001")
     assert "leave LLM_POOL out" in problem.hint
+
+
+def test_settings_of_a_pool_without_its_name_are_one_problem() -> None:
+    [problem] = problems({"PROVIDER": "openai", "MODEL": "m", "LIMITS": {}}, {})
+    assert problem.message == "LLM_POOL has the key 'PROVIDER' where the name of a pool belongs."
+    assert '{"default": {"PROVIDER": ...}}' in problem.hint
+
+
+@pytest.mark.parametrize("path", ["models", "chat", "v1", "openai/v1beta"])
+def test_a_base_url_can_have_any_other_path(path: str) -> None:
+    assert one({"BASE_URL": f"https://x/{path}"}).base_url == f"https://x/{path}"
 
 
 @pytest.mark.parametrize(

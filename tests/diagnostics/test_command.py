@@ -90,9 +90,11 @@ def test_invalid_settings_are_reported(run: Run, run_json: RunJSON) -> None:
     assert [problem["id"] for problem in document["settings_problems"]] == ["llm_pool.E002"]
 
 
-@pytest.mark.parametrize("arguments", ["--timeout 0", "--timeout inf", "--live 0", "--live x", "--load 0 1"])
+@pytest.mark.parametrize(
+    "arguments", ["--timeout 0", "--timeout inf", "--live 0", "--live x", "--load 0 1", "--timeout x"]
+)
 def test_invalid_numbers_are_errors(arguments: str) -> None:
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandError, match=r"'\w+': give a number"):
         call_command("llmpool_check", *arguments.split())
 
 

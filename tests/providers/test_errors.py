@@ -41,6 +41,11 @@ def test_an_error_has_the_status_the_message_and_advice() -> None:
     assert error.retry_after is None
 
 
+def test_a_server_that_does_not_know_stream_options_is_named_the_way_out() -> None:
+    error = failure(400, {"error": {"message": "Unrecognized request argument supplied: stream_options"}})
+    assert str(error).endswith("give stream_options=None with each stream.")
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -79,6 +79,7 @@ def test_the_callers_parameters_are_left_as_they_are() -> None:
         ([{"role": "user", "content": b"x"}], r'messages\[0\]\["content"\] is a bytes'),
         ([{"role": "user", "content": {"a": 1}}], r'messages\[0\]\["content"\] is a dict'),
         ((m for m in [{"role": "user"}]), "messages is a generator"),
+        ([Completion("x")], r"messages\[0\] is a Completion; give completion\.message"),
     ],
 )
 def test_messages_of_the_wrong_shape_are_refused_with_their_path(messages: Any, expected: str) -> None:

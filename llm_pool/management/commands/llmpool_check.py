@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 from typing import Any
@@ -127,14 +128,13 @@ def _color(options: dict[str, Any]) -> bool | None:
 
 
 def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError("give a number above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0")
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 < value <= MAX_CALLS:
-        raise argparse.ArgumentTypeError(f"give a number of calls from 1 to {MAX_CALLS}")
-    return value
+    if text.isdecimal() and 0 < (value := int(text)) <= MAX_CALLS:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number of calls from 1 to {MAX_CALLS}")
