@@ -56,7 +56,7 @@ class EventParser:
         "_event",
         "_id",
         "_limit",
-        "_line_parts",
+        "_line",
         "_retry",
         "_size",
         "_skip_lf",
@@ -64,8 +64,8 @@ class EventParser:
 
     def __init__(self, max_event_size: int = MAX_EVENT_SIZE) -> None:
         self._limit = max_event_size
-        self._line_parts: list[bytes] = []  # the pieces of the line that has not ended
-        self._size = 0  # bytes in _line_parts and _data
+        self._line = bytearray()  # the beginning of the line that has not ended
+        self._size = 0  # bytes in _line and _data
         self._data: list[bytes] = []
         self._event = ""
         self._id = ""
@@ -99,9 +99,9 @@ class EventParser:
         """
         events: list[Event] = []
         if lenient:
-            self._parse_line(b"".join(self._line_parts), events)
+            self._parse_line(bytes(self._line), events)
             self._parse_line(b"", events)
-        self._line_parts, self._data, self._event, self._size = [], [], "", 0
+        self._line, self._data, self._event, self._size = bytearray(), [], "", 0
         return events
 
     def _parse_complete_events(self, data: bytes) -> list[Event]:
@@ -121,10 +121,10 @@ class EventParser:
 
         Returns b"" as long as the start of the stream can be an incomplete mark.
         """
-        data = b"".join([*self._line_parts, data])
-        self._line_parts.clear()
+        data = bytes(self._line) + data
+        self._line.clear()
         if len(data) < 3 and _BOM.startswith(data):
-            self._line_parts.append(data)
+            self._line += data
             return b""
         self._bom_checked = True
         return data.removeprefix(_BOM)
@@ -134,19 +134,17 @@ class EventParser:
         lines = data.splitlines()  # ``bytes.splitlines`` splits at LF, CR and CRLF only
         rest = b"" if data[-1] in b"\r\n" else lines.pop()
         self._skip_lf = data[-1] == 0x0D
-        if lines and self._line_parts:
-            self._line_parts.append(lines[0])
-            self._size += len(lines[0])
-            lines[0] = b"".join(self._line_parts)
-            self._size -= len(lines[0])
-            self._line_parts.clear()
+        if lines and self._line:
+            self._size -= len(self._line)
+            lines[0] = bytes(self._line) + lines[0]
+            self._line.clear()
         for line in lines:
             self._parse_line(line, events)
         if rest:
-            self._line_parts.append(rest)
+            self._line += rest
             self._size += len(rest)
             self._check_size()
-        self._between_events = not (self._line_parts or self._data or self._event or self._skip_lf)
+        self._between_events = not (self._line or self._data or self._event or self._skip_lf)
         return events
 
     def _parse_line(self, line: bytes, events: list[Event]) -> None:
@@ -197,7 +195,7 @@ class EventParser:
 
     def _check_size(self) -> None:
         if self._size > self._limit:
-            self._line_parts, self._data, self._size = [], [], 0
+            self._line, self._data, self._size = bytearray(), [], 0
             raise EventTooLarge(
                 f"An event of the stream is larger than {self._limit} bytes; the rest was not read."
             )
