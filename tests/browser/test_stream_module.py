@@ -1,4 +1,7 @@
-"""``static/llm_pool/stream.js`` in a browser: what it posts, how it reads, and how it fails."""
+"""``static/llm_pool/stream.js`` in a browser: what it posts, how it reads, and how it fails.
+
+The pages allow no inline script, and no script of another origin.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ RESPONSES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/broken": (500, {"Content-Type": "text/html"}, b"<h1>500</h1>"),
     "/login": (200, {"Content-Type": "text/html"}, b"<form></form>"),
 }
+POLICY = {"Content-Security-Policy": "default-src 'self'; img-src data:; connect-src *"}
 PAGE = b"<!doctype html><title>t</title><link rel=icon href=data:,><body>"
 [EXAMPLE] = re.findall(r"```js\n(.*?)```", README.read_text(), re.DOTALL)
 EXAMPLE_PAGE = PAGE + (
@@ -61,7 +65,7 @@ async def site(conn: ServerConnection) -> None:
     path = (await conn.read_request()).target
     if path in FILES:
         kind, body = FILES[path]
-        await conn.respond(200, {"Content-Type": kind}, body)
+        await conn.respond(200, {"Content-Type": kind, **POLICY}, body)
     elif path == "/waiting":
         await conn.send_head(200, {**EVENTS, "Transfer-Encoding": "chunked"})
         await conn.send_chunk(b'id: 1\ndata: {"text": "Hel"}\n\n')
