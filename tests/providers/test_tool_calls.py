@@ -25,6 +25,12 @@ def stream(*events: list[Part] | Part) -> tuple[list[Any], Completion]:
     return [each for chunk in chunks for each in chunk.tool_calls], completion
 
 
+def test_an_id_that_is_a_number_stays_one_in_raw() -> None:
+    completion = stream([part("", "f", index=0, id=7)], [part("{}", index=0, id=7)])[1]
+    call = {"id": 7, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert completion.raw["choices"][0]["message"]["tool_calls"] == completion.message["tool_calls"] == [call]
+
+
 def seen(calls: tuple[ToolCall, ...]) -> list[tuple[str, str, str]]:
     return [(call.id, call.name, call.arguments) for call in calls]
 

@@ -116,7 +116,9 @@ class ToolCallMerger:
         if index is not None:
             self._by_index[index] = call
         new_id, new_name = "" if call.id else identifier, "" if call.name else name
-        call.id, call.name = call.id or identifier, call.name or name
+        if new_id:
+            call.id, call.raw_id = new_id, raw["id"]
+        call.name = call.name or name
         is_addressed = bool(identifier) or index is not None
         return ToolCallPart(call.number, new_id, new_name, call.add(raw, kind, part, is_addressed))
 
@@ -151,16 +153,18 @@ class _Call:
     ``number``  its position, in the order in which the calls begin
     ``index``   its first "index"; None if it has none
     ``id``      its id; "" until it arrives
+    ``raw_id``  its id as it was sent, perhaps a number
     ``name``    the name of the tool; "" until it arrives
     """
 
     __slots__ = ("_argument", "_braces", "_fields", "_kind", "_pieces", "_size", "_whole",
-                 "id", "index", "name", "number")  # fmt: skip
+                 "id", "index", "name", "number", "raw_id")  # fmt: skip
 
     def __init__(self, number: int, index: int | None) -> None:
         self.number = number
         self.index = index
         self.id = ""
+        self.raw_id: Any = None
         self.name = ""
         self._kind = "function"
         self._argument = "arguments"  # the name of the field with the arguments
@@ -238,7 +242,7 @@ class _Call:
             raw[self._kind][self._argument] = self._whole
         elif self._pieces:
             raw[self._kind][self._argument] = repair_surrogates("".join(self._pieces))
-        return {"id": self.id, **raw} if self.id else raw
+        return {"id": self.raw_id, **raw} if self.id else raw
 
 
 class _Braces:
