@@ -83,7 +83,7 @@ def provider_settings(environ: Mapping[str, str]) -> dict[str, Any]:
 _pool: dict[str, Any] = {
     **provider_settings(os.environ),
     "LIMITS": {"max_connections": 20},  # few, so that some dozens of users fill the pool and wait
-    "TIMEOUTS": {"pool": 60.0},  # seconds
+    "TIMEOUTS": {"pool": 60.0, "read": 300.0},  # seconds; a model that reasons can be silent for minutes
 }
 LLM_POOL: dict[str, dict[str, Any]] = {
     "default": _pool,
