@@ -345,10 +345,12 @@ class Exchange:
                 f"the call to {origin} took longer than its total timeout of {timeouts.total} s"
             )
         if writing:
-            return WriteTimeout(f"{origin} accepted nothing of the request for {timeouts.write} s")
+            return WriteTimeout(
+                f"{origin} accepted nothing of the request for {timeouts.write} s (the write timeout)"
+            )
         timer = self.request.content_timer
         no_content = timer.error(now, origin) if timer is not None else None
-        return no_content or ReadTimeout(f"{origin} sent nothing for {timeouts.read} s")
+        return no_content or ReadTimeout(f"{origin} sent nothing for {timeouts.read} s (the read timeout)")
 
     def _report_end(self) -> None:
         callback, self._end_callback = self._end_callback, None

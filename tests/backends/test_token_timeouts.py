@@ -209,5 +209,5 @@ async def test_it_ends_a_stream_to_the_browser(pool_of):
 async def test_pings_of_anthropic_do_not_postpone_it(serve, play, configure):
     ping = b'event: ping\ndata: {"type": "ping"}\n\n'
     server = serve(play(pinging(ping)))
-    pool = configure(server, PROVIDER="anthropic", TIMEOUTS={"first_token": 0.3})
+    pool = configure(server, PROVIDER="anthropic", BASE_URL=server.url, TIMEOUTS={"first_token": 0.3})
     await fails_after(0.3, pool.astream("hello", max_tokens=5), "first_token")

@@ -146,7 +146,7 @@ def test_a_provider_without_embeddings_says_what_to_do(
     call: str, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
     with pytest.raises(InvalidRequest, match="'anthropic' has no embeddings; add a pool"):
-        embed(call, configure(llm_provider, PROVIDER="anthropic", BASE_URL=llm_provider.url), "a")
+        embed(call, configure(llm_provider, PROVIDER="anthropic", BASE_URL=llm_provider.anthropic_url), "a")
     assert llm_provider.connections_accepted == 0
 
 
