@@ -236,6 +236,18 @@ def test_fields_that_a_request_must_not_have_are_not_sent_back() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "code_interpreter_call", "id": "ci", "container_id": "c", "code": None, "outputs": None},
+        {"type": "image_generation_call", "id": "ig", "status": "failed", "result": None},
+    ],
+)
+def test_null_fields_that_a_request_must_have_are_sent_back(item: dict[str, Any]) -> None:
+    """Servers that check requests answer otherwise: "outputs: Field required" (openai/codex#8829)."""
+    assert parse(response({**item, "other": None})).message["output"] == [item]
+
+
 def test_the_message_of_another_provider_is_sent_as_it_is() -> None:
     turn = {"role": "assistant", "content": "4", "output": "x"}
     assert body_of([turn])["input"] == [turn]
