@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ResponsesStreamReader"]
 
+_OF_PARTS = {text.kind: text for text in TEXTS if text.field}
+_OUTPUT_TEXT = _OF_PARTS["output_text"]
 _DELTAS: dict[Any, Text] = {f"response.{text.event}.delta": text for text in TEXTS}
 _DONES = {f"response.{text.event}.done": text for text in TEXTS}
-_OF_PARTS = {text.kind: text for text in TEXTS if text.field}
 _FINAL = frozenset({"cancelled", "completed", "failed", "incomplete"})  # statuses
+_ENDS = {f"response.{status}": status for status in _FINAL}
 _CONTENT = frozenset({"response.image_generation_call.partial_image", "response.output_item.done"})
 
 
@@ -104,15 +106,23 @@ class ResponsesStreamReader(EventStreamReader):
     def _end_response(self, raw: dict[str, Any], kind: str, data: str) -> Chunk:
         self._response = {**self._response, **(raw.get("response") or {})}
         if self._response.get("status") not in _FINAL:
-            self._response["status"] = kind.removeprefix("response.")
+            self._response["status"] = _ENDS[kind]
         return self._end(raw, data)
 
     def _end(self, raw: dict[str, Any], data: str) -> Chunk:
         """End the answer with the event ``raw``. Return a chunk with what was in no chunk before."""
-        response, items = self._response, self._response.get("output") or []
+        response = self._response
         if response.get("status") in FAILED:
             raise self._provider.error_from_object(self._head, failure_of(response), self.partial)
         chunk = Chunk("", raw, finish_reason_of(response))
+        chunk.usage = self._provider.usage_from(response.get("usage"))
+        self._add_rest_of_response(chunk, data)
+        self.is_complete = self.finished = True
+        return chunk
+
+    def _add_rest_of_response(self, chunk: Chunk, data: str) -> None:
+        """Add to ``chunk`` what the output in the last event has more than the events before."""
+        items = self._response.get("output") or []
         if not self._texts:
             chunk.text = self._add_text(text_of(items), data)
         if "reasoning" not in self._brought:
@@ -120,15 +130,12 @@ class ResponsesStreamReader(EventStreamReader):
         if "refusal" not in self._brought:
             chunk.refusal = refusal_of(items)
         if "citations" not in self._brought:
-            chunk.citations = response_citations(response, items)
-        chunk.tool_calls = [
+            chunk.citations = response_citations(self._response, items)
+        chunk.tool_calls += [
             ToolCallPart(number, call.id, call.name, call.arguments)
             for number, call in enumerate(tool_calls_of(items))
             if number >= self._output.calls
         ]
-        chunk.usage = self._provider.usage_from(response.get("usage"))
-        self.is_complete = self.finished = True
-        return chunk
 
     # Its items.
 
@@ -149,27 +156,33 @@ class ResponsesStreamReader(EventStreamReader):
         return chunk
 
     def _add_rest(self, item: StreamedItem, whole: dict[str, Any], chunk: Chunk, data: str) -> None:
-        """Add to ``chunk`` what the end of an item has, but none of its events before."""
+        """Add to ``chunk`` what ``whole``, an item as its end has it, has more than the events before."""
         if not item.has("output_text"):
-            chunk.text = self._add_text(text_of([whole]), data)
+            chunk.text += self._add_text(text_of([whole]), data)
         if item.reasoning is None and (reasoning := reasoning_of([whole])):
-            chunk.reasoning = f"\n\n{reasoning}" if "reasoning" in self._brought else reasoning
+            chunk.reasoning += f"\n\n{reasoning}" if "reasoning" in self._brought else reasoning
             self._brought.add("reasoning")
         if not item.has("refusal") and (refusal := refusal_of([whole])):
-            chunk.refusal = refusal
+            chunk.refusal += refusal
             self._brought.add("refusal")
         if not item.has_citations and (citations := response_citations({}, [whole])):
-            chunk.citations = citations
+            chunk.citations += citations
             self._brought.add("citations")
-        if (name := ARGUMENTS_OF.get(whole["type"])) is not None:
+        kind: Any = whole.get("type")
+        if (name := ARGUMENTS_OF.get(kind)) is not None:
             arguments = "" if item.has(name) else as_text(whole.get(name))
-            chunk.tool_calls = _call_parts(item, whole, arguments)
+            chunk.tool_calls += _call_parts(item, whole, arguments)
 
     # Their texts.
 
-    def _add_piece(self, text: Text, raw: dict[str, Any], piece: str, data: str) -> Chunk:
+    def _add_piece(self, text: Text, raw: dict[str, Any], piece: Any, data: str) -> Chunk:
         item = self._output.item_of(raw, text.item)
-        part = item.part(text.kind, raw.get(text.position))
+        return self._add_to(item, item.part(text, raw.get(text.position)), raw, piece, data)
+
+    def _add_to(
+        self, item: StreamedItem, part: StreamedPart, raw: dict[str, Any], piece: Any, data: str
+    ) -> Chunk:
+        text = part.text
         if text.kind == "output_text":
             chunk = Chunk(self._add_text(piece, data), raw)
             if logprobs := raw.get("logprobs"):
@@ -179,7 +192,7 @@ class ResponsesStreamReader(EventStreamReader):
             if type(piece) is not str:
                 raise TypeError("the piece of a text is not a str")
             if text.item == "reasoning":
-                chunk.reasoning = self._add_reasoning(item, part, text.kind, piece)
+                chunk.reasoning = self._add_reasoning(item, part, piece)
             elif text.kind == "refusal":
                 chunk.refusal = piece
                 self._brought.add("refusal")
@@ -189,14 +202,14 @@ class ResponsesStreamReader(EventStreamReader):
             part.pieces.append(piece)
         return chunk
 
-    def _add_reasoning(self, item: StreamedItem, part: StreamedPart, kind: str, piece: str) -> str:
+    def _add_reasoning(self, item: StreamedItem, part: StreamedPart, piece: str) -> str:
         """Return what a piece adds to the reasoning, in which each part is a paragraph.
 
         If a server sends both a summary and the reasoning itself, what comes first counts.
         """
-        if not piece or item.reasoning not in (None, kind):
+        if not piece or item.reasoning not in (None, part.text.kind):
             return ""
-        item.reasoning = kind
+        item.reasoning = part.text.kind
         begins = not part.pieces and "reasoning" in self._brought
         self._brought.add("reasoning")
         return f"\n\n{piece}" if begins else piece
@@ -205,27 +218,36 @@ class ResponsesStreamReader(EventStreamReader):
         text = _DONES[kind]
         return self._add_whole(text, raw, raw.get(text.name), data)
 
-    def _add_part(self, raw: dict[str, Any], kind: str, data: str) -> Chunk:
-        """Read the start or the end of a part of an item's content or summary."""
-        value = raw["part"]
-        text = _OF_PARTS.get(value.get("type"))
+    def _begin_part(self, raw: dict[str, Any], _kind: str, _data: str) -> Chunk:
+        part = raw["part"]
+        if (text := _OF_PARTS.get(part.get("type"))) is not None:
+            self._output.item_of(raw, text.item).begin_part(text, raw.get(text.position), part)
+        return Chunk("", raw)
+
+    def _end_part(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
+        whole = raw["part"]
+        text = _OF_PARTS.get(whole.get("type"))
         if text is None:
             return Chunk("", raw)
-        self._output.item_of(raw, text.item).part(text.kind, raw.get(text.position)).raw = value
-        return self._add_whole(text, raw, value.get(text.name) if kind.endswith(".done") else None, data)
+        return self._add_whole(text, raw, whole.get(text.name), data, whole)
 
-    def _add_whole(self, text: Text, raw: dict[str, Any], whole: Any, data: str) -> Chunk:
-        """Add a text that comes whole, unless pieces of it have come."""
-        if not whole or self._output.item_of(raw, text.item).part(text.kind, raw.get(text.position)).pieces:
+    def _add_whole(
+        self, text: Text, raw: dict[str, Any], whole: Any, data: str, end: dict[str, Any] | None = None
+    ) -> Chunk:
+        """End a text, and add it unless pieces of it have come. ``end`` is its part as the event has it."""
+        item = self._output.item_of(raw, text.item)
+        part = item.part(text, raw.get(text.position), whole)
+        part.raw = end or part.raw
+        part.end = part.end if whole is None else whole
+        if part.pieces or not whole:
             return Chunk("", raw)
-        return self._add_piece(text, raw, as_text(whole), data)
+        return self._add_to(item, part, raw, as_text(whole), data)
 
     def _add_annotation(self, raw: dict[str, Any], _kind: str, _data: str) -> Chunk:
         chunk = Chunk("", raw)
         if annotation := raw.get("annotation"):
             item = self._output.item_of(raw, "message")
-            item.part("output_text", raw.get("content_index")).annotations.append(annotation)
-            item.has_citations = True
+            item.add_annotation(_OUTPUT_TEXT, raw.get("content_index"), annotation)
             self._brought.add("citations")
             chunk.citations = citations_of({}, {"annotations": [annotation]})
         return chunk
@@ -243,16 +265,18 @@ def _call_parts(item: StreamedItem, raw: dict[str, Any], arguments: str) -> list
 
 _READERS: dict[Any, Callable[[ResponsesStreamReader, dict[str, Any], str, str], Chunk]] = {
     "response": ResponsesStreamReader._read_whole_response,
-    "response.content_part.added": ResponsesStreamReader._add_part,
-    "response.content_part.done": ResponsesStreamReader._add_part,
+    "response.content_part.added": ResponsesStreamReader._begin_part,
+    "response.content_part.done": ResponsesStreamReader._end_part,
     "response.created": ResponsesStreamReader._begin_response,
     "response.in_progress": ResponsesStreamReader._begin_response,
     "response.output_item.added": ResponsesStreamReader._begin_item,
     "response.output_item.done": ResponsesStreamReader._end_item,
     "response.output_text.annotation.added": ResponsesStreamReader._add_annotation,
     "response.queued": ResponsesStreamReader._begin_response,
-    "response.reasoning_summary_part.added": ResponsesStreamReader._add_part,
-    "response.reasoning_summary_part.done": ResponsesStreamReader._add_part,
+    "response.reasoning_part.added": ResponsesStreamReader._begin_part,  # vLLM's
+    "response.reasoning_part.done": ResponsesStreamReader._end_part,
+    "response.reasoning_summary_part.added": ResponsesStreamReader._begin_part,
+    "response.reasoning_summary_part.done": ResponsesStreamReader._end_part,
     **dict.fromkeys(_DONES, ResponsesStreamReader._end_text),
-    **{f"response.{status}": ResponsesStreamReader._end_response for status in _FINAL},
+    **dict.fromkeys(_ENDS, ResponsesStreamReader._end_response),
 }

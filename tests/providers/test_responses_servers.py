@@ -1,0 +1,106 @@
+"""Streams of OpenAI's Responses API as compatible servers send them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.providers.responses_events import (
+    brought,
+    content,
+    ended,
+    events_of,
+    message,
+    parse,
+    read,
+    reasoning,
+    response,
+    without,
+)
+
+JSON = dict[str, Any]
+
+
+def thought(text: str) -> JSON:
+    return reasoning(content=[{"type": "reasoning_text", "text": text}])
+
+
+def words(text: str) -> list[str]:
+    return [f"{word} " for word in text.split()]
+
+
+def counted(events: list[JSON], *, by_part: bool) -> list[JSON]:
+    """Return the events with a "content_index" that goes on from event to event, or from part to part."""
+    result, index = [], -1
+    for event in events:
+        if "content_index" in event:
+            index += not by_part or event["type"].endswith("part.added")
+        result.append({**event, "content_index": index} if "content_index" in event else event)
+    return result
+
+
+OPEN_MODEL = response(thought("We say hi. "), message("Hello to you ", annotations=[{"type": "file_path"}]))
+
+
+@pytest.mark.parametrize("by_part", [False, True])
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        (),
+        ("part.added",),
+        ("part.added", "part.done"),
+        ("text.done",),
+        (".done",),
+        (".done", "part.added"),
+    ],
+)
+@pytest.mark.parametrize("is_final", [True, False])
+def test_a_content_index_that_counts_events_or_the_parts_of_all_items_does_not_matter(
+    by_part: bool, left_out: tuple[str, ...], is_final: bool
+) -> None:
+    """vLLM counts the events (vllm-project/vllm#35184) or the parts of all items (#45742)."""
+    events = counted(events_of(OPEN_MODEL, words), by_part=by_part and "part.added" not in left_out)
+    kept = without(events, *left_out)
+    chunks, completion = read(*kept) if is_final else read(*ended(*kept[:-1], output=[]))
+    assert brought(chunks) == content(completion) == content(parse(OPEN_MODEL))
+    if is_final:
+        assert completion.raw == OPEN_MODEL
+    assert completion.choices[0].text == completion.text == "Hello to you "
+
+
+def test_the_reasoning_parts_of_vllm_are_paragraphs() -> None:
+    parts = [{"type": "reasoning_text", "text": text} for text in ("A", "B")]
+    events: list[JSON] = []
+    for number, part in enumerate(parts):
+        place = {"item_id": "rs", "output_index": 0, "content_index": number}
+        events += [
+            {"type": "response.reasoning_part.added", **place, "part": {**part, "text": ""}},
+            {"type": "response.reasoning_text.delta", **place, "delta": part["text"]},
+            {"type": "response.reasoning_part.done", **place, "part": part},
+        ]
+    for kept in (events, without(events, ".delta"), without(events, ".done")):
+        chunks, completion = read(*ended(*kept, output=[]))
+        assert "".join(chunk.reasoning for chunk in chunks) == completion.reasoning == "A\n\nB"
+        assert completion.raw["output"] == [{"type": "reasoning", "content": parts}]
+
+
+def test_the_events_of_llama_cpp_are_an_answer() -> None:
+    """No positions; calls have no id, and their deltas have the "call_id" as "item_id" (server-task.cpp)."""
+    calls = [
+        {"type": "function_call", "call_id": call_id, "name": "f", "arguments": text, "status": "completed"}
+        for call_id, text in (("fc_a", '{"x": 1}'), ("fc_b", '{"y": 2}'))
+    ]
+    whole = response(thought("Hm, hm"), message(), *calls)
+    kept = without(events_of(response(*whole["output"][:2]))[:-1], "part.added")
+    events: list[JSON] = [
+        {name: event[name] for name in event if not name.endswith("_index")} for event in kept
+    ]
+    for item in calls:
+        delta = {"type": "response.function_call_arguments.delta", "item_id": item["call_id"]}
+        events.append({"type": "response.output_item.added", "item": {**item, "arguments": ""}})
+        events += [{**delta, "delta": piece} for piece in (item["arguments"][:3], item["arguments"][3:])]
+    events += [{"type": "response.output_item.done", "item": item} for item in calls]
+    chunks, completion = read(*events, {"type": "response.completed", "response": whole})
+    assert brought(chunks) == content(completion) == content(parse(whole))
+    assert completion.raw == whole
