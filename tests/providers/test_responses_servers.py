@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.providers.responses_events import (
+    ANSWER,
+    EVENTS,
     brought,
     content,
     ended,
@@ -83,6 +85,77 @@ def test_the_reasoning_parts_of_vllm_are_paragraphs() -> None:
         chunks, completion = read(*ended(*kept, output=[]))
         assert "".join(chunk.reasoning for chunk in chunks) == completion.reasoning == "A\n\nB"
         assert completion.raw["output"] == [{"type": "reasoning", "content": parts}]
+
+
+def test_the_events_that_openrouter_documents_are_an_answer() -> None:
+    """See https://openrouter.ai/docs/api_reference/responses/basic-usage. A delta can be an object."""
+    part = {"output_index": 0, "content_index": 0}
+    whole = response(message("Once upon"))
+    chunks, completion = read(
+        {
+            "type": "response.created",
+            "response": {"id": "resp", "object": "response", "status": "in_progress"},
+        },
+        {"type": "response.output_item.added", "output_index": 0, "item": {**message(), "content": []}},
+        {"type": "response.content_part.added", **part, "part": {"type": "text", "text": ""}},
+        {"type": "response.content_part.delta", **part, "delta": "Once"},
+        {"type": "response.content_part.delta", **part, "delta": {"type": "output_text", "text": " upon"}},
+        {"type": "response.output_item.done", "output_index": 0, "item": whole["output"][0]},
+        {"type": "response.done", "response": {"status": "completed", "usage": whole["usage"]}},
+    )
+    assert [str(chunk) for chunk in chunks if chunk.text] == ["Once", " upon"]
+    assert (completion.text, completion.finish_reason, completion.usage) == (
+        "Once upon", "completed", ANSWER.usage
+    )  # fmt: skip
+    assert completion.raw["output"] == whole["output"]
+
+
+def test_response_done_with_another_status_has_its_meaning() -> None:
+    details = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    cut = {"type": "response.done", "response": details}
+    assert read(*EVENTS[:-1], cut)[1].finish_reason == "max_output_tokens"
+
+
+@pytest.mark.parametrize("delta", ["Hm", {"text": "Hm"}])
+def test_the_reasoning_of_open_responses_is_reasoning(delta: Any) -> None:
+    """https://www.openresponses.org/specification: "response.reasoning.delta"."""
+    place = {"item_id": "rs", "output_index": 0, "content_index": 0}
+    events = [
+        {"type": "response.output_item.added", "output_index": 0, "item": reasoning(content=[])},
+        {"type": "response.reasoning.delta", **place, "delta": delta},
+        {"type": "response.reasoning.delta", **place, "delta": "m"},
+        {"type": "response.reasoning.done", **place, "text": "Hmm"},
+    ]
+    chunks, completion = read(*ended(*events, output=[]))
+    assert [chunk.reasoning for chunk in chunks if chunk.reasoning] == ["Hm", "m"]
+    assert completion.raw["output"] == [thought("Hmm")]
+    assert read(*ended(events[0], events[-1], output=[]))[1].raw["output"] == [thought("Hmm")]
+
+
+def test_a_part_of_the_type_text_is_text() -> None:
+    part = {"type": "text", "text": "Hello"}
+    place = {"item_id": "msg", "content_index": 0}
+    start = {"type": "response.output_item.added", "item": {**message(), "content": []}}
+    chunks, completion = read(
+        *ended(start, {"type": "response.content_part.done", **place, "part": part}, output=[])
+    )
+    assert [str(chunk) for chunk in chunks if chunk.text] == ["Hello"]
+    assert completion.raw["output"] == [{**message(), "content": [part]}]
+
+
+@pytest.mark.parametrize("kind", ["function_call", "mcp_call"])
+def test_arguments_as_an_object_are_json(kind: str) -> None:
+    item = {"id": "c", "type": kind, "call_id": "c", "name": "f"}
+    chunks, completion = read(
+        *ended(
+            {"type": "response.output_item.added", "output_index": 0, "item": {**item, "arguments": ""}},
+            {"type": f"response.{kind}_arguments.delta", "output_index": 0, "delta": {"x": 1}},
+            output=[],
+        )
+    )
+    assert completion.raw["output"] == [{**item, "arguments": '{"x": 1}'}]
+    expected = [("c", "f", '{"x": 1}')] if kind == "function_call" else []
+    assert brought(chunks)[2] == content(completion)[2] == expected
 
 
 def test_the_events_of_llama_cpp_are_an_answer() -> None:

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["ResponsesStreamReader"]
 
 _OF_PARTS = {text.kind: text for text in TEXTS if text.field}
-_OUTPUT_TEXT = _OF_PARTS["output_text"]
+_OF_PARTS["text"] = _OUTPUT_TEXT = _OF_PARTS["output_text"]
 _DELTAS: dict[Any, Text] = {f"response.{text.event}.delta": text for text in TEXTS}
+_DELTAS["response.content_part.delta"] = _OUTPUT_TEXT  # OpenRouter documents it
 _DONES = {f"response.{text.event}.done": text for text in TEXTS}
 _FINAL = frozenset({"cancelled", "completed", "failed", "incomplete"})  # statuses
 _ENDS = {f"response.{status}": status for status in _FINAL}
+_ENDS["response.done"] = "completed"  # OpenRouter documents it
 _CONTENT = frozenset({"response.image_generation_call.partial_image", "response.output_item.done"})
 
 
@@ -183,6 +185,8 @@ class ResponsesStreamReader(EventStreamReader):
         self, item: StreamedItem, part: StreamedPart, raw: dict[str, Any], piece: Any, data: str
     ) -> Chunk:
         text = part.text
+        if type(piece) is not str:
+            piece = _text_in(piece, text)
         if text.kind == "output_text":
             chunk = Chunk(self._add_text(piece, data), raw)
             if logprobs := raw.get("logprobs"):
@@ -251,6 +255,13 @@ class ResponsesStreamReader(EventStreamReader):
             self._brought.add("citations")
             chunk.citations = citations_of({}, {"annotations": [annotation]})
         return chunk
+
+
+def _text_in(delta: Any, text: Text) -> Any:
+    """Return the text in a delta that is not a str: some servers send an object with the text."""
+    if not isinstance(delta, dict):
+        return delta
+    return delta.get("text") if text.field else as_text(delta)
 
 
 def _call_parts(item: StreamedItem, raw: dict[str, Any], arguments: str) -> list[ToolCallPart]:

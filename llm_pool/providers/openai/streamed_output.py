@@ -34,6 +34,7 @@ TEXTS = (
     Text("output_text", "message", "output_text", "content", "content_index", "text"),
     Text("refusal", "message", "refusal", "content", "content_index", "refusal"),
     Text("reasoning_text", "reasoning", "reasoning_text", "content", "content_index", "text"),
+    Text("reasoning", "reasoning", "reasoning_text", "content", "content_index", "text"),
     Text("reasoning_summary_text", "reasoning", "summary_text", "summary", "summary_index", "text"),
     Text("function_call_arguments", "function_call", "arguments", "", "", "arguments"),
     Text("custom_tool_call_input", "custom_tool_call", "input", "", "", "input"),
