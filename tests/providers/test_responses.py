@@ -196,6 +196,14 @@ def test_a_response_that_failed_is_an_error_without_its_instructions(
     assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
+def test_a_response_that_does_not_name_itself_is_an_error_without_its_instructions() -> None:
+    failed = response(status="failed", error={"code": "server_error", "message": "Oops"})
+    del failed["object"]
+    with pytest.raises(exceptions.ServerFailed, match="Oops") as caught:
+        parse(failed)
+    assert "secret" not in f"{caught.value}{caught.value.body}"
+
+
 def test_a_cancelled_response_is_an_error() -> None:
     with pytest.raises(exceptions.APIError, match="cancelled"):
         parse(response(message(), status="cancelled"))

@@ -196,6 +196,36 @@ def test_a_response_that_failed_is_an_error_with_the_text_so_far(status: str) ->
     assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
+@pytest.mark.parametrize("status", ["completed", "in_progress", None])
+def test_the_event_of_a_failure_is_one_whatever_the_status_of_its_response(status: str | None) -> None:
+    with pytest.raises(exceptions.ServerFailed) as caught:
+        read(
+            *EVENTS[:-1],
+            {
+                "type": "response.failed",
+                "response": response(status=status, error={"code": "server_error", "message": "Oops"}),
+            },
+        )
+    assert (caught.value.partial, caught.value.body) == (
+        "Four.", {"code": "server_error", "message": "Oops"}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"type": "response.failed", "error": {"code": "server_error", "message": "Oops"}}, "Oops"),
+        ({"type": "error", "code": "server_error", "message": "Oops"}, "Oops"),
+        ({"type": "error"}, "Late"),
+    ],
+)
+def test_an_error_beside_a_response_is_an_error_without_its_instructions(event: JSON, words: str) -> None:
+    failed = response(status="failed", error={"code": "server_error", "message": "Late"})
+    with pytest.raises(exceptions.ServerFailed, match=words) as caught:
+        read(*EVENTS[:-1], {**event, "response": failed})
+    assert "secret" not in f"{caught.value}{caught.value.body}"
+
+
 def test_a_second_answer_in_the_middle_of_the_first_is_an_error() -> None:
     with pytest.raises(exceptions.InvalidResponse, match="a second answer") as caught:
         read(*EVENTS[:-1], *EVENTS)
@@ -205,9 +235,11 @@ def test_a_second_answer_in_the_middle_of_the_first_is_an_error() -> None:
 
 def test_a_last_event_with_a_text_of_the_wrong_type_is_an_error() -> None:
     output = [*WHOLE["output"], {**message(), "id": "other", "content": [{"type": "output_text", "text": 5}]}]
-    with pytest.raises(exceptions.InvalidResponse, match="events that do not form an answer") as caught:
-        read(*ended(*EVENTS[:-1], output=output))
-    assert caught.value.partial == "Four."
+    for events in (EVENTS[:-1], []):
+        with pytest.raises(exceptions.InvalidResponse, match="events that do not form an answer") as caught:
+            read(*ended(*events, output=output))
+        assert caught.value.partial == ("Four." if events else "")
+        assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
 def test_json_in_the_place_of_a_stream_is_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.event_stream import EventStreamReader
 from llm_pool.providers.openai.message import citations_of
 from llm_pool.providers.openai.responses_items import (
@@ -107,8 +108,9 @@ class ResponsesStreamReader(EventStreamReader):
 
     def _end_response(self, raw: dict[str, Any], kind: str, data: str) -> Chunk:
         self._response = {**self._response, **(raw.get("response") or {})}
-        if self._response.get("status") not in _FINAL:
-            self._response["status"] = _ENDS[kind]
+        status = _ENDS[kind]
+        if status in FAILED or self._response.get("status") not in _FINAL:
+            self._response["status"] = status
         return self._end(raw, data)
 
     def _end(self, raw: dict[str, Any], data: str) -> Chunk:
@@ -118,9 +120,15 @@ class ResponsesStreamReader(EventStreamReader):
             raise self._provider.error_from_object(self._head, failure_of(response), self.partial)
         chunk = Chunk("", raw, finish_reason_of(response))
         chunk.usage = self._provider.usage_from(response.get("usage"))
-        self._add_rest_of_response(chunk, data)
-        self.is_complete = self.finished = True
-        return chunk
+        try:
+            self._add_rest_of_response(chunk, data)
+        except SHAPE_ERRORS:
+            what = "events that do not form an answer"
+        else:
+            self.is_complete = self.finished = True
+            return chunk
+        # Without the event: its response repeats the instructions of the request.
+        raise self._provider.invalid_response(self._head, what, "", self.partial)
 
     def _add_rest_of_response(self, chunk: Chunk, data: str) -> None:
         """Add to ``chunk`` what the output in the last event has more than the events before."""
