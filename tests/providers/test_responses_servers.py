@@ -9,6 +9,8 @@ import pytest
 from tests.providers.responses_events import (
     ANSWER,
     EVENTS,
+    WHOLE,
+    assert_whole,
     brought,
     content,
     ended,
@@ -177,3 +179,76 @@ def test_the_events_of_llama_cpp_are_an_answer() -> None:
     chunks, completion = read(*events, {"type": "response.completed", "response": whole})
     assert brought(chunks) == content(completion) == content(parse(whole))
     assert completion.raw == whole
+
+
+# What only the last event has.
+
+
+def test_an_item_that_has_begun_but_comes_whole_only_in_the_last_event_is_brought_by_it() -> None:
+    assert_whole(*without(EVENTS, ".delta", ".done"))
+    assert_whole(*without(EVENTS, ".delta", ".done", "part.added", "annotation.added"))
+
+
+@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize("has_index", [True, False])
+def test_an_item_that_only_the_last_event_has_is_brought_by_it(position: int, has_index: bool) -> None:
+    items = [message("A"), {**message("The end."), "id": "msg2"}]
+    whole = response(*items)
+    events = [event for event in events_of(whole)[:-1] if event.get("output_index", position) == position]
+    if not has_index:
+        events = [{name: event[name] for name in event if name != "output_index"} for event in events]
+    chunks, completion = read(*events, {"type": "response.completed", "response": whole})
+    assert chunks[-1].text == items[1 - position]["content"][0]["text"]
+    assert completion.raw == whole
+
+
+def test_an_item_of_the_stream_is_one_item_of_the_last_event() -> None:
+    items = [{**message("Hello"), "id": "same"}, {**message("A"), "id": "same"}]
+    whole = response(*items)
+    events = events_of(response(items[0]))[:-1]
+    chunks, completion = read(*events, {"type": "response.completed", "response": whole})
+    assert "".join(map(str, chunks)) == "HelloA"
+    assert completion.raw == whole
+
+
+# What comes twice.
+
+
+@pytest.mark.parametrize("field", ["id", "status"])
+@pytest.mark.parametrize("item", WHOLE["output"], ids=["reasoning", "message", "call", "call"])
+def test_an_item_that_ends_twice_with_another_id_or_status_counts_once(item: JSON, field: str) -> None:
+    ends = [
+        {"type": "response.output_item.done", "output_index": 0, "item": {**item, field: value}}
+        for value in ("a", "b")
+    ]
+    chunks, completion = read(*ended(*ends, output=[]))
+    assert brought(chunks) == content(completion) == content(parse(response(item)))
+    assert completion.raw["output"] == [{**item, field: "b"}]
+
+
+def test_a_position_as_text_is_a_position() -> None:
+    for left_out in ((), ("item.added", "part.added")):
+        events = [
+            {name: value for name, value in event.items() if name != "item_id"}
+            for event in without(EVENTS, *left_out)
+        ]
+        as_text = [
+            {**event, "output_index": str(event["output_index"])} if "output_index" in event else event
+            for event in events
+        ]
+        assert_whole(*as_text)
+
+
+def test_items_that_share_a_position_and_have_no_start_are_told_apart_by_their_ids() -> None:
+    whole = response(message("A"), {**message("The end."), "id": "msg2"})
+    events = [{**event, "output_index": 0} for event in without(events_of(whole), "item.added", "part.added")]
+    chunks, completion = read(*events)
+    assert "".join(map(str, chunks)) == completion.text == "AThe end."
+    assert completion.raw == whole
+
+
+def test_the_end_of_an_item_without_a_type_is_a_chunk_without_text() -> None:
+    end = {"type": "response.output_item.done", "item": {"id": "x"}}
+    [chunk, *_], completion = read(*ended(end, output=[]))
+    assert (chunk.raw, brought([chunk])) == (end, ("", "", [], ()))
+    assert completion.raw["output"] == [{"id": "x"}]

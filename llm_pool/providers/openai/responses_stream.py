@@ -133,6 +133,9 @@ class ResponsesStreamReader(EventStreamReader):
     def _add_rest_of_response(self, chunk: Chunk, data: str) -> None:
         """Add to ``chunk`` what the output in the last event has more than the events before."""
         items = self._response.get("output") or []
+        for item, whole in zip(self._output.complete(items), items, strict=True):
+            if item is not None and not item.is_done:
+                self._add_rest(item, whole, chunk, data)
         if not self._texts:
             chunk.text = self._add_text(text_of(items), data)
         if "reasoning" not in self._brought:
@@ -158,7 +161,7 @@ class ResponsesStreamReader(EventStreamReader):
     def _end_item(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
         whole, chunk = raw["item"], Chunk("", raw)
         item = self._output.find(whole, raw.get("output_index"))
-        if item is None or (item.is_done and item.raw != whole):  # some servers repeat ids and indexes
+        if item is None or (item.is_done and not item.is_repeated_by(whole)):  # ids and indexes repeat
             item = self._output.begin(whole, raw)
         if not item.is_done:
             self._add_rest(item, whole, chunk, data)

@@ -82,8 +82,10 @@ class StreamedOutput:
         item = self._by_id.get(event.get("item_id"))
         if item is not None:
             return item
-        if (index := event.get("output_index")) is not None:
-            item = self._by_index.get(index)
+        if event.get("output_index") is not None:
+            item = self._at(event["output_index"])
+            if item is not None and item.is_done and event.get("delta"):
+                item = None
         elif self.items and event.get("item_id") is None:
             item = self.items[-1]
         if item is not None and item.raw.get("type") == kind:
@@ -98,9 +100,12 @@ class StreamedOutput:
         found = (
             self._by_id.get(raw.get("id")),
             self._by_id.get(raw.get("call_id")),
-            self._by_index.get(index),
+            self._at(index),
         )
         return next((item for item in found if item is not None and item.may_be(raw)), None)
+
+    def _at(self, index: Any) -> StreamedItem | None:
+        return None if index is None else self._by_index.get(parse_index(index))
 
     def merged(self, output: Any) -> list[dict[str, Any]]:
         """Return the items as they are in an answer without a stream.
@@ -112,6 +117,21 @@ class StreamedOutput:
             return [item.filled(item.raw) for item in self._in_order()]
         items = self._items_of(output)
         return [raw if item is None else item.filled(raw) for item, raw in zip(items, output, strict=True)]
+
+    def complete(self, output: list[dict[str, Any]]) -> list[StreamedItem | None]:
+        """Begin the items that only ``output``, the output in the last event, has.
+
+        Return the item of the stream for each item of ``output``: None if the ids, types and positions do not
+        say which one it is.
+        """
+        items = self._items_of(output)
+        if sum(item is not None for item in items) == len(self.items):
+            items = [
+                item or self.begin(raw, {"output_index": position})
+                for position, (item, raw) in enumerate(zip(items, output, strict=True))
+            ]
+            self.items = list(filter(None, items))
+        return items
 
     def _items_of(self, output: list[dict[str, Any]]) -> list[StreamedItem | None]:
         items = self._in_order()
@@ -158,6 +178,11 @@ class StreamedItem:
         """Return whether ``raw`` can be this item as another event has it: some servers repeat ids."""
         mine, other = self.raw.get("call_id"), raw.get("call_id")
         return self.raw.get("type") == raw.get("type") and (mine == other or not (mine and other))
+
+    def is_repeated_by(self, raw: dict[str, Any]) -> bool:
+        """Return whether ``raw`` is all of this item again. Its id and its status can differ."""
+        names = (self.raw.keys() | raw.keys()) - {"id", "status"}
+        return all(self.raw.get(name) == raw.get(name) for name in names)
 
     def begin_part(self, text: Text, index: Any, raw: dict[str, Any]) -> None:
         """Add a part with a text at this position, ``raw`` as its event has it."""
