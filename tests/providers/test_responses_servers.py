@@ -181,6 +181,16 @@ def test_the_events_of_llama_cpp_are_an_answer() -> None:
     assert completion.raw == whole
 
 
+def test_parts_that_the_last_event_has_whole_are_not_changed() -> None:
+    """No event says where a part begins or ends: the stream's two parts are one."""
+    cited = message("A", annotations=[{"type": "file_path", "file_id": "f"}])
+    parts = [*cited["content"], *message("The end.")["content"]]
+    for whole in (response({**message(), "content": parts}), response({**message(), "content": parts[::-1]})):
+        chunks, completion = read(*without(events_of(whole), "part.added", ".done"))
+        assert "".join(map(str, chunks)) == completion.choices[0].text
+        assert completion.raw == whole
+
+
 # What only the last event has.
 
 

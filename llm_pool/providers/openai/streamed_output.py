@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from llm_pool.providers.event_stream import parse_index
@@ -224,7 +225,7 @@ class StreamedItem:
             if part.pieces and part.text.field:
                 lists.setdefault(part.text.field, []).append((index, part))
             elif part.pieces and isinstance(raw.get(kind) or "", str):
-                item = part.filled(item)
+                item = _filled(item, part.brought())
         for field, parts in lists.items():
             if isinstance(raw.get(field) or [], list):
                 item[field] = _filled_list(raw.get(field) or [], parts)
@@ -241,12 +242,27 @@ def _filled_list(raw: list[Any], parts: list[tuple[int, StreamedPart]]) -> list[
     ``parts`` are those of the other events, with their positions. If ``raw`` does not have all these
     positions, they are not positions: vLLM counts the parts of the items before, too.
     """
-    filled = list(raw)
+    brought = [part.brought() for _, part in parts]
+    names = {name for fields in brought for name in fields}
+    less = {name for name in names if _size(raw, name) < _size(brought, name)}
     are_positions = all(0 <= index < len(raw) for index, _ in parts)
-    for number, (index, part) in enumerate(parts):
+    filled = list(raw)
+    for number, ((index, part), fields) in enumerate(zip(parts, brought, strict=True)):
         place = index if are_positions else number
-        filled[place : place + 1] = [part.filled(filled[place] if place < len(filled) else part.raw)]
+        base = filled[place] if place < len(filled) else part.raw
+        filled[place : place + 1] = [_filled(base, {name: fields[name] for name in less & fields.keys()})]
     return filled
+
+
+def _filled(raw: dict[str, Any], brought: dict[str, Any]) -> dict[str, Any]:
+    """Return ``raw`` with the fields of ``brought``, but for those that are not longer."""
+    return {**raw, **{name: value for name, value in brought.items() if _size([raw], name) < len(value)}}
+
+
+def _size(parts: Iterable[Any], name: str) -> int:
+    """Return the length of all texts, or of all lists, with this name."""
+    values = (part.get(name) for part in parts if isinstance(part, dict))
+    return sum(len(value) for value in values if isinstance(value, (str, list)))
 
 
 class StreamedPart:
@@ -270,9 +286,7 @@ class StreamedPart:
         self.annotations: list[Any] = []
         self.logprobs: list[Any] = []
 
-    def filled(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Return ``raw``, this part as an event has it, with what the other events have more."""
-        name, text = self.text.name, repair_surrogates("".join(self.pieces))
-        more = {"annotations": self.annotations, "logprobs": self.logprobs}
-        part = {**raw, **{field: values for field, values in more.items() if values and not raw.get(field)}}
-        return {**part, name: text} if len(part.get(name) or "") < len(text) else part
+    def brought(self) -> dict[str, Any]:
+        """Return what the events have brought, as fields of the part."""
+        text = repair_surrogates("".join(self.pieces))
+        return {self.text.name: text, "annotations": self.annotations, "logprobs": self.logprobs}
