@@ -196,9 +196,12 @@ def test_a_response_that_failed_is_an_error_without_its_instructions(
     assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
-def test_a_response_that_does_not_name_itself_is_an_error_without_its_instructions() -> None:
+@pytest.mark.parametrize("missing", ["object", "output"])
+def test_a_response_that_lacks_its_name_or_its_output_is_an_error_without_its_instructions(
+    missing: str,
+) -> None:
     failed = response(status="failed", error={"code": "server_error", "message": "Oops"})
-    del failed["object"]
+    del failed[missing]
     with pytest.raises(exceptions.ServerFailed, match="Oops") as caught:
         parse(failed)
     assert "secret" not in f"{caught.value}{caught.value.body}"

@@ -73,6 +73,24 @@ def test_a_content_index_that_counts_events_or_the_parts_of_all_items_does_not_m
     assert completion.choices[0].text == completion.text == "Hello to you "
 
 
+def test_a_text_after_the_end_of_another_is_a_part_of_its_own() -> None:
+    parts = [{"type": "reasoning_text", "text": text} for text in ("A", "The end.")]
+    whole = response(reasoning(content=parts))
+    kept = without(events_of(whole)[:-1], "part.added", "part.done", "item.done")
+    for events in (kept, without(kept, ".delta")):
+        chunks, completion = read(*ended(*events, output=[]))
+        assert brought(chunks)[1] == completion.reasoning == "A\n\nThe end."
+        assert completion.raw["output"][0]["content"] == parts
+
+
+def test_a_part_is_filled_at_its_position_after_a_part_of_an_unknown_type() -> None:
+    parts = [{"type": "output_audio", "data": "A"}, *message()["content"]]
+    begun = {"type": "response.output_item.added", "item": {**message(), "content": []}}
+    delta = {"type": "response.output_text.delta", "item_id": "msg", "content_index": 1, "delta": "Hello"}
+    last = {**message(), "content": [parts[0], {**parts[1], "text": ""}]}
+    assert read(*ended(begun, delta, output=[last]))[1].raw["output"] == [{**message(), "content": parts}]
+
+
 def test_the_reasoning_parts_of_vllm_are_paragraphs() -> None:
     parts = [{"type": "reasoning_text", "text": text} for text in ("A", "B")]
     events: list[JSON] = []
@@ -112,10 +130,11 @@ def test_the_events_that_openrouter_documents_are_an_answer() -> None:
     assert completion.raw["output"] == whole["output"]
 
 
-def test_response_done_with_another_status_has_its_meaning() -> None:
+def test_response_done_has_the_meaning_of_its_status() -> None:
     details = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
     cut = {"type": "response.done", "response": details}
     assert read(*EVENTS[:-1], cut)[1].finish_reason == "max_output_tokens"
+    assert read(*EVENTS[:-1], {"type": "response.done"})[1].finish_reason == "completed"
 
 
 @pytest.mark.parametrize("delta", ["Hm", {"text": "Hm"}])
@@ -197,6 +216,17 @@ def test_parts_that_the_last_event_has_whole_are_not_changed() -> None:
 def test_an_item_that_has_begun_but_comes_whole_only_in_the_last_event_is_brought_by_it() -> None:
     assert_whole(*without(EVENTS, ".delta", ".done"))
     assert_whole(*without(EVENTS, ".delta", ".done", "part.added", "annotation.added"))
+
+
+def test_the_last_event_brings_what_several_items_have() -> None:
+    refused = {"type": "refusal", "refusal": "No."}
+    cited = message(annotations=[{"type": "url_citation", "url": "https://a.test"}])["content"]
+    items = [{**message(), "id": f"msg{number}", "content": [refused, *cited]} for number in range(2)]
+    whole = response(reasoning("A"), reasoning("B", id="rs2"), *items)
+    for left_out in ((".delta", ".done", "part.added", "annotation.added"), (".delta", ".done", ".added")):
+        chunks, completion = read(*without(events_of(whole), *left_out))
+        assert brought(chunks) == content(completion) == content(parse(whole))
+        assert "".join(chunk.refusal for chunk in chunks) == completion.refusal == "No.No."
 
 
 @pytest.mark.parametrize("position", [0, 1])
