@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from llm_pool import exceptions, tools
+from testbed.behaviours import hold
 from testbed.provider import Citation, ToolCall
 from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
 
@@ -202,3 +203,13 @@ def test_a_stream_without_its_last_event_is_interrupted(
     with pytest.raises(exceptions.StreamInterrupted) as caught:
         ask(call, pool)
     assert caught.value.partial == "1 2 "
+
+
+@pytest.mark.parametrize("call", STREAMS)
+def test_done_before_the_last_event_interrupts_a_stream_whose_connection_stays_open(
+    call: str, pool: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    llm_provider.events({"type": "response.output_text.delta", "delta": "Hel"}, b"data: [DONE]\n\n", hold)
+    with pytest.raises(exceptions.StreamInterrupted, match="DONE") as caught:
+        ask(call, pool)
+    assert caught.value.partial == "Hel"

@@ -171,6 +171,17 @@ def test_without_its_last_event_a_stream_is_cut(end: bytes) -> None:
     assert (caught.value.partial, caught.value.request_id) == ("Four.", "req_1")
 
 
+def test_done_before_the_last_event_ends_the_stream() -> None:
+    """A server may leave the connection open after it."""
+    reader = api.stream_reader(HEAD)
+    chunks = reader.feed(frames(*EVENTS[:-1]) + b"data: [DONE]\n\n")
+    assert brought(chunks)[0] == "Four."
+    assert reader.finished
+    with pytest.raises(exceptions.StreamInterrupted, match=r'"\[DONE\]" arrived before') as caught:
+        reader.completion()
+    assert caught.value.partial == "Four."
+
+
 @pytest.mark.parametrize("status", ["completed", "incomplete"])
 def test_the_last_event_ends_the_stream(status: str) -> None:
     reader = api.stream_reader(HEAD)

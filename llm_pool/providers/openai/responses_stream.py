@@ -61,8 +61,8 @@ class ResponsesStreamReader(EventStreamReader):
         return {**self._response, "output": self._output.merged(self._response.get("output"))}
 
     def _read_done(self) -> None:
-        """Some servers add "[DONE]", which says nothing here."""
-        self.finished = self.is_complete
+        """Some servers add "[DONE]" after the last event. Before it, the answer is cut: nothing follows."""
+        raise self.interruption('"[DONE]" arrived before the provider marked the answer as complete')
 
     def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
         kind: Any = raw.get("type")
