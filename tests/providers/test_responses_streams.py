@@ -142,9 +142,9 @@ def test_deltas_without_any_place_belong_to_one_text() -> None:
     deltas = [{"type": "response.output_text.delta", "delta": piece} for piece in ("Fo", "ur.")]
     chunks, completion = read(*ended(*deltas, output=[]))
     assert [str(chunk) for chunk in chunks] == ["Fo", "ur.", ""]
-    assert completion.raw["output"] == [
-        {"type": "message", "content": [{"type": "output_text", "text": "Four."}]}
-    ]
+    [item] = completion.raw["output"]
+    assert item == {"type": "message", "content": [{"type": "output_text", "text": "Four."}]}
+    assert completion.message["output"] == [{**item, "role": "assistant"}]
 
 
 # Reasoning.

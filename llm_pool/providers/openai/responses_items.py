@@ -139,6 +139,8 @@ def _to_send(item: dict[str, Any]) -> dict[str, Any]:
     sent = _without_nulls(item)
     if item.get("type") == "reasoning":
         sent.pop("status", None)
+    elif item.get("type") == "message":
+        sent.setdefault("role", "assistant")  # missing where a stream has only deltas
     if isinstance(content := item.get("content"), list):
         sent["content"] = [_without_nulls(part) if isinstance(part, dict) else part for part in content]
     return sent
