@@ -213,3 +213,16 @@ def test_done_before_the_last_event_interrupts_a_stream_whose_connection_stays_o
     with pytest.raises(exceptions.StreamInterrupted, match="DONE") as caught:
         ask(call, pool)
     assert caught.value.partial == "Hel"
+
+
+@pytest.mark.parametrize("call", STREAMS)
+def test_the_reason_of_a_failure_follows_in_an_event_of_its_own(
+    call: str, pool: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    """As Azure sends it, with the wait in the headers (earendil-works/pi#7983)."""
+    failed = {"type": "response.failed", "response": {"status": "failed", "error": None, "output": []}}
+    reason = {"type": "error", "error": {"type": "too_many_requests", "code": "rate_limit_exceeded"}}
+    llm_provider.events(failed, reason, hold, headers={"Retry-After": "7"})
+    with pytest.raises(exceptions.RateLimited) as caught:
+        ask(call, pool)
+    assert caught.value.retry_after == 7

@@ -222,6 +222,41 @@ def test_the_event_of_a_failure_is_one_whatever_the_status_of_its_response(statu
     )  # fmt: skip
 
 
+FAILED: JSON = {"type": "response.failed", "response": response(status="failed")}
+KEEPALIVE: JSON = {"type": "keepalive", "error": None}
+LIMITED: JSON = {"code": "rate_limit_exceeded", "message": "Your requests have exceeded rate limit."}
+
+
+@pytest.mark.parametrize("between", [[], [KEEPALIVE]])
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_the_reason_of_a_failure_can_follow_in_an_event_of_its_own(between: list[JSON], cut: int) -> None:
+    """Azure sends it so (earendil-works/pi#7983, maximhq/bifrost#6419)."""
+    reader = api.stream_reader(HEAD)
+    reason = frames({"type": "error", "error": LIMITED})
+    assert reader.feed(frames(*EVENTS[:-1], FAILED, *between) + reason[:cut])
+    assert reader.is_complete  # so that the pool reads on for a second at most
+    assert not reader.finished
+    with pytest.raises(exceptions.RateLimited, match="exceeded rate limit") as caught:
+        reader.feed(reason[cut:])
+    assert reader.finished
+    assert (caught.value.partial, caught.value.retry_after) == ("Four.", None)
+    with pytest.raises(exceptions.RateLimited):
+        reader.completion()
+
+
+@pytest.mark.parametrize(
+    "after", [b"", frames(KEEPALIVE), b"data: [DONE]\n\n", b"data: {", b"data: nonsense\n\n"]
+)
+def test_a_failure_without_a_reason_is_an_error_at_the_end(after: bytes) -> None:
+    reader = api.stream_reader(HEAD)
+    assert reader.feed(frames(*EVENTS[:-1], FAILED) + after)
+    if not reader.finished:
+        reader.end()
+    with pytest.raises(exceptions.APIError, match="failed") as caught:
+        reader.completion()
+    assert (type(caught.value), caught.value.partial) == (exceptions.APIError, "Four.")
+
+
 @pytest.mark.parametrize(
     ("event", "words"),
     [

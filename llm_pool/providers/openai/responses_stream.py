@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from llm_pool.exceptions import LLMPoolError
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.event_stream import EventStreamReader
 from llm_pool.providers.openai.message import citations_of
@@ -26,8 +27,10 @@ from llm_pool.providers.results import Chunk, ToolCallPart
 from llm_pool.providers.sse import UNFRAMED
 
 if TYPE_CHECKING:
+    from llm_pool.exceptions import APIError
     from llm_pool.providers.head import Head
     from llm_pool.providers.json_provider import JSONProvider
+    from llm_pool.providers.results import Completion, Timing
     from llm_pool.providers.sse import Event
 
 __all__ = ["ResponsesStreamReader"]
@@ -56,12 +59,21 @@ class ResponsesStreamReader(EventStreamReader):
         self._response: dict[str, Any] = {}
         self._output = StreamedOutput()
         self._brought: set[str] = set()  # the attributes, besides text and tool calls, that a chunk has had
+        self._unexplained: APIError | None = None  # the response has failed, and its event does not say why
+
+    def completion(self, timing: Timing | None = None) -> Completion:
+        """See ``StreamReader.completion``."""
+        if self._failure is None and self._unexplained is not None:
+            raise self._unexplained
+        return super().completion(timing)
 
     def _merged_answer(self) -> dict[str, Any]:
         return {**self._response, "output": self._output.merged(self._response.get("output"))}
 
     def _read_done(self) -> None:
         """Some servers add "[DONE]" after the last event. Before it, the answer is cut: nothing follows."""
+        if self._unexplained is not None:
+            raise self._unexplained
         raise self.interruption('"[DONE]" arrived before the provider marked the answer as complete')
 
     def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
@@ -74,6 +86,14 @@ class ResponsesStreamReader(EventStreamReader):
         if read is not None:
             return read(self, raw, kind, event.data)
         return None if self._is_ignored(raw, event) else Chunk("", raw)
+
+    def _raise_error_in(self, raw: Any, event: Event) -> None:
+        try:
+            super()._raise_error_in(raw, event)
+        except LLMPoolError:
+            if self._unexplained is not None:
+                self.is_complete = False  # otherwise an error after the end would not matter
+            raise
 
     def is_content(self, chunk: Chunk) -> bool:
         """See ``StreamReader.is_content``. Counts each delta and the end of each item, but not its start.
@@ -117,7 +137,11 @@ class ResponsesStreamReader(EventStreamReader):
         """End the answer with the event ``raw``. Return a chunk with what was in no chunk before."""
         response = self._response
         if response.get("status") in FAILED:
-            raise self._provider.error_from_object(self._head, failure_of(response), self.partial)
+            error = self._provider.error_from_object(self._head, failure_of(response), self.partial)
+            if response.get("error"):
+                raise error
+            self._unexplained, self.is_complete = error, True  # Azure explains it in the next event
+            return Chunk("", raw)
         chunk = Chunk("", raw, finish_reason_of(response))
         chunk.usage = self._provider.usage_from(response.get("usage"))
         try:
