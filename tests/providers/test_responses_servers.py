@@ -12,6 +12,7 @@ from tests.providers.responses_events import (
     WHOLE,
     assert_whole,
     brought,
+    call,
     content,
     ended,
     events_of,
@@ -208,6 +209,19 @@ def test_parts_that_the_last_event_has_whole_are_not_changed() -> None:
         chunks, completion = read(*without(events_of(whole), "part.added", ".done"))
         assert "".join(map(str, chunks)) == completion.choices[0].text
         assert completion.raw == whole
+
+
+@pytest.mark.parametrize("lost", ["", None])
+@pytest.mark.parametrize("has_output", [True, False])
+def test_the_names_of_a_call_that_its_end_has_lost_are_those_of_its_start(
+    lost: str | None, has_output: bool
+) -> None:
+    """router-for-me/CLIProxyAPI#1004."""
+    nameless = {**call(), "name": lost, "call_id": lost}
+    *begun, end, _ = events_of(response(call()))
+    chunks, completion = read(*ended(*begun, {**end, "item": nameless}, output=[nameless] * has_output))
+    assert brought(chunks)[2] == content(completion)[2] == [("call1", "f", '{"x": 1}')]
+    assert completion.raw["output"] == [call()]
 
 
 # What only the last event has.

@@ -189,7 +189,7 @@ class ResponsesStreamReader(EventStreamReader):
             item = self._output.begin(whole, raw)
         if not item.is_done:
             self._add_rest(item, whole, chunk, data)
-        item.raw, item.is_done = whole, True
+        item.end(whole)
         return chunk
 
     def _add_rest(self, item: StreamedItem, whole: dict[str, Any], chunk: Chunk, data: str) -> None:

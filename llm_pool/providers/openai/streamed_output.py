@@ -42,6 +42,7 @@ TEXTS = (
     Text("mcp_call_arguments", "mcp_call", "arguments", "", "", "arguments"),
     Text("code_interpreter_call_code", "code_interpreter_call", "code", "", "", "code"),
 )
+_NAMES = ("call_id", "name")  # of an item that is a call
 
 
 class StreamedOutput:
@@ -185,6 +186,14 @@ class StreamedItem:
         names = (self.raw.keys() | raw.keys()) - {"id", "status"}
         return all(self.raw.get(name) == raw.get(name) for name in names)
 
+    def end(self, raw: dict[str, Any]) -> None:
+        """End the item. ``raw`` is the item as its end has it: in some it has lost its names."""
+        self.raw = {**raw, **self._names_missing_in(raw)}
+        self.is_done = True
+
+    def _names_missing_in(self, raw: dict[str, Any]) -> dict[str, Any]:
+        return {name: self.raw[name] for name in _NAMES if self.raw.get(name) and not raw.get(name)}
+
     def begin_part(self, text: Text, index: Any, raw: dict[str, Any]) -> None:
         """Add a part with a text at this position, ``raw`` as its event has it."""
         key = _key(text.kind, index)
@@ -219,7 +228,7 @@ class StreamedItem:
 
     def filled(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Return ``raw``, this item as an event has it, with what the other events have more."""
-        item = dict(raw)
+        item = {**raw, **self._names_missing_in(raw)}
         lists: dict[str, list[tuple[int, StreamedPart]]] = {}
         for (index, kind), part in sorted(self._parts.items(), key=lambda each: each[0]):
             if part.pieces and part.text.field:
