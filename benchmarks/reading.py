@@ -171,6 +171,13 @@ def _function(number: int, pieces: Iterable[str]) -> tuple[dict[str, Any], str, 
     return {"type": "function_call", **names, "arguments": ""}, "function_call_arguments", pieces
 
 
+def _whole(count: int) -> Iterator[Any]:
+    """Messages that only the last event has."""
+    content = [{"type": "output_text", "text": TEN}]
+    output = [{"id": f"m_{number}", "type": "message", "content": content} for number in range(count)]
+    yield {"type": "response.completed", "response": {"status": "completed", "output": output}}
+
+
 def _cited_text(count: int) -> Iterator[Any]:
     *begin, end = _output_text([])
     yield from begin
@@ -238,6 +245,7 @@ ANSWERS = {
         "openai-responses", 10_000, "event",
         lambda size: _response(*(_function(number, ["{}"]) for number in range(size))),
     ),
+    "responses: messages, all in one event": Answer("openai-responses", 10_000, "message", _whole),
     "responses: citations, one in each event": Answer("openai-responses", 10_000, "event", _cited_text),
 }  # fmt: skip
 """The answers that are measured, by name."""

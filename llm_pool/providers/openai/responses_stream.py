@@ -157,9 +157,12 @@ class ResponsesStreamReader(EventStreamReader):
     def _add_rest_of_response(self, chunk: Chunk, data: str) -> None:
         """Add to ``chunk`` what the output in the last event has more than the events before."""
         items = self._response.get("output") or []
-        for item, whole in zip(self._output.complete(items), items, strict=True):
-            if item is not None and not item.is_done:
-                self._add_rest(item, whole, chunk, data)
+        pairs = zip(self._output.complete(items), items, strict=True)
+        self._bring(
+            chunk,
+            [self._rest_of(item, whole) for item, whole in pairs if item is not None and not item.is_done],
+            data,
+        )
         if not self._texts:
             chunk.text = self._add_text(text_of(items), data)
         if "reasoning" not in self._brought:
@@ -188,27 +191,35 @@ class ResponsesStreamReader(EventStreamReader):
         if item is None or (item.is_done and not item.is_repeated_by(whole)):  # ids and indexes repeat
             item = self._output.begin(whole, raw)
         if not item.is_done:
-            self._add_rest(item, whole, chunk, data)
+            self._bring(chunk, [self._rest_of(item, whole)], data)
         item.end(whole)
         return chunk
 
-    def _add_rest(self, item: StreamedItem, whole: dict[str, Any], chunk: Chunk, data: str) -> None:
-        """Add to ``chunk`` what ``whole``, an item as its end has it, has more than the events before."""
-        if not item.has("output_text"):
-            chunk.text += self._add_text(text_of([whole]), data)
+    def _rest_of(self, item: StreamedItem, whole: dict[str, Any]) -> Chunk:
+        """Return a chunk with what ``whole``, an item as its end has it, has more than the events before."""
+        rest = Chunk("" if item.has("output_text") else text_of([whole]), whole)
         if item.reasoning is None and (reasoning := reasoning_of([whole])):
-            chunk.reasoning += f"\n\n{reasoning}" if "reasoning" in self._brought else reasoning
+            rest.reasoning = f"\n\n{reasoning}" if "reasoning" in self._brought else reasoning
             self._brought.add("reasoning")
         if not item.has("refusal") and (refusal := refusal_of([whole])):
-            chunk.refusal += refusal
+            rest.refusal = refusal
             self._brought.add("refusal")
         if not item.has_citations and (citations := response_citations({}, [whole])):
-            chunk.citations += citations
+            rest.citations = citations
             self._brought.add("citations")
         kind: Any = whole.get("type")
         if (name := ARGUMENTS_OF.get(kind)) is not None:
             arguments = "" if item.has(name) else as_text(whole.get(name))
-            chunk.tool_calls += _call_parts(item, whole, arguments)
+            rest.tool_calls = _call_parts(item, whole, arguments)
+        return rest
+
+    def _bring(self, chunk: Chunk, rests: list[Chunk], data: str) -> None:
+        """Add to ``chunk``, that of an event with ``data``, what the rests of its items have."""
+        chunk.text = self._add_text("".join([rest.text for rest in rests]), data)
+        chunk.reasoning = "".join([rest.reasoning for rest in rests])
+        chunk.refusal = "".join([rest.refusal for rest in rests])
+        chunk.citations = tuple(citation for rest in rests for citation in rest.citations)
+        chunk.tool_calls = [part for rest in rests for part in rest.tool_calls]
 
     # Their texts.
 
