@@ -243,6 +243,18 @@ def test_the_last_event_brings_what_several_items_have() -> None:
         assert "".join(chunk.refusal for chunk in chunks) == completion.refusal == "No.No."
 
 
+def test_the_last_event_brings_its_items_beside_one_that_it_does_not_have() -> None:
+    search = {"type": "web_search_call", "id": "ws"}
+    refused = {"type": "refusal", "refusal": "No."}
+    cited = message(annotations=[{"type": "url_citation", "url": "https://a.test"}])
+    whole = response(reasoning("A"), {**cited, "content": [refused, *cited["content"]]}, call())
+    begun = {"type": "response.output_item.added", "output_index": 0, "item": search}
+    chunks, completion = read(begun, {"type": "response.completed", "response": whole})
+    assert brought(chunks) == content(completion) == content(parse(whole))
+    assert [chunk.refusal for chunk in chunks if chunk.refusal] == ["No."]
+    assert completion.raw == whole
+
+
 @pytest.mark.parametrize("position", [0, 1])
 @pytest.mark.parametrize("has_index", [True, False])
 def test_an_item_that_only_the_last_event_has_is_brought_by_it(position: int, has_index: bool) -> None:

@@ -72,8 +72,6 @@ class ResponsesStreamReader(EventStreamReader):
 
     def _read_done(self) -> None:
         """Some servers add "[DONE]" after the last event. Before it, the answer is cut: nothing follows."""
-        if self._unexplained is not None:
-            raise self._unexplained
         raise self.interruption('"[DONE]" arrived before the provider marked the answer as complete')
 
     def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
