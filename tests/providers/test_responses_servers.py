@@ -313,6 +313,15 @@ def test_items_that_share_a_position_and_have_no_start_are_told_apart_by_their_i
     assert completion.raw == whole
 
 
+@pytest.mark.parametrize("name", ["item", "part"])
+@pytest.mark.parametrize("kind", ["added", "done"])
+def test_an_event_without_its_item_or_part_adds_nothing(name: str, kind: str) -> None:
+    """Open Responses allows it of items (anomalyco/opencode#45330)."""
+    for prefix in {"item": ["output_item"], "part": ["content_part", "reasoning_summary_part"]}[name]:
+        empty = {"type": f"response.{prefix}.{kind}", "output_index": 0, "item_id": "rs", name: None}
+        assert_whole(EVENTS[0], empty, *EVENTS[1:])
+
+
 def test_the_end_of_an_item_without_a_type_is_a_chunk_without_text() -> None:
     end = {"type": "response.output_item.done", "item": {"id": "x"}}
     [chunk, *_], completion = read(*ended(end, output=[]))

@@ -184,7 +184,9 @@ class ResponsesStreamReader(EventStreamReader):
         return Chunk("", raw, tool_calls=_call_parts(self._output.begin(start, raw), start, ""))
 
     def _end_item(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
-        whole, chunk = raw["item"], Chunk("", raw)
+        whole, chunk = raw.get("item"), Chunk("", raw)
+        if not whole:
+            return chunk
         item = self._output.find(whole, raw.get("output_index"))
         if item is None or (item.is_done and not item.is_repeated_by(whole)):  # ids and indexes repeat
             item = self._output.begin(whole, raw)
@@ -267,13 +269,13 @@ class ResponsesStreamReader(EventStreamReader):
         return self._add_whole(text, raw, raw.get(text.name), data)
 
     def _begin_part(self, raw: dict[str, Any], _kind: str, _data: str) -> Chunk:
-        part = raw["part"]
+        part: Any = raw.get("part") or {}
         if (text := _OF_PARTS.get(part.get("type"))) is not None:
             self._output.item_of(raw, text.item).begin_part(text, raw.get(text.position), part)
         return Chunk("", raw)
 
     def _end_part(self, raw: dict[str, Any], _kind: str, data: str) -> Chunk:
-        whole = raw["part"]
+        whole: Any = raw.get("part") or {}
         text = _OF_PARTS.get(whole.get("type"))
         if text is None:
             return Chunk("", raw)
