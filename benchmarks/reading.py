@@ -148,6 +148,46 @@ def _tool(fragments: Iterator[str]) -> tuple[dict[str, Any], Iterator[Any]]:
     return block, ({"type": "input_json_delta", "partial_json": fragment} for fragment in fragments)
 
 
+# Responses.
+
+
+def _response(*items: tuple[dict[str, Any], str, Iterable[str]]) -> Iterator[Any]:
+    """Items, each with the events that bring its pieces, without the output that the last event repeats."""
+    yield {"type": "response.created", "response": {"id": "r", "object": "response", "output": []}}
+    for index, (item, kind, pieces) in enumerate(items):
+        place = {"output_index": index, "item_id": item["id"], "content_index": 0}
+        yield {"type": "response.output_item.added", "output_index": index, "item": item}
+        yield from ({"type": f"response.{kind}.delta", **place, "delta": piece} for piece in pieces)
+    yield {"type": "response.completed", "response": {"status": "completed", "output": []}}
+
+
+def _output_text(pieces: Iterable[str]) -> Iterator[Any]:
+    item = {"id": "m", "type": "message", "role": "assistant", "content": []}
+    return _response((item, "output_text", pieces))
+
+
+def _function(number: int, pieces: Iterable[str]) -> tuple[dict[str, Any], str, Iterable[str]]:
+    names = {"id": f"fc_{number}", "call_id": f"c_{number}", "name": "f"}
+    return {"type": "function_call", **names, "arguments": ""}, "function_call_arguments", pieces
+
+
+def _whole(count: int) -> Iterator[Any]:
+    """Messages that only the last event has."""
+    content = [{"type": "output_text", "text": TEN}]
+    output = [{"id": f"m_{number}", "type": "message", "content": content} for number in range(count)]
+    yield {"type": "response.completed", "response": {"status": "completed", "output": output}}
+
+
+def _cited_text(count: int) -> Iterator[Any]:
+    *begin, end = _output_text([])
+    yield from begin
+    place = {"output_index": 0, "item_id": "m", "content_index": 0}
+    for number in range(count):
+        annotation = {"type": "url_citation", "url": f"https://a.test/{number}"}
+        yield {"type": "response.output_text.annotation.added", **place, "annotation": annotation}
+    yield end
+
+
 TEN = "ten bytes."
 ANSWERS = {
     "chat: text in one event": Answer(
@@ -189,6 +229,24 @@ ANSWERS = {
     "messages: tool calls": Answer(
         "anthropic", 10_000, "event", lambda size: _message(*(_tool(iter(["{}"])) for _ in range(size)))
     ),
+    "responses: text in one event": Answer(
+        "openai-responses", 10 * MEGABYTE, "byte", lambda size: _output_text(["x" * size])
+    ),
+    "responses: text in pieces of 10 bytes": Answer(
+        "openai-responses", MEGABYTE, "event", lambda size: _output_text(repeat(TEN, size))
+    ),
+    "responses: empty chunks": Answer(
+        "openai-responses", MEGABYTE, "event", lambda size: _output_text(repeat("", size))
+    ),
+    "responses: fragments of a tool call": Answer(
+        "openai-responses", 10_000, "event", lambda size: _response(_function(0, _fragments(size)))
+    ),
+    "responses: tool calls": Answer(
+        "openai-responses", 10_000, "event",
+        lambda size: _response(*(_function(number, ["{}"]) for number in range(size))),
+    ),
+    "responses: messages, all in one event": Answer("openai-responses", 10_000, "message", _whole),
+    "responses: citations, one in each event": Answer("openai-responses", 10_000, "event", _cited_text),
 }  # fmt: skip
 """The answers that are measured, by name."""
 

@@ -84,11 +84,15 @@ class OutputType:
         """Return ``params``, the caller's, with the parameters of this type in place of ``response_format``.
 
         Raises ``InvalidParameter`` if the caller has given the same field of an object, such as
-        ``output_config={"format": ...}``.
+        ``output_config={"format": ...}``, or no object.
         """
         result = {name: value for name, value in params.items() if name != "response_format"}
         for name, fields in self.params.items():
             given = result.get(name) or {}
+            if not isinstance(given, Mapping):
+                raise InvalidParameter(
+                    f"{name} is {with_article(given)}; beside response_format, give a dict."
+                )
             if twice := given.keys() & fields.keys():
                 raise InvalidParameter(
                     f"{name}[{min(twice)!r}] contradicts response_format; give one of the two."

@@ -124,9 +124,11 @@ def api_error(context: ErrorContext, value: Any, partial: str = "") -> APIError:
     }
     if not issubclass(error, APIStatusError):
         return error(_with_full_stop(sentence), **details)
+    wait = retry_after(context.headers)
+    wait = found.retry_after if wait is None else wait
     return error(
-        f"{_with_full_stop(sentence)} {_advice(error, found.retry_after)}".rstrip(),
-        retry_after=found.retry_after,
+        f"{_with_full_stop(sentence)} {_advice(error, wait)}".rstrip(),
+        retry_after=wait,
         headers={name: redact(text, context.secrets) for name, text in context.headers.items()},
         content=_as_json(body),
         **details,

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from llm_pool import exceptions, tools
+from testbed.behaviours import hold
 from testbed.provider import Citation, ToolCall
 from tests.fixtures.calls import CALLS, STREAMS, WHOLE, ask
 
@@ -202,3 +203,26 @@ def test_a_stream_without_its_last_event_is_interrupted(
     with pytest.raises(exceptions.StreamInterrupted) as caught:
         ask(call, pool)
     assert caught.value.partial == "1 2 "
+
+
+@pytest.mark.parametrize("call", STREAMS)
+def test_done_before_the_last_event_interrupts_a_stream_whose_connection_stays_open(
+    call: str, pool: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    llm_provider.events({"type": "response.output_text.delta", "delta": "Hel"}, b"data: [DONE]\n\n", hold)
+    with pytest.raises(exceptions.StreamInterrupted, match="DONE") as caught:
+        ask(call, pool)
+    assert caught.value.partial == "Hel"
+
+
+@pytest.mark.parametrize("call", STREAMS)
+def test_the_reason_of_a_failure_follows_in_an_event_of_its_own(
+    call: str, pool: LLMPool, llm_provider: ScriptedProvider
+) -> None:
+    """As Azure sends it, with the wait in the headers (earendil-works/pi#7983)."""
+    failed = {"type": "response.failed", "response": {"status": "failed", "error": None, "output": []}}
+    reason = {"type": "error", "error": {"type": "too_many_requests", "code": "rate_limit_exceeded"}}
+    llm_provider.events(failed, reason, hold, headers={"Retry-After": "7"})
+    with pytest.raises(exceptions.RateLimited) as caught:
+        ask(call, pool)
+    assert caught.value.retry_after == 7

@@ -126,6 +126,8 @@ def test_anthropic_gets_the_schema_beside_the_fields_of_the_caller(
     assert config == {"effort": "low"}
     with pytest.raises(InvalidParameter, match=r"output_config\['format'\] contradicts response_format"):
         pool.complete("hello", max_tokens=9, response_format=Point, output_config={"format": {}})
+    with pytest.raises(InvalidParameter, match="output_config is a str; beside response_format, give a dict"):
+        pool.complete("hello", max_tokens=9, response_format=Point, output_config="low")
     with pytest.raises(InvalidParameter, match="cannot enforce Free: Free can have any keys"):
         pool.complete("hello", max_tokens=9, response_format=Free)
 

@@ -215,6 +215,11 @@ def test_an_error_of_a_status_has_the_same_words(shape: str, framed: bool) -> No
 def test_a_header_says_better_when_to_try_again_than_the_words() -> None:
     body = json.dumps({"error": {"message": "Try again in 20s"}}).encode()
     assert openai.error_from_response(Head(429, {"retry-after": "3"}), body).retry_after == 3
+    with pytest.raises(exceptions.RateLimited, match=r"Try again in 3 s\.") as caught:
+        openai.parse_completion(
+            Head(200, {"retry-after": "3"}), body.replace(b'{"message', b'{"code": 429, "message')
+        )
+    assert caught.value.retry_after == 3
 
 
 @pytest.mark.parametrize(

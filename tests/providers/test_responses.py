@@ -196,6 +196,17 @@ def test_a_response_that_failed_is_an_error_without_its_instructions(
     assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
+@pytest.mark.parametrize("missing", ["object", "output"])
+def test_a_response_that_lacks_its_name_or_its_output_is_an_error_without_its_instructions(
+    missing: str,
+) -> None:
+    failed = response(status="failed", error={"code": "server_error", "message": "Oops"})
+    del failed[missing]
+    with pytest.raises(exceptions.ServerFailed, match="Oops") as caught:
+        parse(failed)
+    assert "secret" not in f"{caught.value}{caught.value.body}"
+
+
 def test_a_cancelled_response_is_an_error() -> None:
     with pytest.raises(exceptions.APIError, match="cancelled"):
         parse(response(message(), status="cancelled"))
@@ -234,6 +245,18 @@ def test_fields_that_a_request_must_not_have_are_not_sent_back() -> None:
         {**message(), "content": [{"type": "output_text", "text": "Hello", "annotations": []}]},
         call(),
     ]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "code_interpreter_call", "id": "ci", "container_id": "c", "code": None, "outputs": None},
+        {"type": "image_generation_call", "id": "ig", "status": "failed", "result": None},
+    ],
+)
+def test_null_fields_that_a_request_must_have_are_sent_back(item: dict[str, Any]) -> None:
+    """Servers that check requests answer otherwise: "outputs: Field required" (openai/codex#8829)."""
+    assert parse(response({**item, "other": None})).message["output"] == [item]
 
 
 def test_the_message_of_another_provider_is_sent_as_it_is() -> None:

@@ -142,9 +142,9 @@ def test_deltas_without_any_place_belong_to_one_text() -> None:
     deltas = [{"type": "response.output_text.delta", "delta": piece} for piece in ("Fo", "ur.")]
     chunks, completion = read(*ended(*deltas, output=[]))
     assert [str(chunk) for chunk in chunks] == ["Fo", "ur.", ""]
-    assert completion.raw["output"] == [
-        {"type": "message", "content": [{"type": "output_text", "text": "Four."}]}
-    ]
+    [item] = completion.raw["output"]
+    assert item == {"type": "message", "content": [{"type": "output_text", "text": "Four."}]}
+    assert completion.message["output"] == [{**item, "role": "assistant"}]
 
 
 # Reasoning.
@@ -171,6 +171,17 @@ def test_without_its_last_event_a_stream_is_cut(end: bytes) -> None:
     assert (caught.value.partial, caught.value.request_id) == ("Four.", "req_1")
 
 
+def test_done_before_the_last_event_ends_the_stream() -> None:
+    """A server may leave the connection open after it."""
+    reader = api.stream_reader(HEAD)
+    chunks = reader.feed(frames(*EVENTS[:-1]) + b"data: [DONE]\n\n")
+    assert brought(chunks)[0] == "Four."
+    assert reader.finished
+    with pytest.raises(exceptions.StreamInterrupted, match=r'"\[DONE\]" arrived before') as caught:
+        reader.completion()
+    assert caught.value.partial == "Four."
+
+
 @pytest.mark.parametrize("status", ["completed", "incomplete"])
 def test_the_last_event_ends_the_stream(status: str) -> None:
     reader = api.stream_reader(HEAD)
@@ -189,10 +200,76 @@ def test_a_response_that_failed_is_an_error_with_the_text_so_far(status: str) ->
     failed = {"type": f"response.{status}", "response": response(status=status, error=error)}
     reader = api.stream_reader(HEAD)
     reader.feed(frames(*EVENTS[:-1], failed))
+    assert reader.finished is (error is not None)  # otherwise the reason can follow
     with pytest.raises(exceptions.APIError) as caught:
         reader.completion()
     assert type(caught.value) is (exceptions.RateLimited if error else exceptions.APIError)
     assert caught.value.partial == "Four."
+    assert "secret" not in f"{caught.value}{caught.value.body}"
+
+
+@pytest.mark.parametrize("status", ["completed", "in_progress", None])
+def test_the_event_of_a_failure_is_one_whatever_the_status_of_its_response(status: str | None) -> None:
+    with pytest.raises(exceptions.ServerFailed) as caught:
+        read(
+            *EVENTS[:-1],
+            {
+                "type": "response.failed",
+                "response": response(status=status, error={"code": "server_error", "message": "Oops"}),
+            },
+        )
+    assert (caught.value.partial, caught.value.body) == (
+        "Four.", {"code": "server_error", "message": "Oops"}
+    )  # fmt: skip
+
+
+FAILED: JSON = {"type": "response.failed", "response": response(status="failed")}
+KEEPALIVE: JSON = {"type": "keepalive", "error": None}
+LIMITED: JSON = {"code": "rate_limit_exceeded", "message": "Your requests have exceeded rate limit."}
+
+
+@pytest.mark.parametrize("between", [[], [KEEPALIVE]])
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_the_reason_of_a_failure_can_follow_in_an_event_of_its_own(between: list[JSON], cut: int) -> None:
+    """Azure sends it so (earendil-works/pi#7983, maximhq/bifrost#6419)."""
+    reader = api.stream_reader(HEAD)
+    reason = frames({"type": "error", "error": LIMITED})
+    assert reader.feed(frames(*EVENTS[:-1], FAILED, *between) + reason[:cut])
+    assert reader.is_complete  # so that the pool reads on for a second at most
+    assert not reader.finished
+    with pytest.raises(exceptions.RateLimited, match="exceeded rate limit") as caught:
+        reader.feed(reason[cut:])
+    assert reader.finished
+    assert (caught.value.partial, caught.value.retry_after) == ("Four.", None)
+    with pytest.raises(exceptions.RateLimited):
+        reader.completion()
+
+
+@pytest.mark.parametrize(
+    "after", [b"", frames(KEEPALIVE), b"data: [DONE]\n\n", b"data: {", b"data: nonsense\n\n"]
+)
+def test_a_failure_without_a_reason_is_an_error_at_the_end(after: bytes) -> None:
+    reader = api.stream_reader(HEAD)
+    assert reader.feed(frames(*EVENTS[:-1], FAILED) + after)
+    if not reader.finished:
+        reader.end()
+    with pytest.raises(exceptions.APIError, match="failed") as caught:
+        reader.completion()
+    assert (type(caught.value), caught.value.partial) == (exceptions.APIError, "Four.")
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"type": "response.failed", "error": {"code": "server_error", "message": "Oops"}}, "Oops"),
+        ({"type": "error", "code": "server_error", "message": "Oops"}, "Oops"),
+        ({"type": "error"}, "Late"),
+    ],
+)
+def test_an_error_beside_a_response_is_an_error_without_its_instructions(event: JSON, words: str) -> None:
+    failed = response(status="failed", error={"code": "server_error", "message": "Late"})
+    with pytest.raises(exceptions.ServerFailed, match=words) as caught:
+        read(*EVENTS[:-1], {**event, "response": failed})
     assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
@@ -205,9 +282,11 @@ def test_a_second_answer_in_the_middle_of_the_first_is_an_error() -> None:
 
 def test_a_last_event_with_a_text_of_the_wrong_type_is_an_error() -> None:
     output = [*WHOLE["output"], {**message(), "id": "other", "content": [{"type": "output_text", "text": 5}]}]
-    with pytest.raises(exceptions.InvalidResponse, match="events that do not form an answer") as caught:
-        read(*ended(*EVENTS[:-1], output=output))
-    assert caught.value.partial == "Four."
+    for events in (EVENTS[:-1], []):
+        with pytest.raises(exceptions.InvalidResponse, match="events that do not form an answer") as caught:
+            read(*ended(*events, output=output))
+        assert caught.value.partial == ("Four." if events else "")
+        assert "secret" not in f"{caught.value}{caught.value.body}"
 
 
 def test_json_in_the_place_of_a_stream_is_read() -> None:

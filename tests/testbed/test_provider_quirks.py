@@ -147,6 +147,8 @@ SHOWN: dict[str, tuple[str, str]] = {
     "items-only": ('"total_tokens": 15}, "output": []', "text.done"),
     "last-event-only": ('"content": [{"type": "output_text", "text": "Hello"', "output_item"),
     "new-id-in-each-event": ('"item_id": "4-rs_1"', '"item_id": "rs_1"'),
+    "content-index-counts-events": ('"sequence_number": 4, "content_index": 1', '"summary_index"'),
+    "names-of-openrouter": ('data: {"type": "response.content_part.delta"', "response.completed"),
     "types-in-event-lines-only": ('event: response.created\ndata: {"response"', '"type": "response.'),
     "done-after-response": ('"sequence_number": 26}\n\ndata: [DONE]\n\n', ""),
     "error-beside-type": ('event: error\ndata: {"message": ', '"error": {'),

@@ -119,8 +119,8 @@ class OpenAIResponses(OpenAI):
 
     def error_from_object(self, head: Head, value: Any, partial: str = "") -> APIError:
         """See ``Provider.error_from_object``. Of a whole response only its error counts."""
-        if isinstance(value, dict) and value.get("object") == "response":
-            value = failure_of(value)
+        if isinstance(value, dict):
+            value = _without_response(value)
         return super().error_from_object(head, value, partial)
 
     def _completion_or_error(
@@ -135,3 +135,13 @@ class OpenAIResponses(OpenAI):
         if not isinstance(raw, dict):
             return f"{with_article(raw)} instead of an object in its JSON"
         return "no output in its JSON" if "output" not in raw else "output of an unexpected shape in its JSON"
+
+
+def _without_response(value: dict[str, Any]) -> Any:
+    """Return ``value``, an answer or an event with an error, without the rest of its response."""
+    if "output" in value or value.get("object") == "response":
+        return failure_of(value)
+    if not isinstance(response := value.get("response"), dict):
+        return value
+    rest = {name: field for name, field in value.items() if name != "response"}
+    return rest if rest.get("error") or rest.get("message") else failure_of(response)

@@ -35,6 +35,7 @@ ARGUMENTS_OF = {"function_call": "arguments", "custom_tool_call": "input"}
 FAILED = frozenset({"failed", "cancelled"})
 """The statuses of responses that are no answers."""
 _TEXTS = frozenset({"output_text", "text"})
+_NULLABLE = frozenset({"code", "outputs", "result"})  # of the provider's own tools: a request must have them
 
 
 def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
@@ -127,8 +128,9 @@ def input_items(messages: list[Mapping[str, Any]]) -> list[Any]:
 def _message_of(items: Items) -> dict[str, Any]:
     """Return the items as one message, which ``input_items`` unfolds again.
 
-    Fields that a request must not have are left out: null fields of an item or of its parts, and the status
-    of a reasoning, which OpenAI refuses ("Unknown parameter: 'input[1].status'").
+    Fields that a request must not have are left out: null fields of an item or of its parts, but for those
+    that it must have, and the status of a reasoning, which OpenAI refuses ("Unknown parameter:
+    'input[1].status'").
     """
     return {"role": "assistant", "output": [_to_send(item) for item in items]}
 
@@ -137,13 +139,15 @@ def _to_send(item: dict[str, Any]) -> dict[str, Any]:
     sent = _without_nulls(item)
     if item.get("type") == "reasoning":
         sent.pop("status", None)
+    elif item.get("type") == "message":
+        sent.setdefault("role", "assistant")  # missing where a stream has only deltas
     if isinstance(content := item.get("content"), list):
         sent["content"] = [_without_nulls(part) if isinstance(part, dict) else part for part in content]
     return sent
 
 
 def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: field for name, field in value.items() if field is not None}
+    return {name: field for name, field in value.items() if field is not None or name in _NULLABLE}
 
 
 def _text_parts(items: Items) -> Iterator[dict[str, Any]]:

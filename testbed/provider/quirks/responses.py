@@ -66,6 +66,29 @@ def new_id_in_each_event(events: list[Event], request: APIRequest) -> list[Event
 
 
 @quirk(RESPONSES, stream=True)
+def content_index_counts_events(events: list[Event], request: APIRequest) -> list[Event]:
+    """Each event has its own "content_index" (vllm-project/vllm#35184). The reasoning is no summary."""
+    count = 0
+    for event in _with_reasoning_text(events):
+        if "content_index" in event:
+            event["content_index"] = count
+            count += 1
+    return events
+
+
+@quirk(RESPONSES, stream=True)
+def names_of_openrouter(events: list[Event], request: APIRequest) -> list[Event]:
+    """Deltas and the last event by other names (openrouter.ai/docs/api_reference/responses/basic-usage)."""
+    names = {
+        "response.output_text.delta": "response.content_part.delta",
+        "response.completed": "response.done",
+    }
+    for event in objects(events):
+        event["type"] = names.get(event["type"], event["type"])
+    return events
+
+
+@quirk(RESPONSES, stream=True)
 def types_in_event_lines_only(events: list[Event], request: APIRequest) -> list[Event]:
     """The type of an event is only in its line ``event:``."""
     return [
@@ -104,6 +127,22 @@ def _failed(event: dict[str, Any], request: APIRequest) -> dict[str, Any]:
     response = {"object": "response", "status": "failed", "instructions": "x", "output": [], **event}
     del response["type"]
     return {"type": "response.failed", "response": response} if request.stream else response
+
+
+def _with_reasoning_text(events: list[Event]) -> list[dict[str, Any]]:
+    """Change each summary into the reasoning itself, and return the events."""
+    for event in objects(events):
+        event["type"] = event["type"].replace("_summary_text", "_text").replace("_summary_part", "_part")
+        if "summary_index" in event:
+            event["content_index"] = event.pop("summary_index")
+        if "part" in event:
+            event["part"]["type"] = event["part"]["type"].replace("summary_text", "reasoning_text")
+        for item in [event["item"]] if "item" in event else event.get("response", {}).get("output", []):
+            for part in item.get("summary", ()):
+                part["type"] = "reasoning_text"
+            if item.get("summary"):
+                item["content"], item["summary"] = item["summary"], []
+    return objects(events)
 
 
 def _without(events: list[Event], *ends: str) -> list[Event]:
