@@ -5,16 +5,16 @@ pydantic makes the JSON schema of a function's parameters, and validates the arg
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from llm_pool.calling.structured import import_pydantic, problems_in
+from llm_pool.calling.structured import import_pydantic, problems_in, refused_by_pydantic
 from llm_pool.exceptions import InvalidOutput, InvalidParameter, with_article
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["definition", "validated_arguments", "with_definitions"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what OpenAI's and Anthropic's APIs accept
+_GIVE = (
+    "Give them types of JSON; bind what is not for the model, such as the request, in a function or object "
+    "of your own."
+)
 _NOT_NAMED = {
     inspect.Parameter.POSITIONAL_ONLY: "{} is positional only",
     inspect.Parameter.VAR_POSITIONAL: "*{} has no names",
@@ -113,17 +117,7 @@ def _adapter(function: Callable[..., Any]) -> Any:
         return pydantic.TypeAdapter(arguments)
 
 
-@contextlib.contextmanager
-def _refusal_of(function: Callable[..., Any]) -> Iterator[None]:
+def _refusal_of(function: Callable[..., Any]) -> AbstractContextManager[None]:
     """Raise ``InvalidParameter`` in place of the errors of pydantic about the parameters of ``function``."""
-    import pydantic  # noqa: PLC0415  see ``import_pydantic``
-
-    try:
-        yield
-    except (pydantic.PydanticUserError, NameError) as error:  # NameError: a name in an annotation
-        problem = str(error).partition("\n")[0]
-        raise InvalidParameter(
-            f"pydantic cannot describe the parameters of the tool {function.__name__} "
-            f"({type(error).__name__}: {problem}). Give them types of JSON; bind what is not for the model, "
-            "such as the request, in a function or object of your own."
-        ) from None
+    what = f"pydantic cannot describe the parameters of the tool {function.__name__}"
+    return refused_by_pydantic(what, _GIVE)

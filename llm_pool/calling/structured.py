@@ -6,7 +6,8 @@ pydantic makes the JSON schema, and validates the answer. It is imported when a 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from llm_pool.providers.base import Provider
     from llm_pool.providers.results import Completion
 
-__all__ = ["OutputType", "import_pydantic", "is_json", "output_type", "problems_in"]
+__all__ = ["OutputType", "import_pydantic", "is_json", "output_type", "problems_in", "refused_by_pydantic"]
 
+_GIVE = "Give a dict in the form of the API, or a type such as a pydantic model or a dataclass."
 _MAX_PROBLEMS = 5  # that a message shows
 _CUT = frozenset({"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"})
 _REFUSED = frozenset({"refusal", "content_filter"})
@@ -44,6 +46,21 @@ def import_pydantic(what: str) -> Any:
             "Without it, give the JSON schema as a dict in the form of the API."
         )
     return pydantic
+
+
+@contextmanager
+def refused_by_pydantic(what: str, advice: str) -> Iterator[None]:
+    """Raise ``InvalidParameter`` in place of an error of pydantic about a type.
+
+    Its message is ``what``, a clause about the type, the problem that pydantic has with it, and ``advice``.
+    """
+    import pydantic  # noqa: PLC0415  see ``import_pydantic``
+
+    try:
+        yield
+    except (pydantic.PydanticUserError, NameError) as error:  # NameError: a name in an annotation
+        problem = str(error).partition("\n")[0]
+        raise InvalidParameter(f"{what} ({type(error).__name__}: {problem}). {advice}") from None
 
 
 def problems_in(error: pydantic.ValidationError) -> tuple[str, ...]:
@@ -142,19 +159,13 @@ def _make(provider: Provider, kind: Any) -> OutputType:
     pydantic = import_pydantic("A type as response_format")
     if isinstance(kind, pydantic.BaseModel) or (is_dataclass(kind) and not isinstance(kind, type)):
         raise InvalidParameter(f"response_format is {with_article(kind)}; give the class itself.")
-    try:
+    with refused_by_pydantic("response_format is not a type that pydantic knows", _GIVE):
         adapter = pydantic.TypeAdapter(kind)
         schema = root_of(adapter.json_schema())
         wrapped = schema.get("type") != "object"
         if wrapped:
             adapter = pydantic.TypeAdapter(pydantic.create_model("Answer", value=(kind, ...)))
             schema = adapter.json_schema()
-    except (pydantic.PydanticUserError, NameError) as error:  # NameError: a name in an annotation
-        problem = str(error).partition("\n")[0]
-        raise InvalidParameter(
-            f"response_format is not a type that pydantic knows ({type(error).__name__}: {problem}). Give a "
-            "dict in the form of the API, or a type such as a pydantic model or a dataclass."
-        ) from None
     name = getattr(kind, "__name__", "answer")
     tidy_name = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64].strip("_") or "answer"
     return OutputType(name, adapter, wrapped, provider.output_params(tidy_name, schema))
