@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httpx
 
 from llm_pool.exceptions import APIError, APIStatusError, InvalidResponse, status_error
-from llm_pool.providers.error_objects import error_class, error_fields
+from llm_pool.providers.error_objects import ErrorFields, error_class, error_fields
 from llm_pool.providers.retry_after import retry_after
 from llm_pool.providers.sse import EventParser, looks_like_events
 from llm_pool.providers.texts import repair_surrogates
@@ -59,13 +59,17 @@ class ErrorContext(NamedTuple):
     request_id: str | None
     secrets: tuple[str, ...]
 
+    def headers_to_show(self) -> dict[str, str]:
+        """Return the headers of the answer without keys."""
+        return {name: redact(value, self.secrets) for name, value in self.headers.items()}
+
 
 def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
     """Return the error for an answer with a status outside 200 to 299.
 
     ``content`` is the body. The error keeps its first 64 KiB.
     """
-    headers = {name: redact(value, context.secrets) for name, value in context.headers.items()}
+    headers = context.headers_to_show()
     content = _redact_bytes(content, context.secrets)[:MAX_BODY]
     body = redact(_parse_body(content), context.secrets)
     found = error_fields(body)
@@ -75,8 +79,7 @@ def status_error_from(context: ErrorContext, content: bytes) -> APIStatusError:
         message = f"{message}, and {where}" if message else where
     if not message:
         message = snippet(content, headers.get("content-type")) or "no reason given"
-    wait = retry_after(headers)
-    wait = found.retry_after if wait is None else wait
+    wait = _wait(headers, found)
     error = status_error(context.status_code)
     sentence = (
         f"{context.name} answered {_status_text(context.status_code)}"
@@ -124,12 +127,12 @@ def api_error(context: ErrorContext, value: Any, partial: str = "") -> APIError:
     }
     if not issubclass(error, APIStatusError):
         return error(_with_full_stop(sentence), **details)
-    wait = retry_after(context.headers)
-    wait = found.retry_after if wait is None else wait
+    headers = context.headers_to_show()
+    wait = _wait(headers, found)
     return error(
         f"{_with_full_stop(sentence)} {_advice(error, wait)}".rstrip(),
         retry_after=wait,
-        headers={name: redact(text, context.secrets) for name, text in context.headers.items()},
+        headers=headers,
         content=_as_json(body),
         **details,
     )
@@ -170,6 +173,12 @@ def _redirect(status: int, headers: Mapping[str, str]) -> tuple[str, str]:
     except httpx.InvalidURL:
         where = "redirects to an invalid URL"
     return where, _REDIRECT_ADVICE
+
+
+def _wait(headers: Mapping[str, str], found: ErrorFields) -> float | None:
+    """Return the wait in seconds that the headers demand, otherwise that in the body; None without both."""
+    wait = retry_after(headers)
+    return found.retry_after if wait is None else wait
 
 
 def _parameter_advice(message: str) -> str:
