@@ -298,11 +298,9 @@ def _read_base_url(
         or _from_environ(reader, "BASE_URL", validators.base_url, provider.base_url_env, environ)
         or (provider.base_url, {})
     )
-    for path in (provider.completion_path, *_added_paths(provider)):
-        if base_url.endswith(path):
-            what = f"ends in {path}, which is added to it for each call"
-            reader.report("BASE_URL", Invalid(VALUE, what, f"Give {base_url.removesuffix(path)!r}."))
-            break
+    if path := next(filter(base_url.endswith, _added_paths(provider)), None):
+        what = f"ends in {path}, which is added to it for each call"
+        reader.report("BASE_URL", Invalid(VALUE, what, f"Give {base_url.removesuffix(path)!r}."))
     if not (base_url or reader.values.get("BASE_URL") or environ.get(provider.base_url_env, "").strip()):
         hint = f"Give the URL of your own, or set the environment variable {provider.base_url_env}."
         reader.report(
@@ -312,7 +310,8 @@ def _read_base_url(
 
 
 def _added_paths(provider: Provider) -> Iterator[str]:
-    """Yield the paths, besides the provider's own, that a copied URL can have and BASE_URL cannot."""
+    """Yield the paths that a copied URL can end in and BASE_URL cannot."""
+    yield provider.completion_path
     yield from ("/chat/completions", "/completions", "/embeddings", "/messages", "/responses")
     version = provider.completion_path.split("/")[1]
     if re.fullmatch(r"v\d+", version):  # Anthropic's path is "/v1/messages"
