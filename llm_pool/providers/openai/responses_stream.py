@@ -99,13 +99,7 @@ class ResponsesStreamReader(EventStreamReader):
         The start of a reasoning comes at once, and a long silence can follow it.
         """
         raw = chunk.raw
-        return bool(
-            super().is_content(chunk)
-            or chunk.reasoning
-            or chunk.refusal
-            or raw.get("delta")
-            or raw.get("type") in _CONTENT
-        )
+        return bool(super().is_content(chunk) or raw.get("delta") or raw.get("type") in _CONTENT)
 
     # The response.
 
