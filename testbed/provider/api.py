@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from testbed.provider.answers import Answer
     from testbed.provider.errors import APIError
 
-__all__ = ["API", "APIRequest", "Event", "as_json"]
+__all__ = ["API", "APIRequest", "Event", "as_json", "typed_event"]
 
 Event = dict[str, Any] | list[Any] | bytes | Callable[[ServerConnection], Awaitable[None]]
 """A part of a response: JSON, which the API frames; bytes as they stand; a script that is played there."""
@@ -75,6 +75,12 @@ class APIRequest:
         if isinstance(event, bytes):
             return event
         return self.api.frame(event) if self.stream else as_json(event)
+
+
+def typed_event(event: dict[str, Any] | list[Any]) -> bytes:
+    """An event of a stream whose line "event:" repeats the type in its JSON."""
+    name = event.get("type", "message") if isinstance(event, dict) else "message"
+    return f"event: {name}\n".encode() + b"data: " + as_json(event) + b"\n\n"
 
 
 def as_json(value: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from testbed.provider.api import as_json
+from testbed.provider.api import typed_event
 from testbed.provider.quirks.registry import MESSAGES
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class Messages:
         return [*events, {"type": "message_delta", "delta": _end(answer), **usage}, {"type": "message_stop"}]
 
     def frame(self, event: dict[str, Any] | list[Any]) -> bytes:
-        name = event.get("type", "message") if isinstance(event, dict) else "message"
-        return f"event: {name}\n".encode() + b"data: " + as_json(event) + b"\n\n"
+        return typed_event(event)
 
     def is_piece(self, event: Event) -> bool:
         return isinstance(event, dict) and any(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from testbed.provider.api import as_json
+from testbed.provider.api import typed_event
 from testbed.provider.chat_completions import CREATED, error_object
 from testbed.provider.quirks.registry import RESPONSES
 
@@ -49,8 +49,7 @@ class Responses:
         return [{**event, "sequence_number": number} for number, event in enumerate(events)]
 
     def frame(self, event: dict[str, Any] | list[Any]) -> bytes:
-        name = event.get("type", "message") if isinstance(event, dict) else "message"
-        return f"event: {name}\n".encode() + b"data: " + as_json(event) + b"\n\n"
+        return typed_event(event)
 
     def is_piece(self, event: Event) -> bool:
         return isinstance(event, dict) and bool(event.get("delta"))
