@@ -11,9 +11,9 @@ from llm_pool.backends.errors import protocol_error
 from llm_pool.backends.upload import Upload
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
-from llm_pool.engine.head import asks_to_close
+from llm_pool.engine.head import Headers, asks_to_close
 from llm_pool.engine.http11.response import MAX_HEAD
-from llm_pool.engine.request import Headers, Request
+from llm_pool.engine.request import Request
 from llm_pool.engine.watchdog import Watchdog
 from llm_pool.exceptions import (
     ConnectFailed,
@@ -247,7 +247,7 @@ class Transfer:
 
     def _complete(self) -> None:
         exchange = self.exchange
-        asked_to_close = asks_to_close(self.request.headers) or asks_to_close(exchange.headers)
+        asked_to_close = self.request.head.closes or asks_to_close(exchange.headers)
         keeps_alive = not asked_to_close and exchange.http_version != b"HTTP/1.0"
         self._release(reusable=self.upload.complete and keeps_alive and not self.surplus)
         exchange.on_end()

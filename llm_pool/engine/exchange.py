@@ -20,8 +20,9 @@ from llm_pool.exceptions import (
 
 from .clock import monotonic
 from .content_coding import BodyError, ContentDecoder, begin_decoding, content_coding
+from .head import Headers
 from .loops.host_loop import HostLoop
-from .request import Headers, Request, WholeResponse, answer_too_large
+from .request import Request, WholeResponse, answer_too_large
 
 __all__ = ["Carrier", "Exchange"]
 
@@ -247,13 +248,15 @@ class Exchange:
         state = (
             "complete" if self.complete else "failed" if self.error else "closed" if self.closed else "open"
         )
-        return f"<Exchange {self.request.method.decode('ascii', 'replace')} {self.request.origin} {state}>"
+        return (
+            f"<Exchange {self.request.head.method.decode('ascii', 'replace')} {self.request.origin} {state}>"
+        )
 
     # For the connection
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
         self.status, self.reason, self.http_version, self.headers = status, reason, version, headers
-        if (coding := content_coding(headers)) and self.request.method != b"HEAD" and status != 304:
+        if (coding := content_coding(headers)) and self.request.head.method != b"HEAD" and status != 304:
             self._decoder, self.coding, self.headers = begin_decoding(coding, headers)
         if not self.marks.first_byte:
             self.marks.first_byte = monotonic()

@@ -15,7 +15,6 @@ from .config import Origin, PoolConfig
 from .coordinator import Coordinator
 from .dialer.dialer import Dialer
 from .exchange import Exchange
-from .head import validate
 from .leaks import LeakDetector
 from .ledger.state import Waiter
 from .loops.host_loop import HostLoop
@@ -118,7 +117,6 @@ class Pool:
         async.
         """
         marks, total = request.marks, request.timeouts.total
-        validate(request)
         total_at = None if total is None else host_loop.loop.time() + total
         waiter: Waiter | None = None
         while True:

@@ -7,9 +7,10 @@ from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFai
 from ..closing import abort, has_unacknowledged_data
 from ..connection import Connection, Owner
 from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
-from ..head import Framing, asks_to_close, encode_head
+from ..framing import Framing
+from ..head import Headers
 from ..loops.host_loop import HostLoop
-from ..request import Headers, Request
+from ..request import Request
 from ..tls_alerts import client_cert_error
 from ..unread import read_unread
 from ..watchdog import Watchdog
@@ -44,7 +45,7 @@ class HTTP11Connection(Connection):
         self._close_detector = CloseDetector(host_loop.loop, history)
         self._proxy_headers = proxy_headers
         self._exchange: Exchange | None = None
-        self._framing = Framing(0)
+        self._framing: Framing | None = None  # encodes a body that follows piece by piece
         self._response = ResponseParser()
         self._watchdog = Watchdog(host_loop.loop, self._timed_out)
         self._writing_paused = False
@@ -62,7 +63,7 @@ class HTTP11Connection(Connection):
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"{request.origin} has closed the connection"))
             return exchange
-        head, self._framing = encode_head(request, self._proxy_headers)
+        self._framing = None if request.body is not None else Framing(request.head)
         self._exchange = exchange
         self._response.expect(exchange)
         if self.transport.is_closing():
@@ -70,7 +71,7 @@ class HTTP11Connection(Connection):
             return exchange  # ``connection_lost`` is about to be called, with the cause
         body = request.body or b""
         self._unsent_body = memoryview(body)[WRITE_SIZE:]
-        self.transport.write(head + body[:WRITE_SIZE])
+        self.transport.write(self._encode_head(request) + body[:WRITE_SIZE])
         if self.transport.is_closing():  # the kernel refused the first byte
             exchange.unsent = True
             self._fail_exchange(ReadFailed(f"{request.origin} has closed the connection"))
@@ -128,11 +129,11 @@ class HTTP11Connection(Connection):
             self._watchdog.watch(exchange.total_at)
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
-        assert self.transport is not None
+        assert self.transport is not None and self._framing is not None
         self.transport.write(self._framing.frame(data))
 
     def end_body(self, exchange: Exchange) -> None:
-        assert self.transport is not None
+        assert self.transport is not None and self._framing is not None
         end = self._framing.end()
         if end:
             self.transport.write(end)
@@ -215,6 +216,11 @@ class HTTP11Connection(Connection):
 
     # Sending
 
+    def _encode_head(self, request: Request) -> bytes:
+        if self._proxy_headers is None:
+            return request.head.encode(request.body)
+        return request.head.encode_for_proxy(request.body, self._proxy_headers)
+
     def _write_body(self) -> None:
         """Write the request's body to the transport piece by piece, while the transport accepts more data.
 
@@ -233,8 +239,10 @@ class HTTP11Connection(Connection):
         server's receive buffer has room for it.
         """
         assert self.transport is not None
-        is_long = request.body is None or len(request.body) > WRITE_SIZE
-        return self._framing.complete and not (is_long and has_unacknowledged_data(self.transport))
+        if self._framing is not None:
+            return self._framing.complete and not has_unacknowledged_data(self.transport)
+        is_long = request.body is not None and len(request.body) > WRITE_SIZE
+        return not (is_long and has_unacknowledged_data(self.transport))
 
     # Endings
 
@@ -253,7 +261,7 @@ class HTTP11Connection(Connection):
         self._to_drain = -1
         response = self._response
         clean = response.keeps_alive and not response.surplus and self._is_delivered(exchange.request)
-        reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
+        reusable = clean and not self.transport.is_closing() and not exchange.request.head.closes
         if reusable:
             self.transport.resume_reading()
             self.unverified = self._close_detector.on_response(chunked=response.is_chunked)

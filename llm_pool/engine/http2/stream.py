@@ -10,8 +10,8 @@ from h2.errors import ErrorCodes
 
 from llm_pool.exceptions import LLMPoolError, ProtocolError
 
-from ..head import Framing
-from ..request import Headers
+from ..framing import Framing
+from ..head import Headers
 from ..watchdog import Watchdog
 from .head import check_interim, check_trailers, content_length, read_fields
 
