@@ -30,6 +30,7 @@ class RequestHead:
                     request with a whole body is sent with its ``Content-Length``
     ``length``      the Content-Length among the headers; None if there is none
     ``is_chunked``  whether a header says that the body is chunked
+    ``is_framed``   whether a header frames the body
     ``closes``      whether the headers ask to close the connection after the response
     ``idempotent``  whether there is an ``Idempotency-Key``, so that the request can be sent twice
     ``fields``      the head as ``http2.head`` encodes it, which also sets it; None before that
@@ -38,8 +39,8 @@ class RequestHead:
     line breaks and request smuggling (RFC 9112, section 11).
     """
 
-    __slots__ = ("_lines", "closes", "fields", "headers", "idempotent", "is_chunked", "length", "method",
-                 "origin", "target")  # fmt: skip
+    __slots__ = ("_lines", "closes", "fields", "headers", "idempotent", "is_chunked", "is_framed", "length",
+                 "method", "origin", "target")  # fmt: skip
 
     def __init__(self, origin: Origin, method: bytes, target: bytes, headers: Headers) -> None:
         self.origin = origin
@@ -51,6 +52,7 @@ class RequestHead:
         _validate(method, target, headers)
         self.length, self.is_chunked = _framing_in(headers)
         self.closes = asks_to_close(headers)
+        self.is_framed = self.is_chunked or self.length is not None
         self.idempotent = any(name.lower() == b"idempotency-key" for name, _ in headers)
 
     def check_body(self, body: bytes | None) -> None:

@@ -83,7 +83,8 @@ class Request:
         marks: Marks | None = None,
         content_timer: ContentTimer | None = None,
     ) -> None:
-        head.check_body(body)
+        if head.is_framed:
+            head.check_body(body)
         self.head = head
         self.origin = head.origin
         self.body = body

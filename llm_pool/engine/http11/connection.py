@@ -6,6 +6,7 @@ from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFai
 
 from ..closing import abort, has_unacknowledged_data
 from ..connection import Connection, Owner
+from ..deadlines import deadline_of, is_past_total, timeout_error
 from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
 from ..framing import Framing
 from ..head import Headers
@@ -70,12 +71,13 @@ class HTTP11Connection(Connection):
             exchange.unsent = True
             return exchange  # ``connection_lost`` is about to be called, with the cause
         body = request.body or b""
-        self._unsent_body = memoryview(body)[WRITE_SIZE:]
-        self.transport.write(self._encode_head(request) + body[:WRITE_SIZE])
+        if len(body) > WRITE_SIZE:
+            self._unsent_body, body = memoryview(body)[WRITE_SIZE:], body[:WRITE_SIZE]
+        self.transport.write(self._encode_head(request) + body)
         if self.transport.is_closing():  # the kernel refused the first byte
             exchange.unsent = True
             self._fail_exchange(ReadFailed(f"{request.origin} has closed the connection"))
-        else:
+        elif self._unsent_body:
             self._write_body()
         return exchange
 
@@ -122,11 +124,7 @@ class HTTP11Connection(Connection):
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
         writing = writing or self._writing_paused
-        self._watchdog.watch(exchange.deadline(self.host_loop.loop.time(), writing=writing))
-
-    def unwatch(self, exchange: Exchange) -> None:
-        if exchange is self._exchange and self._to_drain < 0:
-            self._watchdog.watch(exchange.total_at)
+        self._watchdog.watch(deadline_of(exchange, self.host_loop.loop.time(), writing=writing))
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
         assert self.transport is not None and self._framing is not None
@@ -182,7 +180,7 @@ class HTTP11Connection(Connection):
             self._to_drain -= len(data)
             if self._to_drain < 0:
                 self._abort_exchange()
-        elif self._response.overhead and not self._writing_paused:
+        elif not self._writing_paused:
             exchange.on_progress()
 
     def eof_received(self) -> bool:
@@ -296,13 +294,17 @@ class HTTP11Connection(Connection):
             self._abort_exchange()
             return
         now = self.host_loop.loop.time()
-        if self._writing_paused and not exchange.is_past_total(now):
+        is_past = is_past_total(exchange, now)
+        if not exchange.is_awaited and not is_past:
+            self._watchdog.watch(exchange.total_at)
+            return
+        if self._writing_paused and not is_past:
             buffered = transport.get_write_buffer_size()
             if buffered < self._buffered:  # the server has accepted a part of the request
                 self._buffered = buffered
                 self.watch(exchange, writing=True)
                 return
-        self._fail_and_abort(exchange.timeout_error(now, writing=self._writing_paused))
+        self._fail_and_abort(timeout_error(exchange, now, writing=self._writing_paused))
 
 
 def _connection_lost_error(exchange: Exchange, error: Exception | None) -> LLMPoolError:
