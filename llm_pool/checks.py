@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from django.core import checks
 
-from llm_pool.conf import PoolSettings, Problem, load_with_problems
 from llm_pool.conf.observability import cleansed, invalid_flags
+from llm_pool.conf.reader import Problem
+from llm_pool.conf.settings import PoolSettings, load_with_problems
 from llm_pool.engine.config import is_loopback
 from llm_pool.exceptions import with_article
 

@@ -21,7 +21,7 @@ from llm_pool.engine.loops.threads import hold
 
 if TYPE_CHECKING:
     from llm_pool.calling.pool import LLMPool
-    from llm_pool.conf import PoolSettings
+    from llm_pool.conf.settings import PoolSettings
 
 __all__ = ["DEFAULT_ALIAS", "pool", "pools"]
 
@@ -107,7 +107,7 @@ class Pools:
 
 
 def _load() -> dict[str, PoolSettings]:
-    from llm_pool.conf import load  # noqa: PLC0415  a command that only imports ``pools`` starts faster
+    from llm_pool.conf.settings import load  # noqa: PLC0415  a command that only imports ``pools`` starts faster
 
     return load()
 
