@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import atexit
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from functools import cache
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -148,10 +148,10 @@ class Metrics:
         hold(self._lock, self._flush)
 
     def _flush(self) -> None:
-        groups: dict[object, list[CallRecord]] = {}
+        groups: defaultdict[object, list[CallRecord]] = defaultdict(list)
         for _ in range(len(self._ended)):
             record = self._ended.popleft()
-            groups.setdefault(record[:LABEL_FIELDS], []).append(record)
+            groups[record[:LABEL_FIELDS]].append(record)
         for records in groups.values():
             self._observe(records)
 
@@ -161,22 +161,29 @@ class Metrics:
         A callback of ``stats_listeners``; ``before`` is None in the first call. Changes are added, so that
         the metrics of pools with the same name add up. Only the utilization is replaced.
         """
-        for field, gauge in self._gauges.items():
-            gauge.labels(name).inc(_grown(field, now, before))
-        for field, state in (("in_use", "active"), ("idle", "idle")):
-            self._open.labels(name, state).inc(_grown(field, now, before))
+        for metric, labels, change in self._changes(name, now, before):
+            if change or before is None:  # the first call adds zeros, so that the metrics are there
+                metric.labels(*labels).inc(change)
         self._utilization.labels(name).set(now.utilization)
-        for field, counter in self._counters.items():
-            counter.labels(name).inc(max(0.0, _grown(field, now, before)))  # ``reused`` can decrease
-        for reason, count in now.closed.items():
-            known = before.closed.get(reason, 0) if before is not None else 0
-            self._closed.labels(name, reason).inc(count - known)
-        for error, count in now.dial_failures.items():
-            known = before.dial_failures.get(error, 0) if before is not None else 0
-            self._dial_failures.labels(name, error).inc(count - known)
         for field, histogram in self._spreads.items():
-            known_spread = getattr(before, field) if before is not None else None
-            _add_grown(histogram.labels(name), getattr(now, field), known_spread)
+            spread, known = getattr(now, field), getattr(before, field, None)
+            if spread != known:
+                _add_grown(histogram.labels(name), spread, known)
+
+    def _changes(
+        self, name: str, now: PoolStats, before: PoolStats | None
+    ) -> Iterator[tuple[Gauge | Counter, tuple[str, ...], float]]:
+        """Yield each gauge and counter of the pool ``name``, its labels, and what it has changed by."""
+        for field, gauge in self._gauges.items():
+            yield gauge, (name,), _grown(field, now, before)
+        for field, state in (("in_use", "active"), ("idle", "idle")):
+            yield self._open, (name, state), _grown(field, now, before)
+        for field, counter in self._counters.items():
+            yield counter, (name,), max(0.0, _grown(field, now, before))  # ``reused`` can decrease
+        for field, by_label in (("closed", self._closed), ("dial_failures", self._dial_failures)):
+            known = getattr(before, field, {})
+            for label, count in getattr(now, field).items():
+                yield by_label, (name, label), count - known.get(label, 0)
 
     def _observe(self, records: list[CallRecord]) -> None:
         pool, operation = records[0].alias, records[0].operation

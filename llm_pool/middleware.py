@@ -59,14 +59,16 @@ class PoolMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._is_async:
             return self._acall(request)
-        calls, token = _begin(request)
+        calls = request.llm_pool = RequestCalls()  # type: ignore[attr-defined]
+        token = current_request.set(calls)
         try:
             return _finish(request, self._get_response(request), calls)
         finally:
             current_request.reset(token)
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        calls, token = _begin(request)
+        calls = request.llm_pool = RequestCalls()  # type: ignore[attr-defined]
+        token = current_request.set(calls)
         try:
             return _finish(request, await self._get_response(request), calls)
         finally:
@@ -104,12 +106,6 @@ def _page(request: HttpRequest, message: str, retry_after: int) -> str:
         if not isinstance(error, TemplateDoesNotExist) or error.args != (TEMPLATE,):
             logger.exception("%s cannot be rendered: a plain page is sent instead", TEMPLATE)
         return PAGE % message
-
-
-def _begin(request: HttpRequest) -> tuple[RequestCalls, Any]:
-    calls = RequestCalls()
-    request.llm_pool = calls  # type: ignore[attr-defined]
-    return calls, current_request.set(calls)
 
 
 def _finish(request: HttpRequest, response: HttpResponseBase, calls: RequestCalls) -> HttpResponseBase:

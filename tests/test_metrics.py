@@ -77,6 +77,16 @@ async def test_counters_and_gauges_match_what_the_server_saw(
     assert seen.sum("shop_gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 15
 
 
+async def test_counters_begin_with_zero(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
+    """See https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics"""
+    registry = CollectorRegistry()
+    stats = configure(upstream).stats()
+    metrics.Metrics(registry, "shop", (1.0,)).pool_changed("default", stats, None)
+    scraped = generate_latest(registry).decode()
+    for name in ("llm_pool_refused_total", "llm_pool_waiting", "llm_pool_wait_seconds_count"):
+        assert f'shop_{name}{{pool="default"}} 0.0' in scraped
+
+
 async def test_embeddings_have_an_operation_of_their_own(
     installed: Installed, configure: Callable[..., LLMPool], llm_provider: ScriptedProvider
 ) -> None:
