@@ -96,6 +96,19 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
+async def test_every_piece_is_a_sign_of_life(serve, h2_pool, each_loop):
+    """Scenario 37: over HTTP/2 too, a body may take longer than the read timeout."""
+
+    async def drip(stream):
+        await stream.head(200)
+        for number in range(20):
+            await asyncio.sleep(0.1)
+            await stream.data(b"x", end=number == 19)
+
+    whole = await h2_pool().fetch(request_to(serve(http2(drip)), read=1.5))
+    assert whole.body == b"x" * 20
+
+
 async def test_a_slow_reader_causes_no_read_timeout(serve, h2_pool, each_loop):
     """Scenario 37: over HTTP/2 as over HTTP/1.1, the read timeout counts only while the caller waits."""
 
