@@ -282,6 +282,8 @@ def test_a_waiter_whose_blocked_connection_was_in_excess_gets_another_dial() -> 
     caller = world.arrive("a")
     world.connect(capacity=0)
     idle(world, "b")
+    assert not world.dials
+    world.tick(2.0)
     world.connect()
     assert caller.state == "served"
 

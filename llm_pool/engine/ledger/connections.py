@@ -213,14 +213,6 @@ class Connections:
         kept_for_minimum = entry.expires_at <= now
         self._mark_idle(entry, now if kept_for_minimum else entry.last_used_at)
 
-    def excess_idle(self) -> Entry | None:
-        """Return the longest idle connection if more than ``max_keepalive_connections`` are idle.
-
-        Returns None otherwise.
-        """
-        idle = self.pool_bound.idle
-        return next(iter(idle)) if len(idle) > self.limits.max_keepalive_connections else None
-
     def _reason_to_close(self, entry: Entry, now: float) -> str | None:
         reason = self.reason_to_retire(entry, now)
         if reason is not None or entry.streams or now < entry.expires_at:

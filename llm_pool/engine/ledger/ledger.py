@@ -22,7 +22,7 @@ from ..config import Limits, Origin
 from .backoff import Backoff
 from .connections import Connections
 from .dial_policy import DialPolicy
-from .state import Entry, Fail, Lane, Order, Serve, Waiter
+from .state import Bound, Entry, Fail, Lane, Order, Serve, Waiter
 
 __all__ = ["Ledger"]
 
@@ -253,19 +253,24 @@ class Ledger:
     # Facts about time, and what the pool is to do
 
     def tick(self, now: float) -> list[Order]:
-        """Check the connections and lanes whose timers have expired. Called at ``next_timer_at``.
+        """Check the connections, lanes and bounds whose timers have expired. Called at ``next_timer_at``.
 
-        Closes idle connections (``Connections.check_idle``), ends backoffs, and removes unused lanes.
+        Closes idle connections (``check_idle`` and ``close_excess_idle``), ends backoffs, and removes
+        unused lanes.
         """
         orders = list[Order]()
         for subject in self.connections.timers.pop_due(now):
-            if isinstance(subject, Entry):
-                self.connections.check_idle(subject, now, orders)
-                self._rebalance(subject.lane, now, orders)
-            else:
-                self._rebalance(subject, now, orders)
-                if subject.backoff is not None:
-                    self._set_retry_timer(subject, subject.backoff, now)
+            match subject:
+                case Entry():
+                    self.connections.check_idle(subject, now, orders)
+                    self._rebalance(subject.lane, now, orders)
+                case Lane():
+                    self._rebalance(subject, now, orders)
+                    if subject.backoff is not None:
+                        self._set_retry_timer(subject, subject.backoff, now)
+                case Bound():
+                    self.dial_policy.close_excess_idle(now, orders)
+                    self.dial_policy.give_slots(now, orders)
         return orders
 
     def prewarm(self, lane: Lane, now: float) -> list[Order]:
