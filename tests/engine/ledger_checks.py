@@ -73,7 +73,7 @@ def check_connection_is_coming(world: World, lane: Lane) -> None:
         return
     if lane.backoff is not None and (world.now < lane.backoff.retry_at or lane.dial_queue is None):
         latest = max(world.now, lane.backoff.retry_at)
-        assert ledger.next_timer_at is not None and ledger.next_timer_at <= latest, "the backoff never ends"
+        assert ledger.timers.next_at is not None and ledger.timers.next_at <= latest, "the backoff never ends"
         return
     per_host = limits.max_connections_per_host
     evictable = [c for c in world.idle() if is_evictable(c, lane)]
@@ -110,7 +110,7 @@ def check_evictions(world: World) -> None:
 def check_idle_timers(world: World) -> None:
     times = [min(c.entry.expires_at, c.entry.retire_at) for c in world.idle()]
     if times and min(times) < inf:
-        next_timer_at = world.ledger.next_timer_at
+        next_timer_at = world.ledger.timers.next_at
         assert next_timer_at is not None and next_timer_at <= max(min(times), world.now)
 
 
@@ -118,7 +118,7 @@ def check_excess(world: World) -> None:
     """Connections beyond ``max_keepalive_connections`` have a timer; there are none if the limit is 0."""
     if (close_at := excess_closes_at(world.ledger)) is not None:
         assert world.ledger.limits.max_keepalive_connections, "none is kept"
-        next_timer_at = world.ledger.next_timer_at
+        next_timer_at = world.ledger.timers.next_at
         assert next_timer_at is not None and next_timer_at <= max(close_at, world.now)
 
 

@@ -41,7 +41,7 @@ class Pool:
             max_waiting=10**6,
         )
         self.ledger = Ledger(limits, jitter=lambda: 0.5)
-        self.lanes = [self.ledger.lane(origin(name), "portal") for name in "ab"]
+        self.lanes = [self.ledger.dial_policy.lane(origin(name), "portal") for name in "ab"]
         self.busy = self._dial(self.lanes[0], 0.0)
         entries = [self._dial(self.lanes[number % 2], 0.0) for number in range(connections)]
         for entry in entries:
@@ -74,7 +74,7 @@ class Pool:
         self.ledger.died(entry, 2.0)
 
     def eviction(self) -> None:
-        lane = self.ledger.lane(origin("c"), "portal")
+        lane = self.ledger.dial_policy.lane(origin("c"), "portal")
         waiter = Waiter(lane)
         (close,) = self.ledger.arrive(waiter, 2.0)
         assert isinstance(close, Close)

@@ -6,6 +6,7 @@ import pytest
 
 from llm_pool.engine.config import Limits
 from tests.engine.ledger_steps import CheckedWorld, connect_all, idle, make, prewarm, reasons, serve, states
+from tests.engine.ledger_world import origin
 from tests.fixtures.internals import set_jitter
 
 
@@ -22,7 +23,7 @@ def test_an_idle_connection_is_closed_after_keepalive_expiry() -> None:
     idle(world)
     world.tick(29.9)
     assert len(world.idle()) == 1
-    assert world.ledger.next_timer_at == pytest.approx(world.now + 0.1)
+    assert world.ledger.timers.next_at == pytest.approx(world.now + 0.1)
     world.tick(0.1)
     assert reasons(world) == ["expired"]
 
@@ -148,6 +149,17 @@ def test_a_connection_beyond_max_keepalive_gives_its_slot_to_another_lane() -> N
     world.finish_closing()
     world.connect()
     assert second.state == "served"
+
+
+def test_a_connection_is_prewarmed_when_fewer_are_idle_than_max_keepalive() -> None:
+    """Scenario 13: when a call has ended, and its connection is idle while others are in use."""
+    world = make(max_keepalive_connections=2, min_connections=1)
+    idle(world, "a", times=2)
+    prewarm(world, "b")
+    first, _ = serve(world, "a", times=2)
+    assert not world.dials
+    world.release(first)
+    assert [lane.origin for lane in world.dials] == [origin("b")]
 
 
 def test_no_connection_is_prewarmed_while_others_are_beyond_max_keepalive() -> None:

@@ -19,8 +19,9 @@ EARLY_LOSS = 1.0  # seconds; a server that closes an idle connection usually doe
 class DialPolicy:
     """The lanes with their shortages, and the dial queues in which lanes wait for a slot.
 
-    ``dialing``   dials in progress, of all lanes
-    ``shortage``  the sum of all lanes' shortages
+    ``dialing``        dials in progress, of all lanes
+    ``shortage``       the sum of all lanes' shortages
+    ``below_minimum``  the lanes that wait for a slot of the pool to prewarm
 
     Argument: ``expected_capacity`` returns how many streams a connection to an origin is expected to carry.
     """
@@ -30,6 +31,7 @@ class DialPolicy:
         self.shortage = 0
         self._connections = connections
         self._pool_bound = connections.pool_bound
+        self.below_minimum = self._pool_bound.dial_queues[BELOW_MINIMUM]
         self._linger = EXCESS_LINGER if connections.limits.max_keepalive_connections else 0.0
         self._expected_capacity = expected_capacity
         per_host = connections.limits.max_connections_per_host
@@ -142,6 +144,8 @@ class DialPolicy:
         each other's connections for ever. A starved lane lacks connections under a full bound: it has none,
         or less than its share while ``lane`` has more than its share.
         """
+        if not self.shortage:
+            return None  # no lane is starved
         for bound in lane.bounds:
             starved = _next_starved(bound, lane) if bound.full else None
             if starved is not None and starved.queue.first().number < number:
