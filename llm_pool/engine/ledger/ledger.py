@@ -179,7 +179,8 @@ class Ledger:
         orders: list[Order] = []
         if not entry.dead:
             self.connections.expect_release(entry)
-            self._rebalance(entry.lane, now, orders)
+            if self.waiting:
+                self._rebalance(entry.lane, now, orders)
         return orders
 
     def resized(self, entry: Entry, capacity: int, now: float) -> list[Order]:
@@ -190,6 +191,7 @@ class Ledger:
         self.connections.change_capacity(entry, capacity)
         entry.lane.expected_capacity = capacity or entry.lane.expected_capacity
         self._reuse_or_retire(entry, now, orders)
+        self._rebalance(entry.lane, now, orders)
         return orders
 
     def retire(self, entry: Entry, reason: str, now: float) -> list[Order]:
@@ -199,6 +201,7 @@ class Ledger:
             if reason == "lost":
                 self.dial_policy.note_loss(entry, now, self._jitter())
             self._reuse_or_retire(entry, now, orders, reason=reason)
+            self._rebalance(entry.lane, now, orders)
         return orders
 
     def died(self, entry: Entry, now: float, reason: str = "lost") -> list[Order]:
@@ -336,6 +339,8 @@ class Ledger:
         if not entry.dead:
             self.connections.end_stream(entry)
             self._reuse_or_retire(entry, now, orders, reason)
+            if orders or self.waiting or self.dial_policy.below_minimum:  # otherwise no lane needs a dial
+                self._rebalance(entry.lane, now, orders)
 
     def _reuse_or_retire(
         self, entry: Entry, now: float, orders: list[Order], reason: str | None = None
@@ -349,8 +354,6 @@ class Ledger:
             self._serve_queue(entry, now, orders)
         else:
             self.connections.retire(entry, reason, orders)
-        if orders or self.waiting or self.dial_policy.below_minimum:  # otherwise no lane needs a dial
-            self._rebalance(entry.lane, now, orders)
 
     def _serve_queue(self, entry: Entry, now: float, orders: list[Order]) -> None:
         """Let a connection serve waiters of its lane up to its capacity. Then make the connection available.
@@ -374,7 +377,10 @@ class Ledger:
     # Dials
 
     def _rebalance(self, lane: Lane, now: float, orders: list[Order]) -> None:
-        """Update a lane's shortage, then give free slots to lanes that must dial. Called after each fact."""
+        """Update a lane's shortage, then give free slots to lanes that must dial.
+
+        Called after each fact that can change what a lane needs.
+        """
         self.dial_policy.update(lane, now)
         self.dial_policy.give_slots(now, orders)
 
