@@ -31,7 +31,7 @@ SMALL = 8192  # bytes: a list of MANY items has ten times as many
 class Pool:
     """A ledger at its limit: idle connections, half of them of another origin, and one in use.
 
-    Argument: all of them are kept, or only ``kept``, so that the others close after a moment.
+    ``kept``: how many of the idle ones are kept for more than a moment; None: all.
     """
 
     def __init__(self, connections: int, kept: int | None = None) -> None:
