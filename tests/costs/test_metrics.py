@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import CollectorRegistry
 
 from llm_pool.calling.record import observe, observers, unobserve
+from llm_pool.engine.stats.listeners import stats_listeners
 from llm_pool.metrics import BATCH, Metrics
 from llm_pool.middleware import PoolMiddleware
 from tests.fixtures.costs import FunctionCalls
@@ -18,29 +19,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llm_pool.calling.pool import LLMPool
+    from llm_pool.calling.record import CallRecord
     from testbed import ScriptedServer
 
 __all__ = ["server_loop"]
 
-CALLS = BATCH - 1  # one more would flush the metrics on the event loop
-BUCKETS = (0.1, 1.0, 10.0)
-OBSERVED = 10  # functions for each call
-IN_MIDDLEWARE = 17  # functions for each request with one call
+CALLS = 10
+ROOMS = (
+    "llm_pool/calling/",
+    "llm_pool/engine/stats/listeners",
+    "llm_pool/metrics",
+    "llm_pool/middleware",
+    "<",
+)
+"""What a record goes through; "<" has what the standard library writes for named tuples and dataclasses."""
+
+OBSERVED = 6  # functions for each call
+FLUSHED = 4  # functions for each record
+IN_MIDDLEWARE = 16  # functions for each request with one call
 UNCHANGED = 118  # functions for each report of a pool
 
 
 @pytest.fixture(autouse=True)
-def no_observers() -> Iterator[None]:
-    """No observers but those of the test. The tests' settings have installed metrics."""
-    installed = observers.copy()
-    observers.clear()
+def no_installed_metrics() -> Iterator[None]:
+    """No observers and listeners but those of the test: not the metrics of the tests' own app."""
+    installed = [(listeners, listeners.copy()) for listeners in (observers, stats_listeners)]
+    for listeners, _ in installed:
+        listeners.clear()
     yield
-    observers.extend(installed)
+    for listeners, callbacks in installed:
+        listeners.extend(callbacks)
 
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(CollectorRegistry(), "shop", BUCKETS)
+    return Metrics(CollectorRegistry(), "shop", (0.1, 1.0, 10.0))
 
 
 @pytest.mark.usefixtures("server_loop")
@@ -51,18 +64,32 @@ async def test_an_observed_call_keeps_to_its_budget_of_functions(
 
     async def functions() -> float:
         await pool.acomplete("hello")  # the connection, and what is made once
-        metrics.flush()
         with FunctionCalls() as counted:
             for _ in range(CALLS):
                 await pool.acomplete("hello")
-            metrics.flush()
-        return counted.total("") / CALLS
+        return counted.total(*ROOMS) / CALLS
 
     bare = await functions()
     observe(metrics.call_ended)
     added = await functions() - bare
     unobserve(metrics.call_ended)
     assert 0 < added <= OBSERVED, added
+
+
+async def test_a_flush_keeps_to_its_budget_of_functions(
+    chat_server: ScriptedServer, configure: Callable[..., LLMPool], metrics: Metrics
+) -> None:
+    records: list[CallRecord] = []
+    observe(records.append)
+    await configure(chat_server).acomplete("hello")
+    unobserve(records.append)
+    metrics.call_ended(*records)
+    metrics.flush()  # makes the metrics of these labels
+    for _ in range(BATCH - 1):  # one more would flush them on the event loop
+        metrics.call_ended(*records)
+    with FunctionCalls() as counted:
+        metrics.flush()
+    assert counted.total("") / (BATCH - 1) <= FLUSHED, counted.total("") / (BATCH - 1)
 
 
 @pytest.mark.usefixtures("server_loop")
@@ -82,7 +109,7 @@ async def test_a_request_in_the_middleware_keeps_to_its_budget_of_functions(
         with FunctionCalls() as counted:
             for _ in range(CALLS):
                 await handler(request)  # type: ignore[misc]
-        return counted.total("") / CALLS
+        return counted.total(*ROOMS) / CALLS
 
     added = await functions(middleware) - await functions(view)
     assert 0 < added <= IN_MIDDLEWARE, added
