@@ -28,7 +28,10 @@ def measure(name: str) -> dict[str, float | str]:
     Raises Failed.
     """
     program = f"import sys; {PROGRAMS[name]}"
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # else each start would compile this package
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env
+    )
     pin(client_core(), process.pid)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
