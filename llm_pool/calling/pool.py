@@ -317,7 +317,8 @@ class LLMPool:
         if "response_format" in params and not is_json(params["response_format"]):
             output = output_type(provider, params["response_format"])
             params = output.add_to(params)
-        if isinstance(params.get("tools"), list | tuple) and any(map(callable, params["tools"])):
+        tools = params.get("tools")
+        if tools and isinstance(tools, (list, tuple)) and any(map(callable, tools)):
             params = with_definitions(provider, params)
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
         return request.path, provider.encode(request.body), output

@@ -146,7 +146,7 @@ class Call:
     ``usage``        the answer's tokens; None before they are known. Set by the code that makes the call
     """
 
-    __slots__ = ("_began", "_ended", "_model", "_operation", "_pool", "_request", "choices",
+    __slots__ = ("_began", "_ended", "_model", "_operation", "_pool", "_request", "_timing", "choices",
                  "marks", "status_code", "usage")  # fmt: skip
 
     def __init__(self, pool: CallingPool, operation: str, model: str | None, choices: int = 1) -> None:
@@ -156,6 +156,7 @@ class Call:
         self._request = current_request.get()
         self._ended = threading.Lock()  # acquired by the first ``end``, never released
         self._began = monotonic()
+        self._timing: Timing | None = None
         self.choices = choices
         self.marks = Marks()
         self.status_code: int | None = None
@@ -182,7 +183,8 @@ class Call:
         marks = self.marks
         if not marks.started:
             marks = Marks(self._began, acquired=self._began, ended=marks.ended)
-        return timing_of(marks, first_token)
+        self._timing = timing_of(marks, first_token)
+        return self._timing
 
     def cancel(self) -> None:
         """Record that the caller has cancelled the call."""
@@ -192,12 +194,16 @@ class Call:
         """Record the call in ``stats`` and on the Django request, and call the observers.
 
         Only the first ``end`` has an effect. ``error`` is the exception that the caller gets, or None.
-        ``timing`` is recorded if it is given; otherwise the timing is computed from ``marks``. Can be called
-        from any thread; does not wait for a lock.
+        ``timing`` is recorded if it is given; otherwise, without an error, what ``timing()`` has returned,
+        and else what ``marks`` say. Can be called from any thread; does not wait for a lock.
         """
         if not self._ended.acquire(blocking=False):
             return
-        timing, usage = timing or self._timing_at_end(error), self.usage
+        if timing is None:
+            timing = (
+                self._timing if error is None and self._timing is not None else self._timing_at_end(error)
+            )
+        usage = self.usage
         if usage is not None or timing.first_token is not None:
             tokens = (usage.input_tokens, usage.output_tokens) if usage is not None else (0, 0)
             self._pool.engine.count_answer(*tokens, timing.first_token)

@@ -121,6 +121,11 @@ class PoolSettings:
         name = self.provider.api_key_env
         return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
 
+    @property
+    def has_fixed_key(self) -> bool:
+        """Whether all calls have the same key, or none. Then ``key`` does not block and raises nothing."""
+        return not self.needs_key if self.api_key is None else self.api_key.fixed is not None
+
     def key(self) -> str | None:
         """Return the API key for a request, or None if the pool has no API_KEY.
 

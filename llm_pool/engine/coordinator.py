@@ -195,7 +195,8 @@ class Coordinator:
             self._alarm.set(when)
         if self._conditions:
             self._check_conditions()
-        self._schedule_stats()
+        if stats_listeners:
+            self._schedule_stats()
 
     def _perform(self, order: Order) -> None:
         match order:
@@ -284,7 +285,8 @@ class Coordinator:
         self.tally.call_ended(exchange.marks, complete=complete)
         if not complete and exchange.error is None:
             self.tally.count("cancelled")
-        self._schedule_stats()
+        if stats_listeners:
+            self._schedule_stats()
 
     def leak_suspected(self) -> None:
         """Count a response that is still open after ``leak_threshold`` seconds."""
@@ -308,7 +310,7 @@ class Coordinator:
         return take_stats(self.ledger, self.tally, monotonic())
 
     def _schedule_stats(self) -> None:
-        if stats_listeners and self._stats_alarm.due_at == inf:
+        if self._stats_alarm.due_at == inf:
             self._stats_alarm.set(monotonic() + STATS_INTERVAL)
 
     def _call_stats_listeners(self) -> None:

@@ -7,7 +7,7 @@ import httptools
 from llm_pool.exceptions import ProtocolError
 
 from ..exchange import Exchange
-from ..request import Headers
+from ..head import Headers
 from .lenient import head_length, is_response, rewrite_head
 
 __all__ = ["ResponseParser"]
@@ -204,7 +204,7 @@ class ResponseParser:
         self._pieces.clear()
         self.overhead = 0
         exchange.on_head(status, self._reason, VERSIONS[version], self._headers)
-        if exchange.request.method == b"HEAD" or status in (204, 304):
+        if exchange.request.head.method == b"HEAD" or status in (204, 304):
             # There is no body, whatever the headers say (RFC 9112, section 6.3). The parser can expect one.
             self._needs_new_parser = True
             self._finish(keeps_alive=self._parser.should_keep_alive())

@@ -150,14 +150,16 @@ class HostLoop:
         """In the child of a fork: mark the parent's loop as ended. Its calls continue in the parent."""
         self.closing = self.ended = True
 
-    async def arun(
+    def arun(
         self,
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         undo: Callable[[T], object] | None = None,
         total: float | None = None,
-    ) -> T:
-        """Await ``function(*args)`` on this loop, and return its result. Can be called on any event loop.
+    ) -> Coroutine[Any, Any, T]:
+        """Return a coroutine that awaits ``function(*args)`` on this loop, and returns its result.
+
+        Can be called on any event loop, and must be awaited there.
 
         If the caller is cancelled, the function is cancelled too. If the function has returned by then, or if
         the caller's loop is closed, ``undo(result)`` is called on this loop. Raises the function's error,
@@ -166,8 +168,17 @@ class HostLoop:
         the function itself applies. If this loop does not respond, the caller gets TotalTimeout
         ``OVERDUE_SECONDS`` later.
         """
-        if self.is_current:
-            return await function(*args)
+        if asyncio._get_running_loop() is self.loop:
+            return function(*args)
+        return self._arun(function, args, undo, total)
+
+    async def _arun(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        args: tuple[Any, ...],
+        undo: Callable[[T], object] | None,
+        total: float | None,
+    ) -> T:
         loop = running_loop()
         done: asyncio.Future[None] = loop.create_future()
         timer = None if total is None else loop.call_later(total + OVERDUE_SECONDS, wake, done)

@@ -139,7 +139,7 @@ def host_loop_of_caller() -> HostLoop:
     """
     notice_fork()
     server = _process.server
-    if server is not None and server.is_current and not server.closing:
+    if server is not None and server.loop is asyncio._get_running_loop() and not server.closing:
         return server
     return portal()
 
