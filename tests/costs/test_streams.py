@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ ROOMS = {
     "providers": ("llm_pool/providers/",),
     "engine": ("llm_pool/engine/",),
 }
+READER_BYTES = 1900  # that the first events of a stream add to its reader
 BUDGETS = {"calling": 6, "providers": 35, "engine": 30}
 
 
@@ -101,3 +103,16 @@ def test_an_event_is_read_within_its_budget_of_functions(name: str) -> None:
         (chunk,) = reader.feed(event)
     assert chunk.text == "word "
     assert calls.total("llm_pool/providers/") <= budget
+
+
+def test_the_readers_of_open_streams_keep_to_their_budget_of_memory() -> None:
+    event = chat_event({"content": "word "})
+    readers = [PROVIDERS["openai"]().stream_reader(Head(200, {})) for _ in range(101)]
+    readers[0].feed(event)  # what is made once
+    tracemalloc.start()
+    for reader in readers[1:]:
+        for _ in range(3):
+            reader.feed(event)
+    allocated, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert allocated / 100 <= READER_BYTES

@@ -14,6 +14,8 @@ from llm_pool.providers.sse import UNFRAMED
 from llm_pool.providers.texts import text_or_empty
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llm_pool.providers.head import Head
     from llm_pool.providers.json_provider import JSONProvider
     from llm_pool.providers.results import Citation, ToolCallPart
@@ -53,7 +55,7 @@ class OpenAIStreamReader(EventStreamReader):
     def _read_done(self) -> None:
         if 0 not in self._choices:
             what = "a stream without its first choice" if self._choices else "a stream without choices"
-            raise self._provider.invalid_response(self._head, what, json.dumps(self._top_level))
+            raise self._provider.invalid_response(self._head, what, json.dumps(self._merged_answer()))
         self.finished = True
 
     def _chunk_from(self, raw: dict[str, Any], kind: str, data: str) -> Chunk | None:
@@ -68,6 +70,7 @@ class OpenAIStreamReader(EventStreamReader):
         for name, value in raw.items():
             if value or name not in top_level:  # some events repeat a field with an empty value
                 top_level[name] = value
+        top_level["choices"] = None  # otherwise the last event would stay in memory
         self._id_events += 1
         if len(parts) == 1 and not self._has_alternatives:
             part = parts[0]
@@ -174,7 +177,7 @@ class OpenAIStreamReader(EventStreamReader):
         )
 
     def _begin_choice(self, position: int, part: dict[str, Any]) -> _Choice:
-        nulls = {name for name, value in part.items() if value is None} - _NOT_MERGED
+        nulls = [name for name, value in part.items() if value is None and name not in _NOT_MERGED]
         index = parse_index(part.get("index") or 0)
         choice = self._choices[position] = _Choice(position, index, nulls)
         return choice
@@ -209,10 +212,10 @@ class _Choice:
     __slots__ = ("_calls", "_fields", "_has_old_call", "_index", "_is_cumulative", "_message", "_nulls",
                  "position")  # fmt: skip
 
-    def __init__(self, position: int, index: int, nulls: set[str]) -> None:
+    def __init__(self, position: int, index: int, nulls: Iterable[str]) -> None:
         self.position = position
         self._index = index
-        self._nulls = dict.fromkeys({*nulls, "finish_reason"})
+        self._nulls = ("finish_reason", *nulls)
         self._fields: MergedObject | None = None  # of most choices only the last part has fields
         self._message = MergedObject(role="assistant", content=None)
         self._calls: ToolCallMerger | None = None
@@ -261,7 +264,7 @@ class _Choice:
         if self._calls is not None and not self._has_old_call:
             message["tool_calls"] = self._calls.to_list()
         fields = self._fields.to_dict() if self._fields is not None else {}
-        return {**self._nulls, **fields, "index": self._index, "message": message}
+        return {**dict.fromkeys(self._nulls), **fields, "index": self._index, "message": message}
 
     def _message_in_place_of_delta(self, part: dict[str, Any]) -> dict[str, Any]:
         """Return what the message of a part without a delta adds: it is a piece, or the whole message so far.
