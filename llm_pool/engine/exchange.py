@@ -265,7 +265,7 @@ class Exchange:
             self._decoder, self.coding, self.headers = begin_decoding(coding, headers)
         if not self.marks.first_byte:
             self.marks.first_byte = monotonic()
-        if self._event is not Event.END:  # ``write`` too must return when the response begins
+        if self._event is not Event.END or self._must_be_read:  # ``write`` too must return now
             self._wake()
 
     def on_data(self, data: bytes) -> None:
@@ -331,13 +331,18 @@ class Exchange:
         """Return a future to await before ``event``, which is HEAD or END; None if it has come.
 
         When the future is done, ask again: the wait can have ended for another reason. END also counts as
-        come when the buffer is full, so that the caller reads. Raises what ``head`` raises.
+        come if the caller has to read before the end. Raises what ``head`` raises.
         """
-        if self.status and (event is Event.HEAD or self.complete or self._buffered > HIGH_WATER):
+        if self.status and (event is Event.HEAD or self.complete or self._must_be_read):
             return None
         if self.error is not None or self.closed:
             self._raise_if_failed()
         return self._wait(event)
+
+    @property
+    def _must_be_read(self) -> bool:
+        """Whether the caller must read before the end: the buffer is full, or what comes must be decoded."""
+        return self._buffered > HIGH_WATER or self._decoder is not None
 
     @property
     def is_awaited(self) -> bool:

@@ -32,6 +32,10 @@ class ResponseParser:
     ``overhead``     bytes of a head or of the framing that have come since the exchange got a head or data
     """
 
+    __slots__ = ("_exchange", "_has_length", "_headers", "_is_ambiguous", "_is_lenient", "_needs_new_parser",
+                 "_parser", "_pieces", "_reason", "complete", "has_head", "hint", "is_chunked", "keeps_alive",
+                 "overhead", "surplus")  # fmt: skip
+
     def __init__(self) -> None:
         self.surplus = False
         self._exchange: Exchange | None = None
@@ -214,7 +218,7 @@ class ResponseParser:
         self.complete = True
         self.keeps_alive = keeps_alive and not self._is_ambiguous
         self._exchange.on_end()
-        self._exchange = None
+        self._exchange, self._headers = None, []  # an idle connection keeps neither
 
     def _error(self, cause: str) -> ProtocolError:
         assert self._exchange is not None
