@@ -79,13 +79,14 @@ class Exchange:
     ``error``               the error with which the exchange failed; None if it has not failed
     ``complete``            whether the whole response has arrived
     ``closed``              whether the caller has closed the exchange
+    ``awaited``             what the caller waits for, or has waited for last
     ``is_complete_enough``  whether the caller has all data that it needs; closing the exchange then does not
                             count as a cancellation
     ``total_at``            when the total timeout ends, in seconds of the loop's clock; None if there is none
     """
 
     __slots__ = ("__weakref__", "_buffered", "_carrier", "_chunks", "_decoder", "_end_callback",
-                 "_event", "_future", "_paused", "answered", "closed", "coding", "complete", "error",
+                 "_future", "_paused", "answered", "awaited", "closed", "coding", "complete", "error",
                  "headers", "host_loop", "http_version", "is_complete_enough", "marks", "reason",
                  "refused", "request", "status", "total_at", "unsent")  # fmt: skip
 
@@ -113,7 +114,7 @@ class Exchange:
         self._buffered = 0
         self._paused = False
         self._future: asyncio.Future[None] | None = None
-        self._event: Event = "head"
+        self.awaited: Event = "head"
 
     # For the caller
 
@@ -261,7 +262,7 @@ class Exchange:
             self._decoder, self.coding, self.headers = begin_decoding(coding, headers)
         if not self.marks.first_byte:
             self.marks.first_byte = monotonic()
-        if self._event != "end" or self._must_be_read:  # ``write`` too must return now
+        if self.awaited != "end" or self._must_be_read:  # ``write`` too must return now
             self._wake()
 
     def on_data(self, data: bytes) -> None:
@@ -270,10 +271,10 @@ class Exchange:
         self._chunks.append(data)
         self._buffered += len(data)
         self.marks.received += len(data)
-        if self._event == "data":
+        if self.awaited == "data":
             self._wake()
         if self._buffered > HIGH_WATER:
-            if self._event == "end" and self._future is not None:
+            if self.awaited == "end" and self._future is not None:
                 self._wake()
             elif not self._paused:
                 self._paused = True
@@ -281,7 +282,7 @@ class Exchange:
 
     def on_progress(self) -> None:
         """Restart the read timeout: a part of the response has come that does not end the caller's wait."""
-        if self._event != "room" and self.is_awaited:
+        if self.awaited != "room" and self.is_awaited:
             self._carrier.watch(self, writing=False)
 
     def on_end(self) -> None:
@@ -299,7 +300,7 @@ class Exchange:
             self._wake()
 
     def on_room(self) -> None:
-        if self._event == "room":
+        if self.awaited == "room":
             self._wake()
         elif self.is_awaited:
             # The caller waits for the response. If the upload has ended, the read timeout begins now.
@@ -346,7 +347,7 @@ class Exchange:
         return self._future is not None and not self._future.done()
 
     def _wait(self, event: Event) -> asyncio.Future[None]:
-        self._event = event
+        self.awaited = event
         self._future = future = self.host_loop.loop.create_future()
         self._carrier.watch(self, writing=event == "room")
         return future

@@ -41,7 +41,7 @@ class Event(NamedTuple):
     retry: int | None = None
 
 
-_new_event = partial(tuple.__new__, Event)  # in a quarter of the time of ``Event``
+_new_event = partial(tuple.__new__, Event)  # in half the time of ``Event(...)``
 
 
 class EventParser:

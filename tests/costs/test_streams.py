@@ -30,7 +30,7 @@ ROOMS = {
     "engine": ("llm_pool/engine/",),
 }
 READER_BYTES = 1900  # that the first events of a stream add to its reader
-BUDGETS = {"calling": 6, "providers": 35, "engine": 30}
+BUDGETS = {"calling": 6, "providers": 35, "engine": 27}
 
 
 class Suspensions:

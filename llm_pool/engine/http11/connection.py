@@ -180,7 +180,7 @@ class HTTP11Connection(Connection):
             self._to_drain -= len(data)
             if self._to_drain < 0:
                 self._abort_exchange()
-        elif not self._writing_paused:
+        elif not self._writing_paused and (self._response.overhead or exchange.awaited == "end"):
             exchange.on_progress()
 
     def eof_received(self) -> bool:
