@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from llm_pool.calling.answers import Answer, OpenAnswer
 from llm_pool.calling.through_httpx import ThroughHTTPX
@@ -141,9 +141,9 @@ class DirectAnswer:
         self._exchange = exchange
         self.head = head
 
-    async def aread(self) -> bytes:
+    def aread(self) -> Coroutine[Any, Any, bytes]:
         """See ``OpenAnswer.aread``."""
-        return await self._exchange.host_loop.arun(self._exchange.read)
+        return self._exchange.host_loop.arun(self._exchange.read)
 
     def read(self) -> bytes:
         """See ``OpenAnswer.read``."""

@@ -315,7 +315,7 @@ class CompletionStream(Stream):
 
     def __next__(self) -> Chunk:
         if not self._ready:
-            self._ready.extend(self.step())
+            self._ready = self.step()
         try:
             return self._ready.pop(0)
         except IndexError:  # the end, or another thread has just closed the stream
@@ -338,7 +338,7 @@ class AsyncCompletionStream(Stream):
 
     async def __anext__(self) -> Chunk:
         if not self._ready:
-            self._ready.extend(await self.astep())
+            self._ready = await self.astep()
         try:
             return self._ready.pop(0)
         except IndexError:

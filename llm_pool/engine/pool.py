@@ -96,7 +96,7 @@ class Pool:
         return run_on_portal(self._fetch, request, total=request.timeouts.total)
 
     async def _fetch(self, host_loop: HostLoop, request: Request) -> WholeResponse:
-        exchange = await self._send(host_loop, request, Event.END)
+        exchange = await self._send(host_loop, request, "end")
         try:
             return exchange.whole() or await exchange.read_all(self.config.limits.max_answer_bytes)
         except BaseException:
@@ -105,7 +105,7 @@ class Pool:
 
     async def _open(self, host_loop: HostLoop, request: Request, stack: StackSummary | None) -> Exchange:
         with nullcontext() if request.scope is None else request.scope.on(host_loop):
-            exchange = await self._send(host_loop, request, Event.HEAD)
+            exchange = await self._send(host_loop, request, "head")
         self._leaks.watch(exchange, stack)
         return exchange
 

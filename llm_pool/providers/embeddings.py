@@ -5,7 +5,6 @@ Many other servers offer the same API: vLLM, llama.cpp, Ollama, Azure, Mistral, 
 
 from __future__ import annotations
 
-import json
 import sys
 from array import array
 from base64 import b64decode
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from llm_pool.exceptions import InvalidParameter, with_article
 from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
+from llm_pool.providers.json_provider import parse_json
 from llm_pool.providers.requests import check_params, is_text
 from llm_pool.providers.results import Embeddings, Timing
-from llm_pool.providers.usage import Usage, count_in
+from llm_pool.providers.usage import Usage, token_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +158,7 @@ def _embeddings_or_error(
 ) -> Embeddings | LLMPoolError:
     """Return the embeddings or the error. A raised error would have a traceback that holds ``body``."""
     try:
-        raw = json.loads(body)
+        raw = parse_json(body)
     except (ValueError, RecursionError):
         return provider.invalid_response(head, "what is not JSON" if body.strip() else "an empty body", body)
     if (reported := error_in(raw)) is not None:
@@ -222,7 +222,8 @@ def _usage(raw: Any) -> Usage | None:
     """Return the usage in ``raw``, the usage object of an answer; None if ``raw`` is not an object."""
     if not isinstance(raw, dict):
         return None
-    return Usage(count_in(raw, "prompt_tokens", "total_tokens"), 0, raw)  # Voyage states only the total
+    # Voyage states only the total.
+    return Usage(token_count(raw.get("prompt_tokens")) or token_count(raw.get("total_tokens")), 0, raw)
 
 
 def _sum(usages: list[dict[str, Any]]) -> dict[str, Any]:

@@ -42,8 +42,12 @@ class EventStreamReader(StreamReader):
         self._high_surrogate = ""  # half a character at the end of the text, until its other half arrives
 
     @abstractmethod
-    def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
-        """Return the chunk for ``event``, or None if it adds nothing. ``raw`` is its data, parsed.
+    def _chunk_from(self, raw: dict[str, Any], kind: str, data: str) -> Chunk | None:
+        """Return the chunk for an event, or None if it adds nothing.
+
+        ``raw``   the event's data, parsed
+        ``kind``  the event's type in the event stream
+        ``data``  the event's data
 
         Set ``is_complete`` when the provider has said that the answer is complete, and ``finished`` when
         nothing else can follow. Ask ``_is_ignored`` about an event that is no part of an answer. Raises one
@@ -73,7 +77,9 @@ class EventStreamReader(StreamReader):
             self._beginning += data[:_MAX_BEGINNING]
         chunks = [] if self.finished else self._read_chunks(data)
         del data  # error reports show the local variables of each frame, and the data may contain the key
-        return self._chunks_or_failure(chunks)
+        if self._failure is not None and not chunks:
+            raise self._failure
+        return chunks
 
     def end(self) -> list[Chunk]:
         """See ``StreamReader.end``."""
@@ -82,7 +88,9 @@ class EventStreamReader(StreamReader):
             if not self.is_complete:
                 raise self._incomplete_error()
             self.finished = True
-        return self._chunks_or_failure(chunks)
+        if self._failure is not None and not chunks:
+            raise self._failure
+        return chunks
 
     def completion(self, timing: Timing | None = None) -> Completion:
         """See ``StreamReader.completion``."""
@@ -115,20 +123,16 @@ class EventStreamReader(StreamReader):
             for event in self._last_events() if data is None else self._parser.feed(data):
                 if self.finished:
                     break
-                if event.event != UNFRAMED:
+                chunk = self._read_event(event)
+                if chunk is not None:
                     self._has_events = True
-                if (chunk := self._read_event(event)) is not None:
                     chunks.append(chunk)
+                elif event.event != UNFRAMED:
+                    self._has_events = True
         except LLMPoolError as error:
             self.finished = True
             if not self.is_complete:  # what follows a whole answer does not matter
                 self._failure = error.with_traceback(None)  # its frames hold data, which may contain the key
-        return chunks
-
-    def _chunks_or_failure(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Return ``chunks``. If there are none, and ``_failure`` has an error, raise that error."""
-        if self._failure is not None and not chunks:
-            raise self._failure
         return chunks
 
     def _last_events(self) -> list[Event]:
@@ -140,50 +144,47 @@ class EventStreamReader(StreamReader):
         return [event for event in events if event.data.strip() == _DONE or _is_json(event.data)]
 
     def _read_event(self, event: Event) -> Chunk | None:
-        data = event.data
+        data, kind, _, _ = event
         try:
             if data[:1] != "{":
                 data = data.strip()
-                if self._is_without_json(data, event):
+                if self._is_without_json(data, kind):
                     return None
             raw, end = _decode_first(data)
             if end != len(data) and data[end:].strip():
                 raise ValueError("more follows the JSON")
-            if "error" in data or event.event in _SPECIAL:
-                self._raise_error_in(raw, event)
-            chunk = self._chunk_from(raw, event)
-            if chunk is not None:
-                self._has_events = True
-            return chunk
+            if "error" in data or kind in _SPECIAL:
+                self._raise_error_in(raw, kind)
+            return self._chunk_from(raw, kind, data)
         except ValueError:
             what = "an event that is not JSON"
         except SHAPE_ERRORS:
             what = "an event of an unexpected shape"
-        if event.event == UNFRAMED:
+        if kind == UNFRAMED:
             return None
-        if event.event == "error":
+        if kind == "error":
             raise self._provider.error_from_object(self._head, data, self.partial)
         raise self._provider.invalid_response(self._head, what, data, self.partial)
 
-    def _is_without_json(self, data: str, event: Event) -> bool:
-        """Return whether ``event`` is a keep-alive or "[DONE]", which this reads. ``data`` is its data."""
+    def _is_without_json(self, data: str, kind: str) -> bool:
+        """Return whether an event is a keep-alive or "[DONE]", which this reads."""
         if data == _DONE:
             self._read_done()
             return True
-        return not data and event.event != "error"
+        return not data and kind != "error"
 
-    def _is_ignored(self, raw: Any, event: Event) -> bool:
-        """Return whether ``event``, which is no part of an answer, is one that the standard ignores.
+    def _is_ignored(self, raw: Any, kind: str) -> bool:
+        """Return whether an event, which is no part of an answer, is one that the standard ignores.
 
         Raises the error that it reports, if it reports one. ``raw`` is its data, parsed.
         """
-        self._raise_error_in(raw, event)
-        return event.event == UNFRAMED
+        self._raise_error_in(raw, kind)
+        return kind == UNFRAMED
 
-    def _raise_error_in(self, raw: Any, event: Event) -> None:
-        """Raise the error that ``event`` reports, if it reports one. ``raw`` is its data, parsed."""
+    def _raise_error_in(self, raw: Any, kind: str) -> None:
+        """Raise the error that an event reports, if it reports one. ``raw`` is its data, parsed."""
         error = error_in(raw)
-        if error is None and event.event == "error":
+        if error is None and kind == "error":
             error = raw
         if error is not None:
             raise self._provider.error_from_object(self._head, error, self.partial)
@@ -197,7 +198,7 @@ class EventStreamReader(StreamReader):
         """
         if type(text) is not str:
             raise TypeError("the text is not a str")
-        if self._high_surrogate or "\\u" in data:
+        if self._high_surrogate or (not text.isascii() and "\\u" in data):
             text = self._high_surrogate + text
             self._high_surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
             text = repair_surrogates(text.removesuffix(self._high_surrogate))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Head", "HeaderView"]
 
@@ -39,12 +39,19 @@ class HeaderView(Mapping[str, str]):
         self._raw = raw
 
     def __getitem__(self, name: str) -> str:
+        value: str | None = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of the header ``name``, otherwise ``default``."""
         encoded = name.lower().encode("latin-1", "replace")
         size = len(encoded)
         for key, value in self._raw:
             if len(key) == size and key.lower() == encoded:
                 return value.decode("latin-1")
-        raise KeyError(name)
+        return default
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(key.decode("latin-1").lower() for key, _ in self._raw))

@@ -12,13 +12,29 @@ from llm_pool.providers.error_objects import error_in
 from llm_pool.providers.errors import SHAPE_ERRORS
 from llm_pool.providers.results import Completion
 from llm_pool.providers.sse import looks_like_events
-from llm_pool.providers.usage import Usage, count_in
+from llm_pool.providers.usage import Usage, token_count
 
 if TYPE_CHECKING:
     from llm_pool.providers.head import Head
     from llm_pool.providers.results import Timing
 
-__all__ = ["JSONProvider"]
+__all__ = ["JSONProvider", "parse_json"]
+
+_decode_first = json.JSONDecoder().raw_decode
+_WHITE_SPACE = " \t\n\r"  # that of JSON (RFC 8259, section 2)
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of ``body``, JSON in UTF-8, UTF-16 or UTF-32. Raises ValueError or RecursionError.
+
+    The result is that of ``json.loads``, which first looks for the encoding and for white space.
+    """
+    if body[:1] == b"{" and body[1:2] != b"\0":  # in UTF-8
+        text = body.decode("utf-8", "surrogatepass")
+        value, end = _decode_first(text)
+        if end == len(text) or not text[end:].strip(_WHITE_SPACE):
+            return value
+    return json.loads(body)
 
 
 class JSONProvider(Provider):
@@ -52,10 +68,10 @@ class JSONProvider(Provider):
 
     def usage_from(self, raw: Any) -> Usage | None:
         """Return the usage in ``raw``, the usage object of an answer; None if ``raw`` is not an object."""
-        if not isinstance(raw, dict):
+        if type(raw) is not dict:
             return None
         input_name, output_name = self.usage_names
-        return Usage(count_in(raw, input_name), count_in(raw, output_name), raw)
+        return Usage(token_count(raw.get(input_name)), token_count(raw.get(output_name)), raw)
 
     def parse_completion(self, head: Head, body: bytes, timing: Timing | None = None) -> Completion:
         """See ``Provider.parse_completion``."""
@@ -70,7 +86,7 @@ class JSONProvider(Provider):
     ) -> Completion | LLMPoolError:
         """Return the completion or the error. A raised error would have a traceback that holds ``body``."""
         try:
-            raw = json.loads(body)
+            raw = parse_json(body)
         except (ValueError, RecursionError):
             if looks_like_events(body):
                 return self._streamed_completion_or_error(head, body, timing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any
 
 from llm_pool.exceptions import InvalidMessages, InvalidParameter, InvalidRequest, with_article
@@ -22,6 +23,7 @@ _NOT_PARAMETERS = {
     "max_retries": "catch the error and call again: the pool sends nothing twice that may have arrived",
 }
 """Options of calls, here and in SDKs, which no API has as parameters. The values say what to do instead."""
+_NAMES = _NOT_PARAMETERS.keys()
 
 
 def is_text(value: Any) -> bool:
@@ -36,7 +38,18 @@ def _as_text(value: Any) -> str:
     raise TypeError(f"{with_article(value)} is not JSON")
 
 
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_text).encode
+# ``json.JSONEncoder.encode`` makes an encoder for each call. This one keeps no state of a call.
+_encoder = c_make_encoder(
+    markers=None,  # a value that contains itself is noticed as one that is nested too deeply
+    default=_as_text,
+    encoder=encode_basestring,
+    indent=None,
+    key_separator=":",
+    item_separator=",",
+    sort_keys=False,
+    skipkeys=False,
+    allow_nan=False,
+)
 
 
 def as_messages(messages: Any, *, typed: bool = False) -> list[Mapping[str, Any]]:
@@ -91,11 +104,10 @@ def check_params(params: Mapping[str, Any], stream: bool) -> None:
     if "stream" in params and params["stream"] is not stream:
         other = "complete() or acomplete()" if stream else "stream() or astream()"
         raise InvalidParameter(f"stream={params['stream']!r} contradicts the call; use {other} instead.")
-    if not _NOT_PARAMETERS.keys().isdisjoint(params):
+    if not _NAMES.isdisjoint(params):
         name = next(name for name in params if name in _NOT_PARAMETERS)
         raise InvalidParameter(f"{name} is not a parameter of the API; {_NOT_PARAMETERS[name]}.")
-    tools = params.get("tools")
-    if isinstance(tools, Mapping) or callable(tools):
+    if "tools" in params and (isinstance(tools := params["tools"], Mapping) or callable(tools)):
         give = "list(tools.values())" if isinstance(tools, Mapping) else "[function]"
         raise InvalidParameter(f"tools is {with_article(tools)}; give a list: {give}.")
 
@@ -108,7 +120,7 @@ def encode(body: Mapping[str, Any], *, messages: str = "messages") -> bytes:
     Raises ``InvalidMessages`` or ``InvalidParameter`` with the path of the value that cannot be encoded.
     """
     try:
-        return _dumps(body).encode("utf-8")
+        return "".join(_encoder(body, 0)).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         # UnicodeEncodeError is a ValueError too. To search for the value first would make each call slower.
         raise _encoding_error(body, messages, error) from None
@@ -122,7 +134,7 @@ def _encoding_error(body: Mapping[str, Any], messages: str, error: Exception) ->
                 return kind(f"{_path_text(path)} {problem}")
     if isinstance(error, RecursionError):
         return InvalidParameter(
-            "The request is nested too deeply to be written as JSON; give something flatter."
+            "The request is nested too deeply to be written as JSON, or contains itself; give it flatter."
         )
     return InvalidParameter(f"The request cannot be written as JSON: {error}.")
 

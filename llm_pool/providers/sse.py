@@ -6,6 +6,7 @@ another character. ``str.splitlines`` would also split at U+2028, which ends no 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from llm_pool.exceptions import EventTooLarge
@@ -13,9 +14,10 @@ from llm_pool.exceptions import EventTooLarge
 __all__ = ["MAX_EVENT_SIZE", "UNFRAMED", "Event", "EventParser", "looks_like_events"]
 
 MAX_EVENT_SIZE = 32 * 1024 * 1024  # bytes
-UNFRAMED = "unframed"
-"""The type of an event whose data is JSON that the server has not framed as "data:"."""
+UNFRAMED = "\n"
+"""The type, which no server can send, of an event whose data is JSON that was not framed as "data:"."""
 _BOM = b"\xef\xbb\xbf"
+_CR, _LF = 0x0D, 0x0A  # as numbers: to look for bytes in bytes costs several times as much
 _BEGINNINGS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 
 
@@ -37,6 +39,9 @@ class Event(NamedTuple):
     event: str = "message"
     id: str = ""
     retry: int | None = None
+
+
+_new_event = partial(tuple.__new__, Event)  # in half the time of ``Event(...)``
 
 
 class EventParser:
@@ -79,7 +84,7 @@ class EventParser:
 
         Raises ``EventTooLarge`` if an event exceeds ``max_event_size``.
         """
-        if self._between_events and data[-2:] == b"\n\n" and b"\r" not in data and len(data) <= self._limit:
+        if self._between_events and data[-2:] == b"\n\n" and _CR not in data and len(data) <= self._limit:
             return self._parse_complete_events(data)
         if not self._bom_checked:
             data = self._without_bom(data)
@@ -108,8 +113,12 @@ class EventParser:
         """Parse ``data`` that contains complete events only, with LF as line end. This is the common case."""
         events: list[Event] = []
         for block in data[:-2].split(b"\n\n"):
-            if block[:6] == b"data: " and b"\n" not in block:
-                events.append(Event(block[6:].decode("utf-8", "replace"), "message", self._id, self._retry))
+            name, line = b"", block
+            if block[:7] == b"event: ":
+                name, _, line = block[7:].partition(b"\n")
+            if line[:6] == b"data: " and _LF not in line:
+                kind = name.decode("utf-8", "replace") if name else "message"
+                events.append(_new_event((line[6:].decode("utf-8", "replace"), kind, self._id, self._retry)))
             else:
                 for line in block.split(b"\n"):
                     self._parse_line(line, events)

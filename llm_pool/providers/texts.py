@@ -24,4 +24,4 @@ def text_or_empty(value: Any) -> str:
 
 def text_or_none(value: Any) -> str | None:
     """Return ``value`` if it is a str with text, otherwise None."""
-    return value if value and isinstance(value, str) else None
+    return value if value and type(value) is str else None

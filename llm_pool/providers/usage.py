@@ -6,25 +6,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Usage", "count_in"]
+__all__ = ["Usage", "token_count"]
 
 _MAX_COUNT = 2**53  # metrics are floats, which can hold each whole number up to this one exactly
 
 # Where OpenAI, its Responses API, Anthropic, DeepSeek, Moonshot and Perplexity put these numbers.
 _CACHED = (
-    "prompt_tokens_details.cached_tokens",
-    "input_tokens_details.cached_tokens",
-    "cache_read_input_tokens",
-    "prompt_cache_hit_tokens",
-    "cached_tokens",
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("cache_read_input_tokens",),
+    ("prompt_cache_hit_tokens",),
+    ("cached_tokens",),
 )
 _REASONING = (
-    "completion_tokens_details.reasoning_tokens",
-    "output_tokens_details.reasoning_tokens",
-    "output_tokens_details.thinking_tokens",
-    "reasoning_tokens",
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "thinking_tokens"),
+    ("reasoning_tokens",),
 )
 
 
@@ -44,24 +44,28 @@ class Usage:
     @property
     def cached_tokens(self) -> int:
         """Tokens of the request that were read from the provider's cache."""
-        return count_in(self.raw, *_CACHED)
+        return _first_count(self.raw, _CACHED)
 
     @property
     def reasoning_tokens(self) -> int:
         """Tokens of the answer that are reasoning."""
-        return count_in(self.raw, *_REASONING)
+        return _first_count(self.raw, _REASONING)
 
 
-def count_in(usage: Mapping[str, Any], *names: str) -> int:
-    """Return the first valid number of tokens that is not 0; 0 if there is none. No number fails a call.
+def token_count(value: Any) -> int:
+    """Return ``value`` if it is a valid number of tokens, otherwise 0. No number fails a call."""
+    return value if type(value) is int and 0 < value < _MAX_COUNT else 0
 
-    ``names`` are keys of ``usage``; "a.b" is the key "b" of the object "a".
+
+def _first_count(usage: Mapping[str, Any], paths: Sequence[Sequence[str]]) -> int:
+    """Return the first number of tokens that is not 0; 0 if there is none.
+
+    A path has the key of ``usage``, or this key and that of the object that it has there.
     """
-    for name in names:
-        outer, _, inner = name.partition(".")
-        value = usage.get(outer)
-        if inner:
-            value = value.get(inner) if isinstance(value, dict) else None
-        if type(value) is int and 0 < value < _MAX_COUNT:
-            return value
+    for path in paths:
+        value: Any = usage
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if count := token_count(value):
+            return count
     return 0

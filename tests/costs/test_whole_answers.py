@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_pool.providers import PROVIDERS
+from llm_pool.providers.head import Head, HeaderView
 from tests.fixtures.costs import FunctionCalls
 from tests.fixtures.loops import server_loop
 
@@ -28,7 +31,7 @@ ROOMS = {
 }
 """What is counted together: the prefixes of files. The whole path includes asyncio's functions."""
 
-BUDGETS = {"the whole path": 442, "calling": 45, "providers": 68, "engine": 222, "ledger": 28}
+BUDGETS = {"the whole path": 300, "calling": 30, "providers": 57, "engine": 135, "ledger": 28}
 
 
 @pytest.mark.usefixtures("server_loop")
@@ -43,3 +46,26 @@ async def test_a_warm_call_keeps_to_its_budget_of_functions(
             await pool.acomplete("hello")
     counts = {name: calls.total(*rooms) / CALLS for name, rooms in ROOMS.items()}
     assert {name: count for name, count in counts.items() if count > BUDGETS[name]} == {}, counts
+
+
+CHAT = {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}
+MESSAGE = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello!"}]}
+COUNTED = {"input_tokens": 3, "output_tokens": 2}
+ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "openai": (38, {"choices": [CHAT], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}),
+    "anthropic": (34, {"content": [{"type": "text", "text": "Hello!"}], "usage": COUNTED}),
+    "openai-responses": (67, {"status": "completed", "error": None, "output": [MESSAGE], "usage": COUNTED}),
+}
+"""For each provider the budget of an answer, from the bytes of its body to the completion, and the answer."""
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_is_read_within_its_budget_of_functions(name: str) -> None:
+    budget, answer = ANSWERS[name]
+    provider = PROVIDERS[name]()
+    body = json.dumps({"id": "1", "model": "m", **answer}).encode()
+    head = Head(200, HeaderView([(provider.request_id_headers[0].encode(), b"req_1")]))
+    assert provider.parse_completion(head, body).text == "Hello!"
+    with FunctionCalls() as calls:
+        provider.parse_completion(head, body)
+    assert calls.total("llm_pool/providers/") <= budget

@@ -179,7 +179,7 @@ def test_a_cyclic_or_too_deep_body_is_refused() -> None:
     for _ in range(100_000):
         deep = [deep]
     for value in (loop, deep):
-        with pytest.raises(exceptions.InvalidParameter):
+        with pytest.raises(exceptions.InvalidParameter, match="or contains itself"):
             openai.encode({"x": value})
 
 

@@ -118,6 +118,29 @@ def test_several_complete_events_in_each_of_several_pieces() -> None:
         assert parser.end(lenient=True) == []
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"event: x\ndata: b\n\ndata: c\n\n",
+        b"event: \ndata: b\n\n",
+        b"event: \xc3\xa9\xff\ndata: \xc3\xa9\xff\n\n",
+        b"event: x\n\ndata: b\n\n",
+        b"event: x\nevent: y\ndata: b\n\n",
+        b"event: x\nid: 7\ndata: b\n\ndata: c\n\n",
+        b"event: x\ndata: b\ndata: c\n\n",
+        b"data: b\nevent: x\n\ndata: c\n\n",
+        b"event:x\ndata:b\n\n",
+        b"\nevent: x\ndata: b\n\n",
+        b": x\ndata: b\n\n: y\n\n",
+        b"event: unframed\ndata: b\n\n",
+    ],
+)
+def test_a_piece_of_whole_events_gives_what_the_standard_says(piece: bytes) -> None:
+    parser = EventParser()
+    assert EventParser().feed(piece) == reference(piece)
+    assert parser.feed(b"data: a\n\n") + parser.feed(piece) == reference(b"data: a\n\n" + piece)
+
+
 def test_id_and_retry_without_data_make_no_event_and_hold_for_later_events() -> None:
     assert parse(b"id: 5\n\nretry: 250\n\ndata: x\n\ndata: y\n\n") == [
         Event("x", "message", "5", 250),

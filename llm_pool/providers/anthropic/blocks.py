@@ -11,7 +11,7 @@ from typing import Any
 from llm_pool.providers.results import Choice, Citation, ToolCall
 from llm_pool.providers.texts import repair_surrogates, text_or_empty
 
-__all__ = ["choices_in", "citation_of", "text_of", "tool_call_of"]
+__all__ = ["choices_in", "citation_of", "text_of", "tool_calls_of"]
 
 Blocks = list[dict[str, Any]]
 
@@ -26,7 +26,7 @@ def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
     choice = Choice(
         text=text_of(blocks),
         finish_reason=text_or_empty(raw.get("stop_reason")) or None,
-        tool_calls=tuple(tool_call_of(block) for block in blocks if block["type"] == "tool_use"),
+        tool_calls=tool_calls_of(blocks),
         reasoning=repair_surrogates("".join(thoughts)),
         refusal=_refusal_of(raw),
         citations=tuple(
@@ -43,7 +43,8 @@ def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
 
 def text_of(blocks: Blocks) -> str:
     """Return the text of a message."""
-    return repair_surrogates("".join(block.get("text") or "" for block in blocks if block["type"] == "text"))
+    texts = [block.get("text") or "" for block in blocks if block["type"] == "text"]
+    return repair_surrogates("".join(texts))
 
 
 def _refusal_of(raw: dict[str, Any]) -> str:
@@ -61,8 +62,13 @@ def citation_of(raw: dict[str, Any]) -> Citation:
     return Citation(url or None, title or None, text_or_empty(raw.get("cited_text")), raw)
 
 
-def tool_call_of(block: dict[str, Any]) -> ToolCall:
-    """Return the tool call in a "tool_use" block."""
+def tool_calls_of(blocks: Blocks) -> tuple[ToolCall, ...]:
+    """Return the tool calls of a message."""
+    calls = [block for block in blocks if block["type"] == "tool_use"]
+    return tuple(map(_tool_call_of, calls)) if calls else ()
+
+
+def _tool_call_of(block: dict[str, Any]) -> ToolCall:
     arguments = block.get("input")
     if not isinstance(arguments, str):  # a str: invalid JSON of a stream
         arguments = json.dumps(arguments or {}, ensure_ascii=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.exceptions import InvalidParameter
-from llm_pool.providers.anthropic.blocks import choices_in, text_of, tool_call_of
+from llm_pool.providers.anthropic.blocks import choices_in, text_of, tool_calls_of
 from llm_pool.providers.anthropic.stream import AnthropicStreamReader
 from llm_pool.providers.base import CompletionRequest, Messages
 from llm_pool.providers.json_provider import JSONProvider
@@ -92,7 +92,7 @@ class Anthropic(JSONProvider):
             text_of(blocks) if text is None else text,
             model=text_or_none(raw.get("model")),
             finish_reason=text_or_none(raw.get("stop_reason")),
-            tool_calls=tuple(tool_call_of(block) for block in blocks if block["type"] == "tool_use"),
+            tool_calls=tool_calls_of(blocks),
             usage=self.usage_from(raw.get("usage")),
             request_id=self.request_id(head),
             timing=timing,

@@ -15,7 +15,6 @@ from llm_pool.providers.texts import repair_surrogates, text_or_empty, text_or_n
 if TYPE_CHECKING:
     from llm_pool.providers.head import Head
     from llm_pool.providers.json_provider import JSONProvider
-    from llm_pool.providers.sse import Event
 
 __all__ = ["AnthropicStreamReader"]
 
@@ -46,21 +45,21 @@ class AnthropicStreamReader(EventStreamReader):
         """Some gateways add OpenAI's "[DONE]", which says nothing here."""
         self.finished = self.is_complete
 
-    def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
-        kind = raw.get("type")
-        if kind is None and event.event != "message":  # the event stream's own default
-            kind = event.event
-        read = _READERS.get(kind)
+    def _chunk_from(self, raw: dict[str, Any], kind: str, data: str) -> Chunk | None:
+        stated = raw.get("type")
+        if stated is None and kind != "message":  # the event stream's own default
+            stated = kind
+        read = _READERS.get(stated)
         if read is not None:
-            return read(self, raw, event)
-        return None if self._is_ignored(raw, event) else Chunk("", raw)
+            return read(self, raw, data)
+        return None if self._is_ignored(raw, kind) else Chunk("", raw)
 
     def is_content(self, chunk: Chunk) -> bool:
         """See ``StreamReader.is_content``. Counts every field of a content block but its type."""
         part = chunk.raw.get(_PARTS.get(chunk.raw.get("type", ""), ""), {})
         return super().is_content(chunk) or any(value for name, value in part.items() if name != "type")
 
-    def _begin_message(self, raw: dict[str, Any], _event: Event) -> Chunk:
+    def _begin_message(self, raw: dict[str, Any], _data: str) -> Chunk:
         if self._blocks:
             # Some gateways ask again when a provider fails.
             what = "a second answer in the middle of the first"
@@ -68,7 +67,7 @@ class AnthropicStreamReader(EventStreamReader):
         self._merge(raw["message"])
         return self._with_usage(Chunk("", raw))
 
-    def _add_to_message(self, raw: dict[str, Any], _event: Event) -> Chunk:
+    def _add_to_message(self, raw: dict[str, Any], _data: str) -> Chunk:
         delta = raw["delta"]
         fields = {**raw, **delta}  # the usage is a field of the event, not of its delta
         del fields["type"], fields["delta"]
@@ -93,19 +92,19 @@ class AnthropicStreamReader(EventStreamReader):
         chunk.usage = self._provider.usage_from(self._message.get("usage"))
         return chunk
 
-    def _end_message(self, _raw: dict[str, Any], event: Event) -> None:
+    def _end_message(self, _raw: dict[str, Any], data: str) -> None:
         if not self._message:
-            raise self._provider.invalid_response(self._head, "a stream without a message", event.data)
+            raise self._provider.invalid_response(self._head, "a stream without a message", data)
         self.is_complete = self.finished = True
 
-    def _read_whole_message(self, raw: dict[str, Any], event: Event) -> Chunk:
+    def _read_whole_message(self, raw: dict[str, Any], data: str) -> Chunk:
         """Read an answer without a stream, which a server sends although a stream was asked for."""
         chunks = [
-            self._begin_block({"index": index, "content_block": block}, event)
+            self._begin_block({"index": index, "content_block": block}, data)
             for index, block in enumerate(raw["content"])
         ]
         self._merge(raw)
-        self._end_message(raw, event)
+        self._end_message(raw, data)
         calls = [part for block in self._blocks if (part := block.whole_call()) is not None]
         text, reasoning = (
             "".join(chunk.text for chunk in chunks),
@@ -114,7 +113,7 @@ class AnthropicStreamReader(EventStreamReader):
         reason = text_or_none(raw.get("stop_reason"))
         return self._with_usage(Chunk(text, raw, reason, calls, reasoning=reasoning))
 
-    def _begin_block(self, raw: dict[str, Any], event: Event) -> Chunk:
+    def _begin_block(self, raw: dict[str, Any], data: str) -> Chunk:
         start = raw["content_block"]
         kind = start["type"]
         number = self._tool_calls
@@ -122,7 +121,7 @@ class AnthropicStreamReader(EventStreamReader):
         self._blocks.append(block)
         self._by_index[parse_index(raw["index"])] = block
         text = (start.get("text") or "") if kind == "text" else ""
-        chunk = Chunk(self._add_text(text, event.data), raw)
+        chunk = Chunk(self._add_text(text, data), raw)
         if kind == "tool_use":
             self._tool_calls += 1
             identifier, name = text_or_empty(start.get("id")), text_or_empty(start.get("name"))
@@ -131,12 +130,12 @@ class AnthropicStreamReader(EventStreamReader):
             chunk.reasoning = start["thinking"]
         return chunk
 
-    def _add_to_block(self, raw: dict[str, Any], event: Event) -> Chunk:
+    def _add_to_block(self, raw: dict[str, Any], data: str) -> Chunk:
         block, delta = self._by_index[parse_index(raw["index"])], raw["delta"]
         kind = delta["type"]
         if kind == "text_delta":
             text = delta.get("text") or ""
-            chunk = Chunk(self._add_text(text, event.data), raw)
+            chunk = Chunk(self._add_text(text, data), raw)
             block.texts.append(text)
             return chunk
         chunk = Chunk("", raw)
@@ -154,12 +153,12 @@ class AnthropicStreamReader(EventStreamReader):
                 chunk.reasoning = delta["thinking"]
         return chunk
 
-    def _end_block(self, raw: dict[str, Any], _event: Event) -> Chunk:
+    def _end_block(self, raw: dict[str, Any], _data: str) -> Chunk:
         part = self._by_index[parse_index(raw["index"])].whole_call()
         return Chunk("", raw, tool_calls=[part] if part is not None else None)
 
 
-_READERS: dict[str | None, Callable[[AnthropicStreamReader, dict[str, Any], Event], Chunk | None]] = {
+_READERS: dict[str | None, Callable[[AnthropicStreamReader, dict[str, Any], str], Chunk | None]] = {
     "content_block_delta": AnthropicStreamReader._add_to_block,
     "content_block_start": AnthropicStreamReader._begin_block,
     "content_block_stop": AnthropicStreamReader._end_block,

@@ -110,13 +110,15 @@ class OpenAI(JSONProvider):
         choices = as_list(raw["choices"])
         if len(choices) > 1:
             choices = in_turns(choices, head.choices)
-        message = message_of(choices[0])
+        choice = choices[0]
+        message = message_of(choice)
         if text is None:
-            text = repair_surrogates(text_of(message.get("content")))
+            content = message.get("content")
+            text = repair_surrogates(content if type(content) is str else text_of(content))
         completion = Completion(
             text,
             model=text_or_none(raw.get("model")),
-            finish_reason=text_or_none(choices[0].get("finish_reason")),
+            finish_reason=text_or_none(choice.get("finish_reason")),
             tool_calls=tool_calls_of(message),
             usage=self.usage_from(usage_in(raw)),
             request_id=self.request_id(head),

@@ -5,7 +5,7 @@ A field of the wrong type that is not needed is read as if it were not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llm_pool.providers.openai.message import citations_of
@@ -56,7 +56,7 @@ def choices_in(raw: dict[str, Any]) -> tuple[Choice, ...]:
 
 def text_of(items: Items) -> str:
     """Return the text of all messages."""
-    return repair_surrogates("".join(part.get("text") or "" for part in _text_parts(items)))
+    return repair_surrogates("".join([part.get("text") or "" for part in _text_parts(items)]))
 
 
 def reasoning_of(items: Items) -> str:
@@ -82,7 +82,8 @@ def refusal_of(items: Items) -> str:
 
 def tool_calls_of(items: Items) -> tuple[ToolCall, ...]:
     """Return the calls of the user's tools. Calls of the provider's own tools are not among them."""
-    return tuple(tool_call_of(item) for item in items if item.get("type") in ARGUMENTS_OF)
+    calls = [item for item in items if item.get("type") in ARGUMENTS_OF]
+    return tuple(map(tool_call_of, calls)) if calls else ()
 
 
 def tool_call_of(item: dict[str, Any]) -> ToolCall:
@@ -150,14 +151,12 @@ def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
     return {name: field for name, field in value.items() if field is not None or name in _NULLABLE}
 
 
-def _text_parts(items: Items) -> Iterator[dict[str, Any]]:
-    return (part for part in _message_parts(items) if part.get("type") in _TEXTS)
+def _text_parts(items: Items) -> Items:
+    return [part for part in _message_parts(items) if part.get("type") in _TEXTS]
 
 
-def _message_parts(items: Items) -> Iterator[dict[str, Any]]:
-    for item in items:
-        if item.get("type") == "message":
-            yield from _parts(item, "content")
+def _message_parts(items: Items) -> Items:
+    return [part for item in items if item.get("type") == "message" for part in _parts(item, "content")]
 
 
 def _parts(item: dict[str, Any], field: str) -> Items:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from llm_pool.providers.head import Head
     from llm_pool.providers.json_provider import JSONProvider
     from llm_pool.providers.results import Completion, Timing
-    from llm_pool.providers.sse import Event
 
 __all__ = ["ResponsesStreamReader"]
 
@@ -74,20 +73,20 @@ class ResponsesStreamReader(EventStreamReader):
         """Some servers add "[DONE]" after the last event. Before it, the answer is cut: nothing follows."""
         raise self.interruption('"[DONE]" arrived before the provider marked the answer as complete')
 
-    def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
-        kind: Any = raw.get("type")
-        if kind is None:
-            kind = raw.get("object") if event.event in ("message", UNFRAMED) else event.event
-        if (text := _DELTAS.get(kind)) is not None:
-            return self._add_piece(text, raw, raw.get("delta") or "", event.data)
-        read = _READERS.get(kind)
+    def _chunk_from(self, raw: dict[str, Any], kind: str, data: str) -> Chunk | None:
+        stated: Any = raw.get("type")
+        if stated is None:
+            stated = raw.get("object") if kind in ("message", UNFRAMED) else kind
+        if (text := _DELTAS.get(stated)) is not None:
+            return self._add_piece(text, raw, raw.get("delta") or "", data)
+        read = _READERS.get(stated)
         if read is not None:
-            return read(self, raw, kind, event.data)
-        return None if self._is_ignored(raw, event) else Chunk("", raw)
+            return read(self, raw, stated, data)
+        return None if self._is_ignored(raw, kind) else Chunk("", raw)
 
-    def _raise_error_in(self, raw: Any, event: Event) -> None:
+    def _raise_error_in(self, raw: Any, kind: str) -> None:
         try:
-            super()._raise_error_in(raw, event)
+            super()._raise_error_in(raw, kind)
         except LLMPoolError:
             if self._unexplained is not None:
                 self.is_complete = False  # otherwise an error after the end would not matter

@@ -14,14 +14,16 @@ from llm_pool.providers.sse import UNFRAMED
 from llm_pool.providers.texts import text_or_empty
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llm_pool.providers.head import Head
     from llm_pool.providers.json_provider import JSONProvider
     from llm_pool.providers.results import Citation, ToolCallPart
-    from llm_pool.providers.sse import Event
 
 __all__ = ["OpenAIStreamReader"]
 
-_BESIDE = frozenset({"citations", "search_results"})  # fields beside the choices
+_CITATIONS = frozenset({"citations", "search_results"})  # beside the choices
+_BESIDE = _CITATIONS | {"x_groq"}
 
 
 class OpenAIStreamReader(EventStreamReader):
@@ -53,14 +55,14 @@ class OpenAIStreamReader(EventStreamReader):
     def _read_done(self) -> None:
         if 0 not in self._choices:
             what = "a stream without its first choice" if self._choices else "a stream without choices"
-            raise self._provider.invalid_response(self._head, what, json.dumps(self._top_level))
+            raise self._provider.invalid_response(self._head, what, json.dumps(self._merged_answer()))
         self.finished = True
 
-    def _chunk_from(self, raw: dict[str, Any], event: Event) -> Chunk | None:
+    def _chunk_from(self, raw: dict[str, Any], kind: str, data: str) -> Chunk | None:
         parts = raw.get("choices")
         if type(parts) is not list or not parts:  # the usage, a filter's results, a keep-alive or an error
             parts = as_list(parts)
-            if not parts and self._is_ignored(raw, event):
+            if not parts and self._is_ignored(raw, kind):
                 return None
         top_level = self._top_level
         if raw.get("id") != top_level.get("id") and self._begins_another_answer(raw):
@@ -68,28 +70,32 @@ class OpenAIStreamReader(EventStreamReader):
         for name, value in raw.items():
             if value or name not in top_level:  # some events repeat a field with an empty value
                 top_level[name] = value
+        top_level["choices"] = None  # otherwise the last event would stay in memory
         self._id_events += 1
         if len(parts) == 1 and not self._has_alternatives:
-            choice = self._choices.get(0) or self._begin_choice(0, parts[0])
-            chunk = self._chunk_of(choice, parts[0], raw, event)
+            part = parts[0]
+            choice = self._choices.get(0) or self._begin_choice(0, part)
+            chunk = self._chunk_of(choice, part, raw, data)
+            has_more = "usage" in part
         else:
-            chunk = self._chunk_of_several(parts, raw, event)
-        if '"usage"' in event.data or "citations" in raw or "search_results" in raw:
+            chunk = self._chunk_of_several(parts, raw, data)
+            has_more = True
+        if has_more or raw.get("usage") or not _BESIDE.isdisjoint(raw):
             self._add_what_is_beside(chunk, raw)
-        if self._is_ending or event.event == UNFRAMED:
-            self.is_complete = self._is_end(parts, event)
+        if self._is_ending or kind == UNFRAMED:
+            self.is_complete = self._is_end(parts, kind)
         return chunk
 
-    def _is_end(self, parts: list[dict[str, Any]], event: Event) -> bool:
-        """Return whether the answer is complete after ``event``, whose choices are ``parts``."""
-        if event.event == UNFRAMED and parts and "message" in parts[0]:
+    def _is_end(self, parts: list[dict[str, Any]], kind: str) -> bool:
+        """Return whether the answer is complete after an event of the type ``kind`` with these choices."""
+        if kind == UNFRAMED and parts and "message" in parts[0]:
             return True  # an answer without a stream, though a stream was asked for
         choices = self._choices.values()
         return len(choices) >= self._head.choices and all(choice.is_finished for choice in choices)
 
     def _add_what_is_beside(self, chunk: Chunk, raw: dict[str, Any]) -> None:
         """Add to ``chunk`` what its event has beside the choices: the usage and citations."""
-        if raw.keys() & _BESIDE:
+        if raw.keys() & _CITATIONS:
             chunk.citations = self._new_citations(raw)
         if usage := usage_in(raw):
             chunk.usage = self._provider.usage_from(usage)
@@ -117,14 +123,14 @@ class OpenAIStreamReader(EventStreamReader):
             raise self._provider.invalid_response(self._head, what, json.dumps(raw), self.partial)
         return True
 
-    def _chunk_of(self, choice: _Choice, part: dict[str, Any], raw: dict[str, Any], event: Event) -> Chunk:
+    def _chunk_of(self, choice: _Choice, part: dict[str, Any], raw: dict[str, Any], data: str) -> Chunk:
         """Add ``part``, the part of ``choice`` in an event, and return the chunk for it."""
         delta = choice.add(part)
         content = delta.get("content") or ""
         is_text = type(content) is str
         text = content if is_text else text_of(content)
         if choice.position == 0:
-            text = self._add_text(text, event.data)
+            text = self._add_text(text, data)
         reason = part.get("finish_reason") or None
         chunk = Chunk(text, raw, reason)
         if len(delta) > 1 or not content or not is_text:
@@ -139,7 +145,7 @@ class OpenAIStreamReader(EventStreamReader):
                 chunk.finish_reason = None
         return chunk
 
-    def _chunk_of_several(self, parts: list[dict[str, Any]], raw: dict[str, Any], event: Event) -> Chunk:
+    def _chunk_of_several(self, parts: list[dict[str, Any]], raw: dict[str, Any], data: str) -> Chunk:
         """Add the parts of an event with no choice or several, and return the chunk for it."""
         if not self._has_alternatives:
             texts = [
@@ -150,7 +156,7 @@ class OpenAIStreamReader(EventStreamReader):
         for part in parts:
             index = parse_index(part.get("index") or 0) if self._has_alternatives else 0
             choice = self._choices.get(index) or self._begin_choice(index, part)
-            chunk = self._chunk_of(choice, part, raw, event)
+            chunk = self._chunk_of(choice, part, raw, data)
             chunk.index = index
             if (earlier := chunks.setdefault(index, chunk)) is not chunk:
                 earlier.text += chunk.text
@@ -171,7 +177,7 @@ class OpenAIStreamReader(EventStreamReader):
         )
 
     def _begin_choice(self, position: int, part: dict[str, Any]) -> _Choice:
-        nulls = {name for name, value in part.items() if value is None} - _NOT_MERGED
+        nulls = [name for name, value in part.items() if value is None and name not in _NOT_MERGED]
         index = parse_index(part.get("index") or 0)
         choice = self._choices[position] = _Choice(position, index, nulls)
         return choice
@@ -206,10 +212,10 @@ class _Choice:
     __slots__ = ("_calls", "_fields", "_has_old_call", "_index", "_is_cumulative", "_message", "_nulls",
                  "position")  # fmt: skip
 
-    def __init__(self, position: int, index: int, nulls: set[str]) -> None:
+    def __init__(self, position: int, index: int, nulls: Iterable[str]) -> None:
         self.position = position
         self._index = index
-        self._nulls = dict.fromkeys({*nulls, "finish_reason"})
+        self._nulls = ("finish_reason", *nulls)
         self._fields: MergedObject | None = None  # of most choices only the last part has fields
         self._message = MergedObject(role="assistant", content=None)
         self._calls: ToolCallMerger | None = None
@@ -258,7 +264,7 @@ class _Choice:
         if self._calls is not None and not self._has_old_call:
             message["tool_calls"] = self._calls.to_list()
         fields = self._fields.to_dict() if self._fields is not None else {}
-        return {**self._nulls, **fields, "index": self._index, "message": message}
+        return {**dict.fromkeys(self._nulls), **fields, "index": self._index, "message": message}
 
     def _message_in_place_of_delta(self, part: dict[str, Any]) -> dict[str, Any]:
         """Return what the message of a part without a delta adds: it is a piece, or the whole message so far.

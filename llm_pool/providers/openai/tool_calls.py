@@ -26,9 +26,12 @@ _NOT_KEPT = frozenset({"custom", "function", "id", "index"})
 
 def tool_calls_of(message: dict[str, Any]) -> tuple[ToolCall, ...]:
     """Return the tool calls of a whole message, each once, or the one in the older field "function_call"."""
-    raw_calls = as_list(message.get("tool_calls"))
-    if not raw_calls and (function := message.get("function_call")):
+    if raw_calls := message.get("tool_calls"):
+        raw_calls = as_list(raw_calls)
+    elif function := message.get("function_call"):
         raw_calls = [{"function": function}]
+    else:
+        return ()
     calls: list[ToolCall] = []
     for raw in raw_calls:
         call = _tool_call_of(raw)
