@@ -6,16 +6,18 @@ import asyncio
 
 import pytest
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError as H2ProtocolError
 from h2.settings import SettingCodes
 from hyperframe import frame as frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_pool.engine.http2 import wire as wire_module
+from llm_pool.engine.http2.frames import BrokenRule, ErrorCode
 from llm_pool.engine.http2.wire import Wire
 from llm_pool.exceptions import ProtocolError, ReadFailed
 from testbed.behaviours import hold, per_connection, raw, steps
 from testbed.http2 import http2, reply
+from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import entries_of, retained_streams_of
 from tests.scenarios.http2_calls import calls, h2_pool, peer, random_bytes, start_call
@@ -260,11 +262,57 @@ VIOLATIONS = {
     ),
     "data before the head": respond_then_send(lambda stream: frames.DataFrame(stream.number, data=b"x")),
     "a window of no bytes": respond_then_send(b"\x00\x00\x04\x08\x00\x00\x00\x00\x00" + b"\x00" * 4),
+    "a window of a stream of no bytes": respond_then_send(
+        lambda stream: b"\x00\x00\x04\x08\x00" + stream.number.to_bytes(4, "big") + b"\x00" * 4
+    ),
     "a window too large": respond_then_send(frames.WindowUpdateFrame(0, window_increment=2**31 - 1)),
     "settings that cannot be": respond_then_send(
         frames.SettingsFrame(0, settings={SettingCodes.MAX_FRAME_SIZE: 1})
     ),
     "settings of half a length": respond_then_send(b"\x00\x00\x03\x04\x00\x00\x00\x00\x00" + b"\x00" * 3),
+    "settings of a window too large": respond_then_send(
+        frames.SettingsFrame(0, settings={SettingCodes.INITIAL_WINDOW_SIZE: 2**31})
+    ),
+    "settings that make a window too large": respond_then_send(
+        lambda stream: frames.WindowUpdateFrame(stream.number, window_increment=2**31 - 70_000),
+        frames.SettingsFrame(0, settings={SettingCodes.INITIAL_WINDOW_SIZE: 100_000}),
+    ),
+    "settings that allow pushes twice": respond_then_send(
+        frames.SettingsFrame(0, settings={SettingCodes.ENABLE_PUSH: 2})
+    ),
+    "settings of a stream": respond_then_send(b"\x00\x00\x00\x04\x00\x00\x00\x00\x03"),
+    "an acknowledgement of settings with content": respond_then_send(
+        b"\x00\x00\x06\x04\x01\x00\x00\x00\x00" + b"\x00" * 6
+    ),
+    "a ping of seven bytes": respond_then_send(b"\x00\x00\x07\x06\x00\x00\x00\x00\x00" + b"x" * 7),
+    "a ping of a stream": respond_then_send(b"\x00\x00\x08\x06\x00\x00\x00\x00\x03" + b"x" * 8),
+    "a GOAWAY of seven bytes": respond_then_send(b"\x00\x00\x07\x07\x00\x00\x00\x00\x00" + b"\x00" * 7),
+    "a reset of no stream": respond_then_send(b"\x00\x00\x04\x03\x00\x00\x00\x00\x00" + b"\x00" * 4),
+    "a reset of a stream that never was": respond_then_send(frames.RstStreamFrame(99)),
+    "a reset of five bytes": respond_then_send(
+        lambda stream: b"\x00\x00\x05\x03\x00" + stream.number.to_bytes(4, "big") + b"\x00" * 5
+    ),
+    "a window of a stream that never was": respond_then_send(
+        frames.WindowUpdateFrame(99, window_increment=1)
+    ),
+    "data on a stream that has ended": respond_then_send(frames.DataFrame(1, data=b"more")),
+    "a head on a stream that has ended": respond_then_send(
+        lambda stream: frames.HeadersFrame(1, data=stream.peer.h2.encoder.encode([OK]), flags=["END_HEADERS"])
+    ),
+    "data without a stream": respond_then_send(b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x"),
+    "a head that is only padding": respond_then_send(
+        lambda stream: b"\x00\x00\x02\x01\x0c" + stream.number.to_bytes(4, "big") + b"\xff\x00"
+    ),
+    "a head shorter than its priority": respond_then_send(
+        lambda stream: b"\x00\x00\x02\x01\x24" + stream.number.to_bytes(4, "big") + b"\xff\x00"
+    ),
+    "a head that another stream interrupts": respond_then_send(
+        lambda stream: frames.HeadersFrame(stream.number, data=b"\x88"),
+        frames.ContinuationFrame(1, data=b"", flags=["END_HEADERS"]),
+    ),
+    "a head that a ping interrupts": respond_then_send(
+        lambda stream: frames.HeadersFrame(stream.number, data=b"\x88"), frames.PingFrame(0)
+    ),
     "continuation of nothing": respond_then_send(
         lambda stream: frames.ContinuationFrame(stream.number, data=b"x")
     ),
@@ -284,6 +332,21 @@ async def test_broken_rules_end_the_connection_and_not_what_came_before(serve, h
     assert (await pool.fetch(request_to(server))).status == 200
     assert server.connections_accepted == 2
     await server.await_until(lambda s: s.connections_open == 1)
+
+
+async def test_more_data_than_the_window_of_a_stream_allows(serve, h2_pool):
+    """Scenario 46: a response that its caller does not read; its size in memory stays bounded."""
+
+    async def answer(stream):
+        await stream.head(200)
+        await stream.peer.send_frames(*[frames.DataFrame(stream.number, data=b"x" * 16_000)] * 60)
+
+    server = serve(http2(answer))
+    exchange = await h2_pool().open(request_to(server))
+    await until(lambda: exchange.error)
+    with pytest.raises(ProtocolError, match="more data than the window of a stream allows"):
+        await exchange.host_loop.arun(exchange.read_all)
+    await server.await_until(lambda s: s.connections_open == 0)
 
 
 async def test_a_server_that_speaks_http11_to_prior_knowledge(serve, h2_pool):
@@ -324,17 +387,25 @@ async def test_frames_for_a_stream_that_was_reset_are_let_pass(serve, h2_pool):
 
 
 async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, monkeypatch):
-    """Scenario 46: memory does not grow with the number of calls on a connection."""
-    monkeypatch.setattr(Wire, "MAX_CLOSED_STREAMS", 20)
-    server = serve(http2(reply()))
-    pool = h2_pool(max_streams_per_connection=20)
-    for _ in range(10):
-        await asyncio.gather(*calls(pool, server, 20))
+    """Scenario 46: memory does not grow with the number of calls on a connection, closed early or not."""
+
+    async def answer(stream):
+        await stream.head(200)
+        if stream.number > 39:
+            await stream.until(lambda: False)
+        await stream.data(b"", end=True)
+
+    monkeypatch.setattr(wire_module, "MAX_RESET_STREAMS", 20)
+    pool, server = h2_pool(max_streams_per_connection=20), serve(http2(answer))
+    await asyncio.gather(*calls(pool, server, 20))
     [entry] = entries_of(pool)
-    wire = entry.connection.wire
-    assert wire.get_next_available_stream_id() == 401
-    assert not wire.streams
-    assert len(retained_streams_of(entry.connection)) == 20
+    assert not retained_streams_of(entry.connection)
+    for _ in range(30):
+        (await pool.open(request_to(server))).close_threadsafe()
+    await until(lambda: pool.stats().idle == 1)
+    assert entry.connection.wire.next_number == 101
+    assert not entry.connection.wire.streams
+    assert list(retained_streams_of(entry.connection)) == [*range(61, 101, 2)]
 
 
 # Random frames.
@@ -342,7 +413,6 @@ async def test_what_is_kept_of_streams_that_are_over_is_bounded(serve, h2_pool, 
 NUMBERS = st.sampled_from([0, 1, 2, 3, 5, 7])
 BLOCKS = st.sampled_from([b"\x88", b"\x88\x40\x01x\x01y", b"\x89", b"\x82", b"\xff\xff", b""])
 FLAGS = st.sets(st.sampled_from(["END_STREAM", "END_HEADERS", "ACK", "PADDED", "PRIORITY"]))
-HEADERS = {b":method": b"GET", b":scheme": b"http", b":authority": b"x", b":path": b"/"}
 
 
 @st.composite
@@ -358,19 +428,30 @@ def any_frame(draw):
     return len(body).to_bytes(3, "big") + bytes([kind, flags]) + draw(NUMBERS).to_bytes(4, "big") + body
 
 
+class Recorder:
+    """A stream, or the receiver of a connection's frames, that does nothing."""
+
+    number = send_window = 0
+    ended = False
+
+    def ignore(self, *_, **__):
+        pass
+
+    on_head = on_data = on_reset = on_window = on_settings = on_goaway = ignore
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(any_frame(), st.binary(max_size=20)), max_size=12), st.booleans())
-def test_whatever_comes_is_an_event_or_an_error_of_the_rules(pieces, ended):
-    """Scenario 46: for any input, h2 yields events or raises its ProtocolError."""
-    wire = Wire()
-    for number in (1, 3, 5):
-        wire.send_headers(number, list(HEADERS.items()), end_stream=ended)
-    wire.reset_stream(3, ErrorCodes.CANCEL)
-    wire.forget(3)
+def test_whatever_comes_is_handled_or_an_error_of_the_rules(pieces, ended):
+    """Scenario 46: for any input, the wire handles a frame or raises BrokenRule."""
+    wire, streams = Wire(Recorder()), [Recorder() for _ in range(3)]
+    for stream in streams:
+        wire.open(stream, b"\x82", ended=ended)
+    wire.reset(3, ErrorCode.CANCEL)
+    wire.forget(streams[1])
     try:
         for piece in pieces:
-            for event in wire.receive(piece):
-                assert event is not None
-    except H2ProtocolError as error:
-        wire.close_connection(error.error_code)
-    assert isinstance(wire.data_to_send(), bytes)
+            wire.receive(piece)
+    except BrokenRule as error:
+        wire.close(error.code)
+    assert wire.unsent == len(wire.take_outgoing())
