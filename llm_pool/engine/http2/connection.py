@@ -124,7 +124,7 @@ class HTTP2Connection(Connection):
 
     def release(self, stream: HTTP2Stream) -> None:
         """Remove a stream that has ended, and release its place in the ledger. The connection stays open."""
-        if not self.wire.forget(stream):
+        if self.wire.streams.pop(stream.number, None) is None:
             return
         stream.watchdog.stop()
         if stream.exchange.refused:

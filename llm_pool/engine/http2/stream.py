@@ -49,7 +49,6 @@ class HTTP2Stream:
     ``connection``   the connection that it belongs to
     ``number``       its number on the connection; 0 before it is open, negative if the connection was closing
     ``send_window``  how many bytes of the request's body the server accepts now
-    ``ended``        whether the server has ended the stream
     ``watchdog``     the timer of the exchange's timeouts
     """
 
@@ -60,7 +59,6 @@ class HTTP2Stream:
         self.connection = connection
         self.number = 0
         self.send_window = 0
-        self.ended = False
         self.watchdog = Watchdog(connection.host_loop.loop, self._timed_out)
         self._watched_since = 0.0
         self._outgoing: deque[memoryview] = deque()  # the parts of the body that are still to be sent
@@ -199,7 +197,6 @@ class HTTP2Stream:
         if self._content_length is not None and self._received < self._content_length:
             self._reject_length()
             return
-        self.ended = True
         if self._end_sent:
             self.connection.release(self)
         else:

@@ -40,7 +40,6 @@ CONNECTION_WINDOW = 16 * 1024 * 1024  # for all streams; enlarged on receipt: a 
 DEFAULT_WINDOW = 65_535  # (RFC 9113, section 6.9.2)
 MAX_IDLE_FRAMES = 1000  # about 20 ms of work
 MAX_BLOCK_FRAMES = 64  # frames of one field block
-MAX_RESET_STREAMS = 4096  # reset streams whose late frames are recognised
 
 # The parameters of SETTINGS frames (RFC 9113, section 6.5.2).
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 1, 2, 3
@@ -74,7 +73,6 @@ class WireStream(Protocol):
 
     ``number``       its number; set by ``Wire.open``
     ``send_window``  how many bytes the server accepts on it; can be negative (RFC 9113, section 6.9.2)
-    ``ended``        whether the server has ended it: no more frames can follow
     ``on_head``      a head: of an interim response, of the response, or its trailers
     ``on_data``      a DATA frame; ``size`` is its length for flow control, with its padding
     ``on_reset``     a RST_STREAM frame
@@ -83,7 +81,6 @@ class WireStream(Protocol):
 
     number: int
     send_window: int
-    ended: bool
 
     def on_head(self, fields: Headers, *, ended: bool) -> None: ...
     def on_data(self, data: bytes, size: int, *, ended: bool) -> None: ...
@@ -129,7 +126,6 @@ class Wire(Generic[S]):
         self._receiver = receiver
         self._initial_window = DEFAULT_WINDOW  # the ``send_window`` of a new stream
         self._unacknowledged = 0  # received bytes that were not added to the connection's window again yet
-        self._reset_streams: dict[int, None] = {}  # the last ones that were closed before their end
         self._outgoing = bytearray(PREFACE)
         self._reader = FrameReader()
         self._decoder = BlockDecoder()
@@ -185,16 +181,6 @@ class Wire(Generic[S]):
     def reset(self, number: int, code: ErrorCode) -> None:
         """Send RST_STREAM for an open stream (RFC 9113, section 6.4)."""
         self._outgoing += frame(RST_STREAM, 0, number, NUMBER.pack(code))
-
-    def forget(self, stream: S) -> bool:
-        """Remove a stream; return False if it was not there. If it has not ended, ignore its late frames."""
-        if self.streams.pop(stream.number, None) is None:
-            return False
-        if not stream.ended:
-            self._reset_streams[stream.number] = None
-            if len(self._reset_streams) > MAX_RESET_STREAMS:
-                del self._reset_streams[next(iter(self._reset_streams))]
-        return True
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
         """Send GOAWAY (RFC 9113, section 6.8). No received frame is handled any more."""
@@ -268,7 +254,7 @@ class Wire(Generic[S]):
             stream.on_head(fields, ended=flags & END_STREAM > 0)
 
     def _on_rst_stream(self, flags: int, number: int, content: bytes) -> None:
-        if stream := self._stream(number, or_ended=True):
+        if stream := self._stream(number):
             stream.on_reset(*NUMBER.unpack(content))
 
     def _on_settings(self, flags: int, number: int, content: bytes) -> None:
@@ -313,24 +299,19 @@ class Wire(Generic[S]):
         if not number:
             self.send_window = _enlarged(self.send_window, growth)
             self._receiver.on_window()
-        elif stream := self._stream(number, or_ended=True):
+        elif stream := self._stream(number):
             stream.on_window(growth)
 
-    def _stream(self, number: int, *, or_ended: bool = False) -> S | None:
-        """Return an open stream, or None if it was reset: the server may have sent the frame before.
+    def _stream(self, number: int) -> S | None:
+        """Return an open stream, or None if it has closed: late frames are ignored (RFC 9113, section 5.1).
 
-        Raises BrokenRule if the client has not opened it, or if it has ended, unless ``or_ended``: then
-        RST_STREAM and WINDOW_UPDATE can still come (RFC 9113, section 5.1).
+        Raises BrokenRule if the client has not opened it.
         """
         stream = self.streams.get(number)
-        if stream is not None or number in self._reset_streams:
-            return stream
-        if number >= self.next_number or not number % 2:
+        if stream is None and (number >= self.next_number or not number % 2):
             text = f"a frame on stream {number}, which the client has not opened"
             raise BrokenRule(ErrorCode.PROTOCOL_ERROR, text)
-        if not or_ended:
-            raise BrokenRule(ErrorCode.STREAM_CLOSED, f"a frame on stream {number}, which has ended")
-        return None
+        return stream
 
     _HANDLERS: ClassVar[dict[int, Callable[[Wire[S], int, int, bytes], None]]] = {
         DATA: _on_data,
