@@ -15,7 +15,7 @@ from llm_pool.engine.http2.frames import BrokenRule, ErrorCode
 from llm_pool.engine.http2.wire import Wire
 from llm_pool.exceptions import ProtocolError, ReadFailed
 from testbed.behaviours import hold, per_connection, raw, steps
-from testbed.http2 import http2, reply
+from testbed.http2 import frames_in, http2, reply
 from tests.fixtures.callers import until
 from tests.fixtures.engine import request_to
 from tests.fixtures.internals import entries_of
@@ -200,6 +200,16 @@ async def test_what_is_sent_is_a_request_of_http2(serve, h2_pool):
         "content-length": "2",
         "x-mine": "v",
     }
+
+
+async def test_a_head_longer_than_a_frame_continues_in_others(serve, h2_pool):
+    """Scenario 46: RFC 9113, section 6.10; its stream ends with the body, or with the head."""
+    server = serve(http2(reply(body=b"ok")))
+    pool = h2_pool()
+    for body in (b"", b"body"):
+        request = request_to(server, body=body, headers={"X-Long": "y" * 40_000})
+        assert (await pool.fetch(request)).body == b"ok"
+        assert (len(server.requests[-1].headers["x-long"]), server.requests[-1].body) == (40_000, body)
 
 
 # Violations of the protocol: they end the connection.
@@ -456,4 +466,4 @@ def test_whatever_comes_is_handled_or_an_error_of_the_rules(pieces, ended):
             wire.receive(piece)
     except BrokenRule as error:
         wire.close(error.code)
-    assert wire.unsent == len(wire.take_outgoing())
+    assert frames_in(bytes(wire.outgoing))

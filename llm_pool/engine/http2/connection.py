@@ -168,13 +168,14 @@ class HTTP2Connection(Connection):
             self.wire.idle_frames = 0
         try:
             self.wire.receive(data)
-            self._check_unsent()
+            if self._writing_paused:
+                self._check_unsent()
         except BrokenRule as error:
             self.wire.close(error.code)
             self._write()
             self._fail_and_abort(ProtocolError(f"the server broke the rules of HTTP/2: {error}"))
             return
-        if not self._flush_scheduled:
+        if self.wire.outgoing and not self._flush_scheduled:
             self._write()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -201,11 +202,10 @@ class HTTP2Connection(Connection):
 
     def _check_unsent(self) -> None:
         """Raise BrokenRule if too much is unsent: the server sends frames and reads no answers."""
-        if self._writing_paused:
-            assert self.transport is not None
-            if self.transport.get_write_buffer_size() > MAX_UNSENT:
-                text = f"the server sends frames, and leaves {MAX_UNSENT} bytes unread"
-                raise BrokenRule(ErrorCode.ENHANCE_YOUR_CALM, text)
+        assert self.transport is not None
+        if self.transport.get_write_buffer_size() > MAX_UNSENT:
+            text = f"the server sends frames, and leaves {MAX_UNSENT} bytes unread"
+            raise BrokenRule(ErrorCode.ENHANCE_YOUR_CALM, text)
 
     def on_settings(self) -> None:
         """Report the server's limit of streams. The settings can also have enlarged the streams' windows."""
@@ -254,10 +254,11 @@ class HTTP2Connection(Connection):
         self._flush_scheduled = False
         if self.transport is None or self.transport.is_closing():
             return
-        if data := self.wire.take_outgoing():
-            self.transport.write(data)
+        if outgoing := self.wire.outgoing:
+            self.transport.write(bytes(outgoing))
+            outgoing.clear()
             self._send_uploads()
-            if self.wire.unsent:
+            if outgoing:
                 self.flush()
 
     def _send_uploads(self) -> None:

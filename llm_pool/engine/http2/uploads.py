@@ -32,7 +32,7 @@ class Uploads:
         Stops when ``UPLOAD_BATCH`` is reached or the connection's window is closed.
         """
         queue, wire = self._queue, self._wire
-        while queue and wire.unsent < UPLOAD_BATCH and wire.send_window > 0:
+        while queue and len(wire.outgoing) < UPLOAD_BATCH and wire.send_window > 0:
             stream = queue.popleft()
             if stream.send_frame():
                 queue.append(stream)

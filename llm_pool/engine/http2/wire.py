@@ -112,6 +112,7 @@ class Wire(Generic[S]):
     ``send_window``     how many bytes of DATA frames the server accepts on the whole connection
     ``idle_frames``     the number of frames received since it was set to 0: each second, and when a response
                         or an upload makes progress
+    ``outgoing``        the bytes to send; their owner sends and removes them
     ``closed``          whether the connection has ended: received frames are not handled any more
     """
 
@@ -126,7 +127,7 @@ class Wire(Generic[S]):
         self._receiver = receiver
         self._initial_window = DEFAULT_WINDOW  # the ``send_window`` of a new stream
         self._unacknowledged = 0  # received bytes that were not added to the connection's window again yet
-        self._outgoing = bytearray(PREFACE)
+        self.outgoing = bytearray(PREFACE)
         self._reader = FrameReader()
         self._decoder = BlockDecoder()
         self._block: list[bytes] = []  # the parts of a field block that is not complete
@@ -134,17 +135,6 @@ class Wire(Generic[S]):
         self._is_table_smaller = False  # whether the server has made the encoder's table smaller
 
     # Sending
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes ``take_outgoing`` would return."""
-        return len(self._outgoing)
-
-    def take_outgoing(self) -> bytes:
-        """Return the bytes to send, and forget them."""
-        data = bytes(self._outgoing)
-        self._outgoing.clear()
-        return data
 
     def open(self, stream: S, block: bytes, *, ended: bool) -> None:
         """Open a stream: give it its number, and send the head of its request, a field block.
@@ -160,31 +150,31 @@ class Wire(Generic[S]):
             block = WITHOUT_TABLE + block
         kind, flags, size = HEADERS, END_STREAM if ended else 0, self.max_frame_size
         while len(block) > size:
-            self._outgoing += frame(kind, flags, number, block[:size])
+            self.outgoing += frame(kind, flags, number, block[:size])
             kind, flags, block = CONTINUATION, 0, block[size:]
-        self._outgoing += frame(kind, flags | END_HEADERS, number, block)
+        self.outgoing += frame(kind, flags | END_HEADERS, number, block)
 
     def send_data(self, stream: S, data: bytes | memoryview, *, ended: bool) -> None:
         """Send a part of a request's body. It must fit in a frame, and in both windows."""
         self.send_window -= len(data)
         stream.send_window -= len(data)
-        self._outgoing += frame(DATA, END_STREAM if ended else 0, stream.number, data)
+        self.outgoing += frame(DATA, END_STREAM if ended else 0, stream.number, data)
 
     def enlarge_window(self, number: int, size: int) -> None:
         """Let the server send ``size`` more bytes on a stream, or on the connection if ``number`` is 0."""
-        self._outgoing += frame(WINDOW_UPDATE, 0, number, NUMBER.pack(size))
+        self.outgoing += frame(WINDOW_UPDATE, 0, number, NUMBER.pack(size))
 
     def ping(self) -> None:
         """Send a PING frame."""
-        self._outgoing += frame(PING, 0, 0, b"llm_pool")
+        self.outgoing += frame(PING, 0, 0, b"llm_pool")
 
     def reset(self, number: int, code: ErrorCode) -> None:
         """Send RST_STREAM for an open stream (RFC 9113, section 6.4)."""
-        self._outgoing += frame(RST_STREAM, 0, number, NUMBER.pack(code))
+        self.outgoing += frame(RST_STREAM, 0, number, NUMBER.pack(code))
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
         """Send GOAWAY (RFC 9113, section 6.8). No received frame is handled any more."""
-        self._outgoing += frame(GOAWAY, 0, 0, TWO_NUMBERS.pack(0, code))
+        self.outgoing += frame(GOAWAY, 0, 0, TWO_NUMBERS.pack(0, code))
         self.closed = True
 
     # Receiving
@@ -270,7 +260,7 @@ class Wire(Generic[S]):
         self.max_frame_size = settings.get(FRAME_SIZE, self.max_frame_size)
         self._is_table_smaller |= settings.get(HEADER_TABLE_SIZE, TABLE_SIZE) < TABLE_SIZE
         self._set_initial_window(settings.get(INITIAL_WINDOW_SIZE, self._initial_window))
-        self._outgoing += frame(SETTINGS, ACK, 0)
+        self.outgoing += frame(SETTINGS, ACK, 0)
         self._receiver.on_settings()
 
     def _set_initial_window(self, size: int) -> None:
@@ -284,7 +274,7 @@ class Wire(Generic[S]):
 
     def _on_ping(self, flags: int, number: int, content: bytes) -> None:
         if not flags & ACK:
-            self._outgoing += frame(PING, ACK, 0, content)
+            self.outgoing += frame(PING, ACK, 0, content)
 
     def _on_goaway(self, flags: int, number: int, content: bytes) -> None:
         if len(content) < TWO_NUMBERS.size:
