@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpack import Decoder, Encoder, HPACKError
 from hpack.exceptions import OversizedHeaderListError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_pool.engine.http2.block_decoder import MAX_HEADER_LIST, BlockDecoder
@@ -65,7 +65,13 @@ def outcome(decode: Callable[[bytes], list[tuple[bytes, bytes]]], block: bytes) 
         return ErrorCode.COMPRESSION_ERROR
 
 
+HALF = b"\x01x\x7f\xb5\x0f" + bytes(2100)
+"""The literal "x" with a value of 2,100 bytes: two of them do not fit in the table."""
+
+
 @fuzzed
+@example([b"\x40\x01x\x01y", b"\xbe", b"\x20\xbe"])
+@example([b"\x40" + HALF, b"\xbe\x40" + HALF, b"\xbe", b"\xbf"])
 @given(blocks() | st.lists(st.binary(max_size=30), max_size=3))
 def test_the_decoder_is_equal_to_hpacks(sent: list[bytes]) -> None:
     """Scenarios 40, 59: fields, tables, sizes of tables, Huffman codes, integers; truncated ones too."""

@@ -203,7 +203,11 @@ async def test_what_is_sent_is_a_request_of_http2(serve, h2_pool):
 
 
 async def test_a_head_longer_than_a_frame_continues_in_others(serve, h2_pool):
-    """Scenario 46: RFC 9113, section 6.10; its stream ends with the body, or with the head."""
+    """Scenario 46: RFC 9113, section 6.10; the end of the stream is a flag of the first frame."""
+    wire = Wire(Recorder())
+    wire.open(Recorder(), bytes(40_000), ended=True)
+    flags = [frame.flags for frame in frames_in(bytes(wire.outgoing))[-3:]]
+    assert flags == [{"END_STREAM"}, set(), {"END_HEADERS"}]
     server = serve(http2(reply(body=b"ok")))
     pool = h2_pool()
     for body in (b"", b"body"):
@@ -256,7 +260,7 @@ VIOLATIONS = {
         lambda stream: frames.HeadersFrame(
             stream.number,
             data=stream.peer.h2.encoder.encode(
-                [(":status", "200"), *((f"x{n}", "y" * 2000) for n in range(40))]
+                [(":status", "200"), *[("x", "y" * 2000)] * 40]  # in the table, so it fits in a frame
             ),
             flags=["END_HEADERS"],
         )
@@ -352,6 +356,28 @@ async def test_more_data_than_the_window_of_a_stream_allows(serve, h2_pool):
     with pytest.raises(ProtocolError, match="more data than the window of a stream allows"):
         await exchange.host_loop.arun(exchange.read_all)
     await server.await_until(lambda s: s.connections_open == 0)
+
+
+async def test_a_window_of_a_stream_that_is_too_large_fails_its_call_only(serve, h2_pool):
+    """Scenario 46: RFC 9113, section 6.9.1; the other call and the connection continue."""
+
+    async def answer(stream):
+        if stream.request.target == "/large":
+            await stream.peer.send_frames(frames.WindowUpdateFrame(stream.number, window_increment=2**31 - 1))
+            await stream.until(lambda: False)
+        await stream.wait_for("go")
+        await stream.respond()
+
+    server = serve(http2(answer))
+    pool = h2_pool()
+    other = start_call(pool, server)
+    await server.await_requests(1)
+    with pytest.raises(ProtocolError, match="a window of 2147549180 bytes"):
+        await pool.fetch(request_to(server, target="/large", read=5.0))
+    server.gate("go").open()
+    assert (await other).status == 200
+    await server.await_until(lambda s: peer(s).streams[3].reset_by_client == ErrorCodes.FLOW_CONTROL_ERROR)
+    assert server.connections_accepted == 1
 
 
 async def test_a_server_that_speaks_http11_to_prior_knowledge(serve, h2_pool):
