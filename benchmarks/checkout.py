@@ -75,7 +75,7 @@ def _compare(name: str, few: Round, many: Round, rounds: int) -> None:
 def ledger_round(idle: int, checkouts: int) -> Round:
     """Make a ledger with ``idle`` idle connections; the round does ``checkouts`` checkouts, one at a time."""
     ledger = Ledger(LIMITS)
-    lane = ledger.lane(Origin("https", "llm.test", 443), "host loop")
+    lane = ledger.dial_policy.lane(Origin("https", "llm.test", 443), "host loop")
     waiters = [Waiter(lane) for _ in range(idle)]
     for waiter in waiters:
         for order in ledger.arrive(waiter, 0.0):

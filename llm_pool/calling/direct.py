@@ -15,8 +15,8 @@ from llm_pool.transports.call_site import warn_if_blocking
 from llm_pool.transports.redirects import FOLLOWED, afollow, follow
 
 if TYPE_CHECKING:
-    from llm_pool.conf import PoolSettings
     from llm_pool.conf.request_builder import RequestBuilder
+    from llm_pool.conf.settings import PoolSettings
     from llm_pool.engine.content_timer import ContentTimer
     from llm_pool.engine.exchange import Exchange
     from llm_pool.engine.pool import Pool

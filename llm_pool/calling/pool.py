@@ -11,15 +11,15 @@ from asgiref.sync import async_to_sync
 
 from llm_pool.backends import make_pool
 from llm_pool.calling.answers import Answer
+from llm_pool.calling.call import Call, CallingPool
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.functions import with_definitions
-from llm_pool.calling.record import Call, CallingPool
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.calling.structured import OutputType, is_json, output_type
 from llm_pool.calling.through_httpx import ThroughHTTPX
-from llm_pool.conf import PoolSettings
 from llm_pool.conf.options import UNSET, Unset, with_options
 from llm_pool.conf.request_builder import RequestBuilder
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.exceptions import InvalidRequest

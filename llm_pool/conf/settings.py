@@ -30,7 +30,8 @@ from llm_pool.conf.reader import (
 from llm_pool.conf.secret import Secret
 from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, PoolConfig, Timeouts, is_loopback
 from llm_pool.exceptions import with_article
-from llm_pool.providers import PROVIDERS, Provider
+from llm_pool.providers import PROVIDERS
+from llm_pool.providers.base import Provider
 from llm_pool.redaction import Hidden
 from llm_pool.transports.query import Parameters
 

@@ -73,7 +73,7 @@ class Coordinator:
         """
         with self._lock:
             timeout = inf if connect_timeout is None else connect_timeout
-            waiter = Waiter(self.ledger.lane(origin, host_loop), timeout)
+            waiter = Waiter(self.ledger.dial_policy.lane(origin, host_loop), timeout)
             orders = self.ledger.arrive(waiter, monotonic())
         self._carry_out(orders)
         return waiter
@@ -96,7 +96,7 @@ class Coordinator:
         """
         self._dialer.prepare(origin)
         with self._lock:
-            orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), monotonic())
+            orders = self.ledger.prewarm(self.ledger.dial_policy.lane(origin, host_loop), monotonic())
         self._carry_out(orders)
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None:
@@ -190,7 +190,7 @@ class Coordinator:
         in_use, utilization = self.ledger.connections.in_use, self._utilization
         if (in_use >= utilization.threshold) != utilization.is_above and utilization.cross(in_use):
             warn_of_utilization(self.name, self.stats())
-        when = self.ledger.next_timer_at
+        when = self.ledger.timers.next_at
         if when is not None and when < self._alarm.due_at:
             self._alarm.set(when)
         if self._conditions:

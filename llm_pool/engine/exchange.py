@@ -83,13 +83,14 @@ class Exchange:
     ``error``               the error with which the exchange failed; None if it has not failed
     ``complete``            whether the whole response has arrived
     ``closed``              whether the caller has closed the exchange
+    ``awaited``             what the caller waits for, or has waited for last
     ``is_complete_enough``  whether the caller has all data that it needs; closing the exchange then does not
                             count as a cancellation
     ``total_at``            when the total timeout ends, in seconds of the loop's clock; None if there is none
     """
 
     __slots__ = ("__weakref__", "_buffered", "_carrier", "_chunks", "_decoder", "_end_callback",
-                 "_event", "_future", "_paused", "answered", "closed", "coding", "complete", "error",
+                 "_future", "_paused", "answered", "awaited", "closed", "coding", "complete", "error",
                  "headers", "host_loop", "http_version", "is_complete_enough", "marks", "reason",
                  "refused", "request", "status", "total_at", "unsent")  # fmt: skip
 
@@ -117,7 +118,7 @@ class Exchange:
         self._buffered = 0
         self._paused = False
         self._future: asyncio.Future[None] | None = None
-        self._event = Event.HEAD
+        self.awaited = Event.HEAD
 
     # For the caller
 
@@ -265,7 +266,7 @@ class Exchange:
             self._decoder, self.coding, self.headers = begin_decoding(coding, headers)
         if not self.marks.first_byte:
             self.marks.first_byte = monotonic()
-        if self._event is not Event.END:  # ``write`` too must return when the response begins
+        if self.awaited is not Event.END or self._must_be_read:  # ``write`` too must return now
             self._wake()
 
     def on_data(self, data: bytes) -> None:
@@ -274,10 +275,10 @@ class Exchange:
         self._chunks.append(data)
         self._buffered += len(data)
         self.marks.received += len(data)
-        if self._event is Event.DATA:
+        if self.awaited is Event.DATA:
             self._wake()
         if self._buffered > HIGH_WATER:
-            if self._event is Event.END and self._future is not None:
+            if self.awaited is Event.END and self._future is not None:
                 self._wake()
             elif not self._paused:
                 self._paused = True
@@ -285,7 +286,7 @@ class Exchange:
 
     def on_progress(self) -> None:
         """Restart the read timeout: a part of the response has come that does not end the caller's wait."""
-        if self._event is not Event.ROOM and self.is_awaited:
+        if self.awaited is not Event.ROOM and self.is_awaited:
             self._carrier.watch(self, writing=False)
 
     def on_end(self) -> None:
@@ -303,7 +304,7 @@ class Exchange:
             self._wake()
 
     def on_room(self) -> None:
-        if self._event is Event.ROOM:
+        if self.awaited is Event.ROOM:
             self._wake()
         elif self.is_awaited:
             # The caller waits for the response. If the upload has ended, the read timeout begins now.
@@ -331,13 +332,18 @@ class Exchange:
         """Return a future to await before ``event``, which is HEAD or END; None if it has come.
 
         When the future is done, ask again: the wait can have ended for another reason. END also counts as
-        come when the buffer is full, so that the caller reads. Raises what ``head`` raises.
+        come if the caller has to read before the end. Raises what ``head`` raises.
         """
-        if self.status and (event is Event.HEAD or self.complete or self._buffered > HIGH_WATER):
+        if self.status and (event is Event.HEAD or self.complete or self._must_be_read):
             return None
         if self.error is not None or self.closed:
             self._raise_if_failed()
         return self._wait(event)
+
+    @property
+    def _must_be_read(self) -> bool:
+        """Whether the caller must read before the end: the buffer is full, or what comes must be decoded."""
+        return self._buffered > HIGH_WATER or self._decoder is not None
 
     @property
     def is_awaited(self) -> bool:
@@ -345,7 +351,7 @@ class Exchange:
         return self._future is not None and not self._future.done()
 
     def _wait(self, event: Event) -> asyncio.Future[None]:
-        self._event = event
+        self.awaited = event
         self._future = future = self.host_loop.loop.create_future()
         self._carrier.watch(self, writing=event is Event.ROOM)
         return future

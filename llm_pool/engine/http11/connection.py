@@ -7,7 +7,7 @@ from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFai
 from ..closing import abort, has_unacknowledged_data
 from ..connection import Connection, Owner
 from ..deadlines import deadline_of, is_past_total, timeout_error
-from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
+from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Event, Exchange
 from ..framing import Framing
 from ..head import Headers
 from ..loops.host_loop import HostLoop
@@ -180,7 +180,7 @@ class HTTP11Connection(Connection):
             self._to_drain -= len(data)
             if self._to_drain < 0:
                 self._abort_exchange()
-        elif not self._writing_paused:
+        elif not self._writing_paused and (self._response.overhead or exchange.awaited is Event.END):
             exchange.on_progress()
 
     def eof_received(self) -> bool:
