@@ -93,8 +93,8 @@ checks, providers and exceptions.
 """,
     ("burst", "one call on a new connection"): """
 The pool opens five connections, so that no answer has to wait because of TCP's initial window. The time
-beyond the round trips is CPU time: four more handshakes, and 50 calls that h2 encodes and decodes one by
-one.
+beyond the round trips is CPU time: four more handshakes, and 50 calls, each encoded and decoded on its
+own.
 """,
     ("in", "20 round trips"): """
 No call waits for a handshake. The time beyond the round trips is CPU time, and the delay of the simulated

@@ -33,13 +33,13 @@ class RequestHead:
     ``is_framed``   whether a header frames the body
     ``closes``      whether the headers ask to close the connection after the response
     ``idempotent``  whether there is an ``Idempotency-Key``, so that the request can be sent twice
-    ``fields``      the head as ``http2.head`` encodes it, which also sets it; None before that
+    ``block``       the head as ``http2.head`` encodes it, which also sets it; None before that
 
     Raises InvalidRequest for a head that a server could read as another head, or as two: prevents injected
     line breaks and request smuggling (RFC 9112, section 11).
     """
 
-    __slots__ = ("_lines", "closes", "fields", "headers", "idempotent", "is_chunked", "is_framed", "length",
+    __slots__ = ("_lines", "block", "closes", "headers", "idempotent", "is_chunked", "is_framed", "length",
                  "method", "origin", "target")  # fmt: skip
 
     def __init__(self, origin: Origin, method: bytes, target: bytes, headers: Headers) -> None:
@@ -47,7 +47,7 @@ class RequestHead:
         self.method = method
         self.target = target
         self.headers = headers
-        self.fields: Headers | None = None
+        self.block: bytes | None = None
         self._lines: bytes | None = None
         _validate(method, target, headers)
         self.length, self.is_chunked = _framing_in(headers)

@@ -222,7 +222,7 @@ async def test_a_wait_for_a_stream_ends_at_the_pool_timeout(serve, h2_pool):
 
 async def test_a_connection_out_of_stream_numbers_is_replaced(serve, h2_pool, monkeypatch):
     """Scenario 41: the caller gets no error."""
-    monkeypatch.setattr("llm_pool.engine.http2.wire.Wire.HIGHEST_ALLOWED_STREAM_ID", 5)
+    monkeypatch.setattr("llm_pool.engine.http2.connection.MAX_NUMBER", 5)
     server = serve(http2(reply()))
     pool = h2_pool(max_connections=1)
     for _ in range(5):

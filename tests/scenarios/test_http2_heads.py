@@ -39,7 +39,7 @@ def interim(*pairs):
     return fields(*pairs, end=False)
 
 
-def trailers(*pairs):
+def trailers(*pairs, end=True):
     """Send a head, a body, and trailers of exactly these fields; to "/good" a valid response."""
     start = fields(OK, body=b"body", end=False)
 
@@ -47,7 +47,7 @@ def trailers(*pairs):
         await start(stream)
         if stream.request.target != "/good":
             data = stream.peer.h2.encoder.encode(pairs)
-            flags = ["END_HEADERS", "END_STREAM"]
+            flags = ["END_HEADERS", "END_STREAM"] if end else ["END_HEADERS"]
             await stream.peer.send_frames(frames.HeadersFrame(stream.number, data=data, flags=flags))
 
     return answer
@@ -97,6 +97,8 @@ MALFORMED = {
     "an interim status of four digits": interim((":status", "1000")),
     "an interim status in words": interim((":status", "1xx")),
     "a status in the trailers": trailers((":status", "200")),
+    "an interim response that ends": fields((":status", "103")),
+    "trailers that do not end": trailers(("x", "y"), end=False),
     "a path in the trailers": trailers(("x", "y"), (":path", "/")),
 }
 

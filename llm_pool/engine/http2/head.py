@@ -1,47 +1,40 @@
-"""Encodes the head of a request as HTTP/2 fields, and reads the head of a response (RFC 9113, section 8)."""
+"""Encodes the head of a request for HTTP/2, and reads the head of a response (RFC 9113, section 8)."""
 
 from __future__ import annotations
 
 import re
 
-from hpack import NeverIndexedHeaderTuple
-
 from llm_pool.exceptions import ProtocolError
 
 from ..head import TOKEN, UNSAFE, Headers, RequestHead
 from ..request import Request
+from .block_encoder import encode_fields, encode_length
 
-__all__ = ["check_interim", "check_trailers", "content_length", "encode_fields", "read_fields"]
+__all__ = ["check_trailers", "content_length", "encode_head", "read_headers", "read_status"]
 
-STATUS = re.compile(rb"[2-9][0-9]{2}")  # h2 reports interim responses as another event
-INTERIM_STATUS = re.compile(rb"1(?!01)[0-9]{2}")  # no 101: HTTP/2 has no upgrades (RFC 9113, section 8.6)
+STATUS = re.compile(rb"1(?!01)[0-9]{2}|[2-9][0-9]{2}")  # no 101: HTTP/2 has no upgrades (section 8.6)
 LENGTH = re.compile(rb"[0-9]{1,18}")
 NOT_SENT = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
 )
 WITHOUT_BODY = (204, 304)
-INDEXED = frozenset({b"accept", b"accept-encoding", b"content-type", b"user-agent"})  # never contain a key
 
 
-def encode_fields(request: Request) -> Headers:
-    """Return the head of a request as HTTP/2 fields: first the pseudo-header fields, then the headers."""
+def encode_head(request: Request) -> bytes:
+    """Return the head of a request as a field block."""
     head = request.head
-    if head.fields is None:
-        head.fields = _encode(head)
+    if head.block is None:
+        head.block = encode_fields(_fields(head))
     if request.body and head.length is None:
-        return [*head.fields, NeverIndexedHeaderTuple(b"content-length", b"%d" % len(request.body))]
-    return head.fields
+        return head.block + encode_length(len(request.body))
+    return head.block
 
 
-def _encode(head: RequestHead) -> Headers:
-    """Return the fields of a head.
+def _fields(head: RequestHead) -> Headers:
+    """Return the fields of a head: first the pseudo-header fields, then the headers.
 
     The header ``Host`` becomes ``:authority`` (RFC 9113, section 8.3.1). ``TE`` and the headers that HTTP/2
     forbids (RFC 9113, section 8.2.2) are left out.
-
-    Every field that can contain a key is marked as never indexed (RFC 7541, section 7.1.3): all but the
-    pseudo-header fields, a path with a query excepted, and ``INDEXED``. A list of the headers that contain
-    keys would be incomplete, because gateways and users have names of their own.
     """
     authority = b""
     regular = []
@@ -50,43 +43,42 @@ def _encode(head: RequestHead) -> Headers:
         if lowered == b"host":
             authority = value
         elif lowered not in NOT_SENT:
-            field = (lowered, value.strip(b" \t"))
-            regular.append(field if lowered in INDEXED else NeverIndexedHeaderTuple(*field))
-    path = (b":path", head.target)
-    return [
+            regular.append((lowered, value.strip(b" \t")))
+    scheme = head.origin.scheme.encode()
+    pseudo = [
         (b":method", head.method),
-        (b":scheme", head.origin.scheme.encode()),
+        (b":scheme", scheme),
         (b":authority", authority),
-        NeverIndexedHeaderTuple(*path) if b"?" in head.target else path,
-        *regular,
+        (b":path", head.target),
     ]
+    return pseudo + regular
 
 
-def read_fields(fields: Headers) -> tuple[int, Headers]:
-    """Return the status and the headers of a response.
-
-    Accepts names in upper case, connection-specific headers and blanks around values, which RFC 9113, section
-    8.2, forbids: servers send them, and other clients accept them. Raises ProtocolError if the head is
-    malformed in another way. The caller then fails the stream, not the connection.
-    """
-    if not fields:
-        raise ProtocolError("an empty head")
-    (first, status), *headers = fields
+def read_status(fields: Headers) -> int:
+    """Return the status of a response, interim responses included. Raises ProtocolError if it has none."""
+    first, status = fields[0] if fields else (b"nothing", b"")
     if first != b":status" or not STATUS.fullmatch(status):
         raise ProtocolError(f"a head that begins with {first[:100]!r}: {status[:20]!r}")
-    for name, value in headers:
-        if not TOKEN.fullmatch(name):
-            raise ProtocolError(f"a header with the name {name[:100]!r}")
-        if UNSAFE.search(value):
-            raise ProtocolError(f"a line break or NUL in the header {name!r}")
-    return int(status), [(name, value.strip(b" \t")) for name, value in headers]
+    return int(status)
 
 
-def check_interim(fields: Headers) -> None:
-    """Raise ProtocolError if the head of an interim response has a status that it cannot have."""
-    status = next((value for name, value in fields if name == b":status"), b"")
-    if not INTERIM_STATUS.fullmatch(status):
-        raise ProtocolError(f"an interim response with the status {status[:20]!r}")
+def read_headers(fields: Headers) -> Headers:
+    """Return the headers of a response.
+
+    Accepts names in upper case, connection-specific headers and blanks around values, which RFC 9113, section
+    8.2, forbids: servers send them, and other clients accept them. Raises ProtocolError if a header is
+    malformed in another way. The caller then fails the stream, not the connection.
+    """
+    headers = [(name, value.strip(b" \t")) for name, value in fields[1:]]
+    # Each looks at all headers at once: a name is valid if each of its bytes is, and it is not empty.
+    names = [name for name, _ in headers]
+    if names and not (all(names) and TOKEN.fullmatch(b"".join(names))):
+        bad = next(name for name in names if not TOKEN.fullmatch(name))
+        raise ProtocolError(f"a header with the name {bad[:100]!r}")
+    if UNSAFE.search(b"".join([value for _, value in headers])):
+        bad = next(name for name, value in headers if UNSAFE.search(value))
+        raise ProtocolError(f"a line break or NUL in the header {bad!r}")
+    return headers
 
 
 def check_trailers(fields: Headers) -> None:

@@ -18,7 +18,7 @@ UPLOAD_BATCH = 128 * 1024  # bytes of bodies written at once; the head of a new 
 class Uploads:
     """A queue of streams with data to send, through ``wire``."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire[HTTP2Stream]) -> None:
         self._wire = wire
         self._queue: deque[HTTP2Stream] = deque()
 
@@ -32,7 +32,7 @@ class Uploads:
         Stops when ``UPLOAD_BATCH`` is reached or the connection's window is closed.
         """
         queue, wire = self._queue, self._wire
-        while queue and wire.unsent < UPLOAD_BATCH and wire.outbound_flow_control_window > 0:
+        while queue and len(wire.outgoing) < UPLOAD_BATCH and wire.send_window > 0:
             stream = queue.popleft()
             if stream.send_frame():
                 queue.append(stream)
