@@ -7,9 +7,10 @@ import itertools
 import time
 
 import pytest
+from django.apps import apps
 from django.test import override_settings
 
-from llm_pool import asgi, pools
+from llm_pool import pools
 from llm_pool.engine.config import Origin
 from llm_pool.engine.ledger.backoff import FIRST_PAUSE
 from llm_pool.exceptions import ConnectFailed
@@ -295,18 +296,19 @@ async def test_prewarming_a_dead_server_goes_on_in_the_background(each_loop, ser
 
 
 async def test_startup_prewarms_and_a_dead_provider_does_not_fail_it(serve):
-    """Scenario 13: through ``startup`` and ``shutdown``, as the ASGI lifespan calls them."""
+    """Scenario 13: through the app's own startup and shutdown, as the ASGI lifespan calls them."""
     alive, dead = serve(json_reply()), serve(json_reply())
     dead.refuse()
+    config = apps.get_app_config("llm_pool")
     settings = {
         alias: {"BASE_URL": f"{server.url}/v1", "API_KEY": "k", "LIMITS": {"min_connections": 2}}
         for alias, server in {"default": alive, "dead": dead}.items()
     }
     with override_settings(LLM_POOL=settings):
-        await asgi.startup()
+        await config.startup()
         await alive.await_until(lambda s: s.connections_open == 2)
         await until(lambda: pools["dead"].stats().dial_failure)
         assert (await pools["default"].arequest("GET", "/models")).status_code == 200
         assert alive.connections_accepted == 2
-        await asgi.shutdown()
+        await config.shutdown()
         await alive.await_until(lambda s: s.connections_open == 0)
