@@ -133,6 +133,8 @@ def test_several_complete_events_in_each_of_several_pieces() -> None:
         b"\nevent: x\ndata: b\n\n",
         b": x\ndata: b\n\n: y\n\n",
         b"event: unframed\ndata: b\n\n",
+        b"data: b\rdata: c\n\n",
+        b"event: x\r\ndata: b\r\n\r\ndata: c\n\n",
     ],
 )
 def test_a_piece_of_whole_events_gives_what_the_standard_says(piece: bytes) -> None:
