@@ -9,7 +9,7 @@ __all__ = ["Measured", "Results"]
 
 Round = dict[str, float]
 """By name: ``cpu`` (seconds per call or event), ``rate`` (per second), ``p50`` and ``p99`` (seconds),
-``memory`` (bytes), ``wall`` (seconds), ``bytes`` (per stream), ``per_cpu_second``."""
+``memory`` (bytes), ``behind`` (seconds), ``wall`` (seconds), ``bytes`` (per stream), ``per_cpu_second``."""
 
 
 @dataclass

@@ -25,6 +25,11 @@ from testbed.programs import ProgramMissing
 
 __all__ = ["run", "run_round"]
 
+VIEWS = {"view": view.measure, "streaming view": view.measure_stream}
+"""What measures a view, by the work of the workload."""
+
+MANY = 750  # events of a stream: more than are measured
+
 Progress = Callable[[str], None]
 """Called with a line of text before each measurement."""
 
@@ -91,9 +96,9 @@ def _run_contestant(
         parameters["seconds"] *= scale
     if workload.work == "startup":
         return startup.measure(contestant.client)
-    if workload.work == "view":
+    if measure_view := VIEWS.get(workload.work):
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            return view.measure(contestant.client, target, Path(directory), parameters["seconds"])
+            return measure_view(contestant.client, target, Path(directory), **parameters)
     task = {"client": contestant.client, "work": workload.work, "loop": workload.loop}
     return work({**task, "target": asdict(target), "parameters": parameters})
 
@@ -106,8 +111,12 @@ def _upstream(workload: Workload, directory: Path) -> Iterator[Target]:
                 yield target
         case "events":
             with streaming(
-                directory, interval=0.02, streams=workload.parameters["concurrency"], events=750
+                directory, interval=0.02, streams=workload.parameters["concurrency"], events=MANY
             ) as target:
+                yield target
+        case "tokens":
+            pace, streams = workload.parameters["interval"], workload.parameters["concurrency"]
+            with streaming(directory, interval=pace, streams=streams, events=MANY) as target:
                 yield target
         case "silence":
             with streaming(directory, interval=3600, streams=1_000_000, events=1) as target:

@@ -151,6 +151,11 @@ def _view(peer: str, goal: float) -> Row:
     return Row("view", "llm_pool", peer, goal, "per_cpu_second", at_least=True)
 
 
+def _streaming_view(browsers: int) -> list[Row]:
+    goals = {"openai, shared": 0.22, "openai on aiohttp, shared": 0.36}
+    return [Row(f"browsers-{browsers}", "llm_pool", peer, goal) for peer, goal in goals.items()]
+
+
 ROWS = [
     *_whole_answers("asyncio", 50, aclient=0.20),
     *_whole_answers("asyncio", 200, aclient=0.15),
@@ -172,6 +177,8 @@ ROWS = [
     Row("memory", "acomplete", "httpx", 0.5, "bytes"),
     _view("openai, shared", 3.0),
     _view("openai, one per request", 10.0),
+    *_streaming_view(100),
+    *_streaming_view(400),
     Row("import", "llm_pool", "Django and httpx", 0.06, compare=difference),
     Row("import", "llm_pool and its metrics", "Django and httpx", None, compare=difference),
 ]

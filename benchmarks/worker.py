@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from benchmarks.clients import AsyncClient, Target, load
 from benchmarks.machine import allow_files, client_core, pin, upstream_core
-from benchmarks.work import calls, distance, streams
+from benchmarks.work import browsers, calls, distance, streams
 
 __all__ = ["main"]
 
@@ -26,6 +26,7 @@ WORKS = {
     "held": streams.held,
     "in_turn": distance.in_turn,
     "burst": distance.burst,
+    "browsers": browsers.browsers,
 }
 
 

@@ -31,8 +31,9 @@ class Workload:
 
     ``name``         as ``--workloads`` takes it
     ``title``        as the report shows it
-    ``work``         a function of ``worker.WORKS``, "threads", "view" or "startup"
-    ``upstream``     the server: "http", "tls", "events", "silence", "far" or "none" (``rounds`` starts it)
+    ``work``         a function of ``worker.WORKS``, "threads", "view", "streaming view" or "startup"
+    ``upstream``     the server that ``rounds`` starts: "http", "tls", "events", "tokens", "silence", "far" or
+                     "none"
     ``contestants``  the clients, in the order of the report
     ``parameters``   arguments of the work
     ``loop``         "asyncio" or "uvloop"
@@ -84,6 +85,11 @@ VIEWS = (
     Contestant("openai, shared", "shared"),
     Contestant("openai, one per request", "per-request"),
 )
+STREAMING_VIEWS = (
+    Contestant("llm_pool", "stream-pooled"),
+    Contestant("openai, shared", "stream-shared"),
+    Contestant("openai on aiohttp, shared", "stream-aiohttp"),
+)
 STARTS = _these("Django and httpx", "llm_pool", "llm_pool and its metrics", "openai")
 
 
@@ -106,6 +112,14 @@ def _streams(loop: str, rounds: int) -> Workload:
     title = f"100 streams, one event per 20 ms each, {loop}"
     parameters = {"concurrency": 100, "seconds": 1.5}
     return Workload(f"stream-{loop}", title, "events", "events", STREAMERS, parameters, loop, rounds)
+
+
+def _streaming_view(browsers: int) -> Workload:
+    title = f"A streaming Django view under uvicorn, one worker: {browsers} browsers, 25 tokens a second each"
+    parameters = {"concurrency": browsers, "seconds": 1.5, "interval": 0.04}
+    return Workload(
+        f"browsers-{browsers}", title, "streaming view", "tokens", STREAMING_VIEWS, parameters, "uvloop"
+    )
 
 
 def _all() -> list[Workload]:
@@ -134,6 +148,8 @@ def _all() -> list[Workload]:
         Workload("burst", burst, "burst", "far", AT_ONCE, {"calls": 50}),
         Workload("memory", "2,000 open streams", "held", "silence", HOLDERS, {"concurrency": 2000}, rounds=1),
         Workload("view", view, "view", "http", VIEWS, {"seconds": 2.0}, rounds=3),
+        _streaming_view(100),
+        _streaming_view(400),
         Workload("import", start, "startup", "none", STARTS, {}, rounds=9),
     ]
 

@@ -15,6 +15,7 @@ COLUMNS = {
     "wall": ("time", lambda value: f"{value * 1e3:,.0f} ms"),
     "p50": ("p50", lambda value: f"{value * 1e3:,.1f} ms"),
     "p99": ("p99", lambda value: f"{value * 1e3:,.1f} ms"),
+    "behind": ("last token late by", lambda value: f"{value * 1e3:,.0f} ms"),
     "bytes": ("memory each", lambda value: f"{value / 1024:,.1f} KiB"),
     "memory": ("peak memory", lambda value: f"{value / 2**20:,.0f} MiB"),
 }

@@ -83,6 +83,15 @@ def test_a_view_is_measured_by_the_cpu_of_its_server():
     assert found["per_cpu_second"] == pytest.approx(1 / found["cpu"])
 
 
+def test_a_streaming_view_is_measured_by_the_tokens_that_browsers_read():
+    pace = {"concurrency": 3, "seconds": 0.2, "interval": 0.01}
+    found = measured(workload("streaming view", "tokens", "stream-pooled", "stream-shared", **pace))
+    (ours,) = found.rounds["stream-pooled"]
+    assert 0 < ours["cpu"] < 1
+    assert ours["behind"] >= 0
+    assert found.skipped.get("stream-shared", "").removesuffix(" is not installed") in ("", "openai")
+
+
 def test_a_client_that_fails_is_skipped_with_its_error():
     target = {"url": f"http://127.0.0.1:{free_port()}/v1"}
     parameters = {"concurrency": 1, "seconds": SHORT}
