@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", metavar="NAME", choices=names, default=names, help=some)
     parser.add_argument("--rounds", type=int, help="of every workload; default: the workload's own number")
     parser.add_argument("--quick", action="store_true", help="measure a fifth as long: to see that it runs")
-    parser.add_argument("--minutes", type=float, default=12.0, help="start no round that would end later")
+    parser.add_argument("--minutes", type=float, default=18.0, help="start no round that would end later")
     parser.add_argument(
         "--output", type=Path, help="write benchmarks.md into this folder, plots and JSON into benchmarks/"
     )

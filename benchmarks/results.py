@@ -20,12 +20,14 @@ class Measured:
     ``rounds``   the rounds of each contestant, by label
     ``skipped``  the reason why a contestant was not measured, by label
     ``not_run``  the reason why nothing was measured; "" if something was
+    ``loads``    the load of the machine by other processes, round by round
     """
 
     name: str
     rounds: dict[str, list[Round]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     not_run: str = ""
+    loads: list[float] = field(default_factory=list)
 
     def add(self, contestant: str, found: Round) -> None:
         """Add a round of a contestant."""

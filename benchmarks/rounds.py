@@ -17,6 +17,7 @@ from benchmarks import link, startup, view
 from benchmarks.child import Failed, work
 from benchmarks.clients import Target
 from benchmarks.install import why_missing
+from benchmarks.machine import cpu_so_far, load_by_others
 from benchmarks.results import Measured
 from benchmarks.upstreams.nginx import nginx
 from benchmarks.upstreams.streaming import streaming
@@ -54,8 +55,10 @@ def run(
             if start - began + last_duration[workload.name] > seconds:
                 found.not_run = "" if found.rounds else f"the limit of {seconds / 60:g} minutes was reached"
                 continue
+            cpu = cpu_so_far()
             run_round(workload, number, found, scale, progress)
-            last_duration[workload.name] = time.monotonic() - start
+            seconds_taken = last_duration[workload.name] = time.monotonic() - start
+            found.loads.append(load_by_others((cpu_so_far() - cpu) / seconds_taken))
     return measured
 
 

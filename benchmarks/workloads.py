@@ -93,25 +93,23 @@ STREAMING_VIEWS = (
 STARTS = _these("Django and httpx", "llm_pool", "llm_pool and its metrics", "openai")
 
 
-def _complete(concurrency: int, loop: str, rounds: int) -> Workload:
+def _complete(concurrency: int, loop: str) -> Workload:
     title = f"Whole answers, HTTP/1.1, {concurrency} concurrent, {loop}"
-    parameters = {"concurrency": concurrency, "seconds": 1.2}
-    return Workload(
-        f"complete-{concurrency}-{loop}", title, "calls", "http", RIVALS, parameters, loop, rounds
-    )
+    parameters = {"concurrency": concurrency, "seconds": 0.8}
+    return Workload(f"complete-{concurrency}-{loop}", title, "calls", "http", RIVALS, parameters, loop)
 
 
-def _others(loop: str, rounds: int) -> Workload:
+def _others(loop: str) -> Workload:
     title = f"Whole answers, HTTP/1.1, 50 concurrent, {loop}: other clients"
     return Workload(
-        f"others-{loop}", title, "calls", "http", OTHERS, {"concurrency": 50, "seconds": 0.8}, loop, rounds
+        f"others-{loop}", title, "calls", "http", OTHERS, {"concurrency": 50, "seconds": 0.5}, loop
     )
 
 
-def _streams(loop: str, rounds: int) -> Workload:
+def _streams(loop: str) -> Workload:
     title = f"100 streams, one event per 20 ms each, {loop}"
-    parameters = {"concurrency": 100, "seconds": 1.5}
-    return Workload(f"stream-{loop}", title, "events", "events", STREAMERS, parameters, loop, rounds)
+    parameters = {"concurrency": 100, "seconds": 1.0}
+    return Workload(f"stream-{loop}", title, "events", "events", STREAMERS, parameters, loop)
 
 
 def _streaming_view(browsers: int) -> Workload:
@@ -132,22 +130,22 @@ def _all() -> list[Workload]:
     view = "A Django view under uvicorn, one worker, 32 concurrent"
     start = "The start of an interpreter"
     return [
-        _complete(50, "asyncio", 5),
-        _complete(200, "asyncio", 3),
-        _complete(50, "uvloop", 3),
-        _complete(200, "uvloop", 3),
-        _others("asyncio", 2),
-        _others("uvloop", 2),
+        _complete(50, "asyncio"),
+        _complete(200, "asyncio"),
+        _complete(50, "uvloop"),
+        _complete(200, "uvloop"),
+        _others("asyncio"),
+        _others("uvloop"),
         Workload("observed", observed, "calls", "http", OBSERVED, {"concurrency": 50, "seconds": 0.8}),
         Workload("growth", growth, "calls", "http", SIZES, {"seconds": 1.5}),
-        _streams("asyncio", 4),
-        _streams("uvloop", 3),
+        _streams("asyncio"),
+        _streams("uvloop"),
         Workload("http2", http2, "calls", "tls", HTTP2, {"concurrency": 50, "seconds": 1.2}),
         Workload("threads", threads, "threads", "http", THREADS, {"concurrency": 32, "seconds": 1.2}),
-        Workload("in-turn", in_turn, "in_turn", "far", IN_TURN, {"calls": 20}, rounds=3),
+        Workload("in-turn", in_turn, "in_turn", "far", IN_TURN, {"calls": 20}),
         Workload("burst", burst, "burst", "far", AT_ONCE, {"calls": 50}),
-        Workload("memory", "2,000 open streams", "held", "silence", HOLDERS, {"concurrency": 2000}, rounds=1),
-        Workload("view", view, "view", "http", VIEWS, {"seconds": 2.0}, rounds=3),
+        Workload("memory", "2,000 open streams", "held", "silence", HOLDERS, {"concurrency": 2000}),
+        Workload("view", view, "view", "http", VIEWS, {"seconds": 1.5}),
         _streaming_view(100),
         _streaming_view(400),
         Workload("import", start, "startup", "none", STARTS, {}, rounds=9),

@@ -52,11 +52,15 @@ def _goals(results: Results) -> str:
         measured = found.reason
         if found.spread is not None:
             least, most = row.shown(found.spread.least), row.shown(found.spread.most)
-            measured = f"**{row.shown(found.spread.median)}** ({least} to {most})"
+            measured = (
+                f"**{row.shown(found.spread.median)}** ({least} to {most}){' *' if found.doubt else ''}"
+            )
         goal = row.shown_goal or "none"
         lines.append([row.work, row.contestant, row.against, goal, measured, verdict(found)])
     headings = ["work", "measured", "compared with", "goal", "result", ""]
-    return "## Goals\n\n" + _table(headings, _without_repeats(lines))
+    doubts = {(row.work, found.doubt) for row in ROWS if (found := outcome(row, results)).doubt}
+    marked = "".join(f"\n\n\\* {work}: {doubt}." for work, doubt in sorted(doubts))
+    return "## Goals\n\n" + _table(headings, _without_repeats(lines)) + marked
 
 
 def _losses(results: Results) -> str:
