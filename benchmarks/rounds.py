@@ -82,8 +82,8 @@ def _measure(
 ) -> None:
     try:
         found = _run_contestant(workload, contestant, target, scale)
-    except Failed as error:
-        measured.skip(contestant.label, f"failed: {error}")
+    except (Failed, RuntimeError) as error:  # RuntimeError with the whole log: a view's server did not start
+        measured.skip(contestant.label, f"failed: {str(error).splitlines()[-1]}")
         return
     if "missing" in found:
         measured.skip(contestant.label, why_missing(found["missing"]))
@@ -98,12 +98,14 @@ def _run_contestant(
     if "seconds" in parameters:
         parameters["seconds"] *= scale
     if workload.work == "startup":
-        return startup.measure(contestant.client)
+        return startup.measure(contestant.client, contestant.checkout)
     if measure_view := VIEWS.get(workload.work):
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            return measure_view(contestant.client, target, Path(directory), **parameters)
+            return measure_view(
+                contestant.client, target, Path(directory), checkout=contestant.checkout, **parameters
+            )
     task = {"client": contestant.client, "work": workload.work, "loop": workload.loop}
-    return work({**task, "target": asdict(target), "parameters": parameters})
+    return work({**task, "target": asdict(target), "parameters": parameters}, contestant.checkout)
 
 
 @contextlib.contextmanager

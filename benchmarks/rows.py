@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from benchmarks.results import Measured, Results
-from benchmarks.workloads import ROUND_TRIP, WORKLOADS
+from benchmarks.workloads import BEFORE, ROUND_TRIP, WORKLOADS
 
 __all__ = ["ROWS", "Outcome", "Row", "Spread", "outcome"]
 
@@ -99,6 +99,7 @@ class Outcome(NamedTuple):
     ``holds``   whether the result meets the goal; None without a goal or a value
     ``reason``  why there is no value; "" if there is one
     ``doubt``   why another run may well have another result; "" for no reason
+    ``before``  the result of the other checkout in the same run; None without one
     """
 
     row: Row
@@ -106,6 +107,7 @@ class Outcome(NamedTuple):
     holds: bool | None
     reason: str = ""
     doubt: str = ""
+    before: float | None = None
 
 
 def outcome(row: Row, results: Results) -> Outcome:
@@ -126,7 +128,16 @@ def outcome(row: Row, results: Results) -> Outcome:
     found = row.compare(statistics.median(ours), statistics.median(theirs))
     by_round = [row.compare(one, other) for one, other in zip(ours, theirs, strict=True)]
     spread = Spread(found, min(by_round), max(by_round))
-    return Outcome(row, spread, _holds(row, found), doubt=_doubt(measured))
+    return Outcome(row, spread, _holds(row, found), "", _doubt(measured), _before(row, measured))
+
+
+def _before(row: Row, measured: Measured) -> float | None:
+    """The result of the other checkout: against its own contestant if ``row`` compares two of ours."""
+    ours = measured.values(row.contestant + BEFORE, row.metric)
+    theirs = measured.values(row.against + BEFORE, row.metric) or measured.values(row.against, row.metric)
+    if not ours:
+        return None
+    return row.compare(statistics.median(ours), statistics.median(theirs) if theirs else row.yardstick or 0.0)
 
 
 def _doubt(measured: Measured) -> str:

@@ -22,13 +22,15 @@ PROGRAMS = {
 }
 
 
-def measure(name: str) -> dict[str, float | str]:
+def measure(name: str, checkout: str) -> dict[str, float | str]:
     """Run one of ``PROGRAMS``; return its CPU seconds from start to end, or the module that is missing.
 
-    Raises Failed.
+    It imports the ``llm_pool`` of ``checkout``, or ours if that is "". Raises Failed.
     """
     program = f"import sys; {PROGRAMS[name]}"
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=checkout or ROOT
+    )
     pin(client_core(), process.pid)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -23,15 +23,17 @@ __all__ = ["measure", "measure_stream"]
 CONCURRENCY = 32
 
 
-def measure(view: str, upstream: Target, directory: Path, *, seconds: float) -> dict[str, float | str]:
+def measure(
+    view: str, upstream: Target, directory: Path, *, checkout: str, seconds: float
+) -> dict[str, float | str]:
     """Call a view of ``benchmarks.project`` for ``seconds`` seconds; return its requests per second of CPU.
 
     ``view`` is its path: "pooled", "shared" or "per-request". The calling process runs on the upstream's
-    core.
+    core. The server uses the ``llm_pool`` of ``checkout``, or ours if that is "".
     """
     if missing := _missing(view):
         return {"missing": missing}
-    with _server(upstream, directory) as (port, _):
+    with _server(upstream, directory, checkout) as (port, _):
         target = Target(f"http://127.0.0.1:{port}/{view}/v1")
         _call_view(target, seconds / 4)
         before = _read_meter(port)
@@ -41,15 +43,17 @@ def measure(view: str, upstream: Target, directory: Path, *, seconds: float) -> 
     return {**calls, "cpu": cpu / answered, "per_cpu_second": answered / cpu}
 
 
-def measure_stream(view: str, upstream: Target, directory: Path, **parameters: Any) -> dict[str, Any]:
+def measure_stream(
+    view: str, upstream: Target, directory: Path, *, checkout: str, **parameters: Any
+) -> dict[str, Any]:
     """Read a streaming view of ``benchmarks.project`` with many browsers; return its CPU per token.
 
     ``view`` is its path: "stream-pooled", "stream-shared" or "stream-aiohttp". ``parameters`` are those of
-    ``work.browsers``. The browsers run on the upstream's core.
+    ``work.browsers``; ``checkout`` is that of ``measure``. The browsers run on the upstream's core.
     """
     if missing := _missing(view):
         return {"missing": missing}
-    with _server(upstream, directory) as (port, process):
+    with _server(upstream, directory, checkout) as (port, process):
         target = Target(f"http://127.0.0.1:{port}/{view}/v1")
         return _run("browsers", target, {**parameters, "server": process.pid})
 
@@ -63,10 +67,13 @@ def _missing(view: str) -> str:
 
 
 @contextlib.contextmanager
-def _server(upstream: Target, directory: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def _server(
+    upstream: Target, directory: Path, checkout: str
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run uvicorn with the project while the block runs; yield its port and its process."""
     port = free_port()
-    command = ["env", f"BENCHMARK_UPSTREAM={upstream.url}", sys.executable, "-m", "uvicorn"]
+    command = ["env", f"BENCHMARK_UPSTREAM={upstream.url}", f"BENCHMARK_CHECKOUT={checkout}"]
+    command += [sys.executable, "-m", "uvicorn"]
     command += ["benchmarks.project.asgi:application", "--port", str(port), "--log-level", "warning"]
     with running(held_to(client_core(), command), directory / "uvicorn.log", port) as process:
         yield port, process

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["ROUND_TRIP", "WORKLOADS", "Contestant", "Workload"]
+__all__ = ["BEFORE", "OURS", "ROUND_TRIP", "WORKLOADS", "Contestant", "Workload", "with_before"]
 
 ROUND_TRIP = 0.05  # seconds, to the distant provider
+OURS = ("acomplete", "aclient", "complete", "llm_pool")  # the first words of our contestants' labels
+BEFORE = ", before"  # the end of the label of a contestant from another checkout
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,13 @@ class Contestant:
     ``label``       its name in the report
     ``client``      its name in ``benchmarks.clients.CLIENTS``, or the program or view to run
     ``parameters``  arguments of the work that replace the workload's
+    ``checkout``    the folder of another checkout of this project whose ``llm_pool`` is measured; "" for ours
     """
 
     label: str
     client: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    checkout: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,3 +157,13 @@ def _all() -> list[Workload]:
 
 
 WORKLOADS = {workload.name: workload for workload in _all()}
+
+
+def with_before(workload: Workload, checkout: str) -> Workload:
+    """Add each of our contestants a second time, with the ``llm_pool`` of another checkout."""
+    contestants: list[Contestant] = []
+    for contestant in workload.contestants:
+        contestants.append(contestant)
+        if contestant.label.startswith(OURS):
+            contestants.append(replace(contestant, label=contestant.label + BEFORE, checkout=checkout))
+    return replace(workload, contestants=tuple(contestants))

@@ -35,6 +35,7 @@ file: change the texts in `benchmarks/`, not here.
   takes seconds, and the difference is some 100 µs of CPU for each call: at 100 calls per second it is one
   hundredth of a core. What the pool adds for these microseconds is what it is for: one limit over all
   threads and loops, the queue, timeouts, statistics.
+- "before", if it is there, is the result of an earlier commit in the same run (`--before PATH`).
 - `acomplete` is measured without observers; `acomplete+metrics` with the middleware and prometheus_client.
 """
 

@@ -47,6 +47,8 @@ def print_goals(results: Results, console: Console) -> None:
             if found.spread is not None:
                 measured, least, most = map(row.shown, found.spread)
                 between = f"{least} to {most}{' *' if found.doubt else ''}"
+            if found.before is not None:
+                between += f"\nbefore {row.shown(found.before)}"
             texts = (row.contestant, row.against, row.shown_goal, measured, between, verdict(found))
             table.add_row(*texts, style=COLOURS[found.holds])
         console.print(table)

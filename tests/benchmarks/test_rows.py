@@ -76,6 +76,21 @@ def test_a_row_without_a_goal_neither_holds_nor_does_not():
     assert found.holds is None
 
 
+@pytest.mark.parametrize(("against", "before"), [("theirs", 0.5), ("ours, too", 0.8)])
+def test_the_other_checkout_is_compared_in_the_same_way(against, before):
+    """With the same peer, or with its own second contestant."""
+    values = {
+        "ours": [1.0],
+        "ours, before": [2.0],
+        "theirs": [4.0],
+        "ours, too": [2.0],
+        "ours, too, before": [2.5],
+    }
+    found = outcome(Row("http2", "ours", against, None), measured_of(**values))
+    assert found.before == before
+    assert outcome(Row("http2", "theirs", "ours", None), measured_of(**values)).before is None
+
+
 def test_an_unmeasured_row_has_a_reason():
     row = Row("http2", "ours", "theirs", 1.0)
     measured = Measured("http2")

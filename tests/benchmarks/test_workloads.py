@@ -9,7 +9,7 @@ import pytest
 from benchmarks.child import Failed, work
 from benchmarks.results import Measured
 from benchmarks.rounds import run, run_round
-from benchmarks.workloads import Contestant, Workload
+from benchmarks.workloads import Contestant, Workload, with_before
 from testbed.process import free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.forks]
@@ -90,6 +90,24 @@ def test_a_streaming_view_is_measured_by_the_tokens_that_browsers_read():
     assert 0 < ours["cpu"] < 1
     assert ours["behind"] >= 0
     assert found.skipped.get("stream-shared", "").removesuffix(" is not installed") in ("", "openai")
+
+
+@pytest.mark.parametrize("kind", ["calls", "streaming view", "startup"])
+def test_another_checkout_of_the_project_is_measured_beside_this_one(kind, tmp_path):
+    (tmp_path / "llm_pool").mkdir()
+    (tmp_path / "llm_pool" / "__init__.py").write_text("raise RuntimeError('this is the other checkout')")
+    pace = {"concurrency": 1, "seconds": SHORT}
+    given, client = {
+        "calls": (workload("calls", "http", **pace), "acomplete"),
+        "streaming view": (workload("streaming view", "tokens", **pace, interval=0.01), "stream-pooled"),
+        "startup": (workload("startup", "none"), "llm_pool"),
+    }[kind]
+    ours = Contestant("llm_pool", client)
+    both = with_before(replace(given, contestants=(ours, Contestant("floor", "floor"))), str(tmp_path))
+    assert [each.label for each in both.contestants] == ["llm_pool", "llm_pool, before", "floor"]
+    found = measured(replace(both, contestants=both.contestants[:2]))
+    assert set(found.rounds) == {"llm_pool"}
+    assert "the other checkout" in found.skipped["llm_pool, before"]
 
 
 def test_a_client_that_fails_is_skipped_with_its_error():
