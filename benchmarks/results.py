@@ -8,8 +8,9 @@ from typing import Any
 __all__ = ["Measured", "Results"]
 
 Round = dict[str, float]
-"""By name: ``cpu`` (seconds per call or event), ``rate`` (per second), ``p50`` and ``p99`` (seconds),
-``memory`` (bytes), ``behind`` (seconds), ``wall`` (seconds), ``bytes`` (per stream), ``per_cpu_second``."""
+"""By name: ``cpu`` (seconds per call, event or token), ``rate`` (per second), ``p50`` and ``p99`` (seconds),
+``memory`` (bytes), ``wall`` (seconds), ``behind`` (seconds), ``times`` (a ratio), ``bytes`` (per stream),
+``per_cpu_second``."""
 
 
 @dataclass

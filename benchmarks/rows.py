@@ -190,7 +190,7 @@ ROWS = [
     *_whole_answers("asyncio", 200, aclient=0.15),
     *_whole_answers("uvloop", 50, aclient=0.20),
     *_whole_answers("uvloop", 200, aclient=0.15),
-    Row("observed", "acomplete+metrics", "acomplete", 1.05),
+    Row("observed", "acomplete+metrics", "acomplete", 1.05, "times", yardstick=1.0),
     Row("growth", "acomplete, 1000", "acomplete, 10", 1.15),
     Row("growth", "floor, 1000", "floor, 10", None),
     *_events("asyncio"),

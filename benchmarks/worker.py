@@ -22,6 +22,7 @@ __all__ = ["main"]
 
 WORKS = {
     "calls": calls.calls,
+    "turns": calls.turns,
     "events": streams.events,
     "held": streams.held,
     "in_turn": distance.in_turn,

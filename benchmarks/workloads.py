@@ -59,7 +59,7 @@ def _these(*names: str) -> tuple[Contestant, ...]:
 
 
 RIVALS = _these("acomplete", "floor", "aclient", "httpx", "openai", "aiohttp")
-OBSERVED = _these("acomplete", "acomplete+metrics")
+OBSERVED = _these("acomplete+metrics")
 OTHERS = _these(
     "acomplete",
     "httpx2",
@@ -140,7 +140,9 @@ def _all() -> list[Workload]:
         _complete(200, "uvloop"),
         _others("asyncio"),
         _others("uvloop"),
-        Workload("observed", observed, "calls", "http", OBSERVED, {"concurrency": 50, "seconds": 0.8}),
+        Workload(
+            "observed", observed, "turns", "http", OBSERVED, {"concurrency": 50, "seconds": 0.8, "turns": 8}
+        ),
         Workload("growth", growth, "calls", "http", SIZES, {"seconds": 1.5}),
         _streams("asyncio"),
         _streams("uvloop"),

@@ -10,11 +10,14 @@ from typing import Any
 import django
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from prometheus_client import CollectorRegistry
 
 from benchmarks.clients.answers import text_of
 from benchmarks.clients.base import BODY, KEY, MESSAGES, MODEL, AsyncClient, Client, Target
-from llm_pool import pools
+from llm_pool import observe, pools, unobserve
+from llm_pool.conf.observability import latency_buckets
 from llm_pool.engine.loops.portal import adopt_server_loop
+from llm_pool.metrics import Metrics
 from llm_pool.middleware import PoolMiddleware
 
 __all__ = ["Complete", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]
@@ -26,11 +29,9 @@ STARTUP = 0.2
 class Complete(AsyncClient):
     """``pools["default"].acomplete`` and ``astream`` on the server loop, without observers."""
 
-    apps: tuple[str, ...] = ()
-
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        _set_up(target, self.apps)
+        _set_up(target)
         adopt_server_loop()
 
     async def start(self) -> None:
@@ -56,17 +57,29 @@ class Complete(AsyncClient):
 
 
 class ObservedComplete(Complete):
-    """``acomplete`` with metrics, behind the middleware, in a view that does nothing else."""
+    """``acomplete`` with metrics, behind the middleware, in a view that does nothing else.
 
-    apps = ("llm_pool",)
+    After ``observe(False)`` it is ``acomplete`` alone, until ``observe(True)``.
+    """
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._request, self._response = HttpRequest(), HttpResponse()
         self._text = ""
         self._middleware: Any = PoolMiddleware(self._view)
+        self._metrics = Metrics(CollectorRegistry(), "llm_pool", tuple(latency_buckets()))
+        self._observed = False
+        self.observe(True)
+
+    def observe(self, observed: bool) -> None:
+        """Begin or stop to use the metrics and the middleware. Does nothing if that is so already."""
+        if observed is not self._observed:
+            (observe if observed else unobserve)(self._metrics.call_ended)
+        self._observed = observed
 
     async def complete(self) -> str:
+        if not self._observed:
+            return await super().complete()
         await self._middleware(self._request)
         return self._text
 
@@ -94,7 +107,7 @@ class CompleteInThreads(Client):
         return pools["default"].complete(MESSAGES).text
 
 
-def _set_up(target: Target, apps: tuple[str, ...] = ()) -> None:
+def _set_up(target: Target) -> None:
     limits = {
         "max_connections": target.connections,
         "max_keepalive_connections": target.connections,
@@ -102,6 +115,6 @@ def _set_up(target: Target, apps: tuple[str, ...] = ()) -> None:
     }
     pool = {"BASE_URL": target.url, "API_KEY": KEY, "MODEL": MODEL, "PROXY": "", "LIMITS": limits}
     pool |= {"HTTP2": target.http2, "TLS": {"ca_file": target.ca_file}, "WARN_UTILIZATION": None}
-    settings.configure(INSTALLED_APPS=apps, LLM_POOL={"default": pool})
+    settings.configure(LLM_POOL={"default": pool})
     django.setup()
     pools.all()  # as the app does at its start

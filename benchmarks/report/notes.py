@@ -36,7 +36,8 @@ file: change the texts in `benchmarks/`, not here.
   hundredth of a core. What the pool adds for these microseconds is what it is for: one limit over all
   threads and loops, the queue, timeouts, statistics.
 - "before", if it is there, is the result of an earlier commit in the same run (`--before PATH`).
-- `acomplete` is measured without observers; `acomplete+metrics` with the middleware and prometheus_client.
+- `acomplete` is measured without observers. `acomplete+metrics` has the middleware and prometheus_client. It is
+  compared with `acomplete` in turns of 0.8 s in one process: new processes differ by more than that.
 """
 
 READING = """\
@@ -87,7 +88,7 @@ each event cheaper for it.
 """,
     ("observed", "acomplete"): """
 Each call makes a record, which is counted later; the middleware and the view that it calls are two more
-coroutines. On a machine that is shared with others, new processes differ from each other by as much.
+coroutines.
 """,
     ("stream", "floor"): """
 Each event wakes its task, is parsed by all rules of event streams, wherever the network has split it, and

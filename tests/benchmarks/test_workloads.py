@@ -56,6 +56,13 @@ def test_each_installed_client_is_measured():
     assert not [reason for reason in found.skipped.values() if not reason.endswith("is not installed")]
 
 
+def test_calls_with_and_without_observers_take_turns():
+    turns = workload("turns", "http", "acomplete+metrics", concurrency=2, seconds=SHORT, turns=4)
+    (found,) = measured(turns).rounds["acomplete+metrics"]
+    assert found["cpu"] > 0
+    assert found["times"] > 0
+
+
 def test_http2_is_measured_over_tls():
     calls = workload("calls", "tls", "acomplete", "httpx", concurrency=2, seconds=SHORT)
     assert set(measured(calls).rounds) == {"acomplete", "httpx"}
