@@ -10,7 +10,7 @@ __all__ = ["Measured", "Results"]
 Round = dict[str, float]
 """By name: ``cpu`` (seconds per call, event or token), ``rate`` (per second), ``p50`` and ``p99`` (seconds),
 ``memory`` (bytes), ``wall`` (seconds), ``behind`` (seconds), ``times`` (a ratio), ``bytes`` (per stream),
-``per_cpu_second``."""
+``per_cpu_second``, and the numbers ``functions``, ``python`` (functions) and ``dials``."""
 
 
 @dataclass

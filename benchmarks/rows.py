@@ -14,6 +14,7 @@ __all__ = ["ROWS", "Outcome", "Row", "Spread", "outcome"]
 
 
 MIN_ROUNDS = 5  # of a result that is not marked
+COUNTS = ("functions", "python", "dials")  # metrics that one round measures, on a busy machine too
 MAX_LOAD = 1.5  # of the machine, by other processes, in a result that is not marked
 
 
@@ -48,6 +49,11 @@ def difference(one: float, other: float) -> float:
     return one - other
 
 
+def count(one: float, _other: float) -> float:
+    """``one`` itself, which is a number of things."""
+    return one
+
+
 @dataclass(frozen=True)
 class Row:
     """A comparison of two contestants of a workload, or of one with a fixed value.
@@ -57,7 +63,7 @@ class Row:
     ``against``     the label of the second, or what the fixed value is
     ``goal``        the bound for the result; None for no goal
     ``metric``      what is compared: a key of ``results.Round``
-    ``compare``     ``ratio`` or ``difference``
+    ``compare``     ``ratio``, ``difference`` or ``count``
     ``at_least``    whether the goal is a lower bound
     ``yardstick``   the fixed value; None to compare with ``against``
     """
@@ -77,7 +83,9 @@ class Row:
         return WORKLOADS[self.workload].title
 
     def shown(self, value: float) -> str:
-        """A value of this row as text: a ratio without a unit, or milliseconds."""
+        """A value of this row as text: a ratio or number without a unit, or milliseconds."""
+        if self.compare is count:
+            return f"{value:,.0f}"
         if self.compare is difference:
             return f"{value * 1e3:.1f} ms"
         return f"{value:.3f}" if value < 0.995 else f"{value:.2f}"
@@ -128,7 +136,7 @@ def outcome(row: Row, results: Results) -> Outcome:
     found = row.compare(statistics.median(ours), statistics.median(theirs))
     by_round = [row.compare(one, other) for one, other in zip(ours, theirs, strict=True)]
     spread = Spread(found, min(by_round), max(by_round))
-    return Outcome(row, spread, _holds(row, found), "", _doubt(measured), _before(row, measured))
+    return Outcome(row, spread, _holds(row, found), "", _doubt(measured, row.metric), _before(row, measured))
 
 
 def _before(row: Row, measured: Measured) -> float | None:
@@ -140,11 +148,11 @@ def _before(row: Row, measured: Measured) -> float | None:
     return row.compare(statistics.median(ours), statistics.median(theirs) if theirs else row.yardstick or 0.0)
 
 
-def _doubt(measured: Measured) -> str:
+def _doubt(measured: Measured, metric: str) -> str:
     load = statistics.median(measured.loads) if measured.loads else 0.0
-    if load > MAX_LOAD:
+    if load > MAX_LOAD and metric not in COUNTS:
         return f"the load by other processes was {load:.1f}"
-    rounds = len(measured.loads)
+    rounds = 0 if metric in COUNTS else len(measured.loads)
     return f"only {rounds} of {MIN_ROUNDS} rounds" if 0 < rounds < MIN_ROUNDS else ""
 
 
@@ -185,7 +193,15 @@ def _streaming_view(browsers: int) -> list[Row]:
     return [Row(f"browsers-{browsers}", "llm_pool", peer, goal) for peer, goal in goals.items()]
 
 
+def _counted(workload: str, contestant: str, what: str, goal: int, metric: str) -> Row:
+    return Row(workload, contestant, what, goal, metric, count, yardstick=goal)
+
+
 ROWS = [
+    _counted("functions", "acomplete", "all functions", 320, "functions"),
+    _counted("functions", "acomplete", "Python's functions", 190, "python"),
+    _counted("functions-http2", "acomplete", "all functions", 900, "functions"),
+    _counted("dials", "acomplete, default limits", "dials", 300, "dials"),
     *_whole_answers("asyncio", 50, aclient=0.20),
     *_whole_answers("asyncio", 200, aclient=0.15),
     *_whole_answers("uvloop", 50, aclient=0.20),

@@ -60,6 +60,7 @@ def _these(*names: str) -> tuple[Contestant, ...]:
 
 RIVALS = _these("acomplete", "floor", "aclient", "httpx", "openai", "aiohttp")
 OBSERVED = _these("acomplete+metrics")
+OURSELVES = _these("acomplete")
 OTHERS = _these(
     "acomplete",
     "httpx2",
@@ -133,7 +134,23 @@ def _all() -> list[Workload]:
     burst = "50 calls at once on a cold pool, HTTP/2, 50 ms away"
     view = "A Django view under uvicorn, one worker, 32 concurrent"
     start = "The start of an interpreter"
+    functions = "Functions called for a call on a warm connection, {}"
+    dials = "Dials for 21,500 calls in bursts of 100, with the default limits"
+    default = _these("acomplete, default limits")
     return [
+        Workload(
+            "functions", functions.format("HTTP/1.1"), "functions", "http", OURSELVES, {"calls": 20}, rounds=1
+        ),
+        Workload(
+            "functions-http2",
+            functions.format("HTTP/2"),
+            "functions",
+            "tls",
+            OURSELVES,
+            {"calls": 20},
+            rounds=1,
+        ),
+        Workload("dials", dials, "dials", "http", default, {"calls": 21_500, "concurrency": 100}, rounds=1),
         _complete(50, "asyncio"),
         _complete(200, "asyncio"),
         _complete(50, "uvloop"),

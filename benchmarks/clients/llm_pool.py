@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import django
 from django.conf import settings
@@ -20,7 +20,7 @@ from llm_pool.engine.loops.portal import adopt_server_loop
 from llm_pool.metrics import Metrics
 from llm_pool.middleware import PoolMiddleware
 
-__all__ = ["Complete", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]
+__all__ = ["Complete", "CompleteByDefault", "CompleteInThreads", "HTTPXOnPool", "ObservedComplete"]
 
 STARTUP = 0.2
 """Seconds for the pool's background work after its start; in a server, the first call comes later."""
@@ -29,9 +29,11 @@ STARTUP = 0.2
 class Complete(AsyncClient):
     """``pools["default"].acomplete`` and ``astream`` on the server loop, without observers."""
 
+    limits: ClassVar[dict[str, int] | None] = None
+
     def __init__(self, target: Target) -> None:
         super().__init__(target)
-        _set_up(target)
+        _set_up(target, self.limits)
         adopt_server_loop()
 
     async def start(self) -> None:
@@ -45,6 +47,9 @@ class Complete(AsyncClient):
         while not pool.stats().idle:  # noqa: ASYNC110  no event reports that an idle connection is open
             await asyncio.sleep(0.01)
 
+    def dials(self) -> int:
+        return pools["default"].stats().opened
+
     async def complete(self) -> str:
         completion = await pools["default"].acomplete(MESSAGES)
         return completion.text
@@ -54,6 +59,12 @@ class Complete(AsyncClient):
             async for chunk in stream:
                 if chunk.text:
                     yield chunk.text
+
+
+class CompleteByDefault(Complete):
+    """``acomplete`` with the default limits: 100 connections, 20 of which stay open."""
+
+    limits: ClassVar[dict[str, int]] = {}
 
 
 class ObservedComplete(Complete):
@@ -107,12 +118,13 @@ class CompleteInThreads(Client):
         return pools["default"].complete(MESSAGES).text
 
 
-def _set_up(target: Target) -> None:
-    limits = {
-        "max_connections": target.connections,
-        "max_keepalive_connections": target.connections,
-        "max_waiting": 100_000,
-    }
+def _set_up(target: Target, limits: dict[str, int] | None = None) -> None:
+    if limits is None:
+        limits = {
+            "max_connections": target.connections,
+            "max_keepalive_connections": target.connections,
+            "max_waiting": 100_000,
+        }
     pool = {"BASE_URL": target.url, "API_KEY": KEY, "MODEL": MODEL, "PROXY": "", "LIMITS": limits}
     pool |= {"HTTP2": target.http2, "TLS": {"ca_file": target.ca_file}, "WARN_UTILIZATION": None}
     settings.configure(LLM_POOL={"default": pool})

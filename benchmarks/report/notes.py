@@ -28,6 +28,8 @@ file: change the texts in `benchmarks/`, not here.
 - **The floor** is a bare `asyncio.Protocol` with httptools. It sends bytes that were made before, parses the
   same JSON, wakes the waiting task, and does nothing else: no checks, no timeouts, almost no pool. No Python
   client on this loop can cost much less.
+- Functions are counted by `sys.setprofile`, with those of the event loop. No clock is involved: one round is
+  enough.
 - The provider 50 ms away is a network namespace behind two TUN devices and a wire that delays each packet,
   so that the handshakes of TCP and TLS take round trips too.
 - **pyreqwest** shows what a client costs whose HTTP is compiled: it needs less than half of the CPU of a
@@ -36,8 +38,8 @@ file: change the texts in `benchmarks/`, not here.
   hundredth of a core. What the pool adds for these microseconds is what it is for: one limit over all
   threads and loops, the queue, timeouts, statistics.
 - "before", if it is there, is the result of an earlier commit in the same run (`--before PATH`).
-- `acomplete` is measured without observers. `acomplete+metrics` has the middleware and prometheus_client. It is
-  compared with `acomplete` in turns of 0.8 s in one process: new processes differ by more than that.
+- `acomplete` is measured without observers. `acomplete+metrics` has the middleware and prometheus_client. It
+  is compared with `acomplete` by turns of 0.8 s in one process: new processes differ by more.
 """
 
 READING = """\
@@ -67,7 +69,14 @@ which `max_answer_bytes` limits. A run of 2026-11-29, on two cores that others u
 | messages: tool calls | 10,000 events | 33,368 | 38,052 | 36,301 | ns per event | 13.6 MB |
 """
 
+_BROWSERS = """
+Half of what a token costs is Django's response, uvicorn and the `send` system call, which all three views
+need. If a server does not keep up, it sends several tokens at a time, which makes each cheaper for it.
+"""
+
 NOTES = {
+    ("browsers", "openai, shared"): _BROWSERS,
+    ("browsers", "openai on aiohttp, shared"): _BROWSERS,
     ("complete", "floor"): """
 The profile is flat: no function takes more than a twentieth of the time. The largest are the `send` system
 call and the check of the answer's head. The rest is work that the floor does not do: checks, timers,

@@ -63,6 +63,14 @@ def test_calls_with_and_without_observers_take_turns():
     assert found["times"] > 0
 
 
+def test_functions_and_dials_are_counted():
+    (found,) = measured(workload("functions", "http", "acomplete", calls=3)).rounds["acomplete"]
+    assert found["functions"] > found["python"] > 10
+    bursts = workload("dials", "http", "acomplete, default limits", calls=60, concurrency=30)
+    (found,) = measured(bursts).rounds["acomplete, default limits"]
+    assert 30 <= found["dials"] <= 60
+
+
 def test_http2_is_measured_over_tls():
     calls = workload("calls", "tls", "acomplete", "httpx", concurrency=2, seconds=SHORT)
     assert set(measured(calls).rounds) == {"acomplete", "httpx"}
