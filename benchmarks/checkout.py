@@ -20,7 +20,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from llm_pool.engine.config import Limits, Origin, PoolConfig, Timeouts
+from llm_pool.engine.config import Limits, Origin, PoolConfig
+from llm_pool.engine.head import RequestHead
 from llm_pool.engine.ledger.ledger import Ledger
 from llm_pool.engine.ledger.state import Dial, Waiter
 from llm_pool.engine.loops.portal import adopt_server_loop
@@ -74,7 +75,7 @@ def _compare(name: str, few: Round, many: Round, rounds: int) -> None:
 def ledger_round(idle: int, checkouts: int) -> Round:
     """Make a ledger with ``idle`` idle connections; the round does ``checkouts`` checkouts, one at a time."""
     ledger = Ledger(LIMITS)
-    lane = ledger.lane(Origin("https", "llm.test", 443), "host loop")
+    lane = ledger.dial_policy.lane(Origin("https", "llm.test", 443), "host loop")
     waiters = [Waiter(lane) for _ in range(idle)]
     for waiter in waiters:
         for order in ledger.arrive(waiter, 0.0):
@@ -141,8 +142,8 @@ def _work(pipe: Connection, port: int, idle: int) -> None:
 async def _rounds(pipe: Connection, port: int, idle: int) -> None:
     adopt_server_loop()
     origin = Origin("http", "127.0.0.1", port)
-    headers = [(b"Host", b"127.0.0.1:%d" % port), (b"Content-Length", b"2")]
-    request = Request(origin, b"POST", b"/v1/chat/completions", headers, b"{}", Timeouts())
+    head = RequestHead(origin, b"POST", b"/v1/chat/completions", [(b"Host", b"127.0.0.1:%d" % port)])
+    request = Request(head, b"{}")
     pool = Pool(PoolConfig(replace(LIMITS, min_connections=idle), proxy=""))
     await pool.prewarm(origin)
     deadline = time.monotonic() + TIMEOUT

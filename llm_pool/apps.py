@@ -1,67 +1,45 @@
-"""The Django app: prepares the pools when an ASGI server starts, and closes them when it stops."""
+"""The Django app: registers the system checks and the metrics."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from importlib.util import find_spec
+from typing import Any
 
 from django.apps import AppConfig
+from django.core import checks
 
-from llm_pool.checks import register_checks
-from llm_pool.engine.loops import portal
-from llm_pool.engine.loops.process import after_fork
-from llm_pool.registry import pools
+import llm_pool.engine.loops.process  # noqa: F401  its function of ``atexit`` is to run after the project's
 
 __all__ = ["LLMPoolConfig"]
 
-logger = logging.getLogger("llm_pool")
-
-DRAIN_SECONDS = 10.0
-
 
 class LLMPoolConfig(AppConfig):
-    """Registers the checks and the metrics. Under ASGI, prepares the process's pools and closes them.
+    """Registers the checks and the metrics. ``llm_pool.asgi`` prepares the process's pools and closes them.
 
-    ``llm_pool.asgi`` calls ``startup`` and ``shutdown``. ``ready`` does no I/O, queries no database and runs
-    no async code.
+    ``ready`` does no I/O, queries no database and runs no async code. Every command of the project runs it,
+    so what only some of them need is imported later: by the server, with the first pool, or by the checks.
     """
 
     name = "llm_pool"
     verbose_name = "LLM pool"
 
     def ready(self) -> None:
-        """Register the system checks and the fork handler; with prometheus_client, also the metrics."""
-        register_checks()
-        after_fork(pools.new_lock)
+        """Register the system checks; with prometheus_client, also the metrics."""
+        checks.register(_check_settings, "llm_pool")
+        checks.register(_check_deployment, "llm_pool", checks.Tags.security, deploy=True)
         if find_spec("prometheus_client") is not None:
             from llm_pool import metrics  # noqa: PLC0415  prometheus_client may not be installed
 
             metrics.install()
 
-    async def startup(self, *, adopt_loop: bool = True) -> None:
-        """Make the running event loop the server loop, which hosts connections. Make and prewarm all pools.
 
-        Call ``startup`` on the event loop of the ASGI server. If that loop does not last as long as the
-        process, pass ``adopt_loop=False``: the portal then hosts the connections. Returns before the
-        connections are open. Raises ``ImproperlyConfigured`` for invalid settings.
-        """
-        configured = pools.all()
-        if adopt_loop:
-            portal.adopt_server_loop()
-        for pool in configured:
-            await pool.aprewarm()
+def _check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
+    from llm_pool.checks import check_settings  # noqa: PLC0415  it imports the settings and their providers
 
-    async def shutdown(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Wait at most ``timeout`` seconds until the calls in progress have ended, then close all pools.
+    return check_settings(**kwargs)
 
-        If calls take longer, log a warning; these calls fail with PoolClosed. Call ``shutdown`` on the event
-        loop of the ASGI server, before that loop ends.
-        """
-        made = pools.made()
-        drained = await asyncio.gather(*(pool.adrain(timeout) for pool in made))
-        for pool, in_time in zip(made, drained, strict=True):
-            if not in_time:
-                logger.warning("pool %r: calls were still running after %s s", pool.alias, timeout)
-        await pools.aclose_all()
-        portal.release_server_loop()
+
+def _check_deployment(**kwargs: Any) -> list[checks.CheckMessage]:
+    from llm_pool.checks import check_deployment  # noqa: PLC0415
+
+    return check_deployment(**kwargs)

@@ -5,27 +5,32 @@ In ``asgi.py``: ``from llm_pool.asgi import get_asgi_application``. No other lin
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, cast
 
-from django.apps import apps
 from django.core.asgi import get_asgi_application as django_asgi_application
 
 import llm_pool.calling.pool  # noqa: F401  a later import would block the event loop
-from llm_pool.apps import LLMPoolConfig
 from llm_pool.engine.loops import portal
 from llm_pool.engine.loops.host_loop import HostLoop, running_loop
+from llm_pool.providers import PROVIDERS
+from llm_pool.registry import pools
 
-__all__ = ["LLMPoolASGI", "get_asgi_application"]
+__all__ = ["LLMPoolASGI", "get_asgi_application", "shutdown", "startup"]
 
 logger = logging.getLogger("llm_pool.asgi")
+
+DRAIN_SECONDS = 10.0
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+list(PROVIDERS.values())  # imports them, for the same reason
 
 
 def get_asgi_application() -> LLMPoolASGI:
@@ -95,18 +100,46 @@ class _Server:
 _server = _Server()
 
 
+async def startup(*, adopt_loop: bool = True) -> None:
+    """Make the running event loop the server loop, which hosts connections. Make and prewarm all pools.
+
+    Call ``startup`` on the event loop of the ASGI server. If that loop does not last as long as the process,
+    pass ``adopt_loop=False``: the portal then hosts the connections. Returns before the connections are open.
+    Raises ``ImproperlyConfigured`` for invalid settings.
+    """
+    configured = pools.all()
+    if adopt_loop:
+        portal.adopt_server_loop()
+    for pool in configured:
+        await pool.aprewarm()
+
+
+async def shutdown(timeout: float = DRAIN_SECONDS) -> None:
+    """Wait at most ``timeout`` seconds until the calls in progress have ended, then close all pools.
+
+    If calls take longer, log a warning; these calls fail with PoolClosed. Call ``shutdown`` on the event loop
+    of the ASGI server, before that loop ends.
+    """
+    made = pools.made()
+    drained = await asyncio.gather(*(pool.adrain(timeout) for pool in made))
+    for pool, in_time in zip(made, drained, strict=True):
+        if not in_time:
+            logger.warning("pool %r: calls were still running after %s s", pool.alias, timeout)
+    await pools.aclose_all()
+    portal.release_server_loop()
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
     """Handle the server's startup and shutdown events. An error is logged, and sent to the server.
 
     See https://asgi.readthedocs.io/en/latest/specs/lifespan.html
     """
-    config = cast(LLMPoolConfig, apps.get_app_config("llm_pool"))
     await receive()
     _server.has_lifespan = True
     if _server.has_ended:
         _server.is_lasting = False
     try:
-        await config.startup(adopt_loop=_server.is_lasting)
+        await startup(adopt_loop=_server.is_lasting)
     except Exception as error:
         logger.exception("llm_pool could not start")
         await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -116,7 +149,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     _server.has_ended = True
     try:
         if _server.is_lasting:
-            await config.shutdown()
+            await shutdown()
     except Exception as error:
         logger.exception("llm_pool could not shut down")
         await send({"type": "lifespan.shutdown.failed", "message": str(error)})

@@ -25,15 +25,16 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from django.core import checks
 
-from llm_pool.conf import PoolSettings, Problem, load_with_problems
 from llm_pool.conf.observability import cleansed, invalid_flags
+from llm_pool.conf.reader import Problem
+from llm_pool.conf.settings import PoolSettings, load_with_problems
 from llm_pool.engine.config import is_loopback
 from llm_pool.exceptions import with_article
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_deployment", "check_settings", "register_checks"]
+__all__ = ["check_deployment", "check_settings"]
 
 NO_PREWARM = "it opens a connection when a call needs one, and none before"
 ONLY_HTTP11 = "it speaks HTTP/1.1 only, one call on a connection at a time"
@@ -57,12 +58,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     },
 }
 """For each engine: the settings that it does not support, each with what the engine does instead, or why."""
-
-
-def register_checks() -> None:
-    """Register ``check_settings`` and ``check_deployment``. Called by ``LLMPoolConfig.ready``."""
-    checks.register(check_settings, "llm_pool")
-    checks.register(check_deployment, "llm_pool", checks.Tags.security, deploy=True)
 
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:

@@ -13,20 +13,24 @@ from collections import deque
 from collections.abc import Sequence
 from functools import cache
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from llm_pool.calling.record import CallRecord, observe
+from llm_pool.calling.record import observe
 from llm_pool.conf.observability import latency_buckets, metric_namespace
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.loops.alarm import Alarm
 from llm_pool.engine.loops.process import after_fork
 from llm_pool.engine.loops.threads import hold, new_rlock
-from llm_pool.engine.stats.histogram import BOUNDS, Spread
+from llm_pool.engine.stats.histogram import BOUNDS
 from llm_pool.engine.stats.listeners import STATS_INTERVAL, stats_listeners
-from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.registry import pools
+
+if TYPE_CHECKING:
+    from llm_pool.calling.record import CallRecord
+    from llm_pool.engine.stats.histogram import Spread
+    from llm_pool.engine.stats.stats import PoolStats
 
 __all__ = ["MAX_MODELS", "Metrics", "install"]
 

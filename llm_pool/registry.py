@@ -16,11 +16,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.connection import ConnectionProxy
 
-from llm_pool.conf import PoolSettings, load
+from llm_pool.engine.loops.process import after_fork
 from llm_pool.engine.loops.threads import hold
 
 if TYPE_CHECKING:
     from llm_pool.calling.pool import LLMPool
+    from llm_pool.conf.settings import PoolSettings
 
 __all__ = ["DEFAULT_ALIAS", "pool", "pools"]
 
@@ -46,10 +47,10 @@ class Pools:
         return pool
 
     def __iter__(self) -> Iterator[str]:
-        return iter(load())
+        return iter(_load())
 
     def __contains__(self, alias: object) -> bool:
-        return alias in load()
+        return alias in _load()
 
     def all(self) -> list[LLMPool]:
         """Return every pool of the settings, and make those that are missing.
@@ -75,7 +76,7 @@ class Pools:
     def _make(self, alias: str) -> LLMPool:
         while True:
             generation = self._generation
-            known = load()  # without the lock: it may import a custom provider, which may use a pool
+            known = _load()  # without the lock: it may import a custom provider, which may use a pool
             if alias not in known:
                 raise ImproperlyConfigured(_unknown(alias, list(known)))
             pool = hold(self._lock, self._get_or_make, alias, known[alias], generation)
@@ -105,6 +106,12 @@ class Pools:
         self._lock = threading.RLock()
 
 
+def _load() -> dict[str, PoolSettings]:
+    from llm_pool.conf.settings import load  # noqa: PLC0415  a command that only imports ``pools`` starts faster
+
+    return load()
+
+
 def _new_pool(settings: PoolSettings, following: Callable[[], LLMPool]) -> LLMPool:
     from llm_pool.calling.pool import LLMPool  # noqa: PLC0415  a command without calls starts faster
 
@@ -125,3 +132,4 @@ def _settings_changed(*, setting: str, **_: Any) -> None:
 pools = Pools()
 pool = cast("LLMPool", ConnectionProxy(pools, DEFAULT_ALIAS))  # type: ignore[arg-type]  # it only reads pools[alias]
 setting_changed.connect(_settings_changed, dispatch_uid="llm_pool.registry")
+after_fork(pools.new_lock)

@@ -53,7 +53,7 @@ from __future__ import annotations
 from llm_pool.calling.pool import LLMPool
 from llm_pool.calling.record import CallRecord, RequestCalls
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
-from llm_pool.conf import PoolSettings
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.diagnostics import CheckReport, Finding, Level, Step, Verdict
 from llm_pool.engine.config import Origin
 from llm_pool.engine.stats.histogram import Spread

@@ -1,13 +1,19 @@
-"""The Django app: what its start imports, and a second start."""
+"""The Django app: mocks that are installed before its engine, and a second start."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.apps import apps
 from django.conf import settings
+from django.core import checks
 from django.test import override_settings
 from prometheus_client import REGISTRY, generate_latest
 
 from tests.fixtures.scripts import run_script
+
+if TYPE_CHECKING:
+    from testbed import ScriptedServer
 
 SETTINGS = """
 import sys, django
@@ -17,43 +23,10 @@ settings.configure(
     LLM_POOL={"default": {"BASE_URL": "http://127.0.0.1:9/v1", "MODEL": "m", "API_KEY": "k"}},
 )
 """
-HEAVY = (
-    "h2",
-    "httpcore",
-    "httptools",
-    "llm_pool.engine.pool",
-    "llm_pool.calling.pool",
-    "llm_pool.diagnostics",
-)
 
 
 def run(program: str) -> str:
     return run_script(SETTINGS + program).strip()
-
-
-def test_a_command_that_calls_no_model_starts_without_the_engine() -> None:
-    program = f"""
-import httpx
-django.setup()
-from django.core.management import call_command
-from llm_pool import pool, pools
-call_command("check", verbosity=0)
-assert list(pools) == ["default"] and not pools.made()
-print([name for name in {HEAVY!r} if name in sys.modules])
-"""
-    assert run(program).splitlines()[-1] == "[]"
-
-
-def test_get_asgi_application_imports_all_that_a_pool_needs() -> None:
-    program = """
-from llm_pool.asgi import get_asgi_application
-get_asgi_application()
-before = set(sys.modules)
-from llm_pool import pools
-pools["default"]
-print(sorted(name for name in set(sys.modules) - before if name.startswith(("h2", "httpcore", "llm_pool"))))
-"""
-    assert run(program).splitlines()[-1] == "[]"
 
 
 def test_a_mock_installed_before_the_engine_intercepts_calls() -> None:
@@ -71,9 +44,27 @@ pools["default"].close()
     assert run(program).splitlines()[-1] == "mocked 200"
 
 
+def test_a_function_of_atexit_can_make_calls_if_it_is_registered_after_the_start(
+    chat_server: ScriptedServer,
+) -> None:
+    program = f"""
+import atexit
+sys.modules["prometheus_client"] = None  # the metrics would import the portal
+django.setup()
+from llm_pool import pools
+settings.LLM_POOL["default"]["BASE_URL"] = "{chat_server.url}/v1"
+atexit.register(lambda: print(pools["default"].complete("Hi")))
+pools["default"].complete("Hi")
+"""
+    assert run(program) == "Hello!"
+
+
 def test_the_app_may_be_set_up_again() -> None:
     """A project's tests set up the apps again when they change INSTALLED_APPS."""
     with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS]):
         assert apps.is_installed("llm_pool")
     metrics = generate_latest(REGISTRY).decode()
     assert metrics.count("# TYPE llm_pool_waiting gauge") == 1
+    registry = checks.registry.registry
+    for registered in (registry.registered_checks, registry.deployment_checks):
+        assert [check.__module__ for check in registered].count("llm_pool.apps") == 1

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.core import checks
 
-from llm_pool.checks import check_deployment, check_settings, register_checks
+from llm_pool.checks import check_deployment, check_settings
 from llm_pool.conf.observability import FLAGS
 
 SECRET = "sk-do-not-show"
@@ -189,13 +189,3 @@ def test_a_missing_key_is_reported_once(settings: Any, monkeypatch: pytest.Monke
 
 def test_the_checks_of_the_tests_own_settings_find_nothing() -> None:
     assert check_settings() == check_deployment() == []
-
-
-def test_checks_are_registered_once() -> None:
-    register_checks()
-    register_checks()
-    found = [
-        check for check in checks.registry.registry.registered_checks if check.__module__ == "llm_pool.checks"
-    ]
-    assert found == [check_settings]
-    assert check_deployment in checks.registry.registry.deployment_checks

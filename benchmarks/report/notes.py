@@ -70,8 +70,8 @@ which `max_answer_bytes` limits. A run of 2026-11-29, on two cores that others u
 """
 
 _BROWSERS = """
-Half of what a token costs is Django's response, uvicorn and the `send` system call, which all three views
-need. If a server does not keep up, it sends several tokens at a time, which makes each cheaper for it.
+Besides the call itself, a token costs what all three views need: Django's response, uvicorn and the `send`
+system call. If a server does not keep up, it sends several tokens at a time, which makes each cheaper.
 """
 
 NOTES = {

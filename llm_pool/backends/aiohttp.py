@@ -31,7 +31,7 @@ from llm_pool.engine.config import Origin
 from llm_pool.engine.dialer.proxy import Proxy
 from llm_pool.engine.dialer.resolver import Resolver
 from llm_pool.engine.dialer.tls import server_name
-from llm_pool.engine.request import Headers
+from llm_pool.engine.head import Headers
 from llm_pool.engine.unread import unread_check
 from llm_pool.exceptions import LLMPoolError, ProxyFailed, TLSFailed
 from llm_pool.redaction import without_frames
@@ -174,10 +174,10 @@ class _Client:
 
     async def _request(self, transfer: Transfer) -> aiohttp.ClientResponse:
         request = transfer.request
-        headers = [pair for pair in request.headers if pair[0].lower() != TRANSFER_ENCODING]
+        headers = [pair for pair in request.head.framed(request.body) if pair[0].lower() != TRANSFER_ENCODING]
         return await self._session.request(
-            request.method.decode("ascii"),
-            URL(f"{self._origin}{request.target.decode('ascii')}", encoded=True),
+            request.head.method.decode("ascii"),
+            URL(f"{self._origin}{request.head.target.decode('ascii')}", encoded=True),
             headers=_decoded(headers + self._proxy_headers),
             data=transfer.upload.pieces() if transfer.upload.has_body else None,
             trace_request_ctx=transfer,

@@ -243,9 +243,9 @@ def _build_request(transfer: Transfer, trace: _Trace) -> httpcore.Request:
     request = transfer.request
     scheme, host, port, tls_name = request.origin
     return httpcore.Request(
-        request.method,
-        httpcore.URL(scheme=scheme.encode(), host=host.encode(), port=port, target=request.target),
-        headers=request.headers,
+        request.head.method,
+        httpcore.URL(scheme=scheme.encode(), host=host.encode(), port=port, target=request.head.target),
+        headers=request.head.framed(request.body),
         content=transfer.upload.pieces() if transfer.upload.has_body else None,
         extensions={"trace": trace, "sni_hostname": tls_name},
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 from llm_pool.backends.errors import protocol_error
 from llm_pool.backends.upload import Upload
 from llm_pool.engine.clock import monotonic
+from llm_pool.engine.deadlines import deadline_of, is_past_total, timeout_error
 from llm_pool.engine.exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
-from llm_pool.engine.head import asks_to_close
+from llm_pool.engine.head import Headers, asks_to_close
 from llm_pool.engine.http11.response import MAX_HEAD
-from llm_pool.engine.request import Headers, Request
+from llm_pool.engine.request import Request
 from llm_pool.engine.watchdog import Watchdog
 from llm_pool.exceptions import (
     ConnectFailed,
@@ -70,7 +71,7 @@ class Transfer:
         self._reading.set()
         self._dialing_since: float | None = None  # the start of the wait for a dial: this call's or another's
         self._own_dial_since: float | None = None  # the start of this call's own dial
-        self._writing: bool | None = None  # True: the caller waits to write; False: to read; None: no wait
+        self._writing = False  # whether the caller waits, or has last waited, to write
         self._to_drain = -1  # bytes that may still be read after the caller has closed the response
         self._head_size = 0  # bytes received before the head of the response was complete
         self._released = False
@@ -88,12 +89,7 @@ class Transfer:
         self._writing = writing
         if self._dialing_since is None:
             writing = writing or self.upload.pending
-            self._watchdog.watch(exchange.deadline(self._loop.time(), writing=writing))
-
-    def unwatch(self, exchange: Exchange) -> None:
-        self._writing = None
-        if self._dialing_since is None and self._to_drain < 0:
-            self._watchdog.watch(exchange.total_at)
+            self._watchdog.watch(deadline_of(exchange, self._loop.time(), writing=writing))
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
         self.upload.write(data)
@@ -160,7 +156,7 @@ class Transfer:
             marks.reused = False
             self._dialing_since = None
             self._watchdog.watch(self.exchange.total_at)
-            if self._writing is not None:
+            if self.exchange.is_awaited:
                 self.watch(self.exchange, writing=self._writing)
         self._connection.set_protocol(self, http2=http2)
 
@@ -172,10 +168,11 @@ class Transfer:
         """
         if not self.exchange.status:
             self._head_size += size
-        is_waiting = self._writing is False and self._dialing_since is None and not self._released
+        is_waiting = self.exchange.is_awaited and not self._writing
+        is_waiting = is_waiting and self._dialing_since is None and not self._released
         is_bounded = self.exchange.status or self._head_size <= MAX_HEAD
         if is_waiting and is_bounded and not self.upload.pending:
-            self._watchdog.watch(self.exchange.deadline(self._loop.time(), writing=False))
+            self._watchdog.watch(deadline_of(self.exchange, self._loop.time(), writing=False))
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
         """Called when the head of the response has arrived.
@@ -247,7 +244,7 @@ class Transfer:
 
     def _complete(self) -> None:
         exchange = self.exchange
-        asked_to_close = asks_to_close(self.request.headers) or asks_to_close(exchange.headers)
+        asked_to_close = self.request.head.closes or asks_to_close(exchange.headers)
         keeps_alive = not asked_to_close and exchange.http_version != b"HTTP/1.0"
         self._release(reusable=self.upload.complete and keeps_alive and not self.surplus)
         exchange.on_end()
@@ -278,10 +275,14 @@ class Transfer:
             self._abort()
             return
         now = self._loop.time()
+        is_past, is_dialing = is_past_total(self.exchange, now), self._dialing_since is not None
         error: LLMPoolError
-        if self._dialing_since is not None and not self.exchange.is_past_total(now):
+        if not (is_past or is_dialing or self.exchange.is_awaited):
+            self._watchdog.watch(self.exchange.total_at)
+            return
+        if is_dialing and not is_past:
             connect = self.request.timeouts.connect
             error = ConnectTimeout(f"no connection to {self.request.origin} within {connect} s")
         else:
-            error = self.exchange.timeout_error(now, writing=self.upload.pending)
+            error = timeout_error(self.exchange, now, writing=self.upload.pending)
         self.abort(error)

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from llm_pool.engine.head import encode_head
+from llm_pool.engine.framing import Framing
 from llm_pool.engine.request import Request
 
 __all__ = ["Upload"]
@@ -31,7 +31,7 @@ class Upload:
         self._queued_bytes = 0
         self._ended = request.body is not None
         self._changed = asyncio.Event()
-        self._framing = encode_head(request)[1] if request.body is None else None
+        self._framing = Framing(request.head) if request.body is None else None
         if request.body:
             self._add(request.body)
 

@@ -15,8 +15,8 @@ from llm_pool.transports.call_site import warn_if_blocking
 from llm_pool.transports.redirects import FOLLOWED, afollow, follow
 
 if TYPE_CHECKING:
-    from llm_pool.conf import PoolSettings
     from llm_pool.conf.request_builder import RequestBuilder
+    from llm_pool.conf.settings import PoolSettings
     from llm_pool.engine.content_timer import ContentTimer
     from llm_pool.engine.exchange import Exchange
     from llm_pool.engine.pool import Pool
@@ -42,6 +42,9 @@ class Sender:
         self._engine = engine
         self._builder = builder
         self._through_httpx = through_httpx
+        self._has_fixed_key = settings.has_fixed_key
+        self._fixed_key = settings.key() if self._has_fixed_key else None
+        self._secrets = (self._fixed_key, settings.secrets(self._fixed_key))  # the last key, and its secrets
         self.max_answer_bytes = settings.pool.limits.max_answer_bytes
         self.timeouts = settings.pool.timeouts
 
@@ -52,18 +55,18 @@ class Sender:
         LLMPoolError if the call fails or the answer is compressed in a way that cannot be decoded, and
         ``ImproperlyConfigured`` if the key is missing or malformed.
         """
-        key = await self._settings.akey()
+        key = self._fixed_key if self._has_fixed_key else await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.afetch(path, body, key, marks)
         request = self._builder.post(path, body, key, marks)
         whole = await self._engine.fetch(request)
         if whole.status in FOLLOWED:
             whole = await afollow(self._engine.fetch, request, whole)
-        return self._answer(whole, key)
+        return Answer(self._head(whole, key), whole.body)
 
     def fetch(self, path: str, body: bytes, marks: Marks) -> Answer:
         """``afetch`` for sync code. Blocks the thread."""
-        key = self._settings.key()
+        key = self._fixed_key if self._has_fixed_key else self._settings.key()
         if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.fetch(path, body, key, marks)
         warn_if_blocking()
@@ -71,7 +74,7 @@ class Sender:
         whole = self._engine.fetch_sync(request)
         if whole.status in FOLLOWED:
             whole = follow(self._engine.fetch_sync, request, whole)
-        return self._answer(whole, key)
+        return Answer(self._head(whole, key), whole.body)
 
     async def aopen(
         self, path: str, body: bytes, marks: Marks, scope: CancelScope, *, timer: ContentTimer
@@ -82,7 +85,7 @@ class Sender:
         ``scope``, and the errors, are those of ``afetch``. Raises PoolClosed if ``scope`` is cancelled before
         the head arrives.
         """
-        key = await self._settings.akey()
+        key = self._fixed_key if self._has_fixed_key else await self._settings.akey()
         if self._through_httpx.async_hooks.is_hooked():
             return await self._through_httpx.aopen(path, body, key, marks, scope, timer=timer)
         request = self._builder.post(path, body, key, marks, scope, content_timer=timer)
@@ -95,7 +98,7 @@ class Sender:
         self, path: str, body: bytes, marks: Marks, scope: CancelScope, *, timer: ContentTimer
     ) -> OpenAnswer:
         """``aopen`` for sync code. Blocks the thread."""
-        key = self._settings.key()
+        key = self._fixed_key if self._has_fixed_key else self._settings.key()
         if self._through_httpx.sync_hooks.is_hooked():
             return self._through_httpx.open(path, body, key, marks, scope, timer=timer)
         warn_if_blocking()
@@ -104,9 +107,6 @@ class Sender:
         if exchange.status in FOLLOWED:
             exchange = follow(self._engine.open_sync, request, exchange)
         return self._open_answer(exchange, key)
-
-    def _answer(self, whole: WholeResponse, key: str | None) -> Answer:
-        return Answer(self._head(whole, key), whole.body)
 
     def _open_answer(self, exchange: Exchange, key: str | None) -> OpenAnswer:
         try:
@@ -121,7 +121,11 @@ class Sender:
         Raises an error if the body has a content coding without a decoder: InvalidResponse for a 2xx status,
         otherwise the APIStatusError of the status.
         """
-        head = Head(response.status, HeaderView(response.headers), self._settings.secrets(key))
+        kept_for, secrets = self._secrets
+        if kept_for != key:
+            secrets = self._settings.secrets(key)
+            self._secrets = (key, secrets)
+        head = Head(response.status, HeaderView(response.headers), secrets)
         if not response.coding:
             return head
         what = describe_coding(response.coding)

@@ -11,15 +11,15 @@ from asgiref.sync import async_to_sync
 
 from llm_pool.backends import make_pool
 from llm_pool.calling.answers import Answer
+from llm_pool.calling.call import Call, CallingPool
 from llm_pool.calling.direct import Sender
 from llm_pool.calling.functions import with_definitions
-from llm_pool.calling.record import Call, CallingPool
 from llm_pool.calling.stream import AsyncCompletionStream, CompletionStream
 from llm_pool.calling.structured import OutputType, is_json, output_type
 from llm_pool.calling.through_httpx import ThroughHTTPX
-from llm_pool.conf import PoolSettings
 from llm_pool.conf.options import UNSET, Unset, with_options
 from llm_pool.conf.request_builder import RequestBuilder
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.stats.stats import PoolStats
 from llm_pool.exceptions import InvalidRequest
@@ -317,7 +317,8 @@ class LLMPool:
         if "response_format" in params and not is_json(params["response_format"]):
             output = output_type(provider, params["response_format"])
             params = output.add_to(params)
-        if isinstance(params.get("tools"), list | tuple) and any(map(callable, params["tools"])):
+        tools = params.get("tools")
+        if tools and isinstance(tools, (list, tuple)) and any(map(callable, tools)):
             params = with_definitions(provider, params)
         request = provider.completion_request(messages, self.settings.model, params, stream=stream)
         return request.path, provider.encode(request.body), output

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from llm_pool.calling.answers import OpenAnswer
+from llm_pool.calling.call import Call
 from llm_pool.calling.direct import Sender
-from llm_pool.calling.record import Call
 from llm_pool.calling.structured import OutputType
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.content_timer import ContentTimer

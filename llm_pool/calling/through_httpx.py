@@ -20,8 +20,8 @@ from llm_pool.transports.hooks import HookDetector
 from llm_pool.transports.transport import AsyncTransport, Transport
 
 if TYPE_CHECKING:
-    from llm_pool.conf import PoolSettings
     from llm_pool.conf.request_builder import RequestBuilder
+    from llm_pool.conf.settings import PoolSettings
     from llm_pool.engine.config import Timeouts
     from llm_pool.engine.content_timer import ContentTimer
     from llm_pool.engine.pool import Pool

@@ -9,7 +9,8 @@ import httpx
 
 from llm_pool.conf.settings import PoolSettings
 from llm_pool.engine.config import Timeouts
-from llm_pool.engine.request import Headers, Marks, Request
+from llm_pool.engine.head import RequestHead
+from llm_pool.engine.request import Marks, Request
 from llm_pool.transports.query import Query
 from llm_pool.version import __version__
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CLIENT_HEADERS", "RequestBuilder"]
 
 JSON = {"content-type": "application/json"}
+MAX_HEADS = 64  # heads that a builder keeps: a provider's path can contain the model
 CLIENT_HEADERS = {"user-agent": f"llm_pool/{__version__}", "accept-encoding": "identity"}
 
 
@@ -36,18 +38,16 @@ class RequestBuilder:
         self.url = httpx.URL(settings.base_url)
         self.origin = settings.origin
         self.query = Query(settings.query)
-        self._has_query = bool(settings.query)
         self._prefix = self.url.raw_path.rstrip(b"/")
         self._host = self.url.netloc.decode("ascii")
-        self._encoded: tuple[str | None, Headers] | None = None
+        self._heads: tuple[str | None, dict[str, RequestHead]] = (None, {})  # a key, and its heads by path
 
     def with_settings(self, settings: PoolSettings) -> RequestBuilder:
         """Return a builder with other headers, QUERY and timeouts. ``settings`` has the same BASE_URL."""
         other = copy(self)
         other._settings = settings
         other.query = Query(settings.query)
-        other._has_query = bool(settings.query)
-        other._encoded = None
+        other._heads = (None, {})
         return other
 
     def post(
@@ -63,22 +63,24 @@ class RequestBuilder:
         """Return a POST request with the pool's timeouts. ``path`` is relative to BASE_URL.
 
         ``body`` is encoded JSON. ``key`` goes into the headers, unless it is None. ``marks``, ``scope`` and
-        ``content_timer`` go into the request.
+        ``content_timer`` go into the request. Its head is kept for each path, until the key changes.
         """
-        headers = [*self._common_headers(key), (b"Content-Length", b"%d" % len(body))]
-        target = self._prefix + path.encode("ascii")
-        if self._has_query:
-            target = self.query.add_to(target)
+        kept_for, heads = self._heads
+        if kept_for != key or len(heads) > MAX_HEADS:
+            heads = {}
+            self._heads = (key, heads)
+        head = heads.get(path)
+        if head is None:
+            head = heads[path] = self._head(b"POST", path, key)
         timeouts = self._settings.pool.timeouts
-        return Request(self.origin, b"POST", target, headers, body, timeouts, scope, marks, content_timer)
+        return Request(head, body, timeouts, scope=scope, marks=marks, content_timer=content_timer)
 
     def get(self, path: str, key: str | None, timeouts: Timeouts) -> Request:
         """Return a GET request with the headers that every call has. ``path`` is relative to BASE_URL.
 
         ``key`` goes into the headers, unless it is None.
         """
-        target = self.query.add_to(self._prefix + path.encode("ascii"))
-        return Request(self.origin, b"GET", target, self._common_headers(key), b"", timeouts)
+        return Request(self._head(b"GET", path, key), b"", timeouts)
 
     def own_headers(self, key: str | None) -> dict[str, str]:
         """Return the provider's headers for ``key`` and the user's HEADERS, by lower-case name.
@@ -102,10 +104,8 @@ class RequestBuilder:
         default = {"accept": "*/*", **CLIENT_HEADERS, **JSON}
         return {name: value for name, value in default.items() if name in names}
 
-    def _common_headers(self, key: str | None) -> Headers:
-        """Return the encoded headers of all requests with ``key``. They are cached until ``key`` changes."""
-        if self._encoded is None or self._encoded[0] != key:
-            headers = {"host": self._host} | CLIENT_HEADERS | JSON | self.own_headers(key)
-            encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
-            self._encoded = (key, encoded)
-        return self._encoded[1]
+    def _head(self, method: bytes, path: str, key: str | None) -> RequestHead:
+        headers = {"host": self._host} | CLIENT_HEADERS | JSON | self.own_headers(key)
+        encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+        target = self.query.add_to(self._prefix + path.encode("ascii"))
+        return RequestHead(self.origin, method, target, encoded)

@@ -30,7 +30,8 @@ from llm_pool.conf.reader import (
 from llm_pool.conf.secret import Secret
 from llm_pool.engine.config import DEFAULT_PORTS, DNS, TLS, Limits, Origin, PoolConfig, Timeouts, is_loopback
 from llm_pool.exceptions import with_article
-from llm_pool.providers import PROVIDERS, Provider
+from llm_pool.providers import PROVIDERS
+from llm_pool.providers.base import Provider
 from llm_pool.redaction import Hidden
 from llm_pool.transports.query import Parameters
 
@@ -120,6 +121,11 @@ class PoolSettings:
         """A sentence that says where to set the key of the pool."""
         name = self.provider.api_key_env
         return f'Set the environment variable {name}, or "API_KEY" in LLM_POOL[{self.alias!r}].'
+
+    @property
+    def has_fixed_key(self) -> bool:
+        """Whether all calls have the same key, or none. Then ``key`` does not block and raises nothing."""
+        return not self.needs_key if self.api_key is None else self.api_key.fixed is not None
 
     def key(self) -> str | None:
         """Return the API key for a request, or None if the pool has no API_KEY.

@@ -22,7 +22,8 @@ from llm_pool.backends import ENGINES, missing_extra
 from llm_pool.conf.reader import TYPE, VALUE, Invalid
 from llm_pool.engine.head import TEXT_TOKEN
 from llm_pool.exceptions import ProxyFailed, with_article
-from llm_pool.providers import PROVIDERS, Provider
+from llm_pool.providers import PROVIDERS
+from llm_pool.providers.base import Provider
 
 __all__ = [
     "api_key",

@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import NamedTuple
 
-from llm_pool.conf import PoolSettings
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.diagnostics.dial import DialResult
 from llm_pool.diagnostics.report import Finding, Level, sentence
 from llm_pool.engine.config import Origin

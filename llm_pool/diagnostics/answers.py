@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from llm_pool.conf import PoolSettings
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.diagnostics.advice import CLIENT_CERT
 from llm_pool.diagnostics.report import Finding, Level, Step, sentence
 from llm_pool.engine.request import WholeResponse

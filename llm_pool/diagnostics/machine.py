@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from llm_pool.conf import PoolSettings
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.diagnostics.report import Finding, Level, Step
 from llm_pool.diagnostics.sizing import Sizing
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llm_pool.conf import PoolSettings
 from llm_pool.conf.request_builder import RequestBuilder
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.diagnostics.answers import (
     SLOW_SECONDS,
     answer_finding,

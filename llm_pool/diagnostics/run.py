@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from django.core.exceptions import ImproperlyConfigured
 
 from llm_pool.backends import make_pool
-from llm_pool.conf import PoolSettings
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.diagnostics.dial import DialResult, dial
 from llm_pool.diagnostics.machine import Server, file_limit, settings_step
 from llm_pool.diagnostics.probes import Prober

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from llm_pool.conf import PoolSettings
+from llm_pool.conf.settings import PoolSettings
 from llm_pool.diagnostics.advice import dial_failure
 from llm_pool.diagnostics.dial import DialResult, Session
 from llm_pool.diagnostics.report import Finding, Level, Step

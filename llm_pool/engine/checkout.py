@@ -12,39 +12,48 @@ from .connection import Connection
 from .coordinator import Coordinator
 from .ledger.state import Waiter
 from .loops.host_loop import HostLoop
-from .request import Request
+from .request import Marks, Request
 from .stats.stats import describe
 
-__all__ = ["checkout"]
+__all__ = ["connection_at_once", "wait_for_connection"]
 
 
-async def checkout(
+def connection_at_once(coordinator: Coordinator, waiter: Waiter, request: Request) -> Connection | None:
+    """Return the connection that a new call got when it arrived.
+
+    Returns None if the call must wait for a connection, or if the connection must be looked at first: see
+    ``wait_for_connection``. Writes into the marks of ``request``.
+    """
+    entry = waiter.entry
+    if entry is None or waiter.returning:
+        return None
+    connection: Connection | None = entry.connection
+    if connection is None or connection.closed or entry.closing or _must_look(waiter, connection):
+        return None
+    _mark_acquired(coordinator, waiter, request.marks, asked=waiter.arrived_at, now=waiter.arrived_at)
+    return connection
+
+
+async def wait_for_connection(
     coordinator: Coordinator,
     host_loop: HostLoop,
+    waiter: Waiter,
     request: Request,
     *,
     total_at: float | None,
-    returning: Waiter | None = None,
-) -> tuple[Connection, Waiter]:
-    """Get a connection to the request's origin. Return the connection and the call's waiter.
+) -> Connection:
+    """Get a connection to the request's origin for ``waiter``, which has arrived.
 
     ``coordinator``  the coordinator of the pool
     ``host_loop``    the running loop, which hosts the connection
     ``request``      has the origin and the timeouts; this function writes into its marks
     ``total_at``     when the total timeout ends, in seconds of the loop's clock; None if there is none
-    ``returning``    the waiter of a request that is sent again, which keeps its place in the queue; None for
-                     a new call
 
     Raises PoolTimeout, PoolFull, PoolClosed, TotalTimeout, or the error of the dial that failed.
     """
     started = monotonic()
     pool_timeout = request.timeouts.pool
     pool_at = inf if pool_timeout is None else host_loop.loop.time() + pool_timeout
-    if returning is None:
-        waiter = coordinator.arrive(request.origin, host_loop, request.timeouts.connect)
-    else:
-        waiter = returning
-        coordinator.return_to_queue(waiter)
     while True:
         if waiter.entry is None:
             await _wait(
@@ -72,13 +81,18 @@ async def checkout(
             _cancel(coordinator, waiter, error)
             raise error
         coordinator.return_to_queue(waiter)
-    marks = request.marks
-    marks.acquired = monotonic()
+    _mark_acquired(coordinator, waiter, request.marks, asked=started, now=monotonic())
+    return connection
+
+
+def _mark_acquired(
+    coordinator: Coordinator, waiter: Waiter, marks: Marks, *, asked: float, now: float
+) -> None:
+    marks.acquired = now
     marks.reused = waiter.reused
-    coordinator.tally.waited(marks.acquired - started)
-    if not waiter.reused and connection.dial_seconds is not None:
-        marks.dialing = min(connection.dial_seconds, marks.acquired - started)
-    return connection, waiter
+    coordinator.tally.waited(now - asked)
+    if not waiter.reused and waiter.entry is not None:
+        marks.dialing = min(waiter.entry.connection.dial_seconds or 0.0, now - asked)
 
 
 async def _wait(

@@ -58,7 +58,8 @@ class Limits:
 
     ``max_connections``             connections of the pool in this process, including those that are being
                                     dialed or closed
-    ``max_keepalive_connections``   idle connections that the pool keeps; it closes the others
+    ``max_keepalive_connections``   idle connections that the pool keeps; it closes the others 2 seconds after
+                                    their last call, at once if this is 0
     ``keepalive_expiry``            seconds after which an idle connection is closed, fewer if the server's
                                     ``Keep-Alive`` header says so; 0 keeps no idle connection
     ``min_connections``             connections that ``Pool.prewarm`` opens to an origin and keeps open

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from .request import Headers
+from .head import Headers
 
 __all__ = ["BodyError", "ContentDecoder", "begin_decoding", "content_coding", "describe_coding"]
 

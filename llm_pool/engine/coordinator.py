@@ -73,7 +73,7 @@ class Coordinator:
         """
         with self._lock:
             timeout = inf if connect_timeout is None else connect_timeout
-            waiter = Waiter(self.ledger.lane(origin, host_loop), timeout)
+            waiter = Waiter(self.ledger.dial_policy.lane(origin, host_loop), timeout)
             orders = self.ledger.arrive(waiter, monotonic())
         self._carry_out(orders)
         return waiter
@@ -96,7 +96,7 @@ class Coordinator:
         """
         self._dialer.prepare(origin)
         with self._lock:
-            orders = self.ledger.prewarm(self.ledger.lane(origin, host_loop), monotonic())
+            orders = self.ledger.prewarm(self.ledger.dial_policy.lane(origin, host_loop), monotonic())
         self._carry_out(orders)
 
     def released(self, entry: Entry, *, reusable: bool, hint: float | None) -> None:
@@ -190,12 +190,13 @@ class Coordinator:
         in_use, utilization = self.ledger.connections.in_use, self._utilization
         if (in_use >= utilization.threshold) != utilization.is_above and utilization.cross(in_use):
             warn_of_utilization(self.name, self.stats())
-        when = self.ledger.next_timer_at
+        when = self.ledger.timers.next_at
         if when is not None and when < self._alarm.due_at:
             self._alarm.set(when)
         if self._conditions:
             self._check_conditions()
-        self._schedule_stats()
+        if stats_listeners:
+            self._schedule_stats()
 
     def _perform(self, order: Order) -> None:
         match order:
@@ -284,7 +285,8 @@ class Coordinator:
         self.tally.call_ended(exchange.marks, complete=complete)
         if not complete and exchange.error is None:
             self.tally.count("cancelled")
-        self._schedule_stats()
+        if stats_listeners:
+            self._schedule_stats()
 
     def leak_suspected(self) -> None:
         """Count a response that is still open after ``leak_threshold`` seconds."""
@@ -308,7 +310,7 @@ class Coordinator:
         return take_stats(self.ledger, self.tally, monotonic())
 
     def _schedule_stats(self) -> None:
-        if stats_listeners and self._stats_alarm.due_at == inf:
+        if self._stats_alarm.due_at == inf:
             self._stats_alarm.set(monotonic() + STATS_INTERVAL)
 
     def _call_stats_listeners(self) -> None:

@@ -6,31 +6,28 @@ import asyncio
 import sys
 from collections.abc import Callable
 from enum import Enum
-from math import inf
 from typing import Protocol
 
 from llm_pool.exceptions import (
     LLMPoolError,
     PoolClosed,
     ProtocolError,
-    ReadTimeout,
-    TotalTimeout,
-    WriteTimeout,
 )
 
 from .clock import monotonic
 from .content_coding import BodyError, ContentDecoder, begin_decoding, content_coding
+from .head import Headers
 from .loops.host_loop import HostLoop
-from .request import Headers, Request, WholeResponse, answer_too_large
+from .request import Request, WholeResponse, answer_too_large
 
-__all__ = ["Carrier", "Exchange"]
+__all__ = ["Carrier", "Event", "Exchange"]
 
 DRAIN_SECONDS = 0.1  # how long the rest of a closed response is read, to reuse its connection
 DRAIN_BYTES = 64 * 1024  # how many bytes of that rest are read
 HIGH_WATER = 256 * 1024  # bytes buffered for a slow reader before the connection stops reading
 
 
-class _Event(Enum):
+class Event(Enum):
     """What the caller of an exchange waits for."""
 
     HEAD = "the head of the response"
@@ -44,8 +41,8 @@ class Carrier(Protocol):
 
     ``has_room``           whether the next piece of the request's body can be sent now
     ``watch``              restarts the write timeout if the caller waits for room (``writing``) or if a part
-                           of the request is not sent yet, otherwise the read timeout
-    ``unwatch``            stops the write or read timeout; the total timeout remains
+                           of the request is not sent yet, otherwise the read timeout. When it has ended, and
+                           the caller no longer waits, only the total timeout remains
     ``send_body``          sends a piece of the request's body
     ``end_body``           ends the request's body
     ``pause``, ``resume``  stop and resume reading the response
@@ -55,7 +52,6 @@ class Carrier(Protocol):
     @property
     def has_room(self) -> bool: ...
     def watch(self, exchange: Exchange, *, writing: bool) -> None: ...
-    def unwatch(self, exchange: Exchange) -> None: ...
     def send_body(self, exchange: Exchange, data: bytes) -> None: ...
     def end_body(self, exchange: Exchange) -> None: ...
     def pause(self, exchange: Exchange) -> None: ...
@@ -87,10 +83,16 @@ class Exchange:
     ``error``               the error with which the exchange failed; None if it has not failed
     ``complete``            whether the whole response has arrived
     ``closed``              whether the caller has closed the exchange
+    ``awaited``             what the caller waits for, or has waited for last
     ``is_complete_enough``  whether the caller has all data that it needs; closing the exchange then does not
                             count as a cancellation
     ``total_at``            when the total timeout ends, in seconds of the loop's clock; None if there is none
     """
+
+    __slots__ = ("__weakref__", "_buffered", "_carrier", "_chunks", "_decoder", "_end_callback",
+                 "_future", "_paused", "answered", "awaited", "closed", "coding", "complete", "error",
+                 "headers", "host_loop", "http_version", "is_complete_enough", "marks", "reason",
+                 "refused", "request", "status", "total_at", "unsent")  # fmt: skip
 
     def __init__(self, host_loop: HostLoop, carrier: Carrier, request: Request) -> None:
         self.host_loop = host_loop
@@ -116,7 +118,7 @@ class Exchange:
         self._buffered = 0
         self._paused = False
         self._future: asyncio.Future[None] | None = None
-        self._event = _Event.HEAD
+        self.awaited = Event.HEAD
 
     # For the caller
 
@@ -125,9 +127,8 @@ class Exchange:
 
         Raises ``error`` if the exchange fails first, or PoolClosed if it is closed first.
         """
-        while not self.status:
-            self._raise_if_failed()
-            await self._wait(_Event.HEAD)
+        while (future := self.pending(Event.HEAD)) is not None:
+            await future
 
     async def read(self) -> bytes:
         """Return the data of the response's body that has arrived since the last read, decompressed.
@@ -141,8 +142,14 @@ class Exchange:
             if self.complete:
                 return b""
             self._raise_if_failed()
-            await self._wait(_Event.DATA)
+            await self._wait(Event.DATA)
         return self._take()
+
+    def whole(self) -> WholeResponse | None:
+        """Return the whole response if it has arrived and needs no decoding, and None otherwise."""
+        if not self.complete or self._decoder is not None:
+            return None
+        return WholeResponse(self.status, self.headers, b"".join(self._chunks), self.marks, self.coding)
 
     async def read_all(self, limit: int = sys.maxsize) -> WholeResponse:
         """Read the response's body to its end, and return the whole response.
@@ -159,7 +166,7 @@ class Exchange:
                 return WholeResponse(self.status, self.headers, b"".join(pieces), self.marks, self.coding)
             self._raise_if_failed()
             pieces.append(self._take())  # a full buffer would pause the connection
-            await self._wait(_Event.END)
+            await self._wait(Event.END)
         raise answer_too_large(limit, self.request.origin)
 
     async def _read_decoded(self, decoder: ContentDecoder) -> bytes:
@@ -174,7 +181,7 @@ class Exchange:
                     break
                 else:
                     self._raise_if_failed()
-                    await self._wait(_Event.DATA)
+                    await self._wait(Event.DATA)
         except BodyError as error:
             failure = ProtocolError(f"{self.request.origin} sent {error}")
             self.close(failure)
@@ -203,7 +210,7 @@ class Exchange:
                 self.marks.sent += len(data)
                 self._carrier.send_body(self, data)
                 return True
-            await self._wait(_Event.ROOM)
+            await self._wait(Event.ROOM)
         return False
 
     async def finish(self) -> None:
@@ -241,23 +248,26 @@ class Exchange:
             self._carrier.cancel(self)
             self.error = error
             self._report_end()
-        self._wake(None)
+        self._wake()
 
     def __repr__(self) -> str:
         state = (
             "complete" if self.complete else "failed" if self.error else "closed" if self.closed else "open"
         )
-        return f"<Exchange {self.request.method.decode('ascii', 'replace')} {self.request.origin} {state}>"
+        return (
+            f"<Exchange {self.request.head.method.decode('ascii', 'replace')} {self.request.origin} {state}>"
+        )
 
     # For the connection
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
         self.status, self.reason, self.http_version, self.headers = status, reason, version, headers
-        if (coding := content_coding(headers)) and self.request.method != b"HEAD" and status != 304:
+        if (coding := content_coding(headers)) and self.request.head.method != b"HEAD" and status != 304:
             self._decoder, self.coding, self.headers = begin_decoding(coding, headers)
         if not self.marks.first_byte:
             self.marks.first_byte = monotonic()
-        self._wake(_Event.HEAD)
+        if self.awaited is not Event.END or self._must_be_read:  # ``write`` too must return now
+            self._wake()
 
     def on_data(self, data: bytes) -> None:
         if self.closed:
@@ -265,40 +275,38 @@ class Exchange:
         self._chunks.append(data)
         self._buffered += len(data)
         self.marks.received += len(data)
-        if self._event is _Event.DATA:
-            self._wake(_Event.DATA)
-        elif self._future is not None:
-            # The caller waits for the end of the body: each piece restarts the read timeout.
-            self._carrier.watch(self, writing=False)
+        if self.awaited is Event.DATA:
+            self._wake()
         if self._buffered > HIGH_WATER:
-            if self._event is _Event.END and self._future is not None:
-                self._wake(_Event.END)
+            if self.awaited is Event.END and self._future is not None:
+                self._wake()
             elif not self._paused:
                 self._paused = True
                 self._carrier.pause(self)
 
     def on_progress(self) -> None:
-        """Restart the read timeout: a part of the response has come that is neither a whole head nor data."""
-        if self._future is not None and self._event is not _Event.ROOM:
+        """Restart the read timeout: a part of the response has come that does not end the caller's wait."""
+        if self.awaited is not Event.ROOM and self.is_awaited:
             self._carrier.watch(self, writing=False)
 
     def on_end(self) -> None:
         self.complete = True
         self.marks.ended = monotonic()
-        self._report_end()
-        self._wake(None)
+        if self._end_callback is not None:
+            self._report_end()
+        self._wake()
 
     def on_error(self, error: LLMPoolError) -> None:
         if self.error is None and not self.complete:
             self.error = error
             self.marks.ended = monotonic()
             self._report_end()
-            self._wake(None)
+            self._wake()
 
     def on_room(self) -> None:
-        if self._event is _Event.ROOM:
-            self._wake(_Event.ROOM)
-        elif self._future is not None:
+        if self.awaited is Event.ROOM:
+            self._wake()
+        elif self.is_awaited:
             # The caller waits for the response. If the upload has ended, the read timeout begins now.
             self._carrier.watch(self, writing=False)
 
@@ -308,49 +316,10 @@ class Exchange:
         If the exchange is complete or has failed already, call ``callback`` now. Must be called before
         ``close``.
         """
-        self._end_callback = callback
         if self.complete or self.error is not None:
-            self._report_end()
-
-    def deadline(self, now: float, *, writing: bool) -> float | None:
-        """Return when the exchange times out if no byte is sent or received until then; None for no timeout.
-
-        The write timeout counts if ``writing``, otherwise the read timeout and ``request.content_timer``; the
-        total timeout counts if it ends earlier. ``now`` and the result are seconds of the loop's clock.
-        """
-        request, deadline = self.request, self.total_at
-        timeout = request.timeouts.write if writing else request.timeouts.read
-        if timeout is not None and (deadline is None or now + timeout < deadline):
-            deadline = now + timeout
-        timer = request.content_timer
-        if timer is not None and not writing:
-            content_at = timer.deadline(now)
-            if content_at < (inf if deadline is None else deadline):
-                return content_at
-        return deadline
-
-    def is_past_total(self, now: float) -> bool:
-        """Return whether the total timeout has ended at ``now``, in seconds of the loop's clock."""
-        return self.total_at is not None and now >= self.total_at
-
-    def timeout_error(self, now: float, *, writing: bool) -> LLMPoolError:
-        """Return the error for a ``deadline`` that has passed at ``now``, in seconds of the loop's clock.
-
-        It is a TotalTimeout if the total timeout has ended. Otherwise it is a WriteTimeout if ``writing``, a
-        TokenTimeout if ``request.content_timer`` has ended, or a ReadTimeout.
-        """
-        timeouts, origin = self.request.timeouts, self.request.origin
-        if self.is_past_total(now):
-            return TotalTimeout(
-                f"the call to {origin} took longer than its total timeout of {timeouts.total} s"
-            )
-        if writing:
-            return WriteTimeout(
-                f"{origin} accepted nothing of the request for {timeouts.write} s (the write timeout)"
-            )
-        timer = self.request.content_timer
-        no_content = timer.error(now, origin) if timer is not None else None
-        return no_content or ReadTimeout(f"{origin} sent nothing for {timeouts.read} s (the read timeout)")
+            callback(self)
+        else:
+            self._end_callback = callback
 
     def _report_end(self) -> None:
         callback, self._end_callback = self._end_callback, None
@@ -359,27 +328,37 @@ class Exchange:
 
     # Waiting
 
-    async def _wait(self, event: _Event) -> None:
-        self._event = event
-        self._future = self.host_loop.loop.create_future()
-        self._carrier.watch(self, writing=event is _Event.ROOM)
-        try:
-            await self._future
-        finally:
-            self._future = None
-            self._carrier.unwatch(self)
+    def pending(self, event: Event) -> asyncio.Future[None] | None:
+        """Return a future to await before ``event``, which is HEAD or END; None if it has come.
 
-    def _wake(self, event: _Event | None) -> None:
-        """Wake the caller if it waits for ``event``. None and ``_Event.HEAD`` wake it from any wait.
-
-        The head ends any wait because ``write`` must return when the response begins.
+        When the future is done, ask again: the wait can have ended for another reason. END also counts as
+        come if the caller has to read before the end. Raises what ``head`` raises.
         """
+        if self.status and (event is Event.HEAD or self.complete or self._must_be_read):
+            return None
+        if self.error is not None or self.closed:
+            self._raise_if_failed()
+        return self._wait(event)
+
+    @property
+    def _must_be_read(self) -> bool:
+        """Whether the caller must read before the end: the buffer is full, or what comes must be decoded."""
+        return self._buffered > HIGH_WATER or self._decoder is not None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the caller waits now. The read and write timeouts count only then."""
+        return self._future is not None and not self._future.done()
+
+    def _wait(self, event: Event) -> asyncio.Future[None]:
+        self.awaited = event
+        self._future = future = self.host_loop.loop.create_future()
+        self._carrier.watch(self, writing=event is Event.ROOM)
+        return future
+
+    def _wake(self) -> None:
         future = self._future
-        if (
-            future is not None
-            and not future.done()
-            and (event is None or event is self._event or event is _Event.HEAD)
-        ):
+        if future is not None and not future.done():
             future.set_result(None)
 
     def _take(self) -> bytes:

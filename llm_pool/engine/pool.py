@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from traceback import StackSummary
+from typing import Any
 
 from llm_pool.exceptions import LLMPoolError, PoolClosed, ReadFailed
 
-from .checkout import checkout
+from .checkout import connection_at_once, wait_for_connection
 from .clock import monotonic
 from .config import Origin, PoolConfig
 from .coordinator import Coordinator
 from .dialer.dialer import Dialer
-from .exchange import Exchange
-from .head import validate
+from .exchange import Event, Exchange
 from .leaks import LeakDetector
-from .ledger.state import Waiter
 from .loops.host_loop import HostLoop
 from .loops.portal import after_loop_ended, before_loop_ends, host_loop_of_caller, portal, run_on_portal
 from .loops.process import after_fork, left_to_parent, notice_fork
@@ -64,7 +63,7 @@ class Pool:
 
     # Calls
 
-    async def open(self, request: Request) -> Exchange:
+    def open(self, request: Request) -> Coroutine[Any, Any, Exchange]:
         """Send a request, and return its exchange when the head of the response has arrived.
 
         If ``request.body`` is None, return when the head of the request has been sent; the caller then writes
@@ -74,16 +73,16 @@ class Pool:
         host_loop = host_loop_of_caller()
         _start(request)
         stack, total = self._leaks.caller_stack(), request.timeouts.total
-        return await host_loop.arun(self._open, host_loop, request, stack, undo=Exchange.close, total=total)
+        return host_loop.arun(self._open, host_loop, request, stack, undo=Exchange.close, total=total)
 
-    async def fetch(self, request: Request) -> WholeResponse:
+    def fetch(self, request: Request) -> Coroutine[Any, Any, WholeResponse]:
         """Send a request, and return its whole response. Can be called on any event loop.
 
         Raises an LLMPoolError if the call fails.
         """
         host_loop = host_loop_of_caller()
         _start(request)
-        return await host_loop.arun(self._fetch, host_loop, request, total=request.timeouts.total)
+        return host_loop.arun(self._fetch, host_loop, request, total=request.timeouts.total)
 
     def open_sync(self, request: Request) -> Exchange:
         """Do the same as ``open`` for a thread without an event loop. Blocks the thread."""
@@ -97,53 +96,53 @@ class Pool:
         return run_on_portal(self._fetch, request, total=request.timeouts.total)
 
     async def _fetch(self, host_loop: HostLoop, request: Request) -> WholeResponse:
-        exchange = await self._send(host_loop, request)
+        exchange = await self._send(host_loop, request, Event.END)
         try:
-            return await exchange.read_all(self.config.limits.max_answer_bytes)
-        finally:
+            return exchange.whole() or await exchange.read_all(self.config.limits.max_answer_bytes)
+        except BaseException:
             exchange.close()
+            raise
 
     async def _open(self, host_loop: HostLoop, request: Request, stack: StackSummary | None) -> Exchange:
         with nullcontext() if request.scope is None else request.scope.on(host_loop):
-            exchange = await self._send(host_loop, request)
+            exchange = await self._send(host_loop, request, Event.HEAD)
         self._leaks.watch(exchange, stack)
         return exchange
 
-    async def _send(self, host_loop: HostLoop, request: Request) -> Exchange:
-        """Send a request, and return its exchange when the head of the response has arrived.
+    async def _send(self, host_loop: HostLoop, request: Request, event: Event) -> Exchange:
+        """Send a request, and return its exchange when ``event`` has come: the response's head or end.
 
         If ``request.body`` is None, the caller writes the body: return when the head of the request has been
         sent. If the exchange fails and ``_may_replay`` allows a replay, send the request again. Raises an
         LLMPoolError if the call fails. Every call runs this method once: direct or through httpx, sync or
         async.
         """
-        marks, total = request.marks, request.timeouts.total
-        validate(request)
-        total_at = None if total is None else host_loop.loop.time() + total
-        waiter: Waiter | None = None
+        coordinator, timeouts = self._coordinator, request.timeouts
+        total_at = None if timeouts.total is None else host_loop.loop.time() + timeouts.total
+        waiter = coordinator.arrive(request.origin, host_loop, timeouts.connect)
         while True:
-            connection, waiter = await checkout(
-                self._coordinator, host_loop, request, total_at=total_at, returning=waiter
+            connection = connection_at_once(coordinator, waiter, request) or await wait_for_connection(
+                coordinator, host_loop, waiter, request, total_at=total_at
             )
             exchange = connection.start(request)
             exchange.total_at = total_at
-            if request.body is None and exchange.error is None:
-                exchange.call_at_end(self._coordinator.call_ended)
-                return exchange
             try:
-                await exchange.head()
+                if request.body is not None or exchange.error is not None:
+                    while (future := exchange.pending(event)) is not None:
+                        await future
             except LLMPoolError:
                 if not _may_replay(exchange):
-                    exchange.call_at_end(self._coordinator.call_ended)
+                    exchange.call_at_end(coordinator.call_ended)
                     raise
-                self._coordinator.tally.count("replays")
-                marks.restart()
+                coordinator.tally.count("replays")
+                request.marks.restart()
+                coordinator.return_to_queue(waiter)
             except BaseException:
-                exchange.call_at_end(self._coordinator.call_ended)
+                exchange.call_at_end(coordinator.call_ended)
                 exchange.close()
                 raise
             else:
-                exchange.call_at_end(self._coordinator.call_ended)
+                exchange.call_at_end(coordinator.call_ended)
                 return exchange
 
     # State and lifecycle

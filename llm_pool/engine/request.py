@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from llm_pool.exceptions import AnswerTooLarge
 
-from .config import Origin, Timeouts
+from .config import Timeouts
 from .content_timer import ContentTimer
+from .head import Headers, RequestHead
 from .scope import CancelScope
 
-__all__ = ["Headers", "Marks", "Request", "WholeResponse", "answer_too_large"]
+__all__ = ["Marks", "Request", "WholeResponse", "answer_too_large"]
 
-Headers = list[tuple[bytes, bytes]]
+DEFAULT_TIMEOUTS = Timeouts()
 
 
 @dataclass(slots=True)
@@ -55,37 +56,59 @@ class Marks:
         self.acquired = self.ended = 0.0
 
 
-@dataclass(slots=True)
 class Request:
     """One HTTP request.
 
-    ``origin``         where to send it
-    ``method``         such as b"POST"
-    ``target``         path and query, percent-encoded
-    ``headers``        all headers, including ``Host`` and the header that frames the body, such as
-                       ``Content-Length`` (RFC 9112, section 6)
+    ``head``           method, target and headers
+    ``origin``         where to send it: the origin of ``head``
     ``body``           the whole body, or None if it follows piece by piece through ``Exchange.write``
     ``timeouts``       the timeouts of this call
     ``scope``          cancels ``Pool.open`` or ``Pool.open_sync`` before it returns, from another task or
                        thread; None if not needed
     ``marks``          when the parts of the call took place; set by the engine
     ``content_timer``  limits the waits for content, if the response is a model's stream; None for no limit
+
+    Raises InvalidRequest if ``head`` does not frame ``body`` correctly.
     """
 
-    origin: Origin
-    method: bytes
-    target: bytes = field(repr=False)  # target and headers contain keys, and tracebacks can show the repr
-    headers: Headers = field(repr=False)
-    body: bytes | None = field(default=b"", repr=False)
-    timeouts: Timeouts = Timeouts()
-    scope: CancelScope | None = field(default=None, repr=False)
-    marks: Marks = field(default_factory=Marks, repr=False)
-    content_timer: ContentTimer | None = field(default=None, repr=False)
+    __slots__ = ("body", "content_timer", "head", "marks", "origin", "scope", "timeouts")
+
+    def __init__(
+        self,
+        head: RequestHead,
+        body: bytes | None = b"",
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        *,
+        scope: CancelScope | None = None,
+        marks: Marks | None = None,
+        content_timer: ContentTimer | None = None,
+    ) -> None:
+        if head.is_framed:
+            head.check_body(body)
+        self.head = head
+        self.origin = head.origin
+        self.body = body
+        self.timeouts = timeouts
+        self.scope = scope
+        self.marks = marks or Marks()
+        self.content_timer = content_timer
 
     @property
     def replayable(self) -> bool:
         """Whether the request can be sent twice: it has its whole body, and an ``Idempotency-Key``."""
-        return self.body is not None and any(name.lower() == b"idempotency-key" for name, _ in self.headers)
+        return self.body is not None and self.head.idempotent
+
+    def to(self, target: bytes) -> Request:
+        """Return the same request for another path and query of its origin."""
+        head = RequestHead(self.origin, self.head.method, target, self.head.headers)
+        return Request(
+            head,
+            self.body,
+            self.timeouts,
+            scope=self.scope,
+            marks=self.marks,
+            content_timer=self.content_timer,
+        )
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from django.core.management.base import OutputWrapper
 
-from llm_pool.conf import Problem
+from llm_pool.conf.reader import Problem
 from llm_pool.diagnostics import CheckReport, Finding, Level, Step, Verdict
 
 __all__ = ["Printer", "progress"]

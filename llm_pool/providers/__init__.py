@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from llm_pool.providers.anthropic import Anthropic
-from llm_pool.providers.azure import Azure
-from llm_pool.providers.base import Provider
-from llm_pool.providers.openai import OpenAI, OpenAIResponses
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["PROVIDERS", "Provider"]
+if TYPE_CHECKING:
+    from llm_pool.providers.base import Provider
 
-PROVIDERS: dict[str, type[Provider]] = {
-    "openai": OpenAI,
-    "openai-responses": OpenAIResponses,
-    "anthropic": Anthropic,
-    "azure": Azure,
+__all__ = ["PROVIDERS"]
+
+_CLASSES = {
+    "openai": ("openai", "OpenAI"),
+    "openai-responses": ("openai", "OpenAIResponses"),
+    "anthropic": ("anthropic", "Anthropic"),
+    "azure": ("azure", "Azure"),
 }
+
+
+class _Providers(Mapping[str, Any]):
+    """The class of each provider, by its name in the settings.
+
+    A class is imported when it is looked up: a process imports only the providers of its pools.
+    """
+
+    def __getitem__(self, name: str) -> type[Provider]:
+        module, class_name = _CLASSES[name]
+        provider: type[Provider] = getattr(import_module(f"{__name__}.{module}"), class_name)
+        return provider
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+PROVIDERS: Mapping[str, type[Provider]] = _Providers()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.core.exceptions import ImproperlyConfigured
 
-from llm_pool.conf import load
 from llm_pool.conf.observability import unready_when_exhausted
+from llm_pool.conf.settings import load
 from llm_pool.engine.clock import monotonic
 from llm_pool.engine.pool import Pool
 from llm_pool.registry import pools

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
 
 import httpcore
 import httpx
 
-__all__ = ["ASYNC_POOL", "SYNC_POOL", "HookDetector", "HookPoint", "are_original"]
+__all__ = ["ASYNC_POOL", "SYNC_POOL", "HookDetector", "HookPoints"]
 
 
 class HookPoint(NamedTuple):
@@ -25,37 +25,52 @@ class HookPoint(NamedTuple):
     module: str
 
 
-ASYNC_POOL = HookPoint(
+class HookPoints:
+    """Methods of httpx or httpcore, and whether they are the library's original ones."""
+
+    __slots__ = ("_originals", "_points")
+
+    def __init__(self, *points: HookPoint) -> None:
+        self._points = points
+        self._originals: list[Any] = []  # the methods, when all were last found to be original
+
+    def are_original(self) -> bool:
+        """Return whether each method is the library's original.
+
+        Returns False even if a method was replaced before this module was imported.
+        """
+        methods = [members[name] for members, name, _ in self._points]
+        if methods == self._originals:
+            return True
+        for method, point in zip(methods, self._points, strict=True):
+            # functools.wraps copies __name__ and __module__ to a wrapper, but not __globals__.
+            if type(method) is not FunctionType or method.__globals__["__name__"] != point.module:
+                return False
+        self._originals = methods
+        return True
+
+
+_ASYNC_POOL = HookPoint(
     vars(httpcore.AsyncConnectionPool), "handle_async_request", "httpcore._async.connection_pool"
 )
-SYNC_POOL = HookPoint(vars(httpcore.ConnectionPool), "handle_request", "httpcore._sync.connection_pool")
+_SYNC_POOL = HookPoint(vars(httpcore.ConnectionPool), "handle_request", "httpcore._sync.connection_pool")
+ASYNC_POOL = HookPoints(_ASYNC_POOL)
+SYNC_POOL = HookPoints(_SYNC_POOL)
 
 # The methods that respx, pytest-httpx, vcrpy, OpenTelemetry, Sentry and others replace.
 _CLIENT_METHODS = ("request", "send", "_send_single_request", "_transport_for_url")
-ASYNC_HOOK_POINTS = (
+ASYNC_HOOK_POINTS = HookPoints(
     *(HookPoint(vars(httpx.AsyncClient), name, "httpx._client") for name in _CLIENT_METHODS),
     HookPoint(vars(httpx.AsyncHTTPTransport), "handle_async_request", "httpx._transports.default"),
-    ASYNC_POOL,
+    _ASYNC_POOL,
 )
-SYNC_HOOK_POINTS = (
+SYNC_HOOK_POINTS = HookPoints(
     *(HookPoint(vars(httpx.Client), name, "httpx._client") for name in _CLIENT_METHODS),
     HookPoint(vars(httpx.HTTPTransport), "handle_request", "httpx._transports.default"),
-    SYNC_POOL,
+    _SYNC_POOL,
 )
-HOOK_NAMES = frozenset(point.name for point in ASYNC_HOOK_POINTS + SYNC_HOOK_POINTS)
-
-
-def are_original(points: Iterable[HookPoint]) -> bool:
-    """Return whether each method of ``points`` is the library's original.
-
-    Returns False even if a method was replaced before this module was imported.
-    """
-    # functools.wraps copies __name__ and __module__ to a wrapper, but not __globals__.
-    for members, name, module in points:
-        function = members[name]
-        if type(function) is not FunctionType or function.__globals__["__name__"] != module:
-            return False
-    return True
+HOOK_NAMES = frozenset({*_CLIENT_METHODS, "handle_async_request", "handle_request"})
+NO_EVENT_HOOKS: dict[str, list[Any]] = {"request": [], "response": []}
 
 
 class HookDetector:
@@ -88,8 +103,8 @@ class HookDetector:
             and client._params is self._params
             and client._timeout is self._timeout
             and not client._mounts
-            and not any(client._event_hooks.values())
+            and client._event_hooks == NO_EVENT_HOOKS
             and HOOK_NAMES.isdisjoint(client.__dict__)
             and HOOK_NAMES.isdisjoint(self._transport.__dict__)
-            and are_original(self._points)
+            and self._points.are_original()
         )

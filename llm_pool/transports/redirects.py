@@ -8,7 +8,6 @@ server that the settings do not name.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 import httpx
@@ -65,7 +64,7 @@ def _redirected(request: Request, answer: WholeResponse | Exchange) -> Request |
         return None
     base = httpx.URL(str(request.origin))
     try:
-        url = base.copy_with(raw_path=request.target).join(location.decode("latin-1"))
+        url = base.copy_with(raw_path=request.head.target).join(location.decode("latin-1"))
     except httpx.InvalidURL:
         return None
     if origin_of_url(url) != origin_of_url(base):
@@ -73,7 +72,7 @@ def _redirected(request: Request, answer: WholeResponse | Exchange) -> Request |
     if isinstance(answer, Exchange):
         answer.is_complete_enough = True
         answer.close_threadsafe()
-    return replace(request, target=url.raw_path)
+    return request.to(url.raw_path)
 
 
 class _RedirectHeaders:

@@ -12,7 +12,8 @@ import httpx
 from llm_pool.engine.config import DEFAULT_PORTS, Origin, Timeouts
 from llm_pool.engine.content_coding import describe_coding
 from llm_pool.engine.exchange import Exchange
-from llm_pool.engine.request import Headers, Marks, Request
+from llm_pool.engine.head import Headers, RequestHead
+from llm_pool.engine.request import Request
 from llm_pool.exceptions import InvalidRequest, ProtocolError, with_article
 
 from .body import AsyncBody, Body
@@ -30,23 +31,22 @@ def to_engine(request: httpcore.Request, defaults: Timeouts) -> Request:
     ``body`` is None if ``request.stream`` must be read piece by piece. The extensions ``llm_pool_scope``,
     ``llm_pool_marks`` and ``llm_pool_content_timer`` become ``scope``, ``marks`` and ``content_timer``, and
     httpx's ``sni_hostname`` becomes a part of the origin. Raises httpcore.UnsupportedProtocol for a scheme
-    other than http and https, and InvalidRequest for a ``sni_hostname`` that is no string.
+    other than http and https, and InvalidRequest for a ``sni_hostname`` that is no
+    string, and for what ``RequestHead`` refuses.
     """
     url, extensions = request.url, request.extensions
     stream = request.stream
     tls_name = extensions.get("sni_hostname")
     if tls_name is not None and not isinstance(tls_name, str):
         raise InvalidRequest(f"the extension sni_hostname is {with_article(tls_name)}, not a string")
+    origin = origin_of(url.scheme, url.host, url.port, tls_name)
     return Request(
-        origin_of(url.scheme, url.host, url.port, tls_name),
-        request.method,
-        url.target,
-        request.headers,
+        RequestHead(origin, request.method, url.target, request.headers),
         b"".join(stream) if isinstance(stream, httpx.ByteStream) else None,
         _timeouts(extensions.get("timeout"), extensions.get("llm_pool_timeouts", defaults)),
-        extensions.get("llm_pool_scope"),
-        extensions.get("llm_pool_marks") or Marks(),
-        extensions.get("llm_pool_content_timer"),
+        scope=extensions.get("llm_pool_scope"),
+        marks=extensions.get("llm_pool_marks"),
+        content_timer=extensions.get("llm_pool_content_timer"),
     )
 
 
@@ -57,7 +57,7 @@ def to_httpcore(exchange: Exchange, body: type[Body | AsyncBody]) -> httpcore.Re
     request did not accept this coding. Otherwise httpx gets the body as it arrived.
     """
     coding = exchange.coding
-    if coding and not _accepts(exchange.request.headers, coding):
+    if coding and not _accepts(exchange.request.head.headers, coding):
         exchange.close_threadsafe()
         raise ProtocolError(f"{exchange.request.origin} sent {describe_coding(coding)}")
     content = body(exchange)

@@ -19,7 +19,7 @@ from llm_pool.engine.pool import Pool
 from .body import AsyncBody, Body
 from .call_site import warn_if_blocking
 from .collecting import limit_collected
-from .hooks import ASYNC_POOL, SYNC_POOL, are_original
+from .hooks import ASYNC_POOL, SYNC_POOL
 from .translation import to_engine, to_httpcore
 
 __all__ = ["AsyncTransport", "Transport"]
@@ -75,7 +75,7 @@ class _AsyncEnginePool(httpcore.AsyncConnectionPool):
         self._timeouts = timeouts
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        if not are_original((ASYNC_POOL,)):  # replaced by a mock (respx) or by instrumentation
+        if not ASYNC_POOL.are_original():  # replaced by a mock (respx) or by instrumentation
             return await httpcore.AsyncConnectionPool.handle_async_request(self, request)
         return await _asend(self._engine, request, self._timeouts)
 
@@ -94,7 +94,7 @@ class _EnginePool(httpcore.ConnectionPool):
         self._timeouts = timeouts
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        if not are_original((SYNC_POOL,)):
+        if not SYNC_POOL.are_original():
             return httpcore.ConnectionPool.handle_request(self, request)
         return _send(self._engine, request, self._timeouts)
 

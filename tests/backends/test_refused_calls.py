@@ -6,14 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from llm_pool.backends.connection import BackendConnection
-from llm_pool.engine.config import Origin, Timeouts
+from llm_pool.engine.config import Origin
+from llm_pool.engine.head import RequestHead
 from llm_pool.engine.loops.host_loop import HostLoop
 from llm_pool.engine.request import Request
 
 if TYPE_CHECKING:
     from llm_pool.backends.transfer import Transfer
 
-REQUEST = Request(Origin("https", "llm.test", 443), b"GET", b"/", [(b"Host", b"llm.test")], b"", Timeouts())
+REQUEST = Request(RequestHead(Origin("https", "llm.test", 443), b"GET", b"/", [(b"Host", b"llm.test")]))
 
 
 class Client:

@@ -14,6 +14,7 @@ from testbed.behaviours import json_reply
 from tests.backends.conftest import HTTP1, KINDS
 from tests.backends.servers import answer, gated
 from tests.fixtures.callers import in_thread, until
+from tests.fixtures.internals import set_excess_linger
 
 WITH_DNS_CACHE = [kind for kind in KINDS if not kind.startswith("httpcore")]
 
@@ -32,7 +33,8 @@ async def call_at_once(pool, server, count):
 # LIMITS
 
 
-async def test_max_keepalive_connections_bounds_idle_connections(serve, play, configure):
+async def test_max_keepalive_connections_bounds_idle_connections(serve, play, configure, monkeypatch):
+    set_excess_linger(monkeypatch, 0.1)
     server = serve(play(gated()))
     pool = configure(server, LIMITS={"max_connections": 5, "max_keepalive_connections": 2})
     await call_at_once(pool, server, 5)

@@ -22,7 +22,7 @@ from llm_pool import exceptions, pools
 from llm_pool.engine.config import Timeouts
 from testbed.behaviours import echo, json_reply, reply, steps
 from testbed.ports import refused_port
-from tests.fixtures.calls import CALLS, ask
+from tests.fixtures.calls import CALLS, ask, hook_into
 from tests.fixtures.internals import builder_of
 
 if TYPE_CHECKING:
@@ -248,9 +248,10 @@ def test_a_rotated_key_is_used_by_the_next_call(
     ]
 
 
+@pytest.mark.parametrize("hooked", [False, True], ids=["direct", "hooked"])
 @pytest.mark.parametrize("call", CALLS)
-def test_a_rotated_key_is_hidden_when_hooks_are_installed(
-    call: str, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
+def test_a_rotated_key_is_hidden(
+    call: str, hooked: bool, configure: Callable[..., LLMPool], serve: Callable[..., ScriptedServer]
 ) -> None:
     """The function is called once for each call: errors hide the key that was sent."""
     keys = (f"sk-rotated-{number}" for number in itertools.count())
@@ -261,16 +262,13 @@ def test_a_rotated_key_is_hidden_when_hooks_are_installed(
         await conn.respond(401, {"Content-Type": "application/json"}, json.dumps(says).encode())
 
     pool = configure(serve(refuse), API_KEY=lambda: next(keys))
-    pool.client.event_hooks = {"request": [lambda _: None]}
-    pool.aclient.event_hooks = {"request": [hook]}
-    with pytest.raises(exceptions.AuthenticationFailed) as caught:
-        ask(call, pool)
-    assert "Not Bearer ***" in str(caught.value)
-    assert next(keys) == "sk-rotated-1"
-
-
-async def hook(request: httpx.Request) -> None:
-    """An event hook."""
+    if hooked:
+        hook_into(pool)
+    for _ in range(2):
+        with pytest.raises(exceptions.AuthenticationFailed) as caught:
+            ask(call, pool)
+        assert "Not Bearer ***" in str(caught.value)
+    assert next(keys) == "sk-rotated-2"
 
 
 @pytest.mark.parametrize("call", CALLS)

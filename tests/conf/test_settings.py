@@ -9,7 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_pool.conf import PoolSettings, Problem, Secret, load, load_with_problems
+from llm_pool.conf.reader import Problem
+from llm_pool.conf.secret import Secret
+from llm_pool.conf.settings import PoolSettings, load, load_with_problems
 from llm_pool.engine.config import DNS, TLS, Limits, PoolConfig, Timeouts
 from llm_pool.providers.openai import OpenAI
 

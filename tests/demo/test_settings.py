@@ -6,7 +6,7 @@ import pytest
 
 from demo_project import settings as demo_settings
 from demo_project.upstream.launcher import provider_is_configured
-from llm_pool.conf import load
+from llm_pool.conf.settings import load
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from llm_pool import pools
-from llm_pool.conf import load
+from llm_pool.conf.settings import load
 from llm_pool.diagnostics import Level, Sizing, Verdict
 from llm_pool.diagnostics.machine import Server, settings_step
 from llm_pool.engine import coordinator

@@ -6,9 +6,11 @@ from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING
 
+from llm_pool.engine.ledger.dial_policy import EXCESS_LINGER
 from tests.fixtures.internals import host_bounds_of
 
 if TYPE_CHECKING:
+    from llm_pool.engine.ledger.ledger import Ledger
     from llm_pool.engine.ledger.state import Lane
     from tests.engine.ledger_world import Connection, World
 
@@ -24,6 +26,7 @@ def check_world(world: World) -> None:
             check_connection_is_coming(world, lane)
     check_evictions(world)
     check_idle_timers(world)
+    check_excess(world)
 
 
 def check_counts(world: World) -> None:
@@ -34,7 +37,6 @@ def check_counts(world: World) -> None:
     assert ledger.waiting == sum(caller.state == "waiting" for caller in world.callers)
     assert connections.in_use == sum(bool(connection.callers) for connection in live)
     assert {entry.connection for entry in idle} == set(world.idle())
-    assert len(idle) <= ledger.limits.max_keepalive_connections
     all_closing = sum(connection.state == "closing" for connection in live)
     assert all_closing == sum(entry.closing for entry in connections.entries)
     assert ledger.draining == sum(connection.draining for connection in live)
@@ -71,7 +73,7 @@ def check_connection_is_coming(world: World, lane: Lane) -> None:
         return
     if lane.backoff is not None and (world.now < lane.backoff.retry_at or lane.dial_queue is None):
         latest = max(world.now, lane.backoff.retry_at)
-        assert ledger.next_timer_at is not None and ledger.next_timer_at <= latest, "the backoff never ends"
+        assert ledger.timers.next_at is not None and ledger.timers.next_at <= latest, "the backoff never ends"
         return
     per_host = limits.max_connections_per_host
     evictable = [c for c in world.idle() if is_evictable(c, lane)]
@@ -108,13 +110,32 @@ def check_evictions(world: World) -> None:
 def check_idle_timers(world: World) -> None:
     times = [min(c.entry.expires_at, c.entry.retire_at) for c in world.idle()]
     if times and min(times) < inf:
-        next_timer_at = world.ledger.next_timer_at
+        next_timer_at = world.ledger.timers.next_at
         assert next_timer_at is not None and next_timer_at <= max(min(times), world.now)
 
 
+def check_excess(world: World) -> None:
+    """Connections beyond ``max_keepalive_connections`` have a timer; there are none if the limit is 0."""
+    if (close_at := excess_closes_at(world.ledger)) is not None:
+        assert world.ledger.limits.max_keepalive_connections, "none is kept"
+        next_timer_at = world.ledger.timers.next_at
+        assert next_timer_at is not None and next_timer_at <= max(close_at, world.now)
+
+
+def excess_closes_at(ledger: Ledger) -> float | None:
+    """When the longest idle connection must close, if more than ``max_keepalive_connections`` are idle."""
+    idle = ledger.connections.pool_bound.idle
+    if len(idle) <= ledger.limits.max_keepalive_connections:
+        return None
+    longest_idle: Connection = next(iter(idle)).connection
+    return longest_idle.last_used_at + EXCESS_LINGER
+
+
 def check_after_tick(world: World) -> None:
-    """After a tick no idle connection is unusable, or past its expiry or lifetime."""
+    """After a tick no idle connection is unusable, past its expiry or lifetime, or in excess for too long."""
     limits = world.ledger.limits
+    close_at = excess_closes_at(world.ledger)
+    assert close_at is None or world.now < close_at
     for connection in world.idle():
         assert not connection.unusable, "it should have been closed"
         if limits.max_lifetime is not None:

@@ -49,7 +49,7 @@ def idle(world: World, name: str = "a", host_loop: Hashable = "portal", times: i
 
 def prewarm(world: World, name: str = "a", host_loop: Hashable = "portal") -> None:
     """Keep ``min_connections`` open to an origin from now on."""
-    world.do("prewarm", world.ledger.lane(origin(name), host_loop))
+    world.do("prewarm", world.ledger.dial_policy.lane(origin(name), host_loop))
 
 
 def connect_all(world: World) -> None:

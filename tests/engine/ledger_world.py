@@ -109,7 +109,7 @@ class World:
     def arrive(
         self, name: str = "a", host_loop: Hashable = "portal", connect_timeout: float | None = None
     ) -> Caller:
-        waiter = Waiter(self.ledger.lane(origin(name), host_loop), connect_timeout)
+        waiter = Waiter(self.ledger.dial_policy.lane(origin(name), host_loop), connect_timeout)
         self._arrivals += 1
         caller = Caller(waiter, (origin(name), host_loop), self._arrivals)
         self.callers.append(caller)

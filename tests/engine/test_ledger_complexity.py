@@ -29,16 +29,19 @@ SMALL = 8192  # bytes: a list of MANY items has ten times as many
 
 
 class Pool:
-    """A ledger at its limit: idle connections, half of them of another origin, and one in use."""
+    """A ledger at its limit: idle connections, half of them of another origin, and one in use.
 
-    def __init__(self, connections: int) -> None:
-        self.ledger = Ledger(
-            Limits(
-                max_connections=connections + 1, max_keepalive_connections=connections + 1, max_waiting=10**6
-            ),
-            jitter=lambda: 0.5,
+    ``kept``: how many of the idle ones are kept for more than a moment; None: all.
+    """
+
+    def __init__(self, connections: int, kept: int | None = None) -> None:
+        limits = Limits(
+            max_connections=connections + 1,
+            max_keepalive_connections=connections + 1 if kept is None else kept,
+            max_waiting=10**6,
         )
-        self.lanes = [self.ledger.lane(origin(name), "portal") for name in "ab"]
+        self.ledger = Ledger(limits, jitter=lambda: 0.5)
+        self.lanes = [self.ledger.dial_policy.lane(origin(name), "portal") for name in "ab"]
         self.busy = self._dial(self.lanes[0], 0.0)
         entries = [self._dial(self.lanes[number % 2], 0.0) for number in range(connections)]
         for entry in entries:
@@ -71,7 +74,7 @@ class Pool:
         self.ledger.died(entry, 2.0)
 
     def eviction(self) -> None:
-        lane = self.ledger.lane(origin("c"), "portal")
+        lane = self.ledger.dial_policy.lane(origin("c"), "portal")
         waiter = Waiter(lane)
         (close,) = self.ledger.arrive(waiter, 2.0)
         assert isinstance(close, Close)
@@ -157,9 +160,12 @@ def peak_bytes(act: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("kept", [pytest.param(None, id="all kept"), pytest.param(1, id="one kept")])
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.__name__)
-def test_a_fact_costs_the_same_with_few_connections_and_with_many(fact: Callable[[Pool], None]) -> None:
-    few, many = Pool(FEW), Pool(MANY)
+def test_a_fact_costs_the_same_with_few_connections_and_with_many(
+    fact: Callable[[Pool], None], kept: int | None
+) -> None:
+    few, many = Pool(FEW, kept), Pool(MANY, kept)
     cost_with_few = min(operations(lambda: fact(few)) for _ in range(REPEATS))
     cost_with_many = min(operations(lambda: fact(many)) for _ in range(REPEATS))
     assert 0 < cost_with_many <= cost_with_few

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llm_pool.engine.config import Limits
-from tests.engine.ledger_steps import CheckedWorld, connect_all, idle, make, prewarm, reasons, serve
+from tests.engine.ledger_steps import CheckedWorld, connect_all, idle, make, prewarm, reasons, serve, states
+from tests.engine.ledger_world import origin
 from tests.fixtures.internals import set_jitter
 
 
@@ -22,7 +23,7 @@ def test_an_idle_connection_is_closed_after_keepalive_expiry() -> None:
     idle(world)
     world.tick(29.9)
     assert len(world.idle()) == 1
-    assert world.ledger.next_timer_at == pytest.approx(world.now + 0.1)
+    assert world.ledger.timers.next_at == pytest.approx(world.now + 0.1)
     world.tick(0.1)
     assert reasons(world) == ["expired"]
 
@@ -83,12 +84,92 @@ def test_lifetimes_of_connections_opened_together_differ() -> None:
     assert ages == pytest.approx([100.0, 95.0, 90.0])
 
 
-def test_the_longest_idle_connection_beyond_max_keepalive_is_closed() -> None:
-    """Scenario 12: as soon as another one becomes idle."""
+def test_the_longest_idle_connections_beyond_max_keepalive_are_closed_after_a_moment() -> None:
+    """Scenario 12: two seconds after their last use, whatever their origin and host loop."""
     world = make(max_keepalive_connections=2)
-    opened = idle(world, times=3)
-    assert world.idle() == opened[1:]
-    assert reasons(world) == ["excess"]
+    first = idle(world, "a", "server") + idle(world, "a", "portal")
+    world.tick(1.0)
+    second = idle(world, "b", times=2)
+    world.tick(0.99)
+    assert world.idle() == first + second
+    world.tick(0.01)
+    assert world.idle() == second
+    assert reasons(world) == ["excess"] * 2
+    world.tick(5.0)
+    assert world.idle() == second
+
+
+def test_the_connections_of_a_burst_serve_the_next_one() -> None:
+    """Scenario 12: the calls of each burst begin together, a moment after the burst before."""
+    world = make(max_keepalive_connections=1)
+    for _ in range(5):
+        for caller in serve(world, times=4):
+            world.release(caller)
+        world.tick(1.99)
+    assert world.ledger.connections.opened == 4
+
+
+def test_connections_that_smaller_bursts_do_not_use_are_closed() -> None:
+    """Scenario 12: those of the largest burst do not stay open while there are smaller ones."""
+    world = make(max_keepalive_connections=1)
+    idle(world, times=4)
+    for _ in range(3):
+        world.tick(1.0)
+        for caller in serve(world, times=2):
+            world.release(caller)
+    assert len(world.idle()) == 2
+    world.tick(2.0)
+    assert len(world.idle()) == 1
+    assert reasons(world) == ["excess"] * 3
+
+
+def test_with_max_keepalive_connections_0_no_connection_stays_open_after_its_call() -> None:
+    """Scenario 12: not for a moment."""
+    world = make(max_keepalive_connections=0)
+    idle(world, times=2)
+    assert reasons(world) == ["excess"] * 2
+
+
+def test_a_connection_beyond_max_keepalive_expires_if_that_is_sooner() -> None:
+    """Scenario 32: ``keepalive_expiry`` and the server's hint hold for it too."""
+    world = make(max_keepalive_connections=1, keepalive_expiry=1.0)
+    idle(world, times=2)
+    world.tick(1.0)
+    assert reasons(world) == ["expired"] * 2
+
+
+def test_a_connection_beyond_max_keepalive_gives_its_slot_to_another_lane() -> None:
+    """Scenario 7: at once, but only at ``max_connections``."""
+    world = make(max_connections=4, max_keepalive_connections=1)
+    oldest, *_ = idle(world, "a", times=3)
+    first = serve(world, "b")
+    assert (states(first), reasons(world)) == (["served"], [])
+    second = world.arrive("b")
+    assert (oldest.state, reasons(world)) == ("closing", ["evicted"])
+    world.finish_closing()
+    world.connect()
+    assert second.state == "served"
+
+
+def test_a_connection_is_prewarmed_when_fewer_are_idle_than_max_keepalive() -> None:
+    """Scenario 13: when a call has ended, and its connection is idle while others are in use."""
+    world = make(max_keepalive_connections=2, min_connections=1)
+    idle(world, "a", times=2)
+    prewarm(world, "b")
+    first, _ = serve(world, "a", times=2)
+    assert not world.dials
+    world.release(first)
+    assert [lane.origin for lane in world.dials] == [origin("b")]
+
+
+def test_no_connection_is_prewarmed_while_others_are_beyond_max_keepalive() -> None:
+    """Scenario 13: it would be closed, or make the pool close another one."""
+    world = make(max_keepalive_connections=2, min_connections=1)
+    idle(world, "a", times=3)
+    prewarm(world, "b")
+    world.tick(2.0)
+    world.finish_closing()
+    assert (world.dials, len(world.idle())) == ([], 2)
 
 
 def test_an_unclean_connection_is_closed() -> None:

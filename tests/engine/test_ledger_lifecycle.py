@@ -67,7 +67,7 @@ def test_pauses_grow_up_to_two_seconds_while_callers_wait() -> None:
     for _ in range(8):
         world.arrive()
         if not world.dials:
-            pauses.append(world.ledger.next_timer_at - world.now)
+            pauses.append(world.ledger.timers.next_at - world.now)
             world.tick(pauses[-1])
         world.fail_dial()
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
@@ -109,7 +109,7 @@ def test_pauses_are_short_again_after_one_that_ended_without_waiters() -> None:
         assert len(world.dials) == 1, "at once"
         world.fail_dial()
         another = world.arrive()
-        assert world.ledger.next_timer_at == pytest.approx(world.now + 0.1)
+        assert world.ledger.timers.next_at == pytest.approx(world.now + 0.1)
         world.cancel(another)
         world.tick(5.0)
 
@@ -121,9 +121,9 @@ def test_a_backoff_without_callers_is_forgotten() -> None:
     world.fail_dial()
     world.tick(29.0)
     assert world.ledger.dial_policy.lanes()
-    world.tick(world.ledger.next_timer_at - world.now)
+    world.tick(world.ledger.timers.next_at - world.now)
     check_nothing_left(world)
-    assert world.ledger.next_timer_at is None
+    assert world.ledger.timers.next_at is None
 
 
 def test_prewarm_pauses_grow_to_30_seconds_and_are_short_for_a_caller() -> None:
@@ -132,7 +132,7 @@ def test_prewarm_pauses_grow_to_30_seconds_and_are_short_for_a_caller() -> None:
     prewarm(world)
     for _ in range(12):
         world.fail_dial()
-        pause = world.ledger.next_timer_at - world.now
+        pause = world.ledger.timers.next_at - world.now
         world.tick(pause)
     assert pause == pytest.approx(30.0)
     world.fail_dial()
@@ -150,7 +150,7 @@ def test_prewarming_pauses_if_new_connections_are_lost_at_once() -> None:
     for _ in range(12):
         _connect_and_lose_all(world)
         assert not world.dials
-        pause = world.ledger.next_timer_at - world.now
+        pause = world.ledger.timers.next_at - world.now
         world.tick(pause)
         assert len(world.dials) == 2
     assert pause == pytest.approx(30.0)
@@ -167,7 +167,7 @@ def test_a_prewarmed_connection_that_was_open_for_a_while_is_replaced_at_once(en
     prewarm(world)
     for _ in range(8):
         _connect_and_lose_all(world)
-        world.tick(world.ledger.next_timer_at - world.now)
+        world.tick(world.ledger.timers.next_at - world.now)
     connection = world.connect()
     if end == "after use":
         caller = world.arrive()
@@ -178,7 +178,7 @@ def test_a_prewarmed_connection_that_was_open_for_a_while_is_replaced_at_once(en
     world.retire(connection, "lost")
     assert len(world.dials) == 1
     _connect_and_lose_all(world)
-    assert world.ledger.next_timer_at - world.now < 0.2
+    assert world.ledger.timers.next_at - world.now < 0.2
 
 
 def _connect_and_lose_all(world: World) -> None:
@@ -262,7 +262,7 @@ def test_close_fails_waiters_and_closes_every_connection() -> None:
     world.release(busy)
     world.finish_closing()
     check_nothing_left(world)
-    assert world.ledger.next_timer_at is None
+    assert world.ledger.timers.next_at is None
 
 
 def test_an_unused_origin_is_forgotten() -> None:
@@ -277,7 +277,7 @@ def test_an_unused_origin_is_forgotten() -> None:
 
 def test_a_queue_skips_returned_waiters_that_were_removed() -> None:
     """Scenario 14: each of them was cancelled after it returned to the queue."""
-    lane = make().ledger.lane(origin("a"), "portal")
+    lane = make().ledger.dial_policy.lane(origin("a"), "portal")
     waiters = [Waiter(lane) for _ in range(4)]
     queue = WaiterQueue()
     for number, waiter in enumerate(waiters):

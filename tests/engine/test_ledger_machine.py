@@ -143,7 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(name=names, host_loop=host_loops)
     def prewarm(self, name: str, host_loop: int) -> None:
-        self.world.do("prewarm", self.world.ledger.lane(origin(name), self.host_loops[host_loop]))
+        self.world.do("prewarm", self.world.ledger.dial_policy.lane(origin(name), self.host_loops[host_loop]))
 
     @rule()
     def drain(self) -> None:
@@ -186,7 +186,7 @@ def finish_all(world: World) -> None:
         elif world.callers and any(not c.entry.capacity for c in world.connections):
             unblock(world)
         elif world.callers:
-            next_timer_at = world.ledger.next_timer_at
+            next_timer_at = world.ledger.timers.next_at
             assert next_timer_at is not None, "nothing is under way for the waiters"
             world.tick(max(0.0, next_timer_at - world.now))
         else:

@@ -38,6 +38,15 @@ def test_callers_that_a_dial_will_serve_do_not_count_in_max_waiting() -> None:
     assert states(callers) == ["waiting", "waiting", "waiting", "failed"]
 
 
+def test_a_waiter_that_a_coming_release_will_serve_does_not_count_in_max_waiting() -> None:
+    """Scenario 2: from when the release is announced; a caller of another origin can wait then."""
+    world = make(max_connections=1, max_waiting=1)
+    (first,) = serve(world, "a")
+    world.arrive("a")
+    world.expect_release(first)
+    assert world.arrive("b").state == "waiting"
+
+
 def test_a_caller_that_finds_no_free_slot_is_counted_as_queued() -> None:
     world = make(max_connections=2)
     callers = serve(world, times=2)
@@ -282,6 +291,8 @@ def test_a_waiter_whose_blocked_connection_was_in_excess_gets_another_dial() -> 
     caller = world.arrive("a")
     world.connect(capacity=0)
     idle(world, "b")
+    assert not world.dials
+    world.tick(2.0)
     world.connect()
     assert caller.state == "served"
 

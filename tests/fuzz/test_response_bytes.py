@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from llm_pool.engine.config import Origin, Timeouts
 from llm_pool.engine.exchange import Exchange
+from llm_pool.engine.head import RequestHead
 from llm_pool.engine.http11.connection import HTTP11Connection
 from llm_pool.engine.http11.keep_alive import KeepAliveHistory
 from llm_pool.engine.loops.host_loop import HostLoop
@@ -178,7 +179,7 @@ class Wire:
         await until(lambda: self.connection.closed)
 
     def start(self, method: bytes) -> Exchange:
-        request = Request(ORIGIN, method, b"/", [(b"Host", b"llm.test")], timeouts=TIMEOUTS)
+        request = Request(RequestHead(ORIGIN, method, b"/", [(b"Host", b"llm.test")]), timeouts=TIMEOUTS)
         return self.connection.start(request)
 
     async def has_read_all(self) -> bool:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_pool.exceptions import NotFound, StreamInterrupted
-from llm_pool.providers import Provider
-from llm_pool.providers.base import CompletionRequest, StreamReader
+from llm_pool.providers.base import CompletionRequest, Provider, StreamReader
 from llm_pool.providers.results import Chunk, Completion
 from testbed.behaviours import reply
 from tests.fixtures.calls import CALLS, STREAMS, ask

@@ -7,10 +7,9 @@ import itertools
 import time
 
 import pytest
-from django.apps import apps
 from django.test import override_settings
 
-from llm_pool import pools
+from llm_pool import asgi, pools
 from llm_pool.engine.config import Origin
 from llm_pool.engine.ledger.backoff import FIRST_PAUSE
 from llm_pool.exceptions import ConnectFailed
@@ -19,6 +18,7 @@ from testbed.behaviours import close, hold, json_reply, per_connection, steps
 from testbed.behaviours import until as until_open
 from tests.fixtures.callers import gated, in_thread, occupy, queue_up, trusting, until
 from tests.fixtures.engine import request_to
+from tests.fixtures.internals import set_excess_linger
 
 SLOW_DIAL = 0.15
 
@@ -186,17 +186,42 @@ async def test_failing_dials_do_not_disturb_calls_on_connections(each_loop, serv
 # Shrinking.
 
 
-async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(each_loop, serve, engine_pool):
+async def test_the_next_bursts_find_the_connections_of_the_first(each_loop, serve, engine_pool, monkeypatch):
+    """Scenario 12: though more are idle between the bursts than ``max_keepalive_connections``."""
+    set_excess_linger(monkeypatch, 60.0)
+    server = serve(gated())
+    pool = engine_pool(max_keepalive_connections=2)
+    for number in range(1, 11):
+        server.gate("go").shut()
+        calls = [asyncio.create_task(pool.fetch(request_to(server))) for _ in range(10)]
+        await server.await_requests(10 * number)
+        server.gate("go").open()
+        await asyncio.gather(*calls)
+    assert server.connections_accepted == 10
+
+
+async def test_without_kept_connections_each_closes_after_its_call(each_loop, serve, engine_pool):
+    """Scenario 12: ``max_keepalive_connections`` 0."""
+    server, pool = serve(json_reply()), engine_pool(max_keepalive_connections=0)
+    for number in range(1, 4):
+        await pool.fetch(request_to(server))
+        await server.await_until(lambda s: s.connections_open == 0)
+        assert pool.stats().closed == {"excess": number}
+
+
+async def test_after_a_burst_the_pool_shrinks_to_max_keepalive_then_to_min(
+    each_loop, serve, engine_pool, monkeypatch
+):
     """Scenario 12: six connections were in use; three are kept, then one after ``keepalive_expiry``."""
+    set_excess_linger(monkeypatch, 0.1)
     server = serve(gated())
     pool = engine_pool(max_keepalive_connections=3, keepalive_expiry=0.4, min_connections=1)
     await pool.prewarm(Origin(*server.origin))
     calls = await occupy(pool, *[server] * 6)
     server.gate("go").open()
     await asyncio.gather(*calls)
-    assert pool.stats().connections <= 3
-    await server.await_until(lambda s: s.connections_open <= 3)
     await server.await_until(lambda s: s.connections_open == 1)
+    assert pool.stats().closed == {"excess": 3, "expired": 2}
     accepted = server.connections_accepted
     await asyncio.sleep(0.5)  # longer than the expiry: the minimum is kept
     assert server.connections_open == 1
@@ -270,19 +295,18 @@ async def test_prewarming_a_dead_server_goes_on_in_the_background(each_loop, ser
 
 
 async def test_startup_prewarms_and_a_dead_provider_does_not_fail_it(serve):
-    """Scenario 13: through the app's own startup and shutdown, as the ASGI lifespan calls them."""
+    """Scenario 13: through ``startup`` and ``shutdown``, as the ASGI lifespan calls them."""
     alive, dead = serve(json_reply()), serve(json_reply())
     dead.refuse()
-    config = apps.get_app_config("llm_pool")
     settings = {
         alias: {"BASE_URL": f"{server.url}/v1", "API_KEY": "k", "LIMITS": {"min_connections": 2}}
         for alias, server in {"default": alive, "dead": dead}.items()
     }
     with override_settings(LLM_POOL=settings):
-        await config.startup()
+        await asgi.startup()
         await alive.await_until(lambda s: s.connections_open == 2)
         await until(lambda: pools["dead"].stats().dial_failure)
         assert (await pools["default"].arequest("GET", "/models")).status_code == 200
         assert alive.connections_accepted == 2
-        await config.shutdown()
+        await asgi.shutdown()
         await alive.await_until(lambda s: s.connections_open == 0)

@@ -318,8 +318,7 @@ async def test_ambiguous_requests_are_refused(serve, engine_pool, wrong):
 async def test_a_body_shorter_or_longer_than_its_length_ends_the_connection(serve, engine_pool):
     """Scenario 40: the server must not read the next request as the rest of this one."""
     server, pool = serve(echo), engine_pool()
-    request = request_to(server, None)
-    request.headers[1] = (b"Content-Length", b"2")
+    request = request_to(server, None, length=2)
     for body in (b"a", b"abc"):
         exchange = await pool.open(request)
         with pytest.raises(InvalidRequest, match="than its Content-Length says"):

@@ -96,6 +96,37 @@ async def test_a_slow_reader_stops_its_own_stream_only(serve, h2_pool):
     assert server.connections_accepted == 1
 
 
+async def test_every_piece_is_a_sign_of_life(serve, h2_pool, each_loop):
+    """Scenario 37: over HTTP/2 too, a body may take longer than the read timeout."""
+
+    async def drip(stream):
+        await stream.head(200)
+        for number in range(20):
+            await asyncio.sleep(0.1)
+            await stream.data(b"x", end=number == 19)
+
+    whole = await h2_pool().fetch(request_to(serve(http2(drip)), read=1.5))
+    assert whole.body == b"x" * 20
+
+
+async def test_a_slow_reader_causes_no_read_timeout(serve, h2_pool, each_loop):
+    """Scenario 37: over HTTP/2 as over HTTP/1.1, the read timeout counts only while the caller waits."""
+
+    async def answer(stream):
+        await stream.head(200)
+        await stream.data(b"a")
+        await stream.wait_for("rest")
+        await stream.data(b"bc", end=True)
+
+    server = serve(http2(answer))
+    exchange = await h2_pool().open(request_to(server, read=0.5))
+    arun = exchange.host_loop.arun
+    assert await arun(exchange.read) == b"a"
+    await asyncio.sleep(0.8)  # longer than the read timeout
+    server.gate("rest").open()
+    assert await arun(exchange.read) == b"bc"
+
+
 async def test_many_unread_streams_do_not_stop_the_connection(serve, h2_pool):
     """Scenario 44: the connection's window is enlarged again whether or not the streams are read."""
     body = random_bytes(700_000)

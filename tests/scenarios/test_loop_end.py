@@ -384,11 +384,12 @@ def print_threads():  # the thread of log handlers runs if asyncio has warned of
 atexit.register(print_threads)  # the last to be called
 from llm_pool.engine.config import Origin, PoolConfig
 from llm_pool.engine.pool import Pool
+from llm_pool.engine.head import RequestHead
 from llm_pool.engine.request import Request
 from llm_pool.engine.loops import portal
 
 pool = Pool(PoolConfig(proxy=""))
-request = Request(Origin(*{server.origin!r}), b"GET", b"/", [(b"Host", b"test")])
+request = Request(RequestHead(Origin(*{server.origin!r}), b"GET", b"/", [(b"Host", b"test")]))
 
 async def main():
     portal.adopt_server_loop()

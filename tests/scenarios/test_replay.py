@@ -184,8 +184,13 @@ async def test_a_body_that_cannot_be_rewound_is_not_sent_again(serve, engine_poo
     assert taken == [b"one", b"two"]
 
 
-async def test_a_streamed_body_is_sent_again_if_no_byte_was_sent(serve, engine_pool, server_loop):
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen before", "found by the write"])
+async def test_a_streamed_body_is_sent_again_if_no_byte_was_sent(
+    serve, engine_pool, server_loop, monkeypatch, is_seen
+):
     """Scenario 31: no byte was sent on the dead connection, so the whole body can still be sent."""
+    if not is_seen:
+        hide_unread_input(monkeypatch)
     server, pool = serve(answer_then(until("end"), reset)), engine_pool()
     await pool.fetch(request_to(server))
     close_while_loop_is_blocked(server)

@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llm_pool.engine.head import RequestHead
 from llm_pool.engine.request import Request
 from tests.soak.interrupted import interrupted
 from tests.soak.server import UNREQUESTED
@@ -67,7 +68,7 @@ class _Calls:
             call.may_repeat = True
         lines = [(name.encode(), value.encode()) for name, value in headers]
         timeouts = place.engine.config.timeouts
-        return place.engine, Request(origin, b"POST", TARGET.encode(), lines, body, timeouts)
+        return place.engine, Request(RequestHead(origin, b"POST", TARGET.encode(), lines), body, timeouts)
 
     def _body(self) -> bytes:
         return b"b" * int(self.rng.paretovariate(0.4) % 100_000)

@@ -19,7 +19,7 @@ from llm_pool.engine.connection import Connection
 from llm_pool.engine.exchange import Exchange
 from llm_pool.engine.ledger.state import Entry, Waiter
 from llm_pool.engine.loops import portal
-from llm_pool.engine.loops.host_loop import LoopCall
+from llm_pool.engine.loops.loop_call import LoopCall
 from tests.fixtures.internals import ledger_of
 from tests.fixtures.leaks import Holdings
 from tests.soak.callers import Callers

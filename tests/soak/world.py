@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from llm_pool.calling.pool import LLMPool
-from llm_pool.conf import load
+from llm_pool.conf.settings import load
 from llm_pool.engine.config import TLS, Limits, Origin, PoolConfig, Timeouts
 from llm_pool.engine.pool import Pool
 from testbed.http2 import offering_http2

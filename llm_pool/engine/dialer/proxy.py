@@ -26,7 +26,7 @@ from llm_pool.exceptions import DNSFailed, ProxyFailed
 from llm_pool.redaction import Hidden
 
 from ..config import Origin, is_loopback
-from ..request import Headers
+from ..head import Headers
 from .resolver import check_host
 
 __all__ = ["HAS_SOCKS", "Proxy", "authority", "parse_proxy", "proxy_for"]

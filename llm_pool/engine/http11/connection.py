@@ -6,10 +6,12 @@ from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFai
 
 from ..closing import abort, has_unacknowledged_data
 from ..connection import Connection, Owner
-from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Exchange
-from ..head import Framing, asks_to_close, encode_head
+from ..deadlines import deadline_of, is_past_total, timeout_error
+from ..exchange import DRAIN_BYTES, DRAIN_SECONDS, Event, Exchange
+from ..framing import Framing
+from ..head import Headers
 from ..loops.host_loop import HostLoop
-from ..request import Headers, Request
+from ..request import Request
 from ..tls_alerts import client_cert_error
 from ..unread import read_unread
 from ..watchdog import Watchdog
@@ -44,7 +46,7 @@ class HTTP11Connection(Connection):
         self._close_detector = CloseDetector(host_loop.loop, history)
         self._proxy_headers = proxy_headers
         self._exchange: Exchange | None = None
-        self._framing = Framing(0)
+        self._framing: Framing | None = None  # encodes a body that follows piece by piece
         self._response = ResponseParser()
         self._watchdog = Watchdog(host_loop.loop, self._timed_out)
         self._writing_paused = False
@@ -62,19 +64,20 @@ class HTTP11Connection(Connection):
             exchange.unsent = True
             exchange.on_error(ReadFailed(f"{request.origin} has closed the connection"))
             return exchange
-        head, self._framing = encode_head(request, self._proxy_headers)
+        self._framing = None if request.body is not None else Framing(request.head)
         self._exchange = exchange
         self._response.expect(exchange)
         if self.transport.is_closing():
             exchange.unsent = True
             return exchange  # ``connection_lost`` is about to be called, with the cause
         body = request.body or b""
-        self._unsent_body = memoryview(body)[WRITE_SIZE:]
-        self.transport.write(head + body[:WRITE_SIZE])
+        if len(body) > WRITE_SIZE:
+            self._unsent_body, body = memoryview(body)[WRITE_SIZE:], body[:WRITE_SIZE]
+        self.transport.write(self._encode_head(request) + body)
         if self.transport.is_closing():  # the kernel refused the first byte
             exchange.unsent = True
             self._fail_exchange(ReadFailed(f"{request.origin} has closed the connection"))
-        else:
+        elif self._unsent_body:
             self._write_body()
         return exchange
 
@@ -121,18 +124,14 @@ class HTTP11Connection(Connection):
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
         writing = writing or self._writing_paused
-        self._watchdog.watch(exchange.deadline(self.host_loop.loop.time(), writing=writing))
-
-    def unwatch(self, exchange: Exchange) -> None:
-        if exchange is self._exchange and self._to_drain < 0:
-            self._watchdog.watch(exchange.total_at)
+        self._watchdog.watch(deadline_of(exchange, self.host_loop.loop.time(), writing=writing))
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
-        assert self.transport is not None
+        assert self.transport is not None and self._framing is not None
         self.transport.write(self._framing.frame(data))
 
     def end_body(self, exchange: Exchange) -> None:
-        assert self.transport is not None
+        assert self.transport is not None and self._framing is not None
         end = self._framing.end()
         if end:
             self.transport.write(end)
@@ -181,7 +180,7 @@ class HTTP11Connection(Connection):
             self._to_drain -= len(data)
             if self._to_drain < 0:
                 self._abort_exchange()
-        elif self._response.overhead and not self._writing_paused:
+        elif not self._writing_paused and (self._response.overhead or exchange.awaited is Event.END):
             exchange.on_progress()
 
     def eof_received(self) -> bool:
@@ -215,6 +214,11 @@ class HTTP11Connection(Connection):
 
     # Sending
 
+    def _encode_head(self, request: Request) -> bytes:
+        if self._proxy_headers is None:
+            return request.head.encode(request.body)
+        return request.head.encode_for_proxy(request.body, self._proxy_headers)
+
     def _write_body(self) -> None:
         """Write the request's body to the transport piece by piece, while the transport accepts more data.
 
@@ -233,8 +237,10 @@ class HTTP11Connection(Connection):
         server's receive buffer has room for it.
         """
         assert self.transport is not None
-        is_long = request.body is None or len(request.body) > WRITE_SIZE
-        return self._framing.complete and not (is_long and has_unacknowledged_data(self.transport))
+        if self._framing is not None:
+            return self._framing.complete and not has_unacknowledged_data(self.transport)
+        is_long = request.body is not None and len(request.body) > WRITE_SIZE
+        return not (is_long and has_unacknowledged_data(self.transport))
 
     # Endings
 
@@ -253,7 +259,7 @@ class HTTP11Connection(Connection):
         self._to_drain = -1
         response = self._response
         clean = response.keeps_alive and not response.surplus and self._is_delivered(exchange.request)
-        reusable = clean and not self.transport.is_closing() and not asks_to_close(exchange.request.headers)
+        reusable = clean and not self.transport.is_closing() and not exchange.request.head.closes
         if reusable:
             self.transport.resume_reading()
             self.unverified = self._close_detector.on_response(chunked=response.is_chunked)
@@ -288,13 +294,17 @@ class HTTP11Connection(Connection):
             self._abort_exchange()
             return
         now = self.host_loop.loop.time()
-        if self._writing_paused and not exchange.is_past_total(now):
+        is_past = is_past_total(exchange, now)
+        if not exchange.is_awaited and not is_past:
+            self._watchdog.watch(exchange.total_at)
+            return
+        if self._writing_paused and not is_past:
             buffered = transport.get_write_buffer_size()
             if buffered < self._buffered:  # the server has accepted a part of the request
                 self._buffered = buffered
                 self.watch(exchange, writing=True)
                 return
-        self._fail_and_abort(exchange.timeout_error(now, writing=self._writing_paused))
+        self._fail_and_abort(timeout_error(exchange, now, writing=self._writing_paused))
 
 
 def _connection_lost_error(exchange: Exchange, error: Exception | None) -> LLMPoolError:

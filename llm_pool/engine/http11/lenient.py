@@ -6,8 +6,7 @@ import re
 
 from llm_pool.exceptions import ProtocolError
 
-from ..head import TOKEN
-from ..request import Headers
+from ..head import TOKEN, Headers
 
 __all__ = ["head_length", "is_response", "rewrite_head"]
 

@@ -7,7 +7,7 @@ import httptools
 from llm_pool.exceptions import ProtocolError
 
 from ..exchange import Exchange
-from ..request import Headers
+from ..head import Headers
 from .lenient import head_length, is_response, rewrite_head
 
 __all__ = ["ResponseParser"]
@@ -31,6 +31,10 @@ class ResponseParser:
     ``is_chunked``   whether the body has the transfer coding chunked
     ``overhead``     bytes of a head or of the framing that have come since the exchange got a head or data
     """
+
+    __slots__ = ("_exchange", "_has_length", "_headers", "_is_ambiguous", "_is_lenient", "_needs_new_parser",
+                 "_parser", "_pieces", "_reason", "complete", "has_head", "hint", "is_chunked", "keeps_alive",
+                 "overhead", "surplus")  # fmt: skip
 
     def __init__(self) -> None:
         self.surplus = False
@@ -204,7 +208,7 @@ class ResponseParser:
         self._pieces.clear()
         self.overhead = 0
         exchange.on_head(status, self._reason, VERSIONS[version], self._headers)
-        if exchange.request.method == b"HEAD" or status in (204, 304):
+        if exchange.request.head.method == b"HEAD" or status in (204, 304):
             # There is no body, whatever the headers say (RFC 9112, section 6.3). The parser can expect one.
             self._needs_new_parser = True
             self._finish(keeps_alive=self._parser.should_keep_alive())
@@ -214,7 +218,7 @@ class ResponseParser:
         self.complete = True
         self.keeps_alive = keeps_alive and not self._is_ambiguous
         self._exchange.on_end()
-        self._exchange = None
+        self._exchange, self._headers = None, []  # an idle connection keeps neither
 
     def _error(self, cause: str) -> ProtocolError:
         assert self._exchange is not None

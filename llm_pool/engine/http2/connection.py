@@ -26,7 +26,7 @@ from llm_pool.exceptions import LLMPoolError, PoolClosed, ProtocolError, ReadFai
 from ..closing import abort
 from ..connection import Connection, Owner
 from ..exchange import Exchange
-from ..head import framing_of
+from ..framing import Framing
 from ..loops.host_loop import HostLoop
 from ..request import Request
 from ..tls_alerts import client_cert_error
@@ -75,7 +75,7 @@ class HTTP2Connection(Connection):
         stream = HTTP2Stream(self)
         exchange = stream.exchange = Exchange(self.host_loop, stream, request)
         if request.body is None:
-            stream.framing = framing_of(request)
+            stream.framing = Framing(request.head)
         assert self.transport is not None
         if self.transport.is_closing() and not self._ended:
             exchange.unsent = True

@@ -8,8 +8,8 @@ from hpack import NeverIndexedHeaderTuple
 
 from llm_pool.exceptions import ProtocolError
 
-from ..head import TOKEN, UNSAFE
-from ..request import Headers, Request
+from ..head import TOKEN, UNSAFE, Headers, RequestHead
+from ..request import Request
 
 __all__ = ["check_interim", "check_trailers", "content_length", "encode_fields", "read_fields"]
 
@@ -24,7 +24,17 @@ INDEXED = frozenset({b"accept", b"accept-encoding", b"content-type", b"user-agen
 
 
 def encode_fields(request: Request) -> Headers:
-    """Return the head of a request as HTTP/2 fields: first the pseudo-header fields, then the headers.
+    """Return the head of a request as HTTP/2 fields: first the pseudo-header fields, then the headers."""
+    head = request.head
+    if head.fields is None:
+        head.fields = _encode(head)
+    if request.body and head.length is None:
+        return [*head.fields, NeverIndexedHeaderTuple(b"content-length", b"%d" % len(request.body))]
+    return head.fields
+
+
+def _encode(head: RequestHead) -> Headers:
+    """Return the fields of a head.
 
     The header ``Host`` becomes ``:authority`` (RFC 9113, section 8.3.1). ``TE`` and the headers that HTTP/2
     forbids (RFC 9113, section 8.2.2) are left out.
@@ -35,19 +45,19 @@ def encode_fields(request: Request) -> Headers:
     """
     authority = b""
     regular = []
-    for name, value in request.headers:
+    for name, value in head.headers:
         lowered = name.lower()
         if lowered == b"host":
             authority = value
         elif lowered not in NOT_SENT:
             field = (lowered, value.strip(b" \t"))
             regular.append(field if lowered in INDEXED else NeverIndexedHeaderTuple(*field))
-    path = (b":path", request.target)
+    path = (b":path", head.target)
     return [
-        (b":method", request.method),
-        (b":scheme", request.origin.scheme.encode()),
+        (b":method", head.method),
+        (b":scheme", head.origin.scheme.encode()),
         (b":authority", authority),
-        NeverIndexedHeaderTuple(*path) if b"?" in request.target else path,
+        NeverIndexedHeaderTuple(*path) if b"?" in head.target else path,
         *regular,
     ]
 
@@ -92,7 +102,7 @@ def content_length(request: Request, status: int, headers: Headers) -> int | Non
     0 if the response can have no body. Raises ProtocolError for a Content-Length that is no number, or for
     several that differ.
     """
-    if request.method == b"HEAD" or status in WITHOUT_BODY:
+    if request.head.method == b"HEAD" or status in WITHOUT_BODY:
         return 0
     lengths = {value for name, value in headers if len(name) == 14 and name.lower() == b"content-length"}
     if not lengths:

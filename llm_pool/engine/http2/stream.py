@@ -10,8 +10,9 @@ from h2.errors import ErrorCodes
 
 from llm_pool.exceptions import LLMPoolError, ProtocolError
 
-from ..head import Framing
-from ..request import Headers
+from ..deadlines import deadline_of, is_past_total, timeout_error
+from ..framing import Framing
+from ..head import Headers
 from ..watchdog import Watchdog
 from .head import check_interim, check_trailers, content_length, read_fields
 
@@ -80,11 +81,8 @@ class HTTP2Stream:
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
         self._sent_at_watch = self._sent
         self._watched_since = self.connection.host_loop.loop.time()
-        self.watchdog.watch(exchange.deadline(self._watched_since, writing=writing or self._queued > 0))
-
-    def unwatch(self, exchange: Exchange) -> None:
-        if self.connection.is_open(self):
-            self.watchdog.watch(exchange.total_at)
+        writing = writing or self._queued > 0
+        self.watchdog.watch(deadline_of(exchange, self._watched_since, writing=writing))
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
         if not self.framing.chunked:
@@ -151,13 +149,13 @@ class HTTP2Stream:
             return
         if data:
             self.exchange.on_data(data)
-        elif not ended:
+        if not ended:
             self.on_progress()
         if not ended and not self._paused and self._unacknowledged >= WINDOW_UPDATE_SIZE:
             self._update_window()
 
     def on_progress(self) -> None:
-        """Restart the read timeout: an interim response or an empty DATA frame has arrived."""
+        """Restart the read timeout: an interim response or a DATA frame has arrived."""
         if not self._queued:
             self.exchange.on_progress()
 
@@ -240,17 +238,20 @@ class HTTP2Stream:
 
     def _timed_out(self) -> None:
         exchange, now = self.exchange, self.connection.host_loop.loop.time()
-        writing = self._queued > 0
-        if writing and self._sent > self._sent_at_watch and not exchange.is_past_total(now):
+        writing, is_past = self._queued > 0, is_past_total(exchange, now)
+        if not exchange.is_awaited and not is_past:
+            self.watchdog.watch(exchange.total_at)
+            return
+        if writing and self._sent > self._sent_at_watch and not is_past:
             self.watch(exchange, writing=True)
             return
         received_at = self.connection.received_part_at(self)
         if not writing and received_at > self._watched_since:
-            deadline = exchange.deadline(received_at, writing=False)
+            deadline = deadline_of(exchange, received_at, writing=False)
             if deadline is None or deadline > now:
                 self._watched_since = received_at
                 self.watchdog.watch(deadline)
                 return
         self.connection.retire_if_silent(self._watched_since)
         self.connection.reset(self)
-        exchange.on_error(exchange.timeout_error(now, writing=writing))
+        exchange.on_error(timeout_error(exchange, now, writing=writing))

@@ -52,6 +52,7 @@ class Connections:
         self.opened = 0
         self.reused = 0
         self.closed_by_reason: Counter[str] = Counter()
+        self._longest_idle = inf if limits.keepalive_expiry is None else limits.keepalive_expiry
         self._jitter = jitter
         self._generation = 0
 
@@ -79,7 +80,8 @@ class Connections:
             entry.retire_reason = reason
             entry.lane.available.pop(entry, None)
             entry.lane.blocked -= not entry.capacity
-            self._clear_release_due(entry)
+            if entry.release_due:
+                self._clear_release_due(entry)
 
     def retire(self, entry: Entry, reason: str, orders: list[Order]) -> None:
         """Accept no new streams on a connection. Order its close now if it carries no streams."""
@@ -146,7 +148,8 @@ class Connections:
         self.streams -= 1
         if not entry.streams:
             self.in_use -= 1
-        self._clear_release_due(entry)
+        if entry.release_due:
+            self._clear_release_due(entry)
 
     def expect_release(self, entry: Entry) -> None:
         """Count a connection in ``Lane.releases_due``: one of its streams will end in a moment.
@@ -213,14 +216,6 @@ class Connections:
         kept_for_minimum = entry.expires_at <= now
         self._mark_idle(entry, now if kept_for_minimum else entry.last_used_at)
 
-    def excess_idle(self) -> Entry | None:
-        """Return the longest idle connection if more than ``max_keepalive_connections`` are idle.
-
-        Returns None otherwise.
-        """
-        idle = self.pool_bound.idle
-        return next(iter(idle)) if len(idle) > self.limits.max_keepalive_connections else None
-
     def _reason_to_close(self, entry: Entry, now: float) -> str | None:
         reason = self.reason_to_retire(entry, now)
         if reason is not None or entry.streams or now < entry.expires_at:
@@ -239,14 +234,14 @@ class Connections:
         self.closed_by_reason[entry.retire_reason] += 1
 
     def _clear_release_due(self, entry: Entry) -> None:
-        entry.lane.releases_due -= entry.release_due
         entry.release_due = False
+        entry.lane.releases_due -= 1
 
     def _mark_idle(self, entry: Entry, since: float) -> None:
         entry.is_new = False
         for bound in entry.lane.bounds:
             bound.idle[entry] = None
-        longest = inf if self.limits.keepalive_expiry is None else self.limits.keepalive_expiry
+        longest = self._longest_idle
         if entry.keepalive_hint is not None:
             longest = min(longest, entry.keepalive_hint - min(HINT_MARGIN, entry.keepalive_hint / 2))
         entry.expires_at = since + longest

@@ -12,14 +12,16 @@ from .state import BELOW_MINIMUM, NO_CONNECTION, TOO_FEW_CONNECTIONS, Bound, Dia
 
 __all__ = ["DialPolicy"]
 
+EXCESS_LINGER = 2.0  # seconds; a burst that follows finds the connections of the one before
 EARLY_LOSS = 1.0  # seconds; a server that closes an idle connection usually does so later
 
 
 class DialPolicy:
     """The lanes with their shortages, and the dial queues in which lanes wait for a slot.
 
-    ``dialing``   dials in progress, of all lanes
-    ``shortage``  the sum of all lanes' shortages
+    ``dialing``        dials in progress, of all lanes
+    ``shortage``       the sum of all lanes' shortages
+    ``below_minimum``  the lanes that wait for a slot of the pool to prewarm
 
     Argument: ``expected_capacity`` returns how many streams a connection to an origin is expected to carry.
     """
@@ -29,6 +31,8 @@ class DialPolicy:
         self.shortage = 0
         self._connections = connections
         self._pool_bound = connections.pool_bound
+        self.below_minimum = self._pool_bound.dial_queues[BELOW_MINIMUM]
+        self._linger = EXCESS_LINGER if connections.limits.max_keepalive_connections else 0.0
         self._expected_capacity = expected_capacity
         per_host = connections.limits.max_connections_per_host
         self._per_origin = inf if per_host is None else per_host
@@ -54,12 +58,18 @@ class DialPolicy:
         return list(self._lanes.values())
 
     def close_excess_idle(self, now: float, orders: list[Order]) -> None:
-        """Close the longest idle connection if more than ``max_keepalive_connections`` are idle.
+        """Close the longest idle connections while more than ``max_keepalive_connections`` are idle.
 
-        Called when a connection can have become idle.
+        Each closes ``EXCESS_LINGER`` seconds after its last use, at once if that limit is 0. Called when a
+        connection can have become idle, and when the timer of the pool's bound expires.
         """
-        entry = self._connections.excess_idle()
-        if entry is not None:
+        idle = self._pool_bound.idle
+        while len(idle) > self._connections.limits.max_keepalive_connections:
+            entry = next(iter(idle))
+            close_at = entry.last_used_at + self._linger
+            if now < close_at:
+                self._connections.timers.set(close_at, self._pool_bound)
+                return
             self._connections.close(entry, "excess", orders)
             self.update(entry.lane, now)
 
@@ -134,6 +144,8 @@ class DialPolicy:
         each other's connections for ever. A starved lane lacks connections under a full bound: it has none,
         or less than its share while ``lane`` has more than its share.
         """
+        if not self.shortage:
+            return None  # no lane is starved
         for bound in lane.bounds:
             starved = _next_starved(bound, lane) if bound.full else None
             if starved is not None and starved.queue.first().number < number:

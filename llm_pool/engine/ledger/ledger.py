@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Iterator
-from itertools import count
 from typing import Any
 
 from ..config import Limits, Origin
 from .backoff import Backoff
 from .connections import Connections
 from .dial_policy import DialPolicy
-from .state import Entry, Fail, Lane, Order, Serve, Waiter
+from .state import Bound, Entry, Fail, Lane, Order, Serve, Waiter
 
 __all__ = ["Ledger"]
 
@@ -32,6 +31,8 @@ class Ledger:
 
     ``connections``  the connections and their state
     ``dial_policy``  the lanes, and which of them can dial
+    ``limits``       the pool's limits
+    ``timers``       the timers; ``tick`` must be called at ``timers.next_at``
     ``waiting``      waiters in all queues
     ``requests``     calls that have asked for a connection so far
     ``queued``       of these, calls that found all connections in use and no free slot
@@ -49,16 +50,12 @@ class Ledger:
     ) -> None:
         self.connections = Connections(limits, jitter)
         self.dial_policy = DialPolicy(self.connections, expected_capacity)
+        self.limits = limits
+        self.timers = self.connections.timers
         self.waiting = 0
         self.requests = 0
         self.queued = 0
         self._jitter = jitter
-        self._numbers = count(1)
-
-    @property
-    def limits(self) -> Limits:
-        """The pool's limits."""
-        return self.connections.limits
 
     @property
     def closed(self) -> bool:
@@ -75,15 +72,6 @@ class Ledger:
         """How many open and closing connections were opened before the last drain."""
         return self.connections.draining
 
-    @property
-    def next_timer_at(self) -> float | None:
-        """When ``tick`` must be called next; None if no timer is set."""
-        return self.connections.timers.next_at
-
-    def lane(self, origin: Origin, host_loop: Hashable) -> Lane:
-        """Return the lane of an origin on a host loop. Make it if there is none."""
-        return self.dial_policy.lane(origin, host_loop)
-
     def entries(self) -> Iterator[Entry]:
         """Return the entries of all open and closing connections, the oldest first."""
         return iter(self.connections.entries)
@@ -96,10 +84,10 @@ class Ledger:
 
     def arrive(self, waiter: Waiter, now: float) -> list[Order]:
         """Record that a call needs a connection. Set the waiter's ``entry`` or ``error``, or queue it."""
-        orders = list[Order]()
+        orders: list[Order] = []
         self._register(waiter, now)
         lane = waiter.lane
-        if self.closed:
+        if self.connections.closed:
             self._fail(waiter, "closed", orders)
         elif (entry := self._available_for(waiter, now, orders)) is not None:
             self.connections.assign(entry, waiter)
@@ -122,7 +110,7 @@ class Ledger:
 
     def cancel(self, waiter: Waiter, now: float) -> list[Order]:
         """Record that a call was cancelled while it waited, or before it used the connection that it got."""
-        orders = list[Order]()
+        orders: list[Order] = []
         entry, waiter.entry = waiter.entry, None
         if entry is not None:
             self.connections.reused -= waiter.reused
@@ -139,7 +127,7 @@ class Ledger:
 
         ``capacity``: how many streams the connection can carry at a time; 0 if it can carry none for now.
         """
-        orders = list[Order]()
+        orders: list[Order] = []
         self.dial_policy.dial_ended(lane)
         entry = self.connections.add(lane, connection, capacity, now)
         lane.expected_capacity = capacity or lane.expected_capacity
@@ -157,7 +145,7 @@ class Ledger:
         In this case all waiters of the lane fail if no other dial of the lane is in progress. Otherwise one
         waiter fails at most, and only if the other dials will not serve all waiters.
         """
-        orders = list[Order]()
+        orders: list[Order] = []
         self.dial_policy.free_dial_slot(lane)
         if not self.closed:
             self._back_off(lane, now)
@@ -178,7 +166,7 @@ class Ledger:
 
         ``reusable``: whether the connection can carry another. ``hint``: the keep-alive hint, or None.
         """
-        orders = list[Order]()
+        orders: list[Order] = []
         entry.is_new = False
         entry.last_used_at = now
         if hint is not None:
@@ -188,29 +176,32 @@ class Ledger:
 
     def due(self, entry: Entry, now: float) -> list[Order]:
         """Record that a stream ends in a moment. No dial is started for the waiter that it will serve."""
-        orders = list[Order]()
+        orders: list[Order] = []
         if not entry.dead:
             self.connections.expect_release(entry)
-            self._rebalance(entry.lane, now, orders)
+            if self.waiting:
+                self._rebalance(entry.lane, now, orders)
         return orders
 
     def resized(self, entry: Entry, capacity: int, now: float) -> list[Order]:
         """Record that a connection can carry ``capacity`` streams at a time from now on; 0: none for now."""
-        orders = list[Order]()
+        orders: list[Order] = []
         if entry.dead:
             return orders
         self.connections.change_capacity(entry, capacity)
         entry.lane.expected_capacity = capacity or entry.lane.expected_capacity
         self._reuse_or_retire(entry, now, orders)
+        self._rebalance(entry.lane, now, orders)
         return orders
 
     def retire(self, entry: Entry, reason: str, now: float) -> list[Order]:
         """Accept no new streams on a connection. Close it after its last stream; now if it carries none."""
-        orders = list[Order]()
+        orders: list[Order] = []
         if not entry.dead:
             if reason == "lost":
                 self.dial_policy.note_loss(entry, now, self._jitter())
             self._reuse_or_retire(entry, now, orders, reason=reason)
+            self._rebalance(entry.lane, now, orders)
         return orders
 
     def died(self, entry: Entry, now: float, reason: str = "lost") -> list[Order]:
@@ -218,7 +209,7 @@ class Ledger:
 
         ``reason``: why it was lost; ignored if the connection was retired before.
         """
-        orders = list[Order]()
+        orders: list[Order] = []
         if entry.dead:
             return orders
         self.connections.remove(entry, reason)
@@ -234,7 +225,7 @@ class Ledger:
 
     def lost_loop(self, host_loop: Hashable, error: BaseException, now: float) -> list[Order]:
         """Record that a loop has ended: fail its waiters with ``error``, remove its dials and connections."""
-        orders = list[Order]()
+        orders: list[Order] = []
         lanes = [lane for lane in self.dial_policy.lanes() if lane.host_loop == host_loop]
         lost = [entry for entry in self.entries() if entry.lane.host_loop == host_loop]
         for lane in lanes:
@@ -253,31 +244,36 @@ class Ledger:
     # Facts about time, and what the pool is to do
 
     def tick(self, now: float) -> list[Order]:
-        """Check the connections and lanes whose timers have expired. Called at ``next_timer_at``.
+        """Check the connections, lanes and bounds whose timers have expired. Called at ``timers.next_at``.
 
-        Closes idle connections (``Connections.check_idle``), ends backoffs, and removes unused lanes.
+        Closes idle connections (``check_idle`` and ``close_excess_idle``), ends backoffs, and removes
+        unused lanes.
         """
-        orders = list[Order]()
-        for subject in self.connections.timers.pop_due(now):
-            if isinstance(subject, Entry):
-                self.connections.check_idle(subject, now, orders)
-                self._rebalance(subject.lane, now, orders)
-            else:
-                self._rebalance(subject, now, orders)
-                if subject.backoff is not None:
-                    self._set_retry_timer(subject, subject.backoff, now)
+        orders: list[Order] = []
+        for subject in self.timers.pop_due(now):
+            match subject:
+                case Entry():
+                    self.connections.check_idle(subject, now, orders)
+                    self._rebalance(subject.lane, now, orders)
+                case Lane():
+                    self._rebalance(subject, now, orders)
+                    if subject.backoff is not None:
+                        self._set_retry_timer(subject, subject.backoff, now)
+                case Bound():
+                    self.dial_policy.close_excess_idle(now, orders)
+                    self.dial_policy.give_slots(now, orders)
         return orders
 
     def prewarm(self, lane: Lane, now: float) -> list[Order]:
         """Keep ``Connections.minimum`` connections open in a lane from now on."""
-        orders = list[Order]()
+        orders: list[Order] = []
         lane.prewarmed = not self.closed
         self._rebalance(lane, now, orders)
         return orders
 
     def drain(self, now: float) -> list[Order]:
         """Retire every connection: idle ones close now, the others when their last stream ends."""
-        orders = list[Order]()
+        orders: list[Order] = []
         for entry in self.connections.begin_drain():
             self.connections.retire(entry, "drained", orders)
         for lane in self.dial_policy.lanes():
@@ -286,9 +282,9 @@ class Ledger:
 
     def close(self, now: float) -> list[Order]:
         """Fail every waiter, close every connection, and start no more dials."""
-        orders = list[Order]()
+        orders: list[Order] = []
         self.connections.closed = True
-        self.connections.timers.clear()
+        self.timers.clear()
         for lane in self.dial_policy.lanes():
             self._stop_lane(lane, "closed", orders)
             self._rebalance(lane, now, orders)
@@ -300,13 +296,13 @@ class Ledger:
 
     def _register(self, waiter: Waiter, now: float) -> None:
         if waiter.returning:  # its lane can have been removed
-            waiter.lane = self.lane(waiter.lane.origin, waiter.lane.host_loop)
+            waiter.lane = self.dial_policy.lane(waiter.lane.origin, waiter.lane.host_loop)
             self.connections.reused -= waiter.reused
             waiter.reused = False
         else:
-            waiter.number = next(self._numbers)
-            waiter.arrived_at = now
             self.requests += 1
+            waiter.number = self.requests
+            waiter.arrived_at = now
 
     def _available_for(self, waiter: Waiter, now: float, orders: list[Order]) -> Entry | None:
         """Return an available connection of the waiter's lane, or None.
@@ -343,6 +339,8 @@ class Ledger:
         if not entry.dead:
             self.connections.end_stream(entry)
             self._reuse_or_retire(entry, now, orders, reason)
+            if orders or self.waiting or self.dial_policy.below_minimum:  # otherwise no lane needs a dial
+                self._rebalance(entry.lane, now, orders)
 
     def _reuse_or_retire(
         self, entry: Entry, now: float, orders: list[Order], reason: str | None = None
@@ -356,7 +354,6 @@ class Ledger:
             self._serve_queue(entry, now, orders)
         else:
             self.connections.retire(entry, reason, orders)
-        self._rebalance(entry.lane, now, orders)
 
     def _serve_queue(self, entry: Entry, now: float, orders: list[Order]) -> None:
         """Let a connection serve waiters of its lane up to its capacity. Then make the connection available.
@@ -365,7 +362,7 @@ class Ledger:
         not evicted. Otherwise two lanes could evict each other's connections for ever, and use none of them.
         """
         queue = entry.lane.queue
-        while queue and entry.streams < entry.capacity:
+        while self.waiting and queue and entry.streams < entry.capacity:
             waiter = queue.first()
             starved = None if entry.is_new else self.dial_policy.starved_lane(entry.lane, waiter.number)
             if starved is not None:
@@ -380,7 +377,10 @@ class Ledger:
     # Dials
 
     def _rebalance(self, lane: Lane, now: float, orders: list[Order]) -> None:
-        """Update a lane's shortage, then give free slots to lanes that must dial. Called after each fact."""
+        """Update a lane's shortage, then give free slots to lanes that must dial.
+
+        Called after each fact that can change what a lane needs.
+        """
         self.dial_policy.update(lane, now)
         self.dial_policy.give_slots(now, orders)
 
@@ -392,6 +392,6 @@ class Ledger:
     def _set_retry_timer(self, lane: Lane, backoff: Backoff, now: float) -> None:
         """Set the lane's timer to the end of its pause. After the pause, reset an unused lane's backoff."""
         if now < backoff.retry_at:
-            self.connections.timers.set(backoff.retry_at, lane)
+            self.timers.set(backoff.retry_at, lane)
         elif not (lane.queue or lane.dialing):
             backoff.reset()

@@ -42,12 +42,13 @@ class Bound:
     ``idle``         open connections without streams, the longest idle first
     ``lanes``        the lanes that this bound limits
     ``dial_queues``  the lanes that need to dial: one queue for each priority; a lane is in one queue at most
+    ``timer_at``     when its timer expires; None if none is set, as always for the bound of an origin
 
     Ordered sets are OrderedDicts: in a plain dict, finding the first key takes one step for each key that was
     deleted before it.
     """
 
-    __slots__ = ("dial_queues", "held", "idle", "lanes", "limit", "reserved")
+    __slots__ = ("dial_queues", "held", "idle", "lanes", "limit", "reserved", "timer_at")
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -56,6 +57,7 @@ class Bound:
         self.idle: OrderedDict[Entry, None] = OrderedDict()
         self.lanes: dict[Lane, None] = {}
         self.dial_queues: tuple[OrderedDict[Lane, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+        self.timer_at: float | None = None
 
     @property
     def full(self) -> bool:

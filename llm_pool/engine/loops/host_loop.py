@@ -9,12 +9,13 @@ import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from math import inf
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from llm_pool.exceptions import LLMPoolError, PoolClosed, TotalTimeout, TransportFailed, UnsupportedEventLoop
 
 from ..clock import monotonic
 from .greenlets import new_latch
+from .loop_call import LoopCall
 from .process import notice_fork
 from .threads import this_thread, wake
 
@@ -137,6 +138,10 @@ class HostLoop:
             self.post(self.loop.stop)
         self.end()
 
+    def forget(self, call: LoopCall[Any]) -> None:
+        """Called when ``call`` has ended."""
+        self._calls.discard(call)
+
     def ended_error(self) -> LLMPoolError:
         """Return the error of a call that the loop will not finish."""
         if not self.lost:
@@ -150,14 +155,16 @@ class HostLoop:
         """In the child of a fork: mark the parent's loop as ended. Its calls continue in the parent."""
         self.closing = self.ended = True
 
-    async def arun(
+    def arun(
         self,
         function: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         undo: Callable[[T], object] | None = None,
         total: float | None = None,
-    ) -> T:
-        """Await ``function(*args)`` on this loop, and return its result. Can be called on any event loop.
+    ) -> Coroutine[Any, Any, T]:
+        """Return a coroutine that awaits ``function(*args)`` on this loop, and returns its result.
+
+        Can be called on any event loop, and must be awaited there.
 
         If the caller is cancelled, the function is cancelled too. If the function has returned by then, or if
         the caller's loop is closed, ``undo(result)`` is called on this loop. Raises the function's error,
@@ -166,8 +173,17 @@ class HostLoop:
         the function itself applies. If this loop does not respond, the caller gets TotalTimeout
         ``OVERDUE_SECONDS`` later.
         """
-        if self.is_current:
-            return await function(*args)
+        if asyncio._get_running_loop() is self.loop:
+            return function(*args)
+        return self._arun(function, args, undo, total)
+
+    async def _arun(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        args: tuple[Any, ...],
+        undo: Callable[[T], object] | None,
+        total: float | None,
+    ) -> T:
         loop = running_loop()
         done: asyncio.Future[None] = loop.create_future()
         timer = None if total is None else loop.call_later(total + OVERDUE_SECONDS, wake, done)
@@ -250,116 +266,13 @@ class HostLoop:
         # Add the call first, then read ``closing``: ``end`` sets ``closing`` first, and then fails all calls.
         self._calls.add(call)
         if self.closing:
-            self._calls.discard(call)
+            self.forget(call)
             raise LoopEnded(ENDED)
         try:
             self.post(call.start)
         except PoolClosed:
-            self._calls.discard(call)
+            self.forget(call)
             raise LoopEnded(ENDED) from None
-
-
-class LoopCall(Generic[T]):
-    """A coroutine that a host loop runs for a caller on another event loop or thread.
-
-    ``undo``    is called with the result if the caller was cancelled or the caller's event loop is closed;
-                None to do nothing
-    ``notify``  wakes the caller; raises RuntimeError if the caller's event loop is closed
-
-    ``ended``   whether the coroutine has ended, or will not be finished
-
-    The caller's thread calls ``result`` and ``cancel``. Any thread can call ``loop_ended``. All other methods
-    run on the host loop.
-    """
-
-    def __init__(
-        self,
-        host_loop: HostLoop,
-        function: Callable[..., Coroutine[Any, Any, T]],
-        args: tuple[Any, ...],
-        undo: Callable[[T], object] | None,
-        notify: Callable[[], object],
-    ) -> None:
-        self._host_loop = host_loop
-        self._function = function
-        self._args = args
-        self._undo = undo
-        self._notify = notify
-        self._task: asyncio.Task[T] | None = None
-        self._cancelled = False
-        self.ended = False
-
-    def start(self) -> None:
-        """Start the coroutine, unless the caller has cancelled the call already.
-
-        If the host loop accepts no calls any more, the call fails with PoolClosed.
-        """
-        if self._cancelled:
-            return
-        if self._host_loop.closing:  # since the call was submitted
-            self.loop_ended()
-            return
-        self._task = self._host_loop.loop.create_task(self._function(*self._args))
-        self._task.add_done_callback(self._task_ended)
-
-    def result(self) -> T:
-        """Return the coroutine's result, or raise its error.
-
-        Raises PoolClosed if the host loop ended first, or if the coroutine was cancelled; TransportFailed if
-        the host loop is lost.
-        """
-        if self._task is None or not self._task.done():
-            raise self._host_loop.ended_error()
-        try:
-            return self._task.result()
-        except asyncio.CancelledError:
-            raise PoolClosed("the pool's event loop was stopped during the call") from None
-
-    def cancel(self) -> None:
-        """Let the host loop cancel the coroutine, or pass its result to ``undo`` if it has returned."""
-        self._cancelled = True
-        if self.ended and self._undo is None:
-            return
-        try:
-            self._host_loop.post(self._cancel_task)
-        except PoolClosed:
-            return  # the loop has ended, and the coroutine with it
-
-    def loop_ended(self) -> None:
-        """Wake the caller of a call that the loop will not finish. ``result`` then raises PoolClosed."""
-        self._host_loop._calls.discard(self)
-        if not self.ended:
-            self.ended = True
-            self._wake_caller()
-
-    def _cancel_task(self) -> None:
-        if self._task is None:  # the call was cancelled first, or interrupted before it was posted
-            self._host_loop._calls.discard(self)
-            return
-        if not self._task.done():
-            self._task.cancel()
-        elif self.ended:  # otherwise ``_task_ended`` will undo the result
-            self._undo_result(self._task)
-
-    def _task_ended(self, task: asyncio.Task[T]) -> None:
-        self._host_loop._calls.discard(self)
-        if task.cancelled() or task.exception() is not None:
-            self._undo = None  # without a result there is nothing to undo
-        self.ended = True
-        if self._cancelled or not self._wake_caller():
-            self._undo_result(task)
-
-    def _wake_caller(self) -> bool:
-        try:
-            self._notify()
-        except RuntimeError:  # the caller's loop has closed
-            return False
-        return True
-
-    def _undo_result(self, task: asyncio.Task[T]) -> None:
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo(task.result())
 
 
 def _overdue(total: float | None) -> TotalTimeout:

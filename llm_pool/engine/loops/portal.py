@@ -9,7 +9,6 @@ started when a call first needs it. The loop of an ASGI server runs longer than 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -20,7 +19,7 @@ from llm_pool.exceptions import PoolClosed, TransportFailed, reason
 from .host_loop import HostLoop, LoopEnded, running_loop
 from .log_thread import flush, hand_over
 from .portal_loop import new_loop
-from .process import after_fork, left_to_parent, notice_fork
+from .process import after_fork, at_exit, left_to_parent, notice_fork
 from .threads import locked, start_thread, this_thread
 
 __all__ = [
@@ -139,7 +138,7 @@ def host_loop_of_caller() -> HostLoop:
     """
     notice_fork()
     server = _process.server
-    if server is not None and server.is_current and not server.closing:
+    if server is not None and server.loop is asyncio._get_running_loop() and not server.closing:
         return server
     return portal()
 
@@ -353,7 +352,8 @@ def _forget_loop(host_loop: HostLoop) -> None:
         function(host_loop)
 
 
-def _at_exit() -> None:
+@at_exit
+def _stop_for_good() -> None:
     """Stop the portal when the interpreter exits. No other portal is started after that."""
     flush()  # a handler can call a pool
     _process.ending = True
@@ -378,6 +378,5 @@ def _is_on_portal_thread() -> bool:
     return this_thread() in _process.threads
 
 
-atexit.register(_at_exit)
 hand_over(FOREIGN_LOGGERS, _is_on_portal_thread)
 hand_over(OWN_LOGGERS, lambda: _is_on_portal_thread() or is_on_server_loop())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Generic, TypeVarTuple
+from typing import TYPE_CHECKING, Generic, TypeVarTuple
 
-from .stats import PoolStats
+if TYPE_CHECKING:
+    from .stats import PoolStats
 
 __all__ = ["STATS_INTERVAL", "Listeners", "stats_listeners"]
 

@@ -11,7 +11,8 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from llm_pool.conf import PoolSettings, Problem, load_with_problems
+from llm_pool.conf.reader import Problem
+from llm_pool.conf.settings import PoolSettings, load_with_problems
 from llm_pool.diagnostics import CheckReport, Sizing, Verdict, run_checks
 from llm_pool.diagnostics.report import worst
 from llm_pool.management.presentation import Printer, progress
