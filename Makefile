@@ -32,7 +32,7 @@ help: ## list the commands
 	@echo "               without it PYTEST_ARGS=\"$(PYTEST_ARGS)\")"
 	@echo "make soak      run callers of every kind against broken servers for SECONDS=$(SECONDS),"
 	@echo "               then EXAMPLES=$(EXAMPLES) random histories of the ledger (hours; SEED=n fixes the random seed)"
-	@echo "make bench     measure the pool and other clients, and write docs/benchmarks.md (15 minutes, two cores;"
+	@echo "make bench     measure the pool and other clients, and write docs/benchmarks.md (20 minutes, two cores;"
 	@echo "               BENCH_ARGS=\"--quick --workloads http2\" for less; BENCH_ARGS=--help lists the options)"
 	@echo "make lint      check for mistakes and formatting (ruff)"
 	@echo "make format    format the code (ruff)"

@@ -21,7 +21,7 @@ from benchmarks.report.document import write_document
 from benchmarks.report.table import print_goals, print_workload
 from benchmarks.results import Results
 from benchmarks.rounds import run
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, with_before
 
 FILE_WIDTH = 130  # columns, if the output is not a terminal
 
@@ -47,6 +47,10 @@ def _measure(options: argparse.Namespace, console: Console) -> Results:
     workloads = [WORKLOADS[name] for name in options.workloads]
     if options.rounds:
         workloads = [replace(workload, rounds=options.rounds) for workload in workloads]
+    if options.before:
+        workloads = [
+            with_before(workload, str(options.before.resolve(strict=True))) for workload in workloads
+        ]
     facts, began = machine(), time.monotonic()
     with console.status("") as status:
         scale = 0.2 if options.quick else 1.0
@@ -62,7 +66,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", metavar="NAME", choices=names, default=names, help=some)
     parser.add_argument("--rounds", type=int, help="of every workload; default: the workload's own number")
     parser.add_argument("--quick", action="store_true", help="measure a fifth as long: to see that it runs")
-    parser.add_argument("--minutes", type=float, default=12.0, help="start no round that would end later")
+    parser.add_argument(
+        "--before", type=Path, metavar="PATH", help="measure another checkout of this project beside this one"
+    )
+    parser.add_argument("--minutes", type=float, default=18.0, help="start no round that would end later")
     parser.add_argument(
         "--output", type=Path, help="write benchmarks.md into this folder, plots and JSON into benchmarks/"
     )

@@ -11,7 +11,15 @@ import resource
 import sys
 from collections.abc import Sequence
 
-__all__ = ["allow_files", "client_core", "held_to", "pin", "upstream_core"]
+__all__ = [
+    "allow_files",
+    "client_core",
+    "cpu_so_far",
+    "held_to",
+    "load_by_others",
+    "pin",
+    "upstream_core",
+]
 
 MAX_FILES = 20_000
 
@@ -44,6 +52,16 @@ def allow_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def cpu_so_far() -> float:
+    """The CPU seconds of this process and of all its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def load_by_others(our_cores: float) -> float:
+    """The load of the last minute, without ``our_cores``, the cores that our processes have kept busy."""
+    return max(0.0, os.getloadavg()[0] - our_cores)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import Any
 __all__ = ["Measured", "Results"]
 
 Round = dict[str, float]
-"""By name: ``cpu`` (seconds per call or event), ``rate`` (per second), ``p50`` and ``p99`` (seconds),
-``memory`` (bytes), ``wall`` (seconds), ``bytes`` (per stream), ``per_cpu_second``."""
+"""By name: ``cpu`` (seconds per call, event or token), ``rate`` (per second), ``p50`` and ``p99`` (seconds),
+``memory`` (bytes), ``wall`` (seconds), ``behind`` (seconds), ``times`` (a ratio), ``bytes`` (per stream),
+``per_cpu_second``, and the numbers ``functions``, ``python`` (functions) and ``dials``."""
 
 
 @dataclass
@@ -20,12 +21,14 @@ class Measured:
     ``rounds``   the rounds of each contestant, by label
     ``skipped``  the reason why a contestant was not measured, by label
     ``not_run``  the reason why nothing was measured; "" if something was
+    ``loads``    the load of the machine by other processes, round by round
     """
 
     name: str
     rounds: dict[str, list[Round]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     not_run: str = ""
+    loads: list[float] = field(default_factory=list)
 
     def add(self, contestant: str, found: Round) -> None:
         """Add a round of a contestant."""

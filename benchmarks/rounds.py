@@ -17,6 +17,7 @@ from benchmarks import link, startup, view
 from benchmarks.child import Failed, work
 from benchmarks.clients import Target
 from benchmarks.install import why_missing
+from benchmarks.machine import cpu_so_far, load_by_others
 from benchmarks.results import Measured
 from benchmarks.upstreams.nginx import nginx
 from benchmarks.upstreams.streaming import streaming
@@ -24,6 +25,11 @@ from benchmarks.workloads import ROUND_TRIP, Contestant, Workload
 from testbed.programs import ProgramMissing
 
 __all__ = ["run", "run_round"]
+
+VIEWS = {"view": view.measure, "streaming view": view.measure_stream}
+"""What measures a view, by the work of the workload."""
+
+MANY = 750  # events of a stream: more than are measured
 
 Progress = Callable[[str], None]
 """Called with a line of text before each measurement."""
@@ -49,8 +55,10 @@ def run(
             if start - began + last_duration[workload.name] > seconds:
                 found.not_run = "" if found.rounds else f"the limit of {seconds / 60:g} minutes was reached"
                 continue
+            cpu = cpu_so_far()
             run_round(workload, number, found, scale, progress)
-            last_duration[workload.name] = time.monotonic() - start
+            seconds_taken = last_duration[workload.name] = time.monotonic() - start
+            found.loads.append(load_by_others((cpu_so_far() - cpu) / seconds_taken))
     return measured
 
 
@@ -74,8 +82,8 @@ def _measure(
 ) -> None:
     try:
         found = _run_contestant(workload, contestant, target, scale)
-    except Failed as error:
-        measured.skip(contestant.label, f"failed: {error}")
+    except (Failed, RuntimeError) as error:  # RuntimeError with the whole log: a view's server did not start
+        measured.skip(contestant.label, f"failed: {str(error).splitlines()[-1]}")
         return
     if "missing" in found:
         measured.skip(contestant.label, why_missing(found["missing"]))
@@ -90,12 +98,14 @@ def _run_contestant(
     if "seconds" in parameters:
         parameters["seconds"] *= scale
     if workload.work == "startup":
-        return startup.measure(contestant.client)
-    if workload.work == "view":
+        return startup.measure(contestant.client, contestant.checkout)
+    if measure_view := VIEWS.get(workload.work):
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            return view.measure(contestant.client, target, Path(directory), parameters["seconds"])
+            return measure_view(
+                contestant.client, target, Path(directory), checkout=contestant.checkout, **parameters
+            )
     task = {"client": contestant.client, "work": workload.work, "loop": workload.loop}
-    return work({**task, "target": asdict(target), "parameters": parameters})
+    return work({**task, "target": asdict(target), "parameters": parameters}, contestant.checkout)
 
 
 @contextlib.contextmanager
@@ -106,8 +116,12 @@ def _upstream(workload: Workload, directory: Path) -> Iterator[Target]:
                 yield target
         case "events":
             with streaming(
-                directory, interval=0.02, streams=workload.parameters["concurrency"], events=750
+                directory, interval=0.02, streams=workload.parameters["concurrency"], events=MANY
             ) as target:
+                yield target
+        case "tokens":
+            pace, streams = workload.parameters["interval"], workload.parameters["concurrency"]
+            with streaming(directory, interval=pace, streams=streams, events=MANY) as target:
                 yield target
         case "silence":
             with streaming(directory, interval=3600, streams=1_000_000, events=1) as target:

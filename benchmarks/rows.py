@@ -7,18 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from benchmarks.results import Results
-from benchmarks.workloads import ROUND_TRIP, WORKLOADS
+from benchmarks.results import Measured, Results
+from benchmarks.workloads import BEFORE, ROUND_TRIP, WORKLOADS
 
 __all__ = ["ROWS", "Outcome", "Row", "Spread", "outcome"]
+
+
+MIN_ROUNDS = 5  # of a result that is not marked
+COUNTS = ("functions", "python", "dials")  # metrics that one round measures, on a busy machine too
+MAX_LOAD = 1.5  # of the machine, by other processes, in a result that is not marked
 
 
 class Spread(NamedTuple):
     """The results of several rounds.
 
-    ``median``  of all rounds
-    ``least``   the smallest
-    ``most``    the largest
+    ``median``  of all rounds; of a comparison, the comparison of the medians
+    ``least``   the smallest of a round
+    ``most``    the largest of a round
     """
 
     median: float
@@ -44,6 +49,11 @@ def difference(one: float, other: float) -> float:
     return one - other
 
 
+def count(one: float, _other: float) -> float:
+    """``one`` itself, which is a number of things."""
+    return one
+
+
 @dataclass(frozen=True)
 class Row:
     """A comparison of two contestants of a workload, or of one with a fixed value.
@@ -51,9 +61,9 @@ class Row:
     ``workload``    its name
     ``contestant``  the label of the first
     ``against``     the label of the second, or what the fixed value is
-    ``goal``        the bound for the median; None for no goal
+    ``goal``        the bound for the result; None for no goal
     ``metric``      what is compared: a key of ``results.Round``
-    ``compare``     ``ratio`` or ``difference``
+    ``compare``     ``ratio``, ``difference`` or ``count``
     ``at_least``    whether the goal is a lower bound
     ``yardstick``   the fixed value; None to compare with ``against``
     """
@@ -73,7 +83,9 @@ class Row:
         return WORKLOADS[self.workload].title
 
     def shown(self, value: float) -> str:
-        """A value of this row as text: a ratio without a unit, or milliseconds."""
+        """A value of this row as text: a ratio or number without a unit, or milliseconds."""
+        if self.compare is count:
+            return f"{value:,.0f}"
         if self.compare is difference:
             return f"{value * 1e3:.1f} ms"
         return f"{value:.3f}" if value < 0.995 else f"{value:.2f}"
@@ -92,18 +104,22 @@ class Outcome(NamedTuple):
 
     ``row``     the row
     ``spread``  of the compared rounds; None if there is no value
-    ``holds``   whether the median meets the goal; None without a goal or a value
+    ``holds``   whether the result meets the goal; None without a goal or a value
     ``reason``  why there is no value; "" if there is one
+    ``doubt``   why another run may well have another result; "" for no reason
+    ``before``  the result of the other checkout in the same run; None without one
     """
 
     row: Row
     spread: Spread | None
     holds: bool | None
     reason: str = ""
+    doubt: str = ""
+    before: float | None = None
 
 
 def outcome(row: Row, results: Results) -> Outcome:
-    """Compare the two contestants of a row round by round, and the median with the goal."""
+    """Compare the medians of the two contestants of a row, and the result with the goal."""
     measured = results.measured.get(row.workload)
     if measured is None:
         return Outcome(row, None, None, "not part of this run")
@@ -117,8 +133,27 @@ def outcome(row: Row, results: Results) -> Outcome:
     for name, values in ((row.contestant, ours), (row.against, theirs)):
         if not values:
             return Outcome(row, None, None, f"{name}: {measured.skipped.get(name, 'not measured')}")
-    spread = Spread.of([row.compare(one, other) for one, other in zip(ours, theirs, strict=True)])
-    return Outcome(row, spread, _holds(row, spread.median))
+    found = row.compare(statistics.median(ours), statistics.median(theirs))
+    by_round = [row.compare(one, other) for one, other in zip(ours, theirs, strict=True)]
+    spread = Spread(found, min(by_round), max(by_round))
+    return Outcome(row, spread, _holds(row, found), "", _doubt(measured, row.metric), _before(row, measured))
+
+
+def _before(row: Row, measured: Measured) -> float | None:
+    """The result of the other checkout: against its own contestant if ``row`` compares two of ours."""
+    ours = measured.values(row.contestant + BEFORE, row.metric)
+    theirs = measured.values(row.against + BEFORE, row.metric) or measured.values(row.against, row.metric)
+    if not ours:
+        return None
+    return row.compare(statistics.median(ours), statistics.median(theirs) if theirs else row.yardstick or 0.0)
+
+
+def _doubt(measured: Measured, metric: str) -> str:
+    load = statistics.median(measured.loads) if measured.loads else 0.0
+    if load > MAX_LOAD and metric not in COUNTS:
+        return f"the load by other processes was {load:.1f}"
+    rounds = 0 if metric in COUNTS else len(measured.loads)
+    return f"only {rounds} of {MIN_ROUNDS} rounds" if 0 < rounds < MIN_ROUNDS else ""
 
 
 def _holds(row: Row, value: float) -> bool | None:
@@ -129,13 +164,15 @@ def _holds(row: Row, value: float) -> bool | None:
 
 def _whole_answers(loop: str, concurrency: int, aclient: float) -> list[Row]:
     workload = f"complete-{concurrency}-{loop}"
-    goals = {"httpx": 0.10, "openai": 0.10, "aiohttp": 0.80, "floor": 3.5}
+    goals = {"httpx": 0.10, "openai": 0.10, "aiohttp": 0.75, "floor": 2.9}
+    if loop == "uvloop":
+        goals |= {"aiohttp": 0.95, "floor": 6.5}
     rows = [Row(workload, "acomplete", peer, goal) for peer, goal in goals.items()]
     return [*rows, Row(workload, "aclient", "httpx", aclient)]
 
 
 def _events(loop: str) -> list[Row]:
-    goals = {"floor": 1.35, "httpx": 0.5, "openai": 0.3, "aiohttp": 1.0}
+    goals = {"floor": 1.35, "httpx": 0.5, "openai": 0.3, "aiohttp": 0.68 if loop == "asyncio" else 0.95}
     return [Row(f"stream-{loop}", "acomplete", peer, goal) for peer, goal in goals.items()]
 
 
@@ -151,27 +188,42 @@ def _view(peer: str, goal: float) -> Row:
     return Row("view", "llm_pool", peer, goal, "per_cpu_second", at_least=True)
 
 
+def _streaming_view(browsers: int) -> list[Row]:
+    goals = {"openai, shared": 0.22, "openai on aiohttp, shared": 0.36}
+    return [Row(f"browsers-{browsers}", "llm_pool", peer, goal) for peer, goal in goals.items()]
+
+
+def _counted(workload: str, contestant: str, what: str, goal: int, metric: str) -> Row:
+    return Row(workload, contestant, what, goal, metric, count, yardstick=goal)
+
+
 ROWS = [
+    _counted("functions", "acomplete", "all functions", 320, "functions"),
+    _counted("functions", "acomplete", "Python's functions", 190, "python"),
+    _counted("functions-http2", "acomplete", "all functions", 900, "functions"),
+    _counted("dials", "acomplete, default limits", "dials", 300, "dials"),
     *_whole_answers("asyncio", 50, aclient=0.20),
     *_whole_answers("asyncio", 200, aclient=0.15),
     *_whole_answers("uvloop", 50, aclient=0.20),
     *_whole_answers("uvloop", 200, aclient=0.15),
-    Row("observed", "acomplete+metrics", "acomplete", 1.1),
-    Row("growth", "acomplete, 1000", "acomplete, 10", 1.2),
+    Row("observed", "acomplete+metrics", "acomplete", 1.05, "times", yardstick=1.0),
+    Row("growth", "acomplete, 1000", "acomplete, 10", 1.15),
     Row("growth", "floor, 1000", "floor, 10", None),
     *_events("asyncio"),
     *_events("uvloop"),
-    Row("http2", "acomplete", "httpx", 0.35),
-    Row("threads", "complete", "httpx.Client", 0.4),
+    Row("http2", "acomplete", "httpx", 0.24),
+    Row("threads", "complete", "httpx.Client", 0.13),
     Row("threads", "complete", "openai.OpenAI", 0.2),
     Row("threads", "complete", "requests", None),
     _in_turn("acomplete", 1.05),
     *map(_in_turn, ("floor", "httpx", "openai", "httpx, one per call", "openai, one per call")),
-    _at_once("acomplete", 1.1),
+    _at_once("acomplete", 1.07),
     *map(_at_once, ("httpx", "httpx2", "aiohttp")),
-    Row("memory", "acomplete", "httpx", 0.5, "bytes"),
+    Row("memory", "acomplete", "httpx", 0.4, "bytes"),
     _view("openai, shared", 3.0),
     _view("openai, one per request", 10.0),
-    Row("import", "llm_pool", "Django and httpx", 0.06, compare=difference),
+    *_streaming_view(100),
+    *_streaming_view(400),
+    Row("import", "llm_pool", "Django and httpx", 0.035, compare=difference),
     Row("import", "llm_pool and its metrics", "Django and httpx", None, compare=difference),
 ]

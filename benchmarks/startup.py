@@ -22,15 +22,15 @@ PROGRAMS = {
 }
 
 
-def measure(name: str) -> dict[str, float | str]:
+def measure(name: str, checkout: str) -> dict[str, float | str]:
     """Run one of ``PROGRAMS``; return its CPU seconds from start to end, or the module that is missing.
 
-    Raises Failed.
+    It imports the ``llm_pool`` of ``checkout``, or ours if that is "". Raises Failed.
     """
     program = f"import sys; {PROGRAMS[name]}"
     env = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # else each start would compile this package
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=env
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=checkout or ROOT, env=env
     )
     pin(client_core(), process.pid)
     _, status, usage = os.wait4(process.pid, 0)

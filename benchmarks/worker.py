@@ -16,16 +16,20 @@ from typing import Any, NoReturn
 
 from benchmarks.clients import AsyncClient, Target, load
 from benchmarks.machine import allow_files, client_core, pin, upstream_core
-from benchmarks.work import calls, distance, streams
+from benchmarks.work import browsers, calls, counts, distance, streams
 
 __all__ = ["main"]
 
 WORKS = {
     "calls": calls.calls,
+    "turns": calls.turns,
+    "functions": counts.functions,
+    "dials": counts.dials,
     "events": streams.events,
     "held": streams.held,
     "in_turn": distance.in_turn,
     "burst": distance.burst,
+    "browsers": browsers.browsers,
 }
 
 

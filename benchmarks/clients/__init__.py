@@ -12,6 +12,7 @@ CLIENTS = {
     # on an event loop
     "floor": "floor:Floor",
     "acomplete": "llm_pool:Complete",
+    "acomplete, default limits": "llm_pool:CompleteByDefault",
     "acomplete+metrics": "llm_pool:ObservedComplete",
     "aclient": "llm_pool:HTTPXOnPool",
     "httpx": "httpx:HTTPX",

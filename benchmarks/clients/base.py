@@ -51,6 +51,10 @@ class AsyncClient:
     async def prewarm(self) -> None:
         """Open a connection before the first call, if the library can."""
 
+    def dials(self) -> int:
+        """How many connections the client has opened so far, if its library counts them."""
+        raise NotImplementedError
+
     async def complete(self) -> str:
         """Make one call and return the text of the answer."""
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""A Django project with one view, implemented in three ways."""
+"""A Django project with two views, a plain and a streaming one, each implemented in three ways."""

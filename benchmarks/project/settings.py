@@ -12,4 +12,11 @@ ROOT_URLCONF = "benchmarks.project.urls"
 DATABASES: dict[str, dict[str, str]] = {}
 USE_TZ = True
 UPSTREAM = os.environ["BENCHMARK_UPSTREAM"]
-LLM_POOL = {"default": {"BASE_URL": UPSTREAM, "API_KEY": "key", "MODEL": "test-model"}}
+LLM_POOL = {
+    "default": {
+        "BASE_URL": UPSTREAM,
+        "API_KEY": "key",
+        "MODEL": "test-model",
+        "LIMITS": {"max_connections": 1000},  # as many as the openai SDK opens
+    }
+}

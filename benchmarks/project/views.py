@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from functools import cache
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 
-from benchmarks.clients.base import KEY, MESSAGES, MODEL
+from benchmarks.clients.base import MESSAGES, MODEL
+from benchmarks.project.clients import new_client, shared_client
 from llm_pool import pools
 
 if TYPE_CHECKING:
@@ -26,29 +25,18 @@ async def pooled(_request: HttpRequest) -> JsonResponse:
 
 async def shared(_request: HttpRequest) -> JsonResponse:
     """The view on the openai SDK, with one client for all requests."""
-    return _answer(await _text(_client()))
+    return _answer(await _text(shared_client()))
 
 
 async def per_request(_request: HttpRequest) -> JsonResponse:
     """The view on the openai SDK, with a new client for each request."""
-    async with _new_client() as client:
+    async with new_client() as client:
         return _answer(await _text(client))
 
 
 async def meter(_request: HttpRequest) -> JsonResponse:
     """This process's CPU seconds and its answered requests, so far."""
     return JsonResponse({"cpu": time.process_time(), "answered": _answered})
-
-
-def _new_client() -> openai.AsyncOpenAI:
-    import openai
-
-    return openai.AsyncOpenAI(api_key=KEY, base_url=settings.UPSTREAM)
-
-
-@cache
-def _client() -> openai.AsyncOpenAI:
-    return _new_client()
 
 
 async def _text(client: openai.AsyncOpenAI) -> str:

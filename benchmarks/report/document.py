@@ -13,11 +13,9 @@ from benchmarks.report.table import verdict
 from benchmarks.report.units import cells
 from benchmarks.results import Measured, Results
 from benchmarks.rows import ROWS, outcome
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import OURS, WORKLOADS
 
 __all__ = ["text", "write_document"]
-
-OURS = ("acomplete", "aclient", "complete", "llm_pool")
 
 
 def write_document(results: Results, folder: Path) -> None:
@@ -52,11 +50,18 @@ def _goals(results: Results) -> str:
         measured = found.reason
         if found.spread is not None:
             least, most = row.shown(found.spread.least), row.shown(found.spread.most)
-            measured = f"**{row.shown(found.spread.median)}** ({least} to {most})"
-        goal = row.shown_goal or "none"
-        lines.append([row.work, row.contestant, row.against, goal, measured, verdict(found)])
-    headings = ["work", "measured", "compared with", "goal", "result", ""]
-    return "## Goals\n\n" + _table(headings, _without_repeats(lines))
+            measured = (
+                f"**{row.shown(found.spread.median)}** ({least} to {most}){' *' if found.doubt else ''}"
+            )
+        goal, before = row.shown_goal or "none", "" if found.before is None else row.shown(found.before)
+        lines.append([row.work, row.contestant, row.against, goal, before, measured, verdict(found)])
+    headings = ["work", "measured", "compared with", "goal", "before", "result", ""]
+    if not any(line[4] for line in lines):
+        for line in (headings, *lines):
+            del line[4]
+    doubts = {(row.work, found.doubt) for row in ROWS if (found := outcome(row, results)).doubt}
+    marked = "".join(f"\n\n\\* {work}: {doubt}." for work, doubt in sorted(doubts))
+    return "## Goals\n\n" + _table(headings, _without_repeats(lines)) + marked
 
 
 def _losses(results: Results) -> str:

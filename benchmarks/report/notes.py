@@ -16,10 +16,11 @@ file: change the texts in `benchmarks/`, not here.
   whole answers of some 500 bytes, a small uvloop server for streams.
 - Each client runs in a new process in each round, and is used as its documentation recommends: one client
   object for all calls, unless its name says otherwise.
-- Each round runs all clients in turn, so that a change in the machine's speed affects all of them. A ratio
-  compares two clients in the same round. The tables show the median of the ratios and, in parentheses, the
-  smallest and the largest. On a machine that is shared with others, the same work may take one and a half
+- Each round runs all clients in turn, so that a change in the machine's speed affects all of them. A result
+  is the ratio of the medians of two clients over five rounds or more. In parentheses are the smallest and the
+  largest ratio of a round. On a machine that is shared with others, the same work may take one and a half
   times as much CPU a minute later: if the goal lies within this range, the next run may have another result.
+  A result is marked with * if other processes made a load of more than 1.5, or if it has fewer rounds.
 - CPU is the time of the client's process, user and system, all threads. It is measured after every caller
   has made one call. Each caller makes its next call as soon as it has an answer, so the rate and the
   percentiles are those of a busy client. If a client cannot keep up with a stream, it reads several events
@@ -27,9 +28,18 @@ file: change the texts in `benchmarks/`, not here.
 - **The floor** is a bare `asyncio.Protocol` with httptools. It sends bytes that were made before, parses the
   same JSON, wakes the waiting task, and does nothing else: no checks, no timeouts, almost no pool. No Python
   client on this loop can cost much less.
+- Functions are counted by `sys.setprofile`, with those of the event loop. No clock is involved: one round is
+  enough.
 - The provider 50 ms away is a network namespace behind two TUN devices and a wire that delays each packet,
   so that the handshakes of TCP and TLS take round trips too.
-- `acomplete` is measured without observers; `acomplete+metrics` with the middleware and prometheus_client.
+- **pyreqwest** shows what a client costs whose HTTP is compiled: it needs less than half of the CPU of a
+  Python client, and no Python client can reach it. For an application this matters little. A call to a model
+  takes seconds, and the difference is some 100 µs of CPU for each call: at 100 calls per second it is one
+  hundredth of a core. What the pool adds for these microseconds is what it is for: one limit over all
+  threads and loops, the queue, timeouts, statistics.
+- "before", if it is there, is the result of an earlier commit in the same run (`--before PATH`).
+- `acomplete` is measured without observers. `acomplete+metrics` has the middleware and prometheus_client. It
+  is compared with `acomplete` by turns of 0.8 s in one process: new processes differ by more.
 """
 
 READING = """\
@@ -59,7 +69,14 @@ which `max_answer_bytes` limits. A run of 2026-11-29, on two cores that others u
 | messages: tool calls | 10,000 events | 33,368 | 38,052 | 36,301 | ns per event | 13.6 MB |
 """
 
+_BROWSERS = """
+Besides the call itself, a token costs what all three views need: Django's response, uvicorn and the `send`
+system call. If a server does not keep up, it sends several tokens at a time, which makes each cheaper.
+"""
+
 NOTES = {
+    ("browsers", "openai, shared"): _BROWSERS,
+    ("browsers", "openai on aiohttp, shared"): _BROWSERS,
     ("complete", "floor"): """
 The profile is flat: no function takes more than a twentieth of the time. The largest are the `send` system
 call and the check of the answer's head. The rest is work that the floor does not do: checks, timers,
@@ -80,7 +97,7 @@ each event cheaper for it.
 """,
     ("observed", "acomplete"): """
 Each call makes a record, which is counted later; the middleware and the view that it calls are two more
-coroutines. On a machine that is shared with others, new processes differ from each other by as much.
+coroutines.
 """,
     ("stream", "floor"): """
 Each event wakes its task, is parsed by all rules of event streams, wherever the network has split it, and

@@ -14,7 +14,7 @@ from benchmarks.workloads import WORKLOADS
 
 __all__ = ["print_goals", "print_workload", "verdict"]
 
-WIDTHS = (24, 28, 18, 9, 20, 13)
+WIDTHS = (24, 28, 18, 9, 22, 13)
 COLOURS = {True: "green", False: "red", None: ""}
 
 
@@ -46,7 +46,9 @@ def print_goals(results: Results, console: Console) -> None:
             measured, between = "", found.reason
             if found.spread is not None:
                 measured, least, most = map(row.shown, found.spread)
-                between = f"{least} to {most}"
+                between = f"{least} to {most}{' *' if found.doubt else ''}"
+            if found.before is not None:
+                between += f"\nbefore {row.shown(found.before)}"
             texts = (row.contestant, row.against, row.shown_goal, measured, between, verdict(found))
             table.add_row(*texts, style=COLOURS[found.holds])
         console.print(table)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import statistics
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
 
 from benchmarks.clients import AsyncClient, Client
 from benchmarks.upstreams.answers import TEXT
 
-__all__ = ["Meter", "calls", "percentile", "threads"]
+if TYPE_CHECKING:
+    from benchmarks.clients.llm_pool import ObservedComplete
+
+__all__ = ["Meter", "calls", "percentile", "threads", "turns"]
 
 WARM_UP = 0.3  # as a part of the measured time
 MAX_SECONDS = 8.0  # of a measurement, even with a slow client
@@ -40,6 +45,39 @@ async def calls(client: AsyncClient, *, concurrency: int, seconds: float) -> dic
             await _wait_for_calls(seconds, spans, concurrency)
         stopped = True
     return meter.per_call
+
+
+async def turns(
+    client: ObservedComplete, *, concurrency: int, seconds: float, turns: int
+) -> dict[str, float]:
+    """Make calls with and without observers, in turns of ``seconds`` seconds, in this one process.
+
+    New processes differ from each other by more than the observers cost. Returns the CPU seconds per call
+    with observers, and how many times that of a call without them this is, each the median of its turns.
+    """
+    spans: list[float] = []
+    stopped = False
+
+    async def caller() -> None:
+        while not stopped:
+            began = time.perf_counter()
+            assert await client.complete() == TEXT
+            spans.append(time.perf_counter() - began)
+
+    cpu: dict[bool, list[float]] = {True: [], False: []}
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(concurrency):
+            callers.create_task(caller())
+        await _wait_for_calls(seconds, spans, concurrency)
+        for number in range(turns):
+            observed = number % 4 in (1, 2)
+            client.observe(observed)
+            with Meter(spans) as meter:
+                await asyncio.sleep(seconds)
+            cpu[observed].append(meter.per_call["cpu"])
+        stopped = True
+    observed_cpu = statistics.median(cpu[True])
+    return {"cpu": observed_cpu, "times": observed_cpu / statistics.median(cpu[False])}
 
 
 async def _wait_for_calls(seconds: float, spans: list[float], calls: int) -> None:

@@ -56,16 +56,15 @@ class UIMessageEvents:
 
     def chunks(self, chunks: list[Chunk]) -> str:
         """See ``Format``."""
-        parts: list[Part] = []
+        events = []
         for chunk in chunks:
             if self._has_reasoning and chunk.reasoning:
-                parts += self._delta("reasoning", chunk.reasoning)
+                events.append(self._delta("reasoning", chunk.reasoning))
             if text := chunk.text or chunk.refusal:
-                parts += self._delta("text", text)
-            if self._has_tool_calls:
-                for part in chunk.tool_calls:
-                    parts += self._tool_input_delta(part)
-        return self._written(parts) if parts else ""
+                events.append(self._delta("text", text))
+            if self._has_tool_calls and chunk.tool_calls:
+                events += [self._written(self._tool_input_delta(part)) for part in chunk.tool_calls]
+        return "".join(events)
 
     def done(self, completion: Completion) -> str:
         """See ``Format``."""
@@ -91,19 +90,21 @@ class UIMessageEvents:
         return self._written([*self._end_of_part(), {"type": "error", "errorText": message}]) + DONE
 
     def _written(self, parts: list[Part]) -> str:
-        if not self._begun:
+        if parts and not self._begun:
             self._begun = True
             parts = [{"type": "start"}, {"type": "start-step"}, *parts]
         return "".join([f"data: {json.dumps(part)}\n\n" for part in parts])
 
-    def _delta(self, kind: str, text: str) -> list[Part]:
-        parts = []
+    def _delta(self, kind: str, text: str) -> str:
+        start = ""
         if self._kind != kind:
-            parts = self._end_of_part()
+            end = self._end_of_part()
             self._kind = kind
             self._number += 1
-            parts.append({"type": f"{kind}-start", "id": str(self._number)})
-        return [*parts, {"type": f"{kind}-delta", "id": str(self._number), "delta": text}]
+            start = self._written([*end, {"type": f"{kind}-start", "id": str(self._number)}])
+        # A dict would need an encoder for each token.
+        delta = f'{{"type": "{kind}-delta", "id": "{self._number}", "delta": {json.dumps(text)}}}'
+        return f"{start}data: {delta}\n\n"
 
     def _end_of_part(self) -> list[Part]:
         kind, self._kind = self._kind, ""

@@ -80,10 +80,10 @@ class JSONEvents:
         return f"{head}id: {self._number}\ndata: {data}\n\n"
 
     def _text(self, chunk: Chunk) -> str:
-        return json.dumps({"text": chunk.text})
+        return f'{{"text": {json.dumps(chunk.text)}}}'  # a dict would need an encoder for each token
 
     def _reasoning(self, chunk: Chunk) -> str:
-        return json.dumps({"text": chunk.reasoning})
+        return f'{{"text": {json.dumps(chunk.reasoning)}}}'
 
     def _tool_calls(self, chunk: Chunk) -> list[str]:
         return [json.dumps(asdict(part)) for part in chunk.tool_calls]

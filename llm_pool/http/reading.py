@@ -1,8 +1,9 @@
-"""Read a stream and yield what its response sends: with a thread under WSGI, with tasks under ASGI."""
+"""Read a stream and yield what its response sends: with a thread under WSGI, with a task under ASGI."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -14,6 +15,7 @@ from django.db import connections
 
 from llm_pool.calling.stream import Stream
 from llm_pool.conf.observability import debugging
+from llm_pool.engine.loops.threads import wake
 from llm_pool.exceptions import LLMPoolError, StreamInterrupted, visitor_message
 from llm_pool.http.events import Format
 from llm_pool.http.outcome import OnDone, Outcome
@@ -125,69 +127,124 @@ def _get(done: queue.Queue[T]) -> T | None:
 
 
 class AsyncPieces:
-    """What the response sends, for async code. Each step of the stream is a task.
+    """What the response sends, for async code. A task reads the stream, a step ahead of the response.
 
-    A step goes on if ``__anext__`` is cancelled, as a middleware does that sends pings of its own. The next
+    The task goes on if ``__anext__`` is cancelled, as a middleware does that sends pings of its own. The next
     ``__anext__`` then waits for the same step: nothing is lost, and the answer does not end early.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._stream = source.stream
-        self._step: asyncio.Task[list[Chunk]] | None = None
+        self._reader: _Reader | None = None
         self._ended = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._ended:
-            step = self._step = self._step or asyncio.create_task(self._stream.astep())
-            if not await _ends_within(HEARTBEAT_SECONDS, step):
-                return COMMENT
-            self._step = None
-            if piece := self._piece_of(step):
+        if not self._ended:
+            reader = self._reader = self._reader or _Reader(self._source.stream)
+            try:
+                if chunks := await reader.step():
+                    return self._source.step(chunks)
+                if chunks is None:
+                    return COMMENT
+                piece = self._source.end()
+            except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
+                piece = self._source.failure(error)
+            self._ended = True
+            if piece:
                 return piece
         if not self._source.outcome.later:
             await self._source.outcome.areport()
         raise StopAsyncIteration
 
-    def _piece_of(self, step: asyncio.Task[list[Chunk]]) -> bytes:
-        try:
-            if chunks := step.result():
-                return self._source.step(chunks)
-            piece = self._source.end()
-        except Exception as error:  # noqa: BLE001  the response has begun: Django cannot send an error page
-            piece = self._source.failure(error)
-        self._ended = True
-        return piece
-
     async def aclose(self) -> None:
         """Close the stream. Django calls this method when the browser disconnects."""
         self._ended = True
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.wait([self._step])
-        await self._stream.aclose()
+        if self._reader is not None:
+            await self._reader.aclose()
+        await self._source.stream.aclose()
+
+    def __del__(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel_threadsafe()
 
 
-async def _ends_within(seconds: float, step: asyncio.Task[list[Chunk]]) -> bool:
-    """Wait for ``step``, which goes on if this is cancelled. Return whether it has ended within ``seconds``.
+class _Reader:
+    """Reads a stream in a task, which is at most two steps ahead: one is stored, and one waits for its place.
 
-    ``asyncio.wait`` does the same for sets of tasks, and makes a step a quarter slower.
+    A task for each step would double the turns of the event loop for each token. The task does not keep its
+    ``AsyncPieces`` in memory, so that a response which is neither read to its end nor closed ends the call.
     """
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
 
-    def wake(_step: object = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._chunks: list[Chunk] = []  # the stored step
+        self._arrival: asyncio.Future[None] | None = None  # ``step`` waits for the next step
+        self._room: asyncio.Future[None] | None = None  # the task waits until the stored step is taken
+        self._silent_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task = self._loop.create_task(self._read())
+        self._task.add_done_callback(self._ended)
 
-    timer = loop.call_later(seconds, wake)
-    step.add_done_callback(wake)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        step.remove_done_callback(wake)
-    return step.done()
+    async def step(self) -> list[Chunk] | None:
+        """Return the chunks of the next step, [] at the end of the stream, or None after a heartbeat.
+
+        A heartbeat is due after ``HEARTBEAT_SECONDS`` without a step. Raises the error of the stream.
+        """
+        if not self._chunks and not self._task.done():
+            self._arrival = self._loop.create_future()
+            self._silent_since = self._loop.time()
+            if self._timer is None:
+                self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._heartbeat)
+            try:
+                await self._arrival
+            finally:
+                self._arrival = None
+        if self._chunks:
+            chunks, self._chunks = self._chunks, []
+            if self._room is not None:
+                wake(self._room)
+            return chunks
+        if not self._task.done():
+            return None
+        self._task.result()
+        return []
+
+    async def aclose(self) -> None:
+        """End the task, and wait for its end."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def cancel_threadsafe(self) -> None:
+        """End the task, from any thread. Do nothing if its loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+    async def _read(self) -> None:
+        while chunks := await self._stream.astep():
+            if self._chunks:
+                self._room = self._loop.create_future()
+                await self._room
+            self._chunks = chunks
+            if self._arrival is not None:
+                wake(self._arrival)
+
+    def _heartbeat(self) -> None:
+        """End the wait if it is long enough, or set the timer again: one timer serves many waits."""
+        self._timer = None
+        if self._arrival is None:
+            return
+        left = self._silent_since + HEARTBEAT_SECONDS - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._heartbeat)
+        else:
+            wake(self._arrival)
+
+    def _ended(self, _task: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._arrival is not None:
+            wake(self._arrival)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks.results import Measured, Results
-from benchmarks.rows import ROWS, Row, Spread, difference, outcome
+from benchmarks.rows import ROWS, Outcome, Row, Spread, difference, outcome
 from benchmarks.work.calls import percentile
 from benchmarks.workloads import ROUND_TRIP, WORKLOADS
 
@@ -22,12 +22,26 @@ def measured_of(metric: str = "cpu", **rounds: list[float]) -> Results:
     return results_of(Measured("http2", each))
 
 
-def test_the_median_of_the_ratios_by_round_is_compared_with_the_goal():
+def test_the_ratio_of_the_medians_is_compared_with_the_goal():
     results = measured_of(ours=[1.0, 2.0, 6.0], theirs=[10.0, 5.0, 20.0])
-    found = outcome(Row("http2", "ours", "theirs", 0.3), results)
-    assert found.spread == Spread(median=0.3, least=0.1, most=0.4)
+    found = outcome(Row("http2", "ours", "theirs", 0.2), results)
+    assert found.spread == Spread(median=0.2, least=0.1, most=0.4)
     assert found.holds is True
-    assert outcome(Row("http2", "ours", "theirs", 0.29), results).holds is False
+    assert outcome(Row("http2", "ours", "theirs", 0.19), results).holds is False
+
+
+@pytest.mark.parametrize(
+    ("loads", "doubt"),
+    [
+        ([0.1] * 5, ""),
+        ([0.1, 0.1, 1.6, 1.7, 1.8], "the load by other processes was 1.6"),
+        ([0.1] * 4, "only 4 of 5 rounds"),
+    ],
+)
+def test_a_result_under_load_or_of_few_rounds_is_in_doubt(loads, doubt):
+    results = measured_of(ours=[1.0], theirs=[2.0])
+    results.measured["http2"].loads = loads
+    assert outcome(Row("http2", "ours", "theirs", None), results).doubt == doubt
 
 
 def test_a_goal_can_be_a_lower_bound():
@@ -62,13 +76,28 @@ def test_a_row_without_a_goal_neither_holds_nor_does_not():
     assert found.holds is None
 
 
+@pytest.mark.parametrize(("against", "before"), [("theirs", 0.5), ("ours, too", 0.8)])
+def test_the_other_checkout_is_compared_in_the_same_way(against, before):
+    """With the same peer, or with its own second contestant."""
+    values = {
+        "ours": [1.0],
+        "ours, before": [2.0],
+        "theirs": [4.0],
+        "ours, too": [2.0],
+        "ours, too, before": [2.5],
+    }
+    found = outcome(Row("http2", "ours", against, None), measured_of(**values))
+    assert found.before == before
+    assert outcome(Row("http2", "theirs", "ours", None), measured_of(**values)).before is None
+
+
 def test_an_unmeasured_row_has_a_reason():
     row = Row("http2", "ours", "theirs", 1.0)
     measured = Measured("http2")
     measured.add("ours", {"cpu": 1.0})
     measured.add("theirs", {"cpu": 1.0})
     measured.skip("theirs", "no such library")
-    assert outcome(row, results_of(measured)) == (row, None, None, "theirs: no such library")
+    assert outcome(row, results_of(measured)) == Outcome(row, None, None, "theirs: no such library")
     not_run = Measured("http2", not_run="nginx is not installed")
     assert outcome(row, results_of(not_run)).reason == "nginx is not installed"
     assert outcome(row, Results("", 0.0, {}, {})).reason == "not part of this run"

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.child import Failed, work
 from benchmarks.results import Measured
 from benchmarks.rounds import run, run_round
-from benchmarks.workloads import Contestant, Workload
+from benchmarks.workloads import Contestant, Workload, with_before
 from testbed.process import free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.forks]
@@ -56,6 +56,21 @@ def test_each_installed_client_is_measured():
     assert not [reason for reason in found.skipped.values() if not reason.endswith("is not installed")]
 
 
+def test_calls_with_and_without_observers_take_turns():
+    turns = workload("turns", "http", "acomplete+metrics", concurrency=2, seconds=SHORT, turns=4)
+    (found,) = measured(turns).rounds["acomplete+metrics"]
+    assert found["cpu"] > 0
+    assert found["times"] > 0
+
+
+def test_functions_and_dials_are_counted():
+    (found,) = measured(workload("functions", "http", "acomplete", calls=3)).rounds["acomplete"]
+    assert found["functions"] > found["python"] > 10
+    bursts = workload("dials", "http", "acomplete, default limits", calls=60, concurrency=30)
+    (found,) = measured(bursts).rounds["acomplete, default limits"]
+    assert 30 <= found["dials"] <= 60
+
+
 def test_http2_is_measured_over_tls():
     calls = workload("calls", "tls", "acomplete", "httpx", concurrency=2, seconds=SHORT)
     assert set(measured(calls).rounds) == {"acomplete", "httpx"}
@@ -81,6 +96,33 @@ def test_an_open_stream_holds_memory():
 def test_a_view_is_measured_by_the_cpu_of_its_server():
     (found,) = measured(workload("view", "http", "pooled", seconds=SHORT)).rounds["pooled"]
     assert found["per_cpu_second"] == pytest.approx(1 / found["cpu"])
+
+
+def test_a_streaming_view_is_measured_by_the_tokens_that_browsers_read():
+    pace = {"concurrency": 3, "seconds": 0.2, "interval": 0.01}
+    found = measured(workload("streaming view", "tokens", "stream-pooled", "stream-shared", **pace))
+    (ours,) = found.rounds["stream-pooled"]
+    assert 0 < ours["cpu"] < 1
+    assert ours["behind"] >= 0
+    assert found.skipped.get("stream-shared", "").removesuffix(" is not installed") in ("", "openai")
+
+
+@pytest.mark.parametrize("kind", ["calls", "streaming view", "startup"])
+def test_another_checkout_of_the_project_is_measured_beside_this_one(kind, tmp_path):
+    (tmp_path / "llm_pool").mkdir()
+    (tmp_path / "llm_pool" / "__init__.py").write_text("raise RuntimeError('this is the other checkout')")
+    pace = {"concurrency": 1, "seconds": SHORT}
+    given, client = {
+        "calls": (workload("calls", "http", **pace), "acomplete"),
+        "streaming view": (workload("streaming view", "tokens", **pace, interval=0.01), "stream-pooled"),
+        "startup": (workload("startup", "none"), "llm_pool"),
+    }[kind]
+    ours = Contestant("llm_pool", client)
+    both = with_before(replace(given, contestants=(ours, Contestant("floor", "floor"))), str(tmp_path))
+    assert [each.label for each in both.contestants] == ["llm_pool", "llm_pool, before", "floor"]
+    found = measured(replace(both, contestants=both.contestants[:2]))
+    assert set(found.rounds) == {"llm_pool"}
+    assert "the other checkout" in found.skipped["llm_pool, before"]
 
 
 def test_a_client_that_fails_is_skipped_with_its_error():

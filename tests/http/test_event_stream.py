@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -13,15 +12,13 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client, RequestFactory
 
-from llm_pool import pools
 from llm_pool.http import event_stream, reading
 from llm_pool.http.reading import COMMENT
 from testbed.behaviours import events as sse
 from testbed.behaviours import json_reply
 from testbed.chat import chat_event, chat_stream
 from tests import views
-from tests.fixtures.callers import until
-from tests.fixtures.events import events_of
+from tests.fixtures.events import assert_whole, events_of
 from tests.fixtures.scripts import run_script
 
 if TYPE_CHECKING:
@@ -182,66 +179,6 @@ async def test_a_response_whose_iterator_is_closed_frees_its_connection(
     await upstream.await_until(lambda s: len(s.disconnects) == 1)
 
 
-@pytest.mark.parametrize("kind", ["stream", "astream"])
-async def test_a_cancelled_wait_for_the_next_event_loses_nothing(
-    kind: str, configure: Callable[..., LLMPool], upstream: ScriptedServer
-) -> None:
-    """As in a middleware that sends pings. The response does not end as if it were whole."""
-    upstream.gate("token").shut()
-    upstream.gate("token").admit()
-    pieces = aiter(event_stream(getattr(configure(upstream), kind)("hello")))
-    first = await anext(pieces)
-    for _ in range(2):
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(pieces), 0.02)
-    assert "_ends_within" not in repr(steps_under_way())  # the callbacks of waits that have ended
-    upstream.gate("token").open()
-    assert_whole([first, *[piece async for piece in pieces]])
-    assert len(upstream.requests) == 1
-
-
-async def test_a_call_that_fails_while_the_browser_reads_slowly_leaves_no_error_behind(
-    configure: Callable[..., LLMPool],
-    upstream: ScriptedServer,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """After a heartbeat the step goes on. Then the browser disconnects, and nothing asks for the error."""
-    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 0.01)
-    upstream.gate("token").shut()
-    pool = configure(upstream, TIMEOUTS={"read": 0.2})
-    async with aclosing(aiter(event_stream(pool.astream("hello")))) as pieces:
-        assert await anext(pieces) == COMMENT
-        await until(lambda: not steps_under_way())
-    del pieces
-    gc.collect()
-    assert "never retrieved" not in caplog.text
-
-
-@pytest.mark.parametrize("gate", ["head", "token"])
-async def test_a_response_that_is_closed_while_it_waits_leaves_no_task(
-    gate: str, configure: Callable[..., LLMPool], upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scenario 24: not even until the loop's next turn, which may be its last."""
-    monkeypatch.setattr(reading, "HEARTBEAT_SECONDS", 0.01)
-    upstream.gate(gate).shut()
-    async with aclosing(aiter(event_stream(configure(upstream).astream("hello")))) as pieces:
-        assert await anext(pieces) == COMMENT
-        await upstream.gate(gate).await_reached()
-    assert steps_under_way() == []
-
-
-async def test_an_answer_leaves_no_timer(configure: Callable[..., LLMPool], upstream: ScriptedServer) -> None:
-    """Each step has a timer for its heartbeat. Thousands of them would stay until they are due."""
-    assert_whole([piece async for piece in event_stream(configure(upstream).astream("hello"))])
-    timers = [each for each in gc.get_objects() if type(each) is asyncio.TimerHandle]
-    assert not [timer for timer in timers if "_ends_within" in repr(timer) and not timer.cancelled()]
-
-
-def steps_under_way() -> list[asyncio.Task[Any]]:
-    return [task for task in asyncio.all_tasks() if "astep" in repr(task)]
-
-
 @pytest.mark.parametrize("gate", ["head", "token"])
 @pytest.mark.parametrize("kind", ["stream", "astream"])
 def test_a_silent_model_is_covered_by_heartbeats_under_wsgi(
@@ -378,18 +315,6 @@ def test_a_database_connection_that_the_key_has_opened_is_closed(
 ) -> None:
     """The steps of a stream under WSGI run on a thread that Django does not see."""
     assert run_script(DATABASE_KEY, f"{upstream.url}/v1", str(tmp_path / "db")) == "[None]\n"
-
-
-def assert_whole(pieces: list[bytes]) -> None:
-    assert all(pieces)  # some servers take an empty one for the end
-    *tokens, done = events_of(pieces)
-    assert [event.data["text"] for event in tokens] == ["one", "two", "three"]
-    assert [event.id for event in tokens] == ["1", "2", "3"]
-    assert (done.name, done.id) == ("done", "end")
-    assert done.data["text"] == "onetwothree"
-    assert done.data["finish_reason"] == "stop"
-    assert done.data["timing"]["total"] > 0
-    assert pools["default"].stats().in_use == 0
 
 
 def test_a_loop_that_ends_in_mid_stream_ends_the_upstream_call(
