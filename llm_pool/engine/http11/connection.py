@@ -21,6 +21,7 @@ from .response import ResponseParser
 __all__ = ["HTTP11Connection"]
 
 MAX_SHOWN = 200  # bytes of an unexpected response that an error quotes
+NOTHING = memoryview(b"")
 WRITE_SIZE = 64 * 1024  # bytes of a request's body that are written to the transport at a time
 
 
@@ -50,7 +51,7 @@ class HTTP11Connection(Connection):
         self._response = ResponseParser()
         self._watchdog = Watchdog(host_loop.loop, self._timed_out)
         self._writing_paused = False
-        self._unsent_body = memoryview(b"")  # the part of the request's body that was not written yet
+        self._unsent_body = NOTHING  # the part of the request's body that was not written yet
         self._buffered = 0  # bytes in the transport's write buffer when progress was last checked
         self._eof = False
         self._to_drain = -1  # how many more bytes of a closed response are read; -1 if it is not closed
