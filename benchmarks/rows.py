@@ -211,7 +211,7 @@ ROWS = [
     Row("growth", "floor, 1000", "floor, 10", None),
     *_events("asyncio"),
     *_events("uvloop"),
-    Row("http2", "acomplete", "httpx", 0.24),
+    Row("http2", "acomplete", "httpx", 0.17),
     Row("threads", "complete", "httpx.Client", 0.13),
     Row("threads", "complete", "openai.OpenAI", 0.2),
     Row("threads", "complete", "requests", None),

@@ -105,8 +105,8 @@ becomes a chunk; the floor only splits bytes. uvloop makes the floor cheaper, bu
 loop and the caller.
 """,
     ("import", "Django and httpx"): """
-The engine is imported with the first pool. The start imports some thirty small modules: settings, their
-checks, providers and exceptions.
+The engine and the settings are imported with the first pool, or by the system checks. The start imports
+nine small modules.
 """,
     ("burst", "one call on a new connection"): """
 The pool opens five connections, so that no answer has to wait because of TCP's initial window. The time
