@@ -274,7 +274,7 @@ class Exchange:
         if self.awaited == "data":
             self._wake()
         if self._buffered > HIGH_WATER:
-            if self.awaited == "end" and self._future is not None:
+            if self.awaited == "end" and self.is_awaited:
                 self._wake()
             elif not self._paused:
                 self._paused = True
@@ -325,10 +325,10 @@ class Exchange:
     # Waiting
 
     def pending(self, event: Event) -> asyncio.Future[None] | None:
-        """Return a future to await before ``event``, which is HEAD or END; None if it has come.
+        """Return a future to await before ``event``, which is "head" or "end"; None if it has come.
 
-        When the future is done, ask again: the wait can have ended for another reason. END also counts as
-        come if the caller has to read before the end. Raises what ``head`` raises.
+        When the future is done, ask again: the wait can have ended for another reason. The end also counts as
+        come if the caller has to read before it. Raises what ``head`` raises.
         """
         if self.status and (event == "head" or self.complete or self._must_be_read):
             return None

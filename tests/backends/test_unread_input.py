@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,7 +70,7 @@ def block(each_loop) -> Callable[[ScriptedServer, LLMPool], None]:
         if each_loop == "server loop":
             act(server, pool)
         else:
-            portal.portal().post(act, server, pool)
+            portal.portal().call(partial(act, server, pool))
 
     return block
 
