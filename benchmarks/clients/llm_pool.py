@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import django
@@ -41,8 +40,9 @@ class Complete(AsyncClient):
         await asyncio.sleep(STARTUP)
 
     async def prewarm(self) -> None:
+        settings.LLM_POOL["default"]["LIMITS"]["min_connections"] = 1
+        await pools["default"].aclose()  # the next use makes it with the new limit
         pool = pools["default"]
-        pool.engine.resize(replace(pool.settings.pool.limits, min_connections=1))
         await pool.aprewarm()
         while not pool.stats().idle:  # noqa: ASYNC110  no event reports that an idle connection is open
             await asyncio.sleep(0.01)

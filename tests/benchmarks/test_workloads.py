@@ -29,6 +29,12 @@ def measured(given: Workload) -> Measured:
     return found
 
 
+def test_a_pool_is_prewarmed_before_calls_in_turn():
+    found = measured(workload("in_turn", "http", "acomplete", calls=3))
+    assert not found.skipped
+    assert found.rounds["acomplete"][0]["wall"] > 0
+
+
 def test_each_round_measures_each_client():
     turns: list[str] = []
     calls = workload("calls", "http", "floor", "acomplete", loop="uvloop", concurrency=3, seconds=SHORT)
