@@ -63,7 +63,7 @@ class ErrorCode(IntEnum):
 class BrokenRule(Exception):
     """The server broke a rule, and the connection must end (RFC 9113, section 5.4.1).
 
-    ``code``  tells the server why, in a GOAWAY frame
+    ``code``  the reason, which is sent to the server in a GOAWAY frame
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:

@@ -103,7 +103,10 @@ S = TypeVar("S", bound=WireStream)
 
 
 class Wire(Generic[S]):
-    """The state of one HTTP/2 connection. Takes received bytes, tells the streams, and makes bytes to send.
+    """The state of one HTTP/2 connection.
+
+    ``receive`` takes received bytes, and calls the stream or the receiver that each frame is for. The other
+    methods make frames, which wait in ``outgoing``.
 
     ``streams``         the open streams, by number
     ``next_number``     the number of the next stream
