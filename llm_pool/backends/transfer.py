@@ -71,7 +71,6 @@ class Transfer:
         self._reading.set()
         self._dialing_since: float | None = None  # the start of the wait for a dial: this call's or another's
         self._own_dial_since: float | None = None  # the start of this call's own dial
-        self._writing = False  # whether the caller waits, or has last waited, to write
         self._to_drain = -1  # bytes that may still be read after the caller has closed the response
         self._head_size = 0  # bytes received before the head of the response was complete
         self._released = False
@@ -86,7 +85,6 @@ class Transfer:
         return self.upload.has_room
 
     def watch(self, exchange: Exchange, *, writing: bool) -> None:
-        self._writing = writing
         if self._dialing_since is None:
             writing = writing or self.upload.pending
             self._watchdog.watch(deadline_of(exchange, self._loop.time(), writing=writing))
@@ -157,7 +155,7 @@ class Transfer:
             self._dialing_since = None
             self._watchdog.watch(self.exchange.total_at)
             if self.exchange.is_awaited:
-                self.watch(self.exchange, writing=self._writing)
+                self.watch(self.exchange, writing=self.exchange.awaited == "room")
         self._connection.set_protocol(self, http2=http2)
 
     def on_received(self, size: int) -> None:
@@ -168,11 +166,10 @@ class Transfer:
         """
         if not self.exchange.status:
             self._head_size += size
-        is_waiting = self.exchange.is_awaited and not self._writing
-        is_waiting = is_waiting and self._dialing_since is None and not self._released
         is_bounded = self.exchange.status or self._head_size <= MAX_HEAD
-        if is_waiting and is_bounded and not self.upload.pending:
-            self._watchdog.watch(deadline_of(self.exchange, self._loop.time(), writing=False))
+        is_receiving = self._dialing_since is None and not self._released and not self.upload.pending
+        if is_bounded and is_receiving:
+            self.exchange.on_progress()
 
     def on_head(self, status: int, reason: bytes, version: bytes, headers: Headers) -> None:
         """Called when the head of the response has arrived.
