@@ -219,6 +219,18 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
+async def whole_or_closed(exchange: Exchange, reading: asyncio.Future[WholeResponse]) -> WholeResponse | None:
+    """Wait for the response; after an error of the package close the exchange, and return None."""
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            whole = await reading
+    except LLMPoolError:
+        exchange.close()
+        return None
+    assert 200 <= whole.status <= 999
+    return whole
+
+
 async def read_whole(exchange: Exchange) -> WholeResponse:
     await exchange.head()
     return await exchange.read_all()
@@ -269,13 +281,8 @@ def test_any_bytes_are_a_response_or_an_error_of_ours(
             await wire.send(pieces)
             if ends:
                 wire.end()
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
-                    whole = await reading
-            except LLMPoolError:
-                exchange.close()
-            else:
-                assert 200 <= whole.status <= 999
+            whole = await whole_or_closed(exchange, reading)
+            if whole is not None:
                 parse_as_provider(whole)
             await until(lambda: wire.owner.heard)
         assert wire.owner.heard in ([True, None], [False, None])
