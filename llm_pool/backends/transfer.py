@@ -84,9 +84,9 @@ class Transfer:
     def has_room(self) -> bool:
         return self.upload.has_room
 
-    def watch(self, exchange: Exchange, *, writing: bool) -> None:
+    def watch(self, exchange: Exchange) -> None:
         if self._dialing_since is None:
-            writing = writing or self.upload.pending
+            writing = exchange.awaited == "room" or self.upload.pending
             self._watchdog.watch(deadline_of(exchange, self._loop.time(), writing=writing))
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
@@ -155,7 +155,7 @@ class Transfer:
             self._dialing_since = None
             self._watchdog.watch(self.exchange.total_at)
             if self.exchange.is_awaited:
-                self.watch(self.exchange, writing=self.exchange.awaited == "room")
+                self.watch(self.exchange)
         self._connection.set_protocol(self, http2=http2)
 
     def on_received(self, size: int) -> None:

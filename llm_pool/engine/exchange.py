@@ -36,8 +36,8 @@ class Carrier(Protocol):
     """What an exchange uses of its carrier: an HTTP/1.1 connection, an HTTP/2 stream or a ``Transfer``.
 
     ``has_room``           whether the next piece of the request's body can be sent now
-    ``watch``              restarts the write timeout if the caller waits for room (``writing``) or if a part
-                           of the request is not sent yet, otherwise the read timeout. When it has ended, and
+    ``watch``              restarts the write timeout if the caller waits for room or if a part of the request
+                           is not sent yet, otherwise the read timeout. When it has ended, and
                            the caller no longer waits, only the total timeout remains
     ``send_body``          sends a piece of the request's body
     ``end_body``           ends the request's body
@@ -47,7 +47,7 @@ class Carrier(Protocol):
 
     @property
     def has_room(self) -> bool: ...
-    def watch(self, exchange: Exchange, *, writing: bool) -> None: ...
+    def watch(self, exchange: Exchange) -> None: ...
     def send_body(self, exchange: Exchange, data: bytes) -> None: ...
     def end_body(self, exchange: Exchange) -> None: ...
     def pause(self, exchange: Exchange) -> None: ...
@@ -283,7 +283,7 @@ class Exchange:
     def on_progress(self) -> None:
         """Restart the read timeout: a part of the response has come that does not end the caller's wait."""
         if self.awaited != "room" and self.is_awaited:
-            self._carrier.watch(self, writing=False)
+            self._carrier.watch(self)
 
     def on_end(self) -> None:
         self.complete = True
@@ -304,7 +304,7 @@ class Exchange:
             self._wake()
         elif self.is_awaited:
             # The caller waits for the response. If the upload has ended, the read timeout begins now.
-            self._carrier.watch(self, writing=False)
+            self._carrier.watch(self)
 
     def call_at_end(self, callback: Callable[[Exchange], None]) -> None:
         """Call ``callback(exchange)`` once, when the exchange is complete, fails or is closed.
@@ -349,7 +349,7 @@ class Exchange:
     def _wait(self, event: Event) -> asyncio.Future[None]:
         self.awaited = event
         self._future = future = self.host_loop.loop.create_future()
-        self._carrier.watch(self, writing=event == "room")
+        self._carrier.watch(self)
         return future
 
     def _wake(self) -> None:

@@ -123,8 +123,8 @@ class HTTP11Connection(Connection):
     def has_room(self) -> bool:
         return not self._writing_paused
 
-    def watch(self, exchange: Exchange, *, writing: bool) -> None:
-        writing = writing or self._writing_paused
+    def watch(self, exchange: Exchange) -> None:
+        writing = exchange.awaited == "room" or self._writing_paused
         self._watchdog.watch(deadline_of(exchange, self.host_loop.loop.time(), writing=writing))
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
@@ -303,7 +303,7 @@ class HTTP11Connection(Connection):
             buffered = transport.get_write_buffer_size()
             if buffered < self._buffered:  # the server has accepted a part of the request
                 self._buffered = buffered
-                self.watch(exchange, writing=True)
+                self.watch(exchange)
                 return
         self._fail_and_abort(timeout_error(exchange, now, writing=self._writing_paused))
 

@@ -80,10 +80,10 @@ class HTTP2Stream:
     def has_room(self) -> bool:
         return self._queued < SEND_HIGH_WATER
 
-    def watch(self, exchange: Exchange, *, writing: bool) -> None:
+    def watch(self, exchange: Exchange) -> None:
         self._sent_at_watch = self._sent
         self._watched_since = self.connection.host_loop.loop.time()
-        writing = writing or self._queued > 0
+        writing = exchange.awaited == "room" or self._queued > 0
         self.watchdog.watch(deadline_of(exchange, self._watched_since, writing=writing))
 
     def send_body(self, exchange: Exchange, data: bytes) -> None:
@@ -271,7 +271,7 @@ class HTTP2Stream:
             self.watchdog.watch(exchange.total_at)
             return
         if writing and self._sent > self._sent_at_watch and not is_past:
-            self.watch(exchange, writing=True)
+            self.watch(exchange)
             return
         received_at = self.connection.received_part_at(self)
         if not writing and received_at > self._watched_since:
